@@ -1,0 +1,79 @@
+"""What a family of checkable tasks is: it poses problems, reads them back from text, and grades responses."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from random import Random
+from typing import ClassVar
+
+from tapir_exp.taxonomy import TaskType
+
+FULL_MARKS = 10
+ANSWER_MARK = "Answer:"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One checkable task with its responses.
+
+    key: names the problem whatever its wording; the held-out split is decided on it.
+    answer: the exact answer, as `Family.final` extracts it from a right response.
+    terse: the right response as open instruction data has it.
+    refined: the right response in the style the task type wants (worked steps, commented code, ...).
+    slip: a plausible wrong response, for a teacher that errs.
+    """
+
+    key: str
+    level: int
+    instruction: str
+    answer: str
+    terse: str
+    refined: str
+    slip: str
+
+
+@dataclass(frozen=True)
+class Grade:
+    """A score from 1 to 10 and the reason for it."""
+
+    score: int
+    reason: str
+
+
+class Family(ABC):
+    """A kind of checkable task at several levels of difficulty."""
+
+    name: ClassVar[str]
+    task: ClassVar[TaskType]
+    levels: ClassVar[tuple[int, ...]] = (1, 2, 3)
+
+    @abstractmethod
+    def pose(self, rng: Random, level: int) -> Problem:
+        """Draw a problem of `level`; the same state of `rng` gives the same problem."""
+
+    @abstractmethod
+    def read(self, instruction: str) -> Problem | None:
+        """The problem that `instruction` poses, or None where it is not of this family.
+
+        `read(pose(rng, level).instruction)` gives the posed problem back, field for field.
+        """
+
+    def final(self, response: str) -> str:
+        """The part of a response that counts as its answer: what follows the last `Answer:`, or all of it."""
+        return " ".join(response.rpartition(ANSWER_MARK)[2].split())
+
+    def is_exact(self, problem: Problem, response: str) -> bool:
+        """Whether the response's answer is the exact one."""
+        return self.final(response) == problem.answer
+
+    def grade(self, problem: Problem, response: str) -> Grade:
+        """Score from 1 to 10: full marks for the exact answer in good style, partial credit for a near one."""
+        if self.is_exact(problem, response):
+            return self._grade_style(problem, response)
+        likeness = SequenceMatcher(None, self.final(response), problem.answer, autojunk=False).ratio()
+        return Grade(1 + round(5 * likeness), f"wrong: expected '{problem.answer}', got '{self.final(response)}'")
+
+    def _grade_style(self, problem: Problem, response: str) -> Grade:
+        if len(response) >= len(problem.refined) or problem.refined == problem.terse:
+            return Grade(FULL_MARKS, "right, with the detail the task wants")
+        return Grade(FULL_MARKS - 1, "right, but terse")
