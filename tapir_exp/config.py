@@ -1,0 +1,338 @@
+"""The configuration: its schema, and `parse`, which turns a composed Hydra config into plain dataclasses once.
+
+Where a value is the paper's, its docstring says so with the status of PAPER.md (P seen in a primary source,
+S second-hand, D derived, R remembered); every other default is ours.
+"""
+
+import math
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from omegaconf import MISSING
+
+from tapir_exp.taxonomy import TaskType
+
+
+class Orders(Enum):
+    """In which orders the judge sees the two responses."""
+
+    both = "both"
+    teacher_first = "teacher_first"
+
+
+class HardSet(Enum):
+    """How the hard set is chosen."""
+
+    mfd = "mfd"
+    random = "random"
+
+
+class SeedSource(Enum):
+    """Where the seed instructions come from."""
+
+    lab = "lab"
+    file = "file"
+    hub = "hub"
+
+
+class ChatTemplate(Enum):
+    """How a conversation is written for the student."""
+
+    own = "own"
+    llama2 = "llama2"
+    chatml = "chatml"
+
+
+class Precision(Enum):
+    """Element type of the student's weights."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+class Method(Enum):
+    """Which weights of the student are trained."""
+
+    full = "full"
+    lora = "lora"
+
+
+class WandbMode(Enum):
+    """How runs reach Weights & Biases."""
+
+    offline = "offline"
+    online = "online"
+    disabled = "disabled"
+
+
+@dataclass
+class LLMConfig:
+    """A chat model behind litellm."""
+
+    model: str = MISSING
+    """litellm's model string, such as openai/gpt-4o; `lab/...` are the oracles of the embedded lab."""
+    api_base: str | None = None
+    """Base URL of the endpoint; null for the provider's own."""
+    api_key_env: str | None = None
+    """Name of the environment variable that holds the key; never the key itself."""
+    concurrency: int = 16
+    """Calls in flight at once."""
+    timeout_s: float = 120.0
+    """Seconds until a call is given up."""
+    attempts: int = 5
+    """Tries per call when the provider fails for a passing reason."""
+    usd_per_million_input: float | None = None
+    """Price of a million prompt tokens; null asks litellm's price list."""
+    usd_per_million_output: float | None = None
+    """Price of a million completion tokens; null asks litellm's price list."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of the call, passed as they are; they are part of the cache key."""
+
+
+@dataclass
+class LabStudentConfig:
+    """The small base student of the lab, a Llama built from a seed."""
+
+    seed: int = 0
+    """Seed of the initial weights."""
+    vocabulary: int = 1024
+    """Tokens of its byte-level BPE."""
+    hidden: int = 128
+    """Width of the residual stream; a multiple of `heads`."""
+    intermediate: int = 384
+    """Width of the feed-forward layers."""
+    layers: int = 4
+    """Transformer blocks."""
+    heads: int = 4
+    """Attention heads."""
+
+
+@dataclass
+class LabConfig:
+    """The embedded world: what its oracles get wrong, and its base student."""
+
+    seed: int = 0
+    """Seed of the natural seed instructions and of the held-out benchmark."""
+    teacher_error_rate: float = 0.05
+    """Share of the teacher's responses that are wrong, 0 to 1."""
+    expansion_error_rate: float = 0.05
+    """Share of the teacher's new instructions that are of another type than ordered, 0 to 1."""
+    judge_noise: float = 0.5
+    """Standard deviation of the judge's scores, in points."""
+    judge_position_bias: float = 0.7
+    """Points that the judge adds to the response it sees first."""
+    labeller_error_rate: float = 0.03
+    """Share of the labeller's replies that name another type, 0 to 1."""
+    student: LabStudentConfig = field(default_factory=LabStudentConfig)
+
+
+@dataclass
+class TeacherConfig:
+    """The teacher T: it answers, expands and refines."""
+
+    llm: LLMConfig = field(default_factory=LLMConfig)
+    temperature: float = 0.7
+    """Sampling temperature of expansion; answers and refinements are written at 0."""
+    max_tokens: int = 1024
+    """Length limit of a reply, in tokens."""
+    per_call: int = 4
+    """New instruction-response pairs asked for in one expansion call."""
+    examples_per_call: int = 3
+    """Seeds shown in one expansion call."""
+    waves: int = 3
+    """How often unfilled orders are asked for again."""
+    novelty: float = 0.7
+    """An expansion whose ROUGE-L with any instruction seen exceeds this is refused; 1 refuses only repeats.
+    0.7 is Lion's value (P)."""
+    max_failed: float = 0.05
+    """Share of failed rows above which a stage stops, 0 to 1."""
+
+
+@dataclass
+class JudgeConfig:
+    """The judge J: it scores the teacher's and the student's response from 1 to 10 in one reply (D)."""
+
+    llm: LLMConfig = field(default_factory=LLMConfig)
+    orders: Orders = Orders.both
+    """Lion asks both orders and averages (P for Lion); not known for TAPIR."""
+    temperature: float = 0.0
+    max_tokens: int = 512
+    """Length limit of a reply, in tokens."""
+    max_failed: float = 0.05
+    """Share of unscored rows above which the stage stops, 0 to 1."""
+
+
+@dataclass
+class ClassifierConfig:
+    """The labeller of task types, a chat model asked by prompt."""
+
+    llm: LLMConfig = field(default_factory=LLMConfig)
+    max_tokens: int = 16
+    """Length limit of a reply, in tokens."""
+    max_failed: float = 0.05
+    """Share of unlabelled rows above which the stage stops, 0 to 1."""
+
+
+@dataclass
+class StudentConfig:
+    """The student S."""
+
+    model: str = MISSING
+    """Hugging Face id or directory; `lab` builds the embedded base student."""
+    revision: str | None = None
+    """Commit or tag of a hub model; null takes the newest."""
+    chat_template: ChatTemplate = ChatTemplate.own
+    """`own` is the tokenizer's."""
+    system_prompt: str | None = None
+    """System message of every conversation; null for none."""
+    precision: Precision = Precision.float32
+    max_length: int = 2048
+    """Longest row in tokens, prompt and response; 2048 is the neighbouring recipes' value (D)."""
+    max_new_tokens: int = 512
+    """Longest answer in tokens."""
+    generation_batch: int = 32
+    """Prompts answered at once."""
+
+
+@dataclass
+class TasksConfig:
+    """The target mix of task types."""
+
+    name: str = MISSING
+    """Name of the preset."""
+    ratios: dict[str, float] | None = None
+    """Share of each task type; they sum to 1. Null keeps the natural mix of the seeds."""
+
+
+@dataclass
+class SeedsConfig:
+    """The seed instructions."""
+
+    source: SeedSource = MISSING
+    path: str | None = None
+    """Alpaca-format JSON or JSONL file (source file), or the name of a hub dataset (source hub)."""
+    split: str = "train"
+    """Split of a hub dataset."""
+    size: int | None = None
+    """Take so many rows, drawn by `seed`; null takes all."""
+    seed: int = 0
+    """Seed of that draw."""
+
+
+@dataclass
+class CurriculumConfig:
+    """The multi-round plan."""
+
+    rounds: int = 3
+    """Distillation rounds; 3 (R). 0 leaves the student at S_0."""
+    delta: float = 2.0
+    """The hard set is what has gap > delta, in judge points; 2 (R)."""
+    alpha: float = 0.3
+    """Weight of the hard set in the loss of round 1, 0 to 1; 0.3 (R)."""
+    delta_alpha: float = 0.2
+    """Added to alpha after every round; 0.2 (R)."""
+    rows: int = MISSING
+    """Rows of a round's mix, hard and rest together."""
+    hard_set: HardSet = HardSet.mfd
+    """`random` takes a random set of the size that mfd would take: an ablation."""
+    refine: bool = True
+    """Whether the teacher rewrites its responses in the style the task type needs."""
+
+
+@dataclass
+class BudgetConfig:
+    """How long a fit lasts: exactly one of the two is set."""
+
+    epochs: float | None = None
+    """Passes over the rows."""
+    tokens: int | None = None
+    """Real (not padding) tokens, prompt and response."""
+
+
+@dataclass
+class LoraConfig:
+    """Low-rank adapters, used where sft.method is lora."""
+
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.05
+    targets: list[str] = field(default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj"])
+    """Names of the linear layers that get an adapter."""
+
+
+@dataclass
+class SFTConfig:
+    """Supervised fine-tuning; defaults are the neighbouring recipes' (D)."""
+
+    method: Method = Method.full
+    start: BudgetConfig = field(default_factory=BudgetConfig)
+    """Budget of S_0's fit on the seeds; 0 takes the base model as S_0."""
+    round: BudgetConfig = field(default_factory=BudgetConfig)
+    """Budget of one round's fit."""
+    learning_rate: float = 2e-5
+    warmup: float = 0.03
+    """Share of the steps in which the learning rate rises; then it falls by a cosine to 0."""
+    weight_decay: float = 0.0
+    batch_rows: int = 128
+    """Rows per optimiser step, over all devices and micro-batches."""
+    micro_batch_rows: int = 8
+    """Rows per forward pass on one device; divides `batch_rows`."""
+    clip: float = 1.0
+    """Largest gradient norm."""
+    checkpoint_steps: int = 100
+    """Optimiser steps between checkpoints, from which a killed fit resumes."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+
+
+@dataclass
+class TrainerConfig:
+    """What is handed to Lightning's Trainer."""
+
+    accelerator: str = "auto"
+    devices: int = 1
+    precision: str = "32-true"
+    strategy: str = "auto"
+
+
+@dataclass
+class LoggerConfig:
+    """Weights & Biases."""
+
+    mode: WandbMode = WandbMode.offline
+    project: str = "tapir"
+    entity: str | None = None
+
+
+@dataclass
+class EvalsConfig:
+    """The held-out benchmark of the lab."""
+
+    per_cell: int = 20
+    """Problems of each family at each level; 0 skips the benchmark."""
+
+
+@dataclass
+class Config:
+    """One run."""
+
+    name: str = MISSING
+    """Name of the experiment: the first part of its run directory."""
+    arm: str = "tapir"
+    """Which variant of the method this is, for tables that compare them."""
+    seed: int = 0
+    """Seed of everything random in the run: fits, draws and sampled calls."""
+    outputs: str = "outputs"
+    """Directory of runs, and of the store that they share."""
+    lab: LabConfig = field(default_factory=LabConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+    student: StudentConfig = field(default_factory=StudentConfig)
+    tasks: TasksConfig = field(default_factory=TasksConfig)
+    seeds: SeedsConfig = field(default_factory=SeedsConfig)
+    curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
+    sft: SFTConfig = field(default_factory=SFTConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    evals: EvalsConfig = field(default_factory=EvalsConfig)

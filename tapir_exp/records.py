@@ -1,0 +1,171 @@
+"""The rows that flow from stage to stage; every artifact of rows holds one of these types."""
+
+from enum import StrEnum
+from hashlib import sha256
+
+from pydantic import BaseModel, ConfigDict
+
+from tapir_exp.taxonomy import TaskType
+
+
+class Record(BaseModel):
+    """A frozen row that refuses fields it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Origin(StrEnum):
+    """Where an example came from."""
+
+    SEED = "seed"
+    EXPANSION = "expansion"
+
+
+class Example(Record):
+    """An instruction with a response, and where it came from.
+
+    id: hash of the instruction, so that one instruction has one id in every run.
+    parents: ids of the examples that the teacher was shown when it wrote this one; empty for a seed.
+    round: the round in which it was born; 0 for a seed.
+    """
+
+    id: str
+    instruction: str
+    response: str
+    origin: Origin = Origin.SEED
+    parents: tuple[str, ...] = ()
+    round: int = 0
+
+
+class Label(Record):
+    """The task type of an instruction; `task` is None where the labeller failed, and `failure` says why."""
+
+    id: str
+    task: TaskType | None
+    raw: str
+    failure: str | None = None
+
+
+class Answer(Record):
+    """What a model wrote for an instruction.
+
+    text: None where no usable answer was had; `failure` says why.
+    finished: False where the answer was cut at its length limit.
+    """
+
+    id: str
+    text: str | None
+    finished: bool = True
+    failure: str | None = None
+
+
+class Order(StrEnum):
+    """Whose response the judge saw first."""
+
+    TEACHER_FIRST = "teacher first"
+    STUDENT_FIRST = "student first"
+
+
+class Ballot(Record):
+    """One reply of the judge: both scores from 1 to 10, or None and the reason why the reply was refused."""
+
+    order: Order
+    teacher: float | None
+    student: float | None
+    raw: str
+    failure: str | None = None
+
+
+class Verdict(Record):
+    """Teacher against student on one instruction, over the orders asked.
+
+    teacher, student: mean scores from 1 to 10 over the ballots; None where any ballot is missing (unscored).
+    """
+
+    id: str
+    ballots: tuple[Ballot, ...]
+    teacher: float | None
+    student: float | None
+
+    @property
+    def gap(self) -> float | None:
+        """The Model Fitting Difficulty: score(teacher) - score(student), in points from -9 to 9."""
+        if self.teacher is None or self.student is None:
+            return None
+        return self.teacher - self.student
+
+
+class Part(StrEnum):
+    """The two parts of a round's mix, which the loss weighs by alpha and 1 - alpha."""
+
+    HARD = "hard"
+    REST = "rest"
+
+
+class TrainingExample(Record):
+    """A row of a round's mix: what the student is trained on, and the whole way it came here.
+
+    gap: the difficulty by which it was placed; for a new expansion, which nobody has answered yet, None.
+    """
+
+    id: str
+    instruction: str
+    response: str
+    task: TaskType | None
+    part: Part
+    origin: Origin
+    parents: tuple[str, ...]
+    born: int
+    gap: float | None
+
+
+def example_id(instruction: str) -> str:
+    """The id of an instruction: the first 16 hex digits of the SHA-256 of its text."""
+    return sha256(instruction.encode()).hexdigest()[:16]
+
+
+class TrainingStep(Record):
+    """One optimiser step of a fit.
+
+    tokens: real tokens seen so far, prompt and response.
+    loss: the alpha-weighted loss of the step, in nats; loss_hard, loss_rest: the mean negative log-likelihood
+    per response token of each part, None where the step's batch holds none of it.
+    """
+
+    step: int
+    tokens: int
+    loss: float
+    loss_hard: float | None
+    loss_rest: float | None
+    learning_rate: float
+
+
+class Quota(Record):
+    """What a round's plan wants of one task type in one part of the mix, and where it comes from.
+
+    wanted: rows by the target ratio; drawn: rows taken from the pool; ordered: rows asked of the teacher;
+    filled: rows that the teacher delivered, at most `ordered`.
+    """
+
+    task: TaskType
+    part: Part
+    wanted: int
+    drawn: int
+    ordered: int
+    filled: int
+
+
+class BenchmarkResult(Record):
+    """One held-out problem of the lab and what the student made of it.
+
+    score: the grader's, from 1 to 10; exact: whether the answer is the exact one.
+    """
+
+    family: str
+    task: TaskType
+    level: int
+    instruction: str
+    expected: str
+    response: str
+    exact: bool
+    score: int
