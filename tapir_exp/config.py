@@ -4,14 +4,17 @@ Where a value is the paper's, its docstring says so with the status of PAPER.md 
 S second-hand, D derived, R remembered); every other default is ours.
 """
 
-import math
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
-from omegaconf import MISSING
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
 
-from tapir_exp.taxonomy import TaskType
+from tapir_exp.errors import ConfigError
+from tapir_exp.schema import Schema
+from tapir_exp.validate import find_problems
 
 
 class Orders(Enum):
@@ -26,6 +29,14 @@ class HardSet(Enum):
 
     mfd = "mfd"
     random = "random"
+
+
+class Merge(Enum):
+    """Whether the rounds stay apart; merging them keeps the rows and the training tokens that they have together."""
+
+    apart = "apart"
+    into_one = "into_one"
+    into_start = "into_start"
 
 
 class SeedSource(Enum):
@@ -236,6 +247,9 @@ class CurriculumConfig:
     """Rows of a round's mix, hard and rest together."""
     hard_set: HardSet = HardSet.mfd
     """`random` takes a random set of the size that mfd would take: an ablation."""
+    merge: Merge = Merge.apart
+    """`into_one` runs one round with the rows and the budget of all; `into_start` runs none and gives their budget to
+    S_0's fit on the seeds. `parse` does the sum, so an arm that merges follows every change of the budgets."""
     refine: bool = True
     """Whether the teacher rewrites its responses in the style the task type needs."""
 
@@ -336,3 +350,49 @@ class Config:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     evals: EvalsConfig = field(default_factory=EvalsConfig)
+
+
+SCHEMA = Schema(Config)
+
+
+def register_schema() -> None:
+    """Make the schema known to Hydra, where it is the first entry of config.yaml's defaults list."""
+    ConfigStore.instance().store(name="schema", node=Config, provider="tapir_exp")
+
+
+def parse(cfg: DictConfig, origin: Callable[[str], str] | None = None) -> Config:
+    """Turn a composed configuration into plain dataclasses, with merged rounds summed up.
+
+    origin: tells from a dotted key which file, or the command line, set it.
+    Raises ConfigError, which lists every mistake: key, value, what was expected, and where it was set.
+    """
+    problems = find_problems(cfg, SCHEMA, origin or (lambda key: "the configuration"))
+    if problems:
+        raise ConfigError(problems)
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), cfg))
+    assert isinstance(config, Config)
+    return _merge_rounds(config)
+
+
+def to_yaml(config: Config) -> str:
+    """The configuration as YAML that `parse` reads back to the same dataclasses."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def _merge_rounds(config: Config) -> Config:
+    """Apply `curriculum.merge`; doing it again changes nothing."""
+    plan, sft = config.curriculum, config.sft
+    match plan.merge:
+        case Merge.into_one if plan.rounds > 1:
+            sft = replace(sft, round=_times(sft.round, plan.rounds))
+            plan = replace(plan, rounds=1, rows=plan.rows * plan.rounds)
+        case Merge.into_start:
+            tokens = (sft.start.tokens or 0) + plan.rounds * (sft.round.tokens or 0)
+            sft = replace(sft, start=BudgetConfig(tokens=tokens))
+            plan = replace(plan, rounds=0)
+    return replace(config, curriculum=plan, sft=sft)
+
+
+def _times(budget: BudgetConfig, factor: int) -> BudgetConfig:
+    """As long a fit as `factor` fits; epochs stay, since the rows already multiply."""
+    return budget if budget.tokens is None else BudgetConfig(tokens=budget.tokens * factor)

@@ -1,12 +1,14 @@
 """What a person sees in the terminal: progress bars, one line per stage, a table at the end of a round."""
 
 import sys
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+from rich.table import Table
 
 console = Console(file=sys.stderr, highlight=False)
 """Everything for people goes to stderr; stdout stays free for what a command prints as its result."""
@@ -38,3 +40,24 @@ class Progress:
     def advance(self, steps: int = 1) -> None:
         """Move on by so many steps."""
         self._bar.advance(self._task, steps)
+
+
+def say_stage(name: str, figures: Mapping[str, Any], seconds: float, reused: bool) -> None:
+    """One line for a finished stage: its figures, and how long it took or that it was there already."""
+    told = "  ".join(f"{key} {_short(value)}" for key, value in figures.items() if not isinstance(value, Mapping))
+    time = "reused" if reused else f"{seconds:.1f} s"
+    console.print(f"[bold]{name:<14}[/] {told}  [dim]{time}[/]", soft_wrap=True)
+
+
+def say_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table of figures; the first column is text, the others are numbers."""
+    table = Table(title=title, title_justify="left")
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place else "left")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

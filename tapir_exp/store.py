@@ -121,7 +121,7 @@ def digest_files(root: Path) -> dict[str, str]:
 def write_whole(path: Path, text: str) -> None:
     """Write a file so that it is there whole or not at all."""
     passing = path.with_name(path.name + ".partial")
-    passing.write_text(text)
+    passing.write_text(text, encoding="utf-8")
     passing.replace(path)
 
 
@@ -135,7 +135,8 @@ def write_rows(path: Path, rows: Iterable[Record]) -> int:
 def read_rows(path: Path, row_type: type[Row]) -> list[Row]:
     """Read what `write_rows` wrote. Raises StoreError naming the file and line that do not fit."""
     rows = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    lines = path.read_text(encoding="utf-8").split("\n")  # splitlines would also split at U+2028 inside a row
+    for number, line in enumerate(lines[:-1], 1):
         try:
             rows.append(row_type.model_validate_json(line))
         except ValidationError as error:

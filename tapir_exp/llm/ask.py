@@ -34,7 +34,10 @@ def ask_all(
 
     Raises TooManyFailures where more than the share `max_failed` of them brought nothing, with a table of reasons.
     """
-    outcomes = asyncio.run(_ask_all(chat, requests, parse, label, concurrency))
+    try:
+        outcomes = asyncio.run(_ask_all(chat, requests, parse, label, concurrency))
+    except ExceptionGroup as group:  # a caller wants the cause, not the workers that it took down together
+        raise group.exceptions[0] from None
     _refuse_too_many_failures(outcomes, label, max_failed)
     return outcomes
 
@@ -58,17 +61,20 @@ async def _ask_all(
 
 
 async def _ask(chat: ChatModel, request: ChatRequest, parse: Callable[[Reply], T]) -> Outcome[T]:
+    raw = ""
     try:
         reply = await chat.reply(request)
+        raw = reply.text
         try:
-            return Outcome(parse(reply), reply.text)
+            return Outcome(parse(reply), raw)
         except ReplyError as refusal:
             reply = await chat.reply(_again(request, reply, refusal))
-            return Outcome(parse(reply), reply.text)
+            raw = reply.text
+            return Outcome(parse(reply), raw)
     except ReplyError as refusal:
-        return Outcome(None, reply.text, f"unreadable reply: {refusal}")
+        return Outcome(None, raw, f"unreadable reply: {refusal}")
     except CallError as error:
-        return Outcome(None, "", str(error))
+        return Outcome(None, raw, str(error))
 
 
 def _again(request: ChatRequest, reply: Reply, refusal: ReplyError) -> ChatRequest:

@@ -43,6 +43,7 @@ class FailureKind(StrEnum):
     """Why a call brought no reply."""
 
     PROVIDER = "provider error"
+    RATE_LIMIT = "rate limit"
     TIMEOUT = "time-out"
     REFUSED = "request refused"
     EMPTY = "empty reply"

@@ -1,0 +1,38 @@
+# `make run` sets up and runs the main job, `make test` sets up and runs the tests; a second call starts at once.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: run test lint ablation delta install clean
+.DELETE_ON_ERROR:
+
+run: $(STAMP)
+	$(BIN)/tapir $(ARGS)
+
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+ablation: $(STAMP)
+	$(BIN)/tapir --config-name lab_ablation $(ARGS)
+
+delta: $(STAMP)
+	$(BIN)/tapir --config-name lab_delta $(ARGS)
+
+install: $(STAMP)
+
+# Torch comes first and by its pin, so that nothing pulls in another build of it. The sources are linked, not copied,
+# so only a change of these two files installs again.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,65 @@
+"""The workbench of a run: its configuration, the store, the chat models, and the list of what was made."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tapir_exp.config import ClassifierConfig, Config, JudgeConfig, TeacherConfig
+from tapir_exp.console import say_stage
+from tapir_exp.llm.chat import ChatModel
+from tapir_exp.llm.ledger import Ledger
+from tapir_exp.manifest import Entry, entry_of
+from tapir_exp.records import Record
+from tapir_exp.store import ROWS, Artifact, Store, write_rows
+
+Recipe = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Product:
+    """The rows that a stage made, and its figures."""
+
+    rows: Iterable[Record]
+    figures: Mapping[str, Any]
+
+
+@dataclass
+class Bench:
+    """Where the stages of one run are carried out and written down."""
+
+    config: Config
+    store: Store
+    teacher: ChatModel
+    judge: ChatModel
+    labeller: ChatModel
+    ledger: Ledger
+    entries: list[Entry] = field(default_factory=list)
+
+    def rows(self, stage: str, round_number: int | None, recipe: Recipe, make: Callable[[], Product]) -> Artifact:
+        """Carry out a stage whose product is rows; `round_number` is None for what belongs to no round."""
+
+        def write(directory: Path) -> Mapping[str, Any]:
+            before = self.ledger.by_role()
+            product = make()
+            count = write_rows(directory / ROWS, product.rows)
+            spend = {role: spent.model_dump() for role, spent in self.ledger.since(before).items()}
+            return {"rows": count, **product.figures, "spend": spend}
+
+        return self.directory(stage, round_number, recipe, write)
+
+    def directory(
+        self, stage: str, round_number: int | None, recipe: Recipe, make: Callable[[Path], Mapping[str, Any]]
+    ) -> Artifact:
+        """Carry out a stage whose product is a directory of files."""
+        artifact = self.store.produce(stage, recipe, make)
+        name = stage if round_number is None else f"{stage}-{round_number}"
+        self.entries.append(entry_of(name, round_number or 0, artifact))
+        say_stage(name, artifact.figures, artifact.seconds, artifact.reused)
+        return artifact
+
+
+def role_recipe(chat: ChatModel, config: TeacherConfig | JudgeConfig | ClassifierConfig) -> dict[str, Any]:
+    """What of a role changes its replies: the model and the role's settings, but not how it is reached."""
+    settings = {name: value for name, value in asdict(config).items() if name not in ("llm", "max_failed")}
+    return {"model": chat.identity(), **settings}

@@ -1,0 +1,220 @@
+"""Means, errors, intervals and tests over benchmark results and over seeds; pure, no I/O.
+
+An interval or error that the data cannot give (one value only) is None, never 0.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar
+
+import mpmath  # type: ignore[import-untyped]
+
+from tapir_exp.records import BenchmarkResult
+from tapir_exp.taxonomy import TaskType
+
+LEVEL = 0.95
+MOST_FLIPS = 20
+"""Exact permutation walks 2^(n-1) sign patterns; beyond this n it would take minutes."""
+
+K = TypeVar("K", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean of `n` values and its standard error, in the values' unit; error is None for a single value."""
+
+    mean: float
+    error: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean of `n` values with its confidence interval; low and high are None for a single value."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean paired difference over `n` pairs, its t interval, and the exact sign-flip p-value (None for n = 1)."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    p: float | None
+    n: int
+
+
+def mean_and_error(values: Sequence[float]) -> Estimate:
+    """Mean and standard error s / sqrt(n), s² = Σ(x - mean)² / (n - 1).
+
+    Source: any textbook, e.g. Altman & Bland, BMJ 2005;331:903. Raises ValueError for no values.
+    """
+    n = _count(values)
+    mean = math.fsum(values) / n
+    if n == 1:
+        return Estimate(mean, None, 1)
+    variance = math.fsum((x - mean) ** 2 for x in values) / (n - 1)
+    return Estimate(mean, math.sqrt(variance / n), n)
+
+
+def proportion(hits: int, n: int) -> Estimate:
+    """Share of hits with the binomial standard error sqrt(p (1 - p) / n). Raises ValueError for n = 0."""
+    if n < 1 or not 0 <= hits <= n:
+        raise ValueError(f"a proportion needs 0 <= hits <= n and n >= 1, got hits={hits}, n={n}")
+    share = hits / n
+    return Estimate(share, math.sqrt(share * (1 - share) / n), n)
+
+
+def wilson_interval(hits: int, n: int, level: float = LEVEL) -> Interval:
+    """Wilson's score interval of a share, which stays within 0 and 1 (Wilson, JASA 1927)."""
+    share = proportion(hits, n).mean
+    z = math.sqrt(2) * float(mpmath.erfinv(level))
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return Interval(share, max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)), n)
+
+
+def macro_mean(parts: Iterable[Estimate]) -> Estimate:
+    """Mean of independent estimates, equally weighted: error = sqrt(Σ error²) / F; n counts all values.
+
+    Source: variance of a stratified mean with equal weights (Cochran, Sampling Techniques, 5.3).
+    The error is None where any part's is. Raises ValueError for no parts.
+    """
+    known = list(parts)
+    count = _count(known)
+    mean = math.fsum(part.mean for part in known) / count
+    total = sum(part.n for part in known)
+    if any(part.error is None for part in known):
+        return Estimate(mean, None, total)
+    return Estimate(mean, math.sqrt(math.fsum((part.error or 0.0) ** 2 for part in known)) / count, total)
+
+
+def macro_accuracy(results: Sequence[BenchmarkResult]) -> Estimate:
+    """Exact-answer accuracy, every family weighing the same whatever its number of problems.
+
+    error = sqrt(Σ_f p_f (1 - p_f) / n_f) / F: it is the error of drawing problems, with the student fixed.
+    Raises ValueError for no results.
+    """
+    return macro_mean(accuracy_by_family(results).values())
+
+
+def accuracy_by_family(results: Sequence[BenchmarkResult]) -> dict[str, Estimate]:
+    """Exact-answer accuracy of each family with its binomial error, families in order of name."""
+    return _accuracy_by(results, lambda result: result.family)
+
+
+def accuracy_by_task(results: Sequence[BenchmarkResult]) -> dict[TaskType, Estimate]:
+    """Macro accuracy over the families of each task type, types in the order of the taxonomy.
+
+    Raises ValueError for no results.
+    """
+    _count(results)
+    rows: defaultdict[TaskType, list[BenchmarkResult]] = defaultdict(list)
+    for result in results:
+        rows[result.task].append(result)
+    return {task: macro_accuracy(rows[task]) for task in TaskType if task in rows}
+
+
+def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
+    """Student's t interval: mean ± t(1 - (1 - level) / 2; n - 1) · s / sqrt(n) (Student, Biometrika 1908)."""
+    estimate = mean_and_error(values)
+    if estimate.error is None:
+        return Interval(estimate.mean, None, None, 1)
+    half = t_quantile(0.5 + level / 2, estimate.n - 1) * estimate.error
+    return Interval(estimate.mean, estimate.mean - half, estimate.mean + half, estimate.n)
+
+
+@lru_cache(maxsize=256)
+def t_quantile(probability: float, freedom: int) -> float:
+    """The t below which Student's distribution with `freedom` degrees has `probability`, by bisection.
+
+    F(t) = 1 - I_{v/(v+t²)}(v/2, 1/2) / 2 for t >= 0 (Abramowitz & Stegun 26.7.1, 26.5.27).
+    """
+    if not 0 < probability < 1 or freedom < 1:
+        raise ValueError(f"a t quantile needs 0 < p < 1 and freedom >= 1, got p={probability}, freedom={freedom}")
+    if probability < 0.5:
+        return -t_quantile(1 - probability, freedom)
+    low, high = 0.0, 1.0
+    while _t_below(high, freedom) < probability:
+        high *= 2
+    while high - low > 1e-12 * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if _t_below(middle, freedom) < probability else (low, middle)
+    return (low + high) / 2
+
+
+def _t_below(t: float, freedom: int) -> float:
+    tail = mpmath.betainc(freedom / 2, 0.5, 0, freedom / (freedom + t * t), regularized=True)
+    return 1 - float(tail) / 2
+
+
+def paired_difference(ours: Sequence[float], theirs: Sequence[float], level: float = LEVEL) -> Difference:
+    """Mean of ours - theirs over pairs that share a seed, with t interval and exact sign-flip p-value.
+
+    Raises ValueError where the two are empty or of different lengths.
+    """
+    if len(ours) != len(theirs):
+        raise ValueError(f"pairs need two sequences of one length, got {len(ours)} and {len(theirs)}")
+    differences = [a - b for a, b in zip(ours, theirs, strict=True)]
+    interval = t_interval(differences, level)
+    p = sign_flip_p(differences) if interval.n > 1 else None
+    return Difference(interval.mean, interval.low, interval.high, p, interval.n)
+
+
+def sign_flip_p(differences: Sequence[float]) -> float:
+    """Exact two-sided p: the share of all 2^n sign patterns whose |sum| is at least the one seen.
+
+    Source: Fisher's randomisation test (The Design of Experiments, 1935, §21); the smallest p is 2 / 2^n.
+    Raises ValueError for no differences, or more than MOST_FLIPS.
+    """
+    n = _count(differences)
+    if n > MOST_FLIPS:
+        raise ValueError(f"the exact permutation is for at most {MOST_FLIPS} pairs, got {n}")
+    seen = abs(math.fsum(differences))
+    slack = 1e-12 * math.fsum(abs(d) for d in differences)  # equal sums may differ in the last bits
+    sums = _flipped_sums(differences[1:], differences[0])  # |sum| is symmetric: the first sign stays
+    return sum(abs(s) >= seen - slack for s in sums) / len(sums)
+
+
+def _flipped_sums(differences: Sequence[float], start: float) -> list[float]:
+    sums = [start]
+    for difference in differences:
+        sums = [s + sign * difference for s in sums for sign in (1, -1)]
+    return sums
+
+
+def holm(p_values: Mapping[K, float]) -> dict[K, float]:
+    """Holm's step-down adjustment: p'_(i) = max_{j<=i} min(1, (m - j + 1) p_(j)) (Holm, Scand. J. Stat. 1979).
+
+    Keeps the keys' order. Raises ValueError for a p outside 0 to 1.
+    """
+    if any(not 0 <= p <= 1 for p in p_values.values()):
+        raise ValueError(f"p-values lie between 0 and 1, got {dict(p_values)}")
+    adjusted: dict[K, float] = {}
+    floor = 0.0
+    for rank, key in enumerate(sorted(p_values, key=lambda key: p_values[key])):
+        floor = max(floor, min(1.0, (len(p_values) - rank) * p_values[key]))
+        adjusted[key] = floor
+    return {key: adjusted[key] for key in p_values}
+
+
+def _accuracy_by(results: Sequence[BenchmarkResult], key: Callable[[BenchmarkResult], str]) -> dict[str, Estimate]:
+    _count(results)
+    marks: defaultdict[str, list[bool]] = defaultdict(list)
+    for result in results:
+        marks[key(result)].append(result.exact)
+    return {name: proportion(sum(marks[name]), len(marks[name])) for name in sorted(marks)}
+
+
+def _count(values: Sequence[object]) -> int:
+    if not values:
+        raise ValueError("statistics of no values are not defined")
+    return len(values)

@@ -1,0 +1,97 @@
+"""The lab's base student: a small Llama with a tokenizer of its own, built from a seed; it has learnt nothing yet."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from tapir_exp.config import LabStudentConfig, StudentConfig
+from tapir_exp.errors import ConfigError
+from tapir_exp.student.chat_template import load_chat
+from tapir_exp.student.load import save_student
+
+LIMIT = 3_000_000
+"""Most parameters that a student of the lab may have."""
+POSITIONS = 2048
+"""Longest conversation in tokens."""
+BOS, PAD, END, SYSTEM, USER, ASSISTANT = "<|bos|>", "<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"
+CHAT_TEMPLATE = (
+    "{{ bos_token }}"
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+def build_base_student(directory: Path, config: LabStudentConfig, corpus: Iterable[str]) -> None:
+    """Train the tokenizer on `corpus`, draw the weights, and save both as a Hugging Face directory.
+
+    The same arguments give the same bytes. Raises ConfigError where the model would exceed 3M parameters, or
+    where `hidden` is no multiple of twice `heads`, or the vocabulary is too small for the bytes.
+    """
+    _check(config)
+    _train_tokenizer(corpus, config.vocabulary).save_pretrained(str(directory))
+    chat = load_chat(directory, StudentConfig(model=str(directory)))
+    save_student(_draw_model(config, chat.tokenizer), chat, directory)
+
+
+def _check(config: LabStudentConfig) -> None:
+    problems = []
+    if config.hidden % (2 * config.heads):
+        problems.append(f"lab.student.hidden: {config.hidden} is no multiple of twice the {config.heads} heads")
+    smallest = len(pre_tokenizers.ByteLevel.alphabet()) + 6
+    if config.vocabulary < smallest:
+        problems.append(f"lab.student.vocabulary: {config.vocabulary}, but bytes and control tokens are {smallest}")
+    if (parameters := count_parameters(config)) > LIMIT:
+        problems.append(f"lab.student: {parameters} parameters, where a lab student has at most {LIMIT}")
+    if problems:
+        raise ConfigError(problems)
+
+
+def count_parameters(config: LabStudentConfig) -> int:
+    """Weights of the Llama that `config` describes, its tied embeddings counted once."""
+    block = 4 * config.hidden**2 + 3 * config.hidden * config.intermediate + 2 * config.hidden
+    return config.vocabulary * config.hidden + config.layers * block + config.hidden
+
+
+def _train_tokenizer(corpus: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """Byte-level BPE in which every digit is a token, so that numbers are written the way they are computed."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[BOS, PAD, END, SYSTEM, USER, ASSISTANT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(corpus, trainer)
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=tokenizer,
+        bos_token=BOS,
+        pad_token=PAD,
+        eos_token=END,
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _draw_model(config: LabStudentConfig, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
+    shape = LlamaConfig(
+        vocab_size=config.vocabulary,
+        hidden_size=config.hidden,
+        intermediate_size=config.intermediate,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        max_position_embeddings=POSITIONS,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        return LlamaForCausalLM(shape)

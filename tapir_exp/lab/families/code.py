@@ -1,0 +1,214 @@
+"""Code: writing and mending small functions, graded by what they compute."""
+
+import ast
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+from tapir_exp.lab.families.wording import Slots, WordedFamily, one_of, some_of
+from tapir_exp.lab.family import Grade, Problem
+from tapir_exp.taxonomy import TaskType
+
+INPUTS = (0, 1, 2, 3, 7, 10, -4)
+"""What a function is tried on."""
+LONGEST_CODE = 400
+LARGEST_VALUE = 10**9
+
+SIGNS = {"add": "+", "subtract": "-", "multiply": "*"}
+PHRASES = {"add": "adds", "subtract": "subtracts", "multiply": "multiplies by"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation on the running value: its verb and its number."""
+
+    verb: str
+    number: int
+
+
+class CodeFamily(WordedFamily):
+    """A family whose answers are functions of one variable, named by their values on `INPUTS`."""
+
+    def final(self, response: str) -> str:
+        """The values of the function that the response defines, or why there are none."""
+        try:
+            return behaviour(response)
+        except (ValueError, SyntaxError, RecursionError) as problem:
+            return f"no function: {problem}"
+
+    def grade(self, problem: Problem, response: str) -> Grade:
+        """Full marks for the right values; for wrong ones up to 6, by the share of inputs that come out right."""
+        got, wanted = self.final(response).split(), problem.answer.split()
+        if got == wanted:
+            return self._grade_style(problem, response)
+        if len(got) != len(wanted) or got[0] != wanted[0]:
+            return Grade(1, self.final(response))
+        right = sum(a == b for a, b in zip(got[1:], wanted[1:], strict=True))
+        return Grade(2 + round(4 * right / len(INPUTS)), f"wrong: {right} of {len(INPUTS)} inputs come out right")
+
+
+class Functions(CodeFamily):
+    """Writing a function of 2, 3 or 4 operations; refined: one commented line for each."""
+
+    name = "functions"
+    task = TaskType.CODE_GENERATION
+    wordings = (
+        "Write a Python function that {steps}.",
+        "Code a function f in Python: it {steps}.",
+        "I need a Python function. It {steps}.",
+    )
+    slots = {"steps": some_of(rf"{one_of(PHRASES.values())} [1-9]\d?", ", ", ", then ")}
+
+    def draw(self, rng: Random, level: int) -> Slots:
+        *most, last = (f"{PHRASES[step.verb]} {step.number}" for step in draw_steps(rng, level + 1, largest=19))
+        return {"steps": f"{', '.join(most)}, then {last}"}
+
+    def solve(self, instruction: str, slots: Slots) -> Problem | None:
+        verbs = {phrase: verb for verb, phrase in PHRASES.items()}
+        found = re.findall(rf"({one_of(PHRASES.values())}) (\d+)", slots["steps"])
+        steps = [Step(verbs[phrase], int(number)) for phrase, number in found]
+        if len(steps) > 4:
+            return None
+        body = "".join(f"\n    x {SIGNS[step.verb]}= {step.number}  # {step.verb}" for step in steps)
+        return Problem(
+            key=expression(steps),
+            level=len(steps) - 1,
+            instruction=instruction,
+            answer=behaviour(one_line(steps)),
+            terse=one_line(steps),
+            refined=f"def f(x):{body}\n    return x",
+            slip=one_line([*steps[:-1], Step(steps[-1].verb, steps[-1].number + 1)]),
+        )
+
+
+class Bugs(CodeFamily):
+    """Mending the one operation of 2, 3 or 4 that contradicts the comment; refined: the bug named, then each line."""
+
+    name = "bugs"
+    task = TaskType.CODE_DEBUG
+    wordings = ("Fix the bug: {code} # {steps}", "Debug this: {code} # {steps}", "Correct the code: {code} # {steps}")
+    slots = {"code": r"def f\(x\): return [\dx()*+ -]+", "steps": some_of(rf"{one_of(SIGNS)} [1-9]", ", ")}
+
+    def draw(self, rng: Random, level: int) -> Slots:
+        steps = draw_steps(rng, level + 1, largest=9)
+        broken, at = list(steps), rng.randrange(len(steps))
+        if rng.random() < 0.6:
+            broken[at] = Step(rng.choice([verb for verb in SIGNS if verb != steps[at].verb]), steps[at].number)
+        else:
+            broken[at] = Step(steps[at].verb, rng.choice([n for n in range(2, 10) if n != steps[at].number]))
+        return {"code": one_line(broken), "steps": ", ".join(f"{step.verb} {step.number}" for step in steps)}
+
+    def solve(self, instruction: str, slots: Slots) -> Problem | None:
+        steps = [Step(verb, int(n)) for verb, n in re.findall(r"(\w+) (\d)", slots["steps"])]
+        broken = steps_of(slots["code"])
+        wrong = [(bad, good) for bad, good in zip(broken, steps, strict=False) if bad != good]
+        if len(wrong) != 1 or len(broken) != len(steps) or len(steps) > 4 or one_line(broken) != slots["code"]:
+            return None
+        if behaviour(one_line(broken)) == behaviour(one_line(steps)):
+            return None
+        bad, good = wrong[0]
+        body = "".join(f"\n    x {SIGNS[step.verb]}= {step.number}" for step in steps)
+        return Problem(
+            key=f"{expression(broken)} -> {expression(steps)}",
+            level=len(steps) - 1,
+            instruction=instruction,
+            answer=behaviour(one_line(steps)),
+            terse=one_line(steps),
+            refined=f"# not {bad.verb} {bad.number} but {good.verb} {good.number}\ndef f(x):{body}\n    return x",
+            slip=one_line(broken),
+        )
+
+
+def draw_steps(rng: Random, count: int, largest: int) -> list[Step]:
+    """Draw operations with numbers from 2 to `largest`."""
+    return [Step(rng.choice(list(SIGNS)), rng.randint(2, largest)) for _ in range(count)]
+
+
+def expression(steps: Sequence[Step]) -> str:
+    """The operations as one expression in x, with no more parentheses than needed."""
+    text = "x"
+    for before, step in zip([None, *steps], steps, strict=False):
+        if before and before.verb != "multiply" and step.verb == "multiply":
+            text = f"({text})"
+        text += f" {SIGNS[step.verb]} {step.number}"
+    return text
+
+
+def one_line(steps: Sequence[Step]) -> str:
+    """The operations as a function on one line."""
+    return f"def f(x): return {expression(steps)}"
+
+
+def steps_of(code: str) -> list[Step]:
+    """The operations of a function that `one_line` wrote; an empty list for other code."""
+    verbs = {ast.Add: "add", ast.Sub: "subtract", ast.Mult: "multiply"}
+    try:
+        node: ast.expr = ast.parse(code.rpartition("return ")[2], mode="eval").body
+    except SyntaxError:
+        return []
+    steps = list[Step]()
+    while isinstance(node, ast.BinOp) and isinstance(node.right, ast.Constant) and type(node.op) in verbs:
+        steps.insert(0, Step(verbs[type(node.op)], int(str(node.right.value))))
+        node = node.left
+    return steps
+
+
+def behaviour(code: str) -> str:
+    """What a one-variable function gives on `INPUTS`, as text: `f: 2 5 8 ...`.
+
+    Nothing is executed: assignments, a return and the arithmetic of + - * are followed by hand.
+
+    Raises:
+        ValueError or SyntaxError: the code is not a single function of that kind.
+    """
+    if len(code) > LONGEST_CODE:
+        raise ValueError("too long")
+    match ast.parse(code.strip()).body:
+        case [ast.FunctionDef(args=ast.arguments(args=[ast.arg(arg=variable)]), body=body)]:
+            return " ".join(["f:", *(str(run_body(body, {variable: value})) for value in INPUTS)])
+    raise ValueError("not one function of one variable")
+
+
+def run_body(body: Sequence[ast.stmt], values: dict[str, int]) -> int:
+    """The value that a function body returns with `values` for its variables."""
+    for statement in body:
+        match statement:
+            case ast.Return(value=ast.expr() as value):
+                return evaluate(value, values)
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                values[name] = evaluate(value, values)
+            case ast.AugAssign(target=ast.Name(id=name) as target, op=op, value=value):
+                left = ast.Name(id=name, ctx=ast.Load())
+                values[name] = evaluate(ast.BinOp(left=ast.copy_location(left, target), op=op, right=value), values)
+            case _:
+                raise ValueError("a line that is neither an assignment nor a return")
+    raise ValueError("nothing is returned")
+
+
+def evaluate(node: ast.expr, values: dict[str, int]) -> int:
+    """The value of an expression of whole numbers, variables and + - *."""
+    match node:
+        case ast.Constant(value=int() as number) if not isinstance(number, bool):
+            return number
+        case ast.Name(id=name) if name in values:
+            return values[name]
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -evaluate(operand, values)
+        case ast.BinOp(left=left, op=op, right=right):
+            result = operate(op, evaluate(left, values), evaluate(right, values))
+            if abs(result) <= LARGEST_VALUE:
+                return result
+    raise ValueError("an expression of other things than whole numbers, variables and + - *")
+
+
+def operate(op: ast.operator, left: int, right: int) -> int:
+    """The result of one operation."""
+    match op:
+        case ast.Add():
+            return left + right
+        case ast.Sub():
+            return left - right
+        case ast.Mult():
+            return left * right
+    raise ValueError("an operator that is not + - *")

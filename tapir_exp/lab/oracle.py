@@ -1,0 +1,139 @@
+"""The oracles of the lab: a teacher, a judge and a labeller that read rendered prompts and reply in text.
+
+They know the right answers but err at configured rates. A reply is a function of the request alone, so the same
+call brings the same reply in every process.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from random import Random
+
+from tapir_exp.lab.families import FAMILIES
+from tapir_exp.lab.family import Family, Problem
+from tapir_exp.lab.world import draw, recognise
+from tapir_exp.taxonomy import TaskType
+
+Options = Mapping[str, float]
+Messages = Sequence[Mapping[str, str]]
+
+AT_A_LOSS = "I do not know how to do that."
+LEVEL_DRIFT = 0.2
+"""How often a new problem is a level off its example: "similar difficulty" is never exact."""
+
+
+def respond(role: str, messages: Messages, options: Options, temperature: float, sample: int) -> str:
+    """What the oracle `role` (teacher, judge or labeller) says to a conversation.
+
+    Raises ValueError for a role that the lab does not have, and KeyError where an option of the role is missing.
+    """
+    if role not in ROLES:
+        raise ValueError(f"The lab has the models {', '.join(f'lab/{name}' for name in ROLES)}, but not lab/{role}.")
+    request = json.dumps([role, list(messages), dict(options), temperature, sample], sort_keys=True)
+    return ROLES[role](messages[0]["content"], options, Random(sha256(request.encode()).hexdigest()))
+
+
+@cache
+def lab_digest() -> str:
+    """Hash of the code of this world. The lab's code is its data: what was made by other code is another product."""
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    return sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
+
+
+def _teach(prompt: str, options: Options, rng: Random) -> str:
+    count = _tagged(prompt, "count")
+    if count is not None:
+        return _expand(prompt, int(count), options, rng)
+    instruction = _tagged(prompt, "instruction")
+    if instruction is not None:
+        known = recognise(instruction)
+        text = _respond_to(known, options["error_rate"], rng, refined=True)
+        return f"<response>\n{text}\n</response>"
+    return _respond_to(recognise(prompt.strip()), options["error_rate"], rng, refined=False)
+
+
+def _respond_to(known: tuple[Family, Problem] | None, error_rate: float, rng: Random, *, refined: bool) -> str:
+    if known is None:
+        return AT_A_LOSS
+    problem = known[1]
+    if rng.random() < error_rate:
+        return problem.slip
+    return problem.refined if refined else problem.terse
+
+
+def _expand(prompt: str, count: int, options: Options, rng: Random) -> str:
+    shown = [known for text in _all_tagged(prompt, "instruction") if (known := recognise(text))]
+    wanted = [family for family in FAMILIES if family.task == _tagged(prompt, "task")]
+    models = shown or [(family, draw(family, family.levels[0], rng, held_out=False)) for family in wanted]
+    if not models:
+        return AT_A_LOSS
+    return "\n\n".join(_new_pair(*rng.choice(models), options, rng) for _ in range(count))
+
+
+def _new_pair(family: Family, example: Problem, options: Options, rng: Random) -> str:
+    level = example.level
+    if rng.random() < options["expansion_error_rate"]:
+        family = rng.choice([other for other in FAMILIES if other.task is not family.task])
+    elif rng.random() < LEVEL_DRIFT:
+        level = rng.choice([near for near in family.levels if abs(near - level) == 1])
+    problem = draw(family, level, rng, held_out=False)
+    response = _respond_to((family, problem), options["error_rate"], rng, refined=False)
+    return (
+        f"<pair>\n<instruction>\n{problem.instruction}\n</instruction>\n"
+        f"<response>\n{response}\n</response>\n</pair>"
+    )
+
+
+@dataclass(frozen=True)
+class _Marked:
+    score: int
+    reason: str
+
+
+def _judge(prompt: str, options: Options, rng: Random) -> str:
+    known = recognise(_tagged(prompt, "instruction") or "")
+    first, second = (_mark(known, _tagged(prompt, f"assistant_{place}") or "") for place in (1, 2))
+    shown_first = first.score + options["position_bias"] + rng.gauss(0, options["noise"])
+    shown_second = second.score + rng.gauss(0, options["noise"])
+    return (
+        f"{_on_scale(shown_first)} {_on_scale(shown_second)}\n"
+        f"Assistant 1 is {first.reason}. Assistant 2 is {second.reason}."
+    )
+
+
+def _mark(known: tuple[Family, Problem] | None, response: str) -> _Marked:
+    if known is None:
+        return _Marked(5, "hard to judge, for the instruction is unclear")
+    family, problem = known
+    grade = family.grade(problem, response)
+    return _Marked(grade.score, grade.reason)
+
+
+def _on_scale(score: float) -> int:
+    return min(10, max(1, round(score)))
+
+
+def _label(prompt: str, options: Options, rng: Random) -> str:
+    known = recognise(_tagged(prompt, "instruction") or "")
+    if known is None:
+        return TaskType.OTHERS
+    if rng.random() < options["error_rate"]:
+        return rng.choice([task for task in TaskType if task is not known[0].task])
+    return known[0].task
+
+
+def _tagged(text: str, tag: str) -> str | None:
+    found = _all_tagged(text, tag)
+    return found[0] if found else None
+
+
+def _all_tagged(text: str, tag: str) -> list[str]:
+    return re.findall(rf"<{tag}>\s*(.*?)\s*</{tag}>", text, re.DOTALL)
+
+
+ROLES: Mapping[str, Callable[[str, Options, Random], str]] = {"teacher": _teach, "judge": _judge, "labeller": _label}
+"""The oracles by name."""

@@ -1,0 +1,84 @@
+"""The pool: every row that the student can be trained on, each with its latest difficulty. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from tapir_exp.records import Answer, Example, Label, Origin, Part, TrainingExample
+from tapir_exp.schedule import Candidate
+from tapir_exp.tasks import Shares, natural_shares
+from tapir_exp.taxonomy import TaskType
+
+
+@dataclass(frozen=True)
+class PoolRow:
+    """A row with its task type and its latest gap, in judge points; the response is the teacher's, unrefined."""
+
+    example: Example
+    task: TaskType
+    gap: float
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The rows by id, and the keys of the artifacts that they were made from."""
+
+    rows: Mapping[str, PoolRow]
+    keys: tuple[str, ...]
+
+    @property
+    def gaps(self) -> dict[str, float]:
+        """Latest gap by row id, in judge points."""
+        return {row: pooled.gap for row, pooled in self.rows.items()}
+
+    @property
+    def natural(self) -> Shares:
+        """Share of each task type among the seeds."""
+        return natural_shares(row.task for row in self.rows.values() if row.example.origin is Origin.SEED)
+
+    def candidates(self, hard: frozenset[str]) -> list[Candidate]:
+        """Every row as a plan sees it, the hard set told from the rest."""
+        return [
+            Candidate(row.example, row.task, row.gap, Part.HARD if key in hard else Part.REST)
+            for key, row in self.rows.items()
+        ]
+
+    def after(self, expansions: Iterable[TrainingExample], gaps: Mapping[str, float], keys: Sequence[str]) -> "Pool":
+        """The pool after a round: the new rows in it, and every re-scored row with its new gap.
+
+        A new row that stayed unscored or unlabelled does not enter.
+        """
+        rows = {key: replace(row, gap=gaps.get(key, row.gap)) for key, row in self.rows.items()}
+        for new in expansions:
+            if new.id in gaps and new.task is not None:
+                rows[new.id] = PoolRow(example_of(new), new.task, gaps[new.id])
+        return Pool(rows, (*self.keys, *keys))
+
+
+def seed_pool(
+    seeds: Iterable[Example],
+    labels: Iterable[Label],
+    responses: Iterable[Answer],
+    gaps: Mapping[str, float],
+    keys: Sequence[str],
+) -> Pool:
+    """The pool before the first round: the seeds that have a type, a teacher's response and a gap."""
+    tasks = {label.id: label.task for label in labels}
+    texts = {response.id: response.text for response in responses}
+    rows = {}
+    for seed in seeds:
+        task, text = tasks.get(seed.id), texts.get(seed.id)
+        if task is not None and text is not None and seed.id in gaps:
+            rows[seed.id] = PoolRow(seed.model_copy(update={"response": text}), task, gaps[seed.id])
+    return Pool(rows, tuple(keys))
+
+
+def example_of(row: TrainingExample) -> Example:
+    """The example that a training row was made from."""
+    return Example(
+        id=row.id,
+        instruction=row.instruction,
+        response=row.response,
+        origin=row.origin,
+        parents=row.parents,
+        round=row.born,
+    )

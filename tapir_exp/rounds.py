@@ -1,0 +1,109 @@
+"""TAPIR itself: the student's first fit, and then round after round of harder, task-balanced data."""
+
+from dataclasses import dataclass
+
+from tapir_exp import stages
+from tapir_exp.bench import Bench
+from tapir_exp.difficulty import choose_hard, scored_gaps
+from tapir_exp.judge import Match
+from tapir_exp.pool import Pool, seed_pool
+from tapir_exp.records import Answer, Example, Label, TrainingExample, Verdict
+from tapir_exp.schedule import alpha_of, plan_round
+from tapir_exp.store import Artifact
+from tapir_exp.tasks import Shares, target_shares
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a run stands between two rounds: the student, and the pool with its gaps against that student."""
+
+    student: Artifact
+    pool: Pool
+    target: Shares
+
+
+def distil(bench: Bench) -> Shares | None:
+    """The whole method: S_0, its difficulties on the seeds, and every round after them.
+
+    Returns the task mix that the rounds aimed at; None where there were no rounds.
+    """
+    curriculum = bench.config.curriculum
+    seeds = stages.seeds(bench)
+    student = stages.first_student(bench, seeds)
+    _benchmark(bench, 0, student)
+    if curriculum.rounds == 0:
+        return None
+    state = first_state(bench, seeds, student)
+    for number in range(1, curriculum.rounds + 1):
+        state = run_round(bench, state, number)
+    return state.target
+
+
+def first_state(bench: Bench, seeds: Artifact, student: Artifact) -> State:
+    """Score S_0 against the teacher on every seed: the first Model Fitting Difficulties."""
+    labels = stages.labels(bench, seeds)
+    responses = stages.responses(bench, seeds)
+    answers = stages.answers(bench, 0, student, seeds)
+    matches = _seed_matches(seeds, responses, answers)
+    verdicts = stages.verdicts(bench, 0, answers, matches, [responses.key])
+    gaps = scored_gaps(verdicts.rows(Verdict))
+    keys = [artifact.key for artifact in (seeds, labels, responses, verdicts)]
+    pool = seed_pool(seeds.rows(Example), labels.rows(Label), responses.rows(Answer), gaps, keys)
+    return State(student, pool, target_shares(bench.config.tasks.ratios, pool.natural))
+
+
+def run_round(bench: Bench, state: State, number: int) -> State:
+    """One round, as the paper's algorithm box has it; the last one ends with the new student."""
+    curriculum, seed = bench.config.curriculum, bench.config.seed
+    pool = state.pool
+    alpha = alpha_of(number, curriculum.alpha, curriculum.delta_alpha)
+    hard = choose_hard(pool.gaps, curriculum.delta, curriculum.hard_set, seed)
+    plan = plan_round(pool.candidates(hard), state.target, curriculum.rows, alpha, seed + number)
+    choice = _choice(bench, state.target, alpha, number)
+    expansions = stages.expansions(bench, number, pool, plan, choice)
+    stages.plan(bench, number, plan, expansions)
+    mix = stages.mix(bench, number, plan, expansions, pool)
+    student = stages.next_student(bench, number, state.student, mix, alpha)
+    _benchmark(bench, number, student)
+    if number == curriculum.rounds:
+        return State(student, pool, state.target)
+    answers = stages.answers(bench, number, student, mix)
+    verdicts = stages.verdicts(bench, number, answers, _mix_matches(mix, answers), [mix.key])
+    gaps = scored_gaps(verdicts.rows(Verdict))
+    keys = [expansions.key, verdicts.key]
+    return State(student, pool.after(expansions.rows(TrainingExample), gaps, keys), state.target)
+
+
+def _choice(bench: Bench, target: Shares, alpha: float, number: int) -> dict[str, object]:
+    """What, with the pool, determines a round's plan."""
+    curriculum = bench.config.curriculum
+    return {
+        "round": number,
+        "rows": curriculum.rows,
+        "alpha": alpha,
+        "delta": curriculum.delta,
+        "hard_set": curriculum.hard_set,
+        "target": {task: share for task, share in target.items()},
+        "seed": bench.config.seed,
+    }
+
+
+def _benchmark(bench: Bench, number: int, student: Artifact) -> None:
+    if bench.config.evals.per_cell:
+        stages.benchmark(bench, number, student)
+
+
+def _seed_matches(seeds: Artifact, responses: Artifact, answers: Artifact) -> list[Match]:
+    """Teacher against student on the seeds; a seed without the teacher's response cannot be scored."""
+    texts = {response.id: response.text for response in responses.rows(Answer)}
+    given = {answer.id: answer.text or "" for answer in answers.rows(Answer)}
+    return [
+        Match(seed.id, seed.instruction, text, given[seed.id])
+        for seed in seeds.rows(Example)
+        if (text := texts[seed.id]) is not None
+    ]
+
+
+def _mix_matches(mix: Artifact, answers: Artifact) -> list[Match]:
+    given = {answer.id: answer.text or "" for answer in answers.rows(Answer)}
+    return [Match(row.id, row.instruction, row.response, given[row.id]) for row in mix.rows(TrainingExample)]

@@ -1,0 +1,125 @@
+"""One run, from its configuration to its report."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tapir_exp.bench import Bench
+from tapir_exp.config import Config, LLMConfig
+from tapir_exp.console import console, say_table
+from tapir_exp.lab import provider
+from tapir_exp.lab.oracle import lab_digest
+from tapir_exp.llm.cache import ReplyCache
+from tapir_exp.llm.client import LAB, LitellmChat
+from tapir_exp.llm.ledger import Ledger
+from tapir_exp.manifest import Manifest
+from tapir_exp.metrics import Artifacts, Metrics, run_metrics
+from tapir_exp.records import Quota
+from tapir_exp.report.page import write_report
+from tapir_exp.rounds import distil
+from tapir_exp.schedule import alpha_of
+from tapir_exp.store import Store, write_whole
+from tapir_exp.tasks import Shares
+from tapir_exp.tracking import Tracker
+
+
+def run(config: Config, run_dir: Path, resolved: str) -> None:
+    """Carry out a run: distil, then write its manifest, metrics and report into `run_dir`.
+
+    resolved: the configuration as YAML, every interpolation resolved. What is in the store is not made again.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    write_whole(run_dir / "config.yaml", resolved)
+    with Tracker(config.logger, run_dir, group=run_dir.parent.name, settings=yaml.safe_load(resolved)) as tracker:
+        bench = open_bench(config)
+        console.rule(f"{config.name}: {config.arm}, seed {config.seed}")
+        manifest = _manifest(bench, run_dir, target=distil(bench))
+        manifest.write(run_dir)
+        artifacts = manifest.open(run_dir)
+        metrics = run_metrics(manifest, artifacts)
+        write_whole(run_dir / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in metrics))
+        _track(tracker, metrics, artifacts)
+        report = write_report(run_dir)
+    _say_rounds(metrics)
+    _link_latest(run_dir, Path(config.outputs))
+    console.print(f"report: {report}")
+
+
+def open_bench(config: Config) -> Bench:
+    """The workbench of a run: the shared store, and the chat models that the configuration names.
+
+    Raises ConfigError where a chat model's key is not in the environment.
+    """
+    store = Store(Path(config.outputs) / "store")
+    ledger = Ledger()
+    cache = ReplyCache(store.root / "replies.sqlite")
+
+    def open_chat(llm: LLMConfig, role: str) -> LitellmChat:
+        if not llm.model.startswith(LAB):
+            return LitellmChat(llm, role, cache, ledger)
+        return LitellmChat(llm, role, cache, ledger, prepare=provider.register, version=lab_digest())
+
+    teacher = open_chat(config.teacher.llm, "teacher")
+    judge = open_chat(config.judge.llm, "judge")
+    labeller = open_chat(config.classifier.llm, "labeller")
+    if config.curriculum.rounds:
+        for chat in (teacher, judge, labeller):
+            chat.check()
+    return Bench(config, store, teacher, judge, labeller, ledger)
+
+
+def _manifest(bench: Bench, run_dir: Path, target: Shares | None) -> Manifest:
+    config = bench.config
+    curriculum = config.curriculum
+    return Manifest(
+        name=config.name,
+        arm=config.arm,
+        seed=config.seed,
+        store=os.path.relpath(bench.store.root, run_dir),
+        delta=curriculum.delta,
+        alphas=tuple(
+            alpha_of(number, curriculum.alpha, curriculum.delta_alpha)
+            for number in range(1, curriculum.rounds + 1)
+        ),
+        target=None if target is None else dict(target),
+        artifacts=tuple(bench.entries),
+    )
+
+
+def _track(tracker: Tracker, metrics: list[Metrics], artifacts: Artifacts) -> None:
+    for number, row in enumerate(metrics):
+        plan = artifacts.get(f"plan-{number}")
+        tracker.log_round(number, row, plan.rows(Quota) if plan else [])
+
+
+def _say_rounds(metrics: list[Metrics]) -> None:
+    columns = {
+        "alpha": "curriculum/alpha",
+        "rows": "mix/rows",
+        "new": "mix/new_share",
+        "tokens": "fit/tokens",
+        "loss": "fit/final_loss",
+        "mean gap after": "gap/mean",
+        "hard after": "gap/hard_share",
+        "benchmark": "benchmark/accuracy",
+        "± s.e.": "benchmark/accuracy_se",
+    }
+    rows = [[f"S_{row['round']}", *(_shown(row.get(name)) for name in columns.values())] for row in metrics]
+    say_table("Round by round", ["student", *columns], rows)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _link_latest(run_dir: Path, outputs: Path) -> None:
+    """Point `outputs/latest` at the run; a job of a sweep may race others, so the link is replaced whole."""
+    passing = outputs / f".latest-{os.getpid()}"
+    passing.unlink(missing_ok=True)
+    passing.symlink_to(os.path.relpath(run_dir, outputs))
+    passing.replace(outputs / "latest")

@@ -1,0 +1,87 @@
+"""The plan of a round: how large the hard share is, which rows are drawn, what the teacher is asked for. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tapir_exp.difficulty import uniform
+from tapir_exp.records import Example, Part, Quota
+from tapir_exp.tasks import Shares, apportion
+from tapir_exp.taxonomy import TaskType
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A row that a plan may draw: its latest gap, in judge points, and the part of the mix it belongs to."""
+
+    example: Example
+    task: TaskType
+    gap: float
+    part: Part
+
+
+@dataclass(frozen=True, eq=False)
+class Order:
+    """New rows wanted of the teacher: so many of one type, about as difficult as the examples.
+
+    examples: rows of that type, of the same part where there are any; empty where the type is not at hand.
+    An order is told from others by identity: comparing all examples would cost much and mean nothing.
+    """
+
+    task: TaskType
+    part: Part
+    count: int
+    examples: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True)
+class RoundPlan:
+    """What goes into a round's mix: rows drawn from the pool, and orders for what the pool lacks."""
+
+    drawn: tuple[Candidate, ...]
+    orders: tuple[Order, ...]
+    quotas: tuple[Quota, ...]
+
+
+def alpha_of(round_number: int, alpha: float, delta_alpha: float) -> float:
+    """Weight of the hard set in round 1, 2, ...: alpha grows by a constant and stays within 0 and 1."""
+    return min(1.0, max(0.0, alpha + (round_number - 1) * delta_alpha))
+
+
+def plan_round(pool: Sequence[Candidate], shares: Shares, rows: int, alpha: float, seed: int) -> RoundPlan:
+    """Plan a mix of `rows` rows, of which the share `alpha` is hard, each part under the task ratio.
+
+    A part's rows of a type are drawn without replacement; what the pool lacks is ordered from the teacher.
+    """
+    hard_rows = round(alpha * rows)
+    wanted = {Part.HARD: apportion(hard_rows, shares), Part.REST: apportion(rows - hard_rows, shares)}
+    drawn: list[Candidate] = []
+    orders: list[Order] = []
+    quotas: list[Quota] = []
+    for part, by_task in wanted.items():
+        for task, count in by_task.items():
+            found = _in_drawing_order(pool, task, part, seed)
+            lacking = max(0, count - len(found))
+            drawn += found[:count]
+            if lacking:
+                examples = found or _in_drawing_order(pool, task, _other(part), seed)
+                orders.append(Order(task, part, lacking, tuple(examples)))
+            quotas.append(Quota(task=task, part=part, wanted=count, drawn=count - lacking, ordered=lacking, filled=0))
+    return RoundPlan(tuple(drawn), tuple(orders), tuple(quotas))
+
+
+def _in_drawing_order(pool: Sequence[Candidate], task: TaskType, part: Part, seed: int) -> list[Candidate]:
+    """The type's rows of a part, in an order of weighted sampling without replacement (Efraimidis and Spirakis 2006).
+
+    Hard rows weigh as much as their gap, so the scores guide the draw; the rest is drawn uniformly.
+    """
+    found = [row for row in pool if row.task is task and row.part is part]
+    return sorted(found, key=lambda row: _draw_key(row, seed), reverse=True)
+
+
+def _draw_key(row: Candidate, seed: int) -> float:
+    weight = max(row.gap, 0.1) if row.part is Part.HARD else 1.0
+    return uniform(seed, "draw", row.example.id) ** (1.0 / weight)
+
+
+def _other(part: Part) -> Part:
+    return Part.REST if part is Part.HARD else Part.HARD

@@ -1,0 +1,104 @@
+"""Questions to a tree of config dataclasses: which keys there are, and what each of them takes."""
+
+import types
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from difflib import get_close_matches
+from enum import Enum
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from omegaconf import MISSING
+
+WORDS = {
+    int: "an integer",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+    type(None): "null",
+    Any: "anything",
+}
+FEW = 20
+"""So many choices or fewer are listed where none is near a misspelt one."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """The type of a dotted key, and whether it has to be set."""
+
+    hint: Any
+    required: bool
+
+
+class Schema:
+    """The keys below a root dataclass, sections included, by dotted name."""
+
+    def __init__(self, root: type) -> None:
+        self.keys = {"": Key(root, required=True), **dict(_walk(root, ""))}
+
+    def names(self, section: str) -> tuple[str, ...]:
+        """Names of the keys of a section; of the root for ''."""
+        return tuple(item.name for item in fields(self.keys[section].hint))
+
+    def is_section(self, key: str) -> bool:
+        """Whether a dotted key of the schema holds further keys."""
+        return key in self.keys and is_dataclass(self.keys[key].hint)
+
+    def is_mapping(self, key: str) -> bool:
+        """Whether a dotted key of the schema holds a dict, whose keys are free."""
+        hint = self.keys[key].hint if key in self.keys else None
+        return any(get_origin(part) is dict for part in (hint, *get_args(hint)))
+
+    def expects(self, key: str) -> str:
+        """What a key takes, in words."""
+        if key in self.keys:
+            return in_words(self.keys[key].hint)
+        parent = self.keys.get(key.rpartition(".")[0])
+        hints = [] if parent is None else [parent.hint, *get_args(parent.hint)]
+        inner = [get_args(hint)[-1] for hint in hints if get_origin(hint) is dict]
+        return in_words(inner[0]) if inner else "a key of the schema"
+
+    def suggest(self, key: str) -> str:
+        """` (did you mean ...?)` for a dotted key that the schema lacks: beside it, or of that name elsewhere."""
+        section = ""
+        for name in key.split("."):
+            known = self.names(section)
+            if name not in known:
+                elsewhere = [other for other in self.keys if other.rpartition(".")[2] == key.rpartition(".")[2]]
+                return did_you_mean(name, known, f"{section}." if section else "", fallback=elsewhere)
+            section = f"{section}.{name}" if section else name
+            if not self.is_section(section):
+                break
+        return ""
+
+
+def did_you_mean(word: str, choices: Collection[str], prefix: str = "", fallback: Collection[str] = ()) -> str:
+    """` (did you mean ...?)` with the nearest choice, else with a fallback, else all choices where they are few."""
+    by_lower = {choice.lower(): choice for choice in choices}
+    near = [prefix + by_lower[match] for match in get_close_matches(word.lower(), list(by_lower), n=1)] or list(
+        fallback
+    )
+    if near:
+        return f" (did you mean {' or '.join(near[:3])}?)"
+    return f" (there are: {', '.join(choices)})" if 0 < len(choices) <= FEW else ""
+
+
+def in_words(hint: Any) -> str:
+    """A type in words for a person who writes YAML."""
+    if get_origin(hint) in (types.UnionType, Union):
+        return " or ".join(in_words(arg) for arg in get_args(hint))
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return "one of " + ", ".join(member.name for member in hint)
+    if get_origin(hint) is list:
+        return "a list"
+    if get_origin(hint) is dict or is_dataclass(hint):
+        return "a mapping"
+    return WORDS.get(hint, str(hint))
+
+
+def _walk(section: type, prefix: str) -> Iterator[tuple[str, Key]]:
+    hints = get_type_hints(section)
+    for item in fields(section):
+        key, hint = f"{prefix}{item.name}", hints[item.name]
+        yield key, Key(hint, required=item.default is MISSING)
+        if isinstance(hint, type) and is_dataclass(hint):
+            yield from _walk(hint, f"{key}.")

@@ -1,0 +1,342 @@
+"""Every stage as an artifact: what it is made from, which is its key, and how it is made."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from tapir_exp import classify, expansion, judge, teacher
+from tapir_exp.bench import Bench, Product, role_recipe
+from tapir_exp.config import BudgetConfig
+from tapir_exp.difficulty import scored_gaps
+from tapir_exp.evals.lab import run_benchmark
+from tapir_exp.lab.oracle import lab_digest
+from tapir_exp.lab.world import natural_problems
+from tapir_exp.novelty import Novelty
+from tapir_exp.pool import Pool
+from tapir_exp.prompts import load_prompt, style_of
+from tapir_exp.records import (
+    Answer,
+    Example,
+    Label,
+    Order,
+    Origin,
+    Part,
+    Quota,
+    TrainingExample,
+    Verdict,
+)
+from tapir_exp.schedule import Candidate, RoundPlan
+from tapir_exp.seeds import load_seeds
+from tapir_exp.store import Artifact
+from tapir_exp.taxonomy import TaskType
+
+LAB_STUDENT = "lab"
+LAB_CORPUS_ROWS = 4000
+"""Problems of the lab on which the base student's tokenizer is trained."""
+
+
+def seeds(bench: Bench) -> Artifact:
+    """D: the seed instructions with the responses that their dataset has. Rows: Example."""
+    config = bench.config.seeds
+
+    def make() -> Product:
+        loaded = load_seeds(config)
+        return Product(loaded.examples, {"repeated": loaded.repeated, "unusable": loaded.unusable})
+
+    return bench.rows("seeds", None, {"seeds": asdict(config), "lab": lab_digest()}, make)
+
+
+def labels(bench: Bench, seeds: Artifact) -> Artifact:
+    """The task type of every seed. Rows: Label."""
+
+    def make() -> Product:
+        rows = _classify(bench, seeds.rows(Example), "typing the seeds")
+        return Product(rows, {"unlabelled": sum(row.task is None for row in rows)})
+
+    return bench.rows("labels", None, {"seeds": seeds.key, **_labeller_recipe(bench)}, make)
+
+
+def responses(bench: Bench, seeds: Artifact) -> Artifact:
+    """The teacher's own response to every seed. Rows: Answer."""
+
+    def make() -> Product:
+        rows = teacher.answer(
+            seeds.rows(Example), bench.teacher, bench.config.teacher, "the teacher answers the seeds"
+        )
+        return Product(rows, {"failed": sum(row.text is None for row in rows)})
+
+    return bench.rows("responses", None, {"seeds": seeds.key, "teacher": _teacher_recipe(bench)}, make)
+
+
+def base_student(bench: Bench) -> Artifact:
+    """The untrained student of the lab, an ordinary Hugging Face directory."""
+    from tapir_exp.lab.base_student import build_base_student
+
+    config = bench.config.lab.student
+
+    def make(directory: Path) -> Mapping[str, Any]:
+        texts = (
+            text
+            for _, problem in natural_problems(LAB_CORPUS_ROWS, seed=config.seed)
+            for text in (problem.instruction, problem.terse, problem.refined)
+        )
+        build_base_student(directory, config, texts)
+        return {}
+
+    return bench.directory("base-student", None, {"student": asdict(config), "lab": lab_digest()}, make)
+
+
+def first_student(bench: Bench, seeds: Artifact) -> Artifact:
+    """S_0: the base model fine-tuned on the seeds with their own responses."""
+    config = bench.config.student
+    parent = Path(config.model)
+    base: dict[str, Any] = {"model": config.model, "revision": config.revision}
+    if config.model == LAB_STUDENT:
+        built = base_student(bench)
+        parent, base = built.path, {"model": built.key}
+    rows = [_seed_row(seed) for seed in seeds.rows(Example)]
+    recipe = {"rows": seeds.key, **base}
+    return _finetune(bench, 0, parent, rows, None, bench.config.sft.start, recipe)
+
+
+def next_student(bench: Bench, round_number: int, student: Artifact, mix: Artifact, alpha: float) -> Artifact:
+    """S_r: the student fine-tuned on the round's mix with the alpha-weighted loss."""
+    recipe = {"rows": mix.key, "parent": student.key, "alpha": alpha}
+    rows = mix.rows(TrainingExample)
+    return _finetune(bench, round_number, student.path, rows, alpha, bench.config.sft.round, recipe)
+
+
+def answers(bench: Bench, round_number: int, student: Artifact, asked: Artifact) -> Artifact:
+    """What the student says to the instructions of `asked`: the seeds, or a round's mix. Rows: Answer."""
+    row_type: type[Example] | type[TrainingExample] = Example if asked.stage == "seeds" else TrainingExample
+
+    def make() -> Product:
+        prompts = [(row.id, row.instruction) for row in asked.rows(row_type)]
+        rows = _answer(bench, student, prompts, f"S_{round_number} answers")
+        cut, empty = sum(not row.finished for row in rows), sum(row.text is None for row in rows)
+        return Product(rows, {"cut": cut, "empty": empty})
+
+    recipe = {"student": student.key, "asked": asked.key, "generation": _generation_recipe(bench)}
+    return bench.rows("answers", round_number, recipe, make)
+
+
+def verdicts(
+    bench: Bench, round_number: int, answers: Artifact, matches: Sequence[judge.Match], inputs: Sequence[str]
+) -> Artifact:
+    """The judge's verdicts on teacher against student. `inputs`: keys of what the matches come from. Rows: Verdict."""
+
+    def make() -> Product:
+        label = f"judging S_{round_number}"
+        rows = judge.judge(matches, bench.judge, bench.config.judge, label)
+        return Product(rows, _verdict_figures(rows))
+
+    recipe = {
+        "answers": answers.key,
+        "inputs": list(inputs),
+        "judge": role_recipe(bench.judge, bench.config.judge),
+        "prompt": load_prompt("judge").text,
+    }
+    return bench.rows("verdicts", round_number, recipe, make)
+
+
+def expansions(
+    bench: Bench, round_number: int, pool: Pool, plan: RoundPlan, choice: Mapping[str, Any]
+) -> Artifact:
+    """What the teacher wrote for the orders of a plan; responses unrefined. Rows: TrainingExample.
+
+    choice: the settings that, with the pool, determine the plan.
+    """
+
+    def make() -> Product:
+        novelty = Novelty(bench.config.teacher.novelty, (row.example.instruction for row in pool.rows.values()))
+        growth = expansion.grow(
+            plan.orders,
+            novelty,
+            bench.config.teacher,
+            round_number,
+            lambda asked: teacher.expand(asked, bench.teacher, bench.config.teacher, "the teacher expands"),
+            lambda fresh: _classify(bench, fresh, "typing what is new"),
+        )
+        ordered = sum(order.count for order in plan.orders)
+        return Product(growth.rows, {"ordered": ordered, **growth.tally})
+
+    recipe = {
+        "pool": list(pool.keys),
+        "plan": choice,
+        "teacher": _teacher_recipe(bench),
+        "prompt": load_prompt("expand").text,
+        **_labeller_recipe(bench),
+    }
+    return bench.rows("expansions", round_number, recipe, make)
+
+
+def plan(bench: Bench, round_number: int, planned: RoundPlan, expansions: Artifact) -> Artifact:
+    """The plan of a round beside what became of it. Rows: Quota."""
+
+    def make() -> Product:
+        filled = Counter((row.task, row.part) for row in expansions.rows(TrainingExample))
+        rows = [
+            quota.model_copy(update={"filled": filled[quota.task, quota.part]}) for quota in planned.quotas
+        ]
+        unfilled = sum(row.ordered - row.filled for row in rows)
+        return Product(rows, {"drawn": sum(row.drawn for row in rows), "unfilled": unfilled})
+
+    return bench.rows("plan", round_number, {"expansions": expansions.key}, make)
+
+
+def mix(bench: Bench, round_number: int, planned: RoundPlan, expansions: Artifact, pool: Pool) -> Artifact:
+    """The round's training rows, drawn and new, refined for their task types. Rows: TrainingExample."""
+    refining = bench.config.curriculum.refine
+
+    def make() -> Product:
+        rows = [_drawn_row(candidate) for candidate in planned.drawn] + expansions.rows(TrainingExample)
+        refined = _refined(bench, rows) if refining else rows
+        hard = sum(row.part is Part.HARD for row in refined)
+        return Product(refined, {"hard": hard, "failed": len(rows) - len(refined)})
+
+    recipe: dict[str, Any] = {"expansions": expansions.key, "pool": list(pool.keys), "refine": refining}
+    if refining:
+        styles = {task: style_of(task).text for task in TaskType}
+        prompts = {"refine": load_prompt("refine").text, "styles": styles}
+        recipe |= {"teacher": _teacher_recipe(bench), "prompts": prompts}
+    return bench.rows("mix", round_number, recipe, make)
+
+
+def benchmark(bench: Bench, round_number: int, student: Artifact) -> Artifact:
+    """The student on the lab's held-out problems. Rows: BenchmarkResult."""
+    config, seed = bench.config.evals, bench.config.lab.seed
+
+    def make() -> Product:
+        label = f"S_{round_number} takes the benchmark"
+        rows = run_benchmark(
+            config.per_cell, seed, lambda prompts: _answer(bench, student, prompts, label)
+        )
+        return Product(rows, {"exact": fmean(row.exact for row in rows)})
+
+    recipe = {
+        "student": student.key,
+        "benchmark": {"per_cell": config.per_cell, "seed": seed, "lab": lab_digest()},
+        "generation": _generation_recipe(bench),
+    }
+    return bench.rows("benchmark", round_number, recipe, make)
+
+
+def _finetune(
+    bench: Bench,
+    round_number: int,
+    parent: Path,
+    rows: Sequence[TrainingExample],
+    alpha: float | None,
+    budget: BudgetConfig,
+    recipe: Mapping[str, Any],
+) -> Artifact:
+    config = bench.config
+
+    def make(directory: Path) -> Mapping[str, Any]:
+        from tapir_exp.student.data import TrainingRow
+        from tapir_exp.student.train import finetune
+
+        label = f"training S_{round_number}"
+        taught = [TrainingRow(row.instruction, row.response, row.part) for row in rows]
+        student, trainer, seed = config.student, config.trainer, config.seed
+        return asdict(
+            finetune(parent, taught, alpha, config.sft, budget, student, trainer, seed, directory, label)
+        )
+
+    sft = {name: value for name, value in asdict(config.sft).items() if name not in ("start", "round")}
+    recipe = {
+        **recipe,
+        "sft": sft,
+        "budget": asdict(budget),
+        "template": [config.student.chat_template, config.student.system_prompt, config.student.max_length],
+        "precision": [config.student.precision, config.trainer.precision],
+        "seed": config.seed,
+    }
+    return bench.directory("student", round_number, recipe, make)
+
+
+def _answer(bench: Bench, student: Artifact, prompts: Sequence[tuple[str, str]], label: str) -> list[Answer]:
+    from tapir_exp.student.generate import answer_all
+
+    return answer_all(student.path, prompts, bench.config.student, label)
+
+
+def _classify(bench: Bench, examples: Sequence[Example], label: str) -> list[Label]:
+    return classify.classify(examples, bench.labeller, bench.config.classifier, label)
+
+
+def _refined(bench: Bench, rows: Sequence[TrainingExample]) -> list[TrainingExample]:
+    """The rows with refined responses; a row whose refinement failed is left out."""
+    drafts = [
+        teacher.Draft(row.id, row.task, row.instruction, row.response) for row in rows if row.task is not None
+    ]
+    written = teacher.refine(drafts, bench.teacher, bench.config.teacher, "the teacher refines")
+    texts = {answer.id: answer.text for answer in written if answer.text is not None}
+    return [row.model_copy(update={"response": texts[row.id]}) for row in rows if row.id in texts]
+
+
+def _seed_row(seed: Example) -> TrainingExample:
+    return TrainingExample(
+        id=seed.id,
+        instruction=seed.instruction,
+        response=seed.response,
+        task=None,
+        part=Part.REST,
+        origin=Origin.SEED,
+        parents=(),
+        born=0,
+        gap=None,
+    )
+
+
+def _drawn_row(candidate: Candidate) -> TrainingExample:
+    example = candidate.example
+    return TrainingExample(
+        id=example.id,
+        instruction=example.instruction,
+        response=example.response,
+        task=candidate.task,
+        part=candidate.part,
+        origin=example.origin,
+        parents=example.parents,
+        born=example.round,
+        gap=candidate.gap,
+    )
+
+
+def _verdict_figures(rows: Sequence[Verdict]) -> dict[str, Any]:
+    gaps = scored_gaps(rows)
+    flips = sum(_flips(row) for row in rows)
+    mean_gap = fmean(gaps.values()) if gaps else None
+    return {"unscored": len(rows) - len(gaps), "mean_gap": mean_gap, "flips": flips}
+
+
+def _flips(verdict: Verdict) -> bool:
+    """Whether the two orders name different winners."""
+    leads = {
+        ballot.order: ballot.teacher - ballot.student
+        for ballot in verdict.ballots
+        if ballot.teacher is not None and ballot.student is not None
+    }
+    return len(leads) == len(Order) and min(leads.values()) < 0 < max(leads.values())
+
+
+def _teacher_recipe(bench: Bench) -> dict[str, Any]:
+    return role_recipe(bench.teacher, bench.config.teacher)
+
+
+def _labeller_recipe(bench: Bench) -> dict[str, Any]:
+    labeller = role_recipe(bench.labeller, bench.config.classifier)
+    return {"labeller": labeller, "label prompt": load_prompt("label").text}
+
+
+def _generation_recipe(bench: Bench) -> dict[str, Any]:
+    config = bench.config.student
+    return {
+        "template": [config.chat_template, config.system_prompt],
+        "max_new_tokens": config.max_new_tokens,
+        "precision": config.precision,
+    }

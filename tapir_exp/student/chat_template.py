@@ -1,0 +1,122 @@
+"""How a conversation is written for the student: text to token ids and back."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import TemplateError
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from tapir_exp.config import ChatTemplate, StudentConfig
+from tapir_exp.errors import ConfigError
+
+TEMPLATES = Path(__file__).parent / "templates"
+MARK = "\ue000"
+"""A character of the private use area, which stands for the content in a rendered template."""
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A tokenizer together with the conversation format of one student.
+
+    end: id of the token that ends the student's turn; generation stops at it, training supervises it.
+    controls: texts of the tokenizer's control tokens.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    system_prompt: str | None
+    end: int
+    controls: tuple[str, ...]
+
+    @property
+    def pad(self) -> int:
+        """Id that fills up short rows; labels and masks never look at it, so it may equal `end`."""
+        pad = self.tokenizer.pad_token_id
+        return self.end if pad is None else int(pad)
+
+    def encode_prompts(self, instructions: Sequence[str]) -> list[list[int]]:
+        """Token ids up to and with the start of the assistant's turn; no BOS beyond the template's own.
+
+        The text of a control token inside an instruction stays text: nobody can end a turn from within.
+        """
+        if not instructions:
+            return []
+        texts = [render_prompt(self.tokenizer, text, self.system_prompt) for text in instructions]
+        encoded = self._encode(texts)
+        for index, instruction in enumerate(instructions):
+            if any(control in instruction for control in self.controls):
+                encoded[index] = self._encode_guarded(instruction)
+        return encoded
+
+    def encode_responses(self, responses: Sequence[str]) -> list[list[int]]:
+        """Token ids of the responses, each closed by `end`; control tokens inside a response stay text."""
+        return [[*ids, self.end] for ids in self._encode(list(responses), as_text=True)]
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """The text of an answer, without control tokens and surrounding white space."""
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
+
+    def _encode_guarded(self, instruction: str) -> list[int]:
+        head, _, tail = render_prompt(self.tokenizer, MARK, self.system_prompt).partition(MARK)
+        (before, after), (content,) = self._encode([head, tail]), self._encode([instruction.strip()], as_text=True)
+        return [*before, *content, *after]
+
+    def _encode(self, texts: list[str], *, as_text: bool = False) -> list[list[int]]:
+        if not texts:
+            return []
+        encoded = self.tokenizer(texts, add_special_tokens=False, split_special_tokens=as_text)
+        return [list(ids) for ids in encoded["input_ids"]]
+
+
+def load_chat(source: Path, student: StudentConfig) -> Chat:
+    """The tokenizer in `source`, a directory or hub id, with the configured template.
+
+    Raises ConfigError where the tokenizer has no template of its own and none is configured, where the template
+    refuses the system prompt, and where no token ends a turn.
+    """
+    revision = None if source.is_dir() else student.revision
+    tokenizer = AutoTokenizer.from_pretrained(str(source), **({"revision": revision} if revision else {}))
+    if student.chat_template is not ChatTemplate.own:
+        tokenizer.chat_template = read_template(student.chat_template)
+    if not tokenizer.chat_template:
+        raise ConfigError([f"student.chat_template: own, but {source} has none; set llama2 or chatml"])
+    return Chat(
+        tokenizer, student.system_prompt, _end_of_turn(tokenizer, student), tuple(_controls(tokenizer).values())
+    )
+
+
+def read_template(template: ChatTemplate) -> str:
+    """The Jinja text of llama2 (the format of Meta's llama repository) or chatml (Qwen1.5's)."""
+    return (TEMPLATES / f"{template.value}.jinja").read_text()
+
+
+def render_prompt(tokenizer: PreTrainedTokenizerBase, instruction: str, system_prompt: str | None) -> str:
+    """One instruction as the template writes it, up to and with the start of the assistant's turn."""
+    messages = _messages(instruction, system_prompt)
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+
+def _messages(instruction: str, system_prompt: str | None) -> list[dict[str, str]]:
+    system = [] if system_prompt is None else [{"role": "system", "content": system_prompt}]
+    return [*system, {"role": "user", "content": instruction}]
+
+
+def _end_of_turn(tokenizer: PreTrainedTokenizerBase, student: StudentConfig) -> int:
+    """The first control token that the template writes after an assistant's words; without one, the EOS token."""
+    turn = [*_messages("?", student.system_prompt), {"role": "assistant", "content": MARK}]
+    try:
+        text = str(tokenizer.apply_chat_template(turn, tokenize=False))
+    except TemplateError as error:
+        raise ConfigError([f"student.chat_template: the template refuses the conversation: {error}"]) from error
+    tail = tokenizer(text.rpartition(MARK)[2], add_special_tokens=False)["input_ids"]
+    controls = _controls(tokenizer)
+    end = next((token for token in tail if token in controls), tokenizer.eos_token_id)
+    if end is None:
+        raise ConfigError(
+            ["student.chat_template: neither the template nor the tokenizer has a token that ends a turn"]
+        )
+    return int(end)
+
+
+def _controls(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+    return {int(i): token.content for i, token in tokenizer.added_tokens_decoder.items() if token.special}

@@ -1,0 +1,170 @@
+"""Greedy answers of a student, many prompts at a time."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, DynamicLayer
+
+from tapir_exp.config import StudentConfig
+from tapir_exp.console import Progress
+from tapir_exp.records import Answer
+from tapir_exp.student.chat_template import Chat, load_chat
+from tapir_exp.student.load import load_model
+
+ROOM = 64
+"""Token positions by which a key-value cache grows."""
+
+
+@dataclass
+class Continuation:
+    """Tokens written after a prompt, the end of turn excluded; `finished` is False where a limit cut them."""
+
+    tokens: list[int]
+    finished: bool = False
+
+
+def answer_all(
+    student_dir: Path, prompts: Sequence[tuple[str, str]], student: StudentConfig, label: str
+) -> list[Answer]:
+    """The student's greedy answers, in the order of `prompts`, which are (id, instruction) pairs.
+
+    An answer of `student.max_new_tokens` tokens counts as cut; an empty one, and a prompt that fills
+    `student.max_length`, are failures. In float32 an answer does not depend on its neighbours in the batch.
+    """
+    chat = load_chat(student_dir, student)
+    model = load_model(student_dir, student).to("cuda" if torch.cuda.is_available() else "cpu").eval()  # type: ignore[arg-type]
+    encoded = chat.encode_prompts([instruction for _, instruction in prompts])
+    answers: dict[int, Answer] = {}
+    with Progress(label, len(prompts)) as progress:
+        for batch in _batches(encoded, student.generation_batch):
+            taken = [index for index in batch if len(encoded[index]) < student.max_length]
+            written = decode_greedily(
+                model, chat, [encoded[i] for i in taken], student.max_new_tokens, progress.advance
+            )
+            answers |= {i: _answer(prompts[i][0], chat, text) for i, text in zip(taken, written, strict=True)}
+            answers |= {i: _too_long(prompts[i][0], len(encoded[i])) for i in set(batch) - set(taken)}
+    return [answers[index] for index in range(len(prompts))]
+
+
+def decode_greedily(
+    model: PreTrainedModel, chat: Chat, prompts: Sequence[Sequence[int]], limit: int, advance: Callable[[int], None]
+) -> list[Continuation]:
+    """Continue each prompt by its most likely tokens until the end of turn or `limit` tokens.
+
+    A row leaves the batch when it is finished; `advance` hears how many have.
+    """
+    continuations = [Continuation([]) for _ in prompts]
+    alive = list(range(len(prompts)))
+    stops = torch.tensor(sorted(_stops(model, chat)))
+    state = _Decoder(model, prompts, chat.pad)
+    for _ in range(limit if prompts else 0):
+        tokens = state.step()
+        stopped = torch.isin(tokens, stops).tolist()
+        for row, token, stop in zip(alive, tokens.tolist(), stopped, strict=True):
+            continuations[row].finished = stop
+            continuations[row].tokens += [] if stop else [token]
+        if any(stopped):
+            kept = [place for place, stop in enumerate(stopped) if not stop]
+            advance(len(alive) - len(kept))
+            alive = [alive[place] for place in kept]
+            if not alive:
+                break
+            state.keep(kept)
+    advance(len(alive))
+    return continuations
+
+
+class _Decoder:
+    """The state of a batch between two tokens: cache (left-padded), mask of real tokens, positions."""
+
+    def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad: int) -> None:
+        width = max(map(len, prompts))
+        self._model = model
+        self._cache = Cache(layer_class_to_replicate=GrowingLayer)
+        self._next = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=model.device)
+        real = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+        self._mask = real
+        self._positions = (real.cumsum(1) - 1).clamp(min=0)
+
+    @torch.inference_mode()
+    def step(self) -> Tensor:
+        """The next token of every row, (rows,) on the CPU."""
+        logits = self._model(
+            input_ids=self._next,
+            attention_mask=self._mask,
+            position_ids=self._positions,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits
+        self._next = logits[:, -1].argmax(-1, keepdim=True)
+        self._positions = self._positions[:, -1:] + 1
+        self._mask = torch.cat([self._mask, self._mask.new_ones(len(self._mask), 1)], 1)
+        return self._next[:, 0].cpu()
+
+    @torch.inference_mode()
+    def keep(self, rows: list[int]) -> None:
+        """Go on with these rows only."""
+        places = torch.tensor(rows, device=self._model.device)
+        self._cache.batch_select_indices(places)
+        self._next, self._mask, self._positions = (t[places] for t in (self._next, self._mask, self._positions))
+
+
+class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
+    """A cache layer that grows by `ROOM` positions; copying all of it for every token would be half of the work."""
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        """Append (rows, heads, tokens, width) keys and values; returns all of them."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self._roomy_keys, self._roomy_values = key_states[:, :, :0], value_states[:, :, :0]
+        start, end = self.get_seq_length(), self.get_seq_length() + key_states.shape[2]
+        if end > self._roomy_keys.shape[2]:
+            self._roomy_keys = _roomier(self._roomy_keys, end + ROOM)
+            self._roomy_values = _roomier(self._roomy_values, end + ROOM)
+        self._roomy_keys[:, :, start:end], self._roomy_values[:, :, start:end] = key_states, value_states
+        self.keys, self.values = self._roomy_keys[:, :, :end], self._roomy_values[:, :, :end]
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep these rows."""
+        end = self.get_seq_length()
+        self._roomy_keys, self._roomy_values = self._roomy_keys[indices], self._roomy_values[indices]
+        self.keys, self.values = self._roomy_keys[:, :, :end], self._roomy_values[:, :, :end]
+
+
+def _roomier(states: Tensor, length: int) -> Tensor:
+    rows, heads, used, width = states.shape
+    roomy = states.new_zeros(rows, heads, length, width)
+    roomy[:, :, :used] = states
+    return roomy
+
+
+def _batches(encoded: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
+    """Indices of prompts, neighbours in length together; the longest first, so that a lack of memory shows early."""
+    order = sorted(range(len(encoded)), key=lambda index: -len(encoded[index]))
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+def _stops(model: PreTrainedModel, chat: Chat) -> set[int]:
+    configured = model.generation_config.eos_token_id if model.generation_config else None
+    ends = configured if isinstance(configured, list) else [configured]
+    return {chat.end, *(end for end in ends if end is not None)}
+
+
+def _answer(name: str, chat: Chat, written: Continuation) -> Answer:
+    text = chat.decode(written.tokens)
+    if not text:
+        return Answer(id=name, text=None, finished=written.finished, failure="empty answer")
+    return Answer(id=name, text=text, finished=written.finished)
+
+
+def _too_long(name: str, tokens: int) -> Answer:
+    return Answer(id=name, text=None, failure=f"the prompt's {tokens} tokens leave no room for an answer")

@@ -1,0 +1,133 @@
+"""The loss of a distillation round and its optimiser, as a Lightning module."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from tapir_exp.config import SFTConfig
+from tapir_exp.records import Part, TrainingStep
+from tapir_exp.student.data import IGNORED, MicroBatch, StepBatch
+
+STEPS_KEY = "training_steps"
+
+
+def part_weights(alpha: float | None, hard: int, rest: int) -> dict[Part, float]:
+    """Token weights that make a weighted mean over all tokens the loss of the paper.
+
+    L = alpha * mean over the hard part of -log p(y|x) + (1 - alpha) * mean over the rest, so a hard token weighs
+    alpha * T / T_H and any other (1 - alpha) * T / T_R.
+
+    hard, rest: supervised tokens T_H and T_R of the whole training set. Where one of them is 0, or alpha is None,
+    every token weighs 1: the present part has the whole weight, which is plain fine-tuning.
+    """
+    if alpha is None or not hard or not rest:
+        return {Part.HARD: 1.0, Part.REST: 1.0}
+    total = hard + rest
+    return {Part.HARD: alpha * total / hard, Part.REST: (1 - alpha) * total / rest}
+
+
+def response_nll(model: torch.nn.Module, batch: MicroBatch) -> Tensor:
+    """Negative log-likelihood of each token from position `batch.first` on: (rows, length - first), in nats.
+
+    0 where a position is not supervised.
+    """
+    # No mask: under causal attention the padding, which stands on the right, is seen by padding only.
+    wanted = batch.tokens.shape[1] - batch.first + 1
+    logits = model(input_ids=batch.tokens, use_cache=False, logits_to_keep=wanted).logits[:, :-1]
+    targets = batch.labels[:, batch.first :]
+    nll = functional.cross_entropy(
+        logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="none"
+    )
+    return nll.view_as(targets)
+
+
+def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:
+    """The rate of optimiser step `step`, counted from 1: linear up over a share of the steps, then a cosine to 0."""
+    rising = math.ceil(warmup * steps)
+    if step <= rising:
+        return peak * step / rising
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - 1 - rising) / (steps - rising)))
+
+
+class StudentModule(pl.LightningModule):
+    """A causal language model under the alpha-weighted loss; one batch is one optimiser step."""
+
+    def __init__(
+        self, model: PreTrainedModel, weights: Mapping[Part, float], sft: SFTConfig, total_steps: int, seed: int
+    ) -> None:
+        """weights: of a supervised token, by part. seed: of dropout."""
+        super().__init__()
+        self.automatic_optimization = False  # a step is normalised by all its tokens, which Lightning's mean is not
+        self.strict_loading = False  # checkpoints leave frozen weights out
+        self.model = model.train()
+        self.history: list[TrainingStep] = []
+        self._weights, self._sft, self._total_steps, self._seed = weights, sft, total_steps, seed
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW; weight decay spares biases and norms, which are the vectors."""
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": self._sft.weight_decay},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW([g for g in groups if g["params"]], lr=self._sft.learning_rate, fused=True)
+
+    def training_step(self, batch: StepBatch, batch_idx: int) -> None:
+        """One optimiser step over all micro-batches."""
+        step = len(self.history) + 1
+        torch.manual_seed(self._seed * 1_000_003 + step)  # dropout must not depend on where the fit was resumed
+        sums = sum((self._backward(micro, batch.supervised) for micro in batch.micro_batches), torch.zeros(()))
+        rate = learning_rate(step, self._total_steps, self._sft.learning_rate, self._sft.warmup)
+        self._update(rate)
+        self._record(step, batch, self.trainer.strategy.reduce(sums, reduce_op="sum"), rate)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the history; leave out what is not trained."""
+        trained = {name for name, p in self.named_parameters(remove_duplicate=False) if p.requires_grad}
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
+        checkpoint[STEPS_KEY] = [step.model_dump() for step in self.history]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the history back."""
+        self.history = [TrainingStep(**step) for step in checkpoint[STEPS_KEY]]
+
+    def _backward(self, batch: MicroBatch, supervised: int) -> Tensor:
+        """Add the micro-batch's share of the step's gradient; returns [[nll, tokens] of hard, [nll, tokens] of rest]."""
+        nll = response_nll(self.model, batch)
+        hard = batch.hard.unsqueeze(1)
+        weights = torch.where(hard, self._weights[Part.HARD], self._weights[Part.REST])
+        # Devices average their gradients, where the step's loss is their sum.
+        self.manual_backward((nll * weights).sum() * (self.trainer.world_size / supervised))
+        counted = batch.labels[:, batch.first :] != IGNORED
+        parts = [[(nll.detach() * p).sum(), (counted & p).sum()] for p in (hard, ~hard)]
+        return torch.stack([torch.stack([nll_sum, tokens.to(nll_sum.dtype)]) for nll_sum, tokens in parts])
+
+    def _update(self, rate: float) -> None:
+        optimizer = self.optimizers()
+        assert not isinstance(optimizer, list)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._sft.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def _record(self, step: int, batch: StepBatch, sums: Tensor, rate: float) -> None:
+        (hard, hard_tokens), (rest, rest_tokens) = sums.tolist()
+        weighted = self._weights[Part.HARD] * hard + self._weights[Part.REST] * rest
+        seen = self.history[-1].tokens if self.history else 0
+        self.history.append(
+            TrainingStep(
+                step=step,
+                tokens=seen + batch.tokens,
+                loss=weighted / batch.supervised,
+                loss_hard=hard / hard_tokens if hard_tokens else None,
+                loss_rest=rest / rest_tokens if rest_tokens else None,
+                learning_rate=rate,
+            )
+        )

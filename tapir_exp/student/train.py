@@ -1,0 +1,216 @@
+"""One fit: a parent student and training rows in, a student directory out; a killed fit goes on where it was."""
+
+import logging
+import shutil
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from transformers import PreTrainedModel
+
+from tapir_exp.config import BudgetConfig, LoraConfig, Method, SFTConfig, StudentConfig, TrainerConfig
+from tapir_exp.console import Progress
+from tapir_exp.records import Part
+from tapir_exp.store import write_rows
+from tapir_exp.student.chat_template import load_chat
+from tapir_exp.student.data import EncodedRows, StepLoader, TrainingRow, encode_rows, plan_batches
+from tapir_exp.student.load import load_model, save_student
+from tapir_exp.student.module import StudentModule, part_weights
+
+TRAINING = "training.jsonl"
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True)
+class FitFigures:
+    """What a fit did.
+
+    steps: optimiser steps. tokens: real tokens seen, prompt and response. supervised_tokens: those that the loss
+    counted. rows: rows of the training set; truncated, dropped: rows cut at the length limit, and left out for it.
+    final_loss: of the last step, in nats; None where the budget allowed no step. tokens_per_second: real tokens
+    by wall time, since the fit was last resumed.
+    """
+
+    steps: int
+    tokens: int
+    supervised_tokens: int
+    rows: int
+    truncated: int
+    dropped: int
+    final_loss: float | None
+    tokens_per_second: float
+
+
+def finetune(
+    parent: Path,
+    rows: Sequence[TrainingRow],
+    alpha: float | None,
+    sft: SFTConfig,
+    budget: BudgetConfig,
+    student: StudentConfig,
+    trainer: TrainerConfig,
+    seed: int,
+    workdir: Path,
+    label: str,
+) -> FitFigures:
+    """Fine-tune the student in `parent` on `rows` and save it, with its training.jsonl, in `workdir`.
+
+    alpha: weight of the hard part in the loss (see `part_weights`); None trains plainly. A second call with the
+    same arguments after a kill resumes from the newest checkpoint in `workdir` and ends with the same bytes.
+    Adapters (sft.method lora) are merged before saving: every student is a whole Hugging Face directory.
+    Raises TapirError where no row has a response token within student.max_length, ConfigError where the
+    tokenizer has no chat template.
+    """
+    chat = load_chat(parent, student)
+    encoded = encode_rows(rows, chat, student.max_length)
+    plan = plan_batches([len(row.tokens) for row in encoded.rows], budget, sft.batch_rows, seed)
+    loader = StepLoader(encoded.rows, plan, sft.micro_batch_rows, chat.pad)
+    weights = part_weights(alpha, encoded.supervised(Part.HARD), encoded.supervised(Part.REST))
+    with _apart_from_the_world(seed):
+        model = _open_for_training(load_model(parent, student), sft)
+        module = StudentModule(model, weights, sft, len(loader), seed)
+        speed = _fit(module, loader, sft, trainer, workdir, label)
+        save_student(_close(module.model), chat, workdir)
+    write_rows(workdir / TRAINING, module.history)
+    shutil.rmtree(workdir / CHECKPOINTS, ignore_errors=True)
+    supervised = sum(encoded.rows[index].supervised for step in plan.steps for index in step)
+    return _figures(module, encoded, supervised, speed)
+
+
+def _figures(module: StudentModule, encoded: EncodedRows, supervised: int, speed: float) -> FitFigures:
+    last = module.history[-1] if module.history else None
+    return FitFigures(
+        steps=len(module.history),
+        tokens=last.tokens if last else 0,
+        supervised_tokens=supervised,
+        rows=len(encoded.rows),
+        truncated=encoded.truncated,
+        dropped=encoded.dropped,
+        final_loss=last.loss if last else None,
+        tokens_per_second=speed,
+    )
+
+
+def _fit(
+    module: StudentModule, loader: StepLoader, sft: SFTConfig, config: TrainerConfig, workdir: Path, label: str
+) -> float:
+    """Run the fit, from the newest checkpoint if there is one; returns real tokens per second."""
+    if not len(loader):
+        return 0.0
+    clock = _Clock(label, len(loader))
+    trainer = pl.Trainer(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        precision=config.precision,  # type: ignore[arg-type]  # Lightning checks it
+        strategy=config.strategy,
+        max_epochs=1,
+        callbacks=[clock, _Checkpoints(workdir / CHECKPOINTS, sft.checkpoint_steps)],
+        deterministic=True,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, loader, ckpt_path=newest_checkpoint(workdir), weights_only=True)
+    return clock.tokens_per_second
+
+
+class _Clock(pl.Callback):
+    """Shows the progress of a fit and measures its speed."""
+
+    def __init__(self, label: str, steps: int) -> None:
+        self._progress = Progress(label, steps)
+        self._started, self._tokens, self.tokens_per_second = 0.0, 0, 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._progress.__enter__()
+        self._progress.advance(trainer.global_step)
+        self._started = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._progress.advance()
+        self._tokens += batch.tokens
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.tokens_per_second = self._tokens / (time.perf_counter() - self._started)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._progress.__exit__(None, None, None)
+
+
+class _Checkpoints(pl.Callback):
+    """Keeps one checkpoint, the newest; it is there whole or not at all."""
+
+    def __init__(self, folder: Path, every: int) -> None:
+        self._folder, self._every = folder, every
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if step % self._every == 0 and step < trainer.num_training_batches:
+            self._save(trainer, self._folder / f"step-{step:09}.ckpt")
+
+    def _save(self, trainer: pl.Trainer, path: Path) -> None:
+        passing = path.with_suffix(".partial")
+        trainer.save_checkpoint(passing)
+        if not trainer.is_global_zero:
+            return
+        passing.replace(path)
+        for old in self._folder.glob("step-*.ckpt"):
+            if old != path:
+                old.unlink()
+
+
+def newest_checkpoint(workdir: Path) -> Path | None:
+    """The checkpoint from which a fit in `workdir` would go on; None where it would start."""
+    return max((workdir / CHECKPOINTS).glob("step-*.ckpt"), default=None)
+
+
+def _open_for_training(model: PreTrainedModel, sft: SFTConfig) -> PreTrainedModel:
+    return _add_adapter(model, sft.lora) if sft.method is Method.lora else model
+
+
+def _add_adapter(model: PreTrainedModel, lora: LoraConfig) -> PreTrainedModel:
+    import peft
+
+    config = peft.LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.targets),
+        task_type="CAUSAL_LM",
+    )
+    adapted: Any = peft.get_peft_model(model, config)
+    return adapted  # type: ignore[no-any-return]
+
+
+def _close(model: Any) -> PreTrainedModel:
+    """The plain model, with its adapter merged if it has one."""
+    merge = getattr(model, "merge_and_unload", None)
+    whole: PreTrainedModel = merge() if merge else model
+    return whole
+
+
+@contextmanager
+def _apart_from_the_world(seed: int) -> Iterator[None]:
+    """Seeded random numbers and deterministic kernels inside, the caller's outside; Lightning keeps quiet."""
+    strict, lightning = torch.are_deterministic_algorithms_enabled(), logging.getLogger("pytorch_lightning")
+    level = lightning.level
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
+        lightning.setLevel(logging.ERROR)
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(strict)
+            lightning.setLevel(level)

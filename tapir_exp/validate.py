@@ -1,0 +1,294 @@
+"""What a composed configuration must satisfy beyond its types; every mistake is found, none hides another."""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from tapir_exp.schema import Schema, did_you_mean
+from tapir_exp.taxonomy import TaskType
+
+Values = Mapping[str, Any]
+"""The readable leaves by dotted key."""
+
+SUM_TOLERANCE = 1e-6
+LONGEST_NAME = 64
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A mistake: its key, the value (already fit to be shown) and what was expected instead."""
+
+    key: str
+    value: str
+    expected: str
+
+
+@dataclass(frozen=True)
+class Range:
+    """Allowed values of every key that matches one of the patterns."""
+
+    patterns: tuple[str, ...]
+    text: str
+    holds: Callable[[float], bool]
+
+
+RANGES = (
+    Range(
+        ("*_rate", "*.max_failed", "*.alpha", "*.warmup", "*.novelty", "*.dropout"),
+        "a share from 0 to 1",
+        lambda v: 0 <= v <= 1,
+    ),
+    Range(
+        (
+            "*.concurrency",
+            "*.attempts",
+            "lab.student.vocabulary",
+            "lab.student.hidden",
+            "lab.student.intermediate",
+            "lab.student.layers",
+            "lab.student.heads",
+            "*.max_tokens",
+            "*.per_call",
+            "*.examples_per_call",
+            "*.waves",
+            "student.max_length",
+            "*.max_new_tokens",
+            "*.generation_batch",
+            "seeds.size",
+            "*.rows",
+            "*.batch_rows",
+            "*.micro_batch_rows",
+            "*.checkpoint_steps",
+            "*.rank",
+            "sft.lora.alpha",
+            "*.devices",
+        ),
+        "at least 1",
+        lambda v: v >= 1,
+    ),
+    Range(("*.timeout_s", "*.learning_rate", "*.clip"), "more than 0", lambda v: v > 0),
+    Range(
+        (
+            "seed",
+            "*.seed",
+            "*.usd_per_million_*",
+            "*.judge_noise",
+            "*.rounds",
+            "*.epochs",
+            "*.tokens",
+            "*.weight_decay",
+            "*.per_cell",
+        ),
+        "0 or more",
+        lambda v: v >= 0,
+    ),
+    Range(("*.temperature",), "from 0 to 2", lambda v: 0 <= v <= 2),
+    Range(
+        ("curriculum.delta", "lab.judge_position_bias"), "from -9 to 9, in points of the judge", lambda v: -9 <= v <= 9
+    ),
+    Range(("curriculum.delta_alpha",), "from -1 to 1", lambda v: -1 <= v <= 1),
+)
+
+
+def find_problems(cfg: DictConfig, schema: Schema, origin: Callable[[str], str]) -> list[str]:
+    """Every mistake of `cfg` as a line of text; `origin` tells where a key was set."""
+    values: dict[str, Any] = {}
+    problems = list(_read(cfg, schema, "", values))
+    for check in CHECKS:
+        problems.extend(check(values))
+    return [describe(problem, origin(problem.key)) for problem in problems]
+
+
+def describe(problem: Problem, origin: str) -> str:
+    """A mistake as a line of text."""
+    return f"{problem.key}{problem.value}: expected {problem.expected} [{origin}]"
+
+
+def is_secret_name(key: str) -> bool:
+    """Whether an option of this name carries a secret; counts such as max_tokens do not."""
+    name = key.rpartition(".")[2].lower()
+    return re.search(r"key(?!_env$)|token(?!s)|secret|passw|authorization|credential", name) is not None
+
+
+def is_secret_value(value: object) -> bool:
+    """Whether a value looks like a key of a provider."""
+    return (
+        isinstance(value, str)
+        and re.search(r"\bsk-|\b(hf|ghp|xox[a-z])_|\bBearer |://[^/\s]+:[^/\s]+@", value) is not None
+    )
+
+
+def shown(key: str, value: object) -> str:
+    """` = value` for a message, or a note in its place where the value may be a secret."""
+    if is_secret_name(key) or is_secret_value(value) or (key.endswith(".api_key_env") and not _is_env_name(value)):
+        return " (value not shown)"
+    return " = null" if value is None else f" = {value}"
+
+
+def _read(cfg: DictConfig, schema: Schema, section: str, values: dict[str, Any]) -> Iterator[Problem]:
+    """Collect the leaves of a section in `values`; yield unknown keys and values that cannot be read."""
+    known, prefix = schema.names(section), f"{section}." if section else ""
+    present = [str(name) for name in cfg]  # `in` would call a missing value absent
+    for name in [*present, *(name for name in known if name not in present)]:
+        key = f"{prefix}{name}"
+        if name not in known:
+            yield Problem(key, "", f"a key of the schema{schema.suggest(key)}")
+        elif name not in present:
+            yield from _absent(schema, key)
+        elif schema.is_section(key) and isinstance(cfg._get_node(name), DictConfig):
+            yield from _read(cfg[name], schema, key, values)
+        else:
+            yield from _read_leaf(cfg, name, key, schema.expects(key), values)
+
+
+def _absent(schema: Schema, key: str) -> Iterator[Problem]:
+    if schema.keys[key].required:
+        yield Problem(key, " is missing", schema.expects(key))
+
+
+def _read_leaf(cfg: DictConfig, name: str, key: str, expected: str, values: dict[str, Any]) -> Iterator[Problem]:
+    if OmegaConf.is_missing(cfg, name):
+        yield Problem(key, " is missing", expected)
+        return
+    try:
+        value = cfg[name]
+        values[key] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    except OmegaConfBaseException as error:
+        yield Problem(key, " cannot be read", f"{expected}; {str(error).splitlines()[0]}")
+
+
+def _check_ranges(values: Values) -> Iterator[Problem]:
+    for key, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        for limits in _ranges_of(key):
+            if not (math.isfinite(value) and limits.holds(value)):
+                yield Problem(key, shown(key, value), limits.text)
+
+
+def _ranges_of(key: str) -> list[Range]:
+    """The ranges of a key: one that names it in full comes before one that matches by pattern."""
+    exact = [r for r in RANGES if key in r.patterns]
+    return exact or [r for r in RANGES if any(fnmatchcase(key, pattern) for pattern in r.patterns)]
+
+
+def _check_names(values: Values) -> Iterator[Problem]:
+    for key in ("name", "arm", "tasks.name"):
+        value = values.get(key)
+        if isinstance(value, str) and not re.fullmatch(r"\w[\w.-]*", value):
+            yield Problem(key, shown(key, value), "letters, digits, '_', '-' and '.', since directories are named so")
+
+
+def _check_divisors(values: Values) -> Iterator[Problem]:
+    hidden, heads = values.get("lab.student.hidden"), values.get("lab.student.heads")
+    if hidden and heads and hidden % heads:
+        yield Problem("lab.student.hidden", f" = {hidden}", f"a multiple of lab.student.heads ({heads})")
+    rows, micro = values.get("sft.batch_rows"), values.get("sft.micro_batch_rows")
+    step = (micro or 0) * max(values.get("trainer.devices") or 1, 1)
+    if rows and step > 0 and rows % step:
+        yield Problem(
+            "sft.batch_rows", f" = {rows}", f"a multiple of sft.micro_batch_rows times trainer.devices ({step})"
+        )
+
+
+def _check_budgets(values: Values) -> Iterator[Problem]:
+    for part in ("sft.start", "sft.round"):
+        epochs, tokens = values.get(f"{part}.epochs"), values.get(f"{part}.tokens")
+        if (epochs is None) == (tokens is None):
+            yield Problem(part, f" = (epochs: {epochs}, tokens: {tokens})", "exactly one of epochs and tokens")
+        elif _choice(values, "curriculum.merge") == "into_start" and tokens is None:
+            yield Problem(
+                f"{part}.tokens", " = null", "a number: curriculum.merge=into_start adds up budgets in tokens"
+            )
+
+
+def _check_ratios(values: Values) -> Iterator[Problem]:
+    ratios = values.get("tasks.ratios")
+    if not isinstance(ratios, dict):
+        return
+    names = [str(task) for task in TaskType]
+    for name, share in ratios.items():
+        key = f"tasks.ratios.{name}"
+        if name not in names:
+            yield Problem(key, f" = {share}", f"a task type of the paper{did_you_mean(str(name), names)}")
+        if not (math.isfinite(share) and share >= 0):
+            yield Problem(key, f" = {share}", "a share of 0 or more")
+    total = math.fsum(ratios.values())
+    if not abs(total - 1) <= SUM_TOLERANCE:
+        yield Problem("tasks.ratios", f" sum to {total:.6g}", "a sum of 1 (dicts merge: change a preset as a whole)")
+
+
+def _check_seeds(values: Values) -> Iterator[Problem]:
+    if "seeds.path" not in values:
+        return
+    source, path = _choice(values, "seeds.source"), values["seeds.path"]
+    if source in ("file", "hub") and not path:
+        what = "a file of instructions" if source == "file" else "the name of a hub dataset"
+        yield Problem("seeds.path", shown("seeds.path", path), f"{what}, since seeds.source is {source}")
+    elif source == "file" and not Path(path).is_file():
+        yield Problem("seeds.path", shown("seeds.path", path), "a file that exists")
+
+
+def _check_models(values: Values) -> Iterator[Problem]:
+    for key, value in values.items():
+        if key.endswith((".model", "seeds.split", "outputs", "logger.project")) and value == "":
+            yield Problem(key, " is empty", "a text")
+        elif key.endswith(".api_key_env") and value is not None and not _is_env_name(value):
+            yield Problem(
+                key,
+                " (value not shown)",
+                "the NAME of an environment variable, in capitals, such as OPENAI_API_KEY; a key never goes into the "
+                "configuration, which is written to disk",
+            )
+        elif key.endswith(".api_base") and is_secret_value(value):
+            yield Problem(key, " (value not shown)", "an address without credentials, which would be written to disk")
+
+
+def _check_options(values: Values) -> Iterator[Problem]:
+    for key, value in values.items():
+        if key.endswith(".llm.options"):
+            yield from _find_secrets(key, value)
+
+
+def _find_secrets(key: str, value: object) -> Iterator[Problem]:
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for name, inner in items:
+            yield from _find_secrets(f"{key}.{name}", inner)
+    if is_secret_name(key) or is_secret_value(value):
+        yield Problem(
+            key,
+            " (value not shown)",
+            "no secret: the configuration is written to disk; put it in an environment variable and its name in "
+            f"{key.partition('.options')[0]}.api_key_env",
+        )
+
+
+def _is_env_name(value: object) -> bool:
+    return (
+        isinstance(value, str) and len(value) <= LONGEST_NAME and re.fullmatch(r"[A-Z_][A-Z0-9_]*", value) is not None
+    )
+
+
+def _choice(values: Values, key: str) -> str | None:
+    """Name of the member of an enum that a key holds."""
+    return getattr(values.get(key), "name", None)
+
+
+CHECKS: tuple[Callable[[Values], Iterator[Problem]], ...] = (
+    _check_ranges,
+    _check_names,
+    _check_divisors,
+    _check_budgets,
+    _check_ratios,
+    _check_seeds,
+    _check_models,
+    _check_options,
+)

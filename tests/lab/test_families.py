@@ -1,0 +1,246 @@
+"""Every family poses problems that it reads back, answers exactly and grades fairly."""
+
+import re
+from random import Random
+
+import pytest
+
+from tapir_exp.lab.families import FAMILIES
+from tapir_exp.lab.families.code import behaviour
+from tapir_exp.lab.family import Family, Problem
+from tapir_exp.lab.world import family_named
+from tapir_exp.taxonomy import BOOSTED, TaskType
+
+CELLS = [pytest.param(family, level, id=f"{family.name}-{level}") for family in FAMILIES for level in family.levels]
+each_cell = pytest.mark.parametrize(("family", "level"), CELLS)
+
+
+def posed(family: Family, level: int, count: int = 200) -> list[Problem]:
+    return [family.pose(Random(f"{family.name} {level} {n}"), level) for n in range(count)]
+
+
+def simple_tokens(text: str) -> int:
+    return len(re.findall(r"[A-Za-z]+|\d|[^\w\s]|\n", text))
+
+
+@each_cell
+def test_reads_back_what_it_posed(family: Family, level: int) -> None:
+    for problem in posed(family, level):
+        assert family.read(problem.instruction) == problem
+        assert problem.level == level
+
+
+@each_cell
+def test_the_same_random_state_poses_the_same_problem(family: Family, level: int) -> None:
+    assert posed(family, level, 20) == posed(family, level, 20)
+
+
+@each_cell
+def test_right_responses_are_exact_and_get_high_marks(family: Family, level: int) -> None:
+    for problem in posed(family, level):
+        for response in (problem.terse, problem.refined):
+            assert family.is_exact(problem, response)
+            assert family.final(response) == problem.answer
+            assert family.grade(problem, response).score >= 9
+        assert family.grade(problem, problem.refined).score == 10
+
+
+@each_cell
+def test_slips_are_refused(family: Family, level: int) -> None:
+    for problem in posed(family, level):
+        assert not family.is_exact(problem, problem.slip)
+        assert 1 <= family.grade(problem, problem.slip).score < 9
+
+
+@each_cell
+@pytest.mark.parametrize(
+    "response", ["", "Answer:", "I do not know.", "def f(x):", "\n", "0" * 999, "é ((", "Answer: " * 50]
+)
+def test_nonsense_gets_low_marks(family: Family, level: int, response: str) -> None:
+    for problem in posed(family, level, 20):
+        assert not family.is_exact(problem, response)
+        assert 1 <= family.grade(problem, response).score <= 5
+
+
+@each_cell
+def test_no_other_family_reads_its_instructions(family: Family, level: int) -> None:
+    for problem in posed(family, level, 100):
+        assert [other.name for other in FAMILIES if other.read(problem.instruction)] == [family.name]
+
+
+@each_cell
+def test_only_the_whole_instruction_is_read(family: Family, level: int) -> None:
+    for problem in posed(family, level, 20):
+        text = problem.instruction
+        for other in (text + " ", " " + text, text + "\n", text.lower(), text.replace(" ", "  ", 1), f"{text} {text}"):
+            assert family.read(other) is None, other
+
+
+@each_cell
+def test_there_are_many_problems_and_several_wordings(family: Family, level: int) -> None:
+    problems = posed(family, level, 5000)
+    assert len({problem.key for problem in problems}) >= (2000 if family.task in BOOSTED else 400)
+    assert len({problem.instruction.split()[0] for problem in problems}) >= 2
+
+
+@each_cell
+def test_texts_are_short_plain_ascii(family: Family, level: int) -> None:
+    for problem in posed(family, level):
+        for text in (problem.instruction, problem.terse, problem.refined, problem.slip):
+            assert text.isascii()
+            assert text == text.strip()
+        assert simple_tokens(problem.instruction) <= 46
+        assert simple_tokens(problem.refined) <= 45
+        if family.task not in BOOSTED:
+            assert simple_tokens(problem.refined) <= 1.5 * simple_tokens(problem.terse)
+
+
+def test_the_vocabulary_is_small() -> None:
+    texts = [problem for family in FAMILIES for level in family.levels for problem in posed(family, level)]
+    words = {word for p in texts for word in re.findall("[a-z]+", f"{p.instruction} {p.terse} {p.refined}".lower())}
+    assert len(words) < 400
+
+
+def test_the_families_cover_the_boosted_types_and_seven_more() -> None:
+    assert len({family.name for family in FAMILIES}) == len(FAMILIES) == 14
+    tasks = {family.task for family in FAMILIES}
+    assert set(BOOSTED) <= tasks
+    assert len(tasks - set(BOOSTED)) >= 7
+    assert TaskType.OTHERS not in tasks
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("What is 47 + 85?", "Compute 85 + 47."),
+        (
+            "Anna has 30 eggs, buys 3 and loses 4. How many eggs now?",
+            "Ben starts with 30 pens, then finds 3 and sells 4. Count the pens.",
+        ),
+        (
+            "Ben is taller than Carl. Anna is taller than Ben. Who is the tallest?",
+            "Who is the oldest? Anna is older than Ben. Carl is younger than Ben.",
+        ),
+        (
+            "Track the coin from red. Swap red and blue. Swap pink and blue.",
+            "A coin starts in red. Swap blue and red. Swap blue and pink. Find the coin.",
+        ),
+        ("Write a sentence with man, sings and barn.", "Use man, sings and barn in a sentence."),
+        ("Which is the heaviest: ant or ship?", "Name the heaviest of these: ship or ant."),
+        ("Combine the bits: 00011 OR 10101.", "Compute 10101 OR 00011 bit by bit."),
+    ],
+)
+def test_the_key_does_not_depend_on_the_wording_or_a_trivial_order(one: str, other: str) -> None:
+    problems = [next(p for family in FAMILIES if (p := family.read(text))) for text in (one, other)]
+    assert problems[0].key == problems[1].key
+    assert problems[0].answer == problems[1].answer
+
+
+@pytest.mark.parametrize(
+    "instruction",
+    [
+        "What is 47 + 850?", "What is 20 - 47?", "What is 47 * 2?", "What is 047 + 085?",
+        "Anna has 10 eggs, loses 9 and loses 9. How many eggs now?",
+        "Anna has 30 eggs, buys 3 and loses 4. How many pens now?",
+        "Anna is taller than Ben. Carl is taller than Ben. Who is the tallest?",
+        "Anna is taller than Ben. Ben is taller than Anna. Who is the tallest?",
+        "Anna is taller than Ben. Ben is taller than Carl. Who is the oldest?",
+        "Track the coin from red. Swap red and red. Swap blue and red.",
+        "Fix the bug: def f(x): return x + 3 - 4 # add 3, subtract 4",
+        "Fix the bug: def f(x): return x * 3 + 4 # add 3, subtract 4",
+        "Fix the bug: def f(x): return x - ( # add 3, subtract 4",
+        "Which is the heaviest: ant or ant?", "Which is the second heaviest: ant or bee?",
+        "Suppose snow is white and grass is red. What color is snow?",
+        "Suppose snow is red and grass is red. What color is milk?",
+        "Translate to Spanish: the red dog sees the cat.",
+        "You are a pirate. Greet Anna and Anna.",
+        "Write cup, cup and map as a dash list.", "Use man, man and barn in a sentence.",
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_is_not_read(instruction: str) -> None:
+    assert [family.name for family in FAMILIES if family.read(instruction)] == []
+
+
+WORKED = {
+    "What is 95 + 27?": ("122", "5+7=12; 9+2+1=12. Answer: 122"),
+    "What is 1003 - 1000?": ("3", "3-0=3; 0-0=0; 0-0=0; 1-1=0. Answer: 3"),
+    "What is 52 - 35?": ("17", "12-5=7; 5-3-1=1. Answer: 17"),
+    "Anna has 30 eggs, buys 3 and loses 4. How many eggs now?": ("29", "30+3=33; 33-4=29. Answer: 29"),
+    "Who is the second oldest? Anna is older than Ben. Dan is younger than Carl. Ben is older than Carl.": (
+        "Ben", "Anna, Ben, Carl, Dan. Answer: Ben",
+    ),
+    "Track the coin from red. Swap blue and red. Swap pink and white.": (
+        "blue", "blue and red: blue. pink and white: blue. Answer: blue",
+    ),
+    "Write a Python function that adds 2, then multiplies by 3.": (
+        "def f(x): return (x + 2) * 3", "def f(x):\n    x += 2  # add\n    x *= 3  # multiply\n    return x",
+    ),
+    "Fix the bug: def f(x): return (x - 2) * 3 # add 2, multiply 3": (
+        "def f(x): return (x + 2) * 3", "# not subtract 2 but add 2\ndef f(x):\n    x += 2\n    x *= 3\n    return x",
+    ),
+    "Put in the past tense: Anna walks at home and Ben eats at school.": (
+        "Anna walked at home and Ben ate at school.",
+    ) * 2,
+    "Translate to Spanish: the red house sees the old dog.": ("la casa roja ve el perro viejo",) * 2,
+    "You are a pirate. Greet Anna, then warn Ben.": (
+        "Ahoy, Anna! Welcome to my ship. Ahoy, Ben! Keep away from my ship.",
+    ) * 2,
+    "Suppose snow is red, grass is pink and coal is blue. What color is snow and milk?": (
+        "Snow is red and milk is white.",
+    ) * 2,
+    "Name the second lightest of these: ship, ant, cow or man.": ("The man.",) * 2,
+    "Write 300 in binary.": ("100101100",) * 2,
+    "Compute 01100 AND 11010 bit by bit.": ("01000",) * 2,
+    "Give a numbered list from A to Z of soap, cup, map and tea.": ("1. cup\n2. map\n3. soap\n4. tea",) * 2,
+    "Write cup, map and tea as a JSON array.": ('["cup", "map", "tea"]',) * 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("instruction", WORKED)
+def test_worked_by_hand(instruction: str) -> None:
+    (problem,) = [p for family in FAMILIES if (p := family.read(instruction))]
+    assert (problem.terse, problem.refined) == WORKED[instruction]
+
+
+@pytest.mark.parametrize(
+    ("code", "score"),
+    [
+        ("def f(x): return (x + 2) * 3", 9),
+        ("def g(n): return 3 * n + 6", 9),
+        ("def f(x):\n    y = x + 2  # add two, for a start\n    y *= 3      # then three times that\n    return y", 10),
+        ("def f(x): return x * 3", 2),
+        ("def f(x): return x * x + 6", 3),
+        ("def f(x): return x / 2", 1),
+        ("def f(x): return y", 1),
+        ("def f(x): return 9 ** 9 ** 9", 1),
+        ("def f(x): return True", 1),
+        ("import os\ndef f(x): return (x + 2) * 3", 1),
+        ("def f(x): return __import__('os')", 1),
+        ("def f(x):\n    while True: pass", 1),
+        ("def f(x): pass", 1),
+        ("(x + 2) * 3", 1),
+        ("def f(x): return " + "(" * 300 + "x" + ")" * 300, 1),
+        ("def f(x): return \0", 1),
+        ("def f(x): return " + "-" * 380 + "x", 2),
+    ],
+)
+def test_code_is_graded_by_what_it_computes(code: str, score: int) -> None:
+    family = family_named("functions")
+    problem = family.read("Write a Python function that adds 2, then multiplies by 3.")
+    assert problem
+    assert family.grade(problem, code).score == score
+    assert family.is_exact(problem, code) is (score >= 9)
+
+
+def test_code_is_followed_not_run() -> None:
+    with pytest.raises(ValueError, match="neither an assignment nor a return"):
+        behaviour("def f(x):\n    open('/tmp/owned', 'w')\n    return x")
+
+
+def test_any_sentence_with_all_words_will_do() -> None:
+    family = family_named("sentences")
+    problem = family.read("Use red, sings, man and barn in a sentence.")
+    assert problem
+    assert family.is_exact(problem, "The cow eats in the barn and the red man sings.")
+    assert not family.is_exact(problem, "red man sings barn")
+    assert family.grade(problem, "The man sings in the barn.").score < 9

@@ -1,0 +1,145 @@
+"""The lab world is skewed as nature is, splits cleanly, and is the same in every process."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from hashlib import sha256
+from random import Random
+
+import pytest
+
+from tapir_exp.lab.families import FAMILIES
+from tapir_exp.lab.family import Family, Problem
+from tapir_exp.lab.world import (
+    LEVEL_MIX,
+    SKEW,
+    draw,
+    family_named,
+    held_out_problems,
+    is_held_out,
+    natural_problems,
+    recognise,
+)
+from tapir_exp.taxonomy import BOOSTED
+
+Found = list[tuple[Family, Problem]]
+
+
+@pytest.fixture(scope="module")
+def natural() -> Found:
+    return natural_problems(3000, seed=1)
+
+
+@pytest.fixture(scope="module")
+def held_out() -> Found:
+    return held_out_problems(30, seed=1)
+
+
+def test_shares_are_those_of_nature() -> None:
+    assert set(SKEW) == {family.name for family in FAMILIES}
+    assert sum(SKEW.values()) == pytest.approx(1)
+    assert sum(LEVEL_MIX.values()) == pytest.approx(1)
+    assert 0.12 <= sum(SKEW[family.name] for family in FAMILIES if family.task in BOOSTED) <= 0.14
+
+
+def test_natural_problems_follow_the_shares(natural: Found) -> None:
+    names = Counter(family.name for family, _ in natural)
+    levels = Counter(problem.level for _, problem in natural)
+    assert sum(names[f.name] for f in FAMILIES if f.task in BOOSTED) / len(natural) < 0.15
+    for name, share in SKEW.items():
+        assert names[name] / len(natural) == pytest.approx(share, abs=0.03)
+    for level, share in LEVEL_MIX.items():
+        assert levels[level] / len(natural) == pytest.approx(share, abs=0.05)
+
+
+def test_natural_instructions_are_distinct(natural: Found) -> None:
+    assert len({problem.instruction for _, problem in natural}) == len(natural) == 3000
+
+
+def test_train_and_held_out_are_disjoint(natural: Found, held_out: Found) -> None:
+    assert not any(is_held_out(problem) for _, problem in natural)
+    assert all(is_held_out(problem) for _, problem in held_out)
+    assert not {p.key for _, p in natural} & {p.key for _, p in held_out}
+    assert not {p.instruction for _, p in natural} & {p.instruction for _, p in held_out}
+
+
+def test_held_out_problems_fill_every_cell_with_distinct_keys(held_out: Found) -> None:
+    cells = Counter((family.name, problem.level) for family, problem in held_out)
+    assert cells == {(family.name, level): 30 for family in FAMILIES for level in family.levels}
+    assert len({problem.key for _, problem in held_out}) == len(held_out)
+
+
+def test_one_problem_in_six_is_held_out() -> None:
+    problems = [family.pose(Random(n), level) for family in FAMILIES for level in family.levels for n in range(200)]
+    assert sum(map(is_held_out, problems)) / len(problems) == pytest.approx(1 / 6, abs=0.015)
+
+
+def test_the_split_goes_by_the_key_alone() -> None:
+    texts = ("What is 47 + 85?", "Compute 85 + 47.", "Find the value of 47 + 85.")
+    found = [recognise(text) for text in texts]
+    assert all(found)
+    assert len({is_held_out(problem) for _, problem in filter(None, found)}) == 1
+
+
+@pytest.mark.parametrize("held_out_side", [False, True])
+def test_draw_stays_on_its_side(held_out_side: bool) -> None:
+    rng = Random(5)
+    for family in FAMILIES:
+        for level in family.levels:
+            problem = draw(family, level, rng, held_out=held_out_side)
+            assert is_held_out(problem) is held_out_side
+            assert problem.level == level
+
+
+class OneProblem(Family):
+    """A family that always poses the same."""
+
+    name = "one"
+
+    def pose(self, rng: Random, level: int) -> Problem:
+        return family_named("sums").pose(Random(1), 1)
+
+    def read(self, instruction: str) -> Problem | None:
+        return None
+
+
+def test_draw_says_when_a_side_is_empty() -> None:
+    empty_side = not is_held_out(OneProblem().pose(Random(), 1))
+    with pytest.raises(LookupError, match="no problem of one at level 1"):
+        draw(OneProblem(), 1, Random(1), held_out=empty_side)
+
+
+def test_held_out_problems_say_when_a_cell_is_too_small() -> None:
+    with pytest.raises(LookupError, match="fewer than 5000 held-out problems"):
+        held_out_problems(5000, seed=1)
+
+
+def test_recognise_finds_family_and_problem(natural: Found) -> None:
+    for family, problem in natural[:300]:
+        assert recognise(problem.instruction) == (family, problem)
+    assert recognise("Tell me a joke.") is None
+
+
+def test_family_named() -> None:
+    assert [family_named(family.name) for family in FAMILIES] == list(FAMILIES)
+    with pytest.raises(KeyError):
+        family_named("poems")
+
+
+def fingerprint() -> str:
+    """The digest of what the world gives for one seed."""
+    return sha256(repr([p for _, p in natural_problems(300, 7) + held_out_problems(3, 7)]).encode()).hexdigest()
+
+
+def test_the_world_is_the_same_in_every_process() -> None:
+    code = "from tests.lab.test_world import fingerprint; print(fingerprint())"
+    for hash_seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == fingerprint()
+
+
+def test_other_seeds_give_other_problems() -> None:
+    assert natural_problems(50, 1) != natural_problems(50, 2)
+    assert natural_problems(50, 1) == natural_problems(50, 1)
