@@ -23,6 +23,7 @@ from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from tapir_exp.config import parse, register_schema, to_yaml
@@ -30,6 +31,22 @@ from tapir_exp.console import console
 from tapir_exp.errors import ConfigError, TapirError
 from tapir_exp.explain import COMPOSITION_ERRORS, PRIMARY, Composer, collect
 
+HELP = """\
+tapir: task-aware curriculum planning for instruction refinement, as experiments.
+
+  tapir                                  the lab, end to end: no key, no GPU, no download
+  tapir student=qwen1_5_0_5b seed=3      choices of groups and values of keys, in any order
+  tapir -m arm=tapir,lion seed=1,2,3     every combination, one after the other
+  tapir --config-name lab_ablation       a sweep of sweeps/; your own: --config-dir DIR --config-name NAME
+
+The same command resumes where it was stopped. Results go to outputs/, the last run is linked as outputs/latest.
+
+  --cfg job [--resolve]                  print the configuration instead of running it
+  --info defaults-tree                   print which file each part comes from
+  --hydra-help                           further flags, which are Hydra's
+
+Groups and their choices (tapir_exp/config.py says what each key means):
+"""
 LONGEST_NAME = 120
 """Directory names beyond this many characters are cut and end in a digest."""
 
@@ -50,7 +67,7 @@ class SweepsPath(SearchPathPlugin):
 
 
 class Stop(BaseException):
-    """Carries an error past Hydra, which turns the exceptions of a callback into warnings."""
+    """Carries an error past Hydra, which turns the exceptions of a callback into warnings and adds lines to a job's."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -81,30 +98,58 @@ class Checks(Callback):
 
 def run_job(cfg: DictConfig) -> None:
     """One job: the whole of Hydra ends here."""
+    try:
+        _run(cfg)
+    except Exception as error:
+        alone = HydraConfig.get().mode is RunMode.RUN
+        raise Stop(error) if alone else _failure(error) from error
+
+
+def _run(cfg: DictConfig) -> None:
     config = parse(cfg)
     from tapir_exp.run import run
 
     run(config, Path(HydraConfig.get().runtime.output_dir), to_yaml(config))
 
 
+def _failure(error: Exception) -> TapirError:
+    """The failure of one job of a sweep, told at once; it travels from a worker process, as not every error can."""
+    if not isinstance(error, TapirError):
+        console.print_exception()
+    told = TapirError(f"{HydraConfig.get().job.override_dirname}: {error}")
+    console.print(f"failed: {told}", markup=False, soft_wrap=True)
+    return told
+
+
 def main() -> None:
     """Run the command; exit code 0 when done, 2 for a wrong configuration, 1 for what else the user can mend."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        sys.stdout.write(HELP + _groups())
+        return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
     try:
         hydra.main(version_base="1.3", config_path=str(data_dir("conf")), config_name=PRIMARY)(run_job)()
     except Stop as stop:
         _leave(stop.error)
-    except (TapirError, *COMPOSITION_ERRORS) as error:
+    except COMPOSITION_ERRORS as error:
+        _leave(ConfigError(_explain_command(error)))
+    except TapirError as error:
         _leave(error)
     except KeyboardInterrupt:
         console.print("\nStopped. The same command resumes where this one was.", markup=False)
         sys.exit(130)
 
 
+def _groups() -> str:
+    """The groups of conf with their choices; Hydra's own listing takes a second."""
+    groups = sorted(path for path in data_dir("conf").iterdir() if path.is_dir())
+    choices = {group.name: sorted(leaf.stem for leaf in group.glob("*.yaml")) for group in groups}
+    choices["sweeps"] = sorted(leaf.stem for leaf in data_dir("sweeps").glob("*.yaml"))
+    return "".join(f"  {name:<12} {', '.join(leaves)}\n" for name, leaves in choices.items())
+
+
 def _leave(error: Exception) -> None:
     """Print an error for a person and end with its exit code."""
-    if isinstance(error, COMPOSITION_ERRORS):
-        error = ConfigError(_explain_command(error))
     if not isinstance(error, TapirError):
         raise error
     console.print(f"tapir: {error}", markup=False, soft_wrap=True, style="red" if console.is_terminal else None)
@@ -179,8 +224,10 @@ def _file_name(text: str) -> str:
 def _register() -> None:
     """Make schema, resolvers and sweeps known to Hydra; a sweep's worker does so by importing this module."""
     register_schema()
-    for resolver in (_run_name, _sweep_name, _file_name):
-        OmegaConf.register_new_resolver(f"tapir.{resolver.__name__[1:]}", resolver, replace=True)
+    OmegaConf.register_new_resolver("tapir.run_name", _run_name, replace=True)
+    OmegaConf.register_new_resolver("tapir.file_name", _file_name, replace=True)
+    # cached, since Hydra hands its cache on to the jobs: each takes the directory of the sweep, not one of its own
+    OmegaConf.register_new_resolver("tapir.sweep_name", _sweep_name, replace=True, use_cache=True)
     Plugins.instance().register(SweepsPath)
 
 

@@ -4,17 +4,18 @@ Where a value is the paper's, its docstring says so with the status of PAPER.md 
 S second-hand, D derived, R remembered); every other default is ours.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from tapir_exp.errors import ConfigError
 from tapir_exp.schema import Schema
-from tapir_exp.validate import find_problems
+from tapir_exp.validate import find_problems, shown
 
 
 class Orders(Enum):
@@ -366,10 +367,11 @@ def parse(cfg: DictConfig, origin: Callable[[str], str] | None = None) -> Config
     origin: tells from a dotted key which file, or the command line, set it.
     Raises ConfigError, which lists every mistake: key, value, what was expected, and where it was set.
     """
-    problems = find_problems(cfg, SCHEMA, origin or (lambda key: "the configuration"))
+    typed, refused = (cfg, []) if OmegaConf.get_type(cfg) is Config else _typed(cfg)
+    problems = [*refused, *find_problems(typed, SCHEMA, origin or (lambda key: "the configuration"))]
     if problems:
         raise ConfigError(problems)
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), cfg))
+    config = OmegaConf.to_object(typed)
     assert isinstance(config, Config)
     return _merge_rounds(config)
 
@@ -377,6 +379,28 @@ def parse(cfg: DictConfig, origin: Callable[[str], str] | None = None) -> Config
 def to_yaml(config: Config) -> str:
     """The configuration as YAML that `parse` reads back to the same dataclasses."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def _typed(cfg: DictConfig) -> tuple[DictConfig, list[str]]:
+    """A configuration that did not pass through Hydra, put into the schema; and what does not fit its types."""
+    typed, refused = OmegaConf.structured(Config), []
+    plain = OmegaConf.to_container(cfg)
+    assert isinstance(plain, dict)
+    for key, value in _leaves(plain, ""):
+        try:
+            OmegaConf.update(typed, key, value, merge=False, force_add=True)
+        except OmegaConfBaseException:
+            refused.append(f"{key}{shown(key, value)}: expected {SCHEMA.expects(key)} [the configuration]")
+    return typed, refused
+
+
+def _leaves(section: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in section.items():
+        key = f"{prefix}{name}"
+        if SCHEMA.is_section(key) and isinstance(value, dict):
+            yield from _leaves(value, f"{key}.")
+        else:
+            yield key, value
 
 
 def _merge_rounds(config: Config) -> Config:

@@ -19,11 +19,13 @@ from yaml import YAMLError
 from tapir_exp.config import SCHEMA, parse
 from tapir_exp.errors import ConfigError
 from tapir_exp.schema import did_you_mean
+from tapir_exp.taxonomy import TaskType
 from tapir_exp.validate import Problem, describe, shown
 
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, YAMLError)
 """What a failed composition raises."""
 COMMAND_LINE = "command line"
+RATIO = "tasks.ratios."
 PRIMARY = "config"
 """Name of the main job's configuration."""
 ONE_VALUE = "one value; several are a sweep, which takes --multirun; quote a text that holds a comma"
@@ -43,7 +45,8 @@ class Composer:
 
     def problems(self, overrides: Sequence[str]) -> list[str]:
         """Every mistake of a job: an override that does not compose is noted and left out, the rest is parsed."""
-        left, found = list(overrides), []
+        left = list(overrides)
+        found: list[str] = []
         while True:
             try:
                 parse(self._compose(left), lambda key: self.origin(key, left))
@@ -165,6 +168,9 @@ class Composer:
 
 def _expected(key: str) -> str:
     """What is right in the place of a key that does not compose: its type, or the key that was meant."""
+    if key.startswith(RATIO):
+        names = [str(task) for task in TaskType]
+        return f"a task type of the preset{did_you_mean(key.removeprefix(RATIO), names)}; another takes a plus: +{key}"
     if SCHEMA.is_mapping(key):
         return f"{SCHEMA.expects(key)}; a key that it lacks takes a plus: +{key}.<key>=<value>"
     if SCHEMA.is_mapping(key.rpartition(".")[0]):

@@ -97,18 +97,18 @@ def _track(tracker: Tracker, metrics: list[Metrics], artifacts: Artifacts) -> No
 
 def _say_rounds(metrics: list[Metrics]) -> None:
     columns = {
-        "alpha": "curriculum/alpha",
+        "α": "curriculum/alpha",
         "rows": "mix/rows",
         "new": "mix/new_share",
         "tokens": "fit/tokens",
         "loss": "fit/final_loss",
-        "mean gap after": "gap/mean",
-        "hard after": "gap/hard_share",
-        "benchmark": "benchmark/accuracy",
-        "± s.e.": "benchmark/accuracy_se",
+        "gap": "gap/mean",
+        "hard": "gap/hard_share",
+        "accuracy": "benchmark/accuracy",
+        "s.e.": "benchmark/accuracy_se",
     }
     rows = [[f"S_{row['round']}", *(_shown(row.get(name)) for name in columns.values())] for row in metrics]
-    say_table("Round by round", ["student", *columns], rows)
+    say_table("Round by round (gap and hard share: of the student of that row, on the data it was scored on)", ["", *columns], rows)
 
 
 def _shown(value: Any) -> str:

@@ -47,12 +47,14 @@ def _alpaca_rows(config: SeedsConfig) -> Iterable[tuple[str, str]]:
 def _read(config: SeedsConfig) -> Iterable[Mapping[str, Any]]:
     from datasets import load_dataset  # 1.4 s to import, and the lab does not need it
 
-    if config.source is SeedSource.hub:
-        rows: Iterable[Mapping[str, Any]] = load_dataset(config.path, split=config.split)
-        return rows
-    if not Path(str(config.path)).is_file():
+    from_hub = config.source is SeedSource.hub
+    if not from_hub and not Path(str(config.path)).is_file():
         raise SeedError(f"There is no seed file {config.path}; set seeds.path to an Alpaca-format JSON or JSONL file.")
-    rows = load_dataset("json", data_files=config.path, split="train")
+    asked = {"path": config.path, "split": config.split} if from_hub else {"path": "json", "data_files": config.path}
+    try:
+        rows: Iterable[Mapping[str, Any]] = load_dataset(**{"split": "train", **asked})
+    except Exception as error:  # of a dozen kinds; an empty file even raises StopIteration
+        raise SeedError(f"The seeds {config.path} cannot be read: {error.__cause__ or repr(error)}") from error
     return rows
 
 
@@ -61,8 +63,12 @@ def _alpaca_pair(row: Mapping[str, Any], number: int) -> tuple[str, str]:
     missing = {"instruction", "output"} - row.keys()
     if missing:
         raise SeedError(f"Row {number} of the seeds lacks {sorted(missing)}: Alpaca rows have instruction and output.")
-    parts = (row["instruction"], row.get("input"))
-    return "\n\n".join(text.strip() for text in parts if text), (row["output"] or "").strip()
+    instruction, given, response = (_text_of(row.get(name)) for name in ("instruction", "input", "output"))
+    return f"{instruction}\n\n{given}" if instruction and given else instruction, response
+
+
+def _text_of(value: object) -> str:
+    return value.strip() if isinstance(value, str) else ""
 
 
 def _distinct(rows: Iterable[tuple[str, str]]) -> Seeds:

@@ -54,9 +54,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def produce(
-        self, stage: str, recipe: Mapping[str, Any], make: Callable[[Path], Mapping[str, Any]]
-    ) -> Artifact:
+    def produce(self, stage: str, recipe: Mapping[str, Any], make: Callable[[Path], Mapping[str, Any]]) -> Artifact:
         """The product of `recipe`, made by `make` only if nobody has made it.
 
         `make` gets a directory to write into, which survives a killed process, and returns its figures.
@@ -135,10 +133,10 @@ def write_rows(path: Path, rows: Iterable[Record]) -> int:
 def read_rows(path: Path, row_type: type[Row]) -> list[Row]:
     """Read what `write_rows` wrote. Raises StoreError naming the file and line that do not fit."""
     rows = []
-    lines = path.read_text(encoding="utf-8").split("\n")  # splitlines would also split at U+2028 inside a row
-    for number, line in enumerate(lines[:-1], 1):
-        try:
-            rows.append(row_type.model_validate_json(line))
-        except ValidationError as error:
-            raise StoreError(f"{path}, line {number}: not a {row_type.__name__}: {error}") from error
+    with path.open(encoding="utf-8", newline="\n") as lines:  # str.splitlines would split at U+2028 inside a row
+        for number, line in enumerate(lines, 1):
+            try:
+                rows.append(row_type.model_validate_json(line))
+            except ValidationError as error:
+                raise StoreError(f"{path}, line {number}: not a {row_type.__name__}: {error}") from error
     return rows

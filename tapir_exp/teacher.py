@@ -15,9 +15,9 @@ from tapir_exp.taxonomy import TaskType
 
 T = TypeVar("T")
 
-_PAIR = r"<pair>\s*<instruction>\s*(.+?)\s*</instruction>\s*<response>\s*(.+?)\s*</response>\s*</pair>"
-_PAIRS = re.compile(rf"(?:{_PAIR}\s*)+", re.DOTALL)
-_RESPONSE = re.compile(r"<response>\s*(.+?)\s*</response>", re.DOTALL)
+_TEXT = r"\s*(?!\s)((?:(?!</?(?:pair|instruction|response)>).)+?)\s*"  # never blank, and never beyond its own tags
+_PAIR = re.compile(rf"<pair>\s*<instruction>{_TEXT}</instruction>\s*<response>{_TEXT}</response>\s*</pair>", re.DOTALL)
+_RESPONSE = re.compile(rf"<response>{_TEXT}</response>", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -124,9 +124,10 @@ def read_response(reply: Reply) -> str:
 def read_pairs(reply: Reply) -> tuple[Pair, ...]:
     """The pairs of an expansion. Raises ReplyError where the reply holds anything but whole pairs."""
     text = read_text(reply)
-    if _PAIRS.fullmatch(text) is None:
+    pairs = _PAIR.findall(text)
+    if not pairs or _PAIR.sub("", text).strip():
         raise ReplyError("It must consist of whole <pair>...</pair> blocks in the form given, and nothing else.")
-    return tuple(Pair(instruction, response) for instruction, response in re.findall(_PAIR, text, re.DOTALL))
+    return tuple(Pair(instruction, response) for instruction, response in pairs)
 
 
 def _request(text: str, config: TeacherConfig) -> ChatRequest:

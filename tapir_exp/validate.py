@@ -17,6 +17,8 @@ from tapir_exp.taxonomy import TaskType
 Values = Mapping[str, Any]
 """The readable leaves by dotted key."""
 
+SECRET = re.compile(r"\bsk-|\b(hf|ghp)_|\bxox[a-z]-|\bBearer |://[^/\s]+:[^/\s]+@")
+"""How the keys of well-known providers begin, and an address with a password in it."""
 SUM_TOLERANCE = 1e-6
 LONGEST_NAME = 64
 

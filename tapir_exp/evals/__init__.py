@@ -1,0 +1,1 @@
+"""Measuring students, and the statistics to read the measurements by."""

@@ -1,0 +1,1 @@
+"""The embedded world: checkable tasks, a held-out split, and oracles that teach, judge and label."""

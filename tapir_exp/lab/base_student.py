@@ -1,5 +1,6 @@
 """The lab's base student: a small Llama with a tokenizer of its own, built from a seed; it has learnt nothing yet."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -7,10 +8,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from tapir_exp.config import LabStudentConfig, StudentConfig
+from tapir_exp.config import LabStudentConfig
 from tapir_exp.errors import ConfigError
-from tapir_exp.student.chat_template import load_chat
-from tapir_exp.student.load import save_student
+from tapir_exp.store import write_whole
 
 LIMIT = 3_000_000
 """Most parameters that a student of the lab may have."""
@@ -31,9 +31,13 @@ def build_base_student(directory: Path, config: LabStudentConfig, corpus: Iterab
     where `hidden` is no multiple of twice `heads`, or the vocabulary is too small for the bytes.
     """
     _check(config)
-    _train_tokenizer(corpus, config.vocabulary).save_pretrained(str(directory))
-    chat = load_chat(directory, StudentConfig(model=str(directory)))
-    save_student(_draw_model(config, chat.tokenizer), chat, directory)
+    tokenizer = _train_tokenizer(corpus, config.vocabulary)
+    tokenizer.save_pretrained(str(directory))
+    _draw_model(config, tokenizer).save_pretrained(str(directory))
+    for name in ("config.json", "generation_config.json"):
+        settings = json.loads((directory / name).read_text())
+        settings.pop("transformers_version", None)  # the bytes must not depend on it
+        write_whole(directory / name, json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
 
 def _check(config: LabStudentConfig) -> None:

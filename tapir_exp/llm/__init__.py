@@ -1,0 +1,1 @@
+"""Talking to chat models: one interface, one client, a cache, a ledger."""

@@ -72,8 +72,10 @@ class LitellmChat:
         name = self._config.api_key_env
         if name is not None and not os.environ.get(name):
             problems.append(f"{self._role}: the environment variable {name}, which api_key_env names, is not set")
-        for option in sorted(OWN_ARGUMENTS & set(self._config.options)):
-            problems.append(f"{self._role}: options.{option} is set by the stages, not by the options of an endpoint")
+        problems.extend(
+            f"{self._role}: options.{option} is set by the stages, not by the options of an endpoint"
+            for option in sorted(OWN_ARGUMENTS & set(self._config.options))
+        )
         if problems:
             raise ConfigError(problems)
 
@@ -106,7 +108,7 @@ class LitellmChat:
         for attempt in range(1, self._config.attempts + 1):
             try:
                 return self._replies.put(key, await self._try(litellm, request))
-            except _PassingFailure as failure:
+            except _PassingError as failure:
                 if attempt == self._config.attempts or failure.wait_s > LONGEST_WAIT_S:
                     raise failure.final(attempt) from failure.__cause__
                 await self._pause(failure, attempt)
@@ -119,22 +121,22 @@ class LitellmChat:
             self._prepare = None
         return litellm
 
-    async def _pause(self, failure: "_PassingFailure", attempt: int) -> None:
-        """Wait as long as the provider asks, else longer with every try; the jitter keeps callers apart."""
-        longest = min(FIRST_WAIT_S * 2 ** (attempt - 1), LONGEST_WAIT_S)
+    async def _pause(self, failure: "_PassingError", attempt: int) -> None:
+        """Stop all calls as long as the provider asks, else wait, longer with every try; jitter keeps calls apart."""
         if failure.wait_s:
             self._open_at = max(self._open_at, time.monotonic() + failure.wait_s)
-            longest = min(longest, FIRST_WAIT_S) / 4
-        await asyncio.sleep(failure.wait_s + random.uniform(longest / 2, longest))
+            return
+        longest = min(FIRST_WAIT_S * 2 ** (attempt - 1), LONGEST_WAIT_S)
+        await asyncio.sleep(random.uniform(longest / 2, longest))
 
     async def _try(self, litellm: Any, request: ChatRequest) -> Reply:
-        while (closed_s := self._open_at - time.monotonic()) > 0:  # a provider that told one call to wait means all
-            await asyncio.sleep(closed_s)
+        while (closed_s := self._open_at - time.monotonic()) > 0:
+            await asyncio.sleep(closed_s + random.uniform(0, FIRST_WAIT_S / 2))
         try:
             async with asyncio.timeout(self._config.timeout_s):  # litellm's own is per read, not per call
                 response = await litellm.acompletion(**self._arguments(request))
         except TimeoutError as error:
-            raise _PassingFailure(FailureKind.TIMEOUT, f"nothing within {self._config.timeout_s:g} s") from error
+            raise _PassingError(FailureKind.TIMEOUT, f"nothing within {self._config.timeout_s:g} s") from error
         except Exception as error:  # litellm's errors have no common base
             raise _failure_of(error) from error
         return self._read(response)
@@ -166,7 +168,7 @@ class LitellmChat:
         usage = self._usage_of(response)
         self._ledger.record_paid(self._role, usage)
         if not response.choices:
-            raise _PassingFailure(FailureKind.PROVIDER, "a response without choices")
+            raise _PassingError(FailureKind.PROVIDER, "a response without choices")
         choice = response.choices[0]
         text, reason = _storable(choice.message.content or ""), choice.finish_reason or "stop"
         if reason == "content_filter":
@@ -175,7 +177,7 @@ class LitellmChat:
             return Reply(text=text, finish_reason=reason, usage=usage)
         if reason == "length":
             raise CallError(FailureKind.EMPTY, "max_tokens were used up before the first word")
-        raise _PassingFailure(FailureKind.EMPTY, f"finish reason {reason}")
+        raise _PassingError(FailureKind.EMPTY, f"finish reason {reason}")
 
     def _usage_of(self, response: Any) -> Usage:
         """What the provider counted; where it counted nothing, nothing is known of the price either."""
@@ -195,7 +197,7 @@ class LitellmChat:
         return float(listed) if listed else None
 
 
-class _PassingFailure(Exception):
+class _PassingError(Exception):
     """A failure that another try may mend; `wait_s` is what the provider asks to wait, 0 where it does not."""
 
     def __init__(self, kind: FailureKind, detail: str, wait_s: float = 0.0) -> None:
@@ -226,11 +228,11 @@ def _failure_of(error: Exception) -> Exception:
         return error
     detail = _one_line(error)
     if status == HTTPStatus.REQUEST_TIMEOUT:
-        return _PassingFailure(FailureKind.TIMEOUT, detail)
+        return _PassingError(FailureKind.TIMEOUT, detail)
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return _PassingFailure(FailureKind.RATE_LIMIT, detail, _asked_wait_s(error))
+        return _PassingError(FailureKind.RATE_LIMIT, detail, _asked_wait_s(error))
     if status == HTTPStatus.CONFLICT or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return _PassingFailure(FailureKind.PROVIDER, detail, _asked_wait_s(error))
+        return _PassingError(FailureKind.PROVIDER, detail, _asked_wait_s(error))
     return CallError(FailureKind.REFUSED, detail)
 
 

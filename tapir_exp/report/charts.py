@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from hashlib import sha256
 from html import escape
 
-WIDE = 720
+WIDE = 920
 NARROW = 360
 PANEL = 300
 LINE = 15
 """Least distance of two labels, in units of the drawing; text is 12 high."""
+REGULAR = 6.7
+BOLD = 7.6
+"""Breadth of a letter, on the generous side: the reader's font is not known."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class Scale:
     log: bool = False
 
     def __call__(self, value: float) -> float:
+        """Where a value lies in the drawing."""
         low, high, value = (math.log(v) if self.log else v for v in (self.low, self.high, value))
         return self.start + (self.end - self.start) * (value - low) / ((high - low) or 1.0)
 
@@ -174,7 +178,8 @@ def grouped_bars(groups: Sequence[Group], names: Sequence[str], title: str, widt
     thick = 6 if len(names) > 3 else 7
     pitch = len(names) * thick + 13
     key, key_height = _key(names, width)
-    left, right = (128, 104) if width > NARROW else (112, 92)
+    left = 12 + max((_breadth(g.label, BOLD if g.strong else REGULAR) for g in groups), default=0.0)
+    right = 9 + max((_breadth(g.note, BOLD if g.strong else REGULAR) for g in groups), default=0.0)
     box = Box(width, key_height + pitch * len(groups) + 8, left=left, right=right, top=key_height, bottom=8)
     highest = max((v for g in groups for v in (*g.values, g.target or 0.0)), default=1.0) or 1.0
     x = Scale(0, highest, *box.x)
@@ -239,7 +244,7 @@ def lines(
     Each line's name stands at its right end, moved apart where two would touch. A small chart shows its
     single line's first and last value instead.
     """
-    margin = 44.0 if small else 46 + max((_breadth(s.name) for s in series), default=0.0)
+    margin = 44.0 if small else 50 + max((_breadth(s.name, BOLD) for s in series), default=0.0)
     box = Box(width, height, left=34 if not small else 30, right=margin, top=30, bottom=24)
     x = Scale(0, max(1, len(ticks) - 1), box.left + 8, box.width - box.right)
     y = Scale(0, 1, *box.y)
@@ -312,8 +317,8 @@ def _loss_axes(box: Box, x: Scale, y: Scale) -> list[str]:
     for tick in _log_ticks(y.low, y.high):
         parts.append(_line(box.x[0], y(tick), box.x[1], y(tick), "grid"))
         parts.append(_text(box.left - 6, y(tick) + 4, f"{tick:g}", "end faint"))
-    for amount in _ticks(0, x.high, 5 if box.width > NARROW else 3):
-        parts.append(_text(x(amount), box.y[0] + 15, compact(amount), "mid faint"))
+    amounts = _ticks(0, x.high, 5 if box.width > NARROW else 3)
+    parts += [_text(x(amount), box.y[0] + 15, compact(amount), "mid faint") for amount in amounts]
     parts.append(_text(sum(box.x) / 2, box.height - 4, "training tokens · loss in nats, log scale", "mid faint"))
     return parts
 
@@ -357,9 +362,9 @@ def smooth(tokens: Sequence[int], values: Sequence[float | None]) -> list[tuple[
 
 
 def dots(rows: Sequence[Dot], title: str, axis: str, width: int = WIDE) -> str:
-    """Means with intervals, one a row, their single values faint behind; a dashed line carries the first row's mean."""
-    left = 12 + max((_breadth(row.label, 7.0) for row in rows), default=0.0)
-    right = 12 + max((_breadth(row.note) for row in rows), default=0.0)
+    """Means with intervals, one a row, their single values small below; a dashed line carries the first row's mean."""
+    left = 12 + max((_breadth(row.label, BOLD if row.strong else REGULAR) for row in rows), default=0.0)
+    right = 12 + max((_breadth(row.note, BOLD if row.strong else REGULAR) for row in rows), default=0.0)
     pitch = 30.0
     box = Box(width, 40 + pitch * len(rows) + 42, left=left, right=right, top=36, bottom=42)
     numbers = [v for row in rows for v in (*row.values, row.low, row.high, row.mean) if v is not None]
@@ -385,7 +390,7 @@ def _dot(row: Dot, y: float, x: Scale, index: int) -> list[str]:
     tone = "warm" if row.strong else "accent"
     weight = " strong" if row.strong else ""
     parts = [_text(x.start - 10, y + 4, row.label, f"end{weight}")]
-    parts += [_circle(x(value), y, 2.6, f"f-{tone} ghost") for value in row.values]
+    parts += [_circle(x(value), y + 9, 2.2, f"f-{tone} ghost") for value in row.values]
     if row.low is not None and row.high is not None:
         parts.append(_line(x(row.low), y, x(row.high), y, f"s-{tone} interval"))
     if row.mean is not None:
@@ -441,7 +446,7 @@ def _ticks(low: float, high: float, most: int) -> list[float]:
 
 def _log_ticks(low: float, high: float) -> list[float]:
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    steps = (1, 2, 5) if high / low < 300 else (1,)
+    steps = (1, 2, 5) if 6 < high / low < 300 else (1,) if high / low > 6 else (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)
     return [m * 10.0**p for p in powers for m in steps if low <= m * 10.0**p <= high]
 
 
@@ -449,7 +454,7 @@ def _number(value: float) -> str:
     return f"{value:g}".replace("-", "−")
 
 
-def _breadth(text: str, each: float = 6.6) -> float:
+def _breadth(text: str, each: float = REGULAR) -> float:
     """About how wide 12-high text is drawn."""
     return each * len(text)
 

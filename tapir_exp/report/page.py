@@ -5,6 +5,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,11 @@ def build_page(run: RunView) -> Page:
 
 def render(template: str, **context: object) -> str:
     """Fill one of the templates beside this file; everything that is not a chart is escaped."""
+    return _environment().get_template(template).render(**context)
+
+
+@cache
+def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=lambda name: name is None or not name.endswith(".md.jinja"),
@@ -152,7 +158,7 @@ def render(template: str, **context: object) -> str:
         keep_trailing_newline=True,
     )
     environment.filters.update(FILTERS)
-    return environment.get_template(template).render(**context)
+    return environment
 
 
 def _headline(rounds: Sequence[RoundView]) -> Headline | None:
@@ -245,7 +251,7 @@ def _group(
     task: TaskType, shares: Sequence[Mapping[TaskType | None, float]], target: Mapping[TaskType, float] | None
 ) -> charts.Group:
     values = tuple(share.get(task, 0.0) for share in shares)
-    note = f"{_percent1(values[0])} → {_percent1(values[-1])}"
+    note = f"{values[0] * 100:.1f} → {values[-1] * 100:.1f} %"
     return charts.Group(task, values, target.get(task, 0.0) if target else None, note, task in BOOSTED)
 
 
@@ -278,14 +284,12 @@ def _benchmark_charts(run: RunView) -> list[str]:
 def _benchmark_panel(name: str, points: tuple[charts.Point, ...], ticks: Sequence[str]) -> str:
     tone = "ink" if name not in list(TaskType) else "warm" if name in BOOSTED else "accent"
     told = ", ".join(f"{tick}: {charts.percent(p.y)}" for tick, p in zip(ticks, points, strict=True))
-    return charts.lines([charts.Series(name, points, tone)], ticks, name, told, width=226, height=150, small=True)
+    return charts.lines([charts.Series(name, points, tone)], ticks, name, told, width=200, height=136, small=True)
 
 
 def _point(number: int, estimate: Estimate) -> charts.Point:
     reach = NORMAL_95 * (estimate.error or 0.0)
-    return charts.Point(
-        number, estimate.mean, max(0.0, estimate.mean - reach), min(1.0, estimate.mean + reach)
-    )
+    return charts.Point(number, estimate.mean, max(0.0, estimate.mean - reach), min(1.0, estimate.mean + reach))
 
 
 def _times(stages: Iterable[tuple[str, float]]) -> list[StageTime]:
@@ -382,7 +386,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("directory", type=Path, metavar="DIR", help="a run directory, or a sweep's")
     directory = parser.parse_args(argv).directory
     try:
-        print(_write_any(directory))
+        sys.stdout.write(f"{_write_any(directory)}\n")
     except TapirError as error:
         sys.exit(f"tapir-report: {error}")
 

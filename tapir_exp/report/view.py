@@ -170,9 +170,7 @@ def _round(shelf: _Shelf, number: int, manifest: Manifest) -> RoundView:
         steps=tuple(shelf.steps(f"student-{number}")),
         answers=_by_id(shelf.rows(f"answers-{number}", Answer, needed=judged)),
         verdicts=_by_id(shelf.rows(f"verdicts-{number}", Verdict, needed=judged)),
-        benchmark=tuple(
-            shelf.rows(f"benchmark-{number}", BenchmarkResult, needed=_has_benchmark(shelf.artifacts))
-        ),
+        benchmark=tuple(shelf.rows(f"benchmark-{number}", BenchmarkResult, needed=_has_benchmark(shelf.artifacts))),
     )
 
 
@@ -223,13 +221,13 @@ class Sample:
     judged: tuple[Judged, ...]
 
     @property
-    def completeness(self) -> int:
-        """How many of the four texts there are."""
-        return sum(text is not None for text in (self.before, self.teacher, self.refined, self.after))
+    def stages(self) -> int:
+        """How far the row went: into a mix, and before a later student; whether an answer was usable plays no part."""
+        return (self.refined_round is not None) + (self.after_round is not None)
 
 
 def samples(run: RunView) -> list[Sample]:
-    """One judged seed per task type: of those with the most texts, the one with the smallest id.
+    """One judged seed per task type: of those that went furthest, the one with the smallest id.
 
     An id is a hash of the instruction, so the choice does not look at how anyone did.
     """
@@ -238,7 +236,7 @@ def samples(run: RunView) -> list[Sample]:
         task = run.task_of(row)
         if task is not None and row in run.seeds:
             by_task[task].append(_sample(run, row, task))
-    return [min(by_task[task], key=lambda s: (-s.completeness, s.id)) for task in by_interest(by_task)]
+    return [min(by_task[task], key=lambda s: (-s.stages, s.id)) for task in by_interest(by_task)]
 
 
 def _sample(run: RunView, row: str, task: TaskType) -> Sample:
@@ -294,9 +292,7 @@ def trails(run: RunView, most: int = 4) -> list[Trail]:
     for row in (row for r in run.rounds for row in r.expansions.values()):
         if row.task is not None:
             by_task[row.task].append(row)
-    chosen = [
-        min(by_task[task], key=lambda row: (-_uses(run, row.id), row.id)) for task in by_interest(by_task)
-    ]
+    chosen = [min(by_task[task], key=lambda row: (-_uses(run, row.id), row.id)) for task in by_interest(by_task)]
     return [Trail(row.id, row.task, tuple(_stations(run, row))) for row in chosen[:most]]
 
 

@@ -1,0 +1,1 @@
+"""The student: encoding, training, answering."""

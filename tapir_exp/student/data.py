@@ -136,7 +136,7 @@ class MicroBatch(NamedTuple):
 
 
 class StepBatch(NamedTuple):
-    """One optimiser step: its micro-batches on this device; real and supervised tokens over all devices."""
+    """One optimiser step: its micro-batches, and their real and supervised tokens together."""
 
     micro_batches: list[MicroBatch]
     tokens: int
@@ -173,15 +173,8 @@ class StepLoader:
 
     def _load(self, rows: list[Row]) -> StepBatch:
         size = self._micro_batch_rows
-        slices = [rows[start : start + size] for start in range(0, len(rows), size)]
-        batches = [collate(part, self._pad) for part in share_slices(slices, *_place())]
+        batches = [collate(rows[start : start + size], self._pad) for start in range(0, len(rows), size)]
         return StepBatch(batches, sum(len(row.tokens) for row in rows), sum(row.supervised for row in rows))
-
-
-def share_slices(slices: list[list[Row]], rank: int, world: int) -> list[list[Row]]:
-    """The slices that device `rank` of `world` works on: equally many for each, filled up by unsupervised rows."""
-    filler = [replace(slices[-1][0], prompt=len(slices[-1][0].tokens))]
-    return [*slices, *[filler] * (-len(slices) % world)][rank::world]
 
 
 def collate(rows: Sequence[Row], pad: int) -> MicroBatch:
@@ -194,10 +187,3 @@ def collate(rows: Sequence[Row], pad: int) -> MicroBatch:
         labels[index, row.prompt : len(row.tokens)] = torch.tensor(row.tokens[row.prompt :], dtype=torch.long)
     hard = torch.tensor([row.part is Part.HARD for row in rows])
     return MicroBatch(tokens, labels, hard, min(row.prompt for row in rows))
-
-
-def _place() -> tuple[int, int]:
-    """This device's rank and the number of devices."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return 0, 1
-    return torch.distributed.get_rank(), torch.distributed.get_world_size()

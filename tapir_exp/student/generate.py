@@ -55,7 +55,7 @@ def decode_greedily(
 ) -> list[Continuation]:
     """Continue each prompt by its most likely tokens until the end of turn or `limit` tokens.
 
-    A row leaves the batch when it is finished; `advance` hears how many have.
+    A row leaves the batch when it is finished, and one from the end takes its place; `advance` hears how many left.
     """
     continuations = [Continuation([]) for _ in prompts]
     alive = list(range(len(prompts)))
@@ -68,7 +68,7 @@ def decode_greedily(
             continuations[row].finished = stop
             continuations[row].tokens += [] if stop else [token]
         if any(stopped):
-            kept = [place for place, stop in enumerate(stopped) if not stop]
+            kept = _close_ranks(stopped)
             advance(len(alive) - len(kept))
             alive = [alive[place] for place in kept]
             if not alive:
@@ -76,6 +76,13 @@ def decode_greedily(
             state.keep(kept)
     advance(len(alive))
     return continuations
+
+
+def _close_ranks(stopped: Sequence[bool]) -> list[int]:
+    """Places of the rows that go on, in an order that moves as few as possible: those at the end fill the gaps."""
+    left = stopped.count(False)
+    movers = iter([place for place in range(left, len(stopped)) if not stopped[place]])
+    return [next(movers) if stopped[place] else place for place in range(left)]
 
 
 class _Decoder:
@@ -133,9 +140,12 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         return self.keys, self.values
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep these rows."""
-        end = self.get_seq_length()
-        self._roomy_keys, self._roomy_values = self._roomy_keys[indices], self._roomy_values[indices]
+        """Keep these rows; only rows that change their place are copied."""
+        end, rows = self.get_seq_length(), torch.arange(len(indices), device=indices.device)
+        places = rows[indices != rows]
+        for states in (self.keys, self.values):
+            states.index_copy_(0, places, states.index_select(0, indices[places]))
+        self._roomy_keys, self._roomy_values = self._roomy_keys[: len(indices)], self._roomy_values[: len(indices)]
         self.keys, self.values = self._roomy_keys[:, :, :end], self._roomy_values[:, :, :end]
 
 

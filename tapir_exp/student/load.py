@@ -1,4 +1,4 @@
-"""Students on disk: ordinary Hugging Face directories, with nothing in them that differs from one making to the next."""
+"""Students on disk: ordinary Hugging Face directories, whose bytes do not tell when or where they were made."""
 
 import json
 from pathlib import Path

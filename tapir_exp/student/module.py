@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
 
 from tapir_exp.config import SFTConfig
@@ -47,6 +49,13 @@ def response_nll(model: torch.nn.Module, batch: MicroBatch) -> Tensor:
     return nll.view_as(targets)
 
 
+def attention_kernel(device: torch.device) -> AbstractContextManager[None]:
+    """The attention to train with on `device`."""
+    # In bfloat16 on a CPU the fused kernel's backward pass takes half of the whole step (torch 2.13).
+    slow = device.type == "cpu" and torch.is_autocast_enabled("cpu")
+    return sdpa_kernel(SDPBackend.MATH) if slow else nullcontext()
+
+
 def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:
     """The rate of optimiser step `step`, counted from 1: linear up over a share of the steps, then a cosine to 0."""
     rising = math.ceil(warmup * steps)
@@ -82,10 +91,11 @@ class StudentModule(pl.LightningModule):
         """One optimiser step over all micro-batches."""
         step = len(self.history) + 1
         torch.manual_seed(self._seed * 1_000_003 + step)  # dropout must not depend on where the fit was resumed
-        sums = sum((self._backward(micro, batch.supervised) for micro in batch.micro_batches), torch.zeros(()))
+        with attention_kernel(self.device):
+            sums = torch.stack([self._backward(micro, batch.supervised) for micro in batch.micro_batches]).sum(0)
         rate = learning_rate(step, self._total_steps, self._sft.learning_rate, self._sft.warmup)
         self._update(rate)
-        self._record(step, batch, self.trainer.strategy.reduce(sums, reduce_op="sum"), rate)
+        self._record(step, batch, sums, rate)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the history; leave out what is not trained."""
@@ -98,15 +108,14 @@ class StudentModule(pl.LightningModule):
         self.history = [TrainingStep(**step) for step in checkpoint[STEPS_KEY]]
 
     def _backward(self, batch: MicroBatch, supervised: int) -> Tensor:
-        """Add the micro-batch's share of the step's gradient; returns [[nll, tokens] of hard, [nll, tokens] of rest]."""
+        """Add the micro-batch's share of the step's gradient; returns its [nll, tokens] of hard and of rest, (2, 2)."""
         nll = response_nll(self.model, batch)
         hard = batch.hard.unsqueeze(1)
         weights = torch.where(hard, self._weights[Part.HARD], self._weights[Part.REST])
-        # Devices average their gradients, where the step's loss is their sum.
-        self.manual_backward((nll * weights).sum() * (self.trainer.world_size / supervised))
+        self.manual_backward((nll * weights).sum() / supervised)
         counted = batch.labels[:, batch.first :] != IGNORED
         parts = [[(nll.detach() * p).sum(), (counted & p).sum()] for p in (hard, ~hard)]
-        return torch.stack([torch.stack([nll_sum, tokens.to(nll_sum.dtype)]) for nll_sum, tokens in parts])
+        return torch.stack([torch.stack([total, tokens.to(total.dtype)]) for total, tokens in parts])
 
     def _update(self, rate: float) -> None:
         optimizer = self.optimizers()

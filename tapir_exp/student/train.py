@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from tapir_exp.config import BudgetConfig, LoraConfig, Method, SFTConfig, StudentConfig, TrainerConfig
 from tapir_exp.console import Progress
+from tapir_exp.errors import ConfigError
 from tapir_exp.records import Part
 from tapir_exp.store import write_rows
 from tapir_exp.student.chat_template import load_chat
@@ -65,8 +66,10 @@ def finetune(
     same arguments after a kill resumes from the newest checkpoint in `workdir` and ends with the same bytes.
     Adapters (sft.method lora) are merged before saving: every student is a whole Hugging Face directory.
     Raises TapirError where no row has a response token within student.max_length, ConfigError where the
-    tokenizer has no chat template.
+    tokenizer has no chat template, and where more than one device is asked for.
     """
+    if trainer.devices != 1:
+        raise ConfigError([f"trainer.devices: {trainer.devices}, but a fit runs on one device"])
     chat = load_chat(parent, student)
     encoded = encode_rows(rows, chat, student.max_length)
     plan = plan_batches([len(row.tokens) for row in encoded.rows], budget, sft.batch_rows, seed)
@@ -162,8 +165,6 @@ class _Checkpoints(pl.Callback):
     def _save(self, trainer: pl.Trainer, path: Path) -> None:
         passing = path.with_suffix(".partial")
         trainer.save_checkpoint(passing)
-        if not trainer.is_global_zero:
-            return
         passing.replace(path)
         for old in self._folder.glob("step-*.ckpt"):
             if old != path:
@@ -207,6 +208,7 @@ def _apart_from_the_world(seed: int) -> Iterator[None]:
     level = lightning.level
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
+        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")
         lightning.setLevel(logging.ERROR)
         torch.manual_seed(seed)
         try:

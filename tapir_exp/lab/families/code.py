@@ -58,15 +58,15 @@ class Functions(CodeFamily):
         "Code a function f in Python: it {steps}.",
         "I need a Python function. It {steps}.",
     )
-    slots = {"steps": some_of(rf"{one_of(PHRASES.values())} [1-9]\d?", ", ", ", then ")}
+    slots = {"steps": some_of(rf"{one_of(PHRASES.values())} [1-9]", ", ", ", then ")}
 
     def draw(self, rng: Random, level: int) -> Slots:
-        *most, last = (f"{PHRASES[step.verb]} {step.number}" for step in draw_steps(rng, level + 1, largest=19))
+        *most, last = (f"{PHRASES[step.verb]} {step.number}" for step in draw_steps(rng, level + 1))
         return {"steps": f"{', '.join(most)}, then {last}"}
 
     def solve(self, instruction: str, slots: Slots) -> Problem | None:
         verbs = {phrase: verb for verb, phrase in PHRASES.items()}
-        found = re.findall(rf"({one_of(PHRASES.values())}) (\d+)", slots["steps"])
+        found = re.findall(rf"({one_of(PHRASES.values())}) (\d)", slots["steps"])
         steps = [Step(verbs[phrase], int(number)) for phrase, number in found]
         if len(steps) > 4:
             return None
@@ -91,7 +91,7 @@ class Bugs(CodeFamily):
     slots = {"code": r"def f\(x\): return [\dx()*+ -]+", "steps": some_of(rf"{one_of(SIGNS)} [1-9]", ", ")}
 
     def draw(self, rng: Random, level: int) -> Slots:
-        steps = draw_steps(rng, level + 1, largest=9)
+        steps = draw_steps(rng, level + 1)
         broken, at = list(steps), rng.randrange(len(steps))
         if rng.random() < 0.6:
             broken[at] = Step(rng.choice([verb for verb in SIGNS if verb != steps[at].verb]), steps[at].number)
@@ -120,9 +120,9 @@ class Bugs(CodeFamily):
         )
 
 
-def draw_steps(rng: Random, count: int, largest: int) -> list[Step]:
-    """Draw operations with numbers from 2 to `largest`."""
-    return [Step(rng.choice(list(SIGNS)), rng.randint(2, largest)) for _ in range(count)]
+def draw_steps(rng: Random, count: int) -> list[Step]:
+    """Draw operations with numbers from 2 to 9."""
+    return [Step(rng.choice(list(SIGNS)), rng.randint(2, 9)) for _ in range(count)]
 
 
 def expression(steps: Sequence[Step]) -> str:

@@ -10,49 +10,41 @@ from tapir_exp.taxonomy import TaskType
 
 
 class Sums(WordedFamily):
-    """Adding and subtracting two numbers of 2, 3 or 4 digits; refined: digit by digit with carries."""
+    """Adding two numbers of 2, 3 or 4 digits; refined: column by column with carries."""
 
     name = "sums"
     task = TaskType.MATH
-    wordings = ("What is {a} {sign} {b}?", "Compute {a} {sign} {b}.", "Find the value of {a} {sign} {b}.")
-    slots = {"a": r"[1-9]\d{1,3}", "sign": r"[+-]", "b": r"[1-9]\d{1,3}"}
+    wordings = ("What is {a} + {b}?", "Compute {a} + {b}.", "Find the sum of {a} + {b}.")
+    slots = {"a": r"[1-9]\d{1,3}", "b": r"[1-9]\d{1,3}"}
 
     def draw(self, rng: Random, level: int) -> Slots:
-        a, b = sorted(rng.sample(range(10**level, 10 ** (level + 1)), 2))
-        sign = rng.choice("+-")
-        if sign == "-" or rng.random() < 0.5:
-            a, b = b, a
-        return {"a": str(a), "sign": sign, "b": str(b)}
+        a, b = (rng.randrange(10**level, 10 ** (level + 1)) for _ in "ab")
+        return {"a": str(a), "b": str(b)}
 
     def solve(self, instruction: str, slots: Slots) -> Problem | None:
-        a, b, sign = int(slots["a"]), int(slots["b"]), slots["sign"]
-        if len(slots["a"]) != len(slots["b"]) or (sign == "-" and a <= b):
+        a, b = slots["a"], slots["b"]
+        if len(a) != len(b):
             return None
-        value = a + b if sign == "+" else a - b
+        value = int(a) + int(b)
         return Problem(
-            key=f"{max(a, b)}{sign}{min(a, b)}",
-            level=len(slots["a"]) - 1,
+            key="+".join(sorted((a, b))),
+            level=len(a) - 1,
             instruction=instruction,
             answer=str(value),
             terse=str(value),
-            refined=f"{'; '.join(column_steps(slots['a'], sign, slots['b']))}. {ANSWER_MARK} {value}",
-            slip=str(value - 10 if value >= 10 else value + 10),
+            refined=f"{'; '.join(column_sums(a, b))}. {ANSWER_MARK} {value}",
+            slip=str(value - 10),
         )
 
 
-def column_steps(a: str, sign: str, b: str) -> list[str]:
+def column_sums(a: str, b: str) -> list[str]:
     """The sums of the columns of two numbers of the same length, the ones first: `7+5=12`, `4+8+1=13`."""
-    steps, carry = [], 0
+    sums, carry = [], 0
     for upper, lower in zip(map(int, reversed(a)), map(int, reversed(b)), strict=True):
-        carried = f"{sign}1" if carry else ""
-        if sign == "+":
-            value = upper + lower + carry
-            carry = value // 10
-        else:
-            borrowed = 10 if upper - lower - carry < 0 else 0
-            upper, carry, value = upper + borrowed, borrowed // 10, upper + borrowed - lower - carry
-        steps.append(f"{upper}{sign}{lower}{carried}={value}")
-    return steps
+        value = upper + lower + carry
+        sums.append(f"{upper}+{lower}{'+1' if carry else ''}={value}")
+        carry = value // 10
+    return sums
 
 
 ITEMS = ("apples", "books", "coins", "eggs", "pens", "rings")
@@ -74,14 +66,14 @@ class Totals(WordedFamily):
         "name": one_of(NAMES),
         "start": r"[1-9]\d",
         "items": one_of(ITEMS),
-        "changes": some_of(rf"{one_of(GAINS + LOSSES)} [1-9]", ", ", " and "),
+        "changes": some_of(rf"{one_of(GAINS + LOSSES)} [1-5]", ", ", " and "),
     }
 
     def draw(self, rng: Random, level: int) -> Slots:
-        changes = [f"{rng.choice(GAINS + LOSSES)} {rng.randint(1, 9)}" for _ in range(level + 1)]
+        changes = [f"{rng.choice(GAINS + LOSSES)} {rng.randint(1, 5)}" for _ in range(level + 1)]
         return {
             "name": rng.choice(NAMES),
-            "start": str(rng.randint(9 * len(changes) + 1, 60)),
+            "start": str(rng.randint(20, 49)),
             "items": rng.choice(ITEMS),
             "changes": listed(changes),
         }

@@ -1,0 +1,79 @@
+"""The lab's base student: small, ordinary, and the same every time."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tapir_exp.config import LabStudentConfig
+from tapir_exp.errors import ConfigError
+from tapir_exp.lab.base_student import build_base_student, count_parameters
+from tapir_exp.store import digest_files
+
+TINY = LabStudentConfig(vocabulary=300, hidden=32, intermediate=48, layers=2, heads=2)
+CORPUS = ["Add 12 and 345.", "Answer: 357", "Sort the words: pear, apple, fig."] * 3
+
+BUILD = """
+import sys
+from pathlib import Path
+from tapir_exp.config import LabStudentConfig
+from tapir_exp.lab.base_student import build_base_student
+corpus = ["Add 12 and 345.", "Answer: 357", "Sort the words: pear, apple, fig."] * 3
+config = LabStudentConfig(vocabulary=300, hidden=32, intermediate=48, layers=2, heads=2)
+build_base_student(Path(sys.argv[1]), config, corpus)
+"""
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("base")
+    build_base_student(directory, TINY, CORPUS)
+    return directory
+
+
+def test_another_process_builds_the_same_bytes(built: Path, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", BUILD, str(tmp_path)], check=True, env={"PYTHONHASHSEED": "7"})
+    assert digest_files(tmp_path) == digest_files(built)
+
+
+def test_seed_draws_other_weights(built: Path, tmp_path: Path) -> None:
+    build_base_student(tmp_path, replace(TINY, seed=1), CORPUS)
+    ours, theirs = digest_files(tmp_path), digest_files(built)
+    assert {name for name in ours if ours[name] != theirs[name]} == {"model.safetensors"}
+
+
+def test_digits_are_tokens_of_their_own(built: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(str(built))
+    assert tokenizer.tokenize("345")[:3] == ["3", "4", "5"]
+    text = "Répète: 12 + 345?\n\tOK  ☃"
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_chat_template_costs_few_tokens(built: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(str(built))
+    prompt = tokenizer.apply_chat_template([{"role": "user", "content": "7"}], add_generation_prompt=True)["input_ids"]
+    assert tokenizer.convert_ids_to_tokens(prompt) == ["<|bos|>", "<|user|>", "7", "<|end|>", "<|assistant|>"]
+
+
+def test_model_is_an_ordinary_tied_llama(built: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(str(built))
+    assert model.config.model_type == "llama"
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert sum(p.numel() for p in model.parameters()) == count_parameters(TINY)
+    assert model.generation_config.eos_token_id == AutoTokenizer.from_pretrained(str(built)).eos_token_id
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        (replace(TINY, hidden=512, layers=8), "at most 3000000"),
+        (replace(TINY, hidden=36, heads=4), "multiple"),
+        (replace(TINY, vocabulary=100), "vocabulary"),
+    ],
+)
+def test_unfit_shapes_are_refused(config: LabStudentConfig, problem: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        build_base_student(tmp_path, config, CORPUS)

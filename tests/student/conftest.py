@@ -1,0 +1,55 @@
+"""A tiny student, built once for all tests of the student's rooms."""
+
+from pathlib import Path
+
+import pytest
+
+from tapir_exp.config import LabStudentConfig, SFTConfig, StudentConfig, TrainerConfig
+from tapir_exp.lab.base_student import build_base_student
+from tapir_exp.records import Part
+from tapir_exp.student.chat_template import Chat, load_chat
+from tapir_exp.student.data import TrainingRow
+
+TINY = LabStudentConfig(vocabulary=300, hidden=32, intermediate=48, layers=2, heads=2)
+
+
+@pytest.fixture(scope="session")
+def rows() -> list[TrainingRow]:
+    """Rows of ragged lengths in both parts."""
+    words = ["red", "green", "blue", "black", "white"]
+    return [
+        TrainingRow(
+            "Say " + " ".join(words[i % 5] for i in range(n)),
+            " ".join(words[(i + n) % 5] for i in range(1 + n % 4)),
+            Part.HARD if n % 3 == 0 else Part.REST,
+        )
+        for n in range(1, 19)
+    ]
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory, rows: list[TrainingRow]) -> Path:
+    """The directory of a student with random weights."""
+    directory = tmp_path_factory.mktemp("base")
+    build_base_student(directory, TINY, [f"{row.instruction} {row.response}" for row in rows])
+    return directory
+
+
+@pytest.fixture(scope="session")
+def student() -> StudentConfig:
+    return StudentConfig(model="lab", max_length=128, max_new_tokens=12, generation_batch=4)
+
+
+@pytest.fixture(scope="session")
+def chat(base: Path, student: StudentConfig) -> Chat:
+    return load_chat(base, student)
+
+
+@pytest.fixture
+def sft() -> SFTConfig:
+    return SFTConfig(learning_rate=1e-2, batch_rows=6, micro_batch_rows=4, checkpoint_steps=3)
+
+
+@pytest.fixture(scope="session")
+def trainer() -> TrainerConfig:
+    return TrainerConfig(accelerator="cpu")

@@ -1,0 +1,142 @@
+"""Rows, plans and loaders."""
+
+from collections import Counter
+
+import pytest
+import torch
+
+from tapir_exp.config import BudgetConfig
+from tapir_exp.errors import TapirError
+from tapir_exp.records import Part
+from tapir_exp.student.chat_template import Chat
+from tapir_exp.student.data import (
+    IGNORED,
+    Row,
+    StepBatch,
+    StepLoader,
+    TrainingRow,
+    collate,
+    encode_rows,
+    plan_batches,
+)
+
+LENGTHS = [3 + (7 * n) % 40 for n in range(100)]
+
+
+def make_row(length: int, prompt: int, part: Part = Part.REST) -> Row:
+    return Row(tuple(range(10, 10 + length)), prompt, part)
+
+
+def test_row_is_prompt_response_end(chat: Chat) -> None:
+    (row,) = encode_rows([TrainingRow("Say red", "red 12", Part.HARD)], chat, 100).rows
+    assert chat.tokenizer.decode(row.tokens) == "<|bos|><|user|>Say red<|end|><|assistant|>red 12<|end|>"
+    assert chat.tokenizer.decode(row.tokens[row.prompt :]) == "red 12<|end|>"
+    assert row.part is Part.HARD
+
+
+def test_only_response_and_end_are_supervised(chat: Chat) -> None:
+    rows = encode_rows([TrainingRow("Say red", "red"), TrainingRow("Say blue blue", "blue blue")], chat, 100).rows
+    batch = collate(rows, chat.pad)
+    for labels, row in zip(batch.labels, rows, strict=True):
+        assert labels[labels != IGNORED].tolist() == list(row.tokens[row.prompt :])
+        assert labels[row.prompt - 1] == IGNORED
+        assert labels[len(row.tokens) - 1] == chat.end
+
+
+def test_long_rows_lose_the_end_of_their_response(chat: Chat) -> None:
+    (whole,) = encode_rows([TrainingRow("Say red", "red " * 30)], chat, 1000).rows
+    encoded = encode_rows([TrainingRow("Say red", "red " * 30), TrainingRow("Say red", "red")], chat, 20)
+    assert (encoded.truncated, encoded.dropped) == (1, 0)
+    assert encoded.rows[0].tokens == whole.tokens[:20]
+    assert chat.end not in encoded.rows[0].tokens[whole.prompt :]
+
+
+def test_rows_without_a_supervised_token_are_dropped(chat: Chat) -> None:
+    long = TrainingRow("Say " + "red " * 40, "red")
+    encoded = encode_rows([long, TrainingRow("Say red", "red")], chat, 20)
+    assert (len(encoded.rows), encoded.truncated, encoded.dropped) == (1, 0, 1)
+    with pytest.raises(TapirError, match="None of 1 training rows"):
+        encode_rows([long], chat, 20)
+
+
+def test_prompt_of_exactly_the_limit_has_no_supervised_token(chat: Chat) -> None:
+    (row,) = encode_rows([TrainingRow("Say red", "red")], chat, 100).rows
+    with pytest.raises(TapirError):
+        encode_rows([TrainingRow("Say red", "red")], chat, row.prompt)
+    assert encode_rows([TrainingRow("Say red", "red")], chat, row.prompt + 1).rows[0].supervised == 1
+
+
+@pytest.mark.parametrize(("epochs", "expected"), [(1.0, 100), (2.0, 200), (1.5, 150), (0.0, 0)])
+def test_epochs_are_passes_over_the_rows(epochs: float, expected: int) -> None:
+    plan = plan_batches(LENGTHS, BudgetConfig(epochs=epochs), 8, seed=0)
+    seen = Counter(row for step in plan.steps for row in step)
+    assert seen.total() == expected
+    assert max(seen.values(), default=0) <= epochs + 1
+    if epochs == 2:
+        assert set(seen.values()) == {2}
+
+
+@pytest.mark.parametrize("budget", [1, 500, 5000])
+def test_token_budget_is_exceeded_by_less_than_a_row(budget: int) -> None:
+    plan = plan_batches(LENGTHS, BudgetConfig(tokens=budget), 8, seed=0)
+    rows = [row for step in plan.steps for row in step]
+    spent = sum(LENGTHS[row] for row in rows)
+    assert budget <= spent < budget + LENGTHS[rows[-1]]
+
+
+def test_plan_depends_on_the_seed_alone() -> None:
+    budget = BudgetConfig(epochs=2)
+    plans = [plan_batches(LENGTHS, budget, 8, seed=seed) for seed in (0, 0, 1)]
+    assert plans[0] == plans[1] != plans[2]
+    first, second = plans[0].steps[:13], plans[0].steps[13:]
+    assert set(first) != set(second)
+
+
+def test_batches_are_grouped_by_length_and_shuffled() -> None:
+    lengths = LENGTHS * 10
+    plan = plan_batches(lengths, BudgetConfig(epochs=1), 8, seed=0)
+    spread = [max(lengths[row] for row in step) - min(lengths[row] for row in step) for step in plan.steps]
+    assert sum(spread) / len(spread) < 5
+    longest = [max(lengths[row] for row in step) for step in plan.steps]
+    assert longest != sorted(longest)
+
+
+def test_padding_stands_on_the_right() -> None:
+    batch = collate([make_row(5, 2), make_row(3, 1, Part.HARD)], pad=7)
+    assert batch.tokens.tolist() == [[10, 11, 12, 13, 14], [10, 11, 12, 7, 7]]
+    assert batch.labels.tolist() == [[-100, -100, 12, 13, 14], [-100, 11, 12, -100, -100]]
+    assert batch.hard.tolist() == [False, True]
+    assert batch.first == 1
+
+
+def same(left: StepBatch, right: StepBatch) -> bool:
+    return all(
+        torch.equal(a.tokens, b.tokens) and torch.equal(a.labels, b.labels)
+        for a, b in zip(left.micro_batches, right.micro_batches, strict=True)
+    )
+
+
+def test_loader_goes_on_where_its_state_was_taken() -> None:
+    rows = [make_row(length, 1) for length in LENGTHS]
+    plan = plan_batches(LENGTHS, BudgetConfig(epochs=1), 8, seed=0)
+    whole = list(StepLoader(rows, plan, 4, pad=0))
+    walker = StepLoader(rows, plan, 4, pad=0)
+    steps = iter(walker)
+    for _ in range(5):
+        next(steps)
+    resumed = StepLoader(rows, plan, 4, pad=0)
+    resumed.load_state_dict(walker.state_dict())
+    rest = list(resumed)
+    assert len(resumed) == len(whole) == len(rest) + 5
+    assert all(same(a, b) for a, b in zip(whole[5:], rest, strict=True))
+    assert len(list(resumed)) == len(whole)
+
+
+def test_step_counts_tokens_over_all_its_micro_batches() -> None:
+    rows = [make_row(length, 2) for length in LENGTHS]
+    plan = plan_batches(LENGTHS, BudgetConfig(epochs=1), 9, seed=0)
+    for step, indices in zip(StepLoader(rows, plan, 4, pad=0), plan.steps, strict=True):
+        assert sum(len(micro.tokens) for micro in step.micro_batches) == len(indices)
+        assert max(len(micro.tokens) for micro in step.micro_batches) <= 4
+        assert step.tokens == sum(LENGTHS[index] for index in indices)
+        assert step.supervised == step.tokens - 2 * len(indices)
