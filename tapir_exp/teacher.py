@@ -124,10 +124,9 @@ def read_response(reply: Reply) -> str:
 def read_pairs(reply: Reply) -> tuple[Pair, ...]:
     """The pairs of an expansion. Raises ReplyError where the reply holds anything but whole pairs."""
     text = read_text(reply)
-    pairs = _PAIR.findall(text)
-    if not pairs or _PAIR.sub("", text).strip():
+    if _PAIR.sub("", text).strip():
         raise ReplyError("It must consist of whole <pair>...</pair> blocks in the form given, and nothing else.")
-    return tuple(Pair(instruction, response) for instruction, response in pairs)
+    return tuple(Pair(instruction, response) for instruction, response in _PAIR.findall(text))
 
 
 def _request(text: str, config: TeacherConfig) -> ChatRequest:

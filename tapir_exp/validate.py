@@ -43,7 +43,7 @@ class Range:
 
 RANGES = (
     Range(
-        ("*_rate", "*.max_failed", "*.alpha", "*.warmup", "*.novelty", "*.dropout"),
+        ("lab.*_rate", "*.max_failed", "*.alpha", "*.warmup", "*.novelty", "*.dropout"),
         "a share from 0 to 1",
         lambda v: 0 <= v <= 1,
     ),
@@ -121,10 +121,7 @@ def is_secret_name(key: str) -> bool:
 
 def is_secret_value(value: object) -> bool:
     """Whether a value looks like a key of a provider."""
-    return (
-        isinstance(value, str)
-        and re.search(r"\bsk-|\b(hf|ghp|xox[a-z])_|\bBearer |://[^/\s]+:[^/\s]+@", value) is not None
-    )
+    return isinstance(value, str) and SECRET.search(value) is not None
 
 
 def shown(key: str, value: object) -> str:

@@ -113,6 +113,13 @@ def test_later_waves_ask_only_for_what_lacks() -> None:
     assert len(growth.rows) == 11
 
 
+def test_a_later_wave_is_a_draw_of_its_own() -> None:
+    writer = Writer(per_call=0)
+    grown([order(9, shown=0)], writer)
+    asked = [commission for wave in writer.waves for commission in wave]
+    assert len(set(asked)) == len(asked) == 9
+
+
 def test_the_last_wave_leaves_an_order_unfilled() -> None:
     growth = grown([order(10)], Writer(per_call=1))
     assert len(growth.rows) == 3 + 2 + 2  # 3 calls for 10, 2 for 7, 2 for 5

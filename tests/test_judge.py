@@ -217,7 +217,7 @@ def test_a_match_that_lacks_a_ballot_is_unscored_and_says_why(at: int, said: Sai
 
 def test_too_many_missing_ballots_stop_the_stage_with_a_table_of_reasons() -> None:
     matches = [match(row) for row in "abcd"]
-    replies: list[Said] = ["8 6"] * 5 + [time_out(), time_out(), "95 3", "95 3"]
+    replies: list[Said] = [*["8 6"] * 5, time_out(), time_out(), "95 3", "95 3"]
     with pytest.raises(TooManyFailures) as caught:
         judge(matches, ScriptedChat(replies), JudgeConfig(llm=BOTH.llm, max_failed=0.3), "judging S_0")
     head, first, second, tail = str(caught.value).split("\n")
@@ -229,7 +229,7 @@ def test_too_many_missing_ballots_stop_the_stage_with_a_table_of_reasons() -> No
 
 
 def test_just_as_many_as_allowed_may_be_missing() -> None:
-    replies: list[Said] = ["8 6"] * 6 + [time_out(), time_out()]
+    replies: list[Said] = [*["8 6"] * 6, time_out(), time_out()]
     verdicts = judge(
         [match(row) for row in "abcd"], ScriptedChat(replies), JudgeConfig(llm=BOTH.llm, max_failed=0.25), ""
     )

@@ -1,9 +1,12 @@
 """Templates are filled strictly, in one pass, and every shipped one has the fields that its stage fills."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tapir_exp import prompts
 from tapir_exp.errors import PromptError
 from tapir_exp.prompts import PROMPTS, Prompt, load_prompt, style_of
 from tapir_exp.taxonomy import TaskType
@@ -77,6 +80,16 @@ def test_an_unknown_prompt_is_an_error_that_names_the_file_and_those_there_are()
 )
 def test_a_type_has_its_own_style_or_the_general_one(task: TaskType, style: str) -> None:
     assert style_of(task).name == style
+
+
+def test_a_style_of_ones_own_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "style").mkdir()
+    for task in TaskType:
+        name = task.lower().replace(" ", "_").replace("-", "_")
+        (tmp_path / "style" / f"{name}.md").write_text(f"As {task} is.\n")
+    monkeypatch.setattr(prompts, "PROMPTS", tmp_path)
+    monkeypatch.setattr(prompts, "load_prompt", prompts.load_prompt.__wrapped__)  # without its cache
+    assert [style_of(task).text for task in TaskType] == [f"As {task} is." for task in TaskType]
 
 
 def test_every_style_is_some_types_and_asks_for_nothing() -> None:

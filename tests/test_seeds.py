@@ -120,7 +120,7 @@ def test_a_file_that_is_not_there_is_refused_by_name(path: str | None) -> None:
 
 
 def test_a_hub_dataset_that_cannot_be_had_is_refused_by_name() -> None:
-    with pytest.raises(SeedError, match="The seeds no/such cannot be read.*[Oo]ffline"):
+    with pytest.raises(SeedError, match=r"The seeds no/such cannot be read.*[Oo]ffline"):
         load_seeds(SeedsConfig(source=SeedSource.hub, path="no/such"))
 
 

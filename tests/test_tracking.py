@@ -1,6 +1,8 @@
 """Weights & Biases, the real library offline: what was logged can be read back from its files."""
 
 import json
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -149,10 +151,24 @@ def test_the_curriculum_of_a_round_is_a_table(run_dirs: tuple[Path, Path]) -> No
     assert table["data"] == [list(quota.model_dump(mode="json").values()) for quota in QUOTAS]
 
 
-def test_disabled_does_nothing_and_does_not_import_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "wandb", None)  # an import would fail
-    with Tracker(LoggerConfig(mode=WandbMode.disabled), tmp_path, "group", {"seed": 1}) as tracker:
-        tracker.log_round(0, {"round": 0}, QUOTAS)
+DISABLED = """
+import sys
+from pathlib import Path
+from tapir_exp.config import LoggerConfig, WandbMode
+from tapir_exp.tracking import Tracker
+
+with Tracker(LoggerConfig(mode=WandbMode.disabled), Path("."), "group", {"seed": 1}) as tracker:
+    tracker.log_round(0, {"round": 0}, [])
+print("wandb" in sys.modules)
+"""
+
+
+def test_disabled_does_nothing_and_does_not_import_wandb(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", DISABLED], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -7,7 +7,7 @@ from tapir_exp.lab.families import FAMILIES
 from tapir_exp.lab.family import Family, Problem
 
 SKEW: dict[str, float] = {
-    "sums": 0.03, "totals": 0.03, "ordering": 0.02, "swaps": 0.02, "functions": 0.02, "bugs": 0.01,
+    "sums": 0.03, "totals": 0.03, "ordering": 0.02, "routes": 0.02, "functions": 0.02, "bugs": 0.01,
     "tenses": 0.17, "lists": 0.11, "weights": 0.14, "spanish": 0.12,
     "personas": 0.09, "supposing": 0.08, "sentences": 0.12, "bits": 0.04,
 }  # fmt: skip

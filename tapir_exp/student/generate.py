@@ -141,9 +141,9 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep these rows; only rows that change their place are copied."""
-        end, rows = self.get_seq_length(), torch.arange(len(indices), device=indices.device)
-        places = rows[indices != rows]
-        for states in (self.keys, self.values):
+        rows = torch.arange(len(indices), device=indices.device)
+        places, end = rows[indices != rows], self.get_seq_length()
+        for states in (self._roomy_keys[:, :, :end], self._roomy_values[:, :, :end]):
             states.index_copy_(0, places, states.index_select(0, indices[places]))
         self._roomy_keys, self._roomy_values = self._roomy_keys[: len(indices)], self._roomy_values[: len(indices)]
         self.keys, self.values = self._roomy_keys[:, :, :end], self._roomy_values[:, :, :end]

@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
 
 from tapir_exp.config import SFTConfig
+from tapir_exp.errors import TapirError
 from tapir_exp.records import Part, TrainingStep
 from tapir_exp.student.data import IGNORED, MicroBatch, StepBatch
 
@@ -88,7 +89,7 @@ class StudentModule(pl.LightningModule):
         return torch.optim.AdamW([g for g in groups if g["params"]], lr=self._sft.learning_rate, fused=True)
 
     def training_step(self, batch: StepBatch, batch_idx: int) -> None:
-        """One optimiser step over all micro-batches."""
+        """One optimiser step over all micro-batches. Raises TapirError where the loss is not finite."""
         step = len(self.history) + 1
         torch.manual_seed(self._seed * 1_000_003 + step)  # dropout must not depend on where the fit was resumed
         with attention_kernel(self.device):
@@ -129,6 +130,8 @@ class StudentModule(pl.LightningModule):
     def _record(self, step: int, batch: StepBatch, sums: Tensor, rate: float) -> None:
         (hard, hard_tokens), (rest, rest_tokens) = sums.tolist()
         weighted = self._weights[Part.HARD] * hard + self._weights[Part.REST] * rest
+        if not math.isfinite(weighted):
+            raise TapirError(f"The loss of step {step} is {weighted}; lower sft.learning_rate or sft.clip.")
         seen = self.history[-1].tokens if self.history else 0
         self.history.append(
             TrainingStep(

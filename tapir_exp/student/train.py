@@ -106,33 +106,37 @@ def _fit(
     """Run the fit, from the newest checkpoint if there is one; returns real tokens per second."""
     if not len(loader):
         return 0.0
-    clock = _Clock(label, len(loader))
-    trainer = pl.Trainer(
+    with Progress(label, len(loader)) as progress:
+        clock = _Clock(progress)
+        trainer = _build_trainer(config, [clock, _Checkpoints(workdir / CHECKPOINTS, sft.checkpoint_steps)])
+        trainer.fit(module, loader, ckpt_path=newest_checkpoint(workdir), weights_only=True)
+    return clock.tokens_per_second
+
+
+def _build_trainer(config: TrainerConfig, callbacks: list[pl.Callback]) -> pl.Trainer:
+    return pl.Trainer(
         accelerator=config.accelerator,
         devices=config.devices,
         precision=config.precision,  # type: ignore[arg-type]  # Lightning checks it
         strategy=config.strategy,
         max_epochs=1,
-        callbacks=[clock, _Checkpoints(workdir / CHECKPOINTS, sft.checkpoint_steps)],
+        callbacks=callbacks,
         deterministic=True,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, loader, ckpt_path=newest_checkpoint(workdir), weights_only=True)
-    return clock.tokens_per_second
 
 
 class _Clock(pl.Callback):
     """Shows the progress of a fit and measures its speed."""
 
-    def __init__(self, label: str, steps: int) -> None:
-        self._progress = Progress(label, steps)
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
         self._started, self._tokens, self.tokens_per_second = 0.0, 0, 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._progress.__enter__()
         self._progress.advance(trainer.global_step)
         self._started = time.perf_counter()
 
@@ -144,9 +148,6 @@ class _Clock(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.tokens_per_second = self._tokens / (time.perf_counter() - self._started)
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._progress.__exit__(None, None, None)
 
 
 class _Checkpoints(pl.Callback):

@@ -78,8 +78,10 @@ def test_only_the_whole_instruction_is_read(family: Family, level: int) -> None:
 
 @each_cell
 def test_there_are_many_problems_and_several_wordings(family: Family, level: int) -> None:
-    problems = posed(family, level, 5000)
-    assert len({problem.key for problem in problems}) >= (2000 if family.task in BOOSTED else 400)
+    problems = posed(family, level, 3000)
+    assert len({problem.key for problem in problems}) >= (
+        1500 if family.task in BOOSTED and family.name != "functions" else 400
+    )
     assert len({problem.instruction.split()[0] for problem in problems}) >= 2
 
 
@@ -118,12 +120,12 @@ def test_the_families_cover_the_boosted_types_and_seven_more() -> None:
             "Ben starts with 30 pens, then finds 3 and sells 4. Count the pens.",
         ),
         (
-            "Ben is taller than Carl. Anna is taller than Ben. Who is the tallest?",
+            "Known: Ben is taller than Carl. Anna is taller than Ben. Who is the tallest?",
             "Who is the oldest? Anna is older than Ben. Carl is younger than Ben.",
         ),
         (
-            "Track the coin from red. Swap red and blue. Swap pink and blue.",
-            "A coin starts in red. Swap blue and red. Swap blue and pink. Find the coin.",
+            "Follow 2 arrows from red: red to blue, blue to pink, pink to black.",
+            "Arrows: pink to black, red to blue, blue to pink. Start at red and make 2 moves. Where are you?",
         ),
         ("Write a sentence with man, sings and barn.", "Use man, sings and barn in a sentence."),
         ("Which is the heaviest: ant or ship?", "Name the heaviest of these: ship or ant."),
@@ -139,61 +141,68 @@ def test_the_key_does_not_depend_on_the_wording_or_a_trivial_order(one: str, oth
 @pytest.mark.parametrize(
     "instruction",
     [
-        "What is 47 + 850?", "What is 20 - 47?", "What is 47 * 2?", "What is 047 + 085?",
-        "Anna has 10 eggs, loses 9 and loses 9. How many eggs now?",
+        "What is 47 + 850?",
+        "What is 47 - 20?",
+        "What is 047 + 085?",
+        "Anna has 10 eggs, loses 5, loses 5 and loses 5. How many eggs now?",
         "Anna has 30 eggs, buys 3 and loses 4. How many pens now?",
-        "Anna is taller than Ben. Carl is taller than Ben. Who is the tallest?",
-        "Anna is taller than Ben. Ben is taller than Anna. Who is the tallest?",
-        "Anna is taller than Ben. Ben is taller than Carl. Who is the oldest?",
-        "Track the coin from red. Swap red and red. Swap blue and red.",
+        "Known: Anna is taller than Ben. Carl is taller than Ben. Who is the tallest?",
+        "Known: Anna is taller than Ben. Ben is taller than Anna. Who is the tallest?",
+        "Known: Anna is taller than Ben. Ben is taller than Carl. Who is the oldest?",
+        "Follow 2 arrows from red: red to blue, blue to red, red to pink.",
+        "Follow 2 arrows from blue: red to blue, blue to pink, pink to black.",
+        "Follow 3 arrows from red: red to blue, blue to pink, pink to black.",
         "Fix the bug: def f(x): return x + 3 - 4 # add 3, subtract 4",
         "Fix the bug: def f(x): return x * 3 + 4 # add 3, subtract 4",
         "Fix the bug: def f(x): return x - ( # add 3, subtract 4",
-        "Which is the heaviest: ant or ant?", "Which is the second heaviest: ant or bee?",
+        "Which is the heaviest: ant or ant?",
+        "Which is the second heaviest: ant or bee?",
         "Suppose snow is white and grass is red. What color is snow?",
         "Suppose snow is red and grass is red. What color is milk?",
         "Translate to Spanish: the red dog sees the cat.",
         "You are a pirate. Greet Anna and Anna.",
-        "Write cup, cup and map as a dash list.", "Use man, man and barn in a sentence.",
+        "Write cup, cup and map as a dash list.",
+        "Use man, man and barn in a sentence.",
     ],
-)  # fmt: skip
+)
 def test_what_makes_no_sense_is_not_read(instruction: str) -> None:
     assert [family.name for family in FAMILIES if family.read(instruction)] == []
 
 
 WORKED = {
     "What is 95 + 27?": ("122", "5+7=12; 9+2+1=12. Answer: 122"),
-    "What is 1003 - 1000?": ("3", "3-0=3; 0-0=0; 0-0=0; 1-1=0. Answer: 3"),
-    "What is 52 - 35?": ("17", "12-5=7; 5-3-1=1. Answer: 17"),
+    "What is 1003 + 1000?": ("2003", "3+0=3; 0+0=0; 0+0=0; 1+1=2. Answer: 2003"),
     "Anna has 30 eggs, buys 3 and loses 4. How many eggs now?": ("29", "30+3=33; 33-4=29. Answer: 29"),
     "Who is the second oldest? Anna is older than Ben. Dan is younger than Carl. Ben is older than Carl.": (
-        "Ben", "Anna, Ben, Carl, Dan. Answer: Ben",
+        "Ben",
+        "Order: Anna, Ben, Carl, Dan. Answer: Ben",
     ),
-    "Track the coin from red. Swap blue and red. Swap pink and white.": (
-        "blue", "blue and red: blue. pink and white: blue. Answer: blue",
+    "Follow 2 arrows from red: blue to pink, red to blue, pink to black.": (
+        "pink",
+        "From red to blue to pink. Answer: pink",
     ),
     "Write a Python function that adds 2, then multiplies by 3.": (
-        "def f(x): return (x + 2) * 3", "def f(x):\n    x += 2  # add\n    x *= 3  # multiply\n    return x",
+        "def f(x): return (x + 2) * 3",
+        "def f(x):\n    x += 2  # adds 2\n    x *= 3  # multiplies by 3\n    return x",
     ),
     "Fix the bug: def f(x): return (x - 2) * 3 # add 2, multiply 3": (
-        "def f(x): return (x + 2) * 3", "# not subtract 2 but add 2\ndef f(x):\n    x += 2\n    x *= 3\n    return x",
+        "def f(x): return (x + 2) * 3",
+        "def f(x):\n    x += 2  # add 2, fixed\n    x *= 3  # multiply 3\n    return x",
     ),
-    "Put in the past tense: Anna walks at home and Ben eats at school.": (
-        "Anna walked at home and Ben ate at school.",
-    ) * 2,
-    "Translate to Spanish: the red house sees the old dog.": ("la casa roja ve el perro viejo",) * 2,
-    "You are a pirate. Greet Anna, then warn Ben.": (
-        "Ahoy, Anna! Welcome to my ship. Ahoy, Ben! Keep away from my ship.",
-    ) * 2,
-    "Suppose snow is red, grass is pink and coal is blue. What color is snow and milk?": (
-        "Snow is red and milk is white.",
-    ) * 2,
-    "Name the second lightest of these: ship, ant, cow or man.": ("The man.",) * 2,
-    "Write 300 in binary.": ("100101100",) * 2,
-    "Compute 01100 AND 11010 bit by bit.": ("01000",) * 2,
-    "Give a numbered list from A to Z of soap, cup, map and tea.": ("1. cup\n2. map\n3. soap\n4. tea",) * 2,
-    "Write cup, map and tea as a JSON array.": ('["cup", "map", "tea"]',) * 2,
-}  # fmt: skip
+}
+PLAIN = {
+    "Put in the past tense: Anna walks at home and Ben eats at school.": "Anna walked at home and Ben ate at school.",
+    "Translate to Spanish: the red house sees the old dog.": "la casa roja ve el perro viejo",
+    "You are a robot. Greet Anna, then warn Ben.": "Beep, Anna! Welcome to my lab. Beep, Ben! Keep away from my lab.",
+    "If sky is red, mud is pink and coal is blue, what color is mud and milk?": "mud is pink and milk is white.",
+    "Name the second lightest of these: ship, ant, cow or man.": "The man.",
+    "Write 300 in binary.": "100101100",
+    "Compute 01100 AND 11010 bit by bit.": "01000",
+    "Give a numbered list from A to Z of soap, cup, map and tea.": "1. cup\n2. map\n3. soap\n4. tea",
+    "Write cup, map and tea as a table row.": "| cup | map | tea |",
+}
+"""Tasks whose refined response is the terse one."""
+WORKED |= {instruction: (response, response) for instruction, response in PLAIN.items()}
 
 
 @pytest.mark.parametrize("instruction", WORKED)

@@ -233,7 +233,7 @@ def test_an_expansion_takes_after_any_of_its_examples() -> None:
     assert {recognised(pair.instruction)[0] for pair in pairs} == set(FAMILIES[:2])
 
 
-@pytest.mark.parametrize("rate", [0.05, 0.5])
+@pytest.mark.parametrize("rate", [0.05, 0.5, 1.0])
 def test_new_problems_are_of_another_type_at_the_rate_of_that_error(rate: float) -> None:
     options = {**RIGHT, "expansion_error_rate": rate}
     pairs = [p for n in range(100) for p in new_pairs([], TaskType.MATH, 4, n, options)]

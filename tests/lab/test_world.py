@@ -76,7 +76,7 @@ def test_one_problem_in_six_is_held_out() -> None:
 
 
 def test_the_split_goes_by_the_key_alone() -> None:
-    texts = ("What is 47 + 85?", "Compute 85 + 47.", "Find the value of 47 + 85.")
+    texts = ("What is 47 + 85?", "Compute 85 + 47.", "Find the sum of 85 + 47.")
     found = [recognise(text) for text in texts]
     assert all(found)
     assert len({is_held_out(problem) for _, problem in filter(None, found)}) == 1
@@ -110,9 +110,10 @@ def test_draw_says_when_a_side_is_empty() -> None:
         draw(OneProblem(), 1, Random(1), held_out=empty_side)
 
 
-def test_held_out_problems_say_when_a_cell_is_too_small() -> None:
-    with pytest.raises(LookupError, match="fewer than 5000 held-out problems"):
-        held_out_problems(5000, seed=1)
+def test_held_out_problems_say_when_a_cell_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tapir_exp.lab.world.PATIENCE", 200)
+    with pytest.raises(LookupError, match="sums at level 1 has fewer than 800 held-out problems"):
+        held_out_problems(800, seed=1)
 
 
 def test_recognise_finds_family_and_problem(natural: Found) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from tapir_exp.config import ChatTemplate, StudentConfig
@@ -18,6 +18,8 @@ def save_tokenizer(directory: Path, bos: str | None, eos: str, extra: list[str])
     controls = [*([bos] if bos else []), eos, *extra]
     trainer = trainers.BpeTrainer(special_tokens=controls, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
     tokenizer.train_from_iterator(["some words"], trainer)
+    if bos:  # as LLaMA-2's tokenizer does when it is not told otherwise
+        tokenizer.post_processor = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, 0)])
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=bos, eos_token=eos)
     fast.save_pretrained(str(directory))
     return directory
@@ -74,6 +76,7 @@ def test_prompt_has_one_bos(llama: Path) -> None:
     (prompt,) = chat.encode_prompts(["Hello."])
     assert prompt.count(chat.tokenizer.bos_token_id) == 1
     assert prompt[0] == chat.tokenizer.bos_token_id
+    assert chat.tokenizer.bos_token_id not in chat.encode_responses(["B."])[0]
 
 
 def test_turn_ends_where_the_template_ends_it_not_at_the_eos_of_the_base_model(qwen: Path) -> None:

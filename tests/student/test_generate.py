@@ -4,14 +4,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from transformers import AutoModelForCausalLM, GenerationConfig
+import torch
+from transformers import AutoModelForCausalLM, GenerationConfig, GPT2Config, GPT2LMHeadModel
 
 from tapir_exp.config import BudgetConfig, SFTConfig, StudentConfig, TrainerConfig
 from tapir_exp.records import Answer
 from tapir_exp.student import generate
 from tapir_exp.student.chat_template import Chat
 from tapir_exp.student.data import TrainingRow
-from tapir_exp.student.generate import answer_all
+from tapir_exp.student.generate import answer_all, decode_greedily
 from tapir_exp.student.train import finetune
 
 
@@ -36,8 +37,6 @@ def prompts(rows: list[TrainingRow]) -> list[tuple[str, str]]:
 
 
 def answer_by_transformers(student_dir: Path, chat: Chat, prompt: str, limit: int) -> tuple[str, bool]:
-    import torch
-
     model = AutoModelForCausalLM.from_pretrained(str(student_dir))
     ids = torch.tensor(chat.encode_prompts([prompt]))
     config = GenerationConfig(max_new_tokens=limit, do_sample=False, eos_token_id=chat.end, pad_token_id=chat.pad)
@@ -60,9 +59,20 @@ def test_answers_are_those_of_transformers(
 def test_neighbours_do_not_matter(
     trained: Path, prompts: list[tuple[str, str]], student: StudentConfig, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generate, "ROOM", 2)
     expected = answer_all(trained, prompts, student, "answers")
+    monkeypatch.setattr(generate, "ROOM", 2)  # so that the cache has to grow
     assert answer_all(trained, prompts, replace(student, generation_batch=batch), "answers") == expected
+
+
+def test_padding_does_not_shift_positions(chat: Chat) -> None:
+    """GPT-2 learns a vector for every position, so it notices what rotary embeddings forgive."""
+    torch.manual_seed(0)
+    shape = GPT2Config(vocab_size=300, n_positions=64, n_embd=32, n_layer=2, n_head=2, initializer_range=0.5)
+    model = GPT2LMHeadModel(shape).eval()
+    prompts = chat.encode_prompts(["Say red", "Say red green blue black white red", "Say blue 17"])
+    together = decode_greedily(model, chat, prompts, 8, lambda _: None)
+    alone = [decode_greedily(model, chat, [prompt], 8, lambda _: None)[0] for prompt in prompts]
+    assert together == alone
 
 
 def test_cut_answers_are_not_finished(trained: Path, prompts: list[tuple[str, str]], student: StudentConfig) -> None:

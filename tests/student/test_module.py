@@ -144,3 +144,10 @@ def test_decay_spares_norms(base: Path, student: StudentConfig, sft: SFTConfig) 
     assert all("norm" in names[id(p)] for p in spared["params"])
     assert not any("norm" in names[id(p)] for p in decayed["params"])
     assert len(decayed["params"]) + len(spared["params"]) == len(names)
+
+
+def test_model_trains_with_its_dropout_on(base: Path, student: StudentConfig, sft: SFTConfig) -> None:
+    """from_pretrained hands out models in evaluation mode, and Lightning keeps the mode it finds."""
+    model = load_model(base, student)
+    assert not model.training
+    assert StudentModule(model, part_weights(None, 0, 1), sft, 1, 0).model.training

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from tapir_exp.config import BudgetConfig, Method, SFTConfig, StudentConfig, TrainerConfig
-from tapir_exp.errors import ConfigError
+from tapir_exp.errors import ConfigError, TapirError
 from tapir_exp.records import TrainingStep
 from tapir_exp.store import digest_files, read_rows
 from tapir_exp.student import train
@@ -235,6 +235,11 @@ def test_adapter_directory_can_be_a_parent(fit: Fit, tmp_path: Path, base: Path)
     assert {name for name in before if not torch.equal(before[name], after[name])} == {
         name for name in before if "q_proj" in name
     }
+
+
+def test_diverging_fit_is_an_error(fit: Fit, tmp_path: Path, sft: SFTConfig) -> None:
+    with pytest.raises(TapirError, match=r"step \d+ is nan"):
+        fit(tmp_path, sft=replace(sft, learning_rate=1e30, clip=1e30))
 
 
 def test_several_devices_are_refused(fit: Fit, tmp_path: Path) -> None:

@@ -4,10 +4,10 @@ from tapir_exp.lab.families.code import Bugs, Functions
 from tapir_exp.lab.families.knowledge import Bits, Lists, Supposing, Weights
 from tapir_exp.lab.families.language import Personas, Sentences, Spanish, Tenses
 from tapir_exp.lab.families.math import Sums, Totals
-from tapir_exp.lab.families.reasoning import Ordering, Swaps
+from tapir_exp.lab.families.reasoning import Ordering, Routes
 from tapir_exp.lab.family import Family
 
 FAMILIES: tuple[Family, ...] = (
-    Sums(), Totals(), Ordering(), Swaps(), Functions(), Bugs(), Tenses(),
+    Sums(), Totals(), Ordering(), Routes(), Functions(), Bugs(), Tenses(),
     Lists(), Weights(), Spanish(), Personas(), Supposing(), Sentences(), Bits(),
 )  # fmt: skip

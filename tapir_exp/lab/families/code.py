@@ -70,20 +70,20 @@ class Functions(CodeFamily):
         steps = [Step(verbs[phrase], int(number)) for phrase, number in found]
         if len(steps) > 4:
             return None
-        body = "".join(f"\n    x {SIGNS[step.verb]}= {step.number}  # {step.verb}" for step in steps)
+        comments = [f"{PHRASES[step.verb]} {step.number}" for step in steps]
         return Problem(
             key=expression(steps),
             level=len(steps) - 1,
             instruction=instruction,
             answer=behaviour(one_line(steps)),
             terse=one_line(steps),
-            refined=f"def f(x):{body}\n    return x",
+            refined=commented(steps, comments),
             slip=one_line([*steps[:-1], Step(steps[-1].verb, steps[-1].number + 1)]),
         )
 
 
 class Bugs(CodeFamily):
-    """Mending the one operation of 2, 3 or 4 that contradicts the comment; refined: the bug named, then each line."""
+    """Mending the one operation of 2, 3 or 4 that contradicts the comment; refined: one commented line each."""
 
     name = "bugs"
     task = TaskType.CODE_DEBUG
@@ -102,20 +102,22 @@ class Bugs(CodeFamily):
     def solve(self, instruction: str, slots: Slots) -> Problem | None:
         steps = [Step(verb, int(n)) for verb, n in re.findall(r"(\w+) (\d)", slots["steps"])]
         broken = steps_of(slots["code"])
-        wrong = [(bad, good) for bad, good in zip(broken, steps, strict=False) if bad != good]
+        wrong = [good for bad, good in zip(broken, steps, strict=False) if bad != good]
         if len(wrong) != 1 or len(broken) != len(steps) or len(steps) > 4 or one_line(broken) != slots["code"]:
             return None
         if behaviour(one_line(broken)) == behaviour(one_line(steps)):
             return None
-        bad, good = wrong[0]
-        body = "".join(f"\n    x {SIGNS[step.verb]}= {step.number}" for step in steps)
+        comments = [
+            f"{good.verb} {good.number}{'' if bad == good else ', fixed'}"
+            for bad, good in zip(broken, steps, strict=True)
+        ]
         return Problem(
             key=f"{expression(broken)} -> {expression(steps)}",
             level=len(steps) - 1,
             instruction=instruction,
             answer=behaviour(one_line(steps)),
             terse=one_line(steps),
-            refined=f"# not {bad.verb} {bad.number} but {good.verb} {good.number}\ndef f(x):{body}\n    return x",
+            refined=commented(steps, comments),
             slip=one_line(broken),
         )
 
@@ -138,6 +140,12 @@ def expression(steps: Sequence[Step]) -> str:
 def one_line(steps: Sequence[Step]) -> str:
     """The operations as a function on one line."""
     return f"def f(x): return {expression(steps)}"
+
+
+def commented(steps: Sequence[Step], comments: Sequence[str]) -> str:
+    """The operations as a function with a line and a comment for each."""
+    lines = [f"    x {SIGNS[step.verb]}= {step.number}  # {text}" for step, text in zip(steps, comments, strict=True)]
+    return "\n".join(["def f(x):", *lines, "    return x"])
 
 
 def steps_of(code: str) -> list[Step]:

@@ -85,8 +85,7 @@ class Supposing(WordedFamily):
             return None
         world = USUAL | facts
         right, slip = (
-            " and ".join(f"{thing} is {colors[thing]}" for thing in asked).capitalize() + "."
-            for colors in (world, USUAL)
+            " and ".join(f"{thing} is {colors[thing]}" for thing in asked) + "." for colors in (world, USUAL)
         )
         return Problem(
             key=f"{' '.join(asked)} | {', '.join(f'{thing} {color}' for thing, color in sorted(facts.items()))}",
@@ -152,7 +151,7 @@ class Bits(WordedFamily):
         )
 
 
-STYLES = ("a dash list", "a numbered list", "a JSON array")
+STYLES = ("a dash list", "a numbered list", "a table row")
 ORDERS = {"": 1, " in reverse": 2, " from A to Z": 3}
 
 
@@ -203,7 +202,7 @@ class Lists(WordedFamily):
 
 def shaped(items: list[str], style: str) -> str:
     """The items as a list of `style`."""
-    if style == "a JSON array":
-        return "[" + ", ".join(f'"{item}"' for item in items) + "]"
+    if style == "a table row":
+        return f"| {' | '.join(items)} |"
     marks = [f"{n}." for n in range(1, len(items) + 1)] if style == "a numbered list" else ["-"] * len(items)
     return "\n".join(f"{mark} {item}" for mark, item in zip(marks, items, strict=True))

@@ -48,8 +48,8 @@ def column_sums(a: str, b: str) -> list[str]:
 
 
 ITEMS = ("apples", "books", "coins", "eggs", "pens", "rings")
-GAINS = ("buys", "finds", "gets")
-LOSSES = ("loses", "sells", "drops")
+GAINS = ("buys", "finds")
+LOSSES = ("loses", "sells")
 
 
 class Totals(WordedFamily):

@@ -1,4 +1,4 @@
-"""Reasoning: putting people in order, and following a coin from box to box."""
+"""Reasoning: putting people in order, and following arrows from place to place."""
 
 import re
 from itertools import pairwise
@@ -20,9 +20,9 @@ class Ordering(WordedFamily):
     name = "ordering"
     task = TaskType.REASONING
     wordings = (
-        "{clues} Who is the {rank}{most}?",
+        "Known: {clues} Who is the {rank}{most}?",
         "Who is the {rank}{most}? {clues}",
-        "{clues} Name the {rank}{most}.",
+        "Read this: {clues} Name the {rank}{most}.",
     )
     slots = {
         "clues": some_of(rf"{one_of(NAMES)} is {one_of([*RELATIONS, *INVERSES.values()])} than {one_of(NAMES)}\.", " "),
@@ -34,7 +34,7 @@ class Ordering(WordedFamily):
         relation = rng.choice(list(RELATIONS))
         clues = []
         for more, less in pairwise(rng.sample(NAMES, level + 2)):
-            turned = rng.random() < 0.2 * (level - 1)
+            turned = level == 3 and rng.random() < 0.3
             clue = f"{less} is {INVERSES[relation]} than {more}." if turned else f"{more} is {relation} than {less}."
             clues.append(clue)
         rng.shuffle(clues)
@@ -57,65 +57,56 @@ class Ordering(WordedFamily):
             instruction=instruction,
             answer=chain[place],
             terse=chain[place],
-            refined=f"{', '.join(chain)}. {ANSWER_MARK} {chain[place]}",
+            refined=f"Order: {', '.join(chain)}. {ANSWER_MARK} {chain[place]}",
             slip=chain[place + 1],
         )
 
 
-def chain_of(less_than: dict[str, str]) -> list[str]:
-    """The people from most to least, or an empty list where they are in no single order."""
-    first = set(less_than) - set(less_than.values())
+def chain_of(following: dict[str, str]) -> list[str]:
+    """The one chain from what follows nothing to what nothing follows, or an empty list where none starts alone."""
+    first = set(following) - set(following.values())
     if len(first) != 1:
         return []
     chain = list(first)
-    while chain[-1] in less_than:
-        chain.append(less_than[chain[-1]])
+    while chain[-1] in following:
+        chain.append(following[chain[-1]])
     return chain
 
 
-class Swaps(WordedFamily):
-    """Where a coin is after 2, 3 or 4 swaps of boxes; refined: its place after each."""
+class Routes(WordedFamily):
+    """Where a walk of 2, 3 or 4 moves along arrows ends; the arrows come in any order; refined: every stop."""
 
-    name = "swaps"
+    name = "routes"
     task = TaskType.REASONING
     wordings = (
-        "The coin is in the {start} box. {moves} Where is the coin?",
-        "A coin starts in {start}. {moves} Find the coin.",
-        "Track the coin from {start}. {moves}",
+        "Arrows: {arrows}. Start at {start} and make {moves} moves. Where are you?",
+        "A coin is at {start}. Move it {moves} times: {arrows}. Where is it?",
+        "Follow {moves} arrows from {start}: {arrows}.",
     )
-    slots = {"start": one_of(COLORS), "moves": some_of(rf"Swap {one_of(COLORS)} and {one_of(COLORS)}\.", " ")}
+    slots = {
+        "arrows": some_of(f"{one_of(COLORS)} to {one_of(COLORS)}", ", "),
+        "start": one_of(COLORS),
+        "moves": "[234]",
+    }
 
     def draw(self, rng: Random, level: int) -> Slots:
-        start = place = rng.choice(COLORS)
-        moves = []
-        for _ in range(level + 1):
-            pair = rng.sample(COLORS, 2)
-            if place not in pair and rng.random() < 0.6:
-                pair[rng.randrange(2)] = place
-            moves.append("Swap {} and {}.".format(*pair))
-            place = after_swap(place, *pair)
-        return {"start": start, "moves": " ".join(moves)}
+        stops = rng.sample(COLORS, level + 3)
+        arrows = [f"{one} to {other}" for one, other in pairwise(stops)]
+        rng.shuffle(arrows)
+        return {"arrows": ", ".join(arrows), "start": stops[0], "moves": str(level + 1)}
 
     def solve(self, instruction: str, slots: Slots) -> Problem | None:
-        swaps = re.findall(r"(\w+) and (\w+)", slots["moves"])
-        if len(swaps) > 4 or any(one == other for one, other in swaps):
+        arrows = [arrow.split(" to ") for arrow in slots["arrows"].split(", ")]
+        stops, moves = chain_of(dict(arrows)), int(slots["moves"])
+        if len(stops) != len(arrows) + 1 or len(arrows) != moves + 1 or stops[0] != slots["start"]:
             return None
-        places = [slots["start"]]
-        for one, other in swaps:
-            places.append(after_swap(places[-1], one, other))
-        strays = [place for place in [*reversed(places), *swaps[-1]] if place != places[-1]]
-        steps = [f"{one} and {other}: {place}." for (one, other), place in zip(swaps, places[1:], strict=True)]
+        walk = stops[: moves + 1]
         return Problem(
-            key=" ".join([slots["start"], *("-".join(sorted(swap)) for swap in swaps)]),
-            level=len(swaps) - 1,
+            key=">".join(stops),
+            level=moves - 1,
             instruction=instruction,
-            answer=places[-1],
-            terse=places[-1],
-            refined=" ".join([*steps, ANSWER_MARK, places[-1]]),
-            slip=strays[0],
+            answer=walk[-1],
+            terse=walk[-1],
+            refined=f"From {' to '.join(walk)}. {ANSWER_MARK} {walk[-1]}",
+            slip=walk[-2],
         )
-
-
-def after_swap(place: str, one: str, other: str) -> str:
-    """Where what was in `place` is after two boxes change places."""
-    return {one: other, other: one}.get(place, place)
