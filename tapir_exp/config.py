@@ -114,7 +114,7 @@ class LabStudentConfig:
     """Width of the residual stream; a multiple of `heads`."""
     intermediate: int = 384
     """Width of the feed-forward layers."""
-    layers: int = 4
+    layers: int = 2
     """Transformer blocks."""
     heads: int = 4
     """Attention heads."""

@@ -74,8 +74,10 @@ def judge_request(match: Match, order: Order, config: JudgeConfig) -> ChatReques
 
 
 def read_scores(reply: Reply) -> Scores:
-    """The two scores of the first line. Raises ReplyError where that line holds anything else."""
-    first_line = reply.text.strip().partition("\n")[0].strip()
+    """The two scores of the first line. Raises ReplyError where that line holds anything else, or may be cut."""
+    first_line, _, reasons = (part.strip() for part in reply.text.strip().partition("\n"))
+    if reply.finish_reason == "length" and not reasons:
+        raise ReplyError("It was cut at the length limit before the scores were surely whole; write them first.")
     found = _SCORES.fullmatch(first_line)
     if found is None:
         raise ReplyError(f"The first line must hold two scores and nothing else, but it is {first_line[:80]!r}.")

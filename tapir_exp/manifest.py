@@ -57,6 +57,4 @@ class Manifest(Record):
 
 def entry_of(name: str, round_number: int, artifact: Artifact) -> Entry:
     """The line of a manifest that stands for an artifact."""
-    return Entry(
-        name=name, stage=artifact.stage, round=round_number, key=artifact.key, files=dict(artifact.files)
-    )
+    return Entry(name=name, stage=artifact.stage, round=round_number, key=artifact.key, files=dict(artifact.files))

@@ -1,12 +1,15 @@
 """The pool: every row that the student can be trained on, each with its latest difficulty. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tapir_exp.records import Answer, Example, Label, Origin, Part, TrainingExample
 from tapir_exp.schedule import Candidate
 from tapir_exp.tasks import Shares, natural_shares
 from tapir_exp.taxonomy import TaskType
+
+LIGHTEST = 0.1
+"""Weight of a hard row whose gap is smaller, as one may be under a threshold below zero."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +23,14 @@ class PoolRow:
 
 @dataclass(frozen=True)
 class Pool:
-    """The rows by id, and the keys of the artifacts that they were made from."""
+    """The rows by id.
+
+    seen: every instruction that ever came up, those included that could not be typed or scored and are no rows.
+    keys: of the artifacts that the rows were made from.
+    """
 
     rows: Mapping[str, PoolRow]
+    seen: frozenset[str]
     keys: tuple[str, ...]
 
     @property
@@ -35,10 +43,15 @@ class Pool:
         """Share of each task type among the seeds."""
         return natural_shares(row.task for row in self.rows.values() if row.example.origin is Origin.SEED)
 
-    def candidates(self, hard: frozenset[str]) -> list[Candidate]:
-        """Every row as a plan sees it, the hard set told from the rest."""
+    def candidates(self, hard: frozenset[str], *, guided: bool) -> list[Candidate]:
+        """Every row as a plan sees it, the hard set told from the rest.
+
+        guided: whether a hard row weighs as much as its gap, so that the scores guide the draw; else all weigh alike.
+        """
         return [
-            Candidate(row.example, row.task, row.gap, Part.HARD if key in hard else Part.REST)
+            Candidate(row.example, row.task, row.gap, Part.HARD, max(row.gap, LIGHTEST) if guided else 1.0)
+            if key in hard
+            else Candidate(row.example, row.task, row.gap, Part.REST)
             for key, row in self.rows.items()
         ]
 
@@ -48,14 +61,15 @@ class Pool:
         A new row that stayed unscored or unlabelled does not enter.
         """
         rows = {key: replace(row, gap=gaps.get(key, row.gap)) for key, row in self.rows.items()}
-        for new in expansions:
+        new_rows = list(expansions)
+        for new in new_rows:
             if new.id in gaps and new.task is not None:
                 rows[new.id] = PoolRow(example_of(new), new.task, gaps[new.id])
-        return Pool(rows, (*self.keys, *keys))
+        return Pool(rows, self.seen | {new.instruction for new in new_rows}, (*self.keys, *keys))
 
 
 def seed_pool(
-    seeds: Iterable[Example],
+    seeds: Collection[Example],
     labels: Iterable[Label],
     responses: Iterable[Answer],
     gaps: Mapping[str, float],
@@ -69,7 +83,7 @@ def seed_pool(
         task, text = tasks.get(seed.id), texts.get(seed.id)
         if task is not None and text is not None and seed.id in gaps:
             rows[seed.id] = PoolRow(seed.model_copy(update={"response": text}), task, gaps[seed.id])
-    return Pool(rows, tuple(keys))
+    return Pool(rows, frozenset(seed.instruction for seed in seeds), tuple(keys))
 
 
 def example_of(row: TrainingExample) -> Example:

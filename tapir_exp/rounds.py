@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from tapir_exp import stages
 from tapir_exp.bench import Bench
+from tapir_exp.config import HardSet
 from tapir_exp.difficulty import choose_hard, scored_gaps
 from tapir_exp.judge import Match
 from tapir_exp.pool import Pool, seed_pool
@@ -58,7 +59,9 @@ def run_round(bench: Bench, state: State, number: int) -> State:
     pool = state.pool
     alpha = alpha_of(number, curriculum.alpha, curriculum.delta_alpha)
     hard = choose_hard(pool.gaps, curriculum.delta, curriculum.hard_set, seed)
-    plan = plan_round(pool.candidates(hard), state.target, curriculum.rows, alpha, seed + number)
+    guided = curriculum.hard_set is HardSet.mfd
+    candidates = pool.candidates(hard, guided=guided)
+    plan = plan_round(candidates, state.target, curriculum.rows, alpha, f"seed {seed} round {number}")
     choice = _choice(bench, state.target, alpha, number)
     expansions = stages.expansions(bench, number, pool, plan, choice)
     stages.plan(bench, number, plan, expansions)
@@ -83,7 +86,7 @@ def _choice(bench: Bench, target: Shares, alpha: float, number: int) -> dict[str
         "alpha": alpha,
         "delta": curriculum.delta,
         "hard_set": curriculum.hard_set,
-        "target": {task: share for task, share in target.items()},
+        "target": dict(target),
         "seed": bench.config.seed,
     }
 

@@ -81,8 +81,7 @@ def _manifest(bench: Bench, run_dir: Path, target: Shares | None) -> Manifest:
         store=os.path.relpath(bench.store.root, run_dir),
         delta=curriculum.delta,
         alphas=tuple(
-            alpha_of(number, curriculum.alpha, curriculum.delta_alpha)
-            for number in range(1, curriculum.rounds + 1)
+            alpha_of(number, curriculum.alpha, curriculum.delta_alpha) for number in range(1, curriculum.rounds + 1)
         ),
         target=None if target is None else dict(target),
         artifacts=tuple(bench.entries),
@@ -108,7 +107,7 @@ def _say_rounds(metrics: list[Metrics]) -> None:
         "s.e.": "benchmark/accuracy_se",
     }
     rows = [[f"S_{row['round']}", *(_shown(row.get(name)) for name in columns.values())] for row in metrics]
-    say_table("Round by round (gap and hard share: of the student of that row, on the data it was scored on)", ["", *columns], rows)
+    say_table("Round by round; gap and hard share are of that student on what it was scored on", ["", *columns], rows)
 
 
 def _shown(value: Any) -> str:

@@ -11,12 +11,16 @@ from tapir_exp.taxonomy import TaskType
 
 @dataclass(frozen=True)
 class Candidate:
-    """A row that a plan may draw: its latest gap, in judge points, and the part of the mix it belongs to."""
+    """A row that a plan may draw: its latest gap, in judge points, and the part of the mix it belongs to.
+
+    weight: how likely it is drawn beside others of its type and part; positive.
+    """
 
     example: Example
     task: TaskType
     gap: float
     part: Part
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +51,11 @@ def alpha_of(round_number: int, alpha: float, delta_alpha: float) -> float:
     return min(1.0, max(0.0, alpha + (round_number - 1) * delta_alpha))
 
 
-def plan_round(pool: Sequence[Candidate], shares: Shares, rows: int, alpha: float, seed: int) -> RoundPlan:
+def plan_round(pool: Sequence[Candidate], shares: Shares, rows: int, alpha: float, draw: str) -> RoundPlan:
     """Plan a mix of `rows` rows, of which the share `alpha` is hard, each part under the task ratio.
 
-    A part's rows of a type are drawn without replacement; what the pool lacks is ordered from the teacher.
+    A part's rows of a type are drawn without replacement, heavier ones first; what the pool lacks is ordered from
+    the teacher. `draw` names the draw: another name, such as that of another seed or round, is another draw.
     """
     hard_rows = round(alpha * rows)
     wanted = {Part.HARD: apportion(hard_rows, shares), Part.REST: apportion(rows - hard_rows, shares)}
@@ -59,28 +64,20 @@ def plan_round(pool: Sequence[Candidate], shares: Shares, rows: int, alpha: floa
     quotas: list[Quota] = []
     for part, by_task in wanted.items():
         for task, count in by_task.items():
-            found = _in_drawing_order(pool, task, part, seed)
+            found = _in_drawing_order(pool, task, part, draw)
             lacking = max(0, count - len(found))
             drawn += found[:count]
             if lacking:
-                examples = found or _in_drawing_order(pool, task, _other(part), seed)
+                examples = found or _in_drawing_order(pool, task, _other(part), draw)
                 orders.append(Order(task, part, lacking, tuple(examples)))
             quotas.append(Quota(task=task, part=part, wanted=count, drawn=count - lacking, ordered=lacking, filled=0))
     return RoundPlan(tuple(drawn), tuple(orders), tuple(quotas))
 
 
-def _in_drawing_order(pool: Sequence[Candidate], task: TaskType, part: Part, seed: int) -> list[Candidate]:
-    """The type's rows of a part, in an order of weighted sampling without replacement (Efraimidis and Spirakis 2006).
-
-    Hard rows weigh as much as their gap, so the scores guide the draw; the rest is drawn uniformly.
-    """
+def _in_drawing_order(pool: Sequence[Candidate], task: TaskType, part: Part, draw: str) -> list[Candidate]:
+    """The type's rows of a part, ordered by weighted sampling without replacement (Efraimidis and Spirakis 2006)."""
     found = [row for row in pool if row.task is task and row.part is part]
-    return sorted(found, key=lambda row: _draw_key(row, seed), reverse=True)
-
-
-def _draw_key(row: Candidate, seed: int) -> float:
-    weight = max(row.gap, 0.1) if row.part is Part.HARD else 1.0
-    return uniform(seed, "draw", row.example.id) ** (1.0 / weight)
+    return sorted(found, key=lambda row: uniform(draw, row.example.id) ** (1.0 / row.weight), reverse=True)
 
 
 def _other(part: Part) -> Part:

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from tapir_exp.config import SeedsConfig, SeedSource
 from tapir_exp.errors import SeedError
+from tapir_exp.lab.oracle import lab_digest
 from tapir_exp.lab.world import natural_problems
 from tapir_exp.records import Example, example_id
 
@@ -34,6 +36,23 @@ def load_seeds(config: SeedsConfig) -> Seeds:
     return _distinct(rows)
 
 
+def source_digest(config: SeedsConfig) -> str:
+    """What tells two sources of one configuration apart: the lab's code, or the bytes of the file.
+
+    A hub dataset is told by its name alone. Raises SeedError where the file is not there.
+    """
+    if config.source is SeedSource.lab:
+        return lab_digest()
+    return "hub" if config.source is SeedSource.hub else sha256(_seed_file(config).read_bytes()).hexdigest()
+
+
+def _seed_file(config: SeedsConfig) -> Path:
+    path = Path(str(config.path))
+    if not path.is_file():
+        raise SeedError(f"There is no seed file {config.path}; set seeds.path to an Alpaca-format JSON or JSONL file.")
+    return path
+
+
 def _lab_rows(config: SeedsConfig) -> list[tuple[str, str]]:
     if config.size is None:
         raise SeedError("The lab's seeds have no end: set seeds.size.")
@@ -47,10 +66,10 @@ def _alpaca_rows(config: SeedsConfig) -> Iterable[tuple[str, str]]:
 def _read(config: SeedsConfig) -> Iterable[Mapping[str, Any]]:
     from datasets import load_dataset  # 1.4 s to import, and the lab does not need it
 
-    from_hub = config.source is SeedSource.hub
-    if not from_hub and not Path(str(config.path)).is_file():
-        raise SeedError(f"There is no seed file {config.path}; set seeds.path to an Alpaca-format JSON or JSONL file.")
-    asked = {"path": config.path, "split": config.split} if from_hub else {"path": "json", "data_files": config.path}
+    if config.source is SeedSource.hub:
+        asked: dict[str, Any] = {"path": config.path, "split": config.split}
+    else:
+        asked = {"path": "json", "data_files": str(_seed_file(config))}
     try:
         rows: Iterable[Mapping[str, Any]] = load_dataset(**{"split": "train", **asked})
     except Exception as error:  # of a dozen kinds; an empty file even raises StopIteration

@@ -13,7 +13,7 @@ from tapir_exp.config import BudgetConfig
 from tapir_exp.difficulty import scored_gaps
 from tapir_exp.evals.lab import run_benchmark
 from tapir_exp.lab.oracle import lab_digest
-from tapir_exp.lab.world import natural_problems
+from tapir_exp.lab.world import even_problems
 from tapir_exp.novelty import Novelty
 from tapir_exp.pool import Pool
 from tapir_exp.prompts import load_prompt, style_of
@@ -24,18 +24,17 @@ from tapir_exp.records import (
     Order,
     Origin,
     Part,
-    Quota,
     TrainingExample,
     Verdict,
 )
 from tapir_exp.schedule import Candidate, RoundPlan
-from tapir_exp.seeds import load_seeds
+from tapir_exp.seeds import load_seeds, source_digest
 from tapir_exp.store import Artifact
 from tapir_exp.taxonomy import TaskType
 
 LAB_STUDENT = "lab"
-LAB_CORPUS_ROWS = 4000
-"""Problems of the lab on which the base student's tokenizer is trained."""
+CORPUS_PER_CELL = 100
+"""Problems of each family and level on which the base student's tokenizer is trained."""
 
 
 def seeds(bench: Bench) -> Artifact:
@@ -46,7 +45,7 @@ def seeds(bench: Bench) -> Artifact:
         loaded = load_seeds(config)
         return Product(loaded.examples, {"repeated": loaded.repeated, "unusable": loaded.unusable})
 
-    return bench.rows("seeds", None, {"seeds": asdict(config), "lab": lab_digest()}, make)
+    return bench.rows("seeds", None, {"seeds": asdict(config), "source": source_digest(config)}, make)
 
 
 def labels(bench: Bench, seeds: Artifact) -> Artifact:
@@ -63,9 +62,7 @@ def responses(bench: Bench, seeds: Artifact) -> Artifact:
     """The teacher's own response to every seed. Rows: Answer."""
 
     def make() -> Product:
-        rows = teacher.answer(
-            seeds.rows(Example), bench.teacher, bench.config.teacher, "the teacher answers the seeds"
-        )
+        rows = teacher.answer(seeds.rows(Example), bench.teacher, bench.config.teacher, "the teacher answers the seeds")
         return Product(rows, {"failed": sum(row.text is None for row in rows)})
 
     return bench.rows("responses", None, {"seeds": seeds.key, "teacher": _teacher_recipe(bench)}, make)
@@ -80,7 +77,7 @@ def base_student(bench: Bench) -> Artifact:
     def make(directory: Path) -> Mapping[str, Any]:
         texts = (
             text
-            for _, problem in natural_problems(LAB_CORPUS_ROWS, seed=config.seed)
+            for problem in even_problems(CORPUS_PER_CELL, config.seed)
             for text in (problem.instruction, problem.terse, problem.refined)
         )
         build_base_student(directory, config, texts)
@@ -142,20 +139,19 @@ def verdicts(
     return bench.rows("verdicts", round_number, recipe, make)
 
 
-def expansions(
-    bench: Bench, round_number: int, pool: Pool, plan: RoundPlan, choice: Mapping[str, Any]
-) -> Artifact:
+def expansions(bench: Bench, round_number: int, pool: Pool, plan: RoundPlan, choice: Mapping[str, Any]) -> Artifact:
     """What the teacher wrote for the orders of a plan; responses unrefined. Rows: TrainingExample.
 
     choice: the settings that, with the pool, determine the plan.
     """
 
     def make() -> Product:
-        novelty = Novelty(bench.config.teacher.novelty, (row.example.instruction for row in pool.rows.values()))
+        novelty = Novelty(bench.config.teacher.novelty, sorted(pool.seen))
         growth = expansion.grow(
             plan.orders,
             novelty,
             bench.config.teacher,
+            bench.config.seed,
             round_number,
             lambda asked: teacher.expand(asked, bench.teacher, bench.config.teacher, "the teacher expands"),
             lambda fresh: _classify(bench, fresh, "typing what is new"),
@@ -178,9 +174,7 @@ def plan(bench: Bench, round_number: int, planned: RoundPlan, expansions: Artifa
 
     def make() -> Product:
         filled = Counter((row.task, row.part) for row in expansions.rows(TrainingExample))
-        rows = [
-            quota.model_copy(update={"filled": filled[quota.task, quota.part]}) for quota in planned.quotas
-        ]
+        rows = [quota.model_copy(update={"filled": filled[quota.task, quota.part]}) for quota in planned.quotas]
         unfilled = sum(row.ordered - row.filled for row in rows)
         return Product(rows, {"drawn": sum(row.drawn for row in rows), "unfilled": unfilled})
 
@@ -211,9 +205,7 @@ def benchmark(bench: Bench, round_number: int, student: Artifact) -> Artifact:
 
     def make() -> Product:
         label = f"S_{round_number} takes the benchmark"
-        rows = run_benchmark(
-            config.per_cell, seed, lambda prompts: _answer(bench, student, prompts, label)
-        )
+        rows = run_benchmark(config.per_cell, seed, lambda prompts: _answer(bench, student, prompts, label))
         return Product(rows, {"exact": fmean(row.exact for row in rows)})
 
     recipe = {
@@ -242,9 +234,7 @@ def _finetune(
         label = f"training S_{round_number}"
         taught = [TrainingRow(row.instruction, row.response, row.part) for row in rows]
         student, trainer, seed = config.student, config.trainer, config.seed
-        return asdict(
-            finetune(parent, taught, alpha, config.sft, budget, student, trainer, seed, directory, label)
-        )
+        return asdict(finetune(parent, taught, alpha, config.sft, budget, student, trainer, seed, directory, label))
 
     sft = {name: value for name, value in asdict(config.sft).items() if name not in ("start", "round")}
     recipe = {
@@ -270,9 +260,7 @@ def _classify(bench: Bench, examples: Sequence[Example], label: str) -> list[Lab
 
 def _refined(bench: Bench, rows: Sequence[TrainingExample]) -> list[TrainingExample]:
     """The rows with refined responses; a row whose refinement failed is left out."""
-    drafts = [
-        teacher.Draft(row.id, row.task, row.instruction, row.response) for row in rows if row.task is not None
-    ]
+    drafts = [teacher.Draft(row.id, row.task, row.instruction, row.response) for row in rows if row.task is not None]
     written = teacher.refine(drafts, bench.teacher, bench.config.teacher, "the teacher refines")
     texts = {answer.id: answer.text for answer in written if answer.text is not None}
     return [row.model_copy(update={"response": texts[row.id]}) for row in rows if row.id in texts]

@@ -42,13 +42,13 @@ class Pair:
 class Commission:
     """One expansion call: so many new pairs of a task type, after these examples.
 
-    attempt: tells repeated calls with the same examples apart, so that each is a draw of its own.
+    sample: tells repeated calls with the same examples apart, so that each is a draw of its own.
     """
 
     task: TaskType
     count: int
     examples: tuple[Example, ...]
-    attempt: int
+    sample: int
 
 
 def answer(examples: Sequence[Example], chat: ChatModel, config: TeacherConfig, label: str) -> list[Answer]:
@@ -99,9 +99,7 @@ def expand_request(commission: Commission, config: TeacherConfig) -> ChatRequest
     ]
     examples = "\n\n".join(shown) or "(No pair of this type is at hand; write them at the level of a school leaver.)"
     text = load_prompt("expand").fill(task=commission.task, count=str(commission.count), examples=examples)
-    return _request(text, config).model_copy(
-        update={"temperature": config.temperature, "sample": commission.attempt}
-    )
+    return _request(text, config).model_copy(update={"temperature": config.temperature, "sample": commission.sample})
 
 
 def read_text(reply: Reply) -> str:
@@ -136,9 +134,7 @@ def _request(text: str, config: TeacherConfig) -> ChatRequest:
 def _ask(
     chat: ChatModel, requests: Sequence[ChatRequest], parse: Callable[[Reply], T], config: TeacherConfig, label: str
 ) -> list[Outcome[T]]:
-    return ask_all(
-        chat, requests, parse, label=label, concurrency=config.llm.concurrency, max_failed=config.max_failed
-    )
+    return ask_all(chat, requests, parse, label=label, concurrency=config.llm.concurrency, max_failed=config.max_failed)
 
 
 def _answer_of(row: str, outcome: Outcome[str]) -> Answer:

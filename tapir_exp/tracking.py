@@ -54,7 +54,7 @@ class Tracker:
         logged = dict(metrics)
         if curriculum:
             rows = [row.model_dump(mode="json") for row in curriculum]
-            columns = list(rows[0])
-            table = wandb.Table(columns=columns, data=[[row[column] for column in columns] for row in rows])
+            columns: list[str | int] = list(rows[0])
+            table = wandb.Table(columns=columns, data=[list(row.values()) for row in rows])
             logged[f"curriculum/round-{number}"] = table
         self._run.log(logged, step=number)

@@ -1,4 +1,4 @@
-"""A run that is killed again and again ends with the bytes of one that was left in peace, and pays for nothing twice."""
+"""A run that is killed again and again ends with the bytes of one left in peace, and pays for nothing twice."""
 
 import json
 import os

@@ -82,10 +82,7 @@ def _new_pair(family: Family, example: Problem, options: Options, rng: Random) -
         level = rng.choice([near for near in family.levels if abs(near - level) == 1])
     problem = draw(family, level, rng, held_out=False)
     response = _respond_to((family, problem), options["error_rate"], rng, refined=False)
-    return (
-        f"<pair>\n<instruction>\n{problem.instruction}\n</instruction>\n"
-        f"<response>\n{response}\n</response>\n</pair>"
-    )
+    return f"<pair>\n<instruction>\n{problem.instruction}\n</instruction>\n<response>\n{response}\n</response>\n</pair>"
 
 
 @dataclass(frozen=True)

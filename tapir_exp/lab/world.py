@@ -7,7 +7,7 @@ from tapir_exp.lab.families import FAMILIES
 from tapir_exp.lab.family import Family, Problem
 
 SKEW: dict[str, float] = {
-    "sums": 0.03, "totals": 0.03, "ordering": 0.02, "routes": 0.02, "functions": 0.02, "bugs": 0.01,
+    "dials": 0.03, "totals": 0.03, "facing": 0.02, "cups": 0.02, "functions": 0.02, "bugs": 0.01,
     "tenses": 0.17, "lists": 0.11, "weights": 0.14, "spanish": 0.12,
     "personas": 0.09, "supposing": 0.08, "sentences": 0.12, "bits": 0.04,
 }  # fmt: skip
@@ -76,6 +76,21 @@ def natural_problems(count: int, seed: int) -> list[tuple[Family, Problem]]:
             raise LookupError(f"no {count} distinct natural problems: stopped at {len(found)}")
         found.setdefault(problem.instruction, (family, problem))
     return list(found.values())
+
+
+def even_problems(per_cell: int, seed: int) -> list[Problem]:
+    """`per_cell` problems to train on of every family at every level, which may repeat: the words of this world.
+
+    Raises:
+        LookupError: as `draw`.
+    """
+    rng = Random(f"even {seed}")
+    return [
+        draw(family, level, rng, held_out=False)
+        for family in FAMILIES
+        for level in family.levels
+        for _ in range(per_cell)
+    ]
 
 
 def held_out_problems(per_cell: int, seed: int) -> list[tuple[Family, Problem]]:

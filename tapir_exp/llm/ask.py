@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Generic, TypeVar
 
 from tapir_exp.console import Progress
@@ -32,7 +33,8 @@ def ask_all(
 ) -> list[Outcome[T]]:
     """Ask every request, in order, with `concurrency` in flight; a reply that `parse` refuses is asked for once more.
 
-    Raises TooManyFailures where more than the share `max_failed` of them brought nothing, with a table of reasons.
+    Raises TooManyFailures, with a table of reasons, where more than the share `max_failed` of them brought nothing;
+    the share is rounded up to a whole request, so that one failure in a handful stops nothing.
     """
     try:
         outcomes = asyncio.run(_ask_all(chat, requests, parse, label, concurrency))
@@ -86,7 +88,7 @@ def _again(request: ChatRequest, reply: Reply, refusal: ReplyError) -> ChatReque
 
 def _refuse_too_many_failures(outcomes: Sequence[Outcome[T]], label: str, max_failed: float) -> None:
     failures = [outcome.failure for outcome in outcomes if outcome.failure is not None]
-    if len(failures) <= max_failed * len(outcomes):
+    if len(failures) <= ceil(max_failed * len(outcomes)):
         return
     reasons = sorted({reason: failures.count(reason) for reason in failures}.items(), key=lambda item: -item[1])
     table = "\n".join(f"  {count:6d}  {reason}" for reason, count in reasons[:20])

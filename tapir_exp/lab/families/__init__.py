@@ -3,11 +3,11 @@
 from tapir_exp.lab.families.code import Bugs, Functions
 from tapir_exp.lab.families.knowledge import Bits, Lists, Supposing, Weights
 from tapir_exp.lab.families.language import Personas, Sentences, Spanish, Tenses
-from tapir_exp.lab.families.math import Sums, Totals
-from tapir_exp.lab.families.reasoning import Ordering, Routes
+from tapir_exp.lab.families.math import Dials, Totals
+from tapir_exp.lab.families.reasoning import Cups, Facing
 from tapir_exp.lab.family import Family
 
 FAMILIES: tuple[Family, ...] = (
-    Sums(), Totals(), Ordering(), Routes(), Functions(), Bugs(), Tenses(),
+    Dials(), Totals(), Facing(), Cups(), Functions(), Bugs(), Tenses(),
     Lists(), Weights(), Spanish(), Personas(), Supposing(), Sentences(), Bits(),
 )  # fmt: skip

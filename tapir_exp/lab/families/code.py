@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from tapir_exp.lab.families.wording import Slots, WordedFamily, one_of, some_of
+from tapir_exp.lab.families.wording import Slots, WordedFamily, one_of
 from tapir_exp.lab.family import Grade, Problem
 from tapir_exp.taxonomy import TaskType
 
@@ -16,7 +16,6 @@ LONGEST_CODE = 400
 LARGEST_VALUE = 10**9
 
 SIGNS = {"add": "+", "subtract": "-", "multiply": "*"}
-PHRASES = {"add": "adds", "subtract": "subtracts", "multiply": "multiplies by"}
 
 
 @dataclass(frozen=True)
@@ -49,46 +48,42 @@ class CodeFamily(WordedFamily):
 
 
 class Functions(CodeFamily):
-    """Writing a function of 2, 3 or 4 operations; refined: one commented line for each."""
+    """Writing a function of 2, 3 or 4 operations; refined: one line for each, under a comment that says so."""
 
     name = "functions"
     task = TaskType.CODE_GENERATION
     wordings = (
-        "Write a Python function that {steps}.",
-        "Code a function f in Python: it {steps}.",
-        "I need a Python function. It {steps}.",
+        "Write a Python function of x: {steps}.",
+        "Code f(x) in Python: {steps}.",
+        "I need a Python function f of x that will {steps}.",
     )
-    slots = {"steps": some_of(rf"{one_of(PHRASES.values())} [1-9]", ", ", ", then ")}
+    slots = {"steps": rf"first {one_of(SIGNS)} [1-9](?:, then {one_of(SIGNS)} [1-9])+"}
 
     def draw(self, rng: Random, level: int) -> Slots:
-        *most, last = (f"{PHRASES[step.verb]} {step.number}" for step in draw_steps(rng, level + 1))
-        return {"steps": f"{', '.join(most)}, then {last}"}
+        return {"steps": in_words(draw_steps(rng, level + 1))}
 
     def solve(self, instruction: str, slots: Slots) -> Problem | None:
-        verbs = {phrase: verb for verb, phrase in PHRASES.items()}
-        found = re.findall(rf"({one_of(PHRASES.values())}) (\d)", slots["steps"])
-        steps = [Step(verbs[phrase], int(number)) for phrase, number in found]
+        steps = steps_in(slots["steps"])
         if len(steps) > 4:
             return None
-        comments = [f"{PHRASES[step.verb]} {step.number}" for step in steps]
-        return Problem(
-            key=expression(steps),
-            level=len(steps) - 1,
-            instruction=instruction,
-            answer=behaviour(one_line(steps)),
-            terse=one_line(steps),
-            refined=commented(steps, comments),
-            slip=one_line([*steps[:-1], Step(steps[-1].verb, steps[-1].number + 1)]),
-        )
+        slip = one_line([*steps[:-1], Step(steps[-1].verb, steps[-1].number + 1)])
+        return coded(expression(steps), instruction, steps, "# one step a line", slip)
 
 
 class Bugs(CodeFamily):
-    """Mending the one operation of 2, 3 or 4 that contradicts the comment; refined: one commented line each."""
+    """Mending the one operation of 2, 3 or 4 that contradicts the comment; refined: the comment, line by line."""
 
     name = "bugs"
     task = TaskType.CODE_DEBUG
-    wordings = ("Fix the bug: {code} # {steps}", "Debug this: {code} # {steps}", "Correct the code: {code} # {steps}")
-    slots = {"code": r"def f\(x\): return [\dx()*+ -]+", "steps": some_of(rf"{one_of(SIGNS)} [1-9]", ", ")}
+    wordings = (
+        "Fix the bug: {code} # {steps}.",
+        "Debug this: {code} # {steps}.",
+        "Correct the code: {code} # {steps}.",
+    )
+    slots = {
+        "code": r"def f\(x\): return [\dx()*+ -]+",
+        "steps": rf"first {one_of(SIGNS)} [1-9](?:, then {one_of(SIGNS)} [1-9])+",
+    }
 
     def draw(self, rng: Random, level: int) -> Slots:
         steps = draw_steps(rng, level + 1)
@@ -97,29 +92,41 @@ class Bugs(CodeFamily):
             broken[at] = Step(rng.choice([verb for verb in SIGNS if verb != steps[at].verb]), steps[at].number)
         else:
             broken[at] = Step(steps[at].verb, rng.choice([n for n in range(2, 10) if n != steps[at].number]))
-        return {"code": one_line(broken), "steps": ", ".join(f"{step.verb} {step.number}" for step in steps)}
+        return {"code": one_line(broken), "steps": in_words(steps)}
 
     def solve(self, instruction: str, slots: Slots) -> Problem | None:
-        steps = [Step(verb, int(n)) for verb, n in re.findall(r"(\w+) (\d)", slots["steps"])]
-        broken = steps_of(slots["code"])
-        wrong = [good for bad, good in zip(broken, steps, strict=False) if bad != good]
-        if len(wrong) != 1 or len(broken) != len(steps) or len(steps) > 4 or one_line(broken) != slots["code"]:
+        steps, broken = steps_in(slots["steps"]), steps_of(slots["code"])
+        wrong = sum(bad != good for bad, good in zip(broken, steps, strict=False))
+        if wrong != 1 or len(broken) != len(steps) or len(steps) > 4 or one_line(broken) != slots["code"]:
             return None
         if behaviour(one_line(broken)) == behaviour(one_line(steps)):
             return None
-        comments = [
-            f"{good.verb} {good.number}{'' if bad == good else ', fixed'}"
-            for bad, good in zip(broken, steps, strict=True)
-        ]
-        return Problem(
-            key=f"{expression(broken)} -> {expression(steps)}",
-            level=len(steps) - 1,
-            instruction=instruction,
-            answer=behaviour(one_line(steps)),
-            terse=one_line(steps),
-            refined=commented(steps, comments),
-            slip=one_line(broken),
-        )
+        key = f"{expression(broken)} -> {expression(steps)}"
+        return coded(key, instruction, steps, "# as the comment says", slip=one_line(broken))
+
+
+def coded(key: str, instruction: str, steps: Sequence[Step], comment: str, slip: str) -> Problem:
+    """The problem of writing the function that takes `steps`; at level l there are l + 1 of them."""
+    lines = "".join(f"\n    x {SIGNS[step.verb]}= {step.number}" for step in steps)
+    return Problem(
+        key=key,
+        level=len(steps) - 1,
+        instruction=instruction,
+        answer=behaviour(one_line(steps)),
+        terse=one_line(steps),
+        refined=f"{comment}\ndef f(x):{lines}\n    return x",
+        slip=slip,
+    )
+
+
+def in_words(steps: Sequence[Step]) -> str:
+    """The operations as text: `first add 3, then multiply 2`."""
+    return "first " + ", then ".join(f"{step.verb} {step.number}" for step in steps)
+
+
+def steps_in(text: str) -> list[Step]:
+    """The operations of a text that `in_words` wrote."""
+    return [Step(verb, int(number)) for verb, number in re.findall(rf"({one_of(SIGNS)}) (\d)", text)]
 
 
 def draw_steps(rng: Random, count: int) -> list[Step]:
@@ -140,12 +147,6 @@ def expression(steps: Sequence[Step]) -> str:
 def one_line(steps: Sequence[Step]) -> str:
     """The operations as a function on one line."""
     return f"def f(x): return {expression(steps)}"
-
-
-def commented(steps: Sequence[Step], comments: Sequence[str]) -> str:
-    """The operations as a function with a line and a comment for each."""
-    lines = [f"    x {SIGNS[step.verb]}= {step.number}  # {text}" for step, text in zip(steps, comments, strict=True)]
-    return "\n".join(["def f(x):", *lines, "    return x"])
 
 
 def steps_of(code: str) -> list[Step]:

@@ -1,102 +1,99 @@
-"""Mathematics: sums of long numbers, and totals that change step by step."""
+"""Mathematics: a stock that changes step by step, and a dial of ten that turns."""
 
 import re
 from random import Random
 
-from tapir_exp.lab.families.wording import Slots, WordedFamily, listed, one_of, some_of
+from tapir_exp.lab.families.wording import Slots, WordedFamily, one_of, some_of
 from tapir_exp.lab.families.words import NAMES
 from tapir_exp.lab.family import ANSWER_MARK, Problem
 from tapir_exp.taxonomy import TaskType
 
-
-class Sums(WordedFamily):
-    """Adding two numbers of 2, 3 or 4 digits; refined: column by column with carries."""
-
-    name = "sums"
-    task = TaskType.MATH
-    wordings = ("What is {a} + {b}?", "Compute {a} + {b}.", "Find the sum of {a} + {b}.")
-    slots = {"a": r"[1-9]\d{1,3}", "b": r"[1-9]\d{1,3}"}
-
-    def draw(self, rng: Random, level: int) -> Slots:
-        a, b = (rng.randrange(10**level, 10 ** (level + 1)) for _ in "ab")
-        return {"a": str(a), "b": str(b)}
-
-    def solve(self, instruction: str, slots: Slots) -> Problem | None:
-        a, b = slots["a"], slots["b"]
-        if len(a) != len(b):
-            return None
-        value = int(a) + int(b)
-        return Problem(
-            key="+".join(sorted((a, b))),
-            level=len(a) - 1,
-            instruction=instruction,
-            answer=str(value),
-            terse=str(value),
-            refined=f"{'; '.join(column_sums(a, b))}. {ANSWER_MARK} {value}",
-            slip=str(value - 10),
-        )
-
-
-def column_sums(a: str, b: str) -> list[str]:
-    """The sums of the columns of two numbers of the same length, the ones first: `7+5=12`, `4+8+1=13`."""
-    sums, carry = [], 0
-    for upper, lower in zip(map(int, reversed(a)), map(int, reversed(b)), strict=True):
-        value = upper + lower + carry
-        sums.append(f"{upper}+{lower}{'+1' if carry else ''}={value}")
-        carry = value // 10
-    return sums
-
-
 ITEMS = ("apples", "books", "coins", "eggs", "pens", "rings")
-GAINS = ("buys", "finds")
-LOSSES = ("loses", "sells")
+GAINS = ("buys", "finds", "gets")
+LOSSES = ("loses", "sells", "drops")
+LARGEST_STEP = 2
 
 
 class Totals(WordedFamily):
-    """A stock that changes 2, 3 or 4 times; refined: the running total."""
+    """A stock of at most nine that changes 3, 4 or 5 times; refined: the stock after each change."""
 
     name = "totals"
     task = TaskType.MATH
     wordings = (
-        "{name} has {start} {items}, {changes}. How many {items} now?",
-        "{name} starts with {start} {items}, then {changes}. Count the {items}.",
-        "How many {items} does {name} have? {name} has {start}, {changes}.",
+        "How many {items} now? {name} has {start}, then {changes}.",
+        "Count the {items} that {name} has: {start}, then {changes}.",
+        "{name} collects {items}. How many at the end? First {start}, then {changes}.",
     )
     slots = {
         "name": one_of(NAMES),
-        "start": r"[1-9]\d",
+        "start": r"\d",
         "items": one_of(ITEMS),
-        "changes": some_of(rf"{one_of(GAINS + LOSSES)} [1-5]", ", ", " and "),
+        "changes": some_of(rf"{one_of(GAINS + LOSSES)} [1-{LARGEST_STEP}]", ", then "),
     }
 
     def draw(self, rng: Random, level: int) -> Slots:
-        changes = [f"{rng.choice(GAINS + LOSSES)} {rng.randint(1, 5)}" for _ in range(level + 1)]
-        return {
-            "name": rng.choice(NAMES),
-            "start": str(rng.randint(20, 49)),
-            "items": rng.choice(ITEMS),
-            "changes": listed(changes),
-        }
+        start = total = rng.randint(0, 9)
+        changes = []
+        for _ in range(level + 2):
+            step = rng.choice([s for s in range(-LARGEST_STEP, LARGEST_STEP + 1) if s and 0 <= total + s <= 9])
+            total += step
+            changes.append(f"{rng.choice(GAINS if step > 0 else LOSSES)} {abs(step)}")
+        changed = ", then ".join(changes)
+        return {"name": rng.choice(NAMES), "start": str(start), "items": rng.choice(ITEMS), "changes": changed}
 
     def solve(self, instruction: str, slots: Slots) -> Problem | None:
-        changes = [(word in GAINS, int(n)) for word, n in re.findall(r"(\w+) (\d)", slots["changes"])]
-        total, steps = int(slots["start"]), list[str]()
-        for gain, n in changes:
-            before, total = total, total + n if gain else total - n
-            steps.append(f"{before}{'+' if gain else '-'}{n}={total}")
-            if total < 0:
-                return None
-        gain, n = changes[-1]
-        return (
-            None
-            if len(changes) > 4
-            else Problem(
-                key=slots["start"] + "".join(f"{'+' if gain else '-'}{n}" for gain, n in changes),
-                level=len(changes) - 1,
-                instruction=instruction,
-                answer=str(total),
-                terse=str(total),
-                refined=f"{'; '.join(steps)}. {ANSWER_MARK} {total}",
-                slip=str(total - 2 * n if gain and total >= 2 * n else total + 2 * n),
-            )
-        )
+        told = re.findall(r"(\w+) (\d)", slots["changes"])
+        changes = [int(number) if word in GAINS else -int(number) for word, number in told]
+        totals = running(int(slots["start"]), changes)
+        if len(changes) not in (3, 4, 5) or not all(0 <= total <= 9 for total in totals):
+            return None
+        return followed(instruction, totals, changes, "; ", slip=totals[-2])
+
+
+class Dials(WordedFamily):
+    """A dial of ten that turns 3, 4 or 5 times; refined: what it shows after each turn."""
+
+    name = "dials"
+    task = TaskType.MATH
+    wordings = (
+        "What does a dial of ten show that turns from {start}, then {turns}?",
+        "Compute modulo 10: {start}, then {turns}.",
+        "On a ring of ten digits go from {start}, then {turns}.",
+    )
+    slots = {"start": r"\d", "turns": some_of(rf"[+-][1-{LARGEST_STEP}]", ", then ")}
+
+    def draw(self, rng: Random, level: int) -> Slots:
+        turns = [f"{rng.choice('+-')}{rng.randint(1, LARGEST_STEP)}" for _ in range(level + 2)]
+        return {"start": str(rng.randint(0, 9)), "turns": ", then ".join(turns)}
+
+    def solve(self, instruction: str, slots: Slots) -> Problem | None:
+        turns = [int(turn) for turn in re.findall(r"[+-]\d", slots["turns"])]
+        if len(turns) not in (3, 4, 5):
+            return None
+        shown = [value % 10 for value in running(int(slots["start"]), turns)]
+        return followed(instruction, shown, turns, " ", slip=(shown[-1] + 1) % 10)
+
+
+def running(start: int, changes: list[int]) -> list[int]:
+    """The start and the value after each change."""
+    values = [start]
+    for change in changes:
+        values.append(values[-1] + change)
+    return values
+
+
+def followed(instruction: str, values: list[int], changes: list[int], pause: str, slip: int) -> Problem:
+    """The problem of following `values` through `changes`; at level l there are l + 2 of them.
+
+    pause: what stands between two steps of the work.
+    """
+    steps = pause.join(f"{change:+d}={value}" for change, value in zip(changes, values[1:], strict=True))
+    return Problem(
+        key="".join([str(values[0]), *(f"{change:+d}" for change in changes)]),
+        level=len(changes) - 2,
+        instruction=instruction,
+        answer=str(values[-1]),
+        terse=str(values[-1]),
+        refined=f"{steps}. {ANSWER_MARK} {values[-1]}",
+        slip=str(slip),
+    )
