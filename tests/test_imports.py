@@ -9,17 +9,32 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "tapir_exp"
-HEAVY = ("torch", "litellm", "transformers", "wandb", "pytorch_lightning", "peft", "datasets")
-TORCH_ROOMS = ("student/", "lab/base_student.py")
-FOUNDATION = {"errors", "records", "taxonomy", "schema", "validate", "console"}
+HEAVY = ("torch", "litellm", "transformers", "wandb", "pytorch_lightning", "lightning", "peft", "datasets")
+LAYERS = {
+    0: {"__init__", "errors", "taxonomy", "schema", "console"},
+    1: {"records", "validate", "prompts"},
+    2: {"config", "store"},
+    3: {"manifest", "explain", "llm", "evals/__init__", "evals/statistics", "tracking"},
+    4: {"lab", "tasks", "difficulty", "novelty"},
+    5: {"schedule", "seeds", "judge", "classify", "teacher", "evals/lab", "student"},
+    6: {"pool", "expansion", "bench", "metrics", "report"},
+    7: {"stages"},
+    8: {"rounds"},
+    9: {"run"},
+    10: {"cli"},
+    11: {"__main__"},
+}
+"""Every module, by its own name or by that of its room, a directory: imports point to lower layers or stay in a room."""
+TORCH_ROOMS = {"student", "lab/base_student"}
 STAGES = {
     "seeds": {"seeds"},
     "judge": {"judge"},
     "classify": {"classify"},
     "teacher": {"teacher", "expansion", "novelty"},
 }
-"""The stages that talk to models, each with the modules it is made of."""
-ENTRIES = {"run", "cli", "evaluate", "plan", "__main__"}
+"""The stages that talk to models or fetch the seeds, each with the modules it is made of."""
+WHOLE_RUN = {"bench", "run"}
+"""The modules that may know the whole configuration."""
 
 
 def modules() -> list[Path]:
@@ -30,62 +45,115 @@ def name_of(path: Path) -> str:
     return path.relative_to(PACKAGE).with_suffix("").as_posix()
 
 
-def imported(path: Path, *, everywhere: bool = True) -> set[str]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    nodes = ast.walk(tree) if everywhere else iter(tree.body)
+MODULES = {name_of(path): path for path in modules()}
+each_module = pytest.mark.parametrize("name", MODULES)
+
+
+def places_of(name: str) -> list[str]:
+    """A module's own name and those of the rooms that it is in, the smallest first."""
+    parts = name.split("/")
+    return ["/".join(parts[:count]) for count in range(len(parts), 0, -1)]
+
+
+def entry_of(name: str) -> tuple[int, str]:
+    """Layer and name of the most particular entry that a module has in the table."""
+    for place in places_of(name):
+        for layer, names in LAYERS.items():
+            if place in names:
+                return layer, place
+    pytest.fail(f"{name} has no layer: give it one in LAYERS")
+
+
+def imported(path: Path) -> set[str]:
+    """Every dotted name that `path` imports, anywhere in it."""
     found: set[str] = set()
-    for node in nodes:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are absolute"
-            found.update({node.module, *(f"{node.module}.{alias.name}" for alias in node.names)})
+            found.update({f"{node.module}", *(f"{node.module}.{alias.name}" for alias in node.names)})
     return found
 
 
-def rooms(path: Path, *, everywhere: bool = True) -> set[str]:
-    """First part of every module of the package that `path` imports."""
-    parts = [name.split(".") for name in imported(path, everywhere=everywhere)]
-    known = {p.relative_to(PACKAGE).parts[0].removesuffix(".py") for p in modules()}
-    return {part[1] for part in parts if part[0] == "tapir_exp" and len(part) > 1 and part[1] in known}
+def own(path: Path) -> set[str]:
+    """The modules of the package that `path` imports."""
+    dotted = {name.removeprefix("tapir_exp").removeprefix(".") for name in imported(path) if is_own(name)}
+    names = {name.replace(".", "/") for name in dotted}
+    return {found for name in names for found in (name or "__init__", f"{name}/__init__") if found in MODULES}
 
 
-@pytest.mark.parametrize("path", modules(), ids=name_of)
-def test_only_entry_points_know_the_whole_run(path: Path) -> None:
-    if name_of(path) in ENTRIES:
-        return
-    assert not rooms(path) & ENTRIES
+def is_own(dotted: str) -> bool:
+    return dotted.split(".")[0] == "tapir_exp"
 
 
-@pytest.mark.parametrize("name", sorted(FOUNDATION))
-def test_the_foundation_imports_nothing_above_it(name: str) -> None:
-    assert rooms(PACKAGE / f"{name}.py") <= FOUNDATION - {name}
+@each_module
+def test_every_module_has_a_layer(name: str) -> None:
+    assert entry_of(name)
 
 
-def test_the_configuration_rests_on_the_foundation_alone() -> None:
-    assert rooms(PACKAGE / "config.py") <= FOUNDATION
+def test_the_table_of_layers_names_what_there_is_and_once() -> None:
+    named = [place for names in LAYERS.values() for place in names]
+    assert len(set(named)) == len(named)
+    assert set(named) <= {place for name in MODULES for place in places_of(name)}
+
+
+@each_module
+def test_imports_stay_in_the_room_or_point_to_lower_layers(name: str) -> None:
+    layer, room = entry_of(name)
+    entries = {other: entry_of(other) for other in own(MODULES[name])}
+    assert [other for other, (its, place) in entries.items() if its >= layer and (its, place) != (layer, room)] == []
+
+
+def test_the_imports_are_seen() -> None:
+    assert own(MODULES["stages"]) >= {"__init__", "judge", "teacher", "bench", "lab/base_student", "student/train"}
+    assert own(MODULES["lab/provider"]) == {"lab/__init__", "lab/oracle", "llm/client"}
+    assert own(MODULES["student/module"]) >= {"config", "student/data"}
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_stages_import_no_other_stage_and_never_the_whole_configuration(stage: str) -> None:
+def test_stages_import_no_other_stage(stage: str) -> None:
     others = set().union(*(parts for name, parts in STAGES.items() if name != stage))
     for part in STAGES[stage]:
-        assert not rooms(PACKAGE / f"{part}.py") & others
-        assert "tapir_exp.config.Config" not in imported(PACKAGE / f"{part}.py")
+        assert not own(MODULES[part]) & others
 
 
-@pytest.mark.parametrize("path", modules(), ids=name_of)
-def test_only_the_student_rooms_import_torch(path: Path) -> None:
-    if name_of(path).startswith("student/") or f"{name_of(path)}.py" in TORCH_ROOMS:
+@each_module
+def test_only_what_carries_out_the_run_knows_the_whole_configuration(name: str) -> None:
+    if name in WHOLE_RUN or name == "config":
         return
-    tops = {name.split(".")[0] for name in imported(path)}
+    assert "tapir_exp.config.Config" not in imported(MODULES[name])
+    assert "tapir_exp.config" not in aliases(MODULES[name])
+
+
+def aliases(path: Path) -> set[str]:
+    """The modules that `path` imports as a whole, so that all of their names are at hand."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    plain = [alias for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    froms = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module == "tapir_exp"]
+    return {alias.name for alias in plain} | {f"tapir_exp.{alias.name}" for node in froms for alias in node.names}
+
+
+@each_module
+def test_only_the_student_rooms_import_torch(name: str) -> None:
+    if TORCH_ROOMS & set(places_of(name)):
+        return
+    tops = {dotted.split(".")[0] for dotted in imported(MODULES[name])}
     assert not tops & {"torch", "transformers", "peft", "pytorch_lightning", "lightning"}
 
 
-@pytest.mark.parametrize("module", ["config", "records", "cli", "explain"])
-def test_a_light_module_loads_nothing_heavy(module: str) -> None:
-    code = f"import sys, tapir_exp.{module}; print([m for m in {HEAVY!r} if m in sys.modules])"
-    assert run_python("-c", code).stdout.strip() == "[]"
+def test_nothing_but_the_student_rooms_loads_anything_heavy() -> None:
+    names = [name for name in MODULES if not TORCH_ROOMS & set(places_of(name)) and name != "__main__"]
+    dotted = ["tapir_exp." + name.replace("/", ".") for name in names]
+    code = (
+        "import importlib, sys\n"
+        f"for name in {dotted!r}:\n"
+        "    importlib.import_module(name)\n"
+        f"    heavy = [m for m in {HEAVY!r} if m in sys.modules]\n"
+        "    if heavy: sys.exit(f'{name} loads {heavy}')\n"
+        "print(len(sys.modules) > 100)"
+    )
+    assert run_python("-c", code).stdout.strip() == "True"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["teacher=gpt4"]], ids=" ".join)

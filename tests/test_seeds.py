@@ -1,6 +1,7 @@
 """Seeds from the lab and from Alpaca files: what is taken, what is left out, and what is refused."""
 
 import json
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,10 @@ import pytest
 
 from tapir_exp.config import SeedsConfig, SeedSource
 from tapir_exp.errors import SeedError
+from tapir_exp.lab.oracle import lab_digest
 from tapir_exp.lab.world import is_held_out, natural_problems, recognise
 from tapir_exp.records import Origin, example_id
-from tapir_exp.seeds import Seeds, load_seeds
+from tapir_exp.seeds import Seeds, load_seeds, source_digest
 
 
 @pytest.fixture(autouse=True)
@@ -147,3 +149,28 @@ def test_the_labs_seeds_are_its_natural_problems_with_terse_responses() -> None:
 def test_the_labs_seeds_need_a_size() -> None:
     with pytest.raises(SeedError, match=r"set seeds\.size"):
         load_seeds(SeedsConfig(source=SeedSource.lab))
+
+
+def digest_of(path: Path, **settings: Any) -> str:
+    return source_digest(SeedsConfig(source=SeedSource.file, path=str(path), **settings))
+
+
+def test_an_edited_file_is_another_source(tmp_path: Path) -> None:
+    path, copy = tmp_path / "seeds.jsonl", tmp_path / "copy.jsonl"
+    path.write_bytes(b'{"instruction": "a", "output": "b"}\n')
+    copy.write_bytes(path.read_bytes())
+    before = digest_of(path)
+    assert before == sha256(path.read_bytes()).hexdigest() == digest_of(copy, size=3, seed=4)
+    path.write_bytes(b'{"instruction": "a", "output": "c"}\n')  # as long, and perhaps within the same second
+    assert digest_of(path) != before == digest_of(copy)
+
+
+@pytest.mark.parametrize("path", ["no/such.jsonl", "", None])
+def test_the_source_of_a_file_that_is_not_there_is_refused_by_name(path: str | None) -> None:
+    with pytest.raises(SeedError, match=f"There is no seed file {path}; set seeds.path"):
+        source_digest(SeedsConfig(source=SeedSource.file, path=path))
+
+
+def test_the_labs_source_is_its_code_and_the_hubs_its_name_alone() -> None:
+    assert source_digest(SeedsConfig(source=SeedSource.lab, size=5)) == lab_digest()
+    assert source_digest(SeedsConfig(source=SeedSource.hub, path="no/such")) == "hub"

@@ -35,8 +35,8 @@ def draft(name: str, task: TaskType = TaskType.MATH) -> Draft:
     return Draft(name, task, f"instruction {name}", f"response {name}")
 
 
-def commission(count: int = 2, attempt: int = 0, shown: int = 2) -> Commission:
-    return Commission(TaskType.MATH, count, (A, B)[:shown], attempt)
+def commission(count: int = 2, sample: int = 0, shown: int = 2) -> Commission:
+    return Commission(TaskType.MATH, count, (A, B)[:shown], sample)
 
 
 @pytest.mark.parametrize(
@@ -177,14 +177,14 @@ def test_a_refinement_that_failed_has_no_text_but_a_reason() -> None:
 
 
 def test_too_many_failed_refinements_stop_the_stage() -> None:
+    config = TeacherConfig(llm=CONFIG.llm, max_failed=0.3)  # one of three
+    replies = ["?"] * 4 + ["<response>c</response>"]
     with pytest.raises(TooManyFailures, match="refining: 2 of 3 rows failed"):
-        refine(
-            [draft(name) for name in "abc"], ScriptedChat(["?"] * 4 + ["<response>c</response>"]), CONFIG, "refining"
-        )
+        refine([draft(name) for name in "abc"], ScriptedChat(replies), config, "refining")
 
 
 def test_an_expansion_shows_its_examples_and_asks_for_its_count() -> None:
-    request = expand_request(commission(count=3, attempt=1002), CONFIG)
+    request = expand_request(commission(count=3, sample=1002), CONFIG)
     prompt = said_to(request)
     assert block(A.instruction, A.response) in prompt
     assert block(B.instruction, B.response) in prompt
@@ -193,8 +193,8 @@ def test_an_expansion_shows_its_examples_and_asks_for_its_count() -> None:
     assert (request.temperature, request.sample, request.max_tokens) == (0.6, 1002, 99)
 
 
-def test_attempts_of_one_commission_are_different_calls_with_one_prompt() -> None:
-    first, second = (expand_request(commission(attempt=attempt), CONFIG) for attempt in (0, 1))
+def test_samples_of_one_commission_are_different_calls_with_one_prompt() -> None:
+    first, second = (expand_request(commission(sample=sample), CONFIG) for sample in (0, 1))
     assert first != second
     assert first.messages == second.messages
 
@@ -207,7 +207,7 @@ def test_an_expansion_without_examples_says_so() -> None:
 
 def test_every_commission_has_its_pairs_and_a_failed_one_none() -> None:
     chat = ScriptedChat([block("a", "b") + block("c", "d"), "?", "??", block("e", "f")])
-    assert expand([commission(attempt=n) for n in range(3)], chat, CONFIG, "expanding") == [
+    assert expand([commission(sample=n) for n in range(3)], chat, CONFIG, "expanding") == [
         (Pair("a", "b"), Pair("c", "d")),
         (),
         (Pair("e", "f"),),

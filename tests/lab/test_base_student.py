@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tapir_exp.config import LabStudentConfig
 from tapir_exp.errors import ConfigError
-from tapir_exp.lab.base_student import build_base_student, count_parameters
+from tapir_exp.lab.base_student import INITIAL_SPREAD, ROPE_THETA, build_base_student, count_parameters
 from tapir_exp.store import digest_files
 
 TINY = LabStudentConfig(vocabulary=300, hidden=32, intermediate=48, layers=2, heads=2)
@@ -64,6 +64,27 @@ def test_model_is_an_ordinary_tied_llama(built: Path) -> None:
     assert model.lm_head.weight is model.model.embed_tokens.weight
     assert sum(p.numel() for p in model.parameters()) == count_parameters(TINY)
     assert model.generation_config.eos_token_id == AutoTokenizer.from_pretrained(str(built)).eos_token_id
+
+
+def test_positions_are_made_for_short_conversations(built: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(str(built))
+    assert model.config.rope_parameters == {"rope_type": "default", "rope_theta": ROPE_THETA}
+    slowest = model.model.rotary_emb.inv_freq.min().item()
+    assert slowest == pytest.approx(ROPE_THETA ** -(1 - 2 / (TINY.hidden // TINY.heads)))
+
+
+def test_weights_spread_as_wide_as_a_narrow_model_needs(built: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(str(built))
+    matrices = [weights for weights in model.parameters() if weights.dim() == 2]
+    assert len(matrices) == 1 + 7 * TINY.layers
+    for weights in matrices:
+        assert weights.std().item() == pytest.approx(INITIAL_SPREAD, rel=0.1)
+
+
+def test_the_labs_student_is_a_small_model_of_two_layers() -> None:
+    default = LabStudentConfig()
+    assert default.layers == 2
+    assert count_parameters(default) < 1_000_000
 
 
 @pytest.mark.parametrize(

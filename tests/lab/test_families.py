@@ -79,9 +79,7 @@ def test_only_the_whole_instruction_is_read(family: Family, level: int) -> None:
 @each_cell
 def test_there_are_many_problems_and_several_wordings(family: Family, level: int) -> None:
     problems = posed(family, level, 3000)
-    assert len({problem.key for problem in problems}) >= (
-        1500 if family.task in BOOSTED and family.name != "functions" else 400
-    )
+    assert len({problem.key for problem in problems}) >= (1200 if family.task in BOOSTED and level > 1 else 400)
     assert len({problem.instruction.split()[0] for problem in problems}) >= 2
 
 
@@ -114,18 +112,21 @@ def test_the_families_cover_the_boosted_types_and_seven_more() -> None:
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        ("What is 47 + 85?", "Compute 85 + 47."),
         (
-            "Anna has 30 eggs, buys 3 and loses 4. How many eggs now?",
-            "Ben starts with 30 pens, then finds 3 and sells 4. Count the pens.",
+            "Compute modulo 10: 3, then +1, then -2, then +2.",
+            "On a ring of ten digits go from 3, then +1, then -2, then +2.",
         ),
         (
-            "Known: Ben is taller than Carl. Anna is taller than Ben. Who is the tallest?",
-            "Who is the oldest? Anna is older than Ben. Carl is younger than Ben.",
+            "How many eggs now? Anna has 3, then buys 2, then loses 1, then gets 1.",
+            "Count the pens that Ben has: 3, then finds 2, then drops 1, then buys 1.",
         ),
         (
-            "Follow 2 arrows from red: red to blue, blue to pink, pink to black.",
-            "Arrows: pink to black, red to blue, blue to pink. Start at red and make 2 moves. Where are you?",
+            "Which way does Anna face? From north: left, back, stay, right",
+            "Ben looks north and turns. Name the direction: left, back, stay, right",
+        ),
+        (
+            "Follow the coin of Anna from cup one: first, last, outer, none",
+            "Find the coin. Ben had it under cup one and swapped: first, last, outer, none",
         ),
         ("Write a sentence with man, sings and barn.", "Use man, sings and barn in a sentence."),
         ("Which is the heaviest: ant or ship?", "Name the heaviest of these: ship or ant."),
@@ -141,20 +142,16 @@ def test_the_key_does_not_depend_on_the_wording_or_a_trivial_order(one: str, oth
 @pytest.mark.parametrize(
     "instruction",
     [
-        "What is 47 + 850?",
-        "What is 47 - 20?",
-        "What is 047 + 085?",
-        "Anna has 10 eggs, loses 5, loses 5 and loses 5. How many eggs now?",
-        "Anna has 30 eggs, buys 3 and loses 4. How many pens now?",
-        "Known: Anna is taller than Ben. Carl is taller than Ben. Who is the tallest?",
-        "Known: Anna is taller than Ben. Ben is taller than Anna. Who is the tallest?",
-        "Known: Anna is taller than Ben. Ben is taller than Carl. Who is the oldest?",
-        "Follow 2 arrows from red: red to blue, blue to red, red to pink.",
-        "Follow 2 arrows from blue: red to blue, blue to pink, pink to black.",
-        "Follow 3 arrows from red: red to blue, blue to pink, pink to black.",
-        "Fix the bug: def f(x): return x + 3 - 4 # add 3, subtract 4",
-        "Fix the bug: def f(x): return x * 3 + 4 # add 3, subtract 4",
-        "Fix the bug: def f(x): return x - ( # add 3, subtract 4",
+        "Compute modulo 10: 3, then +1, then -2.",
+        "Compute modulo 10: 13, then +1, then -2, then +2.",
+        "How many eggs now? Anna has 1, then sells 2, then buys 2, then buys 1.",
+        "Count the pens that Ben has: 9, then finds 2, then drops 1, then buys 1.",
+        "Which way does Anna face? From north: left, back, right",
+        "Which way does Anna face? From north: left, back, outer, right",
+        "Follow the coin of Anna from cup four: first, last, outer, none",
+        "Fix the bug: def f(x): return x + 3 - 4 # first add 3, then subtract 4.",
+        "Fix the bug: def f(x): return x * 3 + 4 # first add 3, then subtract 4.",
+        "Fix the bug: def f(x): return x - ( # first add 3, then subtract 4.",
         "Which is the heaviest: ant or ant?",
         "Which is the second heaviest: ant or bee?",
         "Suppose snow is white and grass is red. What color is snow?",
@@ -170,24 +167,23 @@ def test_what_makes_no_sense_is_not_read(instruction: str) -> None:
 
 
 WORKED = {
-    "What is 95 + 27?": ("122", "5+7=12; 9+2+1=12. Answer: 122"),
-    "What is 1003 + 1000?": ("2003", "3+0=3; 0+0=0; 0+0=0; 1+1=2. Answer: 2003"),
-    "Anna has 30 eggs, buys 3 and loses 4. How many eggs now?": ("29", "30+3=33; 33-4=29. Answer: 29"),
-    "Who is the second oldest? Anna is older than Ben. Dan is younger than Carl. Ben is older than Carl.": (
-        "Ben",
-        "Order: Anna, Ben, Carl, Dan. Answer: Ben",
+    "Compute modulo 10: 9, then +2, then -2, then -1.": ("8", "+2=1 -2=9 -1=8. Answer: 8"),
+    "How many eggs now? Anna has 3, then buys 2, then loses 1, then gets 1.": ("5", "+2=5; -1=4; +1=5. Answer: 5"),
+    "Which way does Anna face? From north: left, back, stay, right": (
+        "south",
+        "Then left west back east stay east right south. Answer: south",
     ),
-    "Follow 2 arrows from red: blue to pink, red to blue, pink to black.": (
-        "pink",
-        "From red to blue to pink. Answer: pink",
+    "Follow the coin of Anna from cup one: first, last, outer, none": (
+        "one",
+        "Then first two last three outer one none one. Answer: one",
     ),
-    "Write a Python function that adds 2, then multiplies by 3.": (
+    "Code f(x) in Python: first add 2, then multiply 3.": (
         "def f(x): return (x + 2) * 3",
-        "def f(x):\n    x += 2  # adds 2\n    x *= 3  # multiplies by 3\n    return x",
+        "# one step a line\ndef f(x):\n    x += 2\n    x *= 3\n    return x",
     ),
-    "Fix the bug: def f(x): return (x - 2) * 3 # add 2, multiply 3": (
+    "Fix the bug: def f(x): return (x - 2) * 3 # first add 2, then multiply 3.": (
         "def f(x): return (x + 2) * 3",
-        "def f(x):\n    x += 2  # add 2, fixed\n    x *= 3  # multiply 3\n    return x",
+        "# as the comment says\ndef f(x):\n    x += 2\n    x *= 3\n    return x",
     ),
 }
 PLAIN = {
@@ -235,7 +231,7 @@ def test_worked_by_hand(instruction: str) -> None:
 )
 def test_code_is_graded_by_what_it_computes(code: str, score: int) -> None:
     family = family_named("functions")
-    problem = family.read("Write a Python function that adds 2, then multiplies by 3.")
+    problem = family.read("Code f(x) in Python: first add 2, then multiply 3.")
     assert problem
     assert family.grade(problem, code).score == score
     assert family.is_exact(problem, code) is (score >= 9)

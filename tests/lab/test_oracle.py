@@ -63,9 +63,9 @@ def gaps(matches: Sequence[Match], order: Order, options: Mapping[str, float]) -
 
 
 def new_pairs(
-    shown: Sequence[Example], task: TaskType, count: int, attempt: int, options: Mapping[str, float] = RIGHT
+    shown: Sequence[Example], task: TaskType, count: int, sample: int, options: Mapping[str, float] = RIGHT
 ) -> tuple[Pair, ...]:
-    request = expand_request(Commission(task, count, tuple(shown), attempt), TEACHER)
+    request = expand_request(Commission(task, count, tuple(shown), sample), TEACHER)
     return read_pairs(reply_of(said("teacher", request, options)))
 
 
@@ -211,10 +211,10 @@ def test_the_judge_marks_down_a_response_that_is_none(response: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_new_problems_are_off_the_held_out_split_near_the_level_and_right(family: Family) -> None:
     drifted = total = 0
-    for attempt in range(30):
-        level = family.levels[attempt % len(family.levels)]
-        shown = [example(draw(family, level, Random(attempt + n), held_out=False).instruction) for n in range(3)]
-        for pair in new_pairs(shown, family.task, 4, attempt):
+    for sample in range(30):
+        level = family.levels[sample % len(family.levels)]
+        shown = [example(draw(family, level, Random(sample + n), held_out=False).instruction) for n in range(3)]
+        for pair in new_pairs(shown, family.task, 4, sample):
             found, problem = recognised(pair.instruction)
             assert found is family
             assert not is_held_out(problem)
@@ -229,7 +229,7 @@ def test_new_problems_are_off_the_held_out_split_near_the_level_and_right(family
 
 def test_an_expansion_takes_after_any_of_its_examples() -> None:
     shown = [example(draw(family, 1, Random(1), held_out=False).instruction) for family in FAMILIES[:2]]
-    pairs = [pair for attempt in range(10) for pair in new_pairs(shown, FAMILIES[0].task, 4, attempt)]
+    pairs = [pair for sample in range(10) for pair in new_pairs(shown, FAMILIES[0].task, 4, sample)]
     assert {recognised(pair.instruction)[0] for pair in pairs} == set(FAMILIES[:2])
 
 

@@ -15,6 +15,7 @@ from tapir_exp.lab.world import (
     LEVEL_MIX,
     SKEW,
     draw,
+    even_problems,
     family_named,
     held_out_problems,
     is_held_out,
@@ -76,7 +77,11 @@ def test_one_problem_in_six_is_held_out() -> None:
 
 
 def test_the_split_goes_by_the_key_alone() -> None:
-    texts = ("What is 47 + 85?", "Compute 85 + 47.", "Find the sum of 85 + 47.")
+    texts = (
+        "Compute modulo 10: 3, then +1, then -2, then +2.",
+        "On a ring of ten digits go from 3, then +1, then -2, then +2.",
+        "What does a dial of ten show that turns from 3, then +1, then -2, then +2?",
+    )
     found = [recognise(text) for text in texts]
     assert all(found)
     assert len({is_held_out(problem) for _, problem in filter(None, found)}) == 1
@@ -98,7 +103,7 @@ class OneProblem(Family):
     name = "one"
 
     def pose(self, rng: Random, level: int) -> Problem:
-        return family_named("sums").pose(Random(1), 1)
+        return family_named("dials").pose(Random(1), 1)
 
     def read(self, instruction: str) -> Problem | None:
         return None
@@ -110,9 +115,23 @@ def test_draw_says_when_a_side_is_empty() -> None:
         draw(OneProblem(), 1, Random(1), held_out=empty_side)
 
 
+def test_even_problems_fill_every_cell_off_the_held_out_split() -> None:
+    problems = even_problems(7, seed=1)
+    found = [recognise(problem.instruction) for problem in problems]
+    assert [known[1] for known in found if known] == problems
+    cells = Counter((known[0].name, known[1].level) for known in found if known)
+    assert cells == {(family.name, level): 7 for family in FAMILIES for level in family.levels}
+    assert not any(is_held_out(problem) for problem in problems)
+
+
+def test_even_problems_are_drawn_by_their_seed() -> None:
+    assert even_problems(2, seed=1) == even_problems(2, seed=1) != even_problems(2, seed=2)
+    assert even_problems(0, seed=1) == []
+
+
 def test_held_out_problems_say_when_a_cell_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tapir_exp.lab.world.PATIENCE", 200)
-    with pytest.raises(LookupError, match="sums at level 1 has fewer than 800 held-out problems"):
+    with pytest.raises(LookupError, match=r"\w+ at level 1 has fewer than 800 held-out problems"):
         held_out_problems(800, seed=1)
 
 
@@ -130,7 +149,7 @@ def test_family_named() -> None:
 
 def fingerprint() -> str:
     """The digest of what the world gives for one seed."""
-    return sha256(repr([p for _, p in natural_problems(300, 7) + held_out_problems(3, 7)]).encode()).hexdigest()
+    return sha256(repr([p for _, p in natural_problems(300, 7) + held_out_problems(3, 7)] + even_problems(2, 7)).encode()).hexdigest()
 
 
 def test_the_world_is_the_same_in_every_process() -> None:

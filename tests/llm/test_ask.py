@@ -108,11 +108,37 @@ def test_as_many_failures_as_allowed_pass() -> None:
     assert [outcome.value for outcome in outcomes] == [1, 2, 3, None]
 
 
+@pytest.mark.parametrize("max_failed", [0.01, 0.2, 0.25])
+@pytest.mark.parametrize("asked", [1, 2, 4])
+def test_one_failure_in_a_handful_stops_nothing(asked: int, max_failed: float) -> None:
+    outcomes = ask(Scripted(fails_on_words), *["1"] * (asked - 1), "no", max_failed=max_failed)
+    assert [outcome.value for outcome in outcomes] == [1] * (asked - 1) + [None]
+
+
+@pytest.mark.parametrize(
+    ("asked", "max_failed", "allowed"), [(4, 0.3, 2), (10, 0.2, 2), (10, 0.21, 3), (100, 0.02, 2), (3, 1.0, 3)]
+)
+def test_the_allowed_share_is_rounded_up_to_a_whole_request(asked: int, max_failed: float, allowed: int) -> None:
+    def said(failed: int) -> list[Any]:
+        questions = ["no"] * failed + ["1"] * (asked - failed)
+        return ask(Scripted(fails_on_words), *questions, max_failed=max_failed)
+
+    assert sum(outcome.failure is not None for outcome in said(allowed)) == allowed
+    if allowed < asked:
+        with pytest.raises(TooManyFailures, match=f"{allowed + 1} of {asked} rows failed"):
+            said(allowed + 1)
+
+
+def test_where_none_may_fail_one_failure_stops_the_stage() -> None:
+    with pytest.raises(TooManyFailures, match="1 of 9 rows failed"):
+        ask(Scripted(fails_on_words), *map(str, range(8)), "no", max_failed=0.0)
+
+
 def test_more_failures_than_allowed_stop_the_stage_with_a_table() -> None:
     with pytest.raises(TooManyFailures) as caught:
-        ask(Scripted(fails_on_words), "1", "once", "twice", "twice", max_failed=0.7)
+        ask(Scripted(fails_on_words), "1", "once", "twice", "twice", max_failed=0.5)
     lines = str(caught.value).splitlines()
-    assert lines[0] == "numbers: 3 of 4 rows failed, more than the allowed 70.0%:"
+    assert lines[0] == "numbers: 3 of 4 rows failed, more than the allowed 50.0%:"
     assert [line.split() for line in lines[1:3]] == [
         ["2", "request", "refused:", "twice"],
         ["1", "request", "refused:", "once"],
