@@ -1,10 +1,19 @@
-"""What every test shares: one thread per process, and property tests that draw the same examples every time."""
+"""What every test shares: one thread per process, property tests that draw the same examples, the slowest tests first."""
 
 import os
 
+import pytest
 from hypothesis import settings
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before any test imports torch: the machine's cores are few and contended
 
 settings.register_profile("tapir", deadline=None, derandomize=True, database=None, max_examples=100)
 settings.load_profile("tapir")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests come first, the others after them as they were: of two processes, none waits for the other at the end.
+
+    pytest-xdist hands out long runs of neighbours, so the tests that share a slow fixture stay in one process.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)

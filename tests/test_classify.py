@@ -1,5 +1,7 @@
 """A label is the name of one type and nothing else; what names none stays unlabelled."""
 
+from dataclasses import replace
+
 import pytest
 from fakes import Said, ScriptedChat, example, reply_of, said_to, time_out
 
@@ -89,5 +91,6 @@ def test_a_refused_reply_is_asked_again_once() -> None:
 
 
 def test_too_many_unlabelled_rows_stop_the_stage() -> None:
+    config, chat = replace(CONFIG, max_failed=0.3), ScriptedChat(["?"] * 4 + ["Math"])  # one of three
     with pytest.raises(TooManyFailures, match=r"typing: 2 of 3 rows failed(.|\n)*2  unreadable reply: .*'\?'"):
-        classify([example(name) for name in "abc"], ScriptedChat(["?"] * 4 + ["Math"]), CONFIG, "typing")
+        classify([example(name) for name in "abc"], chat, config, "typing")

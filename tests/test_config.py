@@ -81,7 +81,7 @@ def test_the_default_is_plain_dataclasses() -> None:
         (["sft.learning_rate=0"], ["sft.learning_rate = 0", "more than 0"]),
         (["sft.learning_rate=inf"], ["sft.learning_rate = inf"]),
         (["sft.batch_rows=100"], ["sft.batch_rows = 100", "a multiple of"]),
-        (["sft.batch_rows=128", "trainer.devices=4"], ["sft.batch_rows = 128", "trainer.devices (256)"]),
+        (["sft.batch_rows=96", "trainer.devices=4"], ["sft.batch_rows = 96", "trainer.devices (64)"]),
         (["sft.start.epochs=1"], ["sft.start = ", "exactly one of epochs and tokens"]),
         (["sft.round.tokens=null"], ["sft.round = ", "exactly one of epochs and tokens"]),
         (["sft.round.tokens=-5"], ["sft.round.tokens = -5", "0 or more"]),

@@ -22,9 +22,7 @@ MATH, WRITING, LAW = TaskType.MATH, TaskType.WRITING, TaskType.LAW
 HALVES = {MATH: 0.5, WRITING: 0.5}
 
 
-def row(
-    name: str, task: TaskType = MATH, gap: float = 3.0, part: Part = Part.HARD, weight: float = 1.0
-) -> Candidate:
+def row(name: str, task: TaskType = MATH, gap: float = 3.0, part: Part = Part.HARD, weight: float = 1.0) -> Candidate:
     return Candidate(example(name), task, gap, part, weight)
 
 

@@ -115,18 +115,21 @@ def fail(config: LoggerConfig, run_dir: Path) -> None:
         raise ZeroDivisionError
 
 
+@pytest.mark.slow
 def test_each_tracker_makes_one_finished_run(run_dirs: tuple[Path, Path]) -> None:
     good, bad = (runs_of(run_dir) for run_dir in run_dirs)
     assert [run.exit_code for run in good] == [0]
     assert [run.exit_code for run in bad] == [1]
 
 
+@pytest.mark.slow
 def test_a_run_has_its_project_group_and_name(run_dirs: tuple[Path, Path]) -> None:
     for run_dir in run_dirs:
         (run,) = runs_of(run_dir)
         assert (run.project, run.group, run.name) == ("a-project", "a-group", run_dir.name)
 
 
+@pytest.mark.slow
 def test_its_settings_can_be_read_back(run_dirs: tuple[Path, Path]) -> None:
     good, bad = (runs_of(run_dir)[0].config for run_dir in run_dirs)
     assert (good["seed"], good["lab"]) == (1, {"noise": 0.5})
@@ -134,6 +137,7 @@ def test_its_settings_can_be_read_back(run_dirs: tuple[Path, Path]) -> None:
     assert "lab" not in bad
 
 
+@pytest.mark.slow
 def test_its_figures_can_be_read_back_round_by_round(run_dirs: tuple[Path, Path]) -> None:
     first, second = runs_of(run_dirs[0])[0].history
     assert (first["_step"], first["round"], first["fit/tokens"], first["gap/mean"]) == (0, 0, 10, None)
@@ -141,6 +145,7 @@ def test_its_figures_can_be_read_back_round_by_round(run_dirs: tuple[Path, Path]
     assert [row["fit/tokens"] for row in runs_of(run_dirs[1])[0].history] == [99]
 
 
+@pytest.mark.slow
 def test_the_curriculum_of_a_round_is_a_table(run_dirs: tuple[Path, Path]) -> None:
     first, second = runs_of(run_dirs[0])[0].history
     assert not any(name.startswith("curriculum/") for name in first)

@@ -34,6 +34,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+def test_the_same_arguments_build_the_same_bytes(built: Path, tmp_path: Path) -> None:
+    build_base_student(tmp_path, TINY, CORPUS)
+    assert digest_files(tmp_path) == digest_files(built)
+
+
+@pytest.mark.slow
 def test_another_process_builds_the_same_bytes(built: Path, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", BUILD, str(tmp_path)], check=True, env={"PYTHONHASHSEED": "7"})
     assert digest_files(tmp_path) == digest_files(built)

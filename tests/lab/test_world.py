@@ -149,7 +149,9 @@ def test_family_named() -> None:
 
 def fingerprint() -> str:
     """The digest of what the world gives for one seed."""
-    return sha256(repr([p for _, p in natural_problems(300, 7) + held_out_problems(3, 7)] + even_problems(2, 7)).encode()).hexdigest()
+    return sha256(
+        repr([p for _, p in natural_problems(300, 7) + held_out_problems(3, 7)] + even_problems(2, 7)).encode()
+    ).hexdigest()
 
 
 def test_the_world_is_the_same_in_every_process() -> None:

@@ -501,6 +501,7 @@ print(sum(outcome.failure is None for outcome in heard), len(os.listdir("/proc/s
 """
 
 
+@pytest.mark.slow
 def test_litellm_keeps_quiet_also_about_failures_and_at_the_end(server: Server, tmp_path: Path) -> None:
     server.script["1.1"], server.script["2.1"] = [status(500)], [status(401)]
     command = [sys.executable, "-c", SCRIPT, server.base, str(tmp_path / "replies.sqlite")]

@@ -185,6 +185,7 @@ train.finetune(
 """
 
 
+@pytest.mark.slow
 def test_killed_process_is_taken_up_by_another(fit: Fit, tmp_path: Path, base: Path, rows: list[TrainingRow]) -> None:
     fit(tmp_path / "whole")
     given = json.dumps([(row.instruction, row.response, row.part) for row in rows])
