@@ -107,7 +107,7 @@ class LabStudentConfig:
     """The small base student of the lab, a Llama built from a seed."""
 
     seed: int = 0
-    """Seed of the initial weights."""
+    """Seed of the initial weights, and of the text on which the tokenizer is trained."""
     vocabulary: int = 1024
     """Tokens of its byte-level BPE."""
     hidden: int = 128
@@ -290,9 +290,9 @@ class SFTConfig:
     """Share of the steps in which the learning rate rises; then it falls by a cosine to 0."""
     weight_decay: float = 0.0
     batch_rows: int = 128
-    """Rows per optimiser step, over all devices and micro-batches."""
+    """Rows per optimiser step, over all micro-batches."""
     micro_batch_rows: int = 8
-    """Rows per forward pass on one device; divides `batch_rows`."""
+    """Rows per forward pass; divides `batch_rows`."""
     clip: float = 1.0
     """Largest gradient norm."""
     checkpoint_steps: int = 100
@@ -306,6 +306,7 @@ class TrainerConfig:
 
     accelerator: str = "auto"
     devices: int = 1
+    """Devices of a fit; so far one."""
     precision: str = "32-true"
     strategy: str = "auto"
 

@@ -70,7 +70,6 @@ RANGES = (
             "*.checkpoint_steps",
             "*.rank",
             "sft.lora.alpha",
-            "*.devices",
         ),
         "at least 1",
         lambda v: v >= 1,
@@ -91,6 +90,7 @@ RANGES = (
         "0 or more",
         lambda v: v >= 0,
     ),
+    Range(("trainer.devices",), "1: a fit runs on one device", lambda v: v == 1),
     Range(("*.temperature",), "from 0 to 2", lambda v: 0 <= v <= 2),
     Range(
         ("curriculum.delta", "lab.judge_position_bias"), "from -9 to 9, in points of the judge", lambda v: -9 <= v <= 9
@@ -190,11 +190,8 @@ def _check_divisors(values: Values) -> Iterator[Problem]:
     if hidden and heads and hidden % heads:
         yield Problem("lab.student.hidden", f" = {hidden}", f"a multiple of lab.student.heads ({heads})")
     rows, micro = values.get("sft.batch_rows"), values.get("sft.micro_batch_rows")
-    step = (micro or 0) * max(values.get("trainer.devices") or 1, 1)
-    if rows and step > 0 and rows % step:
-        yield Problem(
-            "sft.batch_rows", f" = {rows}", f"a multiple of sft.micro_batch_rows times trainer.devices ({step})"
-        )
+    if rows and micro and micro > 0 and rows % micro:
+        yield Problem("sft.batch_rows", f" = {rows}", f"a multiple of sft.micro_batch_rows ({micro})")
 
 
 def _check_budgets(values: Values) -> Iterator[Problem]:

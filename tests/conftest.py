@@ -1,4 +1,4 @@
-"""What every test shares: one thread per process, property tests that draw the same examples, the slowest tests first."""
+"""What every test shares: one thread a process, property tests that draw the same examples, the slowest tests first."""
 
 import os
 

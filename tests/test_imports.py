@@ -24,7 +24,7 @@ LAYERS = {
     10: {"cli"},
     11: {"__main__"},
 }
-"""Every module, by its own name or by that of its room, a directory: imports point to lower layers or stay in a room."""
+"""Every module, by its own name or that of its room (a directory): imports go to lower layers or stay in the room."""
 TORCH_ROOMS = {"student", "lab/base_student"}
 STAGES = {
     "seeds": {"seeds"},

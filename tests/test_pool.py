@@ -1,4 +1,4 @@
-"""The pool holds what has a type, a teacher's response and a gap, each row with its latest gap; it remembers what came up."""
+"""The pool holds what has a type, a response of the teacher and a latest gap; it remembers all that ever came up."""
 
 from collections import Counter
 

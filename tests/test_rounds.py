@@ -1,4 +1,4 @@
-"""What a round hands to its plan: the share of hard rows, weights that follow the scores or do not, a draw of its own."""
+"""What a round hands to its plan: the share of hard rows, weights that follow the scores or not, a draw of its own."""
 
 from collections.abc import Sequence
 from typing import cast

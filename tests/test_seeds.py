@@ -3,16 +3,22 @@
 import json
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from fakes import ScriptedChat
 
-from tapir_exp.config import SeedsConfig, SeedSource
+from tapir_exp import stages
+from tapir_exp.bench import Bench
+from tapir_exp.config import Config, SeedsConfig, SeedSource
 from tapir_exp.errors import SeedError
 from tapir_exp.lab.oracle import lab_digest
 from tapir_exp.lab.world import is_held_out, natural_problems, recognise
-from tapir_exp.records import Origin, example_id
+from tapir_exp.llm.ledger import Ledger
+from tapir_exp.records import Example, Origin, example_id
 from tapir_exp.seeds import Seeds, load_seeds, source_digest
+from tapir_exp.store import Artifact, Store
 
 
 @pytest.fixture(autouse=True)
@@ -174,3 +180,17 @@ def test_the_source_of_a_file_that_is_not_there_is_refused_by_name(path: str | N
 def test_the_labs_source_is_its_code_and_the_hubs_its_name_alone() -> None:
     assert source_digest(SeedsConfig(source=SeedSource.lab, size=5)) == lab_digest()
     assert source_digest(SeedsConfig(source=SeedSource.hub, path="no/such")) == "hub"
+
+
+def test_the_artifact_of_an_edited_file_is_another_and_comes_back_with_the_old_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "seeds.jsonl"
+    config = cast(Config, SimpleNamespace(seeds=SeedsConfig(source=SeedSource.file, path=str(path))))
+    nobody = ScriptedChat([])
+
+    def artifact(output: str) -> Artifact:
+        path.write_text(json.dumps(row("a", output)))
+        return stages.seeds(Bench(config, Store(tmp_path / "store"), nobody, nobody, nobody, Ledger()))
+
+    first, edited, again = artifact("b"), artifact("c"), artifact("b")
+    assert first.key == again.key != edited.key
+    assert [one.rows(Example)[0].response for one in (first, edited, again)] == ["b", "c", "b"]

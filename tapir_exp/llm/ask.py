@@ -88,7 +88,7 @@ def _again(request: ChatRequest, reply: Reply, refusal: ReplyError) -> ChatReque
 
 def _refuse_too_many_failures(outcomes: Sequence[Outcome[T]], label: str, max_failed: float) -> None:
     failures = [outcome.failure for outcome in outcomes if outcome.failure is not None]
-    if len(failures) <= ceil(max_failed * len(outcomes)):
+    if len(failures) <= ceil(round(max_failed * len(outcomes), 6)):
         return
     reasons = sorted({reason: failures.count(reason) for reason in failures}.items(), key=lambda item: -item[1])
     table = "\n".join(f"  {count:6d}  {reason}" for reason, count in reasons[:20])

@@ -32,6 +32,8 @@ from tapir_exp.taxonomy import BOOSTED, TaskType
 
 REPORT = "report.html"
 NONE = "–"
+RARE = 0.005
+"""A share below which a task type that nobody wants gets no row of its own."""
 NORMAL_95 = 1.96
 
 
@@ -237,7 +239,7 @@ def _mix_chart(run: RunView, width: int) -> str:
         return ""
     before = Counter(label.task for label in run.labels.values() if label.task is not None)
     shares = [_shares(before), *(_shares(Counter(row.task for row in r.mix.values())) for r in mixes)]
-    groups = [_group(task, shares, run.manifest.target) for task in run.tasks]
+    groups = _with_rare_together([_group(task, shares, run.manifest.target) for task in run.tasks])
     names = ["seeds, as they come", *(f"mix of round {r.number}" for r in mixes)]
     return charts.grouped_bars(groups, names, "Share of each task type before, in each round, and wanted", width)
 
@@ -251,8 +253,23 @@ def _group(
     task: TaskType, shares: Sequence[Mapping[TaskType | None, float]], target: Mapping[TaskType, float] | None
 ) -> charts.Group:
     values = tuple(share.get(task, 0.0) for share in shares)
-    note = f"{values[0] * 100:.1f} → {values[-1] * 100:.1f} %"
-    return charts.Group(task, values, target.get(task, 0.0) if target else None, note, task in BOOSTED)
+    wanted = target.get(task, 0.0) if target else None
+    return charts.Group(task, values, wanted, _change(values), task in BOOSTED)
+
+
+def _with_rare_together(groups: Sequence[charts.Group]) -> list[charts.Group]:
+    """The groups, those that nobody wants and hardly anything is of as one: a labeller's errors, as a rule."""
+    rare = [group for group in groups if not group.target and max(group.values) < RARE]
+    if len(rare) < 2:
+        return list(groups)
+    values = tuple(sum(column) for column in zip(*(group.values for group in rare), strict=True))
+    target = None if rare[0].target is None else 0.0
+    together = charts.Group(f"{len(rare)} rare types", values, target, _change(values))
+    return [*(group for group in groups if group not in rare), together]
+
+
+def _change(values: Sequence[float]) -> str:
+    return f"{values[0] * 100:.1f} → {values[-1] * 100:.1f} %"
 
 
 def _loss_chart(run: RunView, width: int) -> str:

@@ -16,7 +16,6 @@ from transformers import PreTrainedModel
 
 from tapir_exp.config import BudgetConfig, LoraConfig, Method, SFTConfig, StudentConfig, TrainerConfig
 from tapir_exp.console import Progress
-from tapir_exp.errors import ConfigError
 from tapir_exp.records import Part
 from tapir_exp.store import write_rows
 from tapir_exp.student.chat_template import load_chat
@@ -66,10 +65,8 @@ def finetune(
     same arguments after a kill resumes from the newest checkpoint in `workdir` and ends with the same bytes.
     Adapters (sft.method lora) are merged before saving: every student is a whole Hugging Face directory.
     Raises TapirError where no row has a response token within student.max_length, ConfigError where the
-    tokenizer has no chat template, and where more than one device is asked for.
+    tokenizer has no chat template.
     """
-    if trainer.devices != 1:
-        raise ConfigError([f"trainer.devices: {trainer.devices}, but a fit runs on one device"])
     chat = load_chat(parent, student)
     encoded = encode_rows(rows, chat, student.max_length)
     plan = plan_batches([len(row.tokens) for row in encoded.rows], budget, sft.batch_rows, seed)

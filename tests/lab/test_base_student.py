@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -60,8 +61,14 @@ def test_digits_are_tokens_of_their_own(built: Path) -> None:
 
 def test_chat_template_costs_few_tokens(built: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(str(built))
-    prompt = tokenizer.apply_chat_template([{"role": "user", "content": "7"}], add_generation_prompt=True)["input_ids"]
-    assert tokenizer.convert_ids_to_tokens(prompt) == ["<|bos|>", "<|user|>", "7", "<|end|>", "<|assistant|>"]
+    prompt: Any = tokenizer.apply_chat_template([{"role": "user", "content": "7"}], add_generation_prompt=True)
+    assert tokenizer.convert_ids_to_tokens(prompt["input_ids"]) == [
+        "<|bos|>",
+        "<|user|>",
+        "7",
+        "<|end|>",
+        "<|assistant|>",
+    ]
 
 
 def test_model_is_an_ordinary_tied_llama(built: Path) -> None:

@@ -152,6 +152,7 @@ def test_the_key_does_not_depend_on_the_wording_or_a_trivial_order(one: str, oth
         "Fix the bug: def f(x): return x + 3 - 4 # first add 3, then subtract 4.",
         "Fix the bug: def f(x): return x * 3 + 4 # first add 3, then subtract 4.",
         "Fix the bug: def f(x): return x - ( # first add 3, then subtract 4.",
+        "Fix the bug: def f(x): return (x + 0) * 3 # first multiply 1, then multiply 3.",
         "Which is the heaviest: ant or ant?",
         "Which is the second heaviest: ant or bee?",
         "Suppose snow is white and grass is red. What color is snow?",
@@ -180,6 +181,10 @@ WORKED = {
     "Code f(x) in Python: first add 2, then multiply 3.": (
         "def f(x): return (x + 2) * 3",
         "# one step a line\ndef f(x):\n    x += 2\n    x *= 3\n    return x",
+    ),
+    "Code f(x) in Python: first multiply 2, then multiply 3, then add 1.": (
+        "def f(x): return x * 2 * 3 + 1",
+        "# one step a line\ndef f(x):\n    x *= 2\n    x *= 3\n    x += 1\n    return x",
     ),
     "Fix the bug: def f(x): return (x - 2) * 3 # first add 2, then multiply 3.": (
         "def f(x): return (x + 2) * 3",
@@ -227,6 +232,8 @@ def test_worked_by_hand(instruction: str) -> None:
         ("def f(x): return " + "(" * 300 + "x" + ")" * 300, 1),
         ("def f(x): return \0", 1),
         ("def f(x): return " + "-" * 380 + "x", 2),
+        ("def f(x): return (x + 2) * 3  " + "#" * 400, 1),
+        ("def f(x):" + "\n    x *= 99999" * 3 + "\n    return x", 1),
     ],
 )
 def test_code_is_graded_by_what_it_computes(code: str, score: int) -> None:

@@ -41,6 +41,7 @@ def test_shares_are_those_of_nature() -> None:
     assert set(SKEW) == {family.name for family in FAMILIES}
     assert sum(SKEW.values()) == pytest.approx(1)
     assert sum(LEVEL_MIX.values()) == pytest.approx(1)
+    assert LEVEL_MIX[1] > LEVEL_MIX[2] > LEVEL_MIX[3]
     assert 0.12 <= sum(SKEW[family.name] for family in FAMILIES if family.task in BOOSTED) <= 0.14
 
 

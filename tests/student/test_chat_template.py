@@ -20,7 +20,9 @@ def save_tokenizer(directory: Path, bos: str | None, eos: str, extra: list[str])
     tokenizer.train_from_iterator(["some words"], trainer)
     if bos:  # as LLaMA-2's tokenizer does when it is not told otherwise
         tokenizer.post_processor = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, 0)])
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=bos, eos_token=eos)
+    fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=tokenizer, bos_token=bos, eos_token=eos
+    )
     fast.save_pretrained(str(directory))
     return directory
 

@@ -29,8 +29,8 @@ def make_row(length: int, prompt: int, part: Part = Part.REST) -> Row:
 
 def test_row_is_prompt_response_end(chat: Chat) -> None:
     (row,) = encode_rows([TrainingRow("Say red", "red 12", Part.HARD)], chat, 100).rows
-    assert chat.tokenizer.decode(row.tokens) == "<|bos|><|user|>Say red<|end|><|assistant|>red 12<|end|>"
-    assert chat.tokenizer.decode(row.tokens[row.prompt :]) == "red 12<|end|>"
+    assert chat.tokenizer.decode(list(row.tokens)) == "<|bos|><|user|>Say red<|end|><|assistant|>red 12<|end|>"
+    assert chat.tokenizer.decode(list(row.tokens[row.prompt :])) == "red 12<|end|>"
     assert row.part is Part.HARD
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,10 +38,12 @@ def prompts(rows: list[TrainingRow]) -> list[tuple[str, str]]:
 
 
 def answer_by_transformers(student_dir: Path, chat: Chat, prompt: str, limit: int) -> tuple[str, bool]:
-    model = AutoModelForCausalLM.from_pretrained(str(student_dir))
+    model: Any = AutoModelForCausalLM.from_pretrained(str(student_dir))
     ids = torch.tensor(chat.encode_prompts([prompt]))
-    config = GenerationConfig(max_new_tokens=limit, do_sample=False, eos_token_id=chat.end, pad_token_id=chat.pad)
-    new = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)[0, ids.shape[1] :].tolist()
+    settings = {"max_new_tokens": limit, "do_sample": False, "eos_token_id": chat.end, "pad_token_id": chat.pad}
+    config = GenerationConfig(**settings)  # type: ignore[no-untyped-call]
+    whole = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
+    new: list[int] = whole[0, ids.shape[1] :].tolist()
     return chat.decode(new), chat.end in new
 
 
@@ -68,7 +71,7 @@ def test_padding_does_not_shift_positions(chat: Chat) -> None:
     """GPT-2 learns a vector for every position, so it notices what rotary embeddings forgive."""
     torch.manual_seed(0)
     shape = GPT2Config(vocab_size=300, n_positions=64, n_embd=32, n_layer=2, n_head=2, initializer_range=0.5)
-    model = GPT2LMHeadModel(shape).eval()
+    model = GPT2LMHeadModel(shape).eval()  # type: ignore[no-untyped-call]
     prompts = chat.encode_prompts(["Say red", "Say red green blue black white red", "Say blue 17"])
     together = decode_greedily(model, chat, prompts, 8, lambda _: None)
     alone = [decode_greedily(model, chat, [prompt], 8, lambda _: None)[0] for prompt in prompts]

@@ -89,7 +89,7 @@ def test_gradient_is_that_of_the_paper(
         chosen = [row for row in encoded if row.part is part]
         total = sum(response_nll(model, collate([row], 0)).sum() for row in chosen)
         loss = loss + weight * total / sum(row.supervised for row in chosen)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0, eps=1e-8)
     optimizer.step()
