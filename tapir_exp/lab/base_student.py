@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers.utils import logging
 
 from tapir_exp.config import LabStudentConfig
 from tapir_exp.errors import ConfigError
@@ -37,6 +38,7 @@ def build_base_student(directory: Path, config: LabStudentConfig, corpus: Iterab
     """
     _check(config)
     tokenizer = _train_tokenizer(corpus, config.vocabulary)
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     tokenizer.save_pretrained(str(directory))
     _draw_model(config, tokenizer).save_pretrained(str(directory))
     for name in ("config.json", "generation_config.json"):

@@ -13,7 +13,7 @@ SKEW: dict[str, float] = {
 }  # fmt: skip
 """The natural share of each family; it sums to 1."""
 
-LEVEL_MIX: dict[int, float] = {1: 0.42, 2: 0.33, 3: 0.25}
+LEVEL_MIX: dict[int, float] = {1: 0.6, 2: 0.3, 3: 0.1}
 """The natural share of each level: the easier, the more there is of it."""
 
 HELD_OUT_IN = 6
