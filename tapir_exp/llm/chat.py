@@ -15,12 +15,25 @@ class Message(Record):
 
 
 class ChatRequest(Record):
-    """A call to a chat model; `sample` tells repeated draws of one prompt apart."""
+    """A call to a chat model.
+
+    sample: tells repeated draws of one prompt apart.
+    top_logprobs: how many of the likeliest tokens to report at each place of the reply, with their log-probabilities;
+    0 for none.
+    """
 
     messages: tuple[Message, ...]
     max_tokens: int
     temperature: float = 0.0
     sample: int = 0
+    top_logprobs: int = 0
+
+
+class TokenLogprob(Record):
+    """A token that the model could have written at one place, and its natural log-probability."""
+
+    token: str
+    logprob: float
 
 
 class Usage(Record):
@@ -32,11 +45,16 @@ class Usage(Record):
 
 
 class Reply(Record):
-    """What the model wrote. `finish_reason` is the provider's: stop, length, content_filter, ..."""
+    """What the model wrote.
+
+    finish_reason: the provider's: stop, length, content_filter, ...
+    top_logprobs: at each place of the reply, the likeliest tokens, where the request asked for them; else empty.
+    """
 
     text: str
     finish_reason: str
     usage: Usage
+    top_logprobs: tuple[tuple[TokenLogprob, ...], ...] = ()
 
 
 class FailureKind(StrEnum):

@@ -15,7 +15,7 @@ from typing import Any
 from tapir_exp.config import LLMConfig
 from tapir_exp.errors import ConfigError
 from tapir_exp.llm.cache import ReplyCache, cache_key
-from tapir_exp.llm.chat import CallError, ChatRequest, FailureKind, Reply, Usage
+from tapir_exp.llm.chat import CallError, ChatRequest, FailureKind, Reply, TokenLogprob, Usage
 from tapir_exp.llm.ledger import Ledger
 
 LAB = "lab/"
@@ -150,6 +150,7 @@ class LitellmChat:
             "messages": [message.model_dump() for message in request.messages],
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
+            **({"logprobs": True, "top_logprobs": request.top_logprobs} if request.top_logprobs else {}),
             "timeout": config.timeout_s,
             "api_base": config.api_base,
             "api_key": self._key(),
@@ -174,7 +175,7 @@ class LitellmChat:
         if reason == "content_filter":
             raise CallError(FailureKind.REFUSED, "the provider's content filter stopped the reply")
         if text.strip():
-            return Reply(text=text, finish_reason=reason, usage=usage)
+            return Reply(text=text, finish_reason=reason, usage=usage, top_logprobs=_top_logprobs(choice))
         if reason == "length":
             raise CallError(FailureKind.EMPTY, "max_tokens were used up before the first word")
         raise _PassingError(FailureKind.EMPTY, f"finish reason {reason}")
@@ -234,6 +235,15 @@ def _failure_of(error: Exception) -> Exception:
     if status == HTTPStatus.CONFLICT or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return _PassingError(FailureKind.PROVIDER, detail, _asked_wait_s(error))
     return CallError(FailureKind.REFUSED, detail)
+
+
+def _top_logprobs(choice: Any) -> tuple[tuple[TokenLogprob, ...], ...]:
+    """The likeliest tokens at each place, where the provider reports them."""
+    places = getattr(getattr(choice, "logprobs", None), "content", None) or ()
+    return tuple(
+        tuple(TokenLogprob(token=_storable(top.token), logprob=top.logprob) for top in place.top_logprobs)
+        for place in places
+    )
 
 
 def _storable(text: str) -> str:
