@@ -40,10 +40,10 @@ class Bench:
         """Carry out a stage whose product is rows; `round_number` is None for what belongs to no round."""
 
         def write(directory: Path) -> Mapping[str, Any]:
-            before = self.ledger.by_role()
-            product = make()
-            count = write_rows(directory / ROWS, product.rows)
-            spend = {role: spent.model_dump() for role, spent in self.ledger.since(before).items()}
+            with self.ledger.during(_name(stage, round_number)) as spent:
+                product = make()
+                count = write_rows(directory / ROWS, product.rows)
+            spend = {role: of_role.model_dump() for role, of_role in spent.items()}
             return {"rows": count, **product.figures, "spend": spend}
 
         return self.directory(stage, round_number, recipe, write)
@@ -53,7 +53,7 @@ class Bench:
     ) -> Artifact:
         """Carry out a stage whose product is a directory of files."""
         artifact = self.store.produce(stage, recipe, make)
-        name = stage if round_number is None else f"{stage}-{round_number}"
+        name = _name(stage, round_number)
         self.entries.append(entry_of(name, round_number or 0, artifact))
         say_stage(name, artifact.figures, artifact.seconds, artifact.reused)
         return artifact
@@ -63,3 +63,8 @@ def role_recipe(chat: ChatModel, config: TeacherConfig | JudgeConfig | Classifie
     """What of a role changes its replies: the model and the role's settings, but not how it is reached."""
     settings = {name: value for name, value in asdict(config).items() if name not in ("llm", "max_failed")}
     return {"model": chat.identity(), **settings}
+
+
+def _name(stage: str, round_number: int | None) -> str:
+    """What the manifest, the ledger and the terminal call a stage."""
+    return stage if round_number is None else f"{stage}-{round_number}"

@@ -109,7 +109,9 @@ def _run(cfg: DictConfig) -> None:
     config = parse(cfg)
     from tapir_exp.run import run
 
-    run(config, Path(HydraConfig.get().runtime.output_dir), to_yaml(config))
+    hydra_config = HydraConfig.get()
+    sweep_dir = Path(hydra_config.sweep.dir) if hydra_config.mode is RunMode.MULTIRUN else None
+    run(config, Path(hydra_config.runtime.output_dir), to_yaml(config), sweep_dir)
 
 
 def _failure(error: Exception) -> TapirError:

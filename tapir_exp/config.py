@@ -80,26 +80,52 @@ class WandbMode(Enum):
 
 @dataclass
 class LLMConfig:
-    """A chat model behind litellm."""
+    """A chat model of any provider that litellm knows; endpoints of the OpenAI protocol are reached directly."""
 
     model: str = MISSING
-    """litellm's model string, such as openai/gpt-4o; `lab/...` are the oracles of the embedded lab."""
+    """litellm's model string, such as openai/gpt-4o; `openai/` and `hosted_vllm/` are endpoints of the OpenAI protocol,
+    `lab/...` the oracles of the embedded lab."""
     api_base: str | None = None
     """Base URL of the endpoint; null for the provider's own."""
     api_key_env: str | None = None
     """Name of the environment variable that holds the key; never the key itself."""
+    direct: bool = True
+    """Whether an endpoint of the OpenAI protocol is reached without litellm, at a tenth of the cost in CPU time; false
+    goes through litellm, as all other providers do."""
     concurrency: int = 16
     """Calls in flight at once."""
     timeout_s: float = 120.0
     """Seconds until a call is given up."""
-    attempts: int = 5
+    attempts: int = 8
     """Tries per call when the provider fails for a passing reason."""
+    requests_per_minute: int | None = None
+    """Calls that may start within any 60 seconds, over all stages, roles and processes that use this model at this
+    endpoint with this key and share the outputs directory; null for no limit of ours."""
+    tokens_per_minute: int | None = None
+    """Tokens, prompt and completion, within any 60 seconds, counted likewise; null for no limit of ours."""
+    batch: bool = False
+    """Whether to ask in batches (OpenAI's /v1/batches): half the price, but an answer may take a day."""
     usd_per_million_input: float | None = None
-    """Price of a million prompt tokens; null asks litellm's price list."""
+    """Price of a million prompt tokens; null asks litellm's price list, where there is no api_base."""
     usd_per_million_output: float | None = None
-    """Price of a million completion tokens; null asks litellm's price list."""
+    """Price of a million completion tokens; null asks litellm's price list, where there is no api_base."""
     options: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the call, passed as they are; they are part of the cache key."""
+
+
+@dataclass
+class SpendConfig:
+    """What a run, or all jobs of a sweep together, may spend on chat models; null for no limit.
+
+    What was spent before a run was stopped counts; calls in flight at the end may come on top.
+    """
+
+    max_usd: float | None = None
+    """US dollars; the price of every model in use must then be known."""
+    max_calls: int | None = None
+    """Calls that were paid for; replies from the cache do not count."""
+    max_tokens: int | None = None
+    """Tokens of those calls, prompt and completion."""
 
 
 @dataclass
@@ -340,6 +366,7 @@ class Config:
     """Seed of everything random in the run: fits, draws and sampled calls."""
     outputs: str = "outputs"
     """Directory of runs, and of the store that they share."""
+    spend: SpendConfig = field(default_factory=SpendConfig)
     lab: LabConfig = field(default_factory=LabConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     judge: JudgeConfig = field(default_factory=JudgeConfig)

@@ -28,6 +28,10 @@ class TooManyFailures(TapirError):
     """More rows of a stage failed than the configuration allows."""
 
 
+class BudgetSpent(TapirError):
+    """The run, or its sweep, has spent what it may."""
+
+
 class StoreError(TapirError):
     """An artifact is missing or damaged."""
 

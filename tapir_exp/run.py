@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,11 @@ from tapir_exp.config import Config, LLMConfig
 from tapir_exp.console import console, say_table
 from tapir_exp.lab import provider
 from tapir_exp.lab.oracle import lab_digest
-from tapir_exp.llm.cache import ReplyCache
-from tapir_exp.llm.client import LAB, LitellmChat
-from tapir_exp.llm.ledger import Ledger
+from tapir_exp.llm.books import Books
+from tapir_exp.llm.client import Client
+from tapir_exp.llm.ledger import Account
+from tapir_exp.llm.providers import LAB
+from tapir_exp.llm.spending import write_spending
 from tapir_exp.manifest import Manifest
 from tapir_exp.metrics import Artifacts, Metrics, run_metrics
 from tapir_exp.records import Quota
@@ -26,17 +30,25 @@ from tapir_exp.tasks import Shares
 from tapir_exp.tracking import Tracker
 
 
-def run(config: Config, run_dir: Path, resolved: str) -> None:
+def run(config: Config, run_dir: Path, resolved: str, sweep_dir: Path | None = None) -> None:
     """Carry out a run: distil, then write its manifest, metrics and report into `run_dir`.
 
-    resolved: the configuration as YAML, every interpolation resolved. What is in the store is not made again.
+    resolved: the configuration as YAML, every interpolation resolved. sweep_dir: of the sweep that this is a job of,
+    which then shares the budget. What is in the store is not made again.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     write_whole(run_dir / "config.yaml", resolved)
-    with Tracker(config.logger, run_dir, group=run_dir.parent.name, settings=yaml.safe_load(resolved)) as tracker:
-        bench = open_bench(config)
+    account = Account(str(run_dir)) if sweep_dir is None else Account(str(sweep_dir), run_dir.name)
+    with (
+        Tracker(config.logger, run_dir, group=run_dir.parent.name, settings=yaml.safe_load(resolved)) as tracker,
+        open_bench(config, account) as bench,
+    ):
         console.rule(f"{config.name}: {config.arm}, seed {config.seed}")
-        manifest = _manifest(bench, run_dir, target=distil(bench))
+        try:
+            target = distil(bench)
+        finally:  # what was spent is told of a run that fails, too
+            write_spending(bench.ledger, run_dir)
+        manifest = _manifest(bench, run_dir, target)
         manifest.write(run_dir)
         artifacts = manifest.open(run_dir)
         metrics = run_metrics(manifest, artifacts)
@@ -48,27 +60,31 @@ def run(config: Config, run_dir: Path, resolved: str) -> None:
     console.print(f"report: {report}")
 
 
-def open_bench(config: Config) -> Bench:
+@contextmanager
+def open_bench(config: Config, account: Account) -> Iterator[Bench]:
     """The workbench of a run: the shared store, and the chat models that the configuration names.
 
-    Raises ConfigError where a chat model's key is not in the environment.
+    account: to whom the spend is written down. Raises ConfigError where no call of a chat model can succeed, or a
+    budget in USD cannot be kept.
     """
     store = Store(Path(config.outputs) / "store")
-    ledger = Ledger()
-    cache = ReplyCache(store.root / "replies.sqlite")
+    books = Books(store.root, account, config.spend)
 
-    def open_chat(llm: LLMConfig, role: str) -> LitellmChat:
+    def open_chat(llm: LLMConfig, role: str) -> Client:
         if not llm.model.startswith(LAB):
-            return LitellmChat(llm, role, cache, ledger)
-        return LitellmChat(llm, role, cache, ledger, prepare=provider.register, version=lab_digest())
+            return Client(llm, role, books)
+        return Client(llm, role, books, prepare=provider.register, version=lab_digest())
 
-    teacher = open_chat(config.teacher.llm, "teacher")
-    judge = open_chat(config.judge.llm, "judge")
-    labeller = open_chat(config.classifier.llm, "labeller")
-    if config.curriculum.rounds:
-        for chat in (teacher, judge, labeller):
-            chat.check()
-    return Bench(config, store, teacher, judge, labeller, ledger)
+    try:
+        teacher = open_chat(config.teacher.llm, "teacher")
+        judge = open_chat(config.judge.llm, "judge")
+        labeller = open_chat(config.classifier.llm, "labeller")
+        if config.curriculum.rounds:
+            for chat in (teacher, judge, labeller):
+                chat.check(priced=config.spend.max_usd is not None)
+        yield Bench(config, store, teacher, judge, labeller, books.ledger)
+    finally:
+        books.close()
 
 
 def _manifest(bench: Bench, run_dir: Path, target: Shares | None) -> Manifest:

@@ -51,6 +51,8 @@ RANGES = (
         (
             "*.concurrency",
             "*.attempts",
+            "*.requests_per_minute",
+            "*.tokens_per_minute",
             "lab.student.vocabulary",
             "lab.student.hidden",
             "lab.student.intermediate",
@@ -74,7 +76,7 @@ RANGES = (
         "at least 1",
         lambda v: v >= 1,
     ),
-    Range(("*.timeout_s", "*.learning_rate", "*.clip"), "more than 0", lambda v: v > 0),
+    Range(("*.timeout_s", "*.learning_rate", "*.clip", "spend.*"), "more than 0", lambda v: v > 0),
     Range(
         (
             "seed",

@@ -1,9 +1,15 @@
 """What every test shares: one thread a process, property tests that draw the same examples, the slowest tests first."""
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tapir_exp.config import SpendConfig
+from tapir_exp.llm.books import Books
+from tapir_exp.llm.ledger import Account
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before any test imports torch: the machine's cores are few and contended
 
@@ -17,3 +23,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     pytest-xdist hands out long runs of neighbours, so the tests that share a slow fixture stay in one process.
     """
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture
+def books(tmp_path: Path) -> Iterator[Books]:
+    """The books of a run that has no budget."""
+    books = Books(tmp_path / "books", Account("run"), SpendConfig())
+    yield books
+    books.close()

@@ -1,10 +1,12 @@
 """Stand-ins that several tests share."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
-from tapir_exp.llm.chat import CallError, ChatRequest, FailureKind, Reply, Usage
+from tapir_exp.llm.chat import ChatRequest, Reply, Usage
+from tapir_exp.llm.failures import CallError, FailureKind
 from tapir_exp.records import Example, Origin, TrainingExample, example_id
 
 Said = str | Reply | CallError
@@ -18,10 +20,18 @@ class ScriptedChat:
 
     def __init__(self, script: Callable[[ChatRequest], Said] | Sequence[Said]) -> None:
         self.requests: list[ChatRequest] = []
+        self.given_up: list[CallError] = []
         self._script = script
 
     def identity(self) -> dict[str, Any]:
         return {"model": "scripted"}
+
+    @asynccontextmanager
+    async def connected(self, requests: Sequence[ChatRequest]) -> AsyncIterator[None]:
+        yield
+
+    def give_up(self, request: ChatRequest, error: CallError) -> None:
+        self.given_up.append(error)
 
     async def reply(self, request: ChatRequest) -> Reply:
         self.requests.append(request)

@@ -132,9 +132,9 @@ def digests(outputs: Path) -> dict[str, str]:
 
 def answered(outputs: Path) -> int:
     """Replies in the cache: what was answered and paid."""
-    if not (outputs / "store" / "replies.sqlite").exists():
+    if not (outputs / "store" / "books.sqlite").exists():
         return 0
-    with sqlite3.connect(outputs / "store" / "replies.sqlite") as replies:
+    with sqlite3.connect(outputs / "store" / "books.sqlite") as replies:
         return int(replies.execute("SELECT count(*) FROM replies").fetchone()[0])
 
 

@@ -15,7 +15,7 @@ from tapir_exp.config import Config, SeedsConfig, SeedSource
 from tapir_exp.errors import SeedError
 from tapir_exp.lab.oracle import lab_digest
 from tapir_exp.lab.world import is_held_out, natural_problems, recognise
-from tapir_exp.llm.ledger import Ledger
+from tapir_exp.llm.books import Books
 from tapir_exp.records import Example, Origin, example_id
 from tapir_exp.seeds import Seeds, load_seeds, source_digest
 from tapir_exp.store import Artifact, Store
@@ -182,14 +182,16 @@ def test_the_labs_source_is_its_code_and_the_hubs_its_name_alone() -> None:
     assert source_digest(SeedsConfig(source=SeedSource.hub, path="no/such")) == "hub"
 
 
-def test_the_artifact_of_an_edited_file_is_another_and_comes_back_with_the_old_bytes(tmp_path: Path) -> None:
+def test_the_artifact_of_an_edited_file_is_another_and_comes_back_with_the_old_bytes(
+    tmp_path: Path, books: Books
+) -> None:
     path = tmp_path / "seeds.jsonl"
     config = cast(Config, SimpleNamespace(seeds=SeedsConfig(source=SeedSource.file, path=str(path))))
     nobody = ScriptedChat([])
 
     def artifact(output: str) -> Artifact:
         path.write_text(json.dumps(row("a", output)))
-        return stages.seeds(Bench(config, Store(tmp_path / "store"), nobody, nobody, nobody, Ledger()))
+        return stages.seeds(Bench(config, Store(tmp_path / "store"), nobody, nobody, nobody, books.ledger))
 
     first, edited, again = artifact("b"), artifact("c"), artifact("b")
     assert first.key == again.key != edited.key

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tapir_exp.lab import oracle
-from tapir_exp.llm.client import load_litellm
+from tapir_exp.llm.providers import load_litellm
 
 PROVIDER = "lab"
 _OF_THE_CALL = frozenset({"temperature", "sample", "max_tokens", "max_retries", "stream"})

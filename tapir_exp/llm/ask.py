@@ -1,16 +1,25 @@
 """Ask a chat model many things at once, and read each reply strictly."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Generic, TypeVar
 
-from tapir_exp.console import Progress
+from tapir_exp.console import Progress, console
 from tapir_exp.errors import ReplyError, TooManyFailures
-from tapir_exp.llm.chat import CallError, ChatModel, ChatRequest, Message, Reply
+from tapir_exp.llm.chat import ChatModel, ChatRequest, Message, Reply
+from tapir_exp.llm.failures import CallError, FailureKind
 
 T = TypeVar("T")
+
+GRACE_S = 3.0
+"""How long calls in flight may still arrive once a person has pressed Ctrl-C; what arrives is kept."""
+LANDING_S = 60.0
+"""How long they may where the run ends for another reason."""
+REASONS = 20
+"""Rows of the table of reasons."""
 
 
 @dataclass(frozen=True)
@@ -33,33 +42,85 @@ def ask_all(
 ) -> list[Outcome[T]]:
     """Ask every request, in order, with `concurrency` in flight; a reply that `parse` refuses is asked for once more.
 
-    Raises TooManyFailures, with a table of reasons, where more than the share `max_failed` of them brought nothing;
-    the share is rounded up to a whole request, so that one failure in a handful stops nothing.
+    Raises TooManyFailures, with a table of reasons, as soon as more than the share `max_failed` of them brought
+    nothing; the share is rounded up to a whole request, so that one failure in a handful stops nothing.
+    KeyboardInterrupt comes through within seconds, after what was in flight has been given time to arrive.
     """
-    try:
-        outcomes = asyncio.run(_ask_all(chat, requests, parse, label, concurrency))
-    except ExceptionGroup as group:  # a caller wants the cause, not the workers that it took down together
-        raise group.exceptions[0] from None
-    _refuse_too_many_failures(outcomes, label, max_failed)
-    return outcomes
-
-
-async def _ask_all(
-    chat: ChatModel, requests: Sequence[ChatRequest], parse: Callable[[Reply], T], label: str, concurrency: int
-) -> list[Outcome[T]]:
     outcomes: list[Outcome[T] | None] = [None] * len(requests)
-    waiting = iter(enumerate(requests))
+    failures = _Failures(label, len(requests), max_failed)
     with Progress(label, total=len(requests)) as progress:
 
-        async def work() -> None:
-            for place, request in waiting:
-                outcomes[place] = await _ask(chat, request, parse)
-                progress.advance()
+        def keep(place: int, outcome: Outcome[T]) -> None:
+            outcomes[place] = outcome
+            progress.advance()
+            failures.count(outcome)
 
-        async with asyncio.TaskGroup() as workers:
-            for _ in range(min(concurrency, len(requests))):
-                workers.create_task(work())
+        try:
+            asyncio.run(ask_each(chat, requests, parse, keep, concurrency=concurrency))
+        except KeyboardInterrupt:
+            done = sum(outcome is not None for outcome in outcomes)
+            console.print(f"{label}: stopped with {done} of {len(requests)} done; their replies are kept.")
+            raise
     return [outcome for outcome in outcomes if outcome is not None]
+
+
+async def ask_each(
+    chat: ChatModel,
+    requests: Sequence[ChatRequest] | Iterable[ChatRequest],
+    parse: Callable[[Reply], T],
+    keep: Callable[[int, Outcome[T]], None],
+    *,
+    concurrency: int,
+) -> None:
+    """Ask with `concurrency` calls in flight, and hand every outcome to `keep`, with its place, as it comes.
+
+    Holds no more than what is in flight. An error, of a call or of `keep`, ends the asking: nothing new is asked, and
+    what is in flight may land before it is raised.
+    """
+    waiting = _Waiting(enumerate(requests))
+
+    async def work() -> None:
+        for place, request in waiting:
+            keep(place, await _ask(chat, request, parse))
+
+    async with chat.connected(requests if isinstance(requests, Sequence) else ()):
+        workers = [asyncio.create_task(work()) for _ in range(concurrency)]
+        try:
+            done, _ = await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
+        except asyncio.CancelledError:
+            await _land(workers, waiting, GRACE_S)
+            raise
+        if any(worker.exception() for worker in done):
+            await _land(workers, waiting, LANDING_S)
+        for worker in done:
+            worker.result()
+
+
+class _Waiting(Iterator[T]):
+    """What is still to be asked; nothing any more once it is closed."""
+
+    def __init__(self, items: Iterable[T]) -> None:
+        self._items = iter(items)
+        self._closed = False
+
+    def __next__(self) -> T:
+        if self._closed:
+            raise StopIteration
+        return next(self._items)
+
+    def close(self) -> None:
+        self._closed = True
+
+
+async def _land(
+    workers: Sequence[asyncio.Task[None]], waiting: _Waiting[tuple[int, ChatRequest]], grace_s: float
+) -> None:
+    """Let the workers end what they are at, for so long; then end them."""
+    waiting.close()
+    await asyncio.wait(workers, timeout=grace_s)
+    for worker in workers:
+        worker.cancel()
+    await asyncio.gather(*workers, return_exceptions=True)
 
 
 async def _ask(chat: ChatModel, request: ChatRequest, parse: Callable[[Reply], T]) -> Outcome[T]:
@@ -70,29 +131,57 @@ async def _ask(chat: ChatModel, request: ChatRequest, parse: Callable[[Reply], T
         try:
             return Outcome(parse(reply), raw)
         except ReplyError as refusal:
-            reply = await chat.reply(_again(request, reply, refusal))
+            request = _again(request, reply, refusal)
+            reply = await chat.reply(request)
             raw = reply.text
             return Outcome(parse(reply), raw)
     except ReplyError as refusal:
-        return Outcome(None, raw, f"unreadable reply: {refusal}")
-    except CallError as error:
-        return Outcome(None, raw, str(error))
+        error = CallError(FailureKind.CUT if _is_cut(reply) else FailureKind.UNREADABLE, str(refusal), raw=raw)
+    except CallError as failure:
+        error = CallError(failure.kind, failure.detail, raw=failure.raw or raw)
+    chat.give_up(request, error)
+    return Outcome(None, error.raw, str(error))
 
 
 def _again(request: ChatRequest, reply: Reply, refusal: ReplyError) -> ChatRequest:
-    """The same conversation, with the refused reply and what was wrong with it."""
+    """The request with twice the room where the reply was cut; else with the reply and what was wrong with it."""
+    if _is_cut(reply):
+        return request.model_copy(update={"max_tokens": 2 * request.max_tokens})
     complaint = f"That reply cannot be used: {refusal} Reply again, exactly in the form asked for."
     turns = (Message(role="assistant", content=reply.text), Message(role="user", content=complaint))
     return request.model_copy(update={"messages": (*request.messages, *turns)})
 
 
-def _refuse_too_many_failures(outcomes: Sequence[Outcome[T]], label: str, max_failed: float) -> None:
-    failures = [outcome.failure for outcome in outcomes if outcome.failure is not None]
-    if len(failures) <= ceil(round(max_failed * len(outcomes), 6)):
-        return
-    reasons = sorted({reason: failures.count(reason) for reason in failures}.items(), key=lambda item: -item[1])
-    table = "\n".join(f"  {count:6d}  {reason}" for reason, count in reasons[:20])
-    raise TooManyFailures(
-        f"{label}: {len(failures)} of {len(outcomes)} rows failed, more than the allowed {max_failed:.1%}:\n{table}\n"
-        "Mend the cause, or raise max_failed of this role; what was answered is cached."
-    )
+def _is_cut(reply: Reply) -> bool:
+    return reply.finish_reason == "length"
+
+
+class _Failures:
+    """The failed rows so far, and how many are too many."""
+
+    def __init__(self, label: str, total: int, max_failed: float) -> None:
+        self._label = label
+        self._total = total
+        self._max_failed = max_failed
+        self._allowed = ceil(round(max_failed * total, 6))
+        self._reasons: Counter[str] = Counter()
+        self._asked = 0
+
+    def count(self, outcome: Outcome[T]) -> None:
+        """Raises TooManyFailures where this failure is one too many."""
+        self._asked += 1
+        if outcome.failure is None:
+            return
+        self._reasons[outcome.failure] += 1
+        if self._reasons.total() > self._allowed:
+            raise TooManyFailures(self._table())
+
+    def _table(self) -> str:
+        reasons = self._reasons.most_common(REASONS)
+        table = "\n".join(f"  {count:6d}  {reason}" for reason, count in reasons)
+        return (
+            f"{self._label}: {self._reasons.total()} of {self._total} rows failed, more than the allowed "
+            f"{self._max_failed:.1%}:\n{table}\n"
+            f"{self._asked} rows were asked; what was answered is kept. Mend the cause, or raise max_failed of this "
+            "role, and run the same command again."
+        )

@@ -1,19 +1,46 @@
-"""Replies that were paid for once: a content-addressed SQLite file that runs and sweep jobs share."""
+"""Replies that were paid for once: content-addressed, shared by runs and sweep jobs, kept before they are used."""
 
 import json
-import sqlite3
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from tapir_exp.errors import StoreError
 from tapir_exp.llm.chat import ChatRequest, Reply
+from tapir_exp.llm.database import Database
+from tapir_exp.records import Record
 
-BUSY_TIMEOUT_S = 60.0
-"""How long a process waits for another's write; one takes far less than a millisecond."""
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS replies
+    (key TEXT PRIMARY KEY, model TEXT, asked REAL, request TEXT, reply TEXT) WITHOUT ROWID;
+"""
+BULK = 500
+"""Keys looked up by one statement."""
+
+
+class Entry(Record):
+    """A reply with what was asked and when (seconds since 1970)."""
+
+    key: str
+    model: str
+    asked: float
+    request: ChatRequest
+    reply: Reply
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What the cache holds of one model; first and last in seconds since 1970."""
+
+    model: str
+    replies: int
+    first: float
+    last: float
+    characters: int
 
 
 def cache_key(identity: Mapping[str, Any], request: ChatRequest) -> str:
@@ -23,37 +50,59 @@ def cache_key(identity: Mapping[str, Any], request: ChatRequest) -> str:
 
 
 class ReplyCache:
-    """Good replies by key. A reply outlives a killed process once `put` has returned; the file must be local."""
+    """Good replies by key: a reply outlives the process once the transaction that `put` is part of has ended."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or make the file. Raises StoreError where it is no reply cache."""
-        self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._database = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-        try:
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=NORMAL")
-            self._database.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT)")
-        except sqlite3.DatabaseError as error:
-            self.close()
-            raise StoreError(f"{path}: not a reply cache ({error}).") from error
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def get(self, key: str) -> Reply | None:
         """The reply, or None. Raises StoreError where what is stored is not a reply of this version."""
-        row = self._database.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
-        if row is None:
-            return None
-        try:
-            return Reply.model_validate_json(row[0])
-        except ValidationError as error:
-            raise StoreError(f"{self._path}: the entry {key} is not a reply: {error}") from error
+        row = self._database.run("SELECT reply FROM replies WHERE key = ?", key).fetchone()
+        return None if row is None else self._read(key, row[0])
 
-    def put(self, key: str, reply: Reply) -> Reply:
+    def get_many(self, keys: Sequence[str]) -> dict[str, Reply]:
+        """The replies that are there, by key. Raises StoreError as `get`."""
+        found: dict[str, Reply] = {}
+        for start in range(0, len(keys), BULK):
+            some = keys[start : start + BULK]
+            marks = ",".join("?" * len(some))
+            rows = self._database.run(f"SELECT key, reply FROM replies WHERE key IN ({marks})", *some)
+            found.update((key, self._read(key, text)) for key, text in rows)
+        return found
+
+    def put(self, key: str, model: str, request: ChatRequest, reply: Reply) -> Reply:
         """Keep a reply, and return the one that counts: the first, should two processes have asked at once."""
-        statement = "INSERT INTO replies VALUES (?, ?) ON CONFLICT DO NOTHING"
-        added = self._database.execute(statement, (key, reply.model_dump_json())).rowcount
-        return reply if added else self.get(key) or reply
+        values = (key, model, time.time(), request.model_dump_json(), reply.model_dump_json())
+        added = self._database.run("INSERT INTO replies VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", *values)
+        return reply if added.rowcount else self.get(key) or reply
 
-    def close(self) -> None:
-        """Let go of the file."""
-        self._database.close()
+    def holdings(self) -> list[Holding]:
+        """What is there, by model."""
+        rows = self._database.run(
+            "SELECT model, count(*), min(asked), max(asked), sum(length(request) + length(reply)) "
+            "FROM replies GROUP BY model ORDER BY model"
+        )
+        return [Holding(*row) for row in rows]
+
+    def entries(self, model: str | None = None) -> Iterator[Entry]:
+        """Every reply, of one model or of all, one at a time."""
+        where, values = ("", ()) if model is None else ("WHERE model = ?", (model,))
+        rows = self._database.run(
+            f"SELECT key, model, asked, request, reply FROM replies {where} ORDER BY key", *values
+        )
+        for key, of_model, asked, request, reply in rows:
+            question = ChatRequest.model_validate_json(request)
+            yield Entry(key=key, model=of_model, asked=asked, request=question, reply=self._read(key, reply))
+
+    def prune(self, model: str | None = None, before: float | None = None) -> int:
+        """Forget the replies of one model, or those asked before a time (seconds since 1970), or both; how many."""
+        conditions = {"model = ?": model, "asked < ?": before}
+        given = {condition: value for condition, value in conditions.items() if value is not None}
+        where = f"WHERE {' AND '.join(given)}" if given else ""
+        return self._database.run(f"DELETE FROM replies {where}", *given.values()).rowcount
+
+    def _read(self, key: str, text: str) -> Reply:
+        try:
+            return Reply.model_validate_json(text)
+        except ValidationError as error:
+            raise StoreError(f"{self._database.path}: the entry {key} is not a reply: {error}") from error

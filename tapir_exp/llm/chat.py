@@ -1,9 +1,10 @@
-"""The one interface to chat models: what is asked, what comes back, and how it can fail."""
+"""The one interface to chat models: what is asked, and what comes back."""
 
-from enum import StrEnum
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal, Protocol
 
-from tapir_exp.errors import TapirError
+from tapir_exp.llm.failures import CallError
 from tapir_exp.records import Record
 
 
@@ -57,24 +58,6 @@ class Reply(Record):
     top_logprobs: tuple[tuple[TokenLogprob, ...], ...] = ()
 
 
-class FailureKind(StrEnum):
-    """Why a call brought no reply."""
-
-    PROVIDER = "provider error"
-    RATE_LIMIT = "rate limit"
-    TIMEOUT = "time-out"
-    REFUSED = "request refused"
-    EMPTY = "empty reply"
-
-
-class CallError(TapirError):
-    """A call that brought no usable reply, after every retry."""
-
-    def __init__(self, kind: FailureKind, detail: str) -> None:
-        self.kind = kind
-        super().__init__(f"{kind}: {detail}")
-
-
 class ChatModel(Protocol):
     """Anything that answers a conversation."""
 
@@ -82,6 +65,20 @@ class ChatModel(Protocol):
         """Everything about the model that changes its replies; part of cache keys and artifact keys."""
         ...
 
+    def connected(self, requests: Sequence[ChatRequest]) -> AbstractAsyncContextManager[None]:
+        """What calls need for as long as an event loop asks them: connections, closed at the end.
+
+        requests: all that are to come, for whoever sends them in bulk.
+        """
+        ...
+
     async def reply(self, request: ChatRequest) -> Reply:
-        """Answer one request. Raises CallError where no reply could be had."""
+        """Answer one request, within `connected`.
+
+        Raises CallError where no reply could be had, EndpointError where none ever will.
+        """
+        ...
+
+    def give_up(self, request: ChatRequest, error: CallError) -> None:
+        """Write down a request that brought nothing in the end, with the reason and what was last said."""
         ...

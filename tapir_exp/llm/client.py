@@ -1,64 +1,68 @@
-"""Chat models behind litellm: one place for the cache, the retries, the classification of failures and the bill."""
+"""A chat model as the stages have it: cached, limited, billed, tried again; one place for all of it."""
 
 import asyncio
-import importlib
-import logging
 import os
 import random
 import time
-from collections.abc import Callable, Mapping
-from email.utils import parsedate_to_datetime
-from functools import cache
-from http import HTTPStatus
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import cached_property
 from typing import Any
 
 from tapir_exp.config import LLMConfig
 from tapir_exp.errors import ConfigError
-from tapir_exp.llm.cache import ReplyCache, cache_key
-from tapir_exp.llm.chat import CallError, ChatRequest, FailureKind, Reply, TokenLogprob, Usage
-from tapir_exp.llm.ledger import Ledger
+from tapir_exp.llm.batches import BatchEndpoint
+from tapir_exp.llm.books import Books
+from tapir_exp.llm.cache import cache_key
+from tapir_exp.llm.chat import ChatRequest, Reply, Usage
+from tapir_exp.llm.endpoint import HttpTransport, speaks_openai
+from tapir_exp.llm.failures import CallError, EndpointError, FailureKind, Policy
+from tapir_exp.llm.prices import price_of
+from tapir_exp.llm.providers import LitellmTransport
+from tapir_exp.llm.transport import Response, Transport
 
-LAB = "lab/"
-"""How the models of the embedded lab begin: they are free, and told which draw of a prompt is wanted."""
-FIRST_WAIT_S = 2.0
+FIRST_WAIT_S = 1.0
 """Pause before the second try; it doubles with every further one."""
 LONGEST_WAIT_S = 300.0
 """The longest pause; a provider that asks for more (a daily quota) ends the call."""
+POLL_S = 0.05
+"""How often a process looks whether another has the reply that both want."""
+CHARACTERS_PER_TOKEN = 4
+"""What a prompt is taken for when it is let through the token limit; the provider's own count corrects it."""
 OWN_ARGUMENTS = frozenset(
-    {"model", "messages", "max_tokens", "temperature", "timeout", "api_base", "api_key", "stream", "n"}
-    | {"num_retries", "max_retries"}
+    {"model", "messages", "max_tokens", "max_completion_tokens", "temperature", "timeout", "api_base", "api_key"}
+    | {"stream", "n", "logprobs", "top_logprobs", "num_retries", "max_retries"}
 )
 """Arguments of the call that `options` may not set."""
 
 
-class LitellmChat:
-    """A chat model of any provider that litellm knows.
+class Client:
+    """A chat model behind its provider.
 
-    Holds nothing that belongs to an event loop once a call has ended, so one object serves every `ask_all` of a run.
+    Holds nothing that belongs to an event loop outside `connected`, so one object serves every `ask_all` of a run.
     """
 
     def __init__(
         self,
         config: LLMConfig,
         role: str,
-        replies: ReplyCache,
-        ledger: Ledger,
+        books: Books,
         *,
         prepare: Callable[[], None] | None = None,
         version: str | None = None,
     ) -> None:
-        """`role` names the spender in the ledger; `prepare` runs once, before the first call, with litellm loaded.
+        """`role` names the spender in the ledger; `prepare` runs once, before litellm's first call.
 
         `version` becomes part of the identity: it tells apart what else changes replies, such as the lab's code.
         """
         self._config = config
         self._role = role
-        self._replies = replies
-        self._ledger = ledger
+        self._books = books
         self._prepare = prepare
         self._version = version
+        self._price = price_of(config)
+        self._limiter = books.limiter(config)
         self._flying: dict[str, asyncio.Task[Reply]] = {}
-        self._open_at = 0.0
 
     def identity(self) -> dict[str, Any]:
         """The model, its endpoint, its options and its version, if it has one: what changes replies."""
@@ -66,8 +70,11 @@ class LitellmChat:
         version = {} if self._version is None else {"version": self._version}
         return {"model": config.model, "api_base": config.api_base, "options": config.options, **version}
 
-    def check(self) -> None:
-        """Raises ConfigError where no call can succeed: the key is not in the environment, or an option is ours."""
+    def check(self, *, priced: bool = False) -> None:
+        """Raises ConfigError where no call can succeed: no key in the environment, an option is ours, or no price.
+
+        priced: whether a budget in USD has to be kept, for which the price must be known.
+        """
         problems = []
         name = self._config.api_key_env
         if name is not None and not os.environ.get(name):
@@ -76,195 +83,184 @@ class LitellmChat:
             f"{self._role}: options.{option} is set by the stages, not by the options of an endpoint"
             for option in sorted(OWN_ARGUMENTS & set(self._config.options))
         )
+        if priced and self._price is None:
+            problems.append(
+                f"{self._role}: spend.max_usd cannot be kept, for the price of {self._config.model} is not known; set "
+                f"{self._role}.llm.usd_per_million_input and usd_per_million_output (classifier for the labeller)"
+            )
         if problems:
             raise ConfigError(problems)
+
+    @asynccontextmanager
+    async def connected(self, requests: Sequence[ChatRequest] = ()) -> AsyncIterator[None]:
+        """Connections for as long as an event loop asks; where the model is asked in batches, all replies are
+        fetched first, and what a batch did not bring is asked singly."""
+        async with self._transport.connected():
+            if self._config.batch:
+                await self._fetch_batches(requests)
+            yield
 
     async def reply(self, request: ChatRequest) -> Reply:
         """The reply, from the cache where it is there; identical requests in flight are one call.
 
-        Raises CallError after the last try, and ConfigError (see `check`) before the first.
+        Raises CallError after the last try, EndpointError where none can succeed, BudgetSpent where none may be made.
         """
-        key = cache_key(self.identity(), request)
-        known = self._replies.get(key)
+        key = self._key_of(request)
+        known = self._books.replies.get(key)
         if known is not None:
-            self._ledger.record_cached(self._role)
+            self._books.ledger.record_cached(self._role)
             return known
         if key in self._flying:
             shared = await asyncio.shield(self._flying[key])
-            self._ledger.record_cached(self._role)
+            self._books.ledger.record_cached(self._role)
             return shared
         return await asyncio.shield(self._take_off(key, request))
 
+    def give_up(self, request: ChatRequest, error: CallError) -> None:
+        """Keep the request's key with the reason and what was said last."""
+        self._books.ledger.record_given_up(self._role, self._key_of(request), error)
+
+    @cached_property
+    def _transport(self) -> Transport:
+        if self._config.direct and speaks_openai(self._config.model):
+            return HttpTransport(self._config, self._api_key())
+        return LitellmTransport(self._config, self._api_key(), self._prepare)
+
+    def _api_key(self) -> str | None:
+        """The key; an endpoint of one's own without one gets a blank, lest litellm send it the provider's.
+
+        None also where the variable is not set, which `check` tells before the first call: what is cached needs no key.
+        """
+        if self._config.api_key_env is not None:
+            return os.environ.get(self._config.api_key_env)
+        return "none" if self._config.api_base is not None else None
+
+    def _key_of(self, request: ChatRequest) -> str:
+        return cache_key(self.identity(), request)
+
     def _take_off(self, key: str, request: ChatRequest) -> asyncio.Task[Reply]:
         """The call as a task of its own, so that whoever shares it does not share the first asker's cancellation."""
-        call = asyncio.get_running_loop().create_task(self._fetch(key, request))
+        call = asyncio.get_running_loop().create_task(self._fetch_alone(key, request))
         self._flying[key] = call
         call.add_done_callback(lambda _: self._flying.pop(key, None))
         return call
 
+    async def _fetch_alone(self, key: str, request: ChatRequest) -> Reply:
+        """The reply, asked by this process alone: where another is asking the same, its reply is waited for."""
+        while not self._books.claims.take(key):
+            await asyncio.sleep(POLL_S)
+        try:
+            known = self._books.replies.get(key)
+            if known is not None:
+                self._books.ledger.record_cached(self._role)
+                return known
+            return await self._fetch(key, request)
+        finally:
+            self._books.claims.release(key)
+
     async def _fetch(self, key: str, request: ChatRequest) -> Reply:
         self.check()
-        litellm = self._load()
         for attempt in range(1, self._config.attempts + 1):
             try:
-                return self._replies.put(key, await self._try(litellm, request))
-            except _PassingError as failure:
-                if attempt == self._config.attempts or failure.wait_s > LONGEST_WAIT_S:
-                    raise failure.final(attempt) from failure.__cause__
-                await self._pause(failure, attempt)
+                return await self._try(key, request)
+            except CallError as error:
+                self._books.ledger.record_fault(self._role, error.kind)
+                if error.kind.policy is Policy.STOP:
+                    raise EndpointError(f"{self._role}: {self._config.model} refuses every call: {error}") from None
+                if error.kind.policy is not Policy.RETRY:
+                    raise
+                if attempt == self._config.attempts or error.wait_s > LONGEST_WAIT_S:
+                    raise _last(error, attempt) from None
+                await self._pause(error, attempt)
         raise ConfigError([f"{self._role}: attempts is {self._config.attempts}, but must be at least 1"])
 
-    def _load(self) -> Any:
-        litellm = load_litellm()
-        if self._prepare is not None:
-            self._prepare()
-            self._prepare = None
-        return litellm
+    async def _try(self, key: str, request: ChatRequest) -> Reply:
+        tokens = request.max_tokens + sum(len(turn.content) for turn in request.messages) // CHARACTERS_PER_TOKEN
+        await self._admission(tokens)
+        admitted = time.time()
+        response = await self._transport.send(request)
+        self._limiter.correct(response.prompt_tokens + response.completion_tokens - tokens, admitted)
+        return await self._settle(key, request, response)
 
-    async def _pause(self, failure: "_PassingError", attempt: int) -> None:
+    async def _admission(self, tokens: int) -> None:
+        """Wait until a call may start. Raises BudgetSpent where it never may."""
+        self._books.ledger.check()
+        while wait_s := self._limiter.admit(tokens):
+            await asyncio.sleep(wait_s + random.uniform(0, min(wait_s, FIRST_WAIT_S) / 2))
+            self._books.ledger.check()
+
+    async def _pause(self, error: CallError, attempt: int) -> None:
         """Stop all calls as long as the provider asks, else wait, longer with every try; jitter keeps calls apart."""
-        if failure.wait_s:
-            self._open_at = max(self._open_at, time.monotonic() + failure.wait_s)
+        if error.wait_s:
+            self._limiter.close_for(error.wait_s)
             return
         longest = min(FIRST_WAIT_S * 2 ** (attempt - 1), LONGEST_WAIT_S)
         await asyncio.sleep(random.uniform(longest / 2, longest))
 
-    async def _try(self, litellm: Any, request: ChatRequest) -> Reply:
-        while (closed_s := self._open_at - time.monotonic()) > 0:
-            await asyncio.sleep(closed_s + random.uniform(0, FIRST_WAIT_S / 2))
-        try:
-            async with asyncio.timeout(self._config.timeout_s):  # litellm's own is per read, not per call
-                response = await litellm.acompletion(**self._arguments(request))
-        except TimeoutError as error:
-            raise _PassingError(FailureKind.TIMEOUT, f"nothing within {self._config.timeout_s:g} s") from error
-        except Exception as error:  # litellm's errors have no common base
-            raise _failure_of(error) from error
-        return self._read(response)
+    async def _settle(self, key: str, request: ChatRequest, response: Response) -> Reply:
+        """Write down a response, which is paid for whether or not it can be used, and give it as a reply.
 
-    def _arguments(self, request: ChatRequest) -> dict[str, Any]:
-        config = self._config
-        return {
-            **config.options,
-            **({"sample": request.sample} if config.model.startswith(LAB) else {}),
-            "model": config.model,
-            "messages": [message.model_dump() for message in request.messages],
-            "max_tokens": request.max_tokens,
-            "temperature": request.temperature,
-            **({"logprobs": True, "top_logprobs": request.top_logprobs} if request.top_logprobs else {}),
-            "timeout": config.timeout_s,
-            "api_base": config.api_base,
-            "api_key": self._key(),
-            "num_retries": 0,
-            "max_retries": 0,
-        }
-
-    def _key(self) -> str | None:
-        """The key; an endpoint of one's own without one gets a blank, lest litellm send it the provider's."""
-        if self._config.api_key_env is not None:
-            return os.environ[self._config.api_key_env]
-        return "none" if self._config.api_base is not None else None
-
-    def _read(self, response: Any) -> Reply:
-        """The reply in litellm's response, which is paid for whether or not it can be used."""
+        Raises CallError where it cannot be used.
+        """
         usage = self._usage_of(response)
-        self._ledger.record_paid(self._role, usage)
-        if not response.choices:
-            raise _PassingError(FailureKind.PROVIDER, "a response without choices")
-        choice = response.choices[0]
-        text, reason = _storable(choice.message.content or ""), choice.finish_reason or "stop"
-        if reason == "content_filter":
-            raise CallError(FailureKind.REFUSED, "the provider's content filter stopped the reply")
-        if text.strip():
-            return Reply(text=text, finish_reason=reason, usage=usage, top_logprobs=_top_logprobs(choice))
-        if reason == "length":
-            raise CallError(FailureKind.EMPTY, "max_tokens were used up before the first word")
-        raise _PassingError(FailureKind.EMPTY, f"finish reason {reason}")
+        self._books.ledger.record_paid(self._role, usage)
+        if (error := _unusable(response)) is not None:
+            await self._books.write(lambda: None)
+            raise error
+        reply = Reply(
+            text=response.text,
+            finish_reason=response.finish_reason,
+            usage=usage,
+            top_logprobs=response.top_logprobs,
+        )
+        kept: list[Reply] = []
+        put = self._books.replies.put
+        await self._books.write(lambda: kept.append(put(key, self._config.model, request, reply)))
+        return kept[0]
 
-    def _usage_of(self, response: Any) -> Usage:
+    def _usage_of(self, response: Response) -> Usage:
         """What the provider counted; where it counted nothing, nothing is known of the price either."""
-        counted = getattr(response, "usage", None)
-        prompt, completion = (getattr(counted, f"{side}_tokens", 0) or 0 for side in ("prompt", "completion"))
-        usd = self._usd(response, prompt, completion) if prompt + completion else None
-        return Usage(prompt_tokens=prompt, completion_tokens=completion, usd=usd)
+        counted = response.prompt_tokens + response.completion_tokens > 0
+        free = self._price is not None and self._price.of(1, 1) == 0.0
+        usd = self._price.of(response.prompt_tokens, response.completion_tokens) if self._price else None
+        return Usage(
+            prompt_tokens=response.prompt_tokens,
+            completion_tokens=response.completion_tokens,
+            usd=usd if counted or free else None,
+        )
 
-    def _usd(self, response: Any, prompt: int, completion: int) -> float | None:
-        """The price by the configuration, else by litellm's list, where 0 stands for "not listed" too."""
-        config = self._config
-        if config.usd_per_million_input is not None and config.usd_per_million_output is not None:
-            return (prompt * config.usd_per_million_input + completion * config.usd_per_million_output) / 1e6
-        listed = response._hidden_params.get("response_cost")  # litellm has asked its list already
-        if config.model.startswith(LAB):
-            return 0.0
-        return float(listed) if listed else None
+    async def _fetch_batches(self, requests: Sequence[ChatRequest]) -> None:
+        """Bring the replies that are neither there nor asked for by another process, in batches."""
+        asked = {self._key_of(request): request for request in requests}
+        known = self._books.replies.get_many(list(asked))
+        claimed = {key: asked[key] for key in asked if key not in known and self._books.claims.take(key)}
+        if claimed:
+            self.check()
+        endpoint = BatchEndpoint(self._config, self._api_key(), self._role, self._books.batches)
+        try:
+            async for key, response in endpoint.fetch(claimed, self._books.ledger.check):
+                await self._settle_from_batch(key, asked[key], response)
+        finally:
+            for key in claimed:
+                self._books.claims.release(key)
 
-
-class _PassingError(Exception):
-    """A failure that another try may mend; `wait_s` is what the provider asks to wait, 0 where it does not."""
-
-    def __init__(self, kind: FailureKind, detail: str, wait_s: float = 0.0) -> None:
-        super().__init__(detail)
-        self.kind, self.detail, self.wait_s = kind, detail, wait_s
-
-    def final(self, attempts: int) -> CallError:
-        """The error in which the last try ends."""
-        if self.wait_s > LONGEST_WAIT_S:
-            return CallError(self.kind, f"{self.detail} (it asks to wait {self.wait_s:.0f} s)")
-        return CallError(self.kind, f"{self.detail} (tries: {attempts})")
-
-
-@cache
-def load_litellm() -> Any:
-    """Import litellm (seconds) so that it neither fetches its price list from the network nor talks to the terminal."""
-    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
-    litellm: Any = importlib.import_module("litellm")
-    litellm.suppress_debug_info = True
-    logging.getLogger("LiteLLM").setLevel(logging.CRITICAL)
-    return litellm
+    async def _settle_from_batch(self, key: str, request: ChatRequest, response: Response) -> None:
+        try:
+            await self._settle(key, request, response)
+        except CallError as error:  # it is asked again, singly
+            self._books.ledger.record_fault(self._role, error.kind)
 
 
-def _failure_of(error: Exception) -> Exception:
-    """What an exception of litellm means: worth another try, refused for good, or (without a status) a bug."""
-    status = getattr(error, "status_code", None)
-    if not isinstance(status, int):
-        return error
-    detail = _one_line(error)
-    if status == HTTPStatus.REQUEST_TIMEOUT:
-        return _PassingError(FailureKind.TIMEOUT, detail)
-    if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return _PassingError(FailureKind.RATE_LIMIT, detail, _asked_wait_s(error))
-    if status == HTTPStatus.CONFLICT or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return _PassingError(FailureKind.PROVIDER, detail, _asked_wait_s(error))
-    return CallError(FailureKind.REFUSED, detail)
+def _unusable(response: Response) -> CallError | None:
+    """Why a response is no reply. One cut before its first word is a reply, which whoever reads it will refuse."""
+    if response.finish_reason == "content_filter":
+        return CallError(FailureKind.FILTERED, "the provider's content filter stopped the reply", raw=response.text)
+    if not response.text.strip() and response.finish_reason != "length":
+        return CallError(FailureKind.EMPTY, f"finish reason {response.finish_reason}", raw=response.text)
+    return None
 
 
-def _top_logprobs(choice: Any) -> tuple[tuple[TokenLogprob, ...], ...]:
-    """The likeliest tokens at each place, where the provider reports them."""
-    places = getattr(getattr(choice, "logprobs", None), "content", None) or ()
-    return tuple(
-        tuple(TokenLogprob(token=_storable(top.token), logprob=top.logprob) for top in place.top_logprobs)
-        for place in places
-    )
-
-
-def _storable(text: str) -> str:
-    """Text without the lone surrogates that JSON can smuggle in and no file can hold."""
-    return text.encode(errors="replace").decode()
-
-
-def _one_line(error: Exception) -> str:
-    """Enough of a message to tell the cause; providers send whole HTML pages."""
-    return " ".join(str(error).split())[:200]
-
-
-def _asked_wait_s(error: Exception) -> float:
-    """Seconds that the Retry-After header asks to wait: a number or an HTTP date; 0 where it is missing."""
-    headers: Mapping[str, str] = getattr(error, "litellm_response_headers", None) or {}
-    asked = headers.get("retry-after", "")
-    try:
-        return max(0.0, float(asked))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(asked).timestamp() - time.time())
-    except ValueError:
-        return 0.0
+def _last(error: CallError, attempts: int) -> CallError:
+    """The error in which the last try ends."""
+    wait = f"it asks to wait {error.wait_s:.0f} s" if error.wait_s > LONGEST_WAIT_S else f"tries: {attempts}"
+    return CallError(error.kind, f"{error.detail} ({wait})", raw=error.raw)

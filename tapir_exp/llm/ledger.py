@@ -1,16 +1,48 @@
-"""What was asked of the chat models and what it cost, by role."""
+"""What was asked of the chat models and what it cost, by stage and role; and the budget that ends it.
 
-from collections.abc import Mapping
+The spend of a run, or of all jobs of a sweep together, is kept on disk with the replies, so that a budget counts what
+was spent before a run was stopped and what other processes spend at the same time.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Self
 
+from tapir_exp.config import SpendConfig
+from tapir_exp.errors import BudgetSpent
 from tapir_exp.llm.chat import Usage
+from tapir_exp.llm.database import Database
+from tapir_exp.llm.failures import CallError, FailureKind
 from tapir_exp.records import Record
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS spend
+    (scope TEXT, job TEXT, stage TEXT, role TEXT, calls INTEGER, cached INTEGER, prompt_tokens INTEGER,
+     completion_tokens INTEGER, usd REAL, unpriced INTEGER, PRIMARY KEY (scope, job, stage, role)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS faults
+    (scope TEXT, job TEXT, stage TEXT, role TEXT, kind TEXT, count INTEGER,
+     PRIMARY KEY (scope, job, stage, role, kind)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS given_up
+    (scope TEXT, job TEXT, stage TEXT, role TEXT, key TEXT, kind TEXT, detail TEXT, raw TEXT,
+     PRIMARY KEY (scope, job, stage, key)) WITHOUT ROWID;
+"""
+
+ADD_SPEND = (
+    "INSERT INTO spend VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+    "calls = calls + excluded.calls, cached = cached + excluded.cached, "
+    "prompt_tokens = prompt_tokens + excluded.prompt_tokens, "
+    "completion_tokens = completion_tokens + excluded.completion_tokens, "
+    "usd = usd + excluded.usd, unpriced = unpriced + excluded.unpriced"
+)
+ADD_FAULTS = "INSERT INTO faults VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count"
 
 
 class Spend(Record):
     """Calls and their cost over some stretch of a run.
 
-    calls: replies paid for now, unusable ones too; cached: replies had without paying.
+    calls: replies paid for, unusable ones too; cached: replies had without paying.
     prompt_tokens, completion_tokens, usd: of the paid calls only; usd is None where the price of any is not known.
     """
 
@@ -20,51 +52,171 @@ class Spend(Record):
     completion_tokens: int = 0
     usd: float | None = 0.0
 
+    @property
+    def tokens(self) -> int:
+        """Prompt and completion together."""
+        return self.prompt_tokens + self.completion_tokens
+
     def __add__(self, other: Self) -> "Spend":
-        return self._combined(other, 1)
-
-    def __sub__(self, earlier: Self) -> "Spend":
-        """What came after `earlier`; the cost of no calls is 0, even where the calls before had no known price."""
-        if self.calls == earlier.calls:
-            return Spend(cached=self.cached - earlier.cached)
-        return self._combined(earlier, -1)
-
-    def _combined(self, other: "Spend", sign: int) -> "Spend":
         return Spend(
-            calls=self.calls + sign * other.calls,
-            cached=self.cached + sign * other.cached,
-            prompt_tokens=self.prompt_tokens + sign * other.prompt_tokens,
-            completion_tokens=self.completion_tokens + sign * other.completion_tokens,
-            usd=None if self.usd is None or other.usd is None else round(self.usd + sign * other.usd, 12),
+            calls=self.calls + other.calls,
+            cached=self.cached + other.cached,
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            usd=None if self.usd is None or other.usd is None else round(self.usd + other.usd, 12),
         )
 
 
-class Ledger:
-    """The spend of a process so far, by role."""
+class Faults(Record):
+    """How often calls of a stage failed in one way, those that went well at a later try included."""
 
-    def __init__(self) -> None:
-        self._spent: dict[str, Spend] = {}
+    stage: str
+    role: str
+    kind: FailureKind
+    count: int
+
+
+class GivenUp(Record):
+    """A request that brought nothing in the end: why, and what was said last."""
+
+    stage: str
+    role: str
+    key: str
+    kind: FailureKind
+    detail: str
+    raw: str
+
+
+@dataclass(frozen=True)
+class Account:
+    """Whose spend a ledger writes down: a job, and the scope that shares a budget: its sweep, or the run alone."""
+
+    scope: str
+    job: str = ""
+
+
+class Ledger:
+    """The spend of one job, and the budget that all jobs of its scope share."""
+
+    def __init__(self, database: Database, account: Account, budget: SpendConfig) -> None:
+        self._database = database
+        self._account = account
+        self._budget = budget
+        self._stage = ""
+        self._here: defaultdict[str, Spend] = defaultdict(Spend)
+        self._unwritten: defaultdict[str, Spend] = defaultdict(Spend)
+        self._faults: defaultdict[tuple[str, FailureKind], int] = defaultdict(int)
+
+    @contextmanager
+    def during(self, stage: str) -> Iterator[dict[str, Spend]]:
+        """Write down under this stage. Gives the spend by role as it grows; all of it is on disk at the end."""
+        self.flush()
+        self._stage, self._here = stage, defaultdict(Spend)
+        try:
+            yield self._here
+        finally:
+            self.flush()
+            self._stage = ""
 
     def record_paid(self, role: str, usage: Usage) -> None:
-        """Count a reply that was paid for, whether or not it can be used."""
+        """Count a reply that was paid for, whether or not it can be used; on disk with the next `flush`."""
         tokens = {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
-        self._spent[role] = self.spent(role) + Spend(calls=1, usd=usage.usd, **tokens)
+        self._record(role, Spend(calls=1, usd=usage.usd, **tokens))
 
     def record_cached(self, role: str) -> None:
         """Count a reply that cost nothing: it was in the cache, or an identical call was in flight."""
-        self._spent[role] = self.spent(role) + Spend(cached=1)
+        self._record(role, Spend(cached=1))
 
-    def spent(self, role: str | None = None) -> Spend:
-        """The spend of one role so far, or of all."""
-        if role is None:
-            return sum(self._spent.values(), Spend())
-        return self._spent.get(role, Spend())
+    def record_fault(self, role: str, kind: FailureKind) -> None:
+        """Count one failed try."""
+        self._faults[role, kind] += 1
 
-    def by_role(self) -> dict[str, Spend]:
-        """The spend so far of every role that has asked anything."""
-        return dict(self._spent)
+    def record_given_up(self, role: str, key: str, error: CallError) -> None:
+        """Keep a request that brought nothing, with its reason and what was said last."""
+        values = (*self._place(role), key, error.kind, error.detail, error.raw)
+        self._database.run("INSERT OR REPLACE INTO given_up VALUES (?, ?, ?, ?, ?, ?, ?, ?)", *values)
 
-    def since(self, earlier: Mapping[str, Spend]) -> dict[str, Spend]:
-        """What each role spent after `earlier`, which `by_role` gave; roles that asked nothing are absent."""
-        spent = {role: now - earlier.get(role, Spend()) for role, now in self._spent.items()}
-        return {role: spend for role, spend in spent.items() if spend.calls or spend.cached}
+    def flush(self) -> None:
+        """Write down what has been counted since; within a transaction where there is one."""
+        spends = [(*self._place(role), *_columns(spend)) for role, spend in self._unwritten.items()]
+        faults = [(*self._place(role), kind, count) for (role, kind), count in self._faults.items()]
+        self._unwritten.clear()
+        self._faults.clear()
+        if spends:
+            self._database.run_many(ADD_SPEND, spends)
+        if faults:
+            self._database.run_many(ADD_FAULTS, faults)
+
+    def check(self) -> None:
+        """Raises BudgetSpent where the scope has spent its budget; what is in flight may still come on top."""
+        budget = self._budget
+        limits = {"calls": budget.max_calls, "tokens": budget.max_tokens, "usd": budget.max_usd}
+        if all(limit is None for limit in limits.values()):
+            return
+        spent = self._on_disk()
+        used = {"calls": spent.calls, "tokens": spent.tokens, "usd": spent.usd}
+        for unit, limit in limits.items():
+            amount = used[unit]
+            if limit is not None and (amount is None or amount >= limit):
+                raise BudgetSpent(
+                    f"The budget of {self._account.scope} is spent: {'an unknown price' if amount is None else amount} "
+                    f"of spend.max_{unit}={limit:g}. What was answered is kept: the same command with a larger "
+                    f"spend.max_{unit} goes on."
+                )
+
+    def spent_by_scope(self) -> Spend:
+        """What all jobs of the scope have spent, other processes' included."""
+        self.flush()
+        return self._on_disk()
+
+    def by_stage(self) -> dict[str, dict[str, Spend]]:
+        """What this job has spent, before it was stopped and since, by stage and role."""
+        self.flush()
+        spends: defaultdict[str, dict[str, Spend]] = defaultdict(dict)
+        for stage, role, spend in self._read("scope = ? AND job = ?", self._account.scope, self._account.job):
+            spends[stage][role] = spend
+        return dict(spends)
+
+    def faults(self) -> list[Faults]:
+        """How often the calls of this job failed, and how."""
+        self.flush()
+        rows = self._database.run(
+            "SELECT stage, role, kind, count FROM faults WHERE scope = ? AND job = ? ORDER BY stage, role, kind",
+            *(self._account.scope, self._account.job),
+        )
+        return [Faults(stage=stage, role=role, kind=kind, count=count) for stage, role, kind, count in rows]
+
+    def given_up(self) -> list[GivenUp]:
+        """The requests of this job that brought nothing."""
+        rows = self._database.run(
+            "SELECT stage, role, key, kind, detail, raw FROM given_up WHERE scope = ? AND job = ? ORDER BY stage, key",
+            *(self._account.scope, self._account.job),
+        )
+        names = ("stage", "role", "key", "kind", "detail", "raw")
+        return [GivenUp.model_validate(dict(zip(names, row, strict=True))) for row in rows]
+
+    def _on_disk(self) -> Spend:
+        return sum((spend for _, _, spend in self._read("scope = ?", self._account.scope)), Spend())
+
+    def _record(self, role: str, spend: Spend) -> None:
+        self._unwritten[role] += spend
+        self._here[role] += spend
+
+    def _place(self, role: str) -> tuple[str, str, str, str]:
+        return self._account.scope, self._account.job, self._stage, role
+
+    def _read(self, where: str, *values: str) -> Iterator[tuple[str, str, Spend]]:
+        rows = self._database.run(
+            "SELECT stage, role, calls, cached, prompt_tokens, completion_tokens, usd, unpriced "
+            f"FROM spend WHERE {where} ORDER BY job, stage, role",
+            *values,
+        )
+        for stage, role, calls, cached, prompt, completion, usd, unpriced in rows:
+            price = None if unpriced else round(usd, 12)
+            tokens = {"prompt_tokens": prompt, "completion_tokens": completion}
+            yield stage, role, Spend(calls=calls, cached=cached, usd=price, **tokens)
+
+
+def _columns(spend: Spend) -> tuple[int, int, int, int, float, int]:
+    tokens = spend.prompt_tokens, spend.completion_tokens
+    return spend.calls, spend.cached, *tokens, spend.usd or 0.0, int(spend.usd is None)

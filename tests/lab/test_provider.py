@@ -2,17 +2,18 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tapir_exp.config import LLMConfig
 from tapir_exp.lab import oracle, provider
-from tapir_exp.llm.cache import ReplyCache
-from tapir_exp.llm.chat import CallError, ChatRequest, FailureKind, Message, Reply
-from tapir_exp.llm.client import LitellmChat, load_litellm
-from tapir_exp.llm.ledger import Ledger, Spend
+from tapir_exp.llm.books import Books
+from tapir_exp.llm.chat import ChatRequest, Message, Reply
+from tapir_exp.llm.client import Client
+from tapir_exp.llm.failures import CallError, FailureKind
+from tapir_exp.llm.ledger import Spend
+from tapir_exp.llm.providers import load_litellm
 
 Call = tuple[str, list[dict[str, str]], dict[str, Any], float, int]
 OPTIONS = {"error_rate": 0.05, "expansion_error_rate": 0.1, "noise": 0.5, "position_bias": 0.0}
@@ -55,56 +56,51 @@ def providers() -> Iterator[Any]:
     litellm.custom_provider_map = before
 
 
-@pytest.fixture
-def ledger() -> Ledger:
-    return Ledger()
+def chat_with(model: str, books: Books) -> Client:
+    config = LLMConfig(model=model, options=dict(OPTIONS), usd_per_million_input=0.0, usd_per_million_output=0.0)
+    return Client(config, "the role", books, prepare=provider.register)
 
 
-def chat_with(model: str, ledger: Ledger, tmp_path: Path) -> LitellmChat:
-    config = LLMConfig(model=model, options=dict(OPTIONS))
-    return LitellmChat(config, "the role", ReplyCache(tmp_path / "r.sqlite"), ledger, prepare=provider.register)
-
-
-def ask(chat: LitellmChat, **changes: Any) -> Reply:
+def ask(chat: Client, **changes: Any) -> Reply:
     messages = (Message(role="system", content="Be brief."), Message(role="user", content="Why is  that\nso?"))
-    return asyncio.run(chat.reply(ChatRequest(messages=messages, **{"max_tokens": 2, **changes})))
+    request = ChatRequest(messages=messages, **{"max_tokens": 2, **changes})
+
+    async def within() -> Reply:
+        async with chat.connected():
+            return await chat.reply(request)
+
+    return asyncio.run(within())
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
 @pytest.mark.parametrize("sample", [0, 3])
-def test_the_oracle_gets_exactly_its_arguments(
-    heard: Recorder, ledger: Ledger, tmp_path: Path, temperature: float, sample: int
-) -> None:
-    ask(chat_with("lab/teacher", ledger, tmp_path), temperature=temperature, sample=sample)
+def test_the_oracle_gets_exactly_its_arguments(heard: Recorder, books: Books, temperature: float, sample: int) -> None:
+    ask(chat_with("lab/teacher", books), temperature=temperature, sample=sample)
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why is  that\nso?"}]
     assert heard.calls == [("teacher", messages, OPTIONS, temperature, sample)]
 
 
-def test_the_reply_is_the_oracles_with_words_for_tokens_and_free(
-    heard: Recorder, ledger: Ledger, tmp_path: Path
-) -> None:
-    reply = ask(chat_with("lab/judge", ledger, tmp_path))
+def test_the_reply_is_the_oracles_with_words_for_tokens_and_free(heard: Recorder, books: Books) -> None:
+    reply = ask(chat_with("lab/judge", books))
     assert (reply.text, reply.finish_reason) == ("judge says four words", "stop")
     assert reply.usage.model_dump() == {"prompt_tokens": 6, "completion_tokens": 4, "usd": 0.0}
-    assert ledger.spent("the role") == Spend(calls=1, prompt_tokens=6, completion_tokens=4, usd=0.0)
+    assert books.ledger.spent_by_scope() == Spend(calls=1, prompt_tokens=6, completion_tokens=4, usd=0.0)
 
 
 @pytest.mark.parametrize("error", [ValueError("no such role"), KeyError("noise"), AttributeError("a bug")])
-def test_what_an_oracle_cannot_answer_is_refused_at_once(
-    heard: Recorder, ledger: Ledger, tmp_path: Path, error: Exception
-) -> None:
+def test_what_an_oracle_cannot_answer_is_refused_at_once(heard: Recorder, books: Books, error: Exception) -> None:
     heard.error = error
     with pytest.raises(CallError) as caught:
-        ask(chat_with("lab/teacher", ledger, tmp_path))
+        ask(chat_with("lab/teacher", books))
     assert caught.value.kind is FailureKind.REFUSED
     assert type(error).__name__ in str(caught.value)
     assert str(error) in str(caught.value)
     assert len(heard.calls) == 1
 
 
-def test_a_role_that_the_lab_does_not_have_is_named(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_role_that_the_lab_does_not_have_is_named(books: Books) -> None:
     with pytest.raises(CallError, match="lab/prophet"):
-        ask(chat_with("lab/prophet", ledger, tmp_path))
+        ask(chat_with("lab/prophet", books))
 
 
 def test_registering_twice_leaves_one_entry_and_those_of_others(providers: Any) -> None:
@@ -117,8 +113,8 @@ def test_registering_twice_leaves_one_entry_and_those_of_others(providers: Any) 
     assert isinstance(providers.custom_provider_map[1]["custom_handler"], providers.CustomLLM)
 
 
-def test_others_may_register_afterwards(heard: Recorder, ledger: Ledger, tmp_path: Path, providers: Any) -> None:
-    chat = chat_with("lab/teacher", ledger, tmp_path)
+def test_others_may_register_afterwards(heard: Recorder, books: Books, providers: Any) -> None:
+    chat = chat_with("lab/teacher", books)
     ask(chat)
     providers.custom_provider_map.append({"provider": "other", "custom_handler": providers.CustomLLM()})
     assert ask(chat, sample=1).text == "teacher says four words"

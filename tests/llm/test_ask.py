@@ -1,14 +1,16 @@
 """Asking many things at once: order, concurrency, the second chance, and when to stop."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from tapir_exp.errors import ConfigError, ReplyError, TooManyFailures
 from tapir_exp.llm.ask import ask_all
-from tapir_exp.llm.chat import CallError, ChatRequest, FailureKind, Message, Reply, Usage
+from tapir_exp.llm.chat import ChatRequest, Message, Reply, Usage
+from tapir_exp.llm.failures import CallError, FailureKind
 
 
 class Scripted:
@@ -17,10 +19,18 @@ class Scripted:
     def __init__(self, answer: Callable[[ChatRequest], str | Exception], delay: Callable[[int], float] = lambda _: 0):
         self.answer, self.delay = answer, delay
         self.asked: list[ChatRequest] = []
+        self.given_up: list[CallError] = []
         self.flying = self.most_flying = 0
 
     def identity(self) -> dict[str, Any]:
         return {"model": "scripted"}
+
+    @asynccontextmanager
+    async def connected(self, requests: Sequence[ChatRequest]) -> AsyncIterator[None]:
+        yield
+
+    def give_up(self, request: ChatRequest, error: CallError) -> None:
+        self.given_up.append(error)
 
     async def reply(self, request: ChatRequest) -> Reply:
         self.asked.append(request)

@@ -1,0 +1,127 @@
+"""Calls to an endpoint of the OpenAI protocol over one pooled session: OpenAI itself, vLLM, llama.cpp, Ollama, ...
+
+litellm spends 5 to 13 ms of a core on every call, this a tenth of it (benchmarks/llm_client): that decides how long a
+local server or a generous provider is kept waiting.
+"""
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any
+
+import aiohttp
+
+from tapir_exp.config import LLMConfig
+from tapir_exp.llm.chat import ChatRequest, TokenLogprob
+from tapir_exp.llm.failures import CallError, FailureKind, failure_of_status, short
+from tapir_exp.llm.transport import Response, asked_wait_s, storable
+
+OPENAI = "https://api.openai.com/v1"
+PREFIXES = ("openai/", "hosted_vllm/")
+"""How the models begin whose provider is an endpoint of this protocol."""
+
+LONGEST_LINE = 2**23
+"""Bytes of one line in a file of results, which is read line by line."""
+
+
+def speaks_openai(model: str) -> bool:
+    """Whether a model string of litellm names an endpoint of this protocol."""
+    return model.startswith(PREFIXES)
+
+
+class HttpTransport:
+    """An endpoint reached directly. The session belongs to one event loop and ends with it."""
+
+    def __init__(self, config: LLMConfig, key: str | None) -> None:
+        self._config = config
+        self._key = key
+        self._base = (config.api_base or OPENAI).rstrip("/")
+        self._session: aiohttp.ClientSession | None = None
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[None]:
+        """Open the session; as many connections as calls in flight."""
+        async with open_session(self._config, self._key) as self._session:
+            try:
+                yield
+            finally:
+                self._session = None
+
+    async def send(self, request: ChatRequest) -> Response:
+        """Send a request once. Raises CallError."""
+        assert self._session is not None, "send is called within connected"
+        try:
+            async with self._session.post(f"{self._base}/chat/completions", json=self.body_of(request)) as response:
+                return read_response(response.status, response.headers, await response.read(), self._key)
+        except TimeoutError as error:
+            raise CallError(FailureKind.TIMEOUT, f"nothing within {self._config.timeout_s:g} s") from error
+        except aiohttp.ClientError as error:
+            raise CallError(FailureKind.CONNECTION, short(f"{type(error).__name__}: {error}", self._key)) from None
+
+    def body_of(self, request: ChatRequest) -> dict[str, Any]:
+        """The request as the protocol writes it; OpenAI's own name for the length limit is another than all others'."""
+        limit = "max_completion_tokens" if self._base == OPENAI else "max_tokens"
+        options = dict(self._config.options)
+        extra = options.pop("extra_body", {})  # where litellm wants the parameters that OpenAI does not have
+        return {
+            **options,
+            **extra,
+            "model": self._config.model.partition("/")[2],
+            "messages": [message.model_dump() for message in request.messages],
+            limit: request.max_tokens,
+            "temperature": request.temperature,
+            **({"logprobs": True, "top_logprobs": request.top_logprobs} if request.top_logprobs else {}),
+        }
+
+
+def open_session(config: LLMConfig, key: str | None) -> aiohttp.ClientSession:
+    """A session with the endpoint's key and time-out, for use within one event loop."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=config.concurrency),
+        timeout=aiohttp.ClientTimeout(total=config.timeout_s),
+        read_bufsize=LONGEST_LINE,
+        headers={"Authorization": f"Bearer {key}"} if key else {},
+    )
+
+
+def read_response(status: int, headers: Mapping[str, str], body: bytes, key: str | None = None) -> Response:
+    """A completion out of an HTTP response. Raises CallError where there is none in it."""
+    text = body.decode(errors="replace")
+    if status != HTTPStatus.OK:
+        raise failure_of_status(status, _message_of(text), asked_wait_s(headers), key)
+    try:
+        return read_completion(json.loads(text))
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        page = "a web page" if text.lstrip().startswith("<") else f"{type(error).__name__}: {error}"
+        raise CallError(FailureKind.MALFORMED, short(f"{page}: {text}", key)) from None
+
+
+def read_completion(body: Mapping[str, Any]) -> Response:
+    """A completion out of the protocol's JSON. Raises KeyError and its like where it has another form."""
+    choice = body["choices"][0]
+    usage = body.get("usage") or {}
+    return Response(
+        text=storable(choice["message"].get("content") or ""),
+        finish_reason=choice.get("finish_reason") or "stop",
+        prompt_tokens=int(usage.get("prompt_tokens") or 0),
+        completion_tokens=int(usage.get("completion_tokens") or 0),
+        top_logprobs=_top_logprobs(choice.get("logprobs") or {}),
+    )
+
+
+def _top_logprobs(logprobs: Mapping[str, Any]) -> tuple[tuple[TokenLogprob, ...], ...]:
+    places = logprobs.get("content") or ()
+    return tuple(
+        tuple(TokenLogprob(token=storable(top["token"]), logprob=top["logprob"]) for top in place["top_logprobs"])
+        for place in places
+    )
+
+
+def _message_of(text: str) -> str:
+    """The message within an error of the protocol, with its code; else the text as it is."""
+    try:
+        error = json.loads(text)["error"]
+        return f"{error['message']} {error.get('code') or ''}"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return text

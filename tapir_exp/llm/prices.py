@@ -1,0 +1,59 @@
+"""What a call costs: by the configuration, else by the list that litellm ships, read as a file without importing it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from tapir_exp.config import LLMConfig
+
+LIST = "model_prices_and_context_window_backup.json"
+
+
+@dataclass(frozen=True)
+class Price:
+    """USD per prompt token and per completion token."""
+
+    prompt: float
+    completion: float
+
+    def of(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """USD of a call."""
+        return prompt_tokens * self.prompt + completion_tokens * self.completion
+
+
+def price_of(config: LLMConfig) -> Price | None:
+    """The price of a model; None where it is not known. A price of 0 is known only where the configuration says so.
+
+    An endpoint of one's own is in no list, whatever its models are called. Batches have prices of their own.
+    """
+    prompt, completion = config.usd_per_million_input, config.usd_per_million_output
+    if prompt is not None and completion is not None:
+        return Price(prompt / 1e6, completion / 1e6)
+    if config.api_base is not None:
+        return None
+    entry = _entry(config.model)
+    suffix = "_batches" if config.batch and "input_cost_per_token_batches" in entry else ""
+    prompt, completion = (entry.get(f"{side}_cost_per_token{suffix}") for side in ("input", "output"))
+    return Price(prompt, completion) if prompt and completion else None
+
+
+def _entry(model: str) -> Mapping[str, Any]:
+    """The list's entry of a model, which it has under its whole name, or without the provider's."""
+    provider, _, name = model.partition("/")
+    entry = _list().get(model)
+    if entry is None and _list().get(name, {}).get("litellm_provider") == provider:
+        entry = _list()[name]
+    return entry or {}
+
+
+@cache
+def _list() -> Mapping[str, Any]:
+    spec = find_spec("litellm")
+    assert spec is not None, "litellm is a dependency"
+    assert spec.origin is not None, "litellm is a package with a file"
+    prices: dict[str, Any] = json.loads((Path(spec.origin).parent / LIST).read_text(encoding="utf-8"))
+    return prices

@@ -1,0 +1,48 @@
+"""A server on the loopback interface that answers as it is told, and clients that speak to it in both ways."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from loopback import Server, serve
+
+from tapir_exp.config import LLMConfig
+from tapir_exp.llm import client
+from tapir_exp.llm.books import Books
+from tapir_exp.llm.client import Client
+from tapir_exp.llm.ledger import Ledger
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server, ready, done = Server(), threading.Event(), threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(serve, server, ready, done)
+        assert ready.wait(10)
+        yield server
+        done.set()
+        running.result(10)
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "FIRST_WAIT_S", 0.02)
+
+
+@pytest.fixture
+def ledger(books: Books) -> Ledger:
+    return books.ledger
+
+
+@pytest.fixture(params=["direct", "litellm"])
+def make(server: Server, books: Books, request: pytest.FixtureRequest) -> Callable[..., Client]:
+    """Makes clients of the server that speak to it directly, and in a second run of the test through litellm."""
+
+    def made(**changes: Any) -> Client:
+        values = {"model": "openai/m", "api_base": server.base, "timeout_s": 10.0, "attempts": 3}
+        values |= {"direct": request.param == "direct", **changes}
+        return Client(LLMConfig(**values), "teacher", books)
+
+    return made
