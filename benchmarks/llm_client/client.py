@@ -1,0 +1,152 @@
+"""One client, once: so many prompts with so many in flight, in a process of its own; its figures go to stdout."""
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+Ask = Callable[[str], Awaitable[str]]
+WARM_UP = 64
+
+
+@asynccontextmanager
+async def raw_aiohttp(base: str, in_flight: int) -> Any:
+    """The limit: nothing but the request and its JSON."""
+    import aiohttp
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=in_flight)) as session:
+
+        async def ask(prompt: str) -> str:
+            body = {"model": "m", "messages": [{"role": "user", "content": prompt}], "max_tokens": 100}
+            async with session.post(f"{base}/chat/completions", json=body) as response:
+                told = await response.json()
+            return str(told["choices"][0]["message"]["content"])
+
+        yield ask
+
+
+@asynccontextmanager
+async def async_openai(base: str, in_flight: int) -> Any:
+    import openai
+
+    async with openai.AsyncOpenAI(base_url=base, api_key="none", max_retries=0) as client:
+
+        async def ask(prompt: str) -> str:
+            told = await client.chat.completions.create(
+                model="m", messages=[{"role": "user", "content": prompt}], max_tokens=100
+            )
+            return told.choices[0].message.content or ""
+
+        yield ask
+
+
+def litellm_as(provider: str) -> Any:
+    @asynccontextmanager
+    async def plain_litellm(base: str, in_flight: int) -> Any:
+        os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+        import litellm
+
+        async def ask(prompt: str) -> str:
+            told = await litellm.acompletion(
+                model=f"{provider}/m",
+                messages=[{"role": "user", "content": prompt}],
+                max_tokens=100,
+                api_base=base,
+                api_key="none",
+                num_retries=0,
+            )
+            return str(told.choices[0].message.content)
+
+        yield ask
+
+    return plain_litellm
+
+
+def ours_as(direct: bool) -> Any:
+    """The whole of ours: cache, claims, ledger and durable replies included."""
+
+    @asynccontextmanager
+    async def ours(base: str, in_flight: int) -> Any:
+        from tapir_exp.config import LLMConfig, SpendConfig
+        from tapir_exp.llm.books import Books
+        from tapir_exp.llm.chat import ChatRequest, Message
+        from tapir_exp.llm.client import Client
+        from tapir_exp.llm.ledger import Account
+
+        with tempfile.TemporaryDirectory(dir=Path.cwd()) as store:
+            books = Books(Path(store), Account("benchmark"), SpendConfig())
+            config = LLMConfig(model="openai/m", api_base=base, concurrency=in_flight, direct=direct)
+            chat = Client(config, "teacher", books)
+
+            async def ask(prompt: str) -> str:
+                turn = Message(role="user", content=prompt)
+                return (await chat.reply(ChatRequest(messages=(turn,), max_tokens=100))).text
+
+            async with chat.connected():
+                yield ask
+            books.close()
+
+    return ours
+
+
+CLIENTS = {
+    "raw aiohttp (the limit)": raw_aiohttp,
+    "ours, direct": ours_as(direct=True),
+    "ours, through litellm": ours_as(direct=False),
+    "litellm.acompletion openai/": litellm_as("openai"),
+    "litellm.acompletion hosted_vllm/": litellm_as("hosted_vllm"),
+    "AsyncOpenAI": async_openai,
+}
+
+
+async def drive(ask: Ask, prompts: Iterator[str], in_flight: int) -> int:
+    """Ask every prompt; how many answers are right."""
+    right = 0
+
+    async def work() -> None:
+        nonlocal right
+        for prompt in prompts:
+            answer = await ask(prompt)
+            right += answer == f"An answer to: {prompt}"
+
+    await asyncio.gather(*(work() for _ in range(in_flight)))
+    return right
+
+
+async def measure(name: str, base: str, prompts: int, in_flight: int) -> dict[str, float]:
+    """Requests per second, CPU milliseconds per request, and MB of memory beyond what the imports took."""
+    async with CLIENTS[name](base, in_flight) as ask:
+        await drive(ask, (f"warm {n}" for n in range(WARM_UP)), in_flight)
+        before = resident_mb()
+        started, cpu = time.perf_counter(), time.process_time()
+        right = await drive(ask, (f"question {n}" for n in range(prompts)), in_flight)
+        seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+    return {
+        "right": right,
+        "per_s": right / seconds,
+        "cpu_ms": 1000 * cpu / prompts,
+        "extra_mb": resident_mb() - before,
+        "seconds": seconds,
+    }
+
+
+def resident_mb() -> float:
+    """Highest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", choices=CLIENTS)
+    parser.add_argument("base")
+    parser.add_argument("--prompts", type=int, default=1000)
+    parser.add_argument("--in-flight", type=int, default=64)
+    args = parser.parse_args()
+    print(json.dumps(asyncio.run(measure(args.name, args.base, args.prompts, args.in_flight))))

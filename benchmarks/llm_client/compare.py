@@ -1,0 +1,66 @@
+"""Our client beside raw aiohttp, litellm and AsyncOpenAI, interleaved in one run: medians and ratios.
+
+    python benchmarks/llm_client/compare.py
+
+A server on the loopback interface answers after 50 ms; every measurement is a fresh process.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+HERE = Path(__file__).parent
+
+
+@contextmanager
+def server(latency_ms: float = 50, per_minute: int = 0) -> Iterator[str]:
+    """A server in a process of its own; gives its base address."""
+    command = [sys.executable, str(HERE / "server.py"), f"--latency-ms={latency_ms}", f"--per-minute={per_minute}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{process.stdout.readline().strip()}/v1"
+        finally:
+            process.kill()
+
+
+def run_client(name: str, base: str, prompts: int, in_flight: int) -> dict[str, float]:
+    """The figures of one client in a fresh process."""
+    command = [sys.executable, str(HERE / "client.py"), name, base, f"--prompts={prompts}", f"--in-flight={in_flight}"]
+    figures: dict[str, float] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return figures
+
+
+def main() -> None:
+    """Print the table in Markdown."""
+    sys.path.insert(0, str(HERE))
+    from client import CLIENTS
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--prompts", type=int, default=1000)
+    parser.add_argument("--in-flight", type=int, default=64)
+    args = parser.parse_args()
+    seen: dict[str, list[dict[str, float]]] = {name: [] for name in CLIENTS}
+    with server() as base:
+        for _ in range(args.rounds):
+            for name in CLIENTS:
+                seen[name].append(run_client(name, base, args.prompts, args.in_flight))
+    limit = median(row["per_s"] for row in next(iter(seen.values())))
+    print("| client | right answers | requests/s | of the limit | CPU ms a request | MB beyond the imports |")
+    print("|---|--:|--:|--:|--:|--:|")
+    for name, rows in seen.items():
+        middle = {key: median(row[key] for row in rows) for key in rows[0]}
+        print(
+            f"| {name} | {middle['right']:.0f} | {middle['per_s']:.0f} | {middle['per_s'] / limit:.2f} "
+            f"| {middle['cpu_ms']:.2f} | {middle['extra_mb']:.0f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

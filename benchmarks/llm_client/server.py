@@ -1,0 +1,64 @@
+"""A server of the OpenAI protocol on the loopback interface, as slow and as strict as it is told."""
+
+import argparse
+import asyncio
+import json
+import time
+from collections import deque
+
+from aiohttp import web
+
+
+class Provider:
+    """Answers every prompt after a fixed latency; refuses what goes beyond so many requests in any 60 seconds."""
+
+    def __init__(self, latency_s: float, per_minute: int) -> None:
+        self.latency_s = latency_s
+        self.per_minute = per_minute
+        self.started: deque[float] = deque()
+        self.requests = 0
+
+    async def complete(self, request: web.Request) -> web.Response:
+        self.requests += 1
+        body = json.loads(await request.read())
+        if self._too_many():
+            error = {"error": {"message": "Rate limit reached", "code": "rate_limit_exceeded"}}
+            return web.json_response(error, status=429, headers={"Retry-After": "1"})
+        await asyncio.sleep(self.latency_s)
+        message = {"role": "assistant", "content": f"An answer to: {body['messages'][-1]['content']}"}
+        choice = {"index": 0, "finish_reason": "stop", "message": message}
+        usage = {"prompt_tokens": 20, "completion_tokens": 60, "total_tokens": 80}
+        told = {"id": "1", "object": "chat.completion", "created": 1, "model": body["model"], "usage": usage}
+        return web.json_response({**told, "choices": [choice]})
+
+    async def count(self, _: web.Request) -> web.Response:
+        return web.json_response({"requests": self.requests})
+
+    def _too_many(self) -> bool:
+        now = time.monotonic()
+        while self.started and now - self.started[0] > 60:
+            self.started.popleft()
+        if self.per_minute and len(self.started) >= self.per_minute:
+            return True
+        self.started.append(now)
+        return False
+
+
+async def main() -> None:
+    """Serve until killed; the port goes to stdout."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--latency-ms", type=float, default=50)
+    parser.add_argument("--per-minute", type=int, default=0)
+    args = parser.parse_args()
+    provider = Provider(args.latency_ms / 1000, args.per_minute)
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", provider.complete)
+    app.router.add_get("/count", provider.count)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    print(runner.addresses[0][1], flush=True)
+    await asyncio.Event().wait()
+
+
+asyncio.run(main())

@@ -1,0 +1,76 @@
+"""Every way of failing, alone and mixed, seldom and often: all rows, or an error with the table of reasons."""
+
+import re
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+from faulty import FAULTS, TIMEOUT_S, Faulty, read_whole
+from loopback import request, serve
+
+from tapir_exp.config import LLMConfig
+from tapir_exp.errors import TooManyFailures
+from tapir_exp.llm.ask import Outcome, ask_all
+from tapir_exp.llm.books import Books
+from tapir_exp.llm.client import Client
+from tapir_exp.llm.failures import FailureKind
+
+ROWS = 120
+KINDS = {
+    "429": FailureKind.RATE_LIMIT,
+    "500": FailureKind.SERVER,
+    "time-out": FailureKind.TIMEOUT,
+    "dropped connection": FailureKind.CONNECTION,
+    "HTML page": FailureKind.MALFORMED,
+    "truncated JSON": FailureKind.MALFORMED,
+    "empty": FailureKind.EMPTY,
+    "content filter": FailureKind.FILTERED,
+}
+"""What the ledger calls those that the client meets; a cut or unreadable reply is met by whoever reads it."""
+
+
+@contextmanager
+def running(server: Faulty) -> Iterator[Faulty]:
+    ready, done = threading.Event(), threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        serving = pool.submit(serve, server, ready, done)
+        assert ready.wait(10)
+        yield server
+        done.set()
+        serving.result(10)
+
+
+def ask_rows(server: Faulty, books: Books, max_failed: float) -> list[Outcome[str]]:
+    config = LLMConfig(model="openai/m", api_base=server.base, timeout_s=TIMEOUT_S, concurrency=64)
+    prompts = [request(f"question {n}") for n in range(ROWS)]
+    chat = Client(config, "teacher", books)
+    return ask_all(chat, prompts, read_whole, label="rows", concurrency=64, max_failed=max_failed)
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.3])
+@pytest.mark.parametrize("faults", [*((fault,) for fault in FAULTS), tuple(FAULTS)], ids=" or ".join)
+def test_no_row_is_ever_empty_cut_or_invented(faults: tuple[str, ...], rate: float, books: Books) -> None:
+    with running(Faulty(faults, rate)) as server, books.ledger.during("stage"):
+        outcomes = ask_rows(server, books, max_failed=1.0)
+    whole = [outcome.value == f"re: question {n}" for n, outcome in enumerate(outcomes)]
+    assert all(
+        good or (outcome.value is None and outcome.failure) for good, outcome in zip(whole, outcomes, strict=True)
+    )
+    assert len(books.ledger.given_up()) == ROWS - sum(whole)
+    for fault in set(faults) & set(KINDS):
+        counted = sum(row.count for row in books.ledger.faults() if row.kind is KINDS[fault])
+        assert counted >= server.committed[fault] > 0 or server.committed[fault] == 0
+    if "content filter" not in faults:  # which is final
+        assert sum(whole) >= (ROWS - 1 if faults[0] not in ("cut", "unreadable") else ROWS * (1 - 2 * rate**2))
+
+
+@pytest.mark.parametrize("faults", [("content filter",), tuple(FAULTS)], ids=len)
+def test_too_many_failures_are_an_error_with_the_table(faults: tuple[str, ...], books: Books) -> None:
+    with running(Faulty(faults, 0.9)) as server, pytest.raises(TooManyFailures) as caught:
+        ask_rows(server, books, max_failed=0.01)
+    table = str(caught.value).splitlines()
+    assert re.fullmatch(r"rows: \d+ of 120 rows failed, more than the allowed 1.0%:", table[0])
+    assert sum(int(line.split()[0]) for line in table[1:-1] if "content filter" in line) >= 3
+    assert sum(server.tries.values()) < 5 * ROWS  # and it did not ask for all of them first

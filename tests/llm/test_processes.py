@@ -1,0 +1,109 @@
+"""Processes that are stopped at any moment, and processes side by side: nothing is lost, little is paid twice."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+from faulty import Faulty
+from test_faults import running
+
+from tapir_exp.config import SpendConfig
+from tapir_exp.llm.books import Books
+from tapir_exp.llm.ledger import Account, Spend
+
+ASKER = Path(__file__).parent / "asker.py"
+IN_FLIGHT = 16
+KILLS = 20
+
+
+@pytest.fixture
+def server() -> Iterator[Faulty]:
+    with running(Faulty(delay_s=0.05)) as server:
+        yield server
+
+
+def start(server: Faulty, store: Path, rows: int, *settings: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, str(ASKER), server.base, str(store), str(rows), *settings]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def end(process: "subprocess.Popen[str]") -> list[str]:
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    replies: list[str] = json.loads(out)
+    return replies
+
+
+def spent(store: Path, job: str = "") -> Spend:
+    books = Books(store, Account("sweep", job), SpendConfig())
+    total = books.ledger.spent_by_scope()
+    books.close()
+    return total
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGINT], ids=lambda sig: sig.name)
+def test_stopped_at_random_moments_twenty_times(server: Faulty, tmp_path: Path, sig: signal.Signals) -> None:
+    rows, chance = 1600, Random(sig.name)
+    for _ in range(KILLS):
+        before = len(server.seen)
+        process = start(server, tmp_path, rows)
+        while len(server.seen) < before + chance.randint(1, 60):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.005)
+        stopped = time.monotonic()
+        process.send_signal(sig)
+        out, err = process.communicate(timeout=30)
+        assert time.monotonic() - stopped < 5
+        assert out == ""
+        if sig is signal.SIGINT:
+            assert "rows: stopped with" in err
+    assert end(start(server, tmp_path, rows)) == [f"re: question {n}" for n in range(rows)]
+    paid_twice = sum(server.paid.values()) - rows
+    assert paid_twice <= IN_FLIGHT * KILLS
+    if sig is signal.SIGINT:  # what was in flight had time to arrive
+        assert paid_twice == 0
+    assert spent(tmp_path).calls == rows
+
+
+def test_two_processes_ask_nothing_twice(server: Faulty, tmp_path: Path) -> None:
+    together = [start(server, tmp_path, 300, f'job="{n}"') for n in range(2)]
+    expected = [f"re: question {n}" for n in range(300)]
+    assert [end(process) for process in together] == [expected, expected]
+    assert sum(server.paid.values()) == 300
+    assert spent(tmp_path).calls == 300
+
+
+def test_two_processes_keep_one_budget(server: Faulty, tmp_path: Path) -> None:
+    first = start(server, tmp_path, 200, 'job="0"', "max_calls=120")
+    other = start(server, tmp_path, 400, 'job="1"', "max_calls=120")
+    for process in (first, other):
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, out) == (1, "")
+        assert "The budget of sweep is spent" in err
+        assert "spend.max_calls=120" in err
+    assert 120 <= spent(tmp_path).calls <= 120 + 2 * IN_FLIGHT
+    assert sum(server.paid.values()) == spent(tmp_path).calls
+
+
+def test_a_larger_budget_goes_on_where_the_smaller_ended(server: Faulty, tmp_path: Path) -> None:
+    assert start(server, tmp_path, 100, "max_calls=50").wait(60) == 1
+    assert len(end(start(server, tmp_path, 100, "max_calls=101"))) == 100
+    assert sum(server.paid.values()) == 100
+
+
+@pytest.mark.slow
+def test_two_processes_keep_one_rate_limit(server: Faulty, tmp_path: Path) -> None:
+    limit = "requests_per_minute=40"
+    together = [start(server, tmp_path, 50 + n, f'job="{n}"', limit) for n in range(2)]
+    assert [len(end(process)) for process in together] == [50, 51]
+    times = sorted(when for _, when in server.seen)
+    assert len(times) == 51
+    assert times[39] - times[0] < 10
+    assert times[40] - times[0] >= 60
