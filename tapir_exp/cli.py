@@ -26,10 +26,10 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from tapir_exp.config import parse, register_schema, to_yaml
+from tapir_exp.config import Config, parse, register_schema, to_yaml
 from tapir_exp.console import console
 from tapir_exp.errors import ConfigError, TapirError
-from tapir_exp.explain import COMPOSITION_ERRORS, PRIMARY, Composer, collect
+from tapir_exp.explain import COMPOSITION_ERRORS, PRIMARY, Composer, collect, sweep_params
 
 HELP = """\
 tapir: task-aware curriculum planning for instruction refinement, as experiments.
@@ -132,11 +132,11 @@ def main() -> None:
     try:
         hydra.main(version_base="1.3", config_path=str(data_dir("conf")), config_name=PRIMARY)(run_job)()
     except Stop as stop:
-        _leave(stop.error)
+        leave(stop.error)
     except COMPOSITION_ERRORS as error:
-        _leave(ConfigError(_explain_command(error)))
+        leave(ConfigError(_explain_command(error)))
     except TapirError as error:
-        _leave(error)
+        leave(error)
     except KeyboardInterrupt:
         console.print("\nStopped. The same command resumes where this one was.", markup=False)
         sys.exit(130)
@@ -150,7 +150,7 @@ def _groups() -> str:
     return "".join(f"  {name:<12} {', '.join(leaves)}\n" for name, leaves in choices.items())
 
 
-def _leave(error: Exception) -> None:
+def leave(error: Exception) -> None:
     """Print an error for a person and end with its exit code."""
     if not isinstance(error, TapirError):
         raise error
@@ -158,8 +158,32 @@ def _leave(error: Exception) -> None:
     sys.exit(2 if isinstance(error, ConfigError) else 1)
 
 
+def jobs_of_command() -> list[Config]:
+    """The configuration of every job that `tapir` with the present arguments would run.
+
+    Raises ConfigError, which lists every mistake.
+    """
+    composer, multirun = _command()
+    try:
+        lines = composer.sweep_params() if multirun else []
+    except COMPOSITION_ERRORS as error:
+        raise ConfigError([composer.explain(error, composer.typed)]) from error
+    jobs = _split([*lines, *composer.typed]) if multirun else [list(composer.typed)]
+    try:
+        return [composer.config(job) for job in jobs]
+    except (ConfigError, *COMPOSITION_ERRORS):
+        raise ConfigError(collect(composer.problems, jobs)) from None
+
+
 def _explain_command(error: Exception) -> list[str]:
     """Every mistake of the command line, found by composing it again without what fails."""
+    composer, multirun = _command()
+    jobs = _split(composer.typed) if multirun else [list(composer.typed)]
+    return collect(composer.problems, jobs) or [composer.explain(error, composer.typed)]
+
+
+def _command() -> tuple[Composer, bool]:
+    """What composes the command line, and whether that is a sweep."""
     args = get_args_parser().parse_args()
     path = create_config_search_path(str(data_dir("conf")))
     if args.config_dir is not None:
@@ -168,9 +192,7 @@ def _explain_command(error: Exception) -> list[str]:
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
     name = args.config_name or PRIMARY
-    composer = Composer(ConfigLoaderImpl(path), name, args.overrides)
-    jobs = _split(args.overrides) if args.multirun or name != PRIMARY else [args.overrides]
-    return collect(composer.problems, jobs) or [composer.explain(error, args.overrides)]
+    return Composer(ConfigLoaderImpl(path), name, args.overrides), args.multirun or name != PRIMARY
 
 
 def _split(lines: Sequence[str]) -> list[list[str]]:
@@ -194,8 +216,7 @@ def _all_overrides(config: DictConfig) -> list[str]:
 
 
 def _jobs(config: DictConfig) -> list[list[str]]:
-    params = config.hydra.sweeper.get("params") or {}
-    return _split([*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task])
+    return _split([*sweep_params(config), *config.hydra.overrides.task])
 
 
 def _refuse(problems: Sequence[str]) -> None:

@@ -220,6 +220,8 @@ class StudentConfig:
     """Hugging Face id or directory; `lab` builds the embedded base student."""
     revision: str | None = None
     """Commit or tag of a hub model; null takes the newest."""
+    parameters: float | None = None
+    """How many it has, by which `tapir-plan` tells the hours of a fit; null for not known."""
     chat_template: ChatTemplate = ChatTemplate.own
     """`own` is the tokenizer's."""
     system_prompt: str | None = None

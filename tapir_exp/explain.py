@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from tapir_exp.config import SCHEMA, parse
+from tapir_exp.config import SCHEMA, Config, parse
 from tapir_exp.errors import ConfigError
 from tapir_exp.schema import did_you_mean
 from tapir_exp.taxonomy import TaskType
@@ -49,7 +49,7 @@ class Composer:
         found: list[str] = []
         while True:
             try:
-                parse(self._compose(left), lambda key: self.origin(key, left))
+                self.config(left)
                 return found
             except ConfigError as error:
                 return [*found, *error.problems]
@@ -58,6 +58,14 @@ class Composer:
                 if (culprit := _culprit(error, left)) is None:
                     return found
                 left.remove(culprit)
+
+    def config(self, overrides: Sequence[str]) -> Config:
+        """The configuration of a job. Raises ConfigError and the errors of a composition."""
+        return parse(self._compose(overrides), lambda key: self.origin(key, overrides))
+
+    def sweep_params(self) -> list[str]:
+        """What the sweep's YAML goes through, as overrides. Raises the errors of a composition."""
+        return sweep_params(self.loader.load_configuration(self.config_name, [], run_mode=RunMode.MULTIRUN))
 
     def origin(self, key: str, overrides: Sequence[str]) -> str:
         """The file that set a dotted key last, or the command line, or the default of the schema."""
@@ -215,6 +223,12 @@ def _one_line(text: str) -> str:
     """A message in one line, without what may be a secret."""
     plain = " ".join(text.partition("See https://hydra.cc")[0].split())
     return re.sub(r"(?i)([\w.+~]*(?:key|token|secret|passw)\w*=)\S+|\bsk-\S+", r"\1(value not shown)", plain)
+
+
+def sweep_params(cfg: DictConfig) -> list[str]:
+    """What a sweep's composed configuration goes through, as overrides."""
+    params = cfg.hydra.sweeper.get("params") or {}
+    return [f"{key}={value}" for key, value in params.items()]
 
 
 def collect(problems_of: Callable[[Sequence[str]], list[str]], jobs: Sequence[Sequence[str]]) -> list[str]:

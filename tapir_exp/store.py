@@ -70,6 +70,11 @@ class Store:
                 return self.open(stage, key)
             return self._make(stage, key, recipe, make)
 
+    def find(self, stage: str, recipe: Mapping[str, Any]) -> Artifact | None:
+        """The finished product of `recipe`, or None."""
+        key = recipe_key(stage, recipe)
+        return self.open(stage, key) if self._is_there(stage, key) else None
+
     def open(self, stage: str, key: str, *, reused: bool = True) -> Artifact:
         """The finished artifact. Raises StoreError where it is not there."""
         path = self.root / stage / key

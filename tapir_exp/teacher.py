@@ -56,7 +56,7 @@ def answer(examples: Sequence[Example], chat: ChatModel, config: TeacherConfig, 
 
     Raises TooManyFailures where more than `config.max_failed` of them are missing.
     """
-    requests = [_request(example.instruction, config) for example in examples]
+    requests = [answer_request(example, config) for example in examples]
     outcomes = _ask(chat, requests, read_text, config, label)
     return [_answer_of(example.id, outcome) for example, outcome in zip(examples, outcomes, strict=True)]
 
@@ -80,6 +80,11 @@ def expand(
     requests = [expand_request(commission, config) for commission in commissions]
     outcomes = _ask(chat, requests, read_pairs, config, label)
     return [outcome.value or () for outcome in outcomes]
+
+
+def answer_request(example: Example, config: TeacherConfig) -> ChatRequest:
+    """The call that asks for the teacher's own response to an instruction."""
+    return _request(example.instruction, config)
 
 
 def refine_request(draft: Draft, config: TeacherConfig) -> ChatRequest:

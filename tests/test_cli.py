@@ -21,7 +21,7 @@ STUBS = '''
 """Stands in for the run itself and for the sweep's report, in this process and in every worker."""
 import os, sys, types
 
-def run(config, run_dir, resolved):
+def run(config, run_dir, resolved, sweep_dir=None):
     threads = os.environ.get("OMP_NUM_THREADS")
     with open("runs.log", "a") as log:
         log.write(f"{run_dir.relative_to(os.getcwd())} {config.arm} {config.seed} {threads}\\n")

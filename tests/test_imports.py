@@ -17,12 +17,12 @@ LAYERS = {
     3: {"manifest", "explain", "llm", "evals/__init__", "evals/statistics", "tracking"},
     4: {"lab", "tasks", "difficulty", "novelty"},
     5: {"schedule", "seeds", "judge", "classify", "teacher", "evals/lab", "student"},
-    6: {"pool", "expansion", "bench", "metrics", "report"},
+    6: {"pool", "expansion", "bench", "estimate", "metrics", "report"},
     7: {"stages"},
     8: {"rounds"},
     9: {"run"},
     10: {"cli"},
-    11: {"__main__"},
+    11: {"__main__", "plan"},
 }
 """Every module, by its own name or that of its room (a directory): imports go to lower layers or stay in the room."""
 TORCH_ROOMS = {"student", "lab/base_student"}
@@ -33,7 +33,7 @@ STAGES = {
     "teacher": {"teacher", "expansion", "novelty"},
 }
 """The stages that talk to models or fetch the seeds, each with the modules it is made of."""
-WHOLE_RUN = {"bench", "run"}
+WHOLE_RUN = {"bench", "run", "explain", "cli", "estimate", "plan"}
 """The modules that may know the whole configuration."""
 
 

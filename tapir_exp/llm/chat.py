@@ -65,6 +65,10 @@ class ChatModel(Protocol):
         """Everything about the model that changes its replies; part of cache keys and artifact keys."""
         ...
 
+    def count_cached(self, requests: Sequence[ChatRequest]) -> int:
+        """How many of these requests cost nothing, since their replies are at hand."""
+        ...
+
     def connected(self, requests: Sequence[ChatRequest]) -> AbstractAsyncContextManager[None]:
         """What calls need for as long as an event loop asks them: connections, closed at the end.
 

@@ -116,6 +116,10 @@ class Client:
             return shared
         return await asyncio.shield(self._take_off(key, request))
 
+    def count_cached(self, requests: Sequence[ChatRequest]) -> int:
+        """How many of these requests have their reply in the cache."""
+        return len(self._books.replies.get_many([self._key_of(request) for request in requests]))
+
     def give_up(self, request: ChatRequest, error: CallError) -> None:
         """Keep the request's key with the reason and what was said last."""
         self._books.ledger.record_given_up(self._role, self._key_of(request), error)

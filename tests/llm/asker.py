@@ -1,4 +1,4 @@
-"""A process that asks a server so many questions and writes down the replies: `asker.py BASE STORE ROWS [key=value ...]`."""
+"""A process that asks a server so many questions and prints the replies: `asker.py BASE STORE ROWS [key=value ...]`."""
 
 import json
 import sys

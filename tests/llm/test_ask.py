@@ -29,6 +29,9 @@ class Scripted:
     async def connected(self, requests: Sequence[ChatRequest]) -> AsyncIterator[None]:
         yield
 
+    def count_cached(self, requests: Sequence[ChatRequest]) -> int:
+        return 0
+
     def give_up(self, request: ChatRequest, error: CallError) -> None:
         self.given_up.append(error)
 

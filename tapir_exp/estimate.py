@@ -1,0 +1,152 @@
+"""What a run will ask and cost, before its first call. Pure; every assumption is a constant here, and ours.
+
+Counts that the configuration settles are exact. What depends on students that are not trained yet is an upper bound
+(how many rows the teacher has to write) or an assumption (how long replies are).
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from math import ceil
+from statistics import fmean
+
+from tapir_exp.config import BudgetConfig, Config, LLMConfig
+from tapir_exp.judge import orders_of
+from tapir_exp.llm.prices import price_of
+from tapir_exp.prompts import load_prompt, style_of
+from tapir_exp.records import Example
+from tapir_exp.taxonomy import TaskType
+
+CHARACTERS_PER_TOKEN = 4.0
+"""English prose under the usual tokenizers."""
+LABEL_TOKENS = 4
+"""A reply that names a task type."""
+VERDICT_TOKENS = 120
+"""A judge's two scores and its reasons."""
+REFINED_TIMES = 1.5
+"""How much longer a refined response is."""
+PEAK_FLOPS = 312e12
+"""Of the GPU in whose hours a fit is told: an A100 in bfloat16, by its data sheet."""
+UTILISATION = 0.4
+"""Share of that which a fit gets out of it."""
+FLOPS_PER_TOKEN = 6
+"""Of training, per parameter and token: forward and backward (Kaplan et al. 2020)."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is known of the seeds: how many, and the mean length of an instruction and a response, in tokens."""
+
+    seeds: int
+    instruction: float
+    response: float
+
+
+@dataclass(frozen=True)
+class StageEstimate:
+    """One stage's calls and cost.
+
+    share: two jobs whose stages have the same share make this one once.
+    prompt_tokens, completion_tokens: of all its calls. usd: None where the price is not known.
+    gpu_hours: of its fit; None where it has none, or where the size of the student is not known.
+    """
+
+    stage: str
+    role: str
+    calls: int
+    prompt_tokens: float
+    completion_tokens: float
+    usd: float | None
+    gpu_hours: float | None
+    share: str
+    at_most: bool = False
+
+
+def sizes_of(seeds: list[Example]) -> Sizes:
+    """The sizes of seeds, of which there is at least one."""
+    return Sizes(
+        seeds=len(seeds),
+        instruction=fmean(len(seed.instruction) for seed in seeds) / CHARACTERS_PER_TOKEN,
+        response=fmean(len(seed.response) for seed in seeds) / CHARACTERS_PER_TOKEN,
+    )
+
+
+def estimate_run(config: Config, sizes: Sizes) -> list[StageEstimate]:
+    """Every stage of a run that asks a chat model or fits a student, in their order."""
+    return list(_before_the_rounds(config, sizes)) + [
+        stage for number in range(1, config.curriculum.rounds + 1) for stage in _round(config, sizes, number)
+    ]
+
+
+def _before_the_rounds(config: Config, sizes: Sizes) -> Iterator[StageEstimate]:
+    row = sizes.instruction + sizes.response
+    student = _share(config.seeds, config.student, config.sft, config.trainer, config.seed, config.lab)
+    yield _fit(config, 0, config.sft.start, sizes.seeds, row, student)
+    if config.curriculum.rounds == 0:
+        return
+    labelled, answered = _share(config.seeds, config.classifier), _share(config.seeds, config.teacher)
+    yield _labels(config, "labels", sizes.seeds, sizes, labelled)
+    yield _calls("responses", "teacher", config.teacher.llm, sizes.seeds, sizes.instruction, sizes.response, answered)
+    yield _verdicts(config, 0, sizes.seeds, sizes, f"{student} {answered} {_share(config.judge)}")
+
+
+def _round(config: Config, sizes: Sizes, number: int) -> Iterator[StageEstimate]:
+    """A round in which the pool holds nothing of what is wanted, so that the teacher has to write all of it."""
+    teacher, rows = config.teacher, config.curriculum.rows
+    share = f"{number} {_share(config)}"
+    pair = sizes.instruction + sizes.response
+    orders = ceil(rows / teacher.per_call)
+    shown = _prompt_tokens("expand") + teacher.examples_per_call * pair
+    yield _calls(f"expansions-{number}", "teacher", teacher.llm, orders, shown, teacher.per_call * pair, share, True)
+    yield _labels(config, f"expansions-{number}", rows, sizes, share, at_most=True)
+    if config.curriculum.refine:
+        asked = _prompt_tokens("refine") + len(style_of(TaskType.MATH).text) / CHARACTERS_PER_TOKEN + pair
+        yield _calls(f"mix-{number}", "teacher", teacher.llm, rows, asked, REFINED_TIMES * sizes.response, share)
+    longer = REFINED_TIMES if config.curriculum.refine else 1.0
+    yield _fit(config, number, config.sft.round, rows, sizes.instruction + longer * sizes.response, share)
+    if number < config.curriculum.rounds:
+        yield _verdicts(config, number, rows, sizes, share)
+
+
+def _labels(config: Config, stage: str, rows: int, sizes: Sizes, share: str, *, at_most: bool = False) -> StageEstimate:
+    asked = _prompt_tokens("label") + len(", ".join(TaskType)) / CHARACTERS_PER_TOKEN + sizes.instruction
+    return _calls(stage, "labeller", config.classifier.llm, rows, asked, LABEL_TOKENS, share, at_most)
+
+
+def _verdicts(config: Config, number: int, rows: int, sizes: Sizes, share: str) -> StageEstimate:
+    asked = _prompt_tokens("judge") + sizes.instruction + 2 * sizes.response
+    calls = rows * len(orders_of(config.judge.orders))
+    return _calls(f"verdicts-{number}", "judge", config.judge.llm, calls, asked, VERDICT_TOKENS, share)
+
+
+def _calls(
+    stage: str,
+    role: str,
+    llm: LLMConfig,
+    calls: int,
+    prompt: float,
+    completion: float,
+    share: str,
+    at_most: bool = False,
+) -> StageEstimate:
+    """A stage of `calls` calls, each of so many prompt and completion tokens."""
+    price = price_of(llm)
+    usd = None if price is None else calls * (prompt * price.prompt + completion * price.completion)
+    return StageEstimate(stage, role, calls, calls * prompt, calls * completion, usd, None, share, at_most)
+
+
+def _fit(config: Config, number: int, budget: BudgetConfig, rows: int, row_tokens: float, share: str) -> StageEstimate:
+    tokens = budget.tokens if budget.tokens is not None else (budget.epochs or 0.0) * rows * row_tokens
+    parameters = config.student.parameters
+    hours = None
+    if parameters is not None:
+        hours = FLOPS_PER_TOKEN * parameters * tokens / (PEAK_FLOPS * UTILISATION) / 3600
+    return StageEstimate(f"student-{number}", "fit", 0, 0.0, 0.0, 0.0, hours, share)
+
+
+def _prompt_tokens(name: str) -> float:
+    return len(load_prompt(name).text) / CHARACTERS_PER_TOKEN
+
+
+def _share(*sections: object) -> str:
+    """What two jobs that share a stage have in common: these sections of the configuration, to the letter."""
+    return repr([asdict(section) if hasattr(section, "__dataclass_fields__") else section for section in sections])
