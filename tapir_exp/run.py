@@ -18,7 +18,7 @@ from tapir_exp.llm.books import Books
 from tapir_exp.llm.client import Client
 from tapir_exp.llm.ledger import Account
 from tapir_exp.llm.providers import LAB
-from tapir_exp.llm.spending import write_spending
+from tapir_exp.llm.spending import tell_spending
 from tapir_exp.manifest import Manifest
 from tapir_exp.metrics import Artifacts, Metrics, run_metrics
 from tapir_exp.records import Quota
@@ -47,7 +47,7 @@ def run(config: Config, run_dir: Path, resolved: str, sweep_dir: Path | None = N
         try:
             target = distil(bench)
         finally:  # what was spent is told of a run that fails, too
-            write_spending(bench.ledger, run_dir)
+            tell_spending(bench.ledger, run_dir)
         manifest = _manifest(bench, run_dir, target)
         manifest.write(run_dir)
         artifacts = manifest.open(run_dir)

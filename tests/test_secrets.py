@@ -1,4 +1,4 @@
-"""A key that is planted in the environment, and quoted by the provider in every error, is in nothing that a run writes."""
+"""A key planted in the environment, and quoted by the provider in every error, is in nothing that a run writes."""
 
 import asyncio
 import os

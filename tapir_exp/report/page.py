@@ -14,9 +14,11 @@ from markupsafe import Markup
 
 from tapir_exp.errors import TapirError
 from tapir_exp.evals.statistics import Estimate, accuracy_by_task, macro_accuracy, wilson_interval
+from tapir_exp.llm.spending import Spending
 from tapir_exp.manifest import MANIFEST
 from tapir_exp.records import TrainingStep
 from tapir_exp.report import charts
+from tapir_exp.report.faults import FaultRow, fault_rows
 from tapir_exp.report.view import (
     RoundView,
     RunView,
@@ -109,6 +111,7 @@ class Page:
     samples: list[Sample]
     trails: list[Trail]
     spend: list[Spend]
+    faults: list[FaultRow]
     times: list[StageTime]
     choices: list[Choice]
 
@@ -139,6 +142,7 @@ def build_page(run: RunView) -> Page:
         samples=samples(run),
         trails=trails(run),
         spend=spend_by_role(artifacts),
+        faults=fault_rows(Spending.load(run.path)),
         times=_times((a.stage, a.seconds) for a in artifacts),
         choices=_choices(run) if run.manifest.alphas else [],
     )
