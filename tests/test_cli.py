@@ -140,7 +140,7 @@ def test_the_run_gets_the_resolved_configuration(tapir: Tapir) -> None:
         (["seeds.size=x"], "seeds.size = x: expected an integer or null [command line]"),
         (["tasks.ratios.Maths=0"], ("tasks.ratios.Maths = 0: expected a task type of the preset (did you mean Math?); "
          "another takes a plus: +tasks.ratios.Maths [command line]")),
-        (["+logger.zzz=1"], "logger.zzz: expected a key of the schema (there are: mode, project, entity) [command line]"),
+        (["+logger.zz=1"], "logger.zz: expected a key of the schema (there are: mode, project, entity) [command line]"),
         (["seed=1,2"], ("seed = 1,2: expected one value; several are a sweep, which takes --multirun; quote a text "
          "that holds a comma [command line]")),
         (["seed"], "seed: expected key=value; Error parsing override 'seed' missing EQUAL at '<EOF>' [command line]"),

@@ -85,9 +85,12 @@ def test_mistakes_are_told_all_at_once(monkeypatch: pytest.MonkeyPatch, capsys: 
 
 def test_seeds_are_read_once_for_all_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[SeedsConfig] = []
-    monkeypatch.setattr(
-        plan, "load_seeds", lambda config: read.append(config) or cast(Config, type("S", (), {"examples": []}))
-    )
+
+    def load(config: SeedsConfig) -> SimpleNamespace:
+        read.append(config)
+        return SimpleNamespace(examples=[])
+
+    monkeypatch.setattr(plan, "load_seeds", load)
     reader = SeedReader()
     for size in (5, 5, 6):
         reader(SeedsConfig(source=SeedSource.lab, size=size))
