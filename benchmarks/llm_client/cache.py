@@ -1,0 +1,81 @@
+"""100,000 kept replies: how fast they are written and found, and how much memory the asking of them takes.
+
+python benchmarks/llm_client/cache.py
+"""
+
+import asyncio
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+from tapir_exp.config import LLMConfig, SpendConfig
+from tapir_exp.llm.ask import Outcome, ask_each
+from tapir_exp.llm.books import Books
+from tapir_exp.llm.cache import cache_key
+from tapir_exp.llm.chat import ChatRequest, Message, Reply, Usage
+from tapir_exp.llm.client import Client
+from tapir_exp.llm.ledger import Account
+
+REPLIES = 100_000
+TEXT = "An answer of some three hundred characters. " * 7
+WRITTEN_TOGETHER = 64
+
+
+def request(number: int) -> ChatRequest:
+    """One of the requests."""
+    return ChatRequest(messages=(Message(role="user", content=f"question {number}"),), max_tokens=100)
+
+
+def resident_mb() -> float:
+    """Highest resident memory so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+async def write_all(books: Books, keys: list[str]) -> None:
+    """Keep every reply as a run does: with as many at once as are in flight."""
+    reply = Reply(text=TEXT, finish_reason="stop", usage=Usage(prompt_tokens=9, completion_tokens=70, usd=0.0))
+
+    async def write(number: int) -> None:
+        await books.write(lambda: books.replies.put(keys[number], "m", request(number), reply) and None)
+
+    for start in range(0, REPLIES, WRITTEN_TOGETHER):
+        await asyncio.gather(*(write(number) for number in range(start, min(start + WRITTEN_TOGETHER, REPLIES))))
+
+
+def main() -> None:
+    """Print the figures."""
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as store:
+        books = Books(Path(store), Account("benchmark"), SpendConfig())
+        chat = Client(LLMConfig(model="openai/m", api_base="http://127.0.0.1:9"), "teacher", books)
+        started = time.perf_counter()
+        keys = [cache_key(chat.identity(), request(number)) for number in range(REPLIES)]
+        print(f"keys: {REPLIES / (time.perf_counter() - started):,.0f}/s")
+
+        started = time.perf_counter()
+        asyncio.run(write_all(books, keys))
+        print(f"durable writes, {WRITTEN_TOGETHER} at once: {REPLIES / (time.perf_counter() - started):,.0f}/s")
+
+        started = time.perf_counter()
+        found = sum(len(books.replies.get_many(keys[at : at + 1000])) for at in range(0, REPLIES, 1000))
+        print(f"bulk lookups: {found / (time.perf_counter() - started):,.0f}/s, {found} found")
+
+        seen = 0
+
+        def keep(place: int, outcome: Outcome[str]) -> None:
+            nonlocal seen
+            seen += outcome.value == TEXT
+
+        before, started = resident_mb(), time.perf_counter()
+        requests = (request(number) for number in range(REPLIES))
+        asyncio.run(ask_each(chat, requests, lambda reply: reply.text, keep, concurrency=64))
+        seconds = time.perf_counter() - started
+        print(
+            f"asked one by one through the client: {seen / seconds:,.0f}/s, {seen} right, "
+            f"{resident_mb() - before:.1f} MB more memory at the peak"
+        )
+        books.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""A provider that allows 600 requests in any minute, and a client that knows: how many requests and seconds 1000 rows take.
+
+python benchmarks/llm_client/limit.py
+"""
+
+import json
+import tempfile
+import time
+from pathlib import Path
+from urllib.request import urlopen
+
+from compare import server
+
+from tapir_exp.config import LLMConfig, SpendConfig
+from tapir_exp.llm.ask import ask_all
+from tapir_exp.llm.books import Books
+from tapir_exp.llm.chat import ChatRequest, Message
+from tapir_exp.llm.client import Client
+from tapir_exp.llm.ledger import Account
+
+ROWS = 1000
+PER_MINUTE = 600
+
+
+def main() -> None:
+    """Print rows, requests and seconds."""
+    with server(per_minute=PER_MINUTE) as base, tempfile.TemporaryDirectory(dir=Path.cwd()) as store:
+        books = Books(Path(store), Account("benchmark"), SpendConfig())
+        config = LLMConfig(model="openai/m", api_base=base, concurrency=64, requests_per_minute=PER_MINUTE)
+        asked = [
+            ChatRequest(messages=(Message(role="user", content=f"question {n}"),), max_tokens=100) for n in range(ROWS)
+        ]
+        started = time.perf_counter()
+        outcomes = ask_all(
+            Client(config, "teacher", books),
+            asked,
+            lambda reply: reply.text,
+            label="rows",
+            concurrency=64,
+            max_failed=0,
+        )
+        seconds = time.perf_counter() - started
+        right = sum(outcome.value == f"An answer to: question {n}" for n, outcome in enumerate(outcomes))
+        with urlopen(base.replace("/v1", "/count")) as response:
+            requests = json.load(response)["requests"]
+        books.close()
+    print(f"{right} of {ROWS} rows right, {requests / ROWS:.3f} requests a row, {seconds:.1f} s")
+
+
+if __name__ == "__main__":
+    main()
