@@ -1,4 +1,4 @@
-"""A provider that allows 600 requests in any minute, and a client that knows: how many requests and seconds 1000 rows take.
+"""A provider that allows 600 requests in any minute, and a client that knows: what 1000 rows take.
 
 python benchmarks/llm_client/limit.py
 """

@@ -1,0 +1,106 @@
+"""Why one round does better than three in the lab: for its data, or for being one fit in place of three?
+
+    python benchmarks/lab_rounds/fits_or_data.py outputs/sweeps/lab_ablation
+
+Two of the four cells are the sweep's own arms; the other two train, from the same S_0 and for the same tokens, on the
+rows of TAPIR's three rounds in one fit, and on the rows of the single round in three fits, a random third each.
+"""
+
+import argparse
+import os
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from random import Random
+
+from omegaconf import DictConfig, OmegaConf
+
+from tapir_exp.config import BudgetConfig, Config, parse
+from tapir_exp.evals.lab import run_benchmark
+from tapir_exp.evals.statistics import macro_accuracy, t_interval
+from tapir_exp.manifest import Manifest
+from tapir_exp.records import BenchmarkResult, TrainingExample
+
+PARTS = 3
+CELLS = (
+    "rounds' data, three fits",
+    "rounds' data, one fit",
+    "single round's data, three fits",
+    "single round's data, one fit",
+)
+
+
+def config_of(run_dir: Path) -> Config:
+    """The configuration of a finished run."""
+    cfg = OmegaConf.load(run_dir / "config.yaml")
+    assert isinstance(cfg, DictConfig)
+    return parse(cfg)
+
+
+def accuracy_after(config: Config, start: Path, parts: Sequence[Sequence[TrainingExample]], tokens: int) -> float:
+    """Macro accuracy after one plain fit a part, `tokens` in all, from the student in `start`."""
+    from tapir_exp.student.data import TrainingRow
+    from tapir_exp.student.generate import answer_all
+    from tapir_exp.student.train import finetune
+
+    budget = BudgetConfig(tokens=tokens // len(parts))
+    with tempfile.TemporaryDirectory() as work:
+        student = start
+        for number, part in enumerate(parts):
+            rows = [TrainingRow(row.instruction, row.response, row.part) for row in part]
+            place = Path(work) / str(number)
+            place.mkdir()
+            settings = (config.sft, budget, config.student, config.trainer, config.seed, place, f"fit {number}")
+            finetune(student, rows, None, *settings)
+            student = place
+        results = run_benchmark(
+            config.evals.per_cell,
+            config.lab.seed,
+            lambda prompts: answer_all(student, prompts, config.student, "benchmark"),
+        )
+    return macro_accuracy(results).mean
+
+
+def measure(sweep: Path, seed: int) -> dict[str, float]:
+    """The four cells of one training seed, as macro accuracies."""
+    own: dict[str, float] = {}
+    rows: dict[str, list[TrainingExample]] = {}
+    for arm in ("tapir", "single_round"):
+        run_dir = sweep / f"arm-{arm}_seed-{seed}"
+        manifest = Manifest.load(run_dir)
+        artifacts, last = manifest.open(run_dir), len(manifest.alphas)
+        own[arm] = macro_accuracy(artifacts[f"benchmark-{last}"].rows(BenchmarkResult)).mean
+        rows[arm] = [row for n in range(1, last + 1) for row in artifacts[f"mix-{n}"].rows(TrainingExample)]
+        tokens = sum(artifacts[f"student-{n}"].figures["tokens"] for n in range(1, last + 1))
+        start, config = artifacts["student-0"].path, config_of(run_dir)
+    shuffled = Random(seed).sample(rows["single_round"], len(rows["single_round"]))
+    thirds = [shuffled[part::PARTS] for part in range(PARTS)]
+    accuracies = (
+        own["tapir"],
+        accuracy_after(config, start, [rows["tapir"]], tokens),
+        accuracy_after(config, start, thirds, tokens),
+        own["single_round"],
+    )
+    return dict(zip(CELLS, accuracies, strict=True))
+
+
+def main() -> None:
+    """Print the table in Markdown, in per cent with 95 % intervals over the training seeds."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sweep", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
+    args = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        cells = list(pool.map(measure, [args.sweep] * len(args.seeds), args.seeds))
+    print("| data and fits | macro accuracy, % | 95 % interval |\n|---|--:|--:|")
+    for name in CELLS:
+        interval = t_interval([100 * cell[name] for cell in cells])
+        bounds = "–" if interval.low is None else f"{interval.low:.1f} to {interval.high:.1f}"
+        print(f"| {name} | {interval.mean:.1f} | {bounds} |")
+
+
+if __name__ == "__main__":
+    main()
