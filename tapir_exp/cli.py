@@ -5,6 +5,7 @@ Nothing heavy is imported before a job starts, so that help and mistakes show at
 
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from hashlib import sha256
@@ -129,6 +130,7 @@ def main() -> None:
         sys.stdout.write(HELP + _groups())
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # else a sweep's workers would go on
     try:
         hydra.main(version_base="1.3", config_path=str(data_dir("conf")), config_name=PRIMARY)(run_job)()
     except Stop as stop:

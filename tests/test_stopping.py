@@ -1,0 +1,64 @@
+"""A sweep that is told to stop, by Ctrl-C or by a scheduler, stops as a whole: no worker goes on asking and training."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+SWEEP = [
+    "-m",
+    "launcher=two_processes",
+    "seed=1,2,3,4",
+    "seeds.size=2000",
+    "sft.start.tokens=400000",
+    "logger=disabled",
+]
+PATIENCE_S = 120
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """A sweep in a session of its own, with both workers at work."""
+    command = [sys.executable, "-m", "tapir_exp", f"outputs={tmp_path}", *SWEEP]
+    with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + PATIENCE_S
+        while len(list(tmp_path.glob("store/partial/student-*"))) < 2:
+            assert process.poll() is None, "the sweep ended by itself"
+            assert time.monotonic() < deadline, "the workers never began to train"
+            time.sleep(0.05)
+        yield process
+        for left in members_of(process.pid):
+            os.kill(left, signal.SIGKILL)
+
+
+def members_of(session: int) -> list[int]:
+    """The processes of a session that are alive."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, of_session = stat.read_text().rpartition(")")[2].split()[:4]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(of_session) == session and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT], ids=lambda sig: sig.name)
+def test_no_worker_outlives_its_sweep(sweep: "subprocess.Popen[bytes]", sig: signal.Signals) -> None:
+    assert len(members_of(sweep.pid)) >= 3
+    told = time.monotonic()
+    sweep.send_signal(sig)
+    sweep.wait(30)
+    while members_of(sweep.pid) and time.monotonic() - told < 10:
+        time.sleep(0.1)
+    assert members_of(sweep.pid) == []
+    assert time.monotonic() - told < 10
+    assert sweep.returncode == 130
