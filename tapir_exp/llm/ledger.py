@@ -109,9 +109,14 @@ class Ledger:
 
     @contextmanager
     def during(self, stage: str) -> Iterator[dict[str, Spend]]:
-        """Write down under this stage. Gives the spend by role as it grows; all of it is on disk at the end."""
+        """Write down under this stage. Gives the spend by role as it grows; all of it is on disk at the end.
+
+        The requests that the stage gave up before it was stopped are forgotten, for they are asked again.
+        """
         self.flush()
         self._stage, self._here = stage, defaultdict(Spend)
+        place = (self._account.scope, self._account.job, stage)
+        self._database.run("DELETE FROM given_up WHERE scope = ? AND job = ? AND stage = ?", *place)
         try:
             yield self._here
         finally:
