@@ -56,9 +56,14 @@ def test_a_transaction_that_fails_leaves_nothing_and_the_next_one_works(
     tmp_path: Path, error: type[BaseException]
 ) -> None:
     database = Database(tmp_path / "file.sqlite", SCHEMA, durable=False)
-    with pytest.raises(error), database.transaction():
-        database.run("INSERT INTO numbers VALUES (1)")
-        raise error
+
+    def write_and_fail() -> None:
+        with database.transaction():
+            database.run("INSERT INTO numbers VALUES (1)")
+            raise error
+
+    with pytest.raises(error):
+        write_and_fail()
     with database.transaction():
         database.run("INSERT INTO numbers VALUES (2)")
     assert numbers(database) == [2]

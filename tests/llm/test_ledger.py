@@ -89,9 +89,14 @@ def test_a_stage_is_told_its_spend_as_it_grows(open_ledger: Open) -> None:
 
 def test_a_stage_that_fails_has_spent_all_the_same(open_ledger: Open) -> None:
     ledger = open_ledger()
-    with pytest.raises(ZeroDivisionError), ledger.during("labels"):
-        ledger.record_paid("teacher", usage())
-        raise ZeroDivisionError
+
+    def spend_and_fail() -> None:
+        with ledger.during("labels"):
+            ledger.record_paid("teacher", usage())
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        spend_and_fail()
     assert open_ledger().by_stage()["labels"]["teacher"].calls == 1
 
 

@@ -38,7 +38,7 @@ calls = st.lists(
     ),
     max_size=60,
 )
-"""Of every call: seconds after the one before, tokens it is let in with, which share it used, seconds until it says so."""
+"""Of every call: seconds after the one before, tokens let in with, the share it used, seconds until it is told."""
 
 
 @given(calls, st.integers(1, 6) | st.none(), st.integers(10, 100) | st.none())
