@@ -88,7 +88,7 @@ class ReplyCache:
 
     def entries(self, model: str | None = None) -> Iterator[Entry]:
         """Every reply, of one model or of all, one at a time. Raises StoreError as `get`."""
-        where, values = ("", ()) if model is None else ("WHERE model = ?", (model,))
+        where, values = _chosen(model, None)
         rows = self._database.run(
             f"SELECT key, model, asked, request, reply FROM replies {where} ORDER BY key", *values
         )
@@ -98,13 +98,23 @@ class ReplyCache:
 
     def prune(self, model: str | None = None, before: float | None = None) -> int:
         """Forget the replies of one model, or those asked before a time (seconds since 1970), or both; how many."""
-        conditions = {"model = ?": model, "asked < ?": before}
-        given = {condition: value for condition, value in conditions.items() if value is not None}
-        where = f"WHERE {' AND '.join(given)}" if given else ""
-        return self._database.run(f"DELETE FROM replies {where}", *given.values()).rowcount
+        where, values = _chosen(model, before)
+        return self._database.run(f"DELETE FROM replies {where}", *values).rowcount
+
+    def count(self, model: str | None = None, before: float | None = None) -> int:
+        """How many replies `prune` would forget."""
+        where, values = _chosen(model, before)
+        return int(self._database.run(f"SELECT count(*) FROM replies {where}", *values).fetchone()[0])
 
     def _read(self, key: str, text: str, kind: type[Kept]) -> Kept:
         try:
             return kind.model_validate_json(text)
         except ValidationError as error:
             raise StoreError(f"{self._database.path}: the entry {key} is not a reply: {error}") from error
+
+
+def _chosen(model: str | None, before: float | None) -> tuple[str, list[Any]]:
+    """The clause that meets the conditions given, and its values."""
+    conditions = {"model = ?": model, "asked < ?": before}
+    given = {condition: value for condition, value in conditions.items() if value is not None}
+    return (f"WHERE {' AND '.join(given)}" if given else ""), list(given.values())

@@ -222,6 +222,11 @@ class Ledger:
             yield stage, role, Spend(calls=calls, cached=cached, usd=price, **tokens)
 
 
+def accounts_of_given_up(database: Database) -> list[Account]:
+    """Whose requests were given up."""
+    return [Account(*row) for row in database.run("SELECT DISTINCT scope, job FROM given_up ORDER BY scope, job")]
+
+
 def _columns(spend: Spend) -> tuple[int, int, int, int, float, int]:
     tokens = spend.prompt_tokens, spend.completion_tokens
     return spend.calls, spend.cached, *tokens, spend.usd or 0.0, int(spend.usd is None)

@@ -155,6 +155,8 @@ def test_what_is_pruned_is_what_meets_all_conditions(
     for number, of_model in enumerate("aabb", 1):
         set_time(monkeypatch, float(number))
         cache.put(str(number), of_model, REQUEST, a_reply())
+    assert cache.count(model, before) == 4 - len(left)
+    assert len(list(cache.entries())) == 4
     assert cache.prune(model, before) == 4 - len(left)
     assert [entry.key for entry in cache.entries()] == list(left)
 
