@@ -3,6 +3,7 @@
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ import sys
 from pathlib import Path
 from tapir_exp.llm.database import Database
 database = Database(Path(sys.argv[1]), "CREATE TABLE IF NOT EXISTS sums (total INTEGER);", durable=False)
-for _ in range(200):
+sys.stdin.readline()
+for _ in range(1000):
     with database.transaction():
         (total,) = database.run("SELECT total FROM sums").fetchone()
         database.run("UPDATE sums SET total = ?", total + 1)
@@ -72,9 +74,15 @@ def test_a_transaction_that_fails_leaves_nothing_and_the_next_one_works(
 def test_nobody_writes_within_anothers_transaction(tmp_path: Path) -> None:
     path = tmp_path / "file.sqlite"
     database = Database(path, "CREATE TABLE sums (total INTEGER); INSERT INTO sums VALUES (0);", durable=False)
-    adders = [subprocess.Popen([sys.executable, "-c", ADDER, str(path)]) for _ in range(2)]
+    command = [sys.executable, "-c", ADDER, str(path)]
+    adders = [subprocess.Popen(command, stdin=subprocess.PIPE, text=True) for _ in range(2)]
+    time.sleep(0.5)  # both are waiting for their line, and begin together
+    for adder in adders:
+        assert adder.stdin is not None
+        adder.stdin.write("\n")
+        adder.stdin.flush()
     assert [adder.wait(60) for adder in adders] == [0, 0]
-    assert database.run("SELECT total FROM sums").fetchone() == (400,)
+    assert database.run("SELECT total FROM sums").fetchone() == (2000,)
 
 
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:

@@ -112,6 +112,14 @@ def test_one_unknown_price_makes_the_cost_unknown_but_keeps_the_tokens(open_ledg
     assert later["judge"] == Spend(cached=1, usd=0.0)
 
 
+def test_an_unknown_price_among_known_ones_stays_unknown_on_disk(open_ledger: Open) -> None:
+    ledger = open_ledger()
+    for usd in (0.25, None, 0.25):
+        ledger.record_paid("teacher", usage(usd))
+        ledger.flush()
+    assert open_ledger().spent_by_scope() == Spend(calls=3, prompt_tokens=300, completion_tokens=30, usd=None)
+
+
 def test_prices_add_up_without_the_dust_of_floats(open_ledger: Open) -> None:
     ledger = open_ledger()
     for _ in range(3):

@@ -116,6 +116,19 @@ def test_what_was_used_counts_not_what_was_guessed(correction: int, more: int) -
         assert gate.admit(more, START + 5.0) == 0.0
 
 
+def test_what_was_used_leaves_the_window_with_its_request() -> None:
+    gate = limiter(tokens=100)
+    assert gate.admit(100, START) == 0.0
+    gate.correct(-90, START)
+    assert gate.admit(90, START + 5.0) == 0.0
+    assert gate.admit(11, START + 60.6) > 0.0
+    assert gate.admit(10, START + 60.6) == 0.0
+
+
+def test_a_window_of_requests_that_used_nothing_is_empty() -> None:
+    assert wait_for([(int(START / SLOT_S), 1, 0)], START, 500, None, 100) == 0.0
+
+
 def test_without_a_limit_nothing_waits_and_nothing_is_written() -> None:
     database = Database(Path(":memory:"), SCHEMA, durable=False)
     gate = limiter(database=database)
