@@ -129,7 +129,7 @@ def _calls(
     at_most: bool = False,
 ) -> StageEstimate:
     """A stage of `calls` calls, each of so many prompt and completion tokens."""
-    price = price_of(llm)
+    price = price_of(llm, batched=llm.batch)
     usd = None if price is None else calls * (prompt * price.prompt + completion * price.completion)
     return StageEstimate(stage, role, calls, calls * prompt, calls * completion, usd, None, share, at_most)
 

@@ -1,44 +1,73 @@
-"""What a run spent, as a file for people."""
+"""What a run spent, as a file for the report and a line for people."""
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from tapir_exp.config import SpendConfig
+from tapir_exp.llm import spending
 from tapir_exp.llm.books import Books
 from tapir_exp.llm.chat import Usage
 from tapir_exp.llm.failures import CallError, FailureKind
-from tapir_exp.llm.ledger import Account
-from tapir_exp.llm.spending import write_spending
+from tapir_exp.llm.ledger import Account, Spend
+from tapir_exp.llm.spending import Spending, tell_spending
+
+PAID = {"calls": 1, "cached": 0, "prompt_tokens": 5, "completion_tokens": 2, "usd": 0.25}
 
 
-def test_all_that_was_counted_is_in_the_file(books: Books, tmp_path: Path) -> None:
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What people are told."""
+    out = io.StringIO()
+    monkeypatch.setattr(spending, "console", Console(file=out, highlight=False))
+    return out
+
+
+def spend(books: Books) -> None:
     ledger = books.ledger
     with ledger.during("labels"):
         ledger.record_paid("teacher", Usage(prompt_tokens=5, completion_tokens=2, usd=0.25))
         ledger.record_cached("judge")
-        ledger.record_fault("teacher", FailureKind.SERVER)
+        for kind in (FailureKind.EMPTY, FailureKind.SERVER, FailureKind.SERVER):
+            ledger.record_fault("teacher", kind)
         ledger.record_given_up("teacher", "k", CallError(FailureKind.UNREADABLE, "no number", raw="siebenund\u2028"))
-    path = write_spending(ledger, tmp_path)
-    assert path == tmp_path / "spend.json"
-    spent = {"calls": 1, "cached": 0, "prompt_tokens": 5, "completion_tokens": 2, "usd": 0.25}
-    nothing = dict.fromkeys(spent, 0)
-    assert json.loads(path.read_text()) == {
-        "stages": {"labels": {"judge": {**nothing, "cached": 1, "usd": 0.0}, "teacher": spent}},
-        "scope": {**spent, "cached": 1},
-        "faults": [{"stage": "labels", "role": "teacher", "kind": "server error", "count": 1}],
+
+
+def test_all_that_was_counted_is_in_the_file(books: Books, tmp_path: Path, told: io.StringIO) -> None:
+    spend(books)
+    tell_spending(books.ledger, tmp_path)
+    nothing = dict.fromkeys(PAID, 0)
+    assert json.loads((tmp_path / "spend.json").read_text()) == {
+        "stages": {"labels": {"judge": {**nothing, "cached": 1, "usd": 0.0}, "teacher": PAID}},
+        "scope": {**PAID, "cached": 1},
+        "faults": [
+            {"stage": "labels", "role": "teacher", "kind": "empty reply", "count": 1},
+            {"stage": "labels", "role": "teacher", "kind": "server error", "count": 2},
+        ],
         "given_up": [
             {"stage": "labels", "role": "teacher", "key": "k", "kind": "unreadable reply", "detail": "no number"}
             | {"raw": "siebenund\u2028"}
         ],
     }
+    assert Spending.load(tmp_path) == Spending.of(books.ledger)
 
 
-def test_what_was_not_yet_written_down_is_in_it_too(books: Books, tmp_path: Path) -> None:
-    books.ledger.record_cached("teacher")
-    told = json.loads(write_spending(books.ledger, tmp_path).read_text())
-    assert told["scope"]["cached"] == 1
+def test_people_are_told_the_sum_in_one_line(books: Books, tmp_path: Path, told: io.StringIO) -> None:
+    spend(books)
+    tell_spending(books.ledger, tmp_path)
+    assert told.getvalue() == (
+        "chat models: 1 calls paid, 1 from the cache, 7 tokens, 0.25 USD; failed tries: server error 2, empty reply 1; "
+        "1 requests given up (spend.json)\n"
+    )
+
+
+def test_an_unknown_price_is_told_as_such(books: Books, tmp_path: Path, told: io.StringIO) -> None:
+    books.ledger.record_paid("teacher", Usage(prompt_tokens=5, completion_tokens=2, usd=None))
+    tell_spending(books.ledger, tmp_path)
+    assert told.getvalue() == ("chat models: 1 calls paid, 0 from the cache, 7 tokens, a price that is not known\n")
 
 
 def test_the_scope_is_of_all_jobs_the_stages_of_this_one(tmp_path: Path) -> None:
@@ -47,16 +76,17 @@ def test_the_scope_is_of_all_jobs_the_stages_of_this_one(tmp_path: Path) -> None
         with books.ledger.during("labels"):
             for _ in range(calls):
                 books.ledger.record_paid("teacher", Usage(prompt_tokens=1, completion_tokens=1, usd=None))
-    told = json.loads(write_spending(first.ledger, tmp_path).read_text())
-    assert told["stages"]["labels"]["teacher"]["calls"] == 1
-    assert (told["scope"]["calls"], told["scope"]["usd"]) == (3, None)
+    spending = Spending.of(first.ledger)
+    assert spending.total == Spend(calls=1, prompt_tokens=1, completion_tokens=1, usd=None)
+    assert spending.scope == Spend(calls=3, prompt_tokens=3, completion_tokens=3, usd=None)
     first.close()
     second.close()
 
 
-@pytest.mark.parametrize("turns", [1, 2])
-def test_where_nothing_was_asked_nothing_is_told(books: Books, tmp_path: Path, turns: int) -> None:
-    for _ in range(turns):
-        path = write_spending(books.ledger, tmp_path)
-    assert json.loads(path.read_text())["stages"] == {}
-    assert [entry.name for entry in tmp_path.glob("spend*")] == ["spend.json"]
+def test_where_nothing_was_asked_nothing_is_told(books: Books, tmp_path: Path, told: io.StringIO) -> None:
+    assert Spending.load(tmp_path) is None
+    tell_spending(books.ledger, tmp_path)
+    assert told.getvalue() == ""
+    spending = Spending.load(tmp_path)
+    assert spending is not None
+    assert (spending.stages, spending.total, spending.faults_by_kind) == ({}, Spend(), {})
