@@ -70,7 +70,10 @@ class Server:
 
 
 def serve(
-    server: Server, ready: threading.Event, done: threading.Event, add_to: Callable[[web.Application], None]
+    server: Server,
+    ready: threading.Event,
+    done: threading.Event,
+    add_to: Callable[[web.Application], None] = lambda _: None,
 ) -> None:
     """Run the server, with whatever routes `add_to` adds, until it is told that all is done."""
 
