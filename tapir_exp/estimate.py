@@ -5,7 +5,7 @@ Counts that the configuration settles are exact. What depends on students that a
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from math import ceil
 from statistics import fmean
 
@@ -129,7 +129,7 @@ def _calls(
     at_most: bool = False,
 ) -> StageEstimate:
     """A stage of `calls` calls, each of so many prompt and completion tokens."""
-    price = price_of(llm)
+    price = price_of(llm, batched=llm.batch)
     usd = None if price is None else calls * (prompt * price.prompt + completion * price.completion)
     return StageEstimate(stage, role, calls, calls * prompt, calls * completion, usd, None, share, at_most)
 
@@ -149,4 +149,5 @@ def _prompt_tokens(name: str) -> float:
 
 def _share(*sections: object) -> str:
     """What two jobs that share a stage have in common: these sections of the configuration, to the letter."""
-    return repr([asdict(section) if hasattr(section, "__dataclass_fields__") else section for section in sections])
+    plain = [asdict(part) if is_dataclass(part) and not isinstance(part, type) else part for part in sections]
+    return repr(plain)

@@ -104,6 +104,15 @@ def test_unknown_sizes_and_prices_stay_unknown() -> None:
     assert stage(planned, "labels", "labeller").usd is not None
 
 
+def test_what_is_asked_in_batches_has_the_price_of_batches() -> None:
+    single, batched = (
+        stage(estimate_run(config(teacher=TeacherConfig(llm=llm)), SIZES), "responses", "teacher").usd
+        for llm in (LLMConfig(model="openai/gpt-4o"), LLMConfig(model="openai/gpt-4o", batch=True))
+    )
+    assert single is not None
+    assert batched == pytest.approx(single / 2)
+
+
 def test_two_values_of_delta_share_what_comes_before_the_rounds() -> None:
     jobs = [
         {(row.stage, row.role): row.share for row in estimate_run(config(curriculum=curriculum), SIZES)}

@@ -15,7 +15,7 @@ LAYERS = {
     1: {"records", "validate", "prompts"},
     2: {"config", "store"},
     3: {"manifest", "explain", "llm", "evals/__init__", "evals/statistics", "tracking"},
-    4: {"lab", "tasks", "difficulty", "novelty"},
+    4: {"replies", "lab", "tasks", "difficulty", "novelty"},
     5: {"schedule", "seeds", "judge", "classify", "teacher", "evals/lab", "student"},
     6: {"pool", "expansion", "bench", "estimate", "metrics", "report"},
     7: {"stages"},

@@ -1,13 +1,14 @@
 """Asking in batches: the OpenAI protocol's /files and /batches, at half the price and within a day.
 
-A batch is known by the keys of its requests. Its id is kept as soon as the provider has given it, and a batch whose id
+Which batch holds which request is kept on disk as soon as the provider has given the batch its id, and a batch whose id
 was lost with a killed process is found again at the provider by its digest: nothing is submitted twice.
 """
 
 import asyncio
 import json
-import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from http import HTTPStatus
@@ -19,45 +20,52 @@ from tapir_exp.config import LLMConfig
 from tapir_exp.console import console
 from tapir_exp.llm.chat import ChatRequest
 from tapir_exp.llm.database import Database
-from tapir_exp.llm.endpoint import OPENAI, HttpTransport, open_session, read_completion
-from tapir_exp.llm.failures import EndpointError, short
+from tapir_exp.llm.endpoint import BROKEN, OPENAI, HttpTransport, open_session, read_completion
+from tapir_exp.llm.failures import CallError, EndpointError, FailureKind, Policy, failure_of_status, short
 from tapir_exp.llm.transport import Response
 
 SCHEMA = """
-CREATE TABLE IF NOT EXISTS batches
-    (account TEXT, id TEXT, submitted REAL, open INTEGER, PRIMARY KEY (account, id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS batched
+    (account TEXT, key TEXT, batch TEXT, PRIMARY KEY (account, key)) WITHOUT ROWID;
 """
 LARGEST = 50_000
 """Requests that the protocol allows in one batch."""
 POLL_S = 20.0
-"""How often a batch is asked whether it has ended."""
+"""How often a batch is asked whether it has ended, and a question repeated that failed for a passing reason."""
+TRIES = 15
+"""Times that such a question is put: a provider that is down for minutes does not end a wait of hours."""
 TAG = "tapir"
 """Name of the metadata entry in which a batch carries the digest of its keys."""
 ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
+LOST = (aiohttp.ClientError, TimeoutError)
+"""How a lost connection shows."""
 
 Json = Mapping[str, Any]
 
 
 class Batches:
-    """The batches that are under way, by account; on disk, since they outlive any process."""
+    """Which requests are in which batch, by account, until their results are read; on disk, to outlive any process."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def open(self, account: str) -> list[str]:
-        """Ids of the batches whose results have not been read yet, oldest first."""
-        rows = self._database.run(
-            "SELECT id FROM batches WHERE account = ? AND open = 1 ORDER BY submitted, id", account
-        )
-        return [row[0] for row in rows]
+    def holding(self, account: str, keys: Iterable[str]) -> dict[str, str]:
+        """The batch of each of these keys that is in one."""
+        rows = self._database.run("SELECT key, batch FROM batched WHERE account = ?", account)
+        batch_of = dict(rows.fetchall())
+        return {key: batch_of[key] for key in keys if key in batch_of}
 
-    def add(self, account: str, batch: str) -> None:
+    def add(self, account: str, batch: str, keys: Iterable[str]) -> None:
         """Remember a submitted batch."""
-        self._database.run("INSERT OR REPLACE INTO batches VALUES (?, ?, ?, 1)", account, batch, time.time())
+        with self._database.transaction():
+            rows = [(account, key, batch) for key in keys]
+            self._database.run_many("INSERT OR REPLACE INTO batched VALUES (?, ?, ?)", rows)
 
-    def close(self, account: str, batch: str) -> None:
-        """Mark a batch as read."""
-        self._database.run("UPDATE batches SET open = 0 WHERE account = ? AND id = ?", account, batch)
+    def forget(self, account: str, keys: Iterable[str]) -> None:
+        """These keys have been read; a batch is forgotten with its last one."""
+        with self._database.transaction():
+            rows = [(account, key) for key in keys]
+            self._database.run_many("DELETE FROM batched WHERE account = ? AND key = ?", rows)
 
 
 @dataclass(frozen=True)
@@ -74,35 +82,35 @@ class BatchEndpoint:
     ) -> AsyncIterator[tuple[str, Response]]:
         """The responses to `requests`, by their keys, as their batches end; what a batch could not answer is absent.
 
-        check: called before each submission; what it raises ends the fetch. Batches of a process that was stopped are
-        read first. Raises EndpointError where the endpoint takes no batches, or refuses one.
+        check: called before each submission; what it raises ends the fetch. What a process that was stopped has
+        submitted is read, not submitted again; batches that hold nothing of `requests` are left to who wants them.
+        Raises EndpointError where the endpoint takes no batches, or refuses one.
         """
-        left = dict(requests)
         async with open_session(self.config, self.key) as session:
             desk = _Desk(session, (self.config.api_base or OPENAI).rstrip("/"), self.role, self.key)
-            for batch in [*self.batches.open(self._account), *await self._submit(desk, left, check)]:
+            await self._submit(desk, requests, check)
+            keys_of = defaultdict(set)
+            for key, batch in self.batches.holding(self._account, requests).items():
+                keys_of[batch].add(key)
+            for batch, keys in keys_of.items():
                 async for key, response in self._results(desk, batch):
-                    if left.pop(key, None) is not None:
+                    if key in keys:
                         yield key, response
-                self.batches.close(self._account, batch)
+                self.batches.forget(self._account, keys)
 
     @property
     def _account(self) -> str:
         return f"{self.config.api_base} {self.config.model} {self.config.api_key_env}"
 
-    async def _submit(self, desk: "_Desk", requests: Mapping[str, ChatRequest], check: Callable[[], None]) -> list[str]:
-        """Ids of the batches that were submitted for what is not under way already."""
-        under_way = {batch: await desk.keys_of(batch) for batch in self.batches.open(self._account)}
-        known = set().union(*under_way.values())
-        keys = [key for key in requests if key not in known]
-        submitted = []
+    async def _submit(self, desk: "_Desk", requests: Mapping[str, ChatRequest], check: Callable[[], None]) -> None:
+        """Submit what is in no batch yet."""
+        under_way = self.batches.holding(self._account, requests)
+        keys = [key for key in requests if key not in under_way]
         for start in range(0, len(keys), LARGEST):
             check()
             some = keys[start : start + LARGEST]
             batch = await desk.adopt(digest_of(some)) or await desk.submit(self._lines(requests, some), digest_of(some))
-            self.batches.add(self._account, batch)
-            submitted.append(batch)
-        return submitted
+            self.batches.add(self._account, batch, some)
 
     def _lines(self, requests: Mapping[str, ChatRequest], keys: Sequence[str]) -> bytes:
         """The file of a batch: one request a line, named by its key."""
@@ -120,7 +128,8 @@ class BatchEndpoint:
         async for line in desk.lines(output):
             response = line.get("response") or {}
             if response.get("status_code") == HTTPStatus.OK:
-                yield line["custom_id"], read_completion(response["body"])
+                with suppress(*BROKEN):  # what is no completion is absent, as what failed is
+                    yield line["custom_id"], read_completion(response["body"])
 
 
 @dataclass(frozen=True)
@@ -154,11 +163,6 @@ class _Desk:
                 return str(batch["id"])
         return None
 
-    async def keys_of(self, batch: str) -> frozenset[str]:
-        """The keys of a submitted batch, out of its own file."""
-        told = await self._call("GET", f"batches/{batch}")
-        return frozenset([line["custom_id"] async for line in self.lines(told["input_file_id"])])
-
     async def wait_for(self, batch: str) -> str | None:
         """Wait until a batch has ended; the id of its results, None where it has none."""
         while (told := await self._call("GET", f"batches/{batch}"))["status"] not in ENDED:
@@ -172,29 +176,47 @@ class _Desk:
         return told.get("output_file_id")
 
     async def lines(self, file: str) -> AsyncIterator[Json]:
-        """The lines of a file at the provider, one at a time."""
-        async with self.session.get(f"{self.base}/files/{file}/content") as response:
-            if response.status != HTTPStatus.OK:
-                raise self._refusal(f"files/{file}/content", response.status, await response.text())
-            async for line in response.content:
-                if line.strip():
-                    yield json.loads(line)
+        """The lines of a file at the provider, one at a time and as slowly as they are taken."""
+        path = f"files/{file}/content"
+        unhurried = aiohttp.ClientTimeout(total=None, sock_read=self.session.timeout.total)
+        try:
+            async with self.session.get(f"{self.base}/{path}", timeout=unhurried) as response:
+                if response.status != HTTPStatus.OK:
+                    raise failure_of_status(response.status, await response.text(), key=self.key)
+                async for line in response.content:
+                    if line.strip():
+                        yield json.loads(line)
+        except (*LOST, ValueError, CallError) as error:
+            raise self._refusal(path, error) from None
 
     async def _call(self, method: str, path: str, **arguments: Any) -> Json:
-        async with self.session.request(method, f"{self.base}/{path}", **arguments) as response:
-            text = await response.text()
-        try:
-            told = json.loads(text)
-        except ValueError:
-            told = None
-        if response.status != HTTPStatus.OK or not isinstance(told, dict):
-            raise self._refusal(path, response.status, text)
-        return told
+        """Put a question; one that changes nothing is put again where it fails for a passing reason."""
+        for left in reversed(range(TRIES if method == "GET" else 1)):
+            try:
+                return await self._try(method, path, **arguments)
+            except CallError as error:
+                if error.kind.policy is not Policy.RETRY or not left:
+                    raise self._refusal(path, error) from None
+                await asyncio.sleep(POLL_S)
+        raise AssertionError("the last try returns or raises")
 
-    def _refusal(self, path: str, status: int, text: str) -> EndpointError:
+    async def _try(self, method: str, path: str, **arguments: Any) -> Json:
+        try:
+            async with self.session.request(method, f"{self.base}/{path}", **arguments) as response:
+                text = await response.text()
+        except LOST as error:
+            raise CallError(FailureKind.CONNECTION, type(error).__name__) from None
+        if response.status != HTTPStatus.OK:
+            raise failure_of_status(response.status, text, key=self.key)
+        with suppress(ValueError):
+            if isinstance(told := json.loads(text), dict):
+                return told
+        raise CallError(FailureKind.MALFORMED, text)
+
+    def _refusal(self, path: str, error: Exception) -> EndpointError:
         return EndpointError(
-            f"{self.role}: {self.base}/{path} answered {status}: {short(text, self.key)}. Does this endpoint take "
-            f"batches? If not, set batch: false; what is under way is asked for again by the same command."
+            f"{self.role}: {self.base}/{path}: {short(str(error), self.key)}. Does this endpoint take batches? If not, "
+            f"set batch: false; what is under way is asked for again by the same command."
         )
 
 

@@ -56,15 +56,15 @@ class Books:
 
     def _write_all(self) -> None:
         entries, self._waiting = self._waiting, []
+        waiting = [written for _, written in entries if not written.cancelled()]
         try:
             with self._durable.transaction():
                 for entry, _ in entries:
                     entry()
                 self.ledger.flush()
         except Exception as error:
-            for _, written in entries:
+            for written in waiting:
                 written.set_exception(error)
         else:
-            for _, written in entries:
-                if not written.cancelled():
-                    written.set_result(None)
+            for written in waiting:
+                written.set_result(None)

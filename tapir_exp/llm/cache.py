@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -20,6 +20,8 @@ CREATE TABLE IF NOT EXISTS replies
 """
 BULK = 500
 """Keys looked up by one statement."""
+
+Kept = TypeVar("Kept", bound=Record)
 
 
 class Entry(Record):
@@ -58,7 +60,7 @@ class ReplyCache:
     def get(self, key: str) -> Reply | None:
         """The reply, or None. Raises StoreError where what is stored is not a reply of this version."""
         row = self._database.run("SELECT reply FROM replies WHERE key = ?", key).fetchone()
-        return None if row is None else self._read(key, row[0])
+        return None if row is None else self._read(key, row[0], Reply)
 
     def get_many(self, keys: Sequence[str]) -> dict[str, Reply]:
         """The replies that are there, by key. Raises StoreError as `get`."""
@@ -67,7 +69,7 @@ class ReplyCache:
             some = keys[start : start + BULK]
             marks = ",".join("?" * len(some))
             rows = self._database.run(f"SELECT key, reply FROM replies WHERE key IN ({marks})", *some)
-            found.update((key, self._read(key, text)) for key, text in rows)
+            found.update((key, self._read(key, text, Reply)) for key, text in rows)
         return found
 
     def put(self, key: str, model: str, request: ChatRequest, reply: Reply) -> Reply:
@@ -85,24 +87,34 @@ class ReplyCache:
         return [Holding(*row) for row in rows]
 
     def entries(self, model: str | None = None) -> Iterator[Entry]:
-        """Every reply, of one model or of all, one at a time."""
-        where, values = ("", ()) if model is None else ("WHERE model = ?", (model,))
+        """Every reply, of one model or of all, one at a time. Raises StoreError as `get`."""
+        where, values = _chosen(model, None)
         rows = self._database.run(
             f"SELECT key, model, asked, request, reply FROM replies {where} ORDER BY key", *values
         )
-        for key, of_model, asked, request, reply in rows:
-            question = ChatRequest.model_validate_json(request)
-            yield Entry(key=key, model=of_model, asked=asked, request=question, reply=self._read(key, reply))
+        for key, of_model, asked, question, answer in rows:
+            request, reply = self._read(key, question, ChatRequest), self._read(key, answer, Reply)
+            yield Entry(key=key, model=of_model, asked=asked, request=request, reply=reply)
 
     def prune(self, model: str | None = None, before: float | None = None) -> int:
         """Forget the replies of one model, or those asked before a time (seconds since 1970), or both; how many."""
-        conditions = {"model = ?": model, "asked < ?": before}
-        given = {condition: value for condition, value in conditions.items() if value is not None}
-        where = f"WHERE {' AND '.join(given)}" if given else ""
-        return self._database.run(f"DELETE FROM replies {where}", *given.values()).rowcount
+        where, values = _chosen(model, before)
+        return self._database.run(f"DELETE FROM replies {where}", *values).rowcount
 
-    def _read(self, key: str, text: str) -> Reply:
+    def count(self, model: str | None = None, before: float | None = None) -> int:
+        """How many replies `prune` would forget."""
+        where, values = _chosen(model, before)
+        return int(self._database.run(f"SELECT count(*) FROM replies {where}", *values).fetchone()[0])
+
+    def _read(self, key: str, text: str, kind: type[Kept]) -> Kept:
         try:
-            return Reply.model_validate_json(text)
+            return kind.model_validate_json(text)
         except ValidationError as error:
             raise StoreError(f"{self._database.path}: the entry {key} is not a reply: {error}") from error
+
+
+def _chosen(model: str | None, before: float | None) -> tuple[str, list[Any]]:
+    """The clause that meets the conditions given, and its values."""
+    conditions = {"model = ?": model, "asked < ?": before}
+    given = {condition: value for condition, value in conditions.items() if value is not None}
+    return (f"WHERE {' AND '.join(given)}" if given else ""), list(given.values())

@@ -17,7 +17,7 @@ from tapir_exp.llm.cache import cache_key
 from tapir_exp.llm.chat import ChatRequest, Reply, Usage
 from tapir_exp.llm.endpoint import HttpTransport, speaks_openai
 from tapir_exp.llm.failures import CallError, EndpointError, FailureKind, Policy
-from tapir_exp.llm.prices import price_of
+from tapir_exp.llm.prices import Price, price_of
 from tapir_exp.llm.providers import LitellmTransport
 from tapir_exp.llm.transport import Response, Transport
 
@@ -61,6 +61,7 @@ class Client:
         self._prepare = prepare
         self._version = version
         self._price = price_of(config)
+        self._price_in_batch = price_of(config, batched=True)
         self._limiter = books.limiter(config)
         self._flying: dict[str, asyncio.Task[Reply]] = {}
 
@@ -71,7 +72,7 @@ class Client:
         return {"model": config.model, "api_base": config.api_base, "options": config.options, **version}
 
     def check(self, *, priced: bool = False) -> None:
-        """Raises ConfigError where no call can succeed: no key in the environment, an option is ours, or no price.
+        """Raises ConfigError where no call can succeed: no key, no batches, an option that is ours, no price.
 
         priced: whether a budget in USD has to be kept, for which the price must be known.
         """
@@ -79,6 +80,8 @@ class Client:
         name = self._config.api_key_env
         if name is not None and not os.environ.get(name):
             problems.append(f"{self._role}: the environment variable {name}, which api_key_env names, is not set")
+        if self._config.batch and not speaks_openai(self._config.model):
+            problems.append(f"{self._role}: batch is for endpoints of the OpenAI protocol, unlike {self._config.model}")
         problems.extend(
             f"{self._role}: options.{option} is set by the stages, not by the options of an endpoint"
             for option in sorted(OWN_ARGUMENTS & set(self._config.options))
@@ -180,18 +183,18 @@ class Client:
 
     async def _try(self, key: str, request: ChatRequest) -> Reply:
         tokens = request.max_tokens + sum(len(turn.content) for turn in request.messages) // CHARACTERS_PER_TOKEN
-        await self._admission(tokens)
-        admitted = time.time()
+        admitted = await self._admission(tokens)
         response = await self._transport.send(request)
         self._limiter.correct(response.prompt_tokens + response.completion_tokens - tokens, admitted)
-        return await self._settle(key, request, response)
+        return await self._settle(key, request, response, self._price)
 
-    async def _admission(self, tokens: int) -> None:
-        """Wait until a call may start. Raises BudgetSpent where it never may."""
+    async def _admission(self, tokens: int) -> float:
+        """Wait until a call may start, and say when it was let in. Raises BudgetSpent where it never may."""
         self._books.ledger.check()
-        while wait_s := self._limiter.admit(tokens):
+        while wait_s := self._limiter.admit(tokens, now := time.time()):
             await asyncio.sleep(wait_s + random.uniform(0, min(wait_s, FIRST_WAIT_S) / 2))
             self._books.ledger.check()
+        return now
 
     async def _pause(self, error: CallError, attempt: int) -> None:
         """Stop all calls as long as the provider asks, else wait, longer with every try; jitter keeps calls apart."""
@@ -201,12 +204,12 @@ class Client:
         longest = min(FIRST_WAIT_S * 2 ** (attempt - 1), LONGEST_WAIT_S)
         await asyncio.sleep(random.uniform(longest / 2, longest))
 
-    async def _settle(self, key: str, request: ChatRequest, response: Response) -> Reply:
+    async def _settle(self, key: str, request: ChatRequest, response: Response, price: Price | None) -> Reply:
         """Write down a response, which is paid for whether or not it can be used, and give it as a reply.
 
         Raises CallError where it cannot be used.
         """
-        usage = self._usage_of(response)
+        usage = _usage_of(response, price)
         self._books.ledger.record_paid(self._role, usage)
         if (error := _unusable(response)) is not None:
             await self._books.write(lambda: None)
@@ -221,17 +224,6 @@ class Client:
         put = self._books.replies.put
         await self._books.write(lambda: kept.append(put(key, self._config.model, request, reply)))
         return kept[0]
-
-    def _usage_of(self, response: Response) -> Usage:
-        """What the provider counted; where it counted nothing, nothing is known of the price either."""
-        counted = response.prompt_tokens + response.completion_tokens > 0
-        free = self._price is not None and self._price.of(1, 1) == 0.0
-        usd = self._price.of(response.prompt_tokens, response.completion_tokens) if self._price else None
-        return Usage(
-            prompt_tokens=response.prompt_tokens,
-            completion_tokens=response.completion_tokens,
-            usd=usd if counted or free else None,
-        )
 
     async def _fetch_batches(self, requests: Sequence[ChatRequest]) -> None:
         """Bring the replies that are neither there nor asked for by another process, in batches."""
@@ -250,9 +242,21 @@ class Client:
 
     async def _settle_from_batch(self, key: str, request: ChatRequest, response: Response) -> None:
         try:
-            await self._settle(key, request, response)
+            await self._settle(key, request, response, self._price_in_batch)
         except CallError as error:  # it is asked again, singly
             self._books.ledger.record_fault(self._role, error.kind)
+
+
+def _usage_of(response: Response, price: Price | None) -> Usage:
+    """What the provider counted; where it counted nothing, nothing is known of the price either."""
+    counted = response.prompt_tokens + response.completion_tokens > 0
+    free = price is not None and price.of(1, 1) == 0.0
+    usd = price.of(response.prompt_tokens, response.completion_tokens) if price else None
+    return Usage(
+        prompt_tokens=response.prompt_tokens,
+        completion_tokens=response.completion_tokens,
+        usd=usd if counted or free else None,
+    )
 
 
 def _unusable(response: Response) -> CallError | None:

@@ -23,6 +23,8 @@ PREFIXES = ("openai/", "hosted_vllm/")
 
 LONGEST_LINE = 2**23
 """Bytes of one line in a file of results, which is read line by line."""
+BROKEN = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError)
+"""How it shows that a body is no completion."""
 
 
 def speaks_openai(model: str) -> bool:
@@ -92,18 +94,18 @@ def read_response(status: int, headers: Mapping[str, str], body: bytes, key: str
         raise failure_of_status(status, _message_of(text), asked_wait_s(headers), key)
     try:
         return read_completion(json.loads(text))
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except BROKEN as error:
         page = "a web page" if text.lstrip().startswith("<") else f"{type(error).__name__}: {error}"
         raise CallError(FailureKind.MALFORMED, short(f"{page}: {text}", key)) from None
 
 
 def read_completion(body: Mapping[str, Any]) -> Response:
-    """A completion out of the protocol's JSON. Raises KeyError and its like where it has another form."""
+    """A completion out of the protocol's JSON. Raises one of BROKEN where it has another form."""
     choice = body["choices"][0]
     usage = body.get("usage") or {}
     return Response(
         text=storable(choice["message"].get("content") or ""),
-        finish_reason=choice.get("finish_reason") or "stop",
+        finish_reason=storable(choice.get("finish_reason") or "stop"),
         prompt_tokens=int(usage.get("prompt_tokens") or 0),
         completion_tokens=int(usage.get("completion_tokens") or 0),
         top_logprobs=_top_logprobs(choice.get("logprobs") or {}),

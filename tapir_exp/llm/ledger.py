@@ -109,9 +109,14 @@ class Ledger:
 
     @contextmanager
     def during(self, stage: str) -> Iterator[dict[str, Spend]]:
-        """Write down under this stage. Gives the spend by role as it grows; all of it is on disk at the end."""
+        """Write down under this stage. Gives the spend by role as it grows; all of it is on disk at the end.
+
+        The requests that the stage gave up before it was stopped are forgotten, for they are asked again.
+        """
         self.flush()
         self._stage, self._here = stage, defaultdict(Spend)
+        place = (self._account.scope, self._account.job, stage)
+        self._database.run("DELETE FROM given_up WHERE scope = ? AND job = ? AND stage = ?", *place)
         try:
             yield self._here
         finally:
@@ -215,6 +220,11 @@ class Ledger:
             price = None if unpriced else round(usd, 12)
             tokens = {"prompt_tokens": prompt, "completion_tokens": completion}
             yield stage, role, Spend(calls=calls, cached=cached, usd=price, **tokens)
+
+
+def accounts_of_given_up(database: Database) -> list[Account]:
+    """Whose requests were given up."""
+    return [Account(*row) for row in database.run("SELECT DISTINCT scope, job FROM given_up ORDER BY scope, job")]
 
 
 def _columns(spend: Spend) -> tuple[int, int, int, int, float, int]:

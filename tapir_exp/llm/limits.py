@@ -34,9 +34,11 @@ class Limiter:
         self._requests = requests
         self._tokens = tokens
 
-    def admit(self, tokens: int) -> float:
-        """Let a request of about so many tokens start: 0.0, and it is counted; else the seconds until another try."""
-        now = time.time()
+    def admit(self, tokens: int, now: float) -> float:
+        """Let a request of about so many tokens start: 0.0, and it is counted; else the seconds until another try.
+
+        now: seconds since 1970.
+        """
         opens = self._database.run("SELECT opens FROM gates WHERE account = ?", self._account).fetchone()
         if opens and opens[0] > now:
             return float(opens[0] - now)
@@ -49,7 +51,7 @@ class Limiter:
         return wait_s
 
     def correct(self, tokens: int, admitted: float) -> None:
-        """Count so many tokens more, or fewer, for a request that was let in at a time (seconds since 1970)."""
+        """Count so many tokens more, or fewer, for a request that `admit` let in at that time."""
         if self._tokens is not None:
             self._count(admitted, 0, tokens)
 

@@ -25,10 +25,11 @@ class Price:
         return prompt_tokens * self.prompt + completion_tokens * self.completion
 
 
-def price_of(config: LLMConfig) -> Price | None:
+def price_of(config: LLMConfig, *, batched: bool = False) -> Price | None:
     """The price of a model; None where it is not known. A price of 0 is known only where the configuration says so.
 
-    An endpoint of one's own is in no list, whatever its models are called. Batches have prices of their own.
+    batched: whether the call is part of a batch, for which the list has prices of their own. An endpoint of one's own
+    is in no list, whatever its models are called.
     """
     prompt, completion = config.usd_per_million_input, config.usd_per_million_output
     if prompt is not None and completion is not None:
@@ -36,7 +37,7 @@ def price_of(config: LLMConfig) -> Price | None:
     if config.api_base is not None:
         return None
     entry = _entry(config.model)
-    suffix = "_batches" if config.batch and "input_cost_per_token_batches" in entry else ""
+    suffix = "_batches" if batched and "input_cost_per_token_batches" in entry else ""
     prompt, completion = (entry.get(f"{side}_cost_per_token{suffix}") for side in ("input", "output"))
     return Price(prompt, completion) if prompt and completion else None
 

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from batch_desk import BatchDesk
 from loopback import Server, serve
 
 from tapir_exp.config import LLMConfig
@@ -16,10 +17,15 @@ from tapir_exp.llm.ledger import Ledger
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
+def desk() -> BatchDesk:
+    return BatchDesk()
+
+
+@pytest.fixture
+def server(desk: BatchDesk) -> Iterator[Server]:
     server, ready, done = Server(), threading.Event(), threading.Event()
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(serve, server, ready, done)
+        running = pool.submit(serve, server, ready, done, desk.add_to)
         assert ready.wait(10)
         yield server
         done.set()

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -14,11 +14,17 @@ Answer = Callable[[web.Request], web.StreamResponse | Awaitable[web.StreamRespon
 PAID = {"prompt_tokens": 5, "completion_tokens": 2}
 
 
-def said(content: str | None, finish_reason: str = "stop", *, usage: bool = True) -> Answer:
+def completion(
+    content: str | None, finish_reason: str = "stop", usage: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     choice = {"index": 0, "finish_reason": finish_reason, "message": {"role": "assistant", "content": content}}
     body = {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
-    counts = {"usage": {**PAID, "total_tokens": 7}} if usage else {}
-    return lambda _: web.json_response({**body, **counts})
+    return {**body, **({} if usage is None else {"usage": {**usage, "total_tokens": sum(usage.values())}})}
+
+
+def said(content: str | None, finish_reason: str = "stop", *, usage: bool = True) -> Answer:
+    body = completion(content, finish_reason, PAID if usage else None)
+    return lambda _: web.json_response(body)
 
 
 def status(code: int, **headers: str) -> Answer:
@@ -63,10 +69,18 @@ class Server:
         return [when for what, when in self.seen if what == prompt]
 
 
-def serve(server: Server, ready: threading.Event, done: threading.Event) -> None:
+def serve(
+    server: Server,
+    ready: threading.Event,
+    done: threading.Event,
+    add_to: Callable[[web.Application], None] = lambda _: None,
+) -> None:
+    """Run the server, with whatever routes `add_to` adds, until it is told that all is done."""
+
     async def main() -> None:
         app = web.Application()
         app.router.add_post("/v1/chat/completions", server.answer)
+        add_to(app)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -1,25 +1,38 @@
 """Asking many things at once: order, concurrency, the second chance, and when to stop."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+from loopback import Server
 
+from tapir_exp.config import SpendConfig
 from tapir_exp.errors import ConfigError, ReplyError, TooManyFailures
-from tapir_exp.llm.ask import ask_all
+from tapir_exp.llm import ask as asking
+from tapir_exp.llm.ask import Outcome, ask_all, ask_each
+from tapir_exp.llm.books import Books
 from tapir_exp.llm.chat import ChatRequest, Message, Reply, Usage
 from tapir_exp.llm.failures import CallError, FailureKind
+from tapir_exp.llm.ledger import Account
 
 
 class Scripted:
     """A chat model that says what `answer` makes of the conversation; an exception is raised."""
 
-    def __init__(self, answer: Callable[[ChatRequest], str | Exception], delay: Callable[[int], float] = lambda _: 0):
+    def __init__(
+        self, answer: Callable[[ChatRequest], str | Reply | Exception], delay: Callable[[int], float] = lambda _: 0
+    ) -> None:
         self.answer, self.delay = answer, delay
         self.asked: list[ChatRequest] = []
-        self.given_up: list[CallError] = []
+        self.given_up: list[tuple[ChatRequest, CallError]] = []
         self.flying = self.most_flying = 0
 
     def identity(self) -> dict[str, Any]:
@@ -33,7 +46,7 @@ class Scripted:
         return 0
 
     def give_up(self, request: ChatRequest, error: CallError) -> None:
-        self.given_up.append(error)
+        self.given_up.append((request, error))
 
     async def reply(self, request: ChatRequest) -> Reply:
         self.asked.append(request)
@@ -44,7 +57,12 @@ class Scripted:
         said = self.answer(request)
         if isinstance(said, Exception):
             raise said
-        return Reply(text=said, finish_reason="stop", usage=Usage(prompt_tokens=1, completion_tokens=1, usd=0.0))
+        return said if isinstance(said, Reply) else a_reply(said)
+
+
+def a_reply(text: str, finish_reason: str = "stop") -> Reply:
+    usage = Usage(prompt_tokens=1, completion_tokens=1, usd=0.0)
+    return Reply(text=text, finish_reason=finish_reason, usage=usage)
 
 
 def requests(*questions: str) -> list[ChatRequest]:
@@ -170,3 +188,175 @@ def test_nothing_asked_is_nothing_failed() -> None:
 def test_a_second_call_works_on_a_fresh_event_loop() -> None:
     chat = Scripted(echo)
     assert [ask(chat, "1")[0].value, ask(chat, "2")[0].value] == [1, 2]
+
+
+def all_of_it(reply: Reply) -> int:
+    if reply.finish_reason == "length":
+        raise ReplyError("The reply was cut.")
+    return a_number(reply)
+
+
+def ask_for_all_of_it(chat: Scripted, *questions: str) -> list[Outcome[int]]:
+    return ask_all(chat, requests(*questions), all_of_it, label="numbers", concurrency=4, max_failed=1.0)
+
+
+def test_a_cut_reply_is_asked_again_with_twice_the_room() -> None:
+    chat = Scripted(
+        lambda request: a_reply("12345678"[: request.max_tokens], "stop" if request.max_tokens >= 8 else "length")
+    )
+    (outcome,) = ask_for_all_of_it(chat, "Count.")
+    assert (outcome.value, outcome.raw, outcome.failure) == (12345678, "12345678", None)
+    assert [request.max_tokens for request in chat.asked] == [5, 10]
+    assert chat.asked[1].messages == chat.asked[0].messages
+    assert chat.given_up == []
+
+
+def test_a_reply_cut_twice_is_given_up_as_cut() -> None:
+    chat = Scripted(lambda request: a_reply("1" * request.max_tokens, "length"))
+    (outcome,) = ask_for_all_of_it(chat, "Count.")
+    assert (outcome.value, outcome.raw) == (None, "1" * 10)
+    assert outcome.failure == "cut at the length limit: The reply was cut."
+    assert len(chat.asked) == 2
+    ((request, error),) = chat.given_up
+    assert (request.max_tokens, error.kind, error.raw) == (10, FailureKind.CUT, "1" * 10)
+
+
+def test_a_cut_reply_that_can_be_read_is_kept() -> None:
+    chat = Scripted(lambda _: a_reply("12", "length"))
+    assert [outcome.value for outcome in ask(chat, "Count.")] == [12]
+    assert len(chat.asked) == 1
+
+
+def test_what_is_given_up_is_told_with_its_reason_and_its_last_words() -> None:
+    said: dict[str, str | Exception] = {
+        "fine": "7",
+        "words": "seven",
+        "down": CallError(FailureKind.TIMEOUT, "slow"),
+        "filtered": CallError(FailureKind.FILTERED, "stopped", raw="I sh"),
+    }
+    chat = Scripted(lambda request: said[echo(request)])
+    ask(chat, *said, concurrency=1)
+    told = [(echo(request), error.kind, error.detail, error.raw) for request, error in chat.given_up]
+    assert told == [
+        ("words", FailureKind.UNREADABLE, "'seven' is no number.", "seven"),
+        ("down", FailureKind.TIMEOUT, "slow", ""),
+        ("filtered", FailureKind.FILTERED, "stopped", "I sh"),
+    ]
+
+
+def test_the_stage_stops_as_soon_as_too_many_have_failed() -> None:
+    chat = Scripted(fails_on_words)
+    with pytest.raises(TooManyFailures, match=r"numbers: 1[1-4] of 1000 rows failed") as caught:
+        ask(chat, *["no"] * 1000, max_failed=0.01)
+    assert len(chat.asked) <= 11 + 4
+    assert " rows were asked; what was answered is kept." in str(caught.value)
+
+
+def test_what_is_in_flight_lands_before_an_error_is_raised() -> None:
+    def said(request: ChatRequest) -> str | Exception:
+        return ConfigError(["KEY is not set"]) if echo(request) == "bad" else echo(request)
+
+    chat = Scripted(said, delay=lambda n: 0.0 if n == 1 else 0.1)
+    heard: dict[int, Any] = {}
+    with pytest.raises(ConfigError):
+        each(chat, requests("bad", *map(str, range(20))), heard.__setitem__, concurrency=4)
+    assert [outcome.value for outcome in heard.values()] == [0, 1, 2]
+    assert len(chat.asked) == 4
+
+
+def test_what_hangs_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "LANDING_S", 0.1)
+    chat = Scripted(fails_on_words, delay=lambda n: 0.0 if n == 1 else 30.0)
+    started = time.monotonic()
+    with pytest.raises(TooManyFailures):
+        ask(chat, "no", "1", "2", max_failed=0.0)
+    assert time.monotonic() - started < 5.0
+
+
+def each(chat: Scripted, asked: Any, keep: Callable[[int, Outcome[int]], None], *, concurrency: int) -> None:
+    asyncio.run(ask_each(chat, asked, a_number, keep, concurrency=concurrency))
+
+
+def test_outcomes_are_handed_over_as_they_come_with_their_place() -> None:
+    chat = Scripted(echo, delay=lambda n: {1: 0.09, 2: 0.03, 3: 0.06}[n])
+    heard: list[tuple[int, Any]] = []
+    each(chat, requests("0", "1", "2"), lambda place, outcome: heard.append((place, outcome.value)), concurrency=3)
+    assert heard == [(1, 1), (2, 2), (0, 0)]
+
+
+def test_no_more_is_held_than_what_is_in_flight() -> None:
+    made = kept = most_held = 0
+
+    def endless() -> Iterator[ChatRequest]:
+        nonlocal made, most_held
+        for number in range(500):
+            made += 1
+            most_held = max(most_held, made - kept)
+            yield from requests(str(number))
+
+    def keep(place: int, outcome: Outcome[int]) -> None:
+        nonlocal kept
+        assert outcome.value == place
+        kept += 1
+
+    each(Scripted(echo, delay=lambda n: 0.001 * (n % 3)), endless(), keep, concurrency=7)
+    assert (made, kept, most_held) == (500, 500, 7)
+
+
+def test_an_error_in_keeping_ends_the_asking() -> None:
+    def keep(place: int, outcome: Outcome[int]) -> None:
+        raise OSError("the disk is full")
+
+    chat = Scripted(echo)
+    with pytest.raises(OSError, match="the disk is full"):
+        each(chat, requests(*map(str, range(100))), keep, concurrency=4)
+    assert len(chat.asked) <= 8
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from tapir_exp.config import LLMConfig, SpendConfig
+from tapir_exp.llm.ask import ask_all
+from tapir_exp.llm.books import Books
+from tapir_exp.llm.chat import ChatRequest, Message
+from tapir_exp.llm.client import Client
+from tapir_exp.llm.ledger import Account
+books = Books(Path(sys.argv[2]), Account("run"), SpendConfig())
+chat = Client(LLMConfig(model="openai/m", api_base=sys.argv[1]), "teacher", books)
+asked = [ChatRequest(messages=(Message(role="user", content=str(n)),), max_tokens=20) for n in range(40)]
+try:
+    ask_all(chat, asked, lambda reply: reply.text, label="numbers", concurrency=8, max_failed=0.0)
+except KeyboardInterrupt:
+    books.close()
+    sys.exit(130)
+"""
+
+
+@pytest.mark.parametrize("late", [True, False], ids=["a call that lands", "calls that hang"])
+def test_ctrl_c_stops_within_seconds_and_keeps_what_arrived(server: Server, tmp_path: Path, late: bool) -> None:
+    server.delay_s = {str(n): 60.0 for n in range(20, 40)}
+    if late:
+        server.delay_s["20"] = 1.5
+    command = [sys.executable, "-c", SCRIPT, server.base, str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: len(server.seen) == 28)
+    started = time.monotonic()
+    os.kill(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert time.monotonic() - started < 5.0
+    assert (process.returncode, out) == (130, "")
+    arrived = 20 + late
+    assert err == f"numbers: stopped with {arrived} of 40 done; their replies are kept.\n"
+    books = Books(tmp_path, Account("run"), SpendConfig())
+    assert sum(held.replies for held in books.replies.holdings()) == arrived
+    assert books.ledger.spent_by_scope().calls == arrived
+    books.close()
+    assert len(server.seen) == 28
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -1,52 +1,251 @@
-"""The ledger: what was paid, what was not, and a price that is unknown stays unknown."""
+"""The ledger: what was paid, what was not, what failed, and the budget that jobs and processes share."""
 
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tapir_exp.config import SpendConfig
+from tapir_exp.errors import BudgetSpent
 from tapir_exp.llm.chat import Usage
-from tapir_exp.llm.ledger import Ledger, Spend
+from tapir_exp.llm.database import Database
+from tapir_exp.llm.failures import CallError, FailureKind
+from tapir_exp.llm.ledger import SCHEMA, Account, Ledger, Spend
+
+RUN = Account("run")
+Open = Callable[..., Ledger]
+
+SPENDER = """
+import sys
+from pathlib import Path
+from tapir_exp.config import SpendConfig
+from tapir_exp.errors import BudgetSpent
+from tapir_exp.llm.chat import Usage
+from tapir_exp.llm.database import Database
+from tapir_exp.llm.ledger import SCHEMA, Account, Ledger
+database = Database(Path(sys.argv[1]), SCHEMA, durable=False)
+ledger = Ledger(database, Account("sweep", sys.argv[2]), SpendConfig(max_calls=300))
+paid = 0
+try:
+    while True:
+        ledger.check()
+        ledger.record_paid("teacher", Usage(prompt_tokens=1, completion_tokens=1, usd=0.5))
+        ledger.flush()
+        paid += 1
+except BudgetSpent:
+    print(paid)
+"""
+
+
+@pytest.fixture
+def open_ledger(tmp_path: Path) -> Iterator[Open]:
+    """Opens the books as one more process would."""
+    databases: list[Database] = []
+
+    def opened(account: Account = RUN, **budget: float) -> Ledger:
+        databases.append(Database(tmp_path / "books.sqlite", SCHEMA, durable=False))
+        return Ledger(databases[-1], account, SpendConfig(**budget))  # type: ignore[arg-type]
+
+    yield opened
+    for database in databases:
+        database.close()
 
 
 def usage(usd: float | None = 0.25) -> Usage:
     return Usage(prompt_tokens=100, completion_tokens=10, usd=usd)
 
 
-def test_roles_are_kept_apart_and_summed() -> None:
-    ledger = Ledger()
-    ledger.record_paid("teacher", usage())
+def test_stages_and_roles_are_kept_apart_and_summed(open_ledger: Open) -> None:
+    ledger = open_ledger()
+    with ledger.during("labels"):
+        ledger.record_paid("teacher", usage())
+        ledger.record_cached("teacher")
+    with ledger.during("verdicts-1"):
+        ledger.record_paid("teacher", usage())
+        ledger.record_paid("judge", usage(0.5))
+    one = Spend(calls=1, prompt_tokens=100, completion_tokens=10, usd=0.25)
+    assert ledger.by_stage() == {
+        "labels": {"teacher": one.model_copy(update={"cached": 1})},
+        "verdicts-1": {"judge": one.model_copy(update={"usd": 0.5}), "teacher": one},
+    }
+    assert ledger.spent_by_scope() == Spend(calls=3, cached=1, prompt_tokens=300, completion_tokens=30, usd=1.0)
+    assert ledger.spent_by_scope().tokens == 330
+
+
+def test_a_stage_is_told_its_spend_as_it_grows(open_ledger: Open) -> None:
+    ledger = open_ledger()
+    with ledger.during("labels") as first:
+        ledger.record_paid("teacher", usage(0.1))
+        ledger.flush()
+        ledger.record_cached("teacher")
+        assert first == {"teacher": Spend(calls=1, cached=1, prompt_tokens=100, completion_tokens=10, usd=0.1)}
+    with ledger.during("verdicts") as second:
+        ledger.record_cached("judge")
+        assert second == {"judge": Spend(cached=1)}
+    assert first["teacher"].calls == 1
+
+
+def test_a_stage_that_fails_has_spent_all_the_same(open_ledger: Open) -> None:
+    ledger = open_ledger()
+
+    def spend_and_fail() -> None:
+        with ledger.during("labels"):
+            ledger.record_paid("teacher", usage())
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        spend_and_fail()
+    assert open_ledger().by_stage()["labels"]["teacher"].calls == 1
+
+
+def test_one_unknown_price_makes_the_cost_unknown_but_keeps_the_tokens(open_ledger: Open) -> None:
+    ledger = open_ledger()
+    with ledger.during("labels") as spent:
+        ledger.record_paid("teacher", usage())
+        ledger.record_paid("judge", usage(None))
+    assert (spent["teacher"].usd, spent["judge"].usd) == (0.25, None)
+    assert ledger.spent_by_scope() == Spend(calls=2, prompt_tokens=200, completion_tokens=20, usd=None)
+    with ledger.during("later") as later:
+        ledger.record_cached("judge")
+    assert later["judge"] == Spend(cached=1, usd=0.0)
+
+
+def test_an_unknown_price_among_known_ones_stays_unknown_on_disk(open_ledger: Open) -> None:
+    ledger = open_ledger()
+    for usd in (0.25, None, 0.25):
+        ledger.record_paid("teacher", usage(usd))
+        ledger.flush()
+    assert open_ledger().spent_by_scope() == Spend(calls=3, prompt_tokens=300, completion_tokens=30, usd=None)
+
+
+def test_prices_add_up_without_the_dust_of_floats(open_ledger: Open) -> None:
+    ledger = open_ledger()
+    for _ in range(3):
+        ledger.record_paid("teacher", usage(0.1))
+        ledger.flush()
+    assert ledger.spent_by_scope().usd == 0.3
+
+
+def test_a_resumed_run_keeps_what_it_spent_before(open_ledger: Open) -> None:
+    for _ in range(2):
+        ledger = open_ledger(max_calls=2)
+        ledger.check()
+        with ledger.during("labels"):
+            ledger.record_paid("teacher", usage())
+            ledger.record_fault("teacher", FailureKind.SERVER)
+    resumed = open_ledger(max_calls=2)
+    assert resumed.by_stage()["labels"]["teacher"].calls == 2
+    assert resumed.faults()[0].count == 2
+    with pytest.raises(BudgetSpent):
+        resumed.check()
+
+
+@pytest.mark.parametrize(
+    ("budget", "told"),
+    [
+        ({"max_calls": 2}, "The budget of run is spent: 2 of spend.max_calls=2."),
+        ({"max_tokens": 220}, "The budget of run is spent: 220 of spend.max_tokens=220."),
+        ({"max_usd": 0.5}, "The budget of run is spent: 0.5 of spend.max_usd=0.5."),
+        ({"max_usd": 0.4, "max_calls": 9}, "with a larger spend.max_usd goes on."),
+    ],
+)
+def test_a_budget_ends_the_run_once_it_is_reached(open_ledger: Open, budget: dict[str, float], told: str) -> None:
+    ledger = open_ledger(**budget)
     ledger.record_paid("teacher", usage())
     ledger.record_cached("teacher")
-    ledger.record_paid("judge", usage(0.5))
-    assert ledger.spent("teacher") == Spend(calls=2, cached=1, prompt_tokens=200, completion_tokens=20, usd=0.5)
-    assert ledger.spent("judge") == Spend(calls=1, prompt_tokens=100, completion_tokens=10, usd=0.5)
-    assert ledger.spent() == Spend(calls=3, cached=1, prompt_tokens=300, completion_tokens=30, usd=1.0)
-    assert ledger.spent("labeller") == Spend()
+    ledger.flush()
+    ledger.check()
+    ledger.record_paid("judge", usage())
+    ledger.flush()
+    with pytest.raises(BudgetSpent) as caught:
+        ledger.check()
+    assert told in str(caught.value)
 
 
-def test_one_unknown_price_makes_the_cost_unknown_but_keeps_the_tokens() -> None:
-    ledger = Ledger()
-    ledger.record_paid("teacher", usage())
-    ledger.record_paid("judge", usage(None))
-    assert ledger.spent("teacher").usd == 0.25
-    assert ledger.spent() == Spend(calls=2, prompt_tokens=200, completion_tokens=20, usd=None)
-
-
-def test_a_stage_takes_the_difference() -> None:
-    ledger = Ledger()
-    ledger.record_paid("teacher", usage(0.1))
-    before = ledger.spent()
-    ledger.record_paid("teacher", usage(0.2))
-    ledger.record_cached("teacher")
-    assert ledger.spent() - before == Spend(calls=1, cached=1, prompt_tokens=100, completion_tokens=10, usd=0.2)
-
-
-def test_what_was_answered_from_the_cache_cost_nothing_even_after_calls_of_unknown_price() -> None:
-    ledger = Ledger()
+def test_without_a_budget_nothing_ends(open_ledger: Open) -> None:
+    ledger = open_ledger()
     ledger.record_paid("teacher", usage(None))
-    before = ledger.spent()
-    ledger.record_cached("teacher")
-    assert ledger.spent() - before == Spend(cached=1, usd=0.0)
+    ledger.flush()
+    ledger.check()
 
 
-def test_a_stage_with_unknown_prices_has_an_unknown_cost() -> None:
-    ledger = Ledger()
-    before = ledger.spent()
+def test_a_budget_in_usd_ends_at_the_first_unknown_price(open_ledger: Open) -> None:
+    ledger = open_ledger(max_usd=100.0)
     ledger.record_paid("teacher", usage(None))
-    assert (ledger.spent() - before).usd is None
+    ledger.flush()
+    with pytest.raises(BudgetSpent, match="an unknown price of spend"):
+        ledger.check()
+
+
+def test_the_jobs_of_a_scope_share_a_budget_and_nothing_else(open_ledger: Open) -> None:
+    first, second, other = (
+        open_ledger(Account(scope, job), max_calls=2) for scope, job in (("sweep", "1"), ("sweep", "2"), ("else", "1"))
+    )
+    for ledger in (first, second):
+        with ledger.during("labels"):
+            ledger.record_paid("teacher", usage())
+            ledger.record_fault("teacher", FailureKind.EMPTY)
+            ledger.record_given_up("teacher", "k", CallError(FailureKind.EMPTY, "nothing"))
+    for ledger in (first, second):
+        assert ledger.by_stage()["labels"]["teacher"].calls == 1
+        assert [fault.count for fault in ledger.faults()] == [1]
+        assert len(ledger.given_up()) == 1
+        assert ledger.spent_by_scope().calls == 2
+        with pytest.raises(BudgetSpent, match="The budget of sweep is spent"):
+            ledger.check()
+    other.check()
+    assert (other.spent_by_scope(), other.faults(), other.given_up()) == (Spend(), [], [])
+
+
+def test_processes_share_a_budget(open_ledger: Open, tmp_path: Path) -> None:
+    path = str(tmp_path / "books.sqlite")
+    command = [sys.executable, "-c", SPENDER, path]
+    spenders = [subprocess.Popen([*command, job], stdout=subprocess.PIPE, text=True) for job in "12"]
+    paid = [int(spender.communicate(timeout=60)[0]) for spender in spenders]
+    assert 300 <= sum(paid) <= 301
+    assert open_ledger(Account("sweep")).spent_by_scope() == Spend(
+        calls=sum(paid), prompt_tokens=sum(paid), completion_tokens=sum(paid), usd=sum(paid) / 2
+    )
+
+
+def test_faults_are_counted_by_stage_role_and_kind(open_ledger: Open) -> None:
+    ledger = open_ledger()
+    with ledger.during("labels"):
+        for kind in (FailureKind.SERVER, FailureKind.EMPTY, FailureKind.SERVER):
+            ledger.record_fault("teacher", kind)
+            ledger.flush()
+        ledger.record_fault("judge", FailureKind.SERVER)
+    counts = [(fault.stage, fault.role, fault.kind, fault.count) for fault in open_ledger().faults()]
+    assert counts == [
+        ("labels", "judge", FailureKind.SERVER, 1),
+        ("labels", "teacher", FailureKind.EMPTY, 1),
+        ("labels", "teacher", FailureKind.SERVER, 2),
+    ]
+    assert ledger.spent_by_scope() == Spend()
+
+
+def test_what_was_given_up_is_kept_with_its_reason_and_last_words(open_ledger: Open) -> None:
+    ledger = open_ledger()
+    with ledger.during("labels"):
+        ledger.record_given_up("teacher", "k", CallError(FailureKind.EMPTY, "first"))
+        ledger.record_given_up("teacher", "k", CallError(FailureKind.UNREADABLE, "no number", raw="VII"))
+    (row,) = open_ledger().given_up()
+    assert row.model_dump() == {
+        "stage": "labels",
+        "role": "teacher",
+        "key": "k",
+        "kind": "unreadable reply",
+        "detail": "no number",
+        "raw": "VII",
+    }
+
+
+def test_a_stage_carried_out_again_has_given_nothing_up_yet(open_ledger: Open) -> None:
+    ledger = open_ledger()
+    for stage in ("labels", "verdicts"):
+        with ledger.during(stage):
+            ledger.record_given_up("teacher", "k", CallError(FailureKind.EMPTY, "nothing"))
+    with ledger.during("labels"):
+        assert [row.stage for row in ledger.given_up()] == ["verdicts"]

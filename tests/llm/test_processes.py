@@ -11,7 +11,7 @@ from random import Random
 
 import pytest
 from faulty import Faulty
-from test_faults import running
+from test_every_fault import running
 
 from tapir_exp.config import SpendConfig
 from tapir_exp.llm.books import Books

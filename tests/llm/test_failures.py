@@ -1,0 +1,112 @@
+"""How calls fail: every kind has its policy, every status its kind, and no message tells a secret."""
+
+import pytest
+
+from tapir_exp.llm.failures import (
+    LONGEST_DETAIL,
+    POLICIES,
+    CallError,
+    FailureKind,
+    Policy,
+    failure_of_status,
+    short,
+)
+
+
+def test_every_kind_has_a_policy_and_every_policy_a_kind() -> None:
+    assert set(POLICIES) == set(FailureKind)
+    assert {kind.policy for kind in FailureKind} == set(Policy)
+
+
+@pytest.mark.parametrize(
+    ("kind", "policy"),
+    [
+        (FailureKind.RATE_LIMIT, Policy.RETRY),
+        (FailureKind.SERVER, Policy.RETRY),
+        (FailureKind.TIMEOUT, Policy.RETRY),
+        (FailureKind.CONNECTION, Policy.RETRY),
+        (FailureKind.MALFORMED, Policy.RETRY),
+        (FailureKind.EMPTY, Policy.RETRY),
+        (FailureKind.CUT, Policy.ENLARGE),
+        (FailureKind.UNREADABLE, Policy.COMPLAIN),
+        (FailureKind.FILTERED, Policy.GIVE_UP),
+        (FailureKind.REFUSED, Policy.GIVE_UP),
+        (FailureKind.NO_ACCESS, Policy.STOP),
+        (FailureKind.QUOTA, Policy.STOP),
+    ],
+)
+def test_what_follows_from_a_failure(kind: FailureKind, policy: Policy) -> None:
+    assert kind.policy is policy
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "kind"),
+    [
+        (429, "slow down", FailureKind.RATE_LIMIT),
+        (429, "You exceeded your current quota, please check your plan", FailureKind.QUOTA),
+        (429, "code: insufficient_quota", FailureKind.QUOTA),
+        (408, "", FailureKind.TIMEOUT),
+        (409, "", FailureKind.SERVER),
+        (500, "", FailureKind.SERVER),
+        (503, "insufficient_quota", FailureKind.SERVER),
+        (529, "overloaded", FailureKind.SERVER),
+        (400, "too long", FailureKind.REFUSED),
+        (403, "we dislike this prompt", FailureKind.REFUSED),
+        (413, "", FailureKind.REFUSED),
+        (422, "", FailureKind.REFUSED),
+        (302, "", FailureKind.REFUSED),
+        (401, "", FailureKind.NO_ACCESS),
+        (404, "no such model", FailureKind.NO_ACCESS),
+    ],
+)
+def test_what_a_status_means(status: int, message: str, kind: FailureKind) -> None:
+    error = failure_of_status(status, message, wait_s=3.0)
+    assert (error.kind, error.wait_s, error.raw) == (kind, 3.0, "")
+    assert str(error) == f"{kind.value}: {status} {message}"
+
+
+def test_a_quota_is_found_however_long_the_message_is() -> None:
+    assert failure_of_status(429, "x" * 10_000 + " insufficient_quota").kind is FailureKind.QUOTA
+
+
+def test_a_message_is_one_line_of_bounded_length() -> None:
+    assert short(" two\n\tlines ") == "two lines"
+    assert len(short("word " * 10_000)) == LONGEST_DETAIL
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "sk-abcdef1234567890",
+        "sk-proj-abc_DEF-123",
+        "sk-abcd****wxyz",
+        "hf_AbCdEfGh",
+        "ghp_AbCdEfGh",
+        "xoxb-12345678",
+        "Bearer eyJhbGciOi.J9",
+    ],
+)
+def test_what_looks_like_a_key_is_cut_out(secret: str) -> None:
+    assert short(f"Incorrect API key provided: {secret} sorry") == "Incorrect API key provided: *** sorry"
+
+
+def test_the_key_itself_is_cut_out_whatever_it_looks_like() -> None:
+    assert short("no such key: Tr0ub4dor&3!", "Tr0ub4dor&3!") == "no such key: ***"
+    assert "hunter2" not in str(failure_of_status(401, "hunter2 is wrong", key="hunter2"))
+
+
+def test_a_key_is_cut_out_before_the_message_is_shortened() -> None:
+    for place in range(LONGEST_DETAIL - 20, LONGEST_DETAIL + 1):
+        message = "." * place + " sk-abcdef1234567890abcdef "
+        assert "sk-" not in short(message)
+        assert "hunter" not in short("." * place + "hunter2000", "hunter2000")
+
+
+def test_ordinary_words_are_left_alone() -> None:
+    for message in ("the risk-averse ask-me task_force", "sk- is how keys begin", "half_done"):
+        assert short(message) == message
+
+
+def test_an_error_says_its_kind_and_carries_what_was_said() -> None:
+    error = CallError(FailureKind.FILTERED, "stopped", raw="I sh")
+    assert (str(error), error.detail, error.raw, error.wait_s) == ("content filter: stopped", "stopped", "I sh", 0.0)
