@@ -1,4 +1,4 @@
-"""A sweep that is told to stop, by Ctrl-C or by a scheduler, stops as a whole: no worker goes on asking and training."""
+"""A sweep that is told to stop, by Ctrl-C or by a scheduler, stops as a whole: no worker goes on."""
 
 import os
 import signal
