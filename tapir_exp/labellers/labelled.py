@@ -14,7 +14,7 @@ from tapir_exp.errors import SeedError
 from tapir_exp.taxonomy import TaskType
 
 EXAMPLES = Path(__file__).parent / "examples.json"
-"""Eight instructions a type, written for this package before any labelled data was looked at."""
+"""Eight instructions a type, written for this package; NOTES.md says what had been seen of real ones by then."""
 
 
 @dataclass(frozen=True)

@@ -58,9 +58,7 @@ class TrainedLabeller:
 def open_learner(fit: FitConfig, trainer: TrainerConfig) -> Learner:
     """The way to train that a configuration asks for. Raises ConfigError where a package or its encoder is missing."""
     if find_spec("sklearn") is None:
-        raise ConfigError(
-            [f"fit.kind = {fit.kind.value}: training takes scikit-learn, which is missing: {REMEDY}"]
-        )
+        raise ConfigError([f"fit.kind = {fit.kind.value}: training takes scikit-learn, which is missing: {REMEDY}"])
     if fit.kind is LabellerKind.deberta:
         from tapir_exp.labellers.deberta.learner import DebertaLearner
 
