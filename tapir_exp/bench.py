@@ -1,12 +1,13 @@
-"""The workbench of a run: its configuration, the store, the chat models, and the list of what was made."""
+"""The workbench of a run: its configuration, the store, the models, and the list of what was made."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tapir_exp.config import ClassifierConfig, Config, JudgeConfig, TeacherConfig
+from tapir_exp.config import Config, JudgeConfig, TeacherConfig
 from tapir_exp.console import say_stage
+from tapir_exp.labellers.labeller import Labeller
 from tapir_exp.llm.chat import ChatModel
 from tapir_exp.llm.ledger import Ledger
 from tapir_exp.manifest import Entry, entry_of
@@ -32,7 +33,7 @@ class Bench:
     store: Store
     teacher: ChatModel
     judge: ChatModel
-    labeller: ChatModel
+    labeller: Labeller
     ledger: Ledger
     entries: list[Entry] = field(default_factory=list)
 
@@ -59,7 +60,7 @@ class Bench:
         return artifact
 
 
-def role_recipe(chat: ChatModel, config: TeacherConfig | JudgeConfig | ClassifierConfig) -> dict[str, Any]:
+def role_recipe(chat: ChatModel, config: TeacherConfig | JudgeConfig) -> dict[str, Any]:
     """What of a role changes its replies: the model and the role's settings, but not how it is reached."""
     settings = {name: value for name, value in asdict(config).items() if name not in ("llm", "max_failed")}
     return {"model": chat.identity(), **settings}

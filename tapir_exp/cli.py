@@ -152,11 +152,11 @@ def _groups() -> str:
     return "".join(f"  {name:<12} {', '.join(leaves)}\n" for name, leaves in choices.items())
 
 
-def leave(error: Exception) -> None:
-    """Print an error for a person and end with its exit code."""
+def leave(error: Exception, command: str = "tapir") -> None:
+    """Print an error of a command for a person and end with its exit code."""
     if not isinstance(error, TapirError):
         raise error
-    console.print(f"tapir: {error}", markup=False, soft_wrap=True, style="red" if console.is_terminal else None)
+    console.print(f"{command}: {error}", markup=False, soft_wrap=True, style="red" if console.is_terminal else None)
     sys.exit(2 if isinstance(error, ConfigError) else 1)
 
 

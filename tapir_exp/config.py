@@ -7,7 +7,7 @@ S second-hand, D derived, R remembered); every other default is ours.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -16,6 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 from tapir_exp.errors import ConfigError
 from tapir_exp.schema import Schema
 from tapir_exp.validate import find_problems, shown
+
+Root = TypeVar("Root")
 
 
 class Orders(Enum):
@@ -68,6 +70,23 @@ class Method(Enum):
 
     full = "full"
     lora = "lora"
+
+
+class LabellerKind(Enum):
+    """What names the task types: a chat model by prompt, an encoder with a linear head, or a DeBERTa-v3."""
+
+    llm = "llm"
+    encoder = "encoder"
+    deberta = "deberta"
+
+
+class LabellingJob(Enum):
+    """What `tapir-label` does: see its help."""
+
+    label = "label"
+    train = "train"
+    evaluate = "evaluate"
+    distil = "distil"
 
 
 class WandbMode(Enum):
@@ -203,13 +222,20 @@ class JudgeConfig:
 
 @dataclass
 class ClassifierConfig:
-    """The labeller of task types, a chat model asked by prompt."""
+    """The labeller of task types."""
 
+    kind: LabellerKind = LabellerKind.llm
     llm: LLMConfig = field(default_factory=LLMConfig)
+    """The chat model of kind llm."""
     max_tokens: int = 16
     """Length limit of a reply, in tokens."""
     max_failed: float = 0.05
-    """Share of unlabelled rows above which the stage stops, 0 to 1."""
+    """Share of rows that the chat model may leave unlabelled before the stage stops, 0 to 1."""
+    path: str | None = None
+    """Directory of a trained labeller, which `tapir-label do=train` wrote; null trains the kind encoder, in seconds, on
+    the examples that come with the package."""
+    batch: int = 32
+    """Texts that a trained labeller reads at once."""
 
 
 @dataclass
@@ -383,12 +409,90 @@ class Config:
     evals: EvalsConfig = field(default_factory=EvalsConfig)
 
 
+@dataclass
+class LabelledConfig:
+    """Instructions whose task type is known, and how their file says so."""
+
+    path: str | None = None
+    """JSON or JSONL, one object a row; null takes the examples that come with the package, written for it."""
+    instruction: str = "instruction"
+    """Name of the field that holds the instruction."""
+    input: str = "input"
+    """Name of the field that holds its input, which follows the instruction as Alpaca does it; rows may lack it."""
+    task: str = "task"
+    """Name of the field that holds the type."""
+    names: dict[str, str | None] = field(default_factory=dict)
+    """The file's own names of types, each with the task type that it means; null leaves its rows out, counted."""
+
+
+@dataclass
+class FitConfig:
+    """How a labeller is trained; the values are ours, since the paper's recipe is not public."""
+
+    kind: LabellerKind = LabellerKind.encoder
+    encoder: str = "minilm"
+    """Hugging Face directory, for deberta a hub id too; `minilm` is the all-MiniLM-L6-v2 of the extra `local`."""
+    revision: str | None = None
+    """Commit or tag of a hub model; null takes the newest."""
+    max_length: int = 256
+    """Tokens of a text that are read."""
+    batch: int = 16
+    """Texts read at once; for deberta, those of an optimiser step."""
+    class_weights: bool = True
+    """Whether every type weighs the same in the loss, however few its rows."""
+    inverse_penalty: float = 10.0
+    """C of the logistic regression (encoder): the smaller, the nearer to 0 its weights are held."""
+    epochs: int = 10
+    """Passes over the rows at most (deberta)."""
+    patience: int = 2
+    """Passes without a better macro-F1 on the validation rows after which the fit stops (deberta)."""
+    validation: float = 0.1
+    """Share of the training rows that stop the fit and set the temperature (deberta), between 0 and 1."""
+    learning_rate: float = 2e-5
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    """Share of the steps in which the learning rate rises; then it falls by a line to 0."""
+
+
+@dataclass
+class LabellingConfig:
+    """One job of `tapir-label`."""
+
+    do: LabellingJob = LabellingJob.label
+    out: str = "outputs/labelling"
+    """Directory of what the job writes."""
+    outputs: str = "outputs"
+    """Directory of the store, whose cache of replies the jobs share with the runs."""
+    seed: int = 0
+    """Seed of every draw: sample, folds, resamples, fits."""
+    spend: SpendConfig = field(default_factory=SpendConfig)
+    lab: LabConfig = field(default_factory=LabConfig)
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+    """The labeller that labels, is evaluated, or teaches (distil)."""
+    pool: str | None = None
+    """JSON or JSONL of instructions, Alpaca's fields (label, distil)."""
+    sample: int = 3000
+    """Rows of the pool that the teaching labeller labels (distil)."""
+    labelled: LabelledConfig = field(default_factory=LabelledConfig)
+    """What a labeller is trained on (train), or measured by (evaluate)."""
+    fit: FitConfig = field(default_factory=FitConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    folds: int = 5
+    """Parts into which the rows are cut, every type evenly; a part is labelled by a labeller fit on the others."""
+    held_out: int | None = None
+    """Parts that are labelled so, for the figures; null takes them all. The labeller kept is fit on all rows."""
+    resamples: int = 1000
+    """Bootstrap resamples of the intervals."""
+
+
 SCHEMA = Schema(Config)
+LABELLING_SCHEMA = Schema(LabellingConfig)
 
 
 def register_schema() -> None:
-    """Make the schema known to Hydra, where it is the first entry of config.yaml's defaults list."""
+    """Make the schemas known to Hydra, where each is the first entry of a primary config's defaults list."""
     ConfigStore.instance().store(name="schema", node=Config, provider="tapir_exp")
+    ConfigStore.instance().store(name="labelling_schema", node=LabellingConfig, provider="tapir_exp")
 
 
 def parse(cfg: DictConfig, origin: Callable[[str], str] | None = None) -> Config:
@@ -397,38 +501,47 @@ def parse(cfg: DictConfig, origin: Callable[[str], str] | None = None) -> Config
     origin: tells from a dotted key which file, or the command line, set it.
     Raises ConfigError, which lists every mistake: key, value, what was expected, and where it was set.
     """
-    typed, refused = (cfg, []) if OmegaConf.get_type(cfg) is Config else _typed(cfg)
-    problems = [*refused, *find_problems(typed, SCHEMA, origin or (lambda key: "the configuration"))]
-    if problems:
-        raise ConfigError(problems)
-    config = OmegaConf.to_object(typed)
-    assert isinstance(config, Config)
-    return _merge_rounds(config)
+    return _merge_rounds(_parse(cfg, Config, SCHEMA, origin))
 
 
-def to_yaml(config: Config) -> str:
-    """The configuration as YAML that `parse` reads back to the same dataclasses."""
+def parse_labelling(cfg: DictConfig, origin: Callable[[str], str] | None = None) -> LabellingConfig:
+    """As `parse`, for a job of `tapir-label`."""
+    return _parse(cfg, LabellingConfig, LABELLING_SCHEMA, origin)
+
+
+def to_yaml(config: Config | LabellingConfig) -> str:
+    """The configuration as YAML that `parse` (or `parse_labelling`) reads back to the same dataclasses."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
-def _typed(cfg: DictConfig) -> tuple[DictConfig, list[str]]:
+def _parse(cfg: DictConfig, root: type[Root], schema: Schema, origin: Callable[[str], str] | None) -> Root:
+    typed, refused = (cfg, []) if OmegaConf.get_type(cfg) is root else _typed(cfg, root, schema)
+    problems = [*refused, *find_problems(typed, schema, origin or (lambda key: "the configuration"))]
+    if problems:
+        raise ConfigError(problems)
+    config = OmegaConf.to_object(typed)
+    assert isinstance(config, root)
+    return config
+
+
+def _typed(cfg: DictConfig, root: type, schema: Schema) -> tuple[DictConfig, list[str]]:
     """A configuration that did not pass through Hydra, put into the schema; and what does not fit its types."""
-    typed, refused = OmegaConf.structured(Config), []
+    typed, refused = OmegaConf.structured(root), []
     plain = OmegaConf.to_container(cfg)
     assert isinstance(plain, dict)
-    for key, value in _leaves(plain, ""):
+    for key, value in _leaves(plain, "", schema):
         try:
             OmegaConf.update(typed, key, value, merge=False, force_add=True)
         except OmegaConfBaseException:
-            refused.append(f"{key}{shown(key, value)}: expected {SCHEMA.expects(key)} [the configuration]")
+            refused.append(f"{key}{shown(key, value)}: expected {schema.expects(key)} [the configuration]")
     return typed, refused
 
 
-def _leaves(section: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def _leaves(section: Mapping[Any, Any], prefix: str, schema: Schema) -> Iterator[tuple[str, Any]]:
     for name, value in section.items():
         key = f"{prefix}{name}"
-        if SCHEMA.is_section(key) and isinstance(value, dict):
-            yield from _leaves(value, f"{key}.")
+        if schema.is_section(key) and isinstance(value, dict):
+            yield from _leaves(value, f"{key}.", schema)
         else:
             yield key, value
 

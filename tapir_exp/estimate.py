@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, is_dataclass
 from math import ceil
 from statistics import fmean
 
-from tapir_exp.config import BudgetConfig, Config, LLMConfig
+from tapir_exp.config import BudgetConfig, Config, LabellerKind, LLMConfig
 from tapir_exp.judge import orders_of
 from tapir_exp.llm.prices import price_of
 from tapir_exp.prompts import load_prompt, style_of
@@ -84,7 +84,7 @@ def _before_the_rounds(config: Config, sizes: Sizes) -> Iterator[StageEstimate]:
     if config.curriculum.rounds == 0:
         return
     labelled, answered = _share(config.seeds, config.classifier), _share(config.seeds, config.teacher)
-    yield _labels(config, "labels", sizes.seeds, sizes, labelled)
+    yield from _labels(config, "labels", sizes.seeds, sizes, labelled)
     yield _calls("responses", "teacher", config.teacher.llm, sizes.seeds, sizes.instruction, sizes.response, answered)
     yield _verdicts(config, 0, sizes.seeds, sizes, f"{student} {answered} {_share(config.judge)}")
 
@@ -97,7 +97,7 @@ def _round(config: Config, sizes: Sizes, number: int) -> Iterator[StageEstimate]
     orders = ceil(rows / teacher.per_call)
     shown = _prompt_tokens("expand") + teacher.examples_per_call * pair
     yield _calls(f"expansions-{number}", "teacher", teacher.llm, orders, shown, teacher.per_call * pair, share, True)
-    yield _labels(config, f"expansions-{number}", rows, sizes, share, at_most=True)
+    yield from _labels(config, f"expansions-{number}", rows, sizes, share, at_most=True)
     if config.curriculum.refine:
         asked = _prompt_tokens("refine") + len(style_of(TaskType.MATH).text) / CHARACTERS_PER_TOKEN + pair
         yield _calls(f"mix-{number}", "teacher", teacher.llm, rows, asked, REFINED_TIMES * sizes.response, share)
@@ -107,9 +107,14 @@ def _round(config: Config, sizes: Sizes, number: int) -> Iterator[StageEstimate]
         yield _verdicts(config, number, rows, sizes, share)
 
 
-def _labels(config: Config, stage: str, rows: int, sizes: Sizes, share: str, *, at_most: bool = False) -> StageEstimate:
+def _labels(
+    config: Config, stage: str, rows: int, sizes: Sizes, share: str, *, at_most: bool = False
+) -> Iterator[StageEstimate]:
+    """The calls of a chat model that labels; a trained labeller asks nobody."""
+    if config.classifier.kind is not LabellerKind.llm:
+        return
     asked = _prompt_tokens("label") + len(", ".join(TaskType)) / CHARACTERS_PER_TOKEN + sizes.instruction
-    return _calls(stage, "labeller", config.classifier.llm, rows, asked, LABEL_TOKENS, share, at_most)
+    yield _calls(stage, "labeller", config.classifier.llm, rows, asked, LABEL_TOKENS, share, at_most)
 
 
 def _verdicts(config: Config, number: int, rows: int, sizes: Sizes, share: str) -> StageEstimate:

@@ -18,7 +18,7 @@ from yaml import YAMLError
 
 from tapir_exp.config import SCHEMA, Config, parse
 from tapir_exp.errors import ConfigError
-from tapir_exp.schema import did_you_mean
+from tapir_exp.schema import Schema, did_you_mean
 from tapir_exp.taxonomy import TaskType
 from tapir_exp.validate import Problem, describe, shown
 
@@ -35,11 +35,19 @@ class Composer:
     """Composes the configuration of one command, and knows which file said what.
 
     config_name: the primary config; typed: the overrides that a person typed, by which those of a sweep's YAML are
-    told apart.
+    told apart. schema, read: what the command's configuration must fit, and the function that parses it.
     """
 
-    def __init__(self, loader: ConfigLoader, config_name: str, typed: Sequence[str]) -> None:
+    def __init__(
+        self,
+        loader: ConfigLoader,
+        config_name: str,
+        typed: Sequence[str],
+        schema: Schema = SCHEMA,
+        read: Callable[[DictConfig, Callable[[str], str]], object] = parse,
+    ) -> None:
         self.loader = loader
+        self.schema, self.read = schema, read
         self.config_name = config_name
         self.typed = tuple(typed)
 
@@ -49,7 +57,7 @@ class Composer:
         found: list[str] = []
         while True:
             try:
-                self.config(left)
+                self.read(self._compose(left), lambda key: self.origin(key, left))
                 return found
             except ConfigError as error:
                 return [*found, *error.problems]
@@ -152,11 +160,11 @@ class Composer:
             return Problem(key, f" = {_one_line(override.input_line or '').partition('=')[2]}", ONE_VALUE)
         value = shown(key, override.get_value_element_as_str())
         name = override.key_or_group
-        if "@" in key or ("." not in name and name not in SCHEMA.keys):
+        if "@" in key or ("." not in name and name not in self.schema.keys):
             return Problem(key, value, f"a key or a group{did_you_mean(name, self._top_level())}")
-        if name in SCHEMA.keys and not isinstance(error.__cause__, OmegaConfBaseException):
-            return Problem(key, value, f"{SCHEMA.expects(name)}; {_one_line(str(error))}")
-        return Problem(key, value, _expected(name))
+        if name in self.schema.keys and not isinstance(error.__cause__, OmegaConfBaseException):
+            return Problem(key, value, f"{self.schema.expects(name)}; {_one_line(str(error))}")
+        return Problem(key, value, _expected(name, self.schema))
 
     def _explain_leaf(self, error: Exception) -> str:
         """A mistake in a file, which Hydra's message names."""
@@ -166,24 +174,24 @@ class Composer:
             return f"{_one_line(text)} [{self._named_file(error)}]"
         key = match.group(1)
         value = re.search(r"[Vv]alue '(.*?)'", text)
-        problem = Problem(key, shown(key, value.group(1)) if value else "", _expected(key))
+        problem = Problem(key, shown(key, value.group(1)) if value else "", _expected(key, self.schema))
         return describe(problem, self._named_file(error))
 
     def _top_level(self) -> list[str]:
         groups = [group for group in self.loader.list_groups("") if group != "hydra"]
-        return sorted({*groups, *SCHEMA.names("")})
+        return sorted({*groups, *self.schema.names("")})
 
 
-def _expected(key: str) -> str:
+def _expected(key: str, schema: Schema) -> str:
     """What is right in the place of a key that does not compose: its type, or the key that was meant."""
     if key.startswith(RATIO):
         names = [str(task) for task in TaskType]
         return f"a task type of the preset{did_you_mean(key.removeprefix(RATIO), names)}; another takes a plus: +{key}"
-    if SCHEMA.is_mapping(key):
-        return f"{SCHEMA.expects(key)}; a key that it lacks takes a plus: +{key}.<key>=<value>"
-    if SCHEMA.is_mapping(key.rpartition(".")[0]):
-        return f"a key that is there, of {SCHEMA.expects(key)}; another takes a plus: +{key}=<value>"
-    return SCHEMA.expects(key) if key in SCHEMA.keys else f"a key of the schema{SCHEMA.suggest(key)}"
+    if schema.is_mapping(key):
+        return f"{schema.expects(key)}; a key that it lacks takes a plus: +{key}.<key>=<value>"
+    if schema.is_mapping(key.rpartition(".")[0]):
+        return f"a key that is there, of {schema.expects(key)}; another takes a plus: +{key}=<value>"
+    return schema.expects(key) if key in schema.keys else f"a key of the schema{schema.suggest(key)}"
 
 
 def _culprit(error: Exception, overrides: Sequence[str]) -> str | None:

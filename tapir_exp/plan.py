@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tapir_exp import classify, stages, teacher
+from tapir_exp import stages, teacher
 from tapir_exp.bench import Bench, Recipe
 from tapir_exp.cli import HELP, jobs_of_command, leave
 from tapir_exp.config import Config, SeedsConfig
@@ -183,12 +183,11 @@ def _made(bench: DryBench) -> Mapping[str, Artifact]:
 def _cached(bench: Bench, seeds: Sequence[Example]) -> dict[str, int]:
     """How many calls of the stages that ask about the seeds have their replies in the cache, by stage."""
     some = seeds if len(seeds) <= SAMPLE else seeds[:: len(seeds) // SAMPLE]
-    config = bench.config
-    asked = {
-        "labels": (bench.labeller, [classify.label_request(seed.instruction, config.classifier) for seed in some]),
-        "responses": (bench.teacher, [teacher.answer_request(seed, config.teacher) for seed in some]),
+    found = {
+        "labels": bench.labeller.count_cached(some),
+        "responses": bench.teacher.count_cached([teacher.answer_request(seed, bench.config.teacher) for seed in some]),
     }
-    return {stage: chat.count_cached(requests) * len(seeds) // len(some) for stage, (chat, requests) in asked.items()}
+    return {stage: count * len(seeds) // len(some) for stage, count in found.items()}
 
 
 def _cells(rows: Sequence[Planned]) -> list[str]:

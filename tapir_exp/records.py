@@ -38,11 +38,29 @@ class Example(Record):
 
 
 class Label(Record):
-    """The task type of an instruction; `task` is None where the labeller failed, and `failure` says why."""
+    """The task type of an instruction; `task` is None where the labeller failed, and `failure` says why.
+
+    raw: a chat model's reply; empty where a trained labeller answers.
+    confidence: how sure the labeller is, 0 to 1, calibrated; None where it does not say.
+    source: who labelled: a chat model by its name, a trained labeller by its kind and digest.
+    """
 
     id: str
     task: TaskType | None
     raw: str
+    failure: str | None = None
+    confidence: float | None = None
+    source: str | None = None
+
+
+class LabelledInstruction(Record):
+    """A line of `tapir-label`'s labels: a label beside its instruction, so that a labeller can be trained on it."""
+
+    id: str
+    instruction: str
+    task: TaskType | None
+    confidence: float | None
+    source: str | None
     failure: str | None = None
 
 

@@ -14,6 +14,7 @@ from tapir_exp.config import Config, LLMConfig
 from tapir_exp.console import console, say_table
 from tapir_exp.lab import provider
 from tapir_exp.lab.oracle import lab_digest
+from tapir_exp.labellers.labeller import open_labeller
 from tapir_exp.llm.books import Books
 from tapir_exp.llm.client import Client
 from tapir_exp.llm.ledger import Account
@@ -62,29 +63,34 @@ def run(config: Config, run_dir: Path, resolved: str, sweep_dir: Path | None = N
 
 @contextmanager
 def open_bench(config: Config, account: Account) -> Iterator[Bench]:
-    """The workbench of a run: the shared store, and the chat models that the configuration names.
+    """The workbench of a run: the shared store, and the models that the configuration names.
 
-    account: to whom the spend is written down. Raises ConfigError where no call of a chat model can succeed, or a
-    budget in USD cannot be kept.
+    account: to whom the spend is written down. Raises ConfigError where no call of a chat model can succeed, a budget
+    in USD cannot be kept, or a trained labeller is not there.
     """
     store = Store(Path(config.outputs) / "store")
     books = Books(store.root, account, config.spend)
 
-    def open_chat(llm: LLMConfig, role: str) -> Client:
-        if not llm.model.startswith(LAB):
-            return Client(llm, role, books)
-        return Client(llm, role, books, prepare=provider.register, version=lab_digest())
+    def open_checked(llm: LLMConfig, role: str) -> Client:
+        chat = open_chat(llm, role, books)
+        if config.curriculum.rounds:
+            chat.check(priced=config.spend.max_usd is not None)
+        return chat
 
     try:
-        teacher = open_chat(config.teacher.llm, "teacher")
-        judge = open_chat(config.judge.llm, "judge")
-        labeller = open_chat(config.classifier.llm, "labeller")
-        if config.curriculum.rounds:
-            for chat in (teacher, judge, labeller):
-                chat.check(priced=config.spend.max_usd is not None)
+        teacher = open_checked(config.teacher.llm, "teacher")
+        judge = open_checked(config.judge.llm, "judge")
+        labeller = open_labeller(config.classifier, lambda: open_checked(config.classifier.llm, "labeller"))
         yield Bench(config, store, teacher, judge, labeller, books.ledger)
     finally:
         books.close()
+
+
+def open_chat(llm: LLMConfig, role: str, books: Books) -> Client:
+    """A chat model for a role; the oracles of the lab are made known to litellm first."""
+    if not llm.model.startswith(LAB):
+        return Client(llm, role, books)
+    return Client(llm, role, books, prepare=provider.register, version=lab_digest())
 
 
 def _manifest(bench: Bench, run_dir: Path, target: Shares | None) -> Manifest:

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from tapir_exp import classify, expansion, judge, teacher
+from tapir_exp import expansion, judge, teacher
 from tapir_exp.bench import Bench, Product, role_recipe
 from tapir_exp.config import BudgetConfig
 from tapir_exp.difficulty import scored_gaps
@@ -20,7 +20,6 @@ from tapir_exp.prompts import load_prompt, style_of
 from tapir_exp.records import (
     Answer,
     Example,
-    Label,
     Order,
     Origin,
     Part,
@@ -52,10 +51,10 @@ def labels(bench: Bench, seeds: Artifact) -> Artifact:
     """The task type of every seed. Rows: Label."""
 
     def make() -> Product:
-        rows = _classify(bench, seeds.rows(Example), "typing the seeds")
+        rows = bench.labeller.label(seeds.rows(Example), "typing the seeds")
         return Product(rows, {"unlabelled": sum(row.task is None for row in rows)})
 
-    return bench.rows("labels", None, {"seeds": seeds.key, **_labeller_recipe(bench)}, make)
+    return bench.rows("labels", None, {"seeds": seeds.key, **bench.labeller.recipe()}, make)
 
 
 def responses(bench: Bench, seeds: Artifact) -> Artifact:
@@ -154,7 +153,7 @@ def expansions(bench: Bench, round_number: int, pool: Pool, plan: RoundPlan, cho
             bench.config.seed,
             round_number,
             lambda asked: teacher.expand(asked, bench.teacher, bench.config.teacher, "the teacher expands"),
-            lambda fresh: _classify(bench, fresh, "typing what is new"),
+            lambda fresh: bench.labeller.label(fresh, "typing what is new"),
         )
         ordered = sum(order.count for order in plan.orders)
         return Product(growth.rows, {"ordered": ordered, **growth.tally})
@@ -164,7 +163,7 @@ def expansions(bench: Bench, round_number: int, pool: Pool, plan: RoundPlan, cho
         "plan": choice,
         "teacher": _teacher_recipe(bench),
         "prompt": load_prompt("expand").text,
-        **_labeller_recipe(bench),
+        **bench.labeller.recipe(),
     }
     return bench.rows("expansions", round_number, recipe, make)
 
@@ -254,10 +253,6 @@ def _answer(bench: Bench, student: Artifact, prompts: Sequence[tuple[str, str]],
     return answer_all(student.path, prompts, bench.config.student, label)
 
 
-def _classify(bench: Bench, examples: Sequence[Example], label: str) -> list[Label]:
-    return classify.classify(examples, bench.labeller, bench.config.classifier, label)
-
-
 def _refined(bench: Bench, rows: Sequence[TrainingExample]) -> list[TrainingExample]:
     """The rows with refined responses; a row whose refinement failed is left out."""
     drafts = [teacher.Draft(row.id, row.task, row.instruction, row.response) for row in rows if row.task is not None]
@@ -314,11 +309,6 @@ def _flips(verdict: Verdict) -> bool:
 
 def _teacher_recipe(bench: Bench) -> dict[str, Any]:
     return role_recipe(bench.teacher, bench.config.teacher)
-
-
-def _labeller_recipe(bench: Bench) -> dict[str, Any]:
-    labeller = role_recipe(bench.labeller, bench.config.classifier)
-    return {"labeller": labeller, "label prompt": load_prompt("label").text}
 
 
 def _generation_recipe(bench: Bench) -> dict[str, Any]:

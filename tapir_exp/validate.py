@@ -21,6 +21,9 @@ SECRET = re.compile(r"\bsk-|\b(hf|ghp)_|\bxox[a-z]-|\bBearer |://[^/\s]+:[^/\s]+
 """How the keys of well-known providers begin, and an address with a password in it."""
 SUM_TOLERANCE = 1e-6
 LONGEST_NAME = 64
+CARD = "labeller.json"
+"""What a trained labeller's directory holds, beside its weights."""
+LABELLER_PRECISIONS = ("32-true", "bf16-mixed")
 
 
 @dataclass(frozen=True)
@@ -72,11 +75,23 @@ RANGES = (
             "*.checkpoint_steps",
             "*.rank",
             "sft.lora.alpha",
+            "classifier.batch",
+            "fit.max_length",
+            "fit.batch",
+            "fit.epochs",
+            "fit.patience",
+            "sample",
+            "held_out",
+            "resamples",
         ),
         "at least 1",
         lambda v: v >= 1,
     ),
-    Range(("*.timeout_s", "*.learning_rate", "*.clip", "spend.*"), "more than 0", lambda v: v > 0),
+    Range(
+        ("*.timeout_s", "*.learning_rate", "*.clip", "fit.inverse_penalty", "spend.*"), "more than 0", lambda v: v > 0
+    ),
+    Range(("fit.validation",), "between 0 and 1", lambda v: 0 < v < 1),
+    Range(("folds",), "at least 2", lambda v: v >= 2),
     Range(
         (
             "seed",
@@ -198,7 +213,9 @@ def _check_divisors(values: Values) -> Iterator[Problem]:
 
 def _check_budgets(values: Values) -> Iterator[Problem]:
     for part in ("sft.start", "sft.round"):
-        epochs, tokens = values.get(f"{part}.epochs"), values.get(f"{part}.tokens")
+        if f"{part}.epochs" not in values:
+            continue
+        epochs, tokens = values[f"{part}.epochs"], values.get(f"{part}.tokens")
         if (epochs is None) == (tokens is None):
             yield Problem(part, f" = (epochs: {epochs}, tokens: {tokens})", "exactly one of epochs and tokens")
         elif _choice(values, "curriculum.merge") == "into_start" and tokens is None:
@@ -232,6 +249,42 @@ def _check_seeds(values: Values) -> Iterator[Problem]:
         yield Problem("seeds.path", shown("seeds.path", path), f"{what}, since seeds.source is {source}")
     elif source == "file" and not Path(path).is_file():
         yield Problem("seeds.path", shown("seeds.path", path), "a file that exists")
+
+
+def _check_labeller(values: Values) -> Iterator[Problem]:
+    kind, path = _choice(values, "classifier.kind"), values.get("classifier.path")
+    if kind == "deberta" and not path:
+        yield Problem("classifier.path", shown("classifier.path", path), "a trained labeller, since kind is deberta")
+    elif kind != "llm" and path and not Path(path, CARD).is_file():
+        yield Problem("classifier.path", f" = {path}", f"a directory with a {CARD}, as tapir-label do=train writes it")
+
+
+def _check_labelling(values: Values) -> Iterator[Problem]:
+    job = _choice(values, "do")
+    if job is None:
+        return
+    if job in ("label", "distil") and not (values.get("pool") and Path(values["pool"]).is_file()):
+        yield Problem("pool", shown("pool", values.get("pool")), f"a file of instructions, since do is {job}")
+    path, precision = values.get("labelled.path"), values.get("trainer.precision")
+    names = values.get("labelled.names") or {}
+    if path and job in ("train", "evaluate") and not Path(path).is_file():
+        yield Problem("labelled.path", f" = {path}", "a file that exists")
+    elif names and not path and job in ("train", "evaluate"):
+        yield Problem("labelled.path", shown("labelled.path", path), "the file whose types labelled.names maps")
+    if job in ("train", "distil") and _choice(values, "fit.kind") == "llm":
+        yield Problem("fit.kind", " = llm", "encoder or deberta: a chat model is asked, not trained")
+    if precision not in LABELLER_PRECISIONS:
+        reason = "float16 overflows in DeBERTa-v3, whose activations go beyond 65504"
+        yield Problem("trainer.precision", f" = {precision}", f"{' or '.join(LABELLER_PRECISIONS)}: {reason}")
+    yield from _check_names_of_types(names)
+
+
+def _check_names_of_types(names: Mapping[str, Any]) -> Iterator[Problem]:
+    known = [str(task) for task in TaskType]
+    for name, task in names.items():
+        if task is not None and task not in known:
+            expected = f"a task type of the paper, or null{did_you_mean(str(task), known)}"
+            yield Problem(f"labelled.names.{name}", f" = {task}", expected)
 
 
 def _check_models(values: Values) -> Iterator[Problem]:
@@ -287,6 +340,8 @@ CHECKS: tuple[Callable[[Values], Iterator[Problem]], ...] = (
     _check_budgets,
     _check_ratios,
     _check_seeds,
+    _check_labeller,
+    _check_labelling,
     _check_models,
     _check_options,
 )

@@ -16,7 +16,13 @@ from tapir_exp.lab.families import FAMILIES
 from tapir_exp.taxonomy import BOOSTED, TaskType
 
 CONF = data_dir("conf")
-LEAVES = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.glob("*/*.yaml"))
+OTHER_COMMANDS = {"fit", "labelled"}
+"""Groups that only `tapir-label` has, see test_label_cli."""
+LEAVES = sorted(
+    path.relative_to(CONF).with_suffix("").as_posix()
+    for path in CONF.glob("*/*.yaml")
+    if path.parent.name not in OTHER_COMMANDS
+)
 SWEEPS = sorted(path.stem for path in data_dir("sweeps").glob("*.yaml"))
 ARMS = sorted(path.stem for path in (CONF / "arm").glob("*.yaml"))
 
@@ -26,10 +32,12 @@ def completions(tmp_path: Path) -> dict[str, list[str]]:
     """What a leaf leaves open on purpose."""
     seeds = tmp_path / "seeds.json"
     seeds.write_text("[]")
+    (tmp_path / "labeller.json").write_text("{}")
     return {
         "teacher/local_openai_compatible": ["teacher.llm.model=hosted_vllm/x"],
         "judge/local_openai_compatible": ["judge.llm.model=hosted_vllm/x"],
         "classifier/local_openai_compatible": ["classifier.llm.model=hosted_vllm/x"],
+        "classifier/deberta": [f"classifier.path={tmp_path}"],
         "seeds/alpaca_file": [f"seeds.path={seeds}"],
     }
 

@@ -15,24 +15,17 @@ LAYERS = {
     1: {"records", "validate", "prompts"},
     2: {"config", "store"},
     3: {"manifest", "explain", "llm", "evals/__init__", "evals/statistics", "tracking"},
-    4: {"replies", "lab", "tasks", "difficulty", "novelty"},
-    5: {"schedule", "seeds", "judge", "classify", "teacher", "evals/lab", "student"},
+    4: {"apart", "evals/labels", "replies", "lab", "tasks", "difficulty", "novelty"},
+    5: {"schedule", "seeds", "judge", "labellers", "teacher", "evals/lab", "student"},
     6: {"pool", "expansion", "bench", "estimate", "metrics", "report"},
     7: {"stages"},
     8: {"rounds"},
     9: {"run"},
-    10: {"cli"},
-    11: {"__main__", "plan"},
+    10: {"cli", "labelling"},
+    11: {"__main__", "label_cli", "plan"},
 }
 """Every module, by its own name or that of its room (a directory): imports go to lower layers or stay in the room."""
-TORCH_ROOMS = {"student", "lab/base_student"}
-STAGES = {
-    "seeds": {"seeds"},
-    "judge": {"judge"},
-    "classify": {"classify"},
-    "teacher": {"teacher", "expansion", "novelty"},
-}
-"""The stages that talk to models or fetch the seeds, each with the modules it is made of."""
+TORCH_ROOMS = {"apart", "student", "lab/base_student", "labellers/encoder", "labellers/deberta"}
 WHOLE_RUN = {"bench", "run", "explain", "cli", "estimate", "plan"}
 """The modules that may know the whole configuration."""
 
@@ -46,6 +39,13 @@ def name_of(path: Path) -> str:
 
 
 MODULES = {name_of(path): path for path in modules()}
+STAGES = {
+    "seeds": {"seeds"},
+    "judge": {"judge"},
+    "labellers": {name for name in MODULES if name.startswith("labellers/")},
+    "teacher": {"teacher", "expansion", "novelty"},
+}
+"""The stages that talk to models or fetch the seeds, each with the modules it is made of."""
 each_module = pytest.mark.parametrize("name", MODULES)
 
 

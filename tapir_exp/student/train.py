@@ -1,19 +1,16 @@
 """One fit: a parent student and training rows in, a student directory out; a killed fit goes on where it was."""
 
-import logging
 import shutil
 import time
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from transformers import PreTrainedModel
 
+from tapir_exp.apart import apart_from_the_world
 from tapir_exp.config import BudgetConfig, LoraConfig, Method, SFTConfig, StudentConfig, TrainerConfig
 from tapir_exp.console import Progress
 from tapir_exp.records import Part
@@ -72,7 +69,7 @@ def finetune(
     plan = plan_batches([len(row.tokens) for row in encoded.rows], budget, sft.batch_rows, seed)
     loader = StepLoader(encoded.rows, plan, sft.micro_batch_rows, chat.pad)
     weights = part_weights(alpha, encoded.supervised(Part.HARD), encoded.supervised(Part.REST))
-    with _apart_from_the_world(seed):
+    with apart_from_the_world(seed):
         model = _open_for_training(load_model(parent, student), sft)
         module = StudentModule(model, weights, sft, len(loader), seed)
         speed = _fit(module, loader, sft, trainer, workdir, label)
@@ -197,20 +194,3 @@ def _close(model: Any) -> PreTrainedModel:
     merge = getattr(model, "merge_and_unload", None)
     whole: PreTrainedModel = merge() if merge else model
     return whole
-
-
-@contextmanager
-def _apart_from_the_world(seed: int) -> Iterator[None]:
-    """Seeded random numbers and deterministic kernels inside, the caller's outside; Lightning keeps quiet."""
-    strict, lightning = torch.are_deterministic_algorithms_enabled(), logging.getLogger("pytorch_lightning")
-    level = lightning.level
-    with torch.random.fork_rng(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
-        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")
-        lightning.setLevel(logging.ERROR)
-        torch.manual_seed(seed)
-        try:
-            yield
-        finally:
-            torch.use_deterministic_algorithms(strict)
-            lightning.setLevel(level)

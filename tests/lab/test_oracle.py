@@ -12,13 +12,13 @@ from statistics import fmean, stdev
 import pytest
 from fakes import example, reply_of
 
-from tapir_exp.classify import label_request, read_task
 from tapir_exp.config import ClassifierConfig, JudgeConfig, TeacherConfig
 from tapir_exp.judge import Match, judge_request, read_scores
 from tapir_exp.lab.families import FAMILIES
 from tapir_exp.lab.family import Family, Problem
 from tapir_exp.lab.oracle import AT_A_LOSS, LEVEL_DRIFT, ROLES, lab_digest, respond
 from tapir_exp.lab.world import draw, is_held_out, natural_problems, recognise
+from tapir_exp.labellers.llm import label_request, read_task
 from tapir_exp.llm.chat import ChatRequest, Message
 from tapir_exp.records import Example, Order
 from tapir_exp.taxonomy import TaskType

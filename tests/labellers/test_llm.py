@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 from fakes import Said, ScriptedChat, example, reply_of, said_to, time_out
 
-from tapir_exp.classify import classify, label_request, read_task
 from tapir_exp.config import ClassifierConfig, LLMConfig
 from tapir_exp.errors import ReplyError, TooManyFailures
+from tapir_exp.labellers.llm import LLMLabeller, label_request, read_task
+from tapir_exp.prompts import load_prompt
 from tapir_exp.records import Label
 from tapir_exp.taxonomy import TaskType
 
@@ -56,8 +57,8 @@ def test_the_prompt_shows_every_type_and_the_instruction() -> None:
 def test_labels_come_in_the_order_of_the_examples() -> None:
     chat = ScriptedChat(["Math", "Law.", "Art"])
     seeds = [example(name) for name in "abc"]
-    assert classify(seeds, chat, CONFIG, "typing") == [
-        Label(id=seed.id, task=task, raw=raw)
+    assert LLMLabeller(chat, CONFIG).label(seeds, "typing") == [
+        Label(id=seed.id, task=task, raw=raw, source="scripted")
         for seed, task, raw in zip(
             seeds, (TaskType.MATH, TaskType.LAW, TaskType.ART), ("Math", "Law.", "Art"), strict=True
         )
@@ -77,7 +78,7 @@ def test_labels_come_in_the_order_of_the_examples() -> None:
 )
 def test_a_row_without_a_type_is_unlabelled_and_says_why(said: Said, raw: str, reason: str) -> None:
     chat = ScriptedChat(lambda request: said if "first" in said_to(request) else "Math")
-    first, second = classify([example("first"), example("second")], chat, CONFIG, "typing")
+    first, second = LLMLabeller(chat, CONFIG).label([example("first"), example("second")], "typing")
     assert (first.task, first.raw) == (None, raw)
     assert (first.failure or "").startswith(reason)
     assert (second.task, second.failure) == (TaskType.MATH, None)
@@ -85,7 +86,7 @@ def test_a_row_without_a_type_is_unlabelled_and_says_why(said: Said, raw: str, r
 
 def test_a_refused_reply_is_asked_again_once() -> None:
     chat = ScriptedChat(["It is Math", "Math"])
-    (label,) = classify([example("a")], chat, CONFIG, "typing")
+    (label,) = LLMLabeller(chat, CONFIG).label([example("a")], "typing")
     assert (label.task, label.raw, label.failure) == (TaskType.MATH, "Math", None)
     assert "'It is Math'" in chat.requests[1].messages[-1].content
 
@@ -93,4 +94,12 @@ def test_a_refused_reply_is_asked_again_once() -> None:
 def test_too_many_unlabelled_rows_stop_the_stage() -> None:
     config, chat = replace(CONFIG, max_failed=0.3), ScriptedChat(["?"] * 4 + ["Math"])  # one of three
     with pytest.raises(TooManyFailures, match=r"typing: 2 of 3 rows failed(.|\n)*2  unreadable reply: .*'\?'"):
-        classify([example(name) for name in "abc"], chat, config, "typing")
+        LLMLabeller(chat, config).label([example(name) for name in "abc"], "typing")
+
+
+def test_the_recipe_is_the_model_its_settings_and_the_prompt() -> None:
+    recipe = LLMLabeller(ScriptedChat([]), ClassifierConfig(max_tokens=9, batch=7)).recipe()
+    assert recipe == {
+        "labeller": {"model": {"model": "scripted"}, "max_tokens": 9},
+        "label prompt": load_prompt("label").text,
+    }

@@ -1,0 +1,25 @@
+"""Where fits are carried out: apart from the world, so that neither disturbs the other."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def apart_from_the_world(seed: int) -> Iterator[None]:
+    """Seeded random numbers and deterministic kernels inside, the caller's outside; Lightning keeps quiet."""
+    strict, lightning = torch.are_deterministic_algorithms_enabled(), logging.getLogger("pytorch_lightning")
+    level = lightning.level
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
+        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")
+        lightning.setLevel(logging.ERROR)
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(strict)
+            lightning.setLevel(level)

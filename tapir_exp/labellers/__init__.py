@@ -1,0 +1,1 @@
+"""Task typing: three labellers behind one signature, which is `labeller.Labeller`."""
