@@ -1,11 +1,12 @@
 """The plan of a round: how large the hard share is, which rows are drawn, what the teacher is asked for. Pure."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tapir_exp.difficulty import uniform
 from tapir_exp.records import Example, Part, Quota
-from tapir_exp.tasks import Shares, apportion
+from tapir_exp.tasks import Shares, apportion_parts
 from tapir_exp.taxonomy import TaskType
 
 
@@ -58,26 +59,31 @@ def plan_round(pool: Sequence[Candidate], shares: Shares, rows: int, alpha: floa
     the teacher. `draw` names the draw: another name, such as that of another seed or round, is another draw.
     """
     hard_rows = round(alpha * rows)
-    wanted = {Part.HARD: apportion(hard_rows, shares), Part.REST: apportion(rows - hard_rows, shares)}
+    wanted = dict(zip(Part, apportion_parts((hard_rows, rows - hard_rows), shares), strict=True))
+    found = _by_kind(pool, draw)
     drawn: list[Candidate] = []
     orders: list[Order] = []
     quotas: list[Quota] = []
     for part, by_task in wanted.items():
         for task, count in by_task.items():
-            found = _in_drawing_order(pool, task, part, draw)
-            lacking = max(0, count - len(found))
-            drawn += found[:count]
+            at_hand = found[task, part]
+            lacking = max(0, count - len(at_hand))
+            drawn += at_hand[:count]
             if lacking:
-                examples = found or _in_drawing_order(pool, task, _other(part), draw)
+                examples = at_hand or found[task, _other(part)]
                 orders.append(Order(task, part, lacking, tuple(examples)))
             quotas.append(Quota(task=task, part=part, wanted=count, drawn=count - lacking, ordered=lacking, filled=0))
     return RoundPlan(tuple(drawn), tuple(orders), tuple(quotas))
 
 
-def _in_drawing_order(pool: Sequence[Candidate], task: TaskType, part: Part, draw: str) -> list[Candidate]:
-    """The type's rows of a part, ordered by weighted sampling without replacement (Efraimidis and Spirakis 2006)."""
-    found = [row for row in pool if row.task is task and row.part is part]
-    return sorted(found, key=lambda row: uniform(draw, row.example.id) ** (1.0 / row.weight), reverse=True)
+def _by_kind(pool: Sequence[Candidate], draw: str) -> Mapping[tuple[TaskType, Part], list[Candidate]]:
+    """The rows of each type and part, ordered by weighted sampling without replacement (Efraimidis, Spirakis 2006)."""
+    kinds: defaultdict[tuple[TaskType, Part], list[Candidate]] = defaultdict(list)
+    for row in pool:
+        kinds[row.task, row.part].append(row)
+    for rows in kinds.values():
+        rows.sort(key=lambda row: uniform(draw, row.example.id) ** (1.0 / row.weight), reverse=True)
+    return kinds
 
 
 def _other(part: Part) -> Part:

@@ -76,6 +76,9 @@ def test_a_plan_adds_up(
         assert (quota.drawn, quota.ordered) == (drawn[quota.task, quota.part], ordered[quota.task, quota.part])
         assert quota.filled == 0
     assert len(plan.quotas) == 2 * len(shares)
+    for task, share in shares.items():
+        wanted = sum(quota.wanted for quota in plan.quotas if quota.task is task)
+        assert abs(wanted - rows * share / sum(shares.values())) <= 1 + 1e-6
 
 
 @given(pool=pools, shares=mixes, rows=st.integers(0, 60), alpha=st.floats(0, 1), data=st.data())
@@ -116,7 +119,7 @@ def test_500_rows_of_one_type_make_a_plan_for_all_32_types() -> None:
     for quota in plan.quotas:
         wanted[quota.task] += quota.wanted
     for task, share in TAPIR.items():
-        assert abs(wanted[task] - 500 * share) < 2  # within one row in each part
+        assert abs(wanted[task] - 500 * share) <= 1 + 1e-9
     assert {candidate.task for candidate in plan.drawn} == {WRITING}
     assert {order.task for order in plan.orders} == set(TaskType) - {WRITING}
     ordered = Counter({task: sum(o.count for o in plan.orders if o.task is task) for task in TaskType})

@@ -8,10 +8,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapir_exp.tasks import apportion, natural_shares, target_shares
+from tapir_exp.errors import SeedError
+from tapir_exp.tasks import apportion, apportion_parts, natural_shares, target_shares
 from tapir_exp.taxonomy import BOOSTED, TaskType
 
-TAPIR: dict[str, float] = yaml.safe_load((Path(__file__).parent.parent / "conf/tasks/tapir.yaml").read_text())["ratios"]
+PRESETS = Path(__file__).parent.parent / "conf/tasks"
+TAPIR: dict[str, float] = yaml.safe_load((PRESETS / "tapir.yaml").read_text())["ratios"]
 MATH, REASONING, WRITING, LAW = TaskType.MATH, TaskType.REASONING, TaskType.WRITING, TaskType.LAW
 
 mixes = st.dictionaries(st.sampled_from(TaskType), st.floats(1e-6, 1e3), min_size=1)
@@ -70,6 +72,51 @@ def test_the_papers_mix_has_32_types_of_which_the_boosted_make_half() -> None:
     assert all(8 <= rows[task] <= 9 for task in TaskType if task not in (*BOOSTED, TaskType.OTHERS))
 
 
+@given(sizes=st.lists(st.integers(0, 5000), min_size=1, max_size=4), shares=mixes)
+def test_parts_and_whole_are_split_within_one_row(sizes: list[int], shares: dict[TaskType, float]) -> None:
+    parts = apportion_parts(sizes, shares)
+    whole, total = sum(shares.values()), sum(sizes)
+    assert [sum(part.values()) for part in parts] == sizes
+    for task, share in shares.items():
+        for size, part in zip(sizes, parts, strict=True):
+            assert part[task] >= 0
+            assert abs(part[task] - size * share / whole) < 1 + 1e-6
+        assert abs(sum(part[task] for part in parts) - total * share / whole) <= 1 + 1e-6
+
+
+def test_a_type_rounded_up_everywhere_gives_a_row_back() -> None:
+    thirds = {MATH: 1.0, REASONING: 1.0, LAW: 1.0}
+    assert [apportion(size, thirds) for size in (100, 100, 100)] == [{MATH: 34, REASONING: 33, LAW: 33}] * 3
+    parts = apportion_parts((100, 100, 100), thirds)
+    assert [sum(part.values()) for part in parts] == [100] * 3
+    assert sorted(sum(part[task] for part in parts) for task in thirds) == [99, 100, 101]
+
+
+@pytest.mark.parametrize("rows", [60, 2000, 4000, 12000])
+@pytest.mark.parametrize("alpha", [0.3, 0.5, 0.7])
+def test_the_labs_parts_are_as_they_were_when_each_was_split_for_itself(rows: int, alpha: float) -> None:
+    shares = target_shares(yaml.safe_load((PRESETS / "lab.yaml").read_text())["ratios"], {})
+    sizes = (round(alpha * rows), rows - round(alpha * rows))
+    assert apportion_parts(sizes, shares) == [apportion(size, shares) for size in sizes]
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.yaml")))
+def test_every_preset_is_called_as_its_file_and_sums_to_1(preset: str) -> None:
+    content = yaml.safe_load((PRESETS / f"{preset}.yaml").read_text())
+    assert content["name"] == preset
+    ratios = content.get("ratios")
+    assert (ratios is None) == (preset == "natural")
+    assert ratios is None or sum(ratios.values()) == pytest.approx(1, abs=1e-6)
+
+
+def test_boosted_reasoning_keeps_the_papers_proportions_among_the_others() -> None:
+    ratios = yaml.safe_load((PRESETS / "boost_reasoning.yaml").read_text())["ratios"]
+    assert ratios["Math"] == ratios["Reasoning"] == 0.25
+    for name, share in TAPIR.items():
+        if name not in ("Math", "Reasoning"):
+            assert ratios[name] == pytest.approx(share / 0.666 / 2, abs=1.1e-3)
+
+
 def test_natural_shares_are_those_that_occur() -> None:
     assert natural_shares([LAW, MATH, LAW, LAW]) == {MATH: 0.25, LAW: 0.75}
     assert natural_shares([]) == {}
@@ -84,6 +131,11 @@ def test_natural_shares_do_not_depend_on_the_order_of_rows(tasks: list[TaskType]
 
 def test_a_preset_without_ratios_keeps_the_natural_mix() -> None:
     assert target_shares(None, {LAW: 0.75, MATH: 0.25}) == {LAW: 0.75, MATH: 0.25}
+
+
+def test_a_natural_mix_of_nothing_is_refused() -> None:
+    with pytest.raises(SeedError, match="no natural mix"):
+        target_shares(None, {})
 
 
 def test_a_preset_names_types_and_drops_those_of_no_share() -> None:
