@@ -1,45 +1,60 @@
 """Whether a new instruction is new: ROUGE-L against everything seen, as Lion filters its generations."""
 
-import re
 from collections.abc import Iterable
 
 import numpy as np
 from rapidfuzz.distance import LCSseq
 from rapidfuzz.process import cdist
 
+from tapir_exp.words import words_of
+
+FIRST_SIGN = 0x10000
+"""Code point of the first word: beyond the surrogates, with room for a million words."""
+
 
 class Novelty:
     """Everything seen so far, and the bound that a new instruction must keep.
 
     bound: largest ROUGE-L (F1 over words, 0 to 1) with anything seen; at 1, only a repeat is refused.
+
+    Words are held as single signs, so that rapidfuzz compares strings; and since two texts share no more words than
+    the shorter has, only texts of a like length can break the bound. Neither changes what is found.
     """
 
     def __init__(self, bound: float, seen: Iterable[str]) -> None:
         self._bound = bound
         self._texts: set[str] = set()
-        self._words: list[list[str]] = []
+        self._signs: dict[str, str] = {}
+        self._by_length: dict[int, list[str]] = {}
         for instruction in seen:
             self._remember(instruction)
 
     def admit(self, instruction: str) -> bool:
         """Whether `instruction` is new; if so it counts as seen from now on."""
-        if instruction in self._texts or self._closest(words_of(instruction)) > self._bound:
+        if instruction in self._texts or self._is_close(instruction):
             return False
         self._remember(instruction)
         return True
 
     def _remember(self, instruction: str) -> None:
         self._texts.add(instruction)
-        self._words.append(words_of(instruction))
+        if self._bound < 1:
+            written = self._written(instruction)
+            self._by_length.setdefault(len(written), []).append(written)
 
-    def _closest(self, words: list[str]) -> float:
-        if self._bound >= 1 or not self._words:
-            return 0.0
-        common = cdist([words], self._words, scorer=LCSseq.similarity, dtype=np.int32)[0]
-        lengths = np.array([len(words) + len(other) for other in self._words])
-        return float((2 * common / np.maximum(lengths, 1)).max())
+    def _written(self, instruction: str) -> str:
+        signs = self._signs
+        return "".join(signs.setdefault(word, chr(FIRST_SIGN + len(signs))) for word in words_of(instruction))
 
+    def _is_close(self, instruction: str) -> bool:
+        written = self._written(instruction) if self._bound < 1 else ""
+        return any(self._is_close_to_one(written, length, texts) for length, texts in self._by_length.items())
 
-def words_of(text: str) -> list[str]:
-    """Lower-case words and numbers, as ROUGE counts them (Lin 2004)."""
-    return re.findall(r"[a-z0-9]+", text.lower())
+    def _is_close_to_one(self, written: str, length: int, texts: list[str]) -> bool:
+        """Whether one of `texts`, all of `length` words, is closer than the bound allows."""
+        whole = len(written) + length
+        if not whole or 2 * min(len(written), length) / whole <= self._bound:
+            return False
+        least = int(self._bound * whole / 2)  # below this rapidfuzz need not count to the end
+        common = cdist([written], texts, scorer=LCSseq.similarity, score_cutoff=least, dtype=np.int32).max()
+        return bool(2 * common / whole > self._bound)

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapir_exp.novelty import Novelty, words_of
+from tapir_exp.novelty import Novelty
+from tapir_exp.words import words_of
 
 sentences = st.lists(st.sampled_from("abcde"), max_size=8).map(" ".join)
 
@@ -83,5 +84,12 @@ def test_texts_without_words_are_new_unless_repeated() -> None:
     assert [novelty.admit(text) for text in ("?!", "…", "", "")] == [False, True, True, False]
 
 
-def test_words_are_lower_case_letters_and_digits() -> None:
-    assert words_of("Don't add 3.5kg, OK?") == ["don", "t", "add", "3", "5kg", "ok"]
+def test_another_script_has_words_too() -> None:
+    assert not admits(0.7, ["请写一首关于春天的诗"], "请写一首关于秋天的诗")
+    assert admits(0.7, ["请写一首关于春天的诗"], "什么是光合作用")
+
+
+def test_many_words_are_told_apart() -> None:
+    novelty = Novelty(0.7, [" ".join(f"w{n}{m}" for m in range(9)) for n in range(9000)])
+    assert novelty.admit("w1x w2x w3x w4x")
+    assert not novelty.admit(" ".join(f"w8999{m}" for m in range(8)))
