@@ -1,6 +1,6 @@
 """The workbench of a run: its configuration, the store, the models, and the list of what was made."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,18 +11,19 @@ from tapir_exp.labellers.labeller import Labeller
 from tapir_exp.llm.chat import ChatModel
 from tapir_exp.llm.ledger import Ledger
 from tapir_exp.manifest import Entry, entry_of
-from tapir_exp.records import Record
-from tapir_exp.store import ROWS, Artifact, Store, write_rows
+from tapir_exp.records import LeftOut, Record
+from tapir_exp.store import LEFT_OUT, ROWS, Artifact, Store, write_rows
 
 Recipe = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Product:
-    """The rows that a stage made, and its figures."""
+    """The rows that a stage made, its figures, and what it left out, where it picks and chooses."""
 
     rows: Iterable[Record]
     figures: Mapping[str, Any]
+    left_out: Sequence[LeftOut] | None = None
 
 
 @dataclass
@@ -44,6 +45,8 @@ class Bench:
             with self.ledger.during(_name(stage, round_number)) as spent:
                 product = make()
                 count = write_rows(directory / ROWS, product.rows)
+                if product.left_out is not None:
+                    write_rows(directory / LEFT_OUT, product.left_out)
             spend = {role: of_role.model_dump() for role, of_role in spent.items()}
             return {"rows": count, **product.figures, "spend": spend}
 

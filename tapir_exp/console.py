@@ -49,6 +49,11 @@ def say_stage(name: str, figures: Mapping[str, Any], seconds: float, reused: boo
     console.print(f"[bold]{name:<14}[/] {told}  [dim]{time}[/]", soft_wrap=True)
 
 
+def say_warning(text: str) -> None:
+    """What the user must not overlook."""
+    console.print(f"[bold yellow]{text}[/]", soft_wrap=True)
+
+
 def say_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table of figures; the first column is text, the others are numbers."""
     table = Table(title=title, title_justify="left")

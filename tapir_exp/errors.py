@@ -36,5 +36,9 @@ class StoreError(TapirError):
     """An artifact is missing or damaged."""
 
 
+class SourceError(TapirError):
+    """A file or hub dataset cannot be read."""
+
+
 class SeedError(TapirError):
     """The seed data cannot be used."""

@@ -20,6 +20,8 @@ CHARACTERS_PER_TOKEN = 4.0
 """English prose under the usual tokenizers."""
 LABEL_TOKENS = 4
 """A reply that names a task type."""
+RATING_TOKENS = 2
+"""A reply that rates how complex an instruction is."""
 VERDICT_TOKENS = 120
 """A judge's two scores and its reasons."""
 REFINED_TIMES = 1.5
@@ -98,6 +100,11 @@ def _round(config: Config, sizes: Sizes, number: int) -> Iterator[StageEstimate]
     shown = _prompt_tokens("expand") + teacher.examples_per_call * pair
     yield _calls(f"expansions-{number}", "teacher", teacher.llm, orders, shown, teacher.per_call * pair, share, True)
     yield from _labels(config, f"expansions-{number}", rows, sizes, share, at_most=True)
+    if teacher.similar_within is not None:
+        rated = rows + orders * teacher.examples_per_call
+        asked = _prompt_tokens("complexity") + sizes.instruction
+        llm = config.judge.llm
+        yield _calls(f"expansions-{number}", "judge", llm, rated, asked, RATING_TOKENS, share, at_most=True)
     if config.curriculum.refine:
         asked = _prompt_tokens("refine") + len(style_of(TaskType.MATH).text) / CHARACTERS_PER_TOKEN + pair
         yield _calls(f"mix-{number}", "teacher", teacher.llm, rows, asked, REFINED_TIMES * sizes.response, share)

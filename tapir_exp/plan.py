@@ -21,7 +21,7 @@ from tapir_exp.llm.ledger import Account
 from tapir_exp.records import Example
 from tapir_exp.rounds import distil
 from tapir_exp.run import open_bench
-from tapir_exp.seeds import load_seeds
+from tapir_exp.seeds.gather import load_seeds
 from tapir_exp.store import Artifact
 
 SAMPLE = 2000
@@ -111,7 +111,7 @@ class SeedReader:
         """The seeds. Raises SeedError where they cannot be read."""
         key = repr(config)
         if key not in self._known:
-            self._known[key] = load_seeds(config).examples
+            self._known[key] = load_seeds(config)
         return self._known[key]
 
 

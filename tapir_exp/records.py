@@ -37,6 +37,35 @@ class Example(Record):
     round: int = 0
 
 
+class Why(StrEnum):
+    """Why a row of a source, or a pair that the teacher proposed, was left out."""
+
+    UNUSABLE = "unusable"
+    REPEATED = "repeated"
+    NEAR_DUPLICATE = "near duplicate"
+    CONTAMINATED = "contaminated"
+    UNLABELLED = "unlabelled"
+    OFF_TYPE = "off type"
+    UNRATED = "unrated"
+    UNLIKE = "unlike"
+    SURPLUS = "surplus"
+
+
+class LeftOut(Record):
+    """A row that was left out.
+
+    source: the file or hub dataset, or for a proposal of the teacher its round; row: its number there, from 1.
+    detail: the reason in words; for a duplicate, what it repeats, for a leak, the question and the words shared.
+    instruction: the text that the teacher proposed; None for a row that can be looked up in its source.
+    """
+
+    source: str
+    row: int
+    why: Why
+    detail: str
+    instruction: str | None = None
+
+
 class Label(Record):
     """The task type of an instruction; `task` is None where the labeller failed, and `failure` says why.
 

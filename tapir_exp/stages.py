@@ -7,9 +7,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from tapir_exp import expansion, judge, teacher
+from tapir_exp import complexity, expansion, judge, teacher
 from tapir_exp.bench import Bench, Product, role_recipe
-from tapir_exp.config import BudgetConfig
+from tapir_exp.config import BudgetConfig, SeedSource
+from tapir_exp.console import say_warning
+from tapir_exp.decontamination import benchmarks_recipe, load_benchmarks
 from tapir_exp.difficulty import scored_gaps
 from tapir_exp.evals.lab import run_benchmark
 from tapir_exp.lab.oracle import lab_digest
@@ -27,7 +29,7 @@ from tapir_exp.records import (
     Verdict,
 )
 from tapir_exp.schedule import Candidate, RoundPlan
-from tapir_exp.seeds import load_seeds, source_digest
+from tapir_exp.seeds.gather import gather_seeds, source_digest
 from tapir_exp.store import Artifact
 from tapir_exp.taxonomy import TaskType
 
@@ -39,12 +41,18 @@ CORPUS_PER_CELL = 100
 def seeds(bench: Bench) -> Artifact:
     """D: the seed instructions with the responses that their dataset has. Rows: Example."""
     config = bench.config.seeds
+    if not config.decontamination.benchmarks and config.source is not SeedSource.lab:
+        say_warning("Neither seeds nor expansions are checked for leaks: seeds.decontamination.benchmarks is empty.")
 
-    def make() -> Product:
-        loaded = load_seeds(config)
-        return Product(loaded.examples, {"repeated": loaded.repeated, "unusable": loaded.unusable})
+    def make(directory: Path) -> Mapping[str, Any]:
+        return gather_seeds(config, load_benchmarks(config.decontamination), directory).figures
 
-    return bench.rows("seeds", None, {"seeds": asdict(config), "source": source_digest(config)}, make)
+    recipe = {
+        "seeds": asdict(config),
+        "source": source_digest(config),
+        "decontamination": benchmarks_recipe(config.decontamination),
+    }
+    return bench.directory("seeds", None, recipe, make)
 
 
 def labels(bench: Bench, seeds: Artifact) -> Artifact:
@@ -143,28 +151,30 @@ def expansions(bench: Bench, round_number: int, pool: Pool, plan: RoundPlan, cho
 
     choice: the settings that, with the pool, determine the plan.
     """
+    config = bench.config.teacher
 
     def make() -> Product:
-        novelty = Novelty(bench.config.teacher.novelty, sorted(pool.seen))
         growth = expansion.grow(
             plan.orders,
-            novelty,
-            bench.config.teacher,
+            _gate(bench, pool),
+            config,
             bench.config.seed,
             round_number,
-            lambda asked: teacher.expand(asked, bench.teacher, bench.config.teacher, "the teacher expands"),
-            lambda fresh: bench.labeller.label(fresh, "typing what is new"),
+            lambda asked: teacher.expand(asked, bench.teacher, config, "the teacher expands"),
         )
-        ordered = sum(order.count for order in plan.orders)
-        return Product(growth.rows, {"ordered": ordered, **growth.tally})
+        return Product(growth.rows, growth.figures, growth.left_out)
 
     recipe = {
         "pool": list(pool.keys),
         "plan": choice,
         "teacher": _teacher_recipe(bench),
         "prompt": load_prompt("expand").text,
+        "decontamination": benchmarks_recipe(bench.config.seeds.decontamination),
         **bench.labeller.recipe(),
     }
+    if config.similar_within is not None:
+        judge_recipe = role_recipe(bench.judge, bench.config.judge)
+        recipe |= {"judge": judge_recipe, "complexity prompt": load_prompt("complexity").text}
     return bench.rows("expansions", round_number, recipe, make)
 
 
@@ -251,6 +261,17 @@ def _answer(bench: Bench, student: Artifact, prompts: Sequence[tuple[str, str]],
     from tapir_exp.student.generate import answer_all
 
     return answer_all(student.path, prompts, bench.config.student, label)
+
+
+def _gate(bench: Bench, pool: Pool) -> expansion.Gate:
+    """What a new pair must pass before it becomes a row."""
+    judge_config = bench.config.judge
+    return expansion.Gate(
+        Novelty(bench.config.teacher.novelty, sorted(pool.seen)),
+        load_benchmarks(bench.config.seeds.decontamination),
+        lambda fresh: bench.labeller.label(fresh, "typing what is new"),
+        lambda fresh: complexity.rate(fresh, bench.judge, judge_config, "rating what is new"),
+    )
 
 
 def _refined(bench: Bench, rows: Sequence[TrainingExample]) -> list[TrainingExample]:

@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +21,8 @@ from tapir_exp.records import Record
 
 SIDECAR = "artifact.json"
 ROWS = "rows.jsonl"
+LEFT_OUT = "left_out.jsonl"
+"""Beside the rows of a stage that picks and chooses: what it left out, and why."""
 
 Row = TypeVar("Row", bound=Record)
 
@@ -118,7 +120,12 @@ def recipe_key(stage: str, recipe: Mapping[str, Any]) -> str:
 def digest_files(root: Path) -> dict[str, str]:
     """SHA-256 of every file below `root`, the sidecar excepted."""
     files = sorted(p for p in root.rglob("*") if p.is_file() and p.name != SIDECAR)
-    return {str(p.relative_to(root)): sha256(p.read_bytes()).hexdigest() for p in files}
+    return {str(p.relative_to(root)): _digest(p) for p in files}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as content:  # a piece at a time: the rows of a large pool need not fit in memory
+        return file_digest(content, "sha256").hexdigest()
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -129,10 +136,14 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def write_rows(path: Path, rows: Iterable[Record]) -> int:
-    """Write one JSON object a line; returns how many."""
-    lines = [row.model_dump_json() for row in rows]
-    write_whole(path, "".join(f"{line}\n" for line in lines))
-    return len(lines)
+    """Write one JSON object a line, each as it comes; the file is there whole or not at all. Returns how many."""
+    passing, count = path.with_name(path.name + ".partial"), 0
+    with passing.open("w", encoding="utf-8") as lines:
+        for row in rows:
+            lines.write(f"{row.model_dump_json()}\n")
+            count += 1
+    passing.replace(path)
+    return count
 
 
 def read_rows(path: Path, row_type: type[Row]) -> list[Row]:

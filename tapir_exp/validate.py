@@ -19,6 +19,8 @@ Values = Mapping[str, Any]
 
 SECRET = re.compile(r"\bsk-|\b(hf|ghp)_|\bxox[a-z]-|\bBearer |://[^/\s]+:[^/\s]+@")
 """How the keys of well-known providers begin, and an address with a password in it."""
+BENCHMARKS = ("alpaca_eval", "mt_bench")
+"""Those that decontamination knows by name."""
 SUM_TOLERANCE = 1e-6
 LONGEST_NAME = 64
 CARD = "labeller.json"
@@ -46,7 +48,16 @@ class Range:
 
 RANGES = (
     Range(
-        ("lab.*_rate", "*.max_failed", "*.alpha", "*.warmup", "*.novelty", "*.dropout"),
+        (
+            "lab.*_rate",
+            "*.max_failed",
+            "*.alpha",
+            "*.warmup",
+            "*.novelty",
+            "*.dropout",
+            "*.near_duplicate",
+            "*.overlap",
+        ),
         "a share from 0 to 1",
         lambda v: 0 <= v <= 1,
     ),
@@ -65,6 +76,7 @@ RANGES = (
             "*.per_call",
             "*.examples_per_call",
             "*.waves",
+            "*.ngram",
             "student.max_length",
             "*.max_new_tokens",
             "*.generation_batch",
@@ -108,6 +120,7 @@ RANGES = (
         lambda v: v >= 0,
     ),
     Range(("trainer.devices",), "1: a fit runs on one device", lambda v: v == 1),
+    Range(("*.similar_within",), "from 0 to 9, in points of the judge", lambda v: 0 <= v <= 9),
     Range(("*.temperature",), "from 0 to 2", lambda v: 0 <= v <= 2),
     Range(
         ("curriculum.delta", "lab.judge_position_bias"), "from -9 to 9, in points of the judge", lambda v: -9 <= v <= 9
@@ -251,6 +264,13 @@ def _check_seeds(values: Values) -> Iterator[Problem]:
         yield Problem("seeds.path", shown("seeds.path", path), "a file that exists")
 
 
+def _check_benchmarks(values: Values) -> Iterator[Problem]:
+    key = "seeds.decontamination.benchmarks"
+    for name in values.get(key) or []:
+        if name not in BENCHMARKS and not Path(name).is_file():
+            yield Problem(key, shown(key, name), f"{', '.join(BENCHMARKS)}, or a file that exists")
+
+
 def _check_labeller(values: Values) -> Iterator[Problem]:
     kind, path = _choice(values, "classifier.kind"), values.get("classifier.path")
     if kind == "deberta" and not path:
@@ -340,6 +360,7 @@ CHECKS: tuple[Callable[[Values], Iterator[Problem]], ...] = (
     _check_budgets,
     _check_ratios,
     _check_seeds,
+    _check_benchmarks,
     _check_labeller,
     _check_labelling,
     _check_models,

@@ -38,7 +38,7 @@ def completions(tmp_path: Path) -> dict[str, list[str]]:
         "judge/local_openai_compatible": ["judge.llm.model=hosted_vllm/x"],
         "classifier/local_openai_compatible": ["classifier.llm.model=hosted_vllm/x"],
         "classifier/deberta": [f"classifier.path={tmp_path}"],
-        "seeds/alpaca_file": [f"seeds.path={seeds}"],
+        "seeds/file": [f"seeds.path={seeds}"],
     }
 
 
@@ -189,3 +189,17 @@ def test_an_endpoint_is_swapped_under_one_role_alone() -> None:
     assert config.judge.llm.api_base == "http://localhost:8000/v1"
     assert config.judge.llm.model == config.teacher.llm.model == "openai/gpt-4o"
     assert config.teacher.llm.api_base is None
+
+
+@pytest.mark.parametrize("seeds", ["alpaca", "file"])
+def test_real_seeds_are_checked_against_both_benchmarks_by_default(seeds: str, tmp_path: Path) -> None:
+    path = tmp_path / "seeds.jsonl"
+    path.touch()
+    settings = composed([f"seeds={seeds}", f"seeds.path={path}"]).seeds
+    assert settings.decontamination.benchmarks == ["alpaca_eval", "mt_bench"]
+    assert settings.near_duplicate == 0.7
+
+
+def test_the_labs_seeds_are_taken_as_they_are() -> None:
+    assert composed().seeds.decontamination.benchmarks == []
+    assert composed().seeds.near_duplicate is None

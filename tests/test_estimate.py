@@ -74,6 +74,13 @@ def test_what_the_configuration_settles_is_exact() -> None:
     assert stage(planned, "expansions-1", "teacher").at_most
 
 
+def test_ratings_of_complexity_are_asked_of_the_judge_where_they_are_wanted() -> None:
+    rated = config(teacher=TeacherConfig(llm=priced("a/teacher"), similar_within=1.0, per_call=4, examples_per_call=3))
+    ratings = stage(estimate_run(rated, SIZES), "expansions-1", "judge")
+    assert (ratings.calls, ratings.at_most) == (500 + 125 * 3, True)
+    assert ("expansions-1", "judge") not in {(row.stage, row.role) for row in estimate_run(config(), SIZES)}
+
+
 def test_one_order_is_half_the_calls() -> None:
     one = config(judge=JudgeConfig(llm=priced("a/judge"), orders=Orders.teacher_first))
     assert stage(estimate_run(one, SIZES), "verdicts-0", "judge").calls == 1000

@@ -1,6 +1,7 @@
 """Orders are filled with what is new and of the ordered type, never beyond, and every proposal is accounted for."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from itertools import count, product
 from random import Random
@@ -10,13 +11,15 @@ from fakes import example
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapir_exp.config import TeacherConfig
-from tapir_exp.expansion import Classify, Expand, Growth, commissions_of, grow, sample_of
+from tapir_exp.config import DecontaminationConfig, TeacherConfig
+from tapir_exp.decontamination import Benchmarks, Question
+from tapir_exp.expansion import Classify, Expand, Gate, Growth, Rate, commissions_of, grow, sample_of
 from tapir_exp.novelty import Novelty
-from tapir_exp.records import Example, Label, Origin, Part, example_id
+from tapir_exp.records import Example, Label, LeftOut, Origin, Part, Why, example_id
 from tapir_exp.schedule import Candidate, Order
 from tapir_exp.taxonomy import TaskType
 from tapir_exp.teacher import Commission, Pair
+from tapir_exp.words import words_of
 
 MATH, LAW = TaskType.MATH, TaskType.LAW
 CONFIG = TeacherConfig(per_call=4, examples_per_call=3, waves=3)
@@ -56,6 +59,10 @@ def said(*waves: Sequence[str]) -> Expand:
     return lambda asked: [tuple(Pair(text, "done") for text in next(replies)) for _ in asked]
 
 
+def never(examples: Sequence[Example]) -> list[float | None]:
+    raise AssertionError("nobody asked for ratings")
+
+
 def grown(
     orders: Sequence[Order],
     expand: Expand,
@@ -63,8 +70,21 @@ def grown(
     seen: Sequence[str] = (),
     seed: int = 7,
     born: int = 2,
+    questions: Sequence[str] = (),
+    rate: Rate = never,
+    similar_within: float | None = None,
 ) -> Growth:
-    return grow(orders, Novelty(1.0, seen), CONFIG, seed, born, expand, classify)
+    asked = [Question("bench", row, tuple(words_of(text))) for row, text in enumerate(questions, 1)]
+    gate = Gate(Novelty(1.0, seen), Benchmarks(asked, DecontaminationConfig()), classify, rate)
+    return grow(orders, gate, replace(CONFIG, similar_within=similar_within), seed, born, expand)
+
+
+def left_out(growth: Growth) -> dict[str, list[str]]:
+    """The texts left out, by reason."""
+    texts: dict[str, list[str]] = {}
+    for one in growth.left_out:
+        texts.setdefault(one.why, []).append(one.instruction or "")
+    return texts
 
 
 def instructions(growth: Growth) -> list[str]:
@@ -87,13 +107,14 @@ def test_a_row_says_where_it_came_from() -> None:
 def test_more_than_ordered_is_surplus() -> None:
     growth = grown([order(3)], Writer(per_call=7))
     assert instructions(growth) == ["Math: 0", "Math: 1", "Math: 2"]
-    assert growth.tally == {"calls": 1, "proposed": 7, "repeated": 0, "surplus": 4}
+    assert (growth.calls, growth.proposed) == (1, 7)
+    assert left_out(growth) == {"surplus": ["Math: 3", "Math: 4", "Math: 5", "Math: 6"]}
 
 
 def test_what_was_seen_is_not_kept() -> None:
     growth = grown([order(2)], said(["Math: old", "Math: new", "Math: new"], [], []), seen=["Math: old"])
     assert instructions(growth) == ["Math: new"]
-    assert growth.tally["repeated"] == 2
+    assert left_out(growth) == {"repeated": ["Math: old", "Math: new"]}
 
 
 def test_a_repeat_is_not_kept_for_another_order_either() -> None:
@@ -105,7 +126,8 @@ def test_a_repeat_is_not_kept_for_another_order_either() -> None:
 def test_only_the_ordered_type_is_kept() -> None:
     growth = grown([order(3)], said(["Law: a", "Math: b", "? unlabelled"], ["Math: c"], ["Law: d"]))
     assert instructions(growth) == ["Math: b", "Math: c"]
-    assert (growth.tally["off_type"], growth.tally["unlabelled"]) == (2, 1)
+    assert left_out(growth) == {"off type": ["Law: a", "Law: d"], "unlabelled": ["? unlabelled"]}
+    assert [one.detail for one in growth.left_out] == ["Law instead of Math", "no label", "Law instead of Math"]
 
 
 def test_a_row_of_another_type_does_not_fill_the_order_of_that_type() -> None:
@@ -118,7 +140,7 @@ def test_later_waves_ask_only_for_what_lacks() -> None:
     growth = grown([order(8), order(3, LAW)], writer)
     asked = [[(commission.task, commission.count) for commission in wave] for wave in writer.waves]
     assert asked == [[(MATH, 4), (MATH, 4), (LAW, 3)], [(MATH, 2)]]
-    assert growth.tally["calls"] == 4
+    assert growth.calls == 4
     assert len(growth.rows) == 11
 
 
@@ -132,7 +154,7 @@ def test_a_later_wave_is_a_draw_of_its_own() -> None:
 def test_the_last_wave_leaves_an_order_unfilled() -> None:
     growth = grown([order(10)], Writer(per_call=1))
     assert len(growth.rows) == 3 + 2 + 2  # 3 calls for 10, 2 for 7, 2 for 5
-    assert growth.tally["calls"] == 7
+    assert growth.calls == 7
 
 
 def test_a_failed_call_is_asked_again_in_the_next_wave() -> None:
@@ -143,7 +165,8 @@ def test_a_failed_call_is_asked_again_in_the_next_wave() -> None:
 def test_nothing_ordered_is_nothing_asked() -> None:
     writer = Writer()
     growth = grown([], writer)
-    assert (writer.waves, growth.rows, growth.tally) == ([], [], {})
+    assert (writer.waves, growth.rows, growth.left_out) == ([], [], [])
+    assert (growth.figures["kept_per_call"], growth.figures["off_type_share"]) == (None, None)
 
 
 def test_every_call_is_shown_the_next_examples_in_turn() -> None:
@@ -211,12 +234,100 @@ def test_every_proposal_is_kept_repeated_unlabelled_off_type_or_surplus(wanted: 
         order(rows, task, part) for rows, task, part in zip(wanted, (MATH, LAW, MATH), (*Part, Part.REST), strict=False)
     ]
     growth = grown(orders, said(*texts), seen=["Math: 0", "Law: 0"])
-    tally = growth.tally
     kept = len(growth.rows)
-    lost = ("repeated", "unlabelled", "off_type", "surplus")
-    assert tally["proposed"] == kept + sum(tally[reason] for reason in lost)
-    assert set(tally) <= {"calls", "proposed", *lost}
+    assert growth.proposed == kept + len(growth.left_out)
+    assert {one.why for one in growth.left_out} <= {Why.REPEATED, Why.UNLABELLED, Why.OFF_TYPE, Why.SURPLUS}
+    assert len({one.row for one in growth.left_out}) == len(growth.left_out)
+    assert all(1 <= one.row <= growth.proposed for one in growth.left_out)
     assert all(len(growth.kept[one]) <= one.count for one in orders)
     assert all(row.instruction.startswith(f"{row.task}: ") for row in growth.rows)
     assert len(set(instructions(growth))) == kept
     assert not {"Math: 0", "Law: 0"} & set(instructions(growth))
+
+
+def test_a_leak_planted_by_the_teacher_is_not_kept_and_its_words_are_shown() -> None:
+    question = "Math: how many apples has Ann if Ben gives her three of his seven apples?"
+    growth = grown([order(2)], said([question, "Math: clean"], [], []), questions=[question])
+    assert instructions(growth) == ["Math: clean"]
+    assert growth.figures["contaminated"] == 1
+    words = "math how many apples has ann if ben gives her three of his seven apples"
+    assert growth.left_out == [
+        LeftOut(
+            source="round 2",
+            row=1,
+            why=Why.CONTAMINATED,
+            detail=f"100% of bench, row 1: {words}",
+            instruction=question,
+        )
+    ]
+
+
+def test_a_leak_in_the_response_is_one_too() -> None:
+    question = "how many apples has Ann if Ben gives her three of his seven apples?"
+    growth = grown([order(1)], lambda asked: [(Pair("Math: ask me", question),)], questions=[question])
+    assert instructions(growth) == []
+
+
+def test_what_is_refused_early_is_not_labelled_nor_rated() -> None:
+    labelled: list[str] = []
+    rated: list[str] = []
+
+    def classify(examples: Sequence[Example]) -> list[Label]:
+        labelled.extend(example.instruction for example in examples)
+        return right(examples)
+
+    def rate(examples: Sequence[Example]) -> list[float | None]:
+        rated.extend(example.instruction for example in examples)
+        return [5.0] * len(examples)
+
+    wanted = order(1, shown=1)
+    written = said(["Math: old", "Math: one two three four five", "Law: a", "Math: b"])
+    grown([wanted], written, classify, ["Math: old"], questions=["one two three four five"], rate=rate,
+          similar_within=1)  # fmt: skip
+    assert labelled == ["Law: a", "Math: b"]
+    assert rated == ["Math: b", wanted.examples[0].example.instruction]
+
+
+def test_only_what_is_about_as_complex_as_its_examples_is_kept() -> None:
+    ratings = {"Math: 1": 3.0, "Math: 2": 4.0, "Math: 3": 6.0, "Math: 4": 6.1, "Math: 5": 1.9, "Math: 6": None}
+
+    def rate(examples: Sequence[Example]) -> list[float | None]:
+        assert len({example.id for example in examples}) == len(examples)
+        return [ratings.get(example.instruction, 4.0) for example in examples]
+
+    growth = grown([order(9)], said(list(ratings), *[[]] * 9), rate=rate, similar_within=2)
+    assert instructions(growth) == ["Math: 1", "Math: 2", "Math: 3"]
+    assert left_out(growth) == {"unlike": ["Math: 4", "Math: 5"], "unrated": ["Math: 6"]}
+    assert growth.left_out[0].detail == "complexity 6.1, its examples 4.0"
+
+
+def test_examples_that_nobody_rated_cannot_be_compared_with() -> None:
+    def rate(examples: Sequence[Example]) -> list[float | None]:
+        return [None if "example" in example.instruction else 4.0 for example in examples]
+
+    assert left_out(grown([order(1)], said(["Math: a"], [], []), rate=rate, similar_within=9)) == {
+        "unrated": ["Math: a"]
+    }
+
+
+def test_without_examples_there_is_nothing_to_be_like() -> None:
+    growth = grown([order(2, shown=0)], Writer(), similar_within=0)
+    assert len(growth.rows) == 2
+
+
+def test_the_figures_add_up_and_say_what_a_call_brought() -> None:
+    growth = grown([order(3)], said(["Law: a", "Math: b", "? c"], ["Math: d", "Math: b", "Math: e", "Math: f"]))
+    assert growth.figures == {
+        "ordered": 3,
+        "calls": 2,
+        "proposed": 7,
+        "repeated": 1,
+        "contaminated": None,
+        "unlabelled": 1,
+        "off_type": 1,
+        "unrated": 0,
+        "unlike": 0,
+        "surplus": 1,
+        "kept_per_call": 1.5,
+        "off_type_share": 1 / 5,
+    }

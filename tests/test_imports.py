@@ -11,12 +11,12 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "tapir_exp"
 HEAVY = ("torch", "litellm", "transformers", "wandb", "pytorch_lightning", "lightning", "peft", "datasets")
 LAYERS = {
-    0: {"__init__", "errors", "taxonomy", "schema", "console"},
-    1: {"records", "validate", "prompts"},
+    0: {"__init__", "errors", "taxonomy", "schema", "console", "words"},
+    1: {"records", "validate", "prompts", "source"},
     2: {"config", "store"},
     3: {"manifest", "explain", "llm", "evals/__init__", "evals/statistics", "tracking"},
-    4: {"apart", "evals/labels", "replies", "lab", "tasks", "difficulty", "novelty"},
-    5: {"schedule", "seeds", "judge", "labellers", "teacher", "evals/lab", "student"},
+    4: {"apart", "evals/labels", "replies", "lab", "tasks", "difficulty", "novelty", "duplicates", "decontamination"},
+    5: {"schedule", "seeds", "judge", "complexity", "labellers", "teacher", "evals/lab", "student"},
     6: {"pool", "expansion", "bench", "estimate", "metrics", "report"},
     7: {"stages"},
     8: {"rounds"},
@@ -40,8 +40,9 @@ def name_of(path: Path) -> str:
 
 MODULES = {name_of(path): path for path in modules()}
 STAGES = {
-    "seeds": {"seeds"},
+    "seeds": {name for name in MODULES if name.startswith("seeds/")},
     "judge": {"judge"},
+    "complexity": {"complexity"},
     "labellers": {name for name in MODULES if name.startswith("labellers/")},
     "teacher": {"teacher", "expansion", "novelty"},
 }

@@ -14,6 +14,7 @@ from tapir_exp.config import SeedsConfig, SeedSource
 from tapir_exp.errors import ConfigError
 from tapir_exp.estimate import StageEstimate
 from tapir_exp.plan import Ahead, Planned, SeedReader, merge_jobs, table_of
+from tapir_exp.records import Example
 
 SMALL = ["seeds.size=40", "curriculum.rows=20", "curriculum.rounds=1"]
 
@@ -87,9 +88,9 @@ def test_mistakes_are_told_all_at_once(monkeypatch: pytest.MonkeyPatch, capsys: 
 def test_seeds_are_read_once_for_all_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[SeedsConfig] = []
 
-    def load(config: SeedsConfig) -> SimpleNamespace:
+    def load(config: SeedsConfig) -> list[Example]:
         read.append(config)
-        return SimpleNamespace(examples=[])
+        return []
 
     monkeypatch.setattr(plan, "load_seeds", load)
     reader = SeedReader()

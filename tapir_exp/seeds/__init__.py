@@ -1,0 +1,1 @@
+"""The seed instructions: read row by row, cleaned, and drawn."""
