@@ -31,6 +31,8 @@ def run_metrics(manifest: Manifest, artifacts: Artifacts) -> list[Metrics]:
 def round_metrics(number: int, manifest: Manifest, artifacts: Artifacts) -> Metrics:
     """The figures of one round: its mix, its fit, the benchmark, and the difficulties measured after it."""
     metrics: Metrics = {"round": number}
+    if not number:
+        metrics |= _named("seeds", artifacts["seeds"].figures)
     if number:
         metrics |= {"curriculum/alpha": manifest.alphas[number - 1]}
         metrics |= _mix_metrics(artifacts[f"mix-{number}"].rows(TrainingExample))

@@ -30,7 +30,9 @@ class Outputs:
         self.artifacts[name] = self.store.produce(name.partition("-")[0], {"name": name}, make)
 
     def manifest(self, alphas: tuple[float, ...]) -> Manifest:
-        entries = tuple(entry_of(name, int(name[-1]), artifact) for name, artifact in self.artifacts.items())
+        entries = tuple(
+            entry_of(name, int(name[-1]) if "-" in name else 0, artifact) for name, artifact in self.artifacts.items()
+        )
         return Manifest(
             name="n", arm="a", seed=0, store="../store", delta=2.0, alphas=alphas, target=None, artifacts=entries
         )
@@ -67,6 +69,7 @@ MIX = [
 @pytest.fixture
 def outputs(tmp_path: Path) -> Outputs:
     made = Outputs(tmp_path)
+    made.put("seeds", read=9, contaminated=1)
     made.put("student-0", steps=7, tokens=1000, final_loss=1.5, tokens_per_second=123.4)
     made.put("benchmark-0", BENCHMARK)
     made.put("verdicts-0", VERDICTS, unscored=1, flips=2, mean_gap=0.0)
@@ -126,6 +129,16 @@ def test_curriculum_and_expansion(outputs: Outputs) -> None:
     assert (after["curriculum/alpha"], after["curriculum/unfilled"]) == (0.3, 2)
     assert (after["expansion/rows"], after["expansion/ordered"], after["expansion/proposed"]) == (1, 3, 5)
     assert not any(name.startswith(("curriculum/", "expansion/")) for name in start)
+
+
+def test_what_became_of_the_source_stands_with_s_0_alone(outputs: Outputs) -> None:
+    start, after = outputs.metrics()
+    assert {name: start[name] for name in start if name.startswith("seeds/")} == {
+        "seeds/rows": 0,
+        "seeds/read": 9,
+        "seeds/contaminated": 1,
+    }
+    assert not any(name.startswith("seeds/") for name in after)
 
 
 def test_tokens_add_up_over_the_rounds(outputs: Outputs) -> None:

@@ -19,6 +19,7 @@ from tapir_exp.manifest import MANIFEST
 from tapir_exp.records import TrainingStep
 from tapir_exp.report import charts
 from tapir_exp.report.faults import FaultRow, fault_rows
+from tapir_exp.report.origin import Origins, origins
 from tapir_exp.report.view import (
     RoundView,
     RunView,
@@ -108,6 +109,7 @@ class Page:
     headline: Headline | None
     rounds: list[RoundRow]
     drawings: Drawings
+    origins: Origins
     samples: list[Sample]
     trails: list[Trail]
     spend: list[Spend]
@@ -139,6 +141,7 @@ def build_page(run: RunView) -> Page:
         headline=_headline(run.rounds),
         rounds=[_round_row(run, r) for r in run.rounds],
         drawings=_draw(run),
+        origins=origins(run),
         samples=samples(run),
         trails=trails(run),
         spend=spend_by_role(artifacts),
@@ -390,6 +393,7 @@ def _accuracy(estimate: Estimate) -> str:
 FILTERS: dict[str, Callable[[Any], str]] = {
     "count": _or_none(lambda n: f"{n:,}".replace(",", "\u202f")),
     "percent": _or_none(_percent1),
+    "decimal": _or_none(lambda value: f"{value:.2f}"),
     "signed": _or_none(_signed),
     "plain": _or_none(_plain),
     "loss": _or_none(lambda value: f"{value:.3f}"),
