@@ -14,6 +14,7 @@ SHINGLE = 3
 """Tokens of a shingle: short, since instructions are."""
 BANDS, ROWS_PER_BAND = 16, 4
 """A pair of similarity s becomes a candidate with probability 1 - (1 - s^4)^16: 0.99 at 0.7, 0.64 at 0.5."""
+PERMUTATIONS = BANDS * ROWS_PER_BAND
 SEED = 1
 """Of the hash functions, so that every run finds the same pairs."""
 
@@ -36,14 +37,12 @@ class NearDuplicates:
     def __init__(self, threshold: float, text_of: Callable[[int], str]) -> None:
         self._threshold = threshold
         self._text_of = text_of
-        permutations = BANDS * ROWS_PER_BAND
-        self._permutations = permutations
-        self._index = RMinHashLSH(threshold=threshold, num_perm=permutations, num_bands=BANDS)
+        self._index = RMinHashLSH(threshold=threshold, num_perm=PERMUTATIONS, num_bands=BANDS)
 
     def twin_of(self, key: int, text: str) -> Twin | None:
         """What `text` nearly repeats: the most similar, and of these the earliest. Else it counts from now on."""
         shingles = shingles_of(text)
-        sketch = RMinHash(num_perm=self._permutations, seed=SEED)
+        sketch = RMinHash(num_perm=PERMUTATIONS, seed=SEED)
         sketch.update(sorted(shingles))
         twins = [Twin(other, self._similarity(shingles, other)) for other in sorted(self._index.query(sketch))]
         closest = max(twins, key=lambda twin: twin.similarity, default=None)

@@ -4,7 +4,6 @@ import io
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from rich.console import Console

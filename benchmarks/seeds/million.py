@@ -1,0 +1,150 @@
+"""A million rows through everything that cleans and balances seeds, but for the labeller: rows a second, peak memory.
+
+`python benchmarks/seeds/million.py [--rows 1000000] [--base ALPACA.json] [--benchmark FILE ...]`
+
+The rows are the base's (the lab's problems where no file is given), again and again, and varied: of a hundred copies
+ten repeat a row as it is, ten nearly, two hold a question of the benchmark (of the first file; where there is none, of
+one made up here), one is unusable, and in the others every third word is another. Each step runs in a process of its
+own. Types and gaps are drawn by hash in the place of labeller and judge.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tapir_exp.config import DecontaminationConfig, SeedsConfig, SeedSource
+from tapir_exp.decontamination import FIELDS, load_benchmarks
+from tapir_exp.difficulty import uniform
+from tapir_exp.lab.world import natural_problems
+from tapir_exp.records import Example, Part
+from tapir_exp.schedule import Candidate, plan_round
+from tapir_exp.seeds.formats import UnusableRow, pair_of
+from tapir_exp.seeds.gather import gather_seeds
+from tapir_exp.source import read_file
+from tapir_exp.store import ROWS
+from tapir_exp.tasks import target_shares
+from tapir_exp.taxonomy import TaskType
+
+QUESTION = "Which of the nine lanterns in the northern window of the old lighthouse goes out first, and why is that so?"
+WANTED = 23_333
+"""Rows of the planned mix: one of three rounds of the paper's 70k."""
+MOST_UNUSABLE = 0.05
+
+
+def base_pairs(path: str | None) -> list[tuple[str, str]]:
+    """The rows that are varied."""
+    if path is None:
+        return [(problem.instruction, problem.terse) for _, problem in natural_problems(2000, 0)]
+    return list(usable_pairs(path))
+
+
+def usable_pairs(path: str) -> Iterator[tuple[str, str]]:
+    """Instruction and response of the rows that have both."""
+    for row in read_file(Path(path)):
+        try:
+            pair = pair_of(row.fields or {}, row.number)
+        except UnusableRow:
+            continue
+        yield pair.instruction, pair.response
+
+
+def varied(number: int, instruction: str, response: str, question: str) -> tuple[str, str]:
+    """A copy of a row: its kind goes by the last two digits of its number."""
+    kind = number * 37 % 100
+    if kind < 10:
+        return instruction, response
+    if kind < 20:
+        return f"{instruction} ({number})", response
+    if kind < 22:
+        return f"{instruction} {question}", response
+    if kind < 23:
+        return instruction, ""
+    words = [f"{word}{number}" if place % 3 == 1 else word for place, word in enumerate(instruction.split())]
+    return f"{number} {' '.join(words)}", response
+
+
+def write_pool(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """The pool as JSON lines, and the benchmark where none is given."""
+    pairs, question = base_pairs(args.base), QUESTION
+    if args.benchmark:
+        first = next(read_file(Path(args.benchmark[0]))).fields or {}
+        found = next(first[name] for name in FIELDS if name in first)
+        question = found if isinstance(found, str) else found[0]
+    (folder / "benchmark.jsonl").write_text(json.dumps({"question": QUESTION}))
+    with (folder / "pool.jsonl").open("w") as lines:
+        for number in range(args.rows):
+            instruction, response = varied(number, *pairs[number % len(pairs)], question)
+            lines.write(json.dumps({"instruction": instruction, "input": "", "output": response}) + "\n")
+    return {"MB": round((folder / "pool.jsonl").stat().st_size / 1e6)}
+
+
+def clean_pool(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Read, check, decontaminate, deduplicate and write."""
+    guard = DecontaminationConfig(benchmarks=args.benchmark or [str(folder / "benchmark.jsonl")])
+    pool = str(folder / "pool.jsonl")
+    config = SeedsConfig(source=SeedSource.file, path=pool, max_failed=MOST_UNUSABLE, decontamination=guard)
+    return gather_seeds(config, load_benchmarks(guard), folder).figures
+
+
+def plan_mix(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Plan a round's mix under the paper's ratio from all rows that are left."""
+    uniform_preset = {str(task): 1 / len(TaskType) for task in TaskType}
+    with (folder / ROWS).open(encoding="utf-8") as lines:
+        pool = [candidate(Example.model_validate_json(line)) for line in lines]
+    plan = plan_round(pool, target_shares(uniform_preset, {}), WANTED, 0.3, "benchmark")
+    return {"pool": len(pool), "drawn": len(plan.drawn), "ordered": sum(order.count for order in plan.orders)}
+
+
+def candidate(example: Example) -> Candidate:
+    """A row with a type and a gap by hash; the rarer types are rare."""
+    tasks = list(TaskType)
+    task = tasks[int(uniform("task", example.id) ** 3 * len(tasks))]
+    gap = 9 * uniform("gap", example.id) ** 2
+    return Candidate(example, task, gap, Part.HARD if gap > 2 else Part.REST, max(gap, 0.1))
+
+
+STEPS: dict[str, Callable[[argparse.Namespace, Path], dict[str, Any]]] = {
+    "write": write_pool,
+    "clean": clean_pool,
+    "plan": plan_mix,
+}
+
+
+def measure(step: str, args: argparse.Namespace, folder: Path) -> None:
+    """Carry out one step in this process and tell what it took."""
+    started, cpu = time.perf_counter(), time.process_time()
+    resting = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    figures = STEPS[step](args, folder)
+    wall, cpu = time.perf_counter() - started, time.process_time() - cpu
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    told = {"step": step, "wall_s": round(wall, 1), "cpu_s": round(cpu, 1), "rows_per_cpu_s": round(args.rows / cpu)}
+    memory = {"peak_MB": round(peak / 1024), "imports_MB": round(resting / 1024)}
+    sys.stdout.write(json.dumps(told | memory | figures) + "\n")
+
+
+def main() -> None:
+    """Run every step, each in a process of its own."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--base", help="an Alpaca-format file that is varied")
+    parser.add_argument("--benchmark", action="append", help="a file of questions; may be given again")
+    parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.step:
+        measure(args.step, args, args.folder)
+        return
+    with TemporaryDirectory() as folder:
+        for step in STEPS:
+            subprocess.run([sys.executable, *sys.argv, "--step", step, "--folder", folder], check=True)
+
+
+if __name__ == "__main__":
+    main()
