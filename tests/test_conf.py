@@ -151,7 +151,7 @@ def test_arms_differ_from_tapir_in_what_they_name_alone() -> None:
     assert differing == {
         "tapir": set(),
         "vanilla_sft": {"curriculum.merge", "curriculum.rounds", "sft.start.tokens"},
-        "random_hard_set": {"curriculum.hard_set"},
+        "random_hard_set": {"curriculum.difficulty"},
         "natural_mix": {"tasks.name", "tasks.ratios"},
         "no_refinement": {"curriculum.refine"},
         "single_round": {"curriculum.merge", "curriculum.rounds", "curriculum.rows", "sft.round.tokens"},

@@ -93,6 +93,24 @@ class _Marked:
 
 def _judge(prompt: str, options: Options, rng: Random) -> str:
     known = recognise(_tagged(prompt, "instruction") or "")
+    if (answer := _tagged(prompt, "answer")) is not None:
+        return _score_one(_mark(known, answer), options, rng)
+    if _tagged(prompt, "assistant_1") is None:
+        return _rate(known, options, rng)
+    return _score_pair(known, prompt, options, rng)
+
+
+def _score_one(mark: _Marked, options: Options, rng: Random) -> str:
+    return f"{_on_scale(mark.score + rng.gauss(0, options['noise']))}\nThe answer is {mark.reason}."
+
+
+def _rate(known: tuple[Family, Problem] | None, options: Options, rng: Random) -> str:
+    """Complexity: the level of a problem, from 1 to 3, on the judge's scale."""
+    level = 2 if known is None else known[1].level
+    return f"{_on_scale(3 * level + rng.gauss(0, options['noise']))}\nThat is how much there is to master."
+
+
+def _score_pair(known: tuple[Family, Problem] | None, prompt: str, options: Options, rng: Random) -> str:
     first, second = (_mark(known, _tagged(prompt, f"assistant_{place}") or "") for place in (1, 2))
     shown_first = first.score + options["position_bias"] + rng.gauss(0, options["noise"])
     shown_second = second.score + rng.gauss(0, options["noise"])
