@@ -36,6 +36,7 @@ def completions(tmp_path: Path) -> dict[str, list[str]]:
     return {
         "teacher/local_openai_compatible": ["teacher.llm.model=hosted_vllm/x"],
         "judge/local_openai_compatible": ["judge.llm.model=hosted_vllm/x"],
+        "judge/local_logprobs": ["judge.llm.model=hosted_vllm/x"],
         "classifier/local_openai_compatible": ["classifier.llm.model=hosted_vllm/x"],
         "classifier/deberta": [f"classifier.path={tmp_path}"],
         "seeds/alpaca_file": [f"seeds.path={seeds}"],

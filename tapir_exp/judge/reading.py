@@ -1,8 +1,10 @@
 """How replies of the judge are read: exactly what was asked for, or not at all.
 
 A score is written in ASCII digits, from 1 to 10; a decimal point with digits on both sides is legal (judges do
-write 8.5), a decimal comma is not, for it may as well separate two scores. Scores stand alone on the first line. A
-later line that states other scores makes the reply ambiguous, and it is refused: one of the two may be quoted.
+write 8.5), a decimal comma is not, for it may as well separate two scores. Scores stand alone on the first line. Where
+the reasons state others (on a line of their own, as "7/10", as "a score of 7"), the reply is refused: one of the two is
+quoted, or withdrawn, and a reader cannot know which. What no reader can see through is a reply that opens with a copy
+of somebody's scores, bare and on a line of their own, and states its own in none of these forms.
 """
 
 import re
@@ -23,8 +25,21 @@ FINEST = 0.01
 ROUNDING = 1e-3
 """By how much reported probabilities may add up to more than 1."""
 _NUMBER = r"((?:0|[1-9][0-9]*)(?:\.[0-9]+)?)"
+_ENDS = r"(?!\w|\.[0-9])"
 _WORD = r"(?:my|the|final|overall|revised|corrected|adjusted|actual|true|total|scores?|ratings?|grades?|are|is)"
-_OUT_OF = r"(?:\s*/\s*10)?"
+_ONE_STATED = (
+    re.compile(rf"(?<![\w.]){_NUMBER} ?(?:/|out of) ?10{_ENDS}", re.IGNORECASE),
+    re.compile(rf"\b(?:score|rating|grade) of {_NUMBER}{_ENDS}", re.IGNORECASE),
+)
+"""How a reason states the score of one answer."""
+_ALL_STATED = {
+    1: (re.compile(rf"^[\W_]*(?:{_WORD}[\W_]+)*{_NUMBER}[^\w\n]*$", re.IGNORECASE | re.MULTILINE),),
+    2: (
+        re.compile(rf"^[\W_]*(?:{_WORD}[\W_]+)*{_NUMBER}[\W_]+(?:and[\W_]+)?{_NUMBER}[^\w\n]*$", re.I | re.MULTILINE),
+        re.compile(rf"(?<![\w.]){_NUMBER} +{_NUMBER}{_ENDS}"),
+    ),
+}
+"""How a reason states all scores at once: on a line of their own, or a pair anywhere."""
 _COUNTS = {1: "one score", 2: "two scores"}
 
 Scores = tuple[float, ...]
@@ -79,13 +94,16 @@ def _read_numbers(reply: Reply, count: int) -> Scores:
 
 
 def _refuse_rivals(scores: Scores, reasons: str) -> None:
-    """Raises ReplyError where a later line states other scores than the first."""
-    between = rf"{_OUT_OF}(?:[ \t]*[,;|&/][ \t]*|[ \t]+)(?:and[ \t]+)?"
-    stated = re.compile(rf"[\W_]*(?:{_WORD}[\W_]+)*{between.join([_NUMBER] * len(scores))}{_OUT_OF}[\W_]*", re.I)
-    for line in reasons.splitlines():
-        rival = stated.fullmatch(line)
-        if rival is not None and tuple(float(number) for number in rival.groups()) != scores:
-            raise ReplyError(f"It states scores more than once, and the line {line.strip()[:80]!r} states others.")
+    """Raises ReplyError where the reasons state a score that the first line does not hold."""
+    singles = [found for form in _ONE_STATED for found in form.finditer(reasons) if float(found[1]) not in scores]
+    wholes = [
+        found
+        for form in _ALL_STATED[len(scores)]
+        for found in form.finditer(reasons)
+        if tuple(map(float, found.groups())) != scores
+    ]
+    for rival in (*singles, *wholes):
+        raise ReplyError(f"It states scores more than once, and {rival[0].strip()[:80]!r} differs from the first line.")
 
 
 def _share_of_first(tokens: tuple[TokenLogprob, ...]) -> float:
