@@ -10,7 +10,6 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from tapir_exp.config import JudgeProtocol
-from tapir_exp.console import say_table
 from tapir_exp.errors import StoreError, TapirError
 from tapir_exp.judge.judging import reread
 from tapir_exp.manifest import Manifest
@@ -79,9 +78,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         readings = read_again(parser.parse_args(argv).directory)
     except TapirError as error:
         sys.exit(f"tapir-reread: {error}")
-    fates = (SAME, FOUND, CHANGED, LOST, UNREAD)
-    rows = [
-        [r.name, *(str(r.replies[fate]) for fate in fates), str(r.unscored_before), str(r.unscored_now)]
-        for r in readings
-    ]
-    say_table("Kept replies, read anew", ["", *fates, "unscored before", "unscored now"], rows)
+    sys.stdout.write("".join(f"{told(reading)}\n" for reading in readings))
+
+
+def told(reading: Reading) -> str:
+    """A reading as a line of text."""
+    fates = ", ".join(f"{reading.replies[fate]} {fate}" for fate in (SAME, FOUND, CHANGED, LOST, UNREAD))
+    return f"{reading.name}: replies {fates}; unscored rows {reading.unscored_before} then, {reading.unscored_now} now"

@@ -92,6 +92,7 @@ def _choice(bench: Bench, target: Shares, alpha: float, number: int) -> dict[str
         "difficulty": curriculum.difficulty,
         "delta": curriculum.delta,
         "hard_share": curriculum.hard_share,
+        "beta": curriculum.rollouts.beta,
         "target": dict(target),
         "seed": bench.config.seed,
     }

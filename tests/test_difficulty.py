@@ -73,8 +73,8 @@ def test_another_seed_draws_another_random_set_that_favours_no_row() -> None:
     gaps = {str(row): float(row % 2) for row in range(40)}
     draws = [chosen(gaps, 0.5, Difficulty.random, seed) for seed in range(300)]
     assert len(set(draws)) == 300
-    chosen = [sum(row in drawn for drawn in draws) for row in gaps]
-    assert all(100 < count < 200 for count in chosen)  # binomial(300, 1/2) ± 5.8 sd
+    counts = [sum(row in drawn for drawn in draws) for row in gaps]
+    assert all(100 < count < 200 for count in counts)  # binomial(300, 1/2) ± 5.8 sd
     of_the_hard = [len(drawn & chosen(gaps, 0.5, Difficulty.mfd, 0)) for drawn in draws]
     assert statistics.fmean(of_the_hard) == pytest.approx(10, abs=0.5)
 

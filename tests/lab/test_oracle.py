@@ -311,7 +311,8 @@ def test_a_role_that_the_lab_has_not_is_an_error_that_names_those_it_has() -> No
 )
 def test_a_missing_option_is_an_error_that_names_it(role: str, option: str) -> None:
     instruction = draw(FAMILIES[0], 1, Random(1), held_out=False).instruction
-    prompt = instruction if role == "teacher" else f"<instruction>\n{instruction}\n</instruction><assistant_1></assistant_1>"
+    tagged = f"<instruction>\n{instruction}\n</instruction>\n<assistant_1>\n</assistant_1>"
+    prompt = instruction if role == "teacher" else tagged
     options = {name: 0.0 for name in ("error_rate", "noise", "position_bias") if name != option}
     with pytest.raises(KeyError, match=option):
         respond(role, [{"content": prompt}], options, 0.0, 0)
