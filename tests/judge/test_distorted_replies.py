@@ -171,13 +171,13 @@ def hold_the_line(read: Callable[[Reply], Scores], case: Case, names: list[str],
     return True
 
 
-@settings(max_examples=3000)
+@settings(max_examples=2000)
 @given(case=cases(2), names=mishaps, cut=st.sampled_from(CUTS))
 def test_a_spoilt_pair_of_scores_is_read_right_or_not_at_all(case: Case, names: list[str], cut: float | None) -> None:
     hold_the_line(read_scores, case, names, cut)
 
 
-@settings(max_examples=3000)
+@settings(max_examples=2000)
 @given(case=cases(1), names=mishaps, cut=st.sampled_from(CUTS))
 def test_a_spoilt_single_score_is_read_right_or_not_at_all(case: Case, names: list[str], cut: float | None) -> None:
     hold_the_line(read_score, case, names, cut)

@@ -19,7 +19,7 @@ from tapir_exp.judge.kinship import family_of, kinship
         ("hosted_vllm/mistralai/Mixtral-8x7B", "Mistral"),
         ("hosted_vllm/01-ai/Yi-34B", "Yi"),
         ("hosted_vllm/acme/my-own", None),
-        ("openai/egypt", None),
+        ("hosted_vllm/acme/graphi-2", None),
     ],
 )
 def test_a_name_tells_its_family(model: str, family: str | None) -> None:

@@ -12,7 +12,7 @@ from tapir_exp.difficulty import instruction_following_difficulty
 from tapir_exp.student.chat_template import Chat
 from tapir_exp.student.data import TrainingRow
 from tapir_exp.student.load import load_model
-from tapir_exp.student.losses import NO_INSTRUCTION, Taught, response_losses
+from tapir_exp.student.losses import Taught, response_losses
 from tapir_exp.student.train import finetune
 
 
@@ -36,7 +36,7 @@ def test_losses_are_those_of_each_row_alone(
     assert [loss.id for loss in losses] == [row.id for row in taught]
     for loss, row in zip(losses, taught, strict=True):
         assert loss.instructed == pytest.approx(loss_by_hand(model, chat, row.instruction, row.response), rel=1e-4)
-        assert loss.alone == pytest.approx(loss_by_hand(model, chat, NO_INSTRUCTION, row.response), rel=1e-4)
+        assert loss.alone == pytest.approx(loss_by_hand(model, chat, "", row.response), rel=1e-4)
         assert loss.tokens == len(chat.encode_responses([row.response])[0])
 
 
