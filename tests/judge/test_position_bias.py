@@ -98,4 +98,4 @@ def figures() -> Sequence[str]:
 
 
 if __name__ == "__main__":
-    print("\n".join(figures()))  # noqa: T201
+    print("\n".join(figures()))
