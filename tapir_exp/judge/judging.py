@@ -6,17 +6,16 @@ alone. `pair_logprobs` reads which answer is preferred, and how surely, from the
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
 from statistics import fmean
 from typing import Any
 
 from tapir_exp.config import JudgeConfig, JudgeProtocol
 from tapir_exp.errors import ReplyError
+from tapir_exp.judge.listener import Listener
 from tapir_exp.judge.questions import Match, Question, complexity_request, questions_of
 from tapir_exp.judge.reading import READERS, Scores, read_score
 from tapir_exp.llm.ask import Outcome, ask_all
-from tapir_exp.llm.chat import ChatModel, ChatRequest, Message, Reply, TokenLogprob, Usage
-from tapir_exp.llm.failures import CallError
+from tapir_exp.llm.chat import ChatModel, Reply, TokenLogprob, Usage
 from tapir_exp.records import Ballot, Order, Rating, Verdict
 
 
@@ -121,33 +120,3 @@ def _first_token(reply: Reply | None) -> tuple[tuple[str, float], ...]:
     if reply is None or not reply.top_logprobs:
         return ()
     return tuple((token.token, token.logprob) for token in reply.top_logprobs[0])
-
-
-class Listener:
-    """A chat model that remembers the last reply in every conversation whole; an Outcome keeps its text alone."""
-
-    def __init__(self, chat: ChatModel) -> None:
-        self._chat = chat
-        self._heard: dict[Message, Reply] = {}
-
-    def last_reply(self, request: ChatRequest) -> Reply | None:
-        """What was said last to a request or, once it was refused, to the same request again."""
-        return self._heard.get(request.messages[0])
-
-    def identity(self) -> dict[str, Any]:
-        """That of the model."""
-        return self._chat.identity()
-
-    def connected(self, requests: Sequence[ChatRequest]) -> AbstractAsyncContextManager[None]:
-        """That of the model."""
-        return self._chat.connected(requests)
-
-    async def reply(self, request: ChatRequest) -> Reply:
-        """The model's reply, remembered."""
-        reply = await self._chat.reply(request)
-        self._heard[request.messages[0]] = reply
-        return reply
-
-    def give_up(self, request: ChatRequest, error: CallError) -> None:
-        """That of the model."""
-        self._chat.give_up(request, error)
