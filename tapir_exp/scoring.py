@@ -139,7 +139,10 @@ def _judged(bench: Bench, stage: str, asked: Asked, matches: Sequence[Match], in
     def make() -> Product:
         rows = judge(matches, bench.judge, config, f"judging S_{asked.round}")
         lengths = {match.id: Lengths(len(match.teacher), len(match.student)) for match in matches}
-        return Product(rows, _figures(rows, lengths))
+        figures = _figures(rows, lengths)
+        if config.reference:
+            figures["referenced"] = sum(match.reference is not None for match in matches)
+        return Product(rows, figures)
 
     recipe = {
         "inputs": list(inputs),

@@ -79,10 +79,12 @@ def student(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Artifac
     return Artifact("student", "key of the student", directory, {}, {}, 0.0, reused=False)
 
 
-def bench_of(config: Config, root: Path, how: Difficulty, beta: float = 1.0) -> tuple[Bench, ScriptedChat]:
+def bench_of(
+    config: Config, root: Path, how: Difficulty, *, beta: float = 1.0, reference: bool = False
+) -> tuple[Bench, ScriptedChat]:
     chat = ScriptedChat(say)
     plan = replace(config.curriculum, difficulty=how, rollouts=replace(config.curriculum.rollouts, beta=beta))
-    changed = replace(config, curriculum=plan)
+    changed = replace(config, curriculum=plan, judge=replace(config.judge, reference=reference))
     return Bench(changed, Store(root), chat, chat, chat, cast(Ledger, NoLedger())), chat
 
 
@@ -127,6 +129,15 @@ def test_gaps_are_the_judge_s_and_the_unscored_row_is_absent(config: Config, stu
     assert figures["diagnosis"]["position_bias"] == 0
 
 
+def test_a_judge_with_references_tells_how_many_rows_had_one(config: Config, student: Artifact, tmp_path: Path) -> None:
+    bench, chat = bench_of(config, tmp_path, Difficulty.mfd, reference=True)
+    matches = [replace(MATCHES[0], reference="a model answer"), *MATCHES[1:]]
+    score(bench, Asked(0, student, matches, ("answers",)))
+    (entry,) = bench.entries
+    assert bench.store.open(entry.stage, entry.key).figures["referenced"] == 1
+    assert sum("a model answer" in said_to(request) for request in chat.requests) == 2
+
+
 def test_ifd_is_of_the_teachers_responses(config: Config, student: Artifact, tmp_path: Path) -> None:
     result, artifacts = scored(config, student, tmp_path, Difficulty.ifd)
     losses = {row.id: row for row in artifacts["losses-1"].rows(ResponseLoss)}
@@ -152,7 +163,7 @@ def test_eps_is_the_spread_of_the_students_scores(config: Config, student: Artif
 
 def test_another_beta_reads_the_same_rollouts_otherwise(config: Config, student: Artifact, tmp_path: Path) -> None:
     asked = Asked(1, student, MATCHES, ("answers", "mix"))
-    results = [score(bench_of(config, tmp_path, Difficulty.eps, beta)[0], asked) for beta in (0.5, 5.0)]
+    results = [score(bench_of(config, tmp_path, Difficulty.eps, beta=beta)[0], asked) for beta in (0.5, 5.0)]
     assert results[0].keys == results[1].keys
     assert results[0].by_row != results[1].by_row
 
