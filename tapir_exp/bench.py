@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tapir_exp.config import Config, JudgeConfig, TeacherConfig
+from tapir_exp.config import Config, JudgeConfig, StudentConfig, TeacherConfig
 from tapir_exp.console import say_stage
 from tapir_exp.labellers.labeller import Labeller
 from tapir_exp.llm.chat import ChatModel
@@ -67,6 +67,15 @@ def role_recipe(chat: ChatModel, config: TeacherConfig | JudgeConfig) -> dict[st
     """What of a role changes its replies: the model and the role's settings, but not how it is reached."""
     settings = {name: value for name, value in asdict(config).items() if name not in ("llm", "max_failed")}
     return {"model": chat.identity(), **settings}
+
+
+def generation_recipe(student: StudentConfig) -> dict[str, Any]:
+    """What of the student's settings changes its answers."""
+    return {
+        "template": [student.chat_template, student.system_prompt],
+        "max_new_tokens": student.max_new_tokens,
+        "precision": student.precision,
+    }
 
 
 def _name(stage: str, round_number: int | None) -> str:

@@ -27,10 +27,22 @@ class Orders(Enum):
     teacher_first = "teacher_first"
 
 
-class HardSet(Enum):
-    """How the hard set is chosen."""
+class JudgeProtocol(Enum):
+    """What the judge is asked and how its reply becomes scores from 1 to 10."""
+
+    pair_scores = "pair_scores"
+    single_score = "single_score"
+    pair_logprobs = "pair_logprobs"
+
+
+class Difficulty(Enum):
+    """By which score the hard set is chosen; `difficulty.py` has the formulas and their sources."""
 
     mfd = "mfd"
+    ifd = "ifd"
+    eps = "eps"
+    judge_rated = "judge_rated"
+    response_length = "response_length"
     random = "random"
 
 
@@ -212,11 +224,16 @@ class TeacherConfig:
 
 @dataclass
 class JudgeConfig:
-    """The judge J: it scores the teacher's and the student's response from 1 to 10 in one reply (D)."""
+    """The judge J: it scores the teacher's and the student's response from 1 to 10."""
 
     llm: LLMConfig = field(default_factory=LLMConfig)
+    protocol: JudgeProtocol = JudgeProtocol.pair_scores
+    """`pair_scores`: two scores in one reply (D). `single_score`: each response alone. `pair_logprobs`, for small local
+    judges: which is better, by the log-probabilities of the first token, mapped to a gap of 9 (2 p - 1)."""
     orders: Orders = Orders.both
-    """Lion asks both orders and averages (P for Lion); not known for TAPIR."""
+    """Lion asks both orders and averages (P for Lion); not known for TAPIR. Of no matter to `single_score`."""
+    reference: bool = False
+    """Whether the judge also sees the seed's own response from its dataset; rows that the teacher wrote have none."""
     temperature: float = 0.0
     max_tokens: int = 512
     """Length limit of a reply, in tokens."""
@@ -312,26 +329,42 @@ class SeedsConfig:
 
 
 @dataclass
+class RolloutConfig:
+    """The sampled answers of the student by which `curriculum.difficulty=eps` scores a row."""
+
+    answers: int = 4
+    """Answers sampled for each row; each is judged like the student's greedy one."""
+    temperature: float = 1.0
+    """At which they are sampled; more than 0."""
+    beta: float = 1.0
+    """How much better than another an answer must be to outweigh it e-fold, in judge points; more than 0."""
+
+
+@dataclass
 class CurriculumConfig:
     """The multi-round plan."""
 
     rounds: int = 3
     """Distillation rounds; 3 (R). 0 leaves the student at S_0."""
+    difficulty: Difficulty = Difficulty.mfd
+    """The score by which rows are hard; all but mfd (P) are ablations. `random` takes as many rows as mfd would."""
     delta: float = 2.0
-    """The hard set is what has gap > delta, in judge points; 2 (R)."""
+    """Under mfd and random, the hard set is what has gap > delta, or as many rows, in judge points; 2 (R)."""
+    hard_share: float = 0.21
+    """Under any other score, the hard set is this share of the rows, those that score highest; TAPIR's seed set is
+    about 11k of 52k (R)."""
     alpha: float = 0.3
     """Weight of the hard set in the loss of round 1, 0 to 1; 0.3 (R)."""
     delta_alpha: float = 0.2
     """Added to alpha after every round; 0.2 (R)."""
     rows: int = MISSING
     """Rows of a round's mix, hard and rest together."""
-    hard_set: HardSet = HardSet.mfd
-    """`random` takes a random set of the size that mfd would take: an ablation."""
     merge: Merge = Merge.apart
     """`into_one` runs one round with the rows and the budget of all; `into_start` runs none and gives their budget to
     S_0's fit on the seeds. `parse` does the sum, so an arm that merges follows every change of the budgets."""
     refine: bool = True
     """Whether the teacher rewrites its responses in the style the task type needs."""
+    rollouts: RolloutConfig = field(default_factory=RolloutConfig)
 
 
 @dataclass

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, is_dataclass
 from math import ceil
 from statistics import fmean
 
-from tapir_exp.config import BudgetConfig, Config, LabellerKind, LLMConfig
-from tapir_exp.judge import orders_of
+from tapir_exp.config import BudgetConfig, Config, Difficulty, JudgeProtocol, LabellerKind, LLMConfig
+from tapir_exp.judge.questions import orders_of
 from tapir_exp.llm.prices import price_of
 from tapir_exp.prompts import load_prompt, style_of
 from tapir_exp.records import Example
@@ -23,7 +23,7 @@ LABEL_TOKENS = 4
 RATING_TOKENS = 2
 """A reply that rates how complex an instruction is."""
 VERDICT_TOKENS = 120
-"""A judge's two scores and its reasons."""
+"""A judge's scores and its reasons; a preference by log-probabilities is one token."""
 REFINED_TIMES = 1.5
 """How much longer a refined response is."""
 PEAK_FLOPS = 312e12
@@ -88,7 +88,7 @@ def _before_the_rounds(config: Config, sizes: Sizes) -> Iterator[StageEstimate]:
     labelled, answered = _share(config.seeds, config.classifier), _share(config.seeds, config.teacher)
     yield from _labels(config, "labels", sizes.seeds, sizes, labelled)
     yield _calls("responses", "teacher", config.teacher.llm, sizes.seeds, sizes.instruction, sizes.response, answered)
-    yield _verdicts(config, 0, sizes.seeds, sizes, f"{student} {answered} {_share(config.judge)}")
+    yield from _scores(config, 0, sizes.seeds, sizes, f"{student} {answered} {_share(config.judge)}")
 
 
 def _round(config: Config, sizes: Sizes, number: int) -> Iterator[StageEstimate]:
@@ -102,7 +102,7 @@ def _round(config: Config, sizes: Sizes, number: int) -> Iterator[StageEstimate]
     yield from _labels(config, f"expansions-{number}", rows, sizes, share, at_most=True)
     if teacher.similar_within is not None:
         rated = rows + orders * teacher.examples_per_call
-        asked = _prompt_tokens("complexity") + sizes.instruction
+        asked = _prompt_tokens("judge/complexity") + sizes.instruction
         llm = config.judge.llm
         yield _calls(f"expansions-{number}", "judge", llm, rated, asked, RATING_TOKENS, share, at_most=True)
     if config.curriculum.refine:
@@ -111,7 +111,7 @@ def _round(config: Config, sizes: Sizes, number: int) -> Iterator[StageEstimate]
     longer = REFINED_TIMES if config.curriculum.refine else 1.0
     yield _fit(config, number, config.sft.round, rows, sizes.instruction + longer * sizes.response, share)
     if number < config.curriculum.rounds:
-        yield _verdicts(config, number, rows, sizes, share)
+        yield from _scores(config, number, rows, sizes, share)
 
 
 def _labels(
@@ -124,10 +124,24 @@ def _labels(
     yield _calls(stage, "labeller", config.classifier.llm, rows, asked, LABEL_TOKENS, share, at_most)
 
 
-def _verdicts(config: Config, number: int, rows: int, sizes: Sizes, share: str) -> StageEstimate:
-    asked = _prompt_tokens("judge") + sizes.instruction + 2 * sizes.response
-    calls = rows * len(orders_of(config.judge.orders))
-    return _calls(f"verdicts-{number}", "judge", config.judge.llm, calls, asked, VERDICT_TOKENS, share)
+def _scores(config: Config, number: int, rows: int, sizes: Sizes, share: str) -> Iterator[StageEstimate]:
+    """The judge's verdicts, and what it is asked for the configured difficulty on top."""
+    curriculum = config.curriculum
+    yield _verdicts(config, f"verdicts-{number}", rows, sizes, share)
+    if curriculum.difficulty is Difficulty.eps:
+        rollouts, drawn = rows * curriculum.rollouts.answers, _share(curriculum.rollouts, config.seed)
+        yield _verdicts(config, f"rollout_verdicts-{number}", rollouts, sizes, f"{share} {drawn}")
+    if curriculum.difficulty is Difficulty.judge_rated:
+        asked = _prompt_tokens("judge/complexity") + sizes.instruction
+        yield _calls(f"ratings-{number}", "judge", config.judge.llm, rows, asked, VERDICT_TOKENS, share)
+
+
+def _verdicts(config: Config, stage: str, rows: int, sizes: Sizes, share: str) -> StageEstimate:
+    judge, orders = config.judge, orders_of(config.judge)
+    shown = len(orders[0].shown) * sizes.response + (sizes.response if judge.reference else 0.0)
+    asked = _prompt_tokens(f"judge/{judge.protocol.value}") + sizes.instruction + shown
+    written = 1 if judge.protocol is JudgeProtocol.pair_logprobs else VERDICT_TOKENS
+    return _calls(stage, "judge", judge.llm, rows * len(orders), asked, written, share)
 
 
 def _calls(

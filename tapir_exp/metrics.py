@@ -18,7 +18,8 @@ Metrics = dict[str, Any]
 def run_metrics(manifest: Manifest, artifacts: Artifacts) -> list[Metrics]:
     """One row of metrics for S_0 and for every round; names are `stage/metric`.
 
-    Shares and accuracies lie within 0 and 1, gaps are in judge points, losses in nats per response token.
+    Shares and accuracies lie within 0 and 1, gaps are in judge points, losses in nats per response token. What is
+    called hard has a gap above delta, whichever score chose the hard set; `judge/...` is `Diagnosis`.
     """
     rows, tokens = [], 0
     for number in range(len(manifest.alphas) + 1):
@@ -43,6 +44,7 @@ def round_metrics(number: int, manifest: Manifest, artifacts: Artifacts) -> Metr
         metrics |= _benchmark_metrics(benchmark.rows(BenchmarkResult))
     if verdicts := artifacts.get(f"verdicts-{number}"):
         metrics |= _gap_metrics(verdicts, manifest.delta)
+        metrics |= _named("judge", verdicts.figures.get("diagnosis", {}))
     return metrics
 
 

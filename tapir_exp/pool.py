@@ -9,16 +9,16 @@ from tapir_exp.tasks import Shares, natural_shares
 from tapir_exp.taxonomy import TaskType
 
 LIGHTEST = 0.1
-"""Weight of a hard row whose gap is smaller, as one may be under a threshold below zero."""
+"""Weight of a hard row whose difficulty is smaller, as a gap may be under a threshold below zero."""
 
 
 @dataclass(frozen=True)
 class PoolRow:
-    """A row with its task type and its latest gap, in judge points; the response is the teacher's, unrefined."""
+    """A row with its task type and its latest difficulty; the response is the teacher's, unrefined."""
 
     example: Example
     task: TaskType
-    gap: float
+    difficulty: float
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Pool:
     keys: tuple[str, ...]
 
     @property
-    def gaps(self) -> dict[str, float]:
-        """Latest gap by row id, in judge points."""
-        return {row: pooled.gap for row, pooled in self.rows.items()}
+    def difficulties(self) -> dict[str, float]:
+        """Latest difficulty by row id."""
+        return {row: pooled.difficulty for row, pooled in self.rows.items()}
 
     @property
     def natural(self) -> Shares:
@@ -46,43 +46,48 @@ class Pool:
     def candidates(self, hard: frozenset[str], *, guided: bool) -> list[Candidate]:
         """Every row as a plan sees it, the hard set told from the rest.
 
-        guided: whether a hard row weighs as much as its gap, so that the scores guide the draw; else all weigh alike.
+        guided: whether a hard row weighs as much as it is difficult, so that the scores guide the draw; else all weigh
+        alike.
         """
         return [
-            Candidate(row.example, row.task, row.gap, Part.HARD, max(row.gap, LIGHTEST) if guided else 1.0)
+            Candidate(row.example, row.task, row.difficulty, Part.HARD, _weight(row) if guided else 1.0)
             if key in hard
-            else Candidate(row.example, row.task, row.gap, Part.REST)
+            else Candidate(row.example, row.task, row.difficulty, Part.REST)
             for key, row in self.rows.items()
         ]
 
-    def after(self, expansions: Iterable[TrainingExample], gaps: Mapping[str, float], keys: Sequence[str]) -> "Pool":
-        """The pool after a round: the new rows in it, and every re-scored row with its new gap.
+    def after(self, expansions: Iterable[TrainingExample], scores: Mapping[str, float], keys: Sequence[str]) -> "Pool":
+        """The pool after a round: the new rows in it, and every re-scored row with its new difficulty.
 
         A new row that stayed unscored or unlabelled does not enter.
         """
-        rows = {key: replace(row, gap=gaps.get(key, row.gap)) for key, row in self.rows.items()}
+        rows = {key: replace(row, difficulty=scores.get(key, row.difficulty)) for key, row in self.rows.items()}
         new_rows = list(expansions)
         for new in new_rows:
-            if new.id in gaps and new.task is not None:
-                rows[new.id] = PoolRow(example_of(new), new.task, gaps[new.id])
+            if new.id in scores and new.task is not None:
+                rows[new.id] = PoolRow(example_of(new), new.task, scores[new.id])
         return Pool(rows, self.seen | {new.instruction for new in new_rows}, (*self.keys, *keys))
+
+
+def _weight(row: PoolRow) -> float:
+    return max(row.difficulty, LIGHTEST)
 
 
 def seed_pool(
     seeds: Collection[Example],
     labels: Iterable[Label],
     responses: Iterable[Answer],
-    gaps: Mapping[str, float],
+    scores: Mapping[str, float],
     keys: Sequence[str],
 ) -> Pool:
-    """The pool before the first round: the seeds that have a type, a teacher's response and a gap."""
+    """The pool before the first round: the seeds that have a type, a teacher's response and a difficulty."""
     tasks = {label.id: label.task for label in labels}
     texts = {response.id: response.text for response in responses}
     rows = {}
     for seed in seeds:
         task, text = tasks.get(seed.id), texts.get(seed.id)
-        if task is not None and text is not None and seed.id in gaps:
-            rows[seed.id] = PoolRow(seed.model_copy(update={"response": text}), task, gaps[seed.id])
+        if task is not None and text is not None and seed.id in scores:
+            rows[seed.id] = PoolRow(seed.model_copy(update={"response": text}), task, scores[seed.id])
     return Pool(rows, frozenset(seed.instruction for seed in seeds), tuple(keys))
 
 

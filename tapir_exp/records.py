@@ -107,20 +107,44 @@ class Answer(Record):
 
 
 class Order(StrEnum):
-    """Whose response the judge saw first."""
+    """Whose responses the judge saw, and whose first."""
 
     TEACHER_FIRST = "teacher first"
     STUDENT_FIRST = "student first"
+    TEACHER_ALONE = "teacher alone"
+    STUDENT_ALONE = "student alone"
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The owners of the responses, in the order in which they were shown."""
+        return _SHOWN[self]
+
+
+_SHOWN = {
+    Order.TEACHER_FIRST: ("teacher", "student"),
+    Order.STUDENT_FIRST: ("student", "teacher"),
+    Order.TEACHER_ALONE: ("teacher",),
+    Order.STUDENT_ALONE: ("student",),
+}
+BOTH_ORDERS = (Order.TEACHER_FIRST, Order.STUDENT_FIRST)
+"""The two ways to show a pair of responses."""
 
 
 class Ballot(Record):
-    """One reply of the judge: both scores from 1 to 10, or None and the reason why the reply was refused."""
+    """One reply of the judge, with all that a reader of replies needs.
+
+    teacher, student: scores from 1 to 10 of whom the reply is about; None where it was refused, and `failure` says why.
+    raw: the last reply, as it came; finish_reason: the provider's, None where no reply came.
+    first_token: the likeliest first tokens with their log-probabilities, where they were asked for.
+    """
 
     order: Order
     teacher: float | None
     student: float | None
     raw: str
     failure: str | None = None
+    finish_reason: str | None = None
+    first_token: tuple[tuple[str, float], ...] = ()
 
 
 class Verdict(Record):
@@ -142,6 +166,29 @@ class Verdict(Record):
         return self.teacher - self.student
 
 
+class Rating(Record):
+    """How complex the judge calls an instruction, from 1 to 10; None where the reply was refused, and `failure` why."""
+
+    id: str
+    complexity: float | None
+    raw: str
+    failure: str | None = None
+
+
+class ResponseLoss(Record):
+    """How surprised a student is by a response, in nats per token: after its instruction, and without one.
+
+    tokens: supervised tokens, the end of turn included. Losses are None where the row does not fit the student's
+    context, and `failure` says so.
+    """
+
+    id: str
+    instructed: float | None
+    alone: float | None
+    tokens: int
+    failure: str | None = None
+
+
 class Part(StrEnum):
     """The two parts of a round's mix, which the loss weighs by alpha and 1 - alpha."""
 
@@ -152,7 +199,8 @@ class Part(StrEnum):
 class TrainingExample(Record):
     """A row of a round's mix: what the student is trained on, and the whole way it came here.
 
-    gap: the difficulty by which it was placed; for a new expansion, which nobody has answered yet, None.
+    gap: the difficulty by which it was placed, MFD unless the run chose another score; for a new expansion, which
+    nobody has answered yet, None.
     """
 
     id: str
@@ -169,6 +217,16 @@ class TrainingExample(Record):
 def example_id(instruction: str) -> str:
     """The id of an instruction: the first 16 hex digits of the SHA-256 of its text."""
     return sha256(instruction.encode()).hexdigest()[:16]
+
+
+def rollout_id(row: str, number: int) -> str:
+    """The id of one of several answers to a row, counted from 0."""
+    return f"{row}/{number}"
+
+
+def row_of_rollout(rollout: str) -> str:
+    """The id of the row that an answer of that id is to."""
+    return rollout.rpartition("/")[0]
 
 
 class TrainingStep(Record):

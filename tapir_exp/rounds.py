@@ -1,26 +1,32 @@
 """TAPIR itself: the student's first fit, and then round after round of harder, task-balanced data."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from tapir_exp import stages
 from tapir_exp.bench import Bench
-from tapir_exp.config import HardSet
-from tapir_exp.difficulty import choose_hard, scored_gaps
-from tapir_exp.judge import Match
+from tapir_exp.config import Difficulty
+from tapir_exp.difficulty import choose_hard
+from tapir_exp.judge.questions import Match
 from tapir_exp.pool import Pool, seed_pool
-from tapir_exp.records import Answer, Example, Label, TrainingExample, Verdict
+from tapir_exp.records import Answer, Example, Label, TrainingExample
 from tapir_exp.schedule import alpha_of, plan_round
+from tapir_exp.scoring import Asked, score
 from tapir_exp.store import Artifact
 from tapir_exp.tasks import Shares, target_shares
 
 
 @dataclass(frozen=True)
 class State:
-    """Where a run stands between two rounds: the student, and the pool with its gaps against that student."""
+    """Where a run stands between two rounds: the student, and the pool with its difficulties for that student.
+
+    references: the seeds' own responses by row id, for a judge that sees them.
+    """
 
     student: Artifact
     pool: Pool
     target: Shares
+    references: Mapping[str, str]
 
 
 def distil(bench: Bench) -> Shares | None:
@@ -41,16 +47,16 @@ def distil(bench: Bench) -> Shares | None:
 
 
 def first_state(bench: Bench, seeds: Artifact, student: Artifact) -> State:
-    """Score S_0 against the teacher on every seed: the first Model Fitting Difficulties."""
+    """Score S_0 against the teacher on every seed: the first difficulties."""
     labels = stages.labels(bench, seeds)
     responses = stages.responses(bench, seeds)
     answers = stages.answers(bench, 0, student, seeds)
     matches = _seed_matches(seeds, responses, answers)
-    verdicts = stages.verdicts(bench, 0, answers, matches, [responses.key])
-    gaps = scored_gaps(verdicts.rows(Verdict))
-    keys = [artifact.key for artifact in (seeds, labels, responses, verdicts)]
-    pool = seed_pool(seeds.rows(Example), labels.rows(Label), responses.rows(Answer), gaps, keys)
-    return State(student, pool, target_shares(bench.config.tasks.ratios, pool.natural))
+    scored = score(bench, Asked(0, student, matches, (answers.key, responses.key)))
+    keys = [seeds.key, labels.key, responses.key, *scored.keys]
+    pool = seed_pool(seeds.rows(Example), labels.rows(Label), responses.rows(Answer), scored.by_row, keys)
+    references = {seed.id: seed.response for seed in seeds.rows(Example)}
+    return State(student, pool, target_shares(bench.config.tasks.ratios, pool.natural), references)
 
 
 def run_round(bench: Bench, state: State, number: int) -> State:
@@ -58,9 +64,8 @@ def run_round(bench: Bench, state: State, number: int) -> State:
     curriculum, seed = bench.config.curriculum, bench.config.seed
     pool = state.pool
     alpha = alpha_of(number, curriculum.alpha, curriculum.delta_alpha)
-    hard = choose_hard(pool.gaps, curriculum.delta, curriculum.hard_set, seed)
-    guided = curriculum.hard_set is HardSet.mfd
-    candidates = pool.candidates(hard, guided=guided)
+    hard = choose_hard(pool.difficulties, curriculum, seed)
+    candidates = pool.candidates(hard, guided=curriculum.difficulty is not Difficulty.random)
     plan = plan_round(candidates, state.target, curriculum.rows, alpha, f"seed {seed} round {number}")
     choice = _choice(bench, state.target, alpha, number)
     expansions = stages.expansions(bench, number, pool, plan, choice)
@@ -69,12 +74,12 @@ def run_round(bench: Bench, state: State, number: int) -> State:
     student = stages.next_student(bench, number, state.student, mix, alpha)
     _benchmark(bench, number, student)
     if number == curriculum.rounds:
-        return State(student, pool, state.target)
+        return replace(state, student=student)
     answers = stages.answers(bench, number, student, mix)
-    verdicts = stages.verdicts(bench, number, answers, _mix_matches(mix, answers), [mix.key])
-    gaps = scored_gaps(verdicts.rows(Verdict))
-    keys = [expansions.key, verdicts.key]
-    return State(student, pool.after(expansions.rows(TrainingExample), gaps, keys), state.target)
+    matches = _mix_matches(mix, answers, state.references)
+    scored = score(bench, Asked(number, student, matches, (answers.key, mix.key)))
+    pool = pool.after(expansions.rows(TrainingExample), scored.by_row, [expansions.key, *scored.keys])
+    return replace(state, student=student, pool=pool)
 
 
 def _choice(bench: Bench, target: Shares, alpha: float, number: int) -> dict[str, object]:
@@ -84,8 +89,10 @@ def _choice(bench: Bench, target: Shares, alpha: float, number: int) -> dict[str
         "round": number,
         "rows": curriculum.rows,
         "alpha": alpha,
+        "difficulty": curriculum.difficulty,
         "delta": curriculum.delta,
-        "hard_set": curriculum.hard_set,
+        "hard_share": curriculum.hard_share,
+        "beta": curriculum.rollouts.beta,
         "target": dict(target),
         "seed": bench.config.seed,
     }
@@ -101,12 +108,15 @@ def _seed_matches(seeds: Artifact, responses: Artifact, answers: Artifact) -> li
     texts = {response.id: response.text for response in responses.rows(Answer)}
     given = {answer.id: answer.text or "" for answer in answers.rows(Answer)}
     return [
-        Match(seed.id, seed.instruction, text, given[seed.id])
+        Match(seed.id, seed.instruction, text, given[seed.id], seed.response)
         for seed in seeds.rows(Example)
         if (text := texts[seed.id]) is not None
     ]
 
 
-def _mix_matches(mix: Artifact, answers: Artifact) -> list[Match]:
+def _mix_matches(mix: Artifact, answers: Artifact, references: Mapping[str, str]) -> list[Match]:
     given = {answer.id: answer.text or "" for answer in answers.rows(Answer)}
-    return [Match(row.id, row.instruction, row.response, given[row.id]) for row in mix.rows(TrainingExample)]
+    return [
+        Match(row.id, row.instruction, row.response, given[row.id], references.get(row.id))
+        for row in mix.rows(TrainingExample)
+    ]

@@ -12,6 +12,7 @@ import yaml
 from tapir_exp.bench import Bench
 from tapir_exp.config import Config, LLMConfig
 from tapir_exp.console import console, say_table
+from tapir_exp.judge.kinship import kinship
 from tapir_exp.lab import provider
 from tapir_exp.lab.oracle import lab_digest
 from tapir_exp.labellers.labeller import open_labeller
@@ -45,6 +46,7 @@ def run(config: Config, run_dir: Path, resolved: str, sweep_dir: Path | None = N
         open_bench(config, account) as bench,
     ):
         console.rule(f"{config.name}: {config.arm}, seed {config.seed}")
+        _warn_of_kinship(config)
         try:
             target = distil(bench)
         finally:  # what was spent is told of a run that fails, too
@@ -91,6 +93,12 @@ def open_chat(llm: LLMConfig, role: str, books: Books) -> Client:
     if not llm.model.startswith(LAB):
         return Client(llm, role, books)
     return Client(llm, role, books, prepare=provider.register, version=lab_digest())
+
+
+def _warn_of_kinship(config: Config) -> None:
+    kin = kinship(config.teacher.llm.model, config.judge.llm.model)
+    if config.curriculum.rounds and kin is not None:
+        console.print(f"warning: {kin}; judges favour their own family.", markup=False, soft_wrap=True)
 
 
 def _manifest(bench: Bench, run_dir: Path, target: Shares | None) -> Manifest:

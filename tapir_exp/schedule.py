@@ -12,14 +12,14 @@ from tapir_exp.taxonomy import TaskType
 
 @dataclass(frozen=True)
 class Candidate:
-    """A row that a plan may draw: its latest gap, in judge points, and the part of the mix it belongs to.
+    """A row that a plan may draw: its latest difficulty, and the part of the mix it belongs to.
 
     weight: how likely it is drawn beside others of its type and part; positive.
     """
 
     example: Example
     task: TaskType
-    gap: float
+    difficulty: float
     part: Part
     weight: float = 1.0
 

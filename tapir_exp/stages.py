@@ -7,13 +7,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from tapir_exp import complexity, expansion, judge, teacher
-from tapir_exp.bench import Bench, Product, role_recipe
+from tapir_exp import expansion, teacher
+from tapir_exp.bench import Bench, Product, generation_recipe, role_recipe
 from tapir_exp.config import BudgetConfig, SeedSource
 from tapir_exp.console import say_warning
 from tapir_exp.decontamination import benchmarks_recipe, load_benchmarks
-from tapir_exp.difficulty import scored_gaps
 from tapir_exp.evals.lab import run_benchmark
+from tapir_exp.judge.judging import rate_complexity
 from tapir_exp.lab.oracle import lab_digest
 from tapir_exp.lab.world import even_problems
 from tapir_exp.novelty import Novelty
@@ -22,11 +22,9 @@ from tapir_exp.prompts import load_prompt, style_of
 from tapir_exp.records import (
     Answer,
     Example,
-    Order,
     Origin,
     Part,
     TrainingExample,
-    Verdict,
 )
 from tapir_exp.schedule import Candidate, RoundPlan
 from tapir_exp.seeds.gather import gather_seeds, source_digest
@@ -123,27 +121,8 @@ def answers(bench: Bench, round_number: int, student: Artifact, asked: Artifact)
         cut, empty = sum(not row.finished for row in rows), sum(row.text is None for row in rows)
         return Product(rows, {"cut": cut, "empty": empty})
 
-    recipe = {"student": student.key, "asked": asked.key, "generation": _generation_recipe(bench)}
+    recipe = {"student": student.key, "asked": asked.key, "generation": generation_recipe(bench.config.student)}
     return bench.rows("answers", round_number, recipe, make)
-
-
-def verdicts(
-    bench: Bench, round_number: int, answers: Artifact, matches: Sequence[judge.Match], inputs: Sequence[str]
-) -> Artifact:
-    """The judge's verdicts on teacher against student. `inputs`: keys of what the matches come from. Rows: Verdict."""
-
-    def make() -> Product:
-        label = f"judging S_{round_number}"
-        rows = judge.judge(matches, bench.judge, bench.config.judge, label)
-        return Product(rows, _verdict_figures(rows))
-
-    recipe = {
-        "answers": answers.key,
-        "inputs": list(inputs),
-        "judge": role_recipe(bench.judge, bench.config.judge),
-        "prompt": load_prompt("judge").text,
-    }
-    return bench.rows("verdicts", round_number, recipe, make)
 
 
 def expansions(bench: Bench, round_number: int, pool: Pool, plan: RoundPlan, choice: Mapping[str, Any]) -> Artifact:
@@ -174,7 +153,7 @@ def expansions(bench: Bench, round_number: int, pool: Pool, plan: RoundPlan, cho
     }
     if config.similar_within is not None:
         judge_recipe = role_recipe(bench.judge, bench.config.judge)
-        recipe |= {"judge": judge_recipe, "complexity prompt": load_prompt("complexity").text}
+        recipe |= {"judge": judge_recipe, "complexity prompt": load_prompt("judge/complexity").text}
     return bench.rows("expansions", round_number, recipe, make)
 
 
@@ -220,7 +199,7 @@ def benchmark(bench: Bench, round_number: int, student: Artifact) -> Artifact:
     recipe = {
         "student": student.key,
         "benchmark": {"per_cell": config.per_cell, "seed": seed, "lab": lab_digest()},
-        "generation": _generation_recipe(bench),
+        "generation": generation_recipe(bench.config.student),
     }
     return bench.rows("benchmark", round_number, recipe, make)
 
@@ -265,13 +244,19 @@ def _answer(bench: Bench, student: Artifact, prompts: Sequence[tuple[str, str]],
 
 def _gate(bench: Bench, pool: Pool) -> expansion.Gate:
     """What a new pair must pass before it becomes a row."""
-    judge_config = bench.config.judge
     return expansion.Gate(
         Novelty(bench.config.teacher.novelty, sorted(pool.seen)),
         load_benchmarks(bench.config.seeds.decontamination),
         lambda fresh: bench.labeller.label(fresh, "typing what is new"),
-        lambda fresh: complexity.rate(fresh, bench.judge, judge_config, "rating what is new"),
+        lambda fresh: _rated(bench, fresh),
     )
+
+
+def _rated(bench: Bench, examples: Sequence[Example]) -> list[float | None]:
+    """How complex the judge calls each instruction, from 1 to 10; None where it gave no rating."""
+    asked = [(example.id, example.instruction) for example in examples]
+    ratings = rate_complexity(asked, bench.judge, bench.config.judge, "rating what is new")
+    return [rating.complexity for rating in ratings]
 
 
 def _refined(bench: Bench, rows: Sequence[TrainingExample]) -> list[TrainingExample]:
@@ -307,35 +292,9 @@ def _drawn_row(candidate: Candidate) -> TrainingExample:
         origin=example.origin,
         parents=example.parents,
         born=example.round,
-        gap=candidate.gap,
+        gap=candidate.difficulty,
     )
-
-
-def _verdict_figures(rows: Sequence[Verdict]) -> dict[str, Any]:
-    gaps = scored_gaps(rows)
-    flips = sum(_flips(row) for row in rows)
-    mean_gap = fmean(gaps.values()) if gaps else None
-    return {"unscored": len(rows) - len(gaps), "mean_gap": mean_gap, "flips": flips}
-
-
-def _flips(verdict: Verdict) -> bool:
-    """Whether the two orders name different winners."""
-    leads = {
-        ballot.order: ballot.teacher - ballot.student
-        for ballot in verdict.ballots
-        if ballot.teacher is not None and ballot.student is not None
-    }
-    return len(leads) == len(Order) and min(leads.values()) < 0 < max(leads.values())
 
 
 def _teacher_recipe(bench: Bench) -> dict[str, Any]:
     return role_recipe(bench.teacher, bench.config.teacher)
-
-
-def _generation_recipe(bench: Bench) -> dict[str, Any]:
-    config = bench.config.student
-    return {
-        "template": [config.chat_template, config.system_prompt],
-        "max_new_tokens": config.max_new_tokens,
-        "precision": config.precision,
-    }

@@ -52,6 +52,7 @@ RANGES = (
             "lab.*_rate",
             "*.max_failed",
             "*.alpha",
+            "*.hard_share",
             "*.warmup",
             "*.novelty",
             "*.dropout",
@@ -99,11 +100,21 @@ RANGES = (
         "at least 1",
         lambda v: v >= 1,
     ),
+    Range(("folds", "curriculum.rollouts.answers"), "at least 2", lambda v: v >= 2),
     Range(
-        ("*.timeout_s", "*.learning_rate", "*.clip", "fit.inverse_penalty", "spend.*"), "more than 0", lambda v: v > 0
+        (
+            "*.timeout_s",
+            "*.learning_rate",
+            "*.clip",
+            "fit.inverse_penalty",
+            "spend.*",
+            "curriculum.rollouts.temperature",
+            "*.beta",
+        ),
+        "more than 0",
+        lambda v: v > 0,
     ),
     Range(("fit.validation",), "between 0 and 1", lambda v: 0 < v < 1),
-    Range(("folds",), "at least 2", lambda v: v >= 2),
     Range(
         (
             "seed",

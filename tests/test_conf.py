@@ -36,6 +36,7 @@ def completions(tmp_path: Path) -> dict[str, list[str]]:
     return {
         "teacher/local_openai_compatible": ["teacher.llm.model=hosted_vllm/x"],
         "judge/local_openai_compatible": ["judge.llm.model=hosted_vllm/x"],
+        "judge/local_logprobs": ["judge.llm.model=hosted_vllm/x"],
         "classifier/local_openai_compatible": ["classifier.llm.model=hosted_vllm/x"],
         "classifier/deberta": [f"classifier.path={tmp_path}"],
         "seeds/file": [f"seeds.path={seeds}"],
@@ -151,7 +152,7 @@ def test_arms_differ_from_tapir_in_what_they_name_alone() -> None:
     assert differing == {
         "tapir": set(),
         "vanilla_sft": {"curriculum.merge", "curriculum.rounds", "sft.start.tokens"},
-        "random_hard_set": {"curriculum.hard_set"},
+        "random_hard_set": {"curriculum.difficulty"},
         "natural_mix": {"tasks.name", "tasks.ratios"},
         "no_refinement": {"curriculum.refine"},
         "single_round": {"curriculum.merge", "curriculum.rounds", "curriculum.rows", "sft.round.tokens"},

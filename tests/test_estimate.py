@@ -12,9 +12,12 @@ from tapir_exp.config import (
     ClassifierConfig,
     Config,
     CurriculumConfig,
+    Difficulty,
     JudgeConfig,
+    JudgeProtocol,
     LLMConfig,
     Orders,
+    RolloutConfig,
     SFTConfig,
     StudentConfig,
     TeacherConfig,
@@ -139,3 +142,33 @@ def test_the_cost_is_the_tokens_times_the_price(seeds: int, instruction: float, 
 def test_sizes_are_means_in_tokens() -> None:
     sizes = sizes_of([example("a" * 40, "b" * 80), example("c" * 80, "d" * 40)])
     assert sizes == Sizes(seeds=2, instruction=15.0, response=15.0)
+
+
+def test_the_protocol_settles_what_a_verdict_costs() -> None:
+    plans = {
+        protocol: stage(
+            estimate_run(config(judge=JudgeConfig(llm=priced("a/judge"), protocol=protocol)), SIZES),
+            "verdicts-0",
+            "judge",
+        )
+        for protocol in JudgeProtocol
+    }
+    pair, single, logprobs = (plans[name] for name in JudgeProtocol)
+    assert pair.calls == single.calls == logprobs.calls == 2000
+    assert logprobs.completion_tokens == 2000
+    assert pair.completion_tokens == single.completion_tokens > logprobs.completion_tokens
+    assert single.prompt_tokens < pair.prompt_tokens
+
+
+@pytest.mark.parametrize(
+    ("how", "name", "calls"),
+    [(Difficulty.eps, "rollout_verdicts-0", 2 * 1000 * 3), (Difficulty.judge_rated, "ratings-0", 1000)],
+)
+def test_a_difficulty_that_asks_the_judge_is_in_the_plan(how: Difficulty, name: str, calls: int) -> None:
+    plan = CurriculumConfig(rounds=2, rows=500, difficulty=how, rollouts=RolloutConfig(answers=3))
+    planned = estimate_run(config(curriculum=plan), SIZES)
+    assert stage(planned, name, "judge").calls == calls
+    assert {row.stage for row in planned} - {row.stage for row in estimate_run(config(), SIZES)} == {
+        name,
+        name.replace("-0", "-1"),
+    }

@@ -72,7 +72,7 @@ def outputs(tmp_path: Path) -> Outputs:
     made.put("seeds", read=9, contaminated=1)
     made.put("student-0", steps=7, tokens=1000, final_loss=1.5, tokens_per_second=123.4)
     made.put("benchmark-0", BENCHMARK)
-    made.put("verdicts-0", VERDICTS, unscored=1, flips=2, mean_gap=0.0)
+    made.put("verdicts-0", VERDICTS, unscored=1, flips=2, mean_gap=0.0, diagnosis={"ties": 0.5, "flips": 2})
     made.put("expansions-1", [MIX[0]], ordered=3, calls=2, proposed=5)
     made.put("plan-1", [Quota(task="Math", part="hard", wanted=3, drawn=0, ordered=3, filled=1)], unfilled=2)
     made.put("mix-1", MIX)
@@ -83,6 +83,12 @@ def outputs(tmp_path: Path) -> Outputs:
 def test_there_is_a_row_for_s_0_and_for_every_round(outputs: Outputs) -> None:
     assert [row["round"] for row in outputs.metrics()] == [0, 1]
     assert [row["round"] for row in outputs.metrics(alphas=())] == [0]
+
+
+def test_what_the_verdicts_tell_of_the_judge_is_told(outputs: Outputs) -> None:
+    start, after = outputs.metrics()
+    assert (start["judge/ties"], start["judge/flips"]) == (0.5, 2)
+    assert not any(name.startswith("judge/") for name in after)
 
 
 def test_gaps_are_those_of_the_scored_rows(outputs: Outputs) -> None:

@@ -62,7 +62,10 @@ def test_rows_keep_the_order_of_the_seeds() -> None:
 @pytest.mark.parametrize("guided", [True, False])
 def test_candidates_tell_the_hard_set_from_the_rest(guided: bool) -> None:
     found = pool_of((A, MATH, 5.0), (B, LAW, 1.0)).candidates(frozenset({A.id}), guided=guided)
-    assert [(c.example, c.task, c.gap, c.part) for c in found] == [(A, MATH, 5.0, Part.HARD), (B, LAW, 1.0, Part.REST)]
+    assert [(c.example, c.task, c.difficulty, c.part) for c in found] == [
+        (A, MATH, 5.0, Part.HARD),
+        (B, LAW, 1.0, Part.REST),
+    ]
 
 
 def test_a_guided_hard_row_weighs_its_gap_and_the_rest_weigh_alike() -> None:
@@ -103,10 +106,10 @@ def test_after_a_round_a_rescored_row_has_its_new_gap_and_keeps_the_unrefined_re
     after = pool.after([], {A.id: -0.5}, ["verdicts-1"])
     assert after.rows[A.id] == PoolRow(A, MATH, -0.5)
     assert after.rows[B.id] == PoolRow(B, LAW, 1.0)
-    assert after.gaps == {A.id: -0.5, B.id: 1.0}
+    assert after.difficulties == {A.id: -0.5, B.id: 1.0}
     assert after.keys == ("seeds", "verdicts-1")
     assert after.seen == pool.seen == {"a", "b"}
-    assert pool.gaps == {A.id: 5.0, B.id: 1.0}
+    assert pool.difficulties == {A.id: 5.0, B.id: 1.0}
 
 
 def test_after_a_round_a_scored_new_row_is_in_the_pool_with_its_lineage() -> None:

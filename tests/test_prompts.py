@@ -45,7 +45,11 @@ def test_single_braces_are_no_field() -> None:
     ("name", "fields"),
     [
         ("expand", {"task", "count", "examples"}),
-        ("judge", {"instruction", "first", "second"}),
+        ("judge/pair_scores", {"instruction", "reference", "first", "second"}),
+        ("judge/pair_logprobs", {"instruction", "reference", "first", "second"}),
+        ("judge/single_score", {"instruction", "reference", "answer"}),
+        ("judge/reference", {"reference"}),
+        ("judge/complexity", {"instruction"}),
         ("label", {"types", "instruction"}),
         ("refine", {"task", "instruction", "response", "style"}),
     ],
@@ -62,7 +66,7 @@ def test_every_shipped_prompt_is_known_here() -> None:
 
 
 def test_an_unknown_prompt_is_an_error_that_names_the_file_and_those_there_are() -> None:
-    with pytest.raises(PromptError, match=r"prompts/jugde\.md.*'judge'.*'style/math'"):
+    with pytest.raises(PromptError, match=r"prompts/jugde\.md.*'judge/pair_scores'.*'style/math'"):
         load_prompt("jugde")
 
 

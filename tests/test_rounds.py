@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from tapir_exp import rounds
 from tapir_exp.bench import Bench
-from tapir_exp.config import CurriculumConfig, HardSet
+from tapir_exp.config import CurriculumConfig, Difficulty
 from tapir_exp.pool import Pool, PoolRow
 from tapir_exp.records import Part
 from tapir_exp.rounds import State, run_round
@@ -30,7 +30,7 @@ class PlannedError(Exception):
 
 
 def planned(
-    monkeypatch: pytest.MonkeyPatch, number: int = 1, seed: int = 0, how: HardSet = HardSet.mfd
+    monkeypatch: pytest.MonkeyPatch, number: int = 1, seed: int = 0, how: Difficulty = Difficulty.mfd
 ) -> PlannedError:
     """What a round asks `plan_round` for."""
 
@@ -38,25 +38,32 @@ def planned(
         raise PlannedError(pool, rows, alpha, draw)
 
     monkeypatch.setattr(rounds, "plan_round", plan_round)
-    curriculum = CurriculumConfig(delta=2.0, alpha=0.3, delta_alpha=0.2, rows=60, hard_set=how)
+    curriculum = CurriculumConfig(delta=2.0, alpha=0.3, delta_alpha=0.2, rows=60, difficulty=how, hard_share=1 / 3)
     bench = OmegaConf.create({"config": {"curriculum": OmegaConf.structured(curriculum), "seed": seed}})
-    state = State(cast(Artifact, None), POOL, {TaskType.MATH: 1.0})
+    state = State(cast(Artifact, None), POOL, {TaskType.MATH: 1.0}, {})
     with pytest.raises(PlannedError) as caught:
         run_round(cast(Bench, bench), state, number)
     return caught.value
 
 
 def test_the_hard_set_is_drawn_by_its_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = [(c.gap, c.part, c.weight) for c in planned(monkeypatch).candidates]
+    found = [(c.difficulty, c.part, c.weight) for c in planned(monkeypatch).candidates]
     hard = [(gap, Part.HARD, gap) for gap in (9.0, 6.0, 3.0)]
     assert found == [*hard, *((gap, Part.REST, 1.0) for gap in (1.0, 0.0, -2.0))]
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_the_random_hard_set_is_as_large_and_not_guided_by_gaps(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
-    candidates = planned(monkeypatch, seed=seed, how=HardSet.random).candidates
+    candidates = planned(monkeypatch, seed=seed, how=Difficulty.random).candidates
     assert sum(c.part is Part.HARD for c in candidates) == 3
     assert {c.weight for c in candidates} == {1.0}
+
+
+@pytest.mark.parametrize("how", [how for how in Difficulty if how not in (Difficulty.mfd, Difficulty.random)])
+def test_another_score_marks_its_share_and_guides_the_draw(monkeypatch: pytest.MonkeyPatch, how: Difficulty) -> None:
+    candidates = planned(monkeypatch, how=how).candidates
+    hard = [(c.difficulty, c.weight) for c in candidates if c.part is Part.HARD]
+    assert hard == [(9.0, 9.0), (6.0, 6.0)]
 
 
 def test_alpha_grows_from_round_to_round(monkeypatch: pytest.MonkeyPatch) -> None:

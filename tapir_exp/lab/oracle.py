@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
+from math import exp
 from pathlib import Path
 from random import Random
 
@@ -33,8 +34,20 @@ def respond(role: str, messages: Messages, options: Options, temperature: float,
     """
     if role not in ROLES:
         raise ValueError(f"The lab has the models {', '.join(f'lab/{name}' for name in ROLES)}, but not lab/{role}.")
+    return ROLES[role](messages[0]["content"], options, _dice(role, messages, options, temperature, sample))
+
+
+def prefer(messages: Messages, options: Options, temperature: float, sample: int) -> float:
+    """The probability with which the judge would name the first of two responses as the better one."""
+    prompt = messages[0]["content"]
+    known = recognise(_tagged(prompt, "instruction") or "")
+    first, second = _see_pair(known, prompt, options, _dice("judge", messages, options, temperature, sample))
+    return 1 / (1 + exp(second - first))
+
+
+def _dice(role: str, messages: Messages, options: Options, temperature: float, sample: int) -> Random:
     request = json.dumps([role, list(messages), dict(options), temperature, sample], sort_keys=True)
-    return ROLES[role](messages[0]["content"], options, Random(sha256(request.encode()).hexdigest()))
+    return Random(sha256(request.encode()).hexdigest())
 
 
 @cache
@@ -93,13 +106,42 @@ class _Marked:
 
 def _judge(prompt: str, options: Options, rng: Random) -> str:
     known = recognise(_tagged(prompt, "instruction") or "")
-    first, second = (_mark(known, _tagged(prompt, f"assistant_{place}") or "") for place in (1, 2))
-    shown_first = first.score + options["position_bias"] + rng.gauss(0, options["noise"])
-    shown_second = second.score + rng.gauss(0, options["noise"])
+    if (answer := _tagged(prompt, "answer")) is not None:
+        return _score_one(_mark(known, answer), options, rng)
+    if _tagged(prompt, "assistant_1") is None:
+        return _rate(known, options, rng)
+    return _score_pair(known, prompt, options, rng)
+
+
+def _score_one(mark: _Marked, options: Options, rng: Random) -> str:
+    return f"{_on_scale(mark.score + rng.gauss(0, options['noise']))}\nThe answer is {mark.reason}."
+
+
+def _rate(known: tuple[Family, Problem] | None, options: Options, rng: Random) -> str:
+    """Complexity: the level of a problem, from 1 to 3, on the judge's scale."""
+    level = 2 if known is None else known[1].level
+    return f"{_on_scale(3 * level + rng.gauss(0, options['noise']))}\nThat is how much there is to master."
+
+
+def _score_pair(known: tuple[Family, Problem] | None, prompt: str, options: Options, rng: Random) -> str:
+    seen_first, seen_second = _see_pair(known, prompt, options, rng)
+    first, second = _mark_pair(known, prompt)
     return (
-        f"{_on_scale(shown_first)} {_on_scale(shown_second)}\n"
+        f"{_on_scale(seen_first)} {_on_scale(seen_second)}\n"
         f"Assistant 1 is {first.reason}. Assistant 2 is {second.reason}."
     )
+
+
+def _see_pair(known: tuple[Family, Problem] | None, prompt: str, options: Options, rng: Random) -> tuple[float, float]:
+    """What the two responses of a prompt are worth in the judge's eyes, in points that may lie beyond the scale."""
+    first, second = _mark_pair(known, prompt)
+    seen_first = first.score + options["position_bias"] + rng.gauss(0, options["noise"])
+    return seen_first, second.score + rng.gauss(0, options["noise"])
+
+
+def _mark_pair(known: tuple[Family, Problem] | None, prompt: str) -> tuple[_Marked, _Marked]:
+    first, second = (_mark(known, _tagged(prompt, f"assistant_{place}") or "") for place in (1, 2))
+    return first, second
 
 
 def _mark(known: tuple[Family, Problem] | None, response: str) -> _Marked:

@@ -4,14 +4,18 @@
 """
 
 from collections.abc import Mapping, Sequence
+from math import log
 from typing import Any
 
 from tapir_exp.lab import oracle
 from tapir_exp.llm.providers import load_litellm
 
 PROVIDER = "lab"
-_OF_THE_CALL = frozenset({"temperature", "sample", "max_tokens", "max_retries", "stream"})
+_OF_THE_CALL = frozenset({"temperature", "sample", "max_tokens", "max_retries", "stream", "logprobs", "top_logprobs"})
 """What litellm hands over together with the options; an oracle's reply has its own length."""
+
+Chances = Mapping[str, float]
+"""Probability of each token that the first one may be."""
 
 _FREE = {
     "litellm_provider": PROVIDER,
@@ -45,10 +49,12 @@ class Oracles:
         **_: Any,
     ) -> Any:
         """Fill litellm's `model_response`. Raises litellm's BadRequestError where the oracle cannot reply."""
-        text = _ask(model, messages, optional_params)
+        text, chances = _ask(model, messages, optional_params)
         words = sum(len(message["content"].split()) for message in messages), len(text.split())
         choice = model_response.choices[0]
         choice.message.content, choice.finish_reason = text, "stop"
+        if chances:
+            choice.logprobs = _first_token(text, chances)
         usage = load_litellm().Usage(prompt_tokens=words[0], completion_tokens=words[1], total_tokens=sum(words))
         model_response.model, model_response.usage = f"{PROVIDER}/{model}", usage
         model_response._hidden_params["response_cost"] = 0.0  # spares litellm the search through its price list
@@ -62,10 +68,22 @@ class Oracles:
         return self.completion(**call)
 
 
-def _ask(role: str, messages: Sequence[Mapping[str, str]], params: Mapping[str, Any]) -> str:
+def _ask(role: str, messages: Sequence[Mapping[str, str]], params: Mapping[str, Any]) -> tuple[str, Chances]:
+    """The oracle's reply and, where log-probabilities are asked of the judge, which digit it would write how surely."""
     options = {name: value for name, value in params.items() if name not in _OF_THE_CALL}
+    draw = params.get("temperature", 0.0), params.get("sample", 0)
     try:
-        return oracle.respond(role, messages, options, params.get("temperature", 0.0), params.get("sample", 0))
+        if params.get("top_logprobs") and role == "judge":
+            first = oracle.prefer(messages, options, *draw)
+            return ("1" if first >= 0.5 else "2"), {"1": first, "2": 1 - first}
+        return oracle.respond(role, messages, options, *draw), {}
     except Exception as error:  # an oracle is a function of its request: what failed once fails always
         detail = f"{type(error).__name__}: {error}"
         raise load_litellm().BadRequestError(detail, model=f"{PROVIDER}/{role}", llm_provider=PROVIDER) from error
+
+
+def _first_token(text: str, chances: Chances) -> Any:
+    """The likeliest tokens at the first place, in the form of OpenAI's API."""
+    types = load_litellm().types.utils
+    tokens = [{"token": token, "logprob": log(chance)} for token, chance in chances.items() if chance]
+    return types.ChoiceLogprobs(content=[{"token": text, "logprob": log(chances[text]), "top_logprobs": tokens}])

@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from tapir_exp.errors import TapirError
 from tapir_exp.evals.statistics import Estimate, accuracy_by_task, macro_accuracy, wilson_interval
+from tapir_exp.judge.kinship import kinship
 from tapir_exp.llm.spending import Spending
 from tapir_exp.manifest import MANIFEST
 from tapir_exp.records import TrainingStep
@@ -69,6 +70,15 @@ class RoundRow:
 
 
 @dataclass(frozen=True)
+class JudgeRow:
+    """What the verdicts on one student tell about the judge; the figures are those of `Diagnosis`, by name."""
+
+    student: str
+    judged: int
+    figures: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class StageTime:
     """Wall time of a stage over all its artifacts, and its share of the whole."""
 
@@ -110,6 +120,9 @@ class Page:
     rounds: list[RoundRow]
     drawings: Drawings
     origins: Origins
+    judge: list[JudgeRow]
+    kinship: str | None
+    difficulty: str
     samples: list[Sample]
     trails: list[Trail]
     spend: list[Spend]
@@ -142,6 +155,9 @@ def build_page(run: RunView) -> Page:
         rounds=[_round_row(run, r) for r in run.rounds],
         drawings=_draw(run),
         origins=origins(run),
+        judge=list(_judge_rows(run)),
+        kinship=kinship(_setting(run, "teacher.llm.model"), _setting(run, "judge.llm.model")),
+        difficulty=_setting(run, "curriculum.difficulty"),
         samples=samples(run),
         trails=trails(run),
         spend=spend_by_role(artifacts),
@@ -195,6 +211,13 @@ def _round_row(run: RunView, r: RoundView) -> RoundRow:
         hard_share=r.hard(run.manifest.delta) / len(r.gaps) if r.gaps else None,
         benchmark=macro_accuracy(r.benchmark) if r.benchmark else None,
     )
+
+
+def _judge_rows(run: RunView) -> Iterator[JudgeRow]:
+    for r in run.rounds:
+        verdicts = run.artifacts.get(f"verdicts-{r.number}")
+        if verdicts is not None and "diagnosis" in verdicts.figures:
+            yield JudgeRow(student_name(r.number), len(r.verdicts), verdicts.figures["diagnosis"])
 
 
 def _last_loss(steps: Sequence[TrainingStep]) -> float | None:
@@ -331,8 +354,9 @@ def _choices(run: RunView) -> list[Choice]:
     tasks = str(_setting(run, "tasks.name"))
     return [
         Choice("gap", "score(teacher) − score(student)", "paper", "its words; its printed formula has the other sign"),
-        Choice("scores", "1 to 10, both in one reply", "ours", "not confirmed by the paper"),
+        Choice("judge's protocol", _setting(run, "judge.protocol"), "ours", "not confirmed by the paper"),
         Choice("orders asked", _setting(run, "judge.orders"), "ours", "Lion asks both; not known for TAPIR"),
+        Choice("hard set by", _setting(run, "curriculum.difficulty"), *_whose_score(run)),
         Choice("threshold δ", f"{manifest.delta:g}", "ours", "not confirmed by the paper; Lion uses 1"),
         Choice("rounds", str(len(manifest.alphas)), "ours", "not confirmed by the paper"),
         Choice("α by round", ", ".join(f"{a:.2g}" for a in manifest.alphas), "ours", "not confirmed by the paper"),
@@ -340,6 +364,12 @@ def _choices(run: RunView) -> list[Choice]:
         Choice("target mix", f"preset {tasks}", *_whose_mix(tasks)),
         Choice("learning rate", _setting(run, "sft.learning_rate"), "ours", "not confirmed by the paper"),
     ]
+
+
+def _whose_score(run: RunView) -> tuple[str, str]:
+    if _setting(run, "curriculum.difficulty") == "mfd":
+        return "paper", "the gap above a threshold"
+    return "ours", "an ablation of the paper's MFD"
 
 
 def _whose_mix(preset: str) -> tuple[str, str]:

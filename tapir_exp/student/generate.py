@@ -1,4 +1,4 @@
-"""Greedy answers of a student, many prompts at a time."""
+"""Answers of a student, many prompts at a time: greedy, or drawn at a temperature."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from tapir_exp.console import Progress
 from tapir_exp.records import Answer
 from tapir_exp.student.chat_template import Chat, load_chat
 from tapir_exp.student.load import load_model
+from tapir_exp.student.sampler import Draw, Sampler
 
 ROOM = 64
 """Token positions by which a key-value cache grows."""
@@ -36,24 +37,47 @@ def answer_all(
     `student.max_length`, are failures. In float32 an answer does not depend on its neighbours in the batch.
     """
     chat = load_chat(student_dir, student)
-    model = load_model(student_dir, student).to("cuda" if torch.cuda.is_available() else "cpu").eval()  # type: ignore[arg-type]
+    model = load_on_device(student_dir, student)
     encoded = chat.encode_prompts([instruction for _, instruction in prompts])
-    answers: dict[int, Answer] = {}
     with Progress(label, len(prompts)) as progress:
-        for batch in _batches(encoded, student.generation_batch):
-            taken = [index for index in batch if len(encoded[index]) < student.max_length]
-            written = decode_greedily(
-                model, chat, [encoded[i] for i in taken], student.max_new_tokens, progress.advance
-            )
-            answers |= {i: _answer(prompts[i][0], chat, text) for i, text in zip(taken, written, strict=True)}
-            answers |= {i: _too_long(prompts[i][0], len(encoded[i])) for i in set(batch) - set(taken)}
-    return [answers[index] for index in range(len(prompts))]
+        return answer_encoded(model, chat, [name for name, _ in prompts], encoded, student, progress.advance)
 
 
-def decode_greedily(
-    model: PreTrainedModel, chat: Chat, prompts: Sequence[Sequence[int]], limit: int, advance: Callable[[int], None]
+def load_on_device(student_dir: Path, student: StudentConfig) -> PreTrainedModel:
+    """The student, ready to answer: on the GPU where there is one."""
+    model = load_model(student_dir, student).to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
+    return model.eval()  # type: ignore[no-any-return]
+
+
+def answer_encoded(
+    model: PreTrainedModel,
+    chat: Chat,
+    names: Sequence[str],
+    encoded: Sequence[Sequence[int]],
+    student: StudentConfig,
+    advance: Callable[[int], None],
+    draws: Sequence[Draw] | None = None,
+) -> list[Answer]:
+    """An answer to each encoded prompt, in their order and under their names; greedy where there are no `draws`."""
+    answers: dict[int, Answer] = {}
+    for batch in _batches(encoded, student.generation_batch):
+        taken = [index for index in batch if len(encoded[index]) < student.max_length]
+        drawn = None if draws is None else Sampler([draws[index] for index in taken])
+        written = decode(model, chat, [encoded[i] for i in taken], student.max_new_tokens, advance, drawn)
+        answers |= {i: _answer(names[i], chat, text) for i, text in zip(taken, written, strict=True)}
+        answers |= {i: _too_long(names[i], len(encoded[i])) for i in set(batch) - set(taken)}
+    return [answers[index] for index in range(len(names))]
+
+
+def decode(
+    model: PreTrainedModel,
+    chat: Chat,
+    prompts: Sequence[Sequence[int]],
+    limit: int,
+    advance: Callable[[int], None],
+    sampler: Sampler | None = None,
 ) -> list[Continuation]:
-    """Continue each prompt by its most likely tokens until the end of turn or `limit` tokens.
+    """Continue each prompt, by its most likely tokens or those drawn, until the end of turn or `limit` tokens.
 
     A row leaves the batch when it is finished, and one from the end takes its place; `advance` hears how many left.
     """
@@ -62,7 +86,7 @@ def decode_greedily(
     stops = torch.tensor(sorted(_stops(model, chat)))
     state = _Decoder(model, prompts, chat.pad)
     for _ in range(limit if prompts else 0):
-        tokens = state.step()
+        tokens = state.step(None if sampler is None else sampler.choose)
         stopped = torch.isin(tokens, stops).tolist()
         for row, token, stop in zip(alive, tokens.tolist(), stopped, strict=True):
             continuations[row].finished = stop
@@ -74,6 +98,8 @@ def decode_greedily(
             if not alive:
                 break
             state.keep(kept)
+            if sampler is not None:
+                sampler.keep(kept)
     advance(len(alive))
     return continuations
 
@@ -98,8 +124,8 @@ class _Decoder:
         self._positions = (real.cumsum(1) - 1).clamp(min=0)
 
     @torch.inference_mode()
-    def step(self) -> Tensor:
-        """The next token of every row, (rows,) on the CPU."""
+    def step(self, choose: Callable[[Tensor], Tensor] | None) -> Tensor:
+        """The next token of every row, (rows,) on the CPU; the likeliest where nobody chooses."""
         logits = self._model(
             input_ids=self._next,
             attention_mask=self._mask,
@@ -108,7 +134,8 @@ class _Decoder:
             use_cache=True,
             logits_to_keep=1,
         ).logits
-        self._next = logits[:, -1].argmax(-1, keepdim=True)
+        last = logits[:, -1]
+        self._next = (last.argmax(-1) if choose is None else choose(last))[:, None]
         self._positions = self._positions[:, -1:] + 1
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(self._mask), 1)], 1)
         return self._next[:, 0].cpu()

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from math import sqrt
+from math import exp, sqrt
 from pathlib import Path
 from random import Random
 from statistics import fmean, stdev
@@ -12,15 +12,16 @@ from statistics import fmean, stdev
 import pytest
 from fakes import example, reply_of
 
-from tapir_exp.config import ClassifierConfig, JudgeConfig, TeacherConfig
-from tapir_exp.judge import Match, judge_request, read_scores
+from tapir_exp.config import ClassifierConfig, JudgeConfig, JudgeProtocol, TeacherConfig
+from tapir_exp.judge.questions import Match, complexity_request, judge_request
+from tapir_exp.judge.reading import read_score, read_scores
 from tapir_exp.lab.families import FAMILIES
 from tapir_exp.lab.family import Family, Problem
-from tapir_exp.lab.oracle import AT_A_LOSS, LEVEL_DRIFT, ROLES, lab_digest, respond
+from tapir_exp.lab.oracle import AT_A_LOSS, LEVEL_DRIFT, ROLES, lab_digest, prefer, respond
 from tapir_exp.lab.world import draw, is_held_out, natural_problems, recognise
 from tapir_exp.labellers.llm import label_request, read_task
 from tapir_exp.llm.chat import ChatRequest, Message
-from tapir_exp.records import Example, Order
+from tapir_exp.records import BOTH_ORDERS, Example, Order
 from tapir_exp.taxonomy import TaskType
 from tapir_exp.teacher import Commission, Draft, Pair, expand_request, read_pairs, read_response, refine_request
 
@@ -54,7 +55,7 @@ def label_of(instruction: str, error_rate: float = 0.0) -> TaskType:
 def scores(match: Match, order: Order, options: Mapping[str, float] = FAIR) -> tuple[float, float]:
     """What the judge gives the teacher and the student."""
     read = read_scores(reply_of(said("judge", judge_request(match, order, JudgeConfig()), options)))
-    return (read.first, read.second) if order is Order.TEACHER_FIRST else (read.second, read.first)
+    return (read[0], read[1]) if order is Order.TEACHER_FIRST else (read[1], read[0])
 
 
 def gaps(matches: Sequence[Match], order: Order, options: Mapping[str, float]) -> list[float]:
@@ -168,7 +169,7 @@ def test_a_fair_judge_gives_the_graders_scores(known: list[Known]) -> None:
 def test_the_judges_position_bias_shows_in_one_order_and_is_gone_in_both(matches: list[Match]) -> None:
     assert len(matches) == 300
     options = {"noise": 0.5, "position_bias": 0.7}
-    ahead, behind = (gaps(matches, order, options) for order in Order)
+    ahead, behind = (gaps(matches, order, options) for order in BOTH_ORDERS)
     assert fmean(ahead) == pytest.approx(0.7, abs=0.2)
     assert fmean(behind) == pytest.approx(-0.7, abs=0.2)
     both = [(one + other) / 2 for one, other in zip(ahead, behind, strict=True)]
@@ -177,7 +178,7 @@ def test_the_judges_position_bias_shows_in_one_order_and_is_gone_in_both(matches
 
 def test_the_judges_noise_shows_and_shrinks_over_both_orders(matches: list[Match]) -> None:
     options = {"noise": 1.0, "position_bias": 0.0}
-    one, other = (gaps(matches, order, options) for order in Order)
+    one, other = (gaps(matches, order, options) for order in BOTH_ORDERS)
     assert {*gaps(matches, Order.TEACHER_FIRST, FAIR)} == {0}
     assert stdev(one) == pytest.approx(sqrt(2), abs=0.25)
     both = [(first + second) / 2 for first, second in zip(one, other, strict=True)]
@@ -206,6 +207,34 @@ def test_the_judge_marks_down_a_response_that_is_none(response: str) -> None:
     problem = draw(FAMILIES[0], 1, Random(1), held_out=False)
     match = Match("a", problem.instruction, problem.refined, response)
     assert scores(match, Order.TEACHER_FIRST) == scores(match, Order.STUDENT_FIRST) == (10, 1)
+
+
+def test_the_judge_scores_an_answer_alone_as_it_does_in_a_pair(known: list[Known]) -> None:
+    config = JudgeConfig(protocol=JudgeProtocol.single_score)
+    for _, problem in known[:50]:
+        match = Match("a", problem.instruction, problem.refined, problem.slip)
+        alone = [
+            read_score(reply_of(said("judge", judge_request(match, order, config), FAIR)))
+            for order in (Order.TEACHER_ALONE, Order.STUDENT_ALONE)
+        ]
+        assert tuple(score for (score,) in alone) == scores(match, Order.TEACHER_FIRST)
+
+
+def test_the_judge_rates_higher_levels_as_more_complex(known: list[Known]) -> None:
+    for _, problem in known[:50]:
+        reply = said("judge", complexity_request(problem.instruction, JudgeConfig()), FAIR)
+        assert read_score(reply_of(reply)) == (3 * problem.level,)
+
+
+@pytest.mark.parametrize("bias", [0.0, 2.0])
+def test_the_judge_prefers_what_it_would_score_higher(known: list[Known], bias: float) -> None:
+    for _, problem in known[:50]:
+        match = Match("a", problem.instruction, problem.refined, problem.slip)
+        request = judge_request(match, Order.TEACHER_FIRST, JudgeConfig())
+        messages = [message.model_dump() for message in request.messages]
+        teacher, student = scores(match, Order.TEACHER_FIRST)
+        sure = prefer(messages, {**FAIR, "position_bias": bias}, 0.0, 0)
+        assert sure == pytest.approx(1 / (1 + exp(student - teacher - bias)))
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
@@ -282,7 +311,8 @@ def test_a_role_that_the_lab_has_not_is_an_error_that_names_those_it_has() -> No
 )
 def test_a_missing_option_is_an_error_that_names_it(role: str, option: str) -> None:
     instruction = draw(FAMILIES[0], 1, Random(1), held_out=False).instruction
-    prompt = instruction if role == "teacher" else f"<instruction>\n{instruction}\n</instruction>"
+    tagged = f"<instruction>\n{instruction}\n</instruction>\n<assistant_1>\n</assistant_1>"
+    prompt = instruction if role == "teacher" else tagged
     options = {name: 0.0 for name in ("error_rate", "noise", "position_bias") if name != option}
     with pytest.raises(KeyError, match=option):
         respond(role, [{"content": prompt}], options, 0.0, 0)

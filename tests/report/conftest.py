@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -12,8 +12,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from tapir_exp.evals.statistics import accuracy_by_task, macro_accuracy
+from tapir_exp.judge.diagnosis import Lengths, diagnose
 from tapir_exp.manifest import Entry, Manifest, entry_of
 from tapir_exp.records import (
+    BOTH_ORDERS,
     Answer,
     Ballot,
     BenchmarkResult,
@@ -110,13 +112,15 @@ class FakeRun:
         ]
         self._put(f"answers-{number}", answers)
         verdicts = [self._verdict(i, number, unread=k == 5) for k, i in enumerate(ids)]
-        self._put(f"verdicts-{number}", verdicts, spend={"judge": spend(2 * len(ids), 0.52)}, unscored=1)
+        lengths = {row: Lengths(40 + place % 7, 30) for place, row in enumerate(ids)}
+        figures = {"unscored": 1, "diagnosis": asdict(diagnose(verdicts, lengths))}
+        self._put(f"verdicts-{number}", verdicts, spend={"judge": spend(2 * len(ids), 0.52)}, **figures)
         return {v.id: v.gap for v in verdicts if v.gap is not None}
 
     def _verdict(self, row: str, number: int, unread: bool) -> Verdict:
         true = max(0.0, self.rng.choice((0.3, 4.5 - number)) + self.rng.gauss(0, 1.1))
         ballots = []
-        for order in Order:
+        for order in BOTH_ORDERS:
             lean = 0.5 if order is Order.TEACHER_FIRST else -0.5
             teacher, student = 9.0, round(min(10, max(1, 9 - true - lean)) * 2) / 2
             ballots.append(
@@ -240,9 +244,18 @@ class FakeRun:
                 "arm": self.arm,
                 "seed": self.seed,
                 "tasks": {"name": "lab"},
-                "judge": {"orders": "both"},
+                "teacher": {"llm": {"model": "openai/gpt-4o"}},
+                "judge": {"llm": {"model": "anthropic/claude-x"}, "protocol": "pair_scores", "orders": "both"},
                 "sft": {"learning_rate": 0.001},
-                "curriculum": {"rounds": self.rounds, "delta": 2.0, "alpha": 0.3, "delta_alpha": 0.2, "refine": True},
+                "curriculum": {
+                    "rounds": self.rounds,
+                    "difficulty": "mfd",
+                    "delta": 2.0,
+                    "hard_share": 0.21,
+                    "alpha": 0.3,
+                    "delta_alpha": 0.2,
+                    "refine": True,
+                },
             }
         )
         for key, value in self.settings.items():

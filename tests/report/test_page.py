@@ -180,3 +180,37 @@ def test_reports_load_neither_torch_nor_litellm() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_page_tells_how_far_the_judge_can_be_trusted(fake_run: MakeRun) -> None:
+    run_dir = fake_run()
+    page, rows = page_of(run_dir), build_page(RunView.load(run_dir)).judge
+    assert [row.judged for row in rows] == [len(r.verdicts) for r in RunView.load(run_dir).rounds[:3]]
+    assert 'href="#judge"' in page
+    section = " ".join(plain(page[page.index('id="judge"') : page.index('id="tasks"')]).split())
+    for row in rows:
+        bias, error = row.figures["position_bias"], row.figures["position_bias_se"]
+        assert f"{bias:+.2f}".replace("-", "−") + f" ± {error:.2f}" in section
+        assert f"{row.figures['flip_share'] * 100:.1f} %" in section
+    assert "Warning" not in section
+
+
+def test_a_judge_of_the_teacher_s_family_is_warned_of(fake_run: MakeRun) -> None:
+    page = plain(page_of(fake_run(settings={"judge.llm.model": "openai/gpt-3.5-turbo"})))
+    assert "judge (openai/gpt-3.5-turbo) and teacher (openai/gpt-4o) are of one family, GPT" in page
+
+
+@pytest.mark.parametrize(
+    ("score", "words"),
+    [("ifd", "by ifd: the 21.0 % of the rows that score highest"), ("random", "by random: as many rows as have a gap")],
+)
+def test_a_run_whose_hard_set_another_score_chose_says_so(fake_run: MakeRun, score: str, words: str) -> None:
+    usual, other = page_of(fake_run(name="runs/a")), page_of(fake_run(settings={"curriculum.difficulty": score}))
+    assert words in " ".join(plain(other).split())
+    assert "not chosen by the gap" not in usual
+
+
+def test_a_run_without_verdicts_has_no_judge_to_speak_of(fake_run: MakeRun) -> None:
+    page = page_of(fake_run(rounds=0, arm="vanilla_sft"))
+    assert 'id="judge"' not in page
+    assert 'href="#judge"' not in page

@@ -13,7 +13,7 @@ from tapir_exp.records import Answer
 from tapir_exp.student import generate
 from tapir_exp.student.chat_template import Chat
 from tapir_exp.student.data import TrainingRow
-from tapir_exp.student.generate import answer_all, decode_greedily
+from tapir_exp.student.generate import answer_all, decode
 from tapir_exp.student.train import finetune
 
 
@@ -73,8 +73,8 @@ def test_padding_does_not_shift_positions(chat: Chat) -> None:
     shape = GPT2Config(vocab_size=300, n_positions=64, n_embd=32, n_layer=2, n_head=2, initializer_range=0.5)
     model = GPT2LMHeadModel(shape).eval()  # type: ignore[no-untyped-call]
     prompts = chat.encode_prompts(["Say red", "Say red green blue black white red", "Say blue 17"])
-    together = decode_greedily(model, chat, prompts, 8, lambda _: None)
-    alone = [decode_greedily(model, chat, [prompt], 8, lambda _: None)[0] for prompt in prompts]
+    together = decode(model, chat, prompts, 8, lambda _: None)
+    alone = [decode(model, chat, [prompt], 8, lambda _: None)[0] for prompt in prompts]
     assert together == alone
 
 

@@ -1,17 +1,17 @@
-"""Both orders asked, the order's bias gone from the mean, replies read strictly, and no score for what was not read."""
+"""Verdicts: both orders asked, the order's bias gone from the mean, and no score for what was not read."""
 
 import re
 from collections.abc import Callable
+from math import log
 
 import pytest
 from fakes import Said, ScriptedChat, reply_of, said_to, tagged, time_out
-from hypothesis import given
-from hypothesis import strategies as st
 
-from tapir_exp.config import JudgeConfig, LLMConfig, Orders
-from tapir_exp.errors import ReplyError, TooManyFailures
-from tapir_exp.judge import Match, Scores, judge, judge_request, read_scores, verdict_of
-from tapir_exp.llm.chat import ChatRequest
+from tapir_exp.config import JudgeConfig, JudgeProtocol, LLMConfig, Orders
+from tapir_exp.errors import TooManyFailures
+from tapir_exp.judge.judging import judge, rate_complexity, reread, verdict_of
+from tapir_exp.judge.questions import Match
+from tapir_exp.llm.chat import ChatRequest, Reply, TokenLogprob
 from tapir_exp.records import Ballot, Order, Verdict
 
 BOTH = JudgeConfig(llm=LLMConfig(model="m", concurrency=1))
@@ -93,115 +93,11 @@ def test_verdicts_come_in_the_order_of_the_matches() -> None:
     assert [(verdict.id, verdict.gap) for verdict in verdicts] == [(str(n), 7 - n) for n in range(7)]
 
 
-def test_a_request_follows_the_configuration() -> None:
-    request = judge_request(match(), Order.STUDENT_FIRST, JudgeConfig(temperature=0.3, max_tokens=77))
-    assert (request.temperature, request.max_tokens, request.sample) == (0.3, 77, 0)
-    assert [message.role for message in request.messages] == ["user"]
-
-
-@pytest.mark.parametrize("nasty", ["{{first}}", "</assistant_1>", "10 1", "\\1", ""])
-def test_a_response_stands_in_the_prompt_as_it_is(nasty: str) -> None:
-    prompt = said_to(judge_request(Match("a", "i", "mine", nasty), Order.TEACHER_FIRST, BOTH))
-    assert f"<assistant_2>\n{nasty}\n</assistant_2>" in prompt
-
-
-@pytest.mark.parametrize(
-    ("text", "scores"),
-    [
-        ("9 4", (9, 4)),
-        ("8.5 9", (8.5, 9)),
-        ("1 10", (1, 10)),
-        ("10 10\nBoth are fine.", (10, 10)),
-        ("  7   3  \r\nWhy: 1 2", (7, 3)),
-        ("\n\n6 5", (6, 5)),
-        ("9.25 1.0\n[[10]]", (9.25, 1)),
-    ],
-)
-def test_two_scores_on_the_first_line_are_read(text: str, scores: tuple[float, float]) -> None:
-    assert read_scores(reply_of(text)) == Scores(*scores)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "On a scale of 1 to 10, I would say 8 and 6.",
-        "On a scale from 1 10",
-        "The scores are:\n8 6",
-        "I give 8 6",
-        "8 6 because",
-        "8, 6",
-        "8 9 7",
-        "8",
-        "8/10 9/10",
-        "8 / 9",
-        "-1 5",
-        "5 -1",
-        "8.5. 9",
-        "8. 9",
-        ".5 9",
-        "8,5 9",
-        "1e1 5",
-        "nan 5",
-        "inf 5",
-        "[[8]] [[6]]",
-        "[[10]]",
-        "'8 6'",
-        "**8 6**",
-        "8\n6",
-        "8\t6",
-        "Assistant 1: 8\nAssistant 2: 6",
-        "eight six",
-        "",
-        " \n ",
-    ],
-)
-def test_any_other_first_line_is_refused_and_quoted(text: str) -> None:
-    first_line = text.strip().partition("\n")[0]
-    with pytest.raises(ReplyError, match=re.escape(f"two scores and nothing else, but it is {first_line!r}")):
-        read_scores(reply_of(text))
-
-
-@pytest.mark.parametrize("text", ["95 3", "11 2", "0 5", "5 0", "5 0.99", "10.01 9", "85 60", "5 100"])
-def test_scores_beyond_the_scale_are_refused_and_quoted(text: str) -> None:
-    with pytest.raises(ReplyError, match=f"from 1 to 10, but the first line is '{re.escape(text)}'"):
-        read_scores(reply_of(text))
-
-
-@pytest.mark.parametrize("text", ["8 1", "10 1", "8 6 ", "8 6\n", "\n8 6\n \n", "8", "Well, 8 6", ""])
-def test_a_reply_that_was_cut_within_or_after_its_first_line_is_refused(text: str) -> None:
-    with pytest.raises(ReplyError, match="cut at the length limit"):  # `8 1` may be the first half of `8 10`
-        read_scores(reply_of(text, finish_reason="length"))
-
-
-def test_a_reply_that_was_cut_among_its_reasons_has_its_scores() -> None:
-    assert read_scores(reply_of("8 6\nBecause the fir", finish_reason="length")) == Scores(8, 6)
-
-
-def test_a_cut_reply_whose_first_line_holds_no_scores_is_refused_for_that() -> None:
-    with pytest.raises(ReplyError, match="two scores and nothing else"):
-        read_scores(reply_of("Let me see.\n8 6", finish_reason="length"))
-
-
 def test_a_cut_reply_is_asked_for_again() -> None:
     chat = ScriptedChat([reply_of("8 1", finish_reason="length"), "8 10", "10 8"])
     (verdict,) = judge([match()], chat, BOTH, "judging")
     assert (verdict.teacher, verdict.student) == (8, 10)
     assert [request.max_tokens for request in chat.requests[:2]] == [BOTH.max_tokens, 2 * BOTH.max_tokens]
-
-
-@given(first=st.floats(1, 10), second=st.floats(1, 10), reason=st.text())
-def test_any_scores_on_the_scale_come_back(first: float, second: float, reason: str) -> None:
-    first, second = round(first, 3), round(second, 3)
-    assert read_scores(reply_of(f"{first} {second}\n{reason}")) == Scores(first, second)
-
-
-@given(text=st.text())
-def test_any_text_is_scores_or_a_reply_error(text: str) -> None:
-    try:
-        scores = read_scores(reply_of(text))
-    except ReplyError:
-        return
-    assert 1 <= min(scores.first, scores.second) <= max(scores.first, scores.second) <= 10
 
 
 def test_a_refused_reply_is_asked_again_once_with_the_error_named() -> None:
@@ -269,3 +165,113 @@ def test_a_verdict_is_the_mean_of_its_ballots() -> None:
         Ballot(order=Order.STUDENT_FIRST, teacher=8, student=5, raw=""),
     ]
     assert verdict_of("a", ballots) == Verdict(id="a", ballots=tuple(ballots), teacher=8.5, student=4.5)
+
+
+SINGLE = JudgeConfig(llm=BOTH.llm, protocol=JudgeProtocol.single_score)
+LOGPROBS = JudgeConfig(llm=BOTH.llm, protocol=JudgeProtocol.pair_logprobs)
+
+
+def alone(request: ChatRequest) -> str:
+    (answer,) = tagged(said_to(request), "answer")
+    return f"{worth(answer)}\nThat is what it is worth."
+
+
+def test_single_scores_are_asked_and_given_one_by_one() -> None:
+    verdicts = judge([match("a", 8, 5), match("b", 6, 7.5)], ScriptedChat(alone), SINGLE, "judging")
+    assert [(verdict.teacher, verdict.student, verdict.gap) for verdict in verdicts] == [(8, 5, 3), (6, 7.5, -1.5)]
+    assert [(ballot.order, ballot.teacher, ballot.student) for ballot in verdicts[0].ballots] == [
+        (Order.TEACHER_ALONE, 8, None),
+        (Order.STUDENT_ALONE, None, 5),
+    ]
+
+
+def test_a_single_score_that_is_missing_leaves_the_match_unscored() -> None:
+    chat = ScriptedChat(["8", "I cannot.", "I cannot.", "7", "6"])
+    config = JudgeConfig(llm=BOTH.llm, protocol=JudgeProtocol.single_score, max_failed=0.25)
+    lost, kept = judge([match("a"), match("b")], chat, config, "judging")
+    assert (lost.teacher, lost.student, lost.gap) == (None, None, None)
+    assert (lost.ballots[0].teacher, lost.ballots[1].raw) == (8, "I cannot.")
+    assert kept.gap == 1
+
+
+def leaning(share: float, bias: float = 0.0) -> Callable[[ChatRequest], Reply]:
+    """A judge that prefers the teacher with this probability, and the first place by `bias` on top."""
+
+    def say(request: ChatRequest) -> Reply:
+        first = tagged(said_to(request), "assistant_1")[0]
+        one = (share if first.startswith("teacher") else 1 - share) + bias
+        chances = (("1", one), ("2", 1 - one))
+        top = tuple(TokenLogprob(token=token, logprob=log(chance)) for token, chance in chances)
+        return reply_of("1" if one >= 0.5 else "2", "length").model_copy(update={"top_logprobs": (top,)})
+
+    return say
+
+
+@pytest.mark.parametrize("share", [0.5, 0.75, 0.2])
+@pytest.mark.parametrize("bias", [0.0, 0.1])
+def test_a_preference_becomes_a_gap_from_minus_nine_to_nine_in_which_the_place_cancels(
+    share: float, bias: float
+) -> None:
+    (verdict,) = judge([match()], ScriptedChat(leaning(share, bias)), LOGPROBS, "judging")
+    assert verdict.gap == pytest.approx(9 * (2 * share - 1))
+    assert verdict.teacher is not None
+    assert verdict.student is not None
+    assert verdict.teacher + verdict.student == pytest.approx(11)
+
+
+def test_a_ballot_keeps_all_that_a_reader_reads() -> None:
+    (verdict,) = judge([match()], ScriptedChat(leaning(0.75)), LOGPROBS, "judging")
+    assert {(ballot.raw, ballot.finish_reason) for ballot in verdict.ballots} == {("1", "length"), ("2", "length")}
+    assert dict(verdict.ballots[0].first_token) == pytest.approx({"1": log(0.75), "2": log(0.25)})
+    chat = ScriptedChat(["Hm.", "8 6\nWell.", "5 7", "7 5"])
+    (again,) = judge([match()], chat, BOTH, "judging")
+    assert [(ballot.raw, ballot.finish_reason) for ballot in again.ballots] == [("8 6\nWell.", "stop"), ("5 7", "stop")]
+
+
+def test_a_ballot_without_a_reply_says_so() -> None:
+    config = JudgeConfig(llm=BOTH.llm, max_failed=0.5)
+    (verdict,) = judge([match()], ScriptedChat([time_out(), "7 5"]), config, "judging")
+    assert [(ballot.raw, ballot.finish_reason) for ballot in verdict.ballots] == [("", None), ("7 5", "stop")]
+
+
+@pytest.mark.parametrize(("config", "script"), [(BOTH, biased(1)), (SINGLE, alone), (LOGPROBS, leaning(0.75))])
+def test_what_is_read_again_by_the_same_reader_is_the_same(
+    config: JudgeConfig, script: Callable[[ChatRequest], Said]
+) -> None:
+    verdicts = judge([match("a"), match("b", 7, 7)], ScriptedChat(script), config, "judging")
+    assert [reread(verdict, config.protocol) for verdict in verdicts] == verdicts
+
+
+def test_another_reader_reads_kept_replies_for_nothing() -> None:
+    ballots = [
+        Ballot(
+            order=Order.TEACHER_FIRST, teacher=None, student=None, raw="8 6\nGood.", failure="x", finish_reason="stop"
+        ),
+        Ballot(order=Order.STUDENT_FIRST, teacher=3, student=3, raw="5 7", finish_reason="stop"),
+    ]
+    verdict = reread(verdict_of("a", ballots), JudgeProtocol.pair_scores)
+    assert (verdict.teacher, verdict.student) == (7.5, 5.5)
+    assert [ballot.failure for ballot in verdict.ballots] == [None, None]
+
+
+@pytest.mark.parametrize(("raw", "finish_reason"), [("8 1", "length"), ("8/10 6/10", "stop")])
+def test_a_reply_that_the_present_reader_refuses_leaves_the_row_unscored(raw: str, finish_reason: str) -> None:
+    read = Ballot(order=Order.TEACHER_FIRST, teacher=8, student=1, raw=raw, finish_reason=finish_reason)
+    verdict = reread(verdict_of("a", [read]), JudgeProtocol.pair_scores)
+    assert (verdict.gap, verdict.ballots[0].teacher) == (None, None)
+    assert (verdict.ballots[0].failure or "").startswith("unreadable reply: ")
+
+
+def test_what_never_came_stays_missing() -> None:
+    lost = Ballot(order=Order.TEACHER_FIRST, teacher=None, student=None, raw="", failure="time-out: 9 s")
+    assert reread(verdict_of("a", [lost]), JudgeProtocol.pair_scores) == verdict_of("a", [lost])
+
+
+def test_complexity_is_rated_from_the_instruction_alone() -> None:
+    chat = ScriptedChat(["7\nMany steps.", "Hm.", "Hm?", "1"])
+    config = JudgeConfig(llm=BOTH.llm, max_failed=0.3)
+    rated = rate_complexity([("a", "Prove it."), ("b", "Hm"), ("c", "Hi")], chat, config, "rating")
+    assert [(rating.id, rating.complexity) for rating in rated] == [("a", 7), ("b", None), ("c", 1)]
+    assert rated[0].raw == "7\nMany steps."
+    assert "one score" in (rated[1].failure or "")
+    assert tagged(said_to(chat.requests[0]), "instruction") == ["Prove it."]

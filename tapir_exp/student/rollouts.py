@@ -1,0 +1,38 @@
+"""Several sampled answers of a student to every instruction."""
+
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+
+from tapir_exp.config import RolloutConfig, StudentConfig
+from tapir_exp.console import Progress
+from tapir_exp.records import Answer, rollout_id
+from tapir_exp.student.chat_template import load_chat
+from tapir_exp.student.generate import answer_encoded, load_on_device
+from tapir_exp.student.sampler import Draw
+
+
+def roll_out(
+    student_dir: Path,
+    prompts: Sequence[tuple[str, str]],
+    student: StudentConfig,
+    rollouts: RolloutConfig,
+    seed: int,
+    label: str,
+) -> list[Answer]:
+    """`rollouts.answers` sampled answers to each of the (id, instruction) pairs, those to one instruction in a row.
+
+    Each goes by `rollout_id`. In float32 an answer depends on seed, row and number alone, not on its batch.
+    """
+    chat, model = load_chat(student_dir, student), load_on_device(student_dir, student)
+    encoded = chat.encode_prompts([instruction for _, instruction in prompts])
+    numbers = range(rollouts.answers)
+    names = [rollout_id(row, number) for row, _ in prompts for number in numbers]
+    repeated = [prompt for prompt in encoded for _ in numbers]
+    draws = [Draw(rollouts.temperature, _stream(seed, name)) for name in names]
+    with Progress(label, len(names)) as progress:
+        return answer_encoded(model, chat, names, repeated, student, progress.advance, draws)
+
+
+def _stream(seed: int, name: str) -> int:
+    return int.from_bytes(sha256(f"rollout\0{seed}\0{name}".encode()).digest()[:7])
