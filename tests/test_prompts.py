@@ -62,7 +62,7 @@ def test_shipped_prompts_have_the_fields_that_their_stages_fill(name: str, field
 
 
 def test_every_shipped_prompt_is_known_here() -> None:
-    assert {path.stem for path in PROMPTS.glob("*")} == {"complexity", "expand", "judge", "label", "refine", "style"}
+    assert {path.stem for path in PROMPTS.glob("*")} == {"expand", "judge", "label", "refine", "style"}
 
 
 def test_an_unknown_prompt_is_an_error_that_names_the_file_and_those_there_are() -> None:
