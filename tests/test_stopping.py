@@ -26,7 +26,7 @@ PATIENCE_S = 120
 @pytest.fixture
 def sweep(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """A sweep in a session of its own, with both workers at work."""
-    command = [sys.executable, "-m", "tapir_exp", f"outputs={tmp_path}", *SWEEP]
+    command = [sys.executable, "-m", "tapir_exp", *SWEEP, f"outputs={tmp_path}"]
     with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE) as process:
         deadline = time.monotonic() + PATIENCE_S
         while len(list(tmp_path.glob("store/partial/student-*"))) < 2:
