@@ -31,6 +31,7 @@ from tapir_exp.config import Config, parse, register_schema, to_yaml
 from tapir_exp.console import console
 from tapir_exp.errors import ConfigError, TapirError
 from tapir_exp.explain import COMPOSITION_ERRORS, PRIMARY, Composer, collect, sweep_params
+from tapir_exp.places import data_dir
 
 HELP = """\
 tapir: task-aware curriculum planning for instruction refinement, as experiments.
@@ -67,13 +68,6 @@ Groups and their choices (tapir_exp/config.py says what each key means):
 """
 LONGEST_NAME = 120
 """Directory names beyond this many characters are cut and end in a digest."""
-
-
-def data_dir(name: str) -> Path:
-    """The directory `conf` or `sweeps`: in the package when installed from a wheel, beside it in the checkout."""
-    package = Path(__file__).resolve().parent
-    installed = package / name
-    return installed if installed.is_dir() else package.parent / name
 
 
 class SweepsPath(SearchPathPlugin):

@@ -1,9 +1,6 @@
 """One evaluation, from its configuration to its figures: the command `tapir-evaluate`."""
 
-import json
 import os
-import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +8,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from tapir_exp.config import Config, parse
 from tapir_exp.console import console
-from tapir_exp.evaluation import Evaluation, relative
+from tapir_exp.errors import ConfigError
+from tapir_exp.evals.alpaca_eval import load_outputs
+from tapir_exp.evals.mt_bench import model_of
+from tapir_exp.evaluation import Evaluation, relative, write_results
 from tapir_exp.run import open_bench
-from tapir_exp.store import SIDECAR, Artifact, write_whole
+from tapir_exp.store import write_whole
 from tapir_exp.subject import Subject, any_student, last_student
 from tapir_exp.suites import JUDGED, SUITES
-
-METRICS = "metrics.json"
 
 
 def evaluate(config: Config, directory: Path, resolved: str) -> None:
@@ -27,6 +25,8 @@ def evaluate(config: Config, directory: Path, resolved: str) -> None:
     """
     directory.mkdir(parents=True, exist_ok=True)
     write_whole(directory / "config.yaml", resolved)
+    if not config.evals.suites:
+        raise ConfigError(["evals.suites = []: expected at least one suite, such as evals=alpaca_eval"])
     subject = find_subject(config)
     judged = any(suite in JUDGED for suite in config.evals.suites)
     bench = open_bench(config)
@@ -50,21 +50,19 @@ def evaluate(config: Config, directory: Path, resolved: str) -> None:
 def find_subject(config: Config) -> Subject:
     """The student that the configuration names. Raises StoreError where its run is not finished."""
     if config.evals.run is None:
-        return any_student(config.evals.name, config.student)
+        return any_student(config.evals.name or _given_name(config), config.student)
     run = Path(config.evals.run).resolve()
     cfg = OmegaConf.load(run / "config.yaml")
     assert isinstance(cfg, DictConfig)
     return last_student(run, config.evals.name, parse(cfg).student)
 
 
-def write_results(directory: Path, done: dict[str, Artifact]) -> None:
-    """Write the figures and every suite's files, from the artifacts alone."""
-    for suite, artifact in done.items():
-        shutil.copytree(
-            artifact.path, directory / suite, dirs_exist_ok=True, ignore=shutil.ignore_patterns(SIDECAR)
-        )
-    figures = {suite: dict(artifact.figures) for suite, artifact in done.items()}
-    write_whole(directory / METRICS, json.dumps(figures, indent=1) + "\n")
+def _given_name(config: Config) -> str | None:
+    """The name in a file of answers, where there is one."""
+    if path := config.evals.alpaca_eval.outputs:
+        return load_outputs(Path(path))[0].generator
+    path = config.evals.mt_bench.answers
+    return None if path is None else model_of(Path(path))
 
 
 def _origin(subject: Subject, directory: Path) -> dict[str, Any]:

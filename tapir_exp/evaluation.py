@@ -1,6 +1,9 @@
-"""The manifest of an evaluation: which student was measured, by which judge, and the artifacts that hold the figures."""
+"""The manifest of an evaluation: which student was measured, by which judge, and where the figures are."""
 
+import json
 import os
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -8,9 +11,10 @@ from pydantic import ValidationError
 from tapir_exp.errors import StoreError
 from tapir_exp.manifest import Entry
 from tapir_exp.records import Record
-from tapir_exp.store import Artifact, Store, write_whole
+from tapir_exp.store import SIDECAR, Artifact, Store, write_whole
 
 EVALUATION = "evaluation.json"
+METRICS = "metrics.json"
 
 
 class Evaluation(Record):
@@ -58,3 +62,12 @@ class Evaluation(Record):
 def relative(path: Path | None, directory: Path) -> str | None:
     """A path as seen from the evaluation's directory."""
     return None if path is None else os.path.relpath(path, directory)
+
+
+def write_results(directory: Path, done: Mapping[str, Artifact]) -> Path:
+    """Write every suite's files and `metrics.json` into the evaluation's directory, from the artifacts alone."""
+    for suite, artifact in done.items():
+        shutil.copytree(artifact.path, directory / suite, dirs_exist_ok=True, ignore=shutil.ignore_patterns(SIDECAR))
+    figures = {suite: dict(artifact.figures) for suite, artifact in done.items()}
+    write_whole(directory / METRICS, json.dumps(figures, indent=1) + "\n")
+    return directory / METRICS

@@ -1,4 +1,4 @@
-"""The student that is evaluated: the last one of a run, any Hugging Face or PEFT model, or a name over given answers."""
+"""The student that is evaluated: a run's last one, any Hugging Face or PEFT model, or only its given answers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +13,10 @@ from tapir_exp.records import Answer
 from tapir_exp.store import digest_files
 
 LAB_STUDENT = "lab"
+NO_STUDENT = (
+    "evals.run = null: expected the directory of a run, or in its place student.model, a Hugging Face id or directory, "
+    "or for each suite a file of answers"
+)
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,7 @@ class Subject:
     def found(self) -> Path:
         """Where the student is. Raises ConfigError where there is none."""
         if self.source is None:
-            raise ConfigError(
-                [
-                    "evals.run = null: expected the directory of a run, or in its place student.model, a Hugging Face id "
-                    "or directory, or for each suite a file of answers"
-                ]
-            )
+            raise ConfigError([NO_STUDENT])
         return self.source
 
 

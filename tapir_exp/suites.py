@@ -8,6 +8,7 @@ from typing import Any
 
 from tapir_exp.bench import Bench, Product
 from tapir_exp.config import Suite
+from tapir_exp.errors import ConfigError
 from tapir_exp.evals import alpaca_eval, ifeval, mt_bench
 from tapir_exp.evals.lab import run_benchmark
 from tapir_exp.evals.length_control import load_gamed
@@ -24,6 +25,8 @@ JUDGED = (Suite.alpaca_eval, Suite.mt_bench)
 def lab(bench: Bench, subject: Subject) -> Artifact:
     """The held-out problems of the lab, graded for the exact answer."""
     per_cell, seed = bench.config.evals.per_cell, bench.config.lab.seed
+    if not per_cell:
+        raise ConfigError(["evals.per_cell = 0: expected at least 1 for the lab's suite"])
 
     def make(directory: Path) -> Mapping[str, Any]:
         results = run_benchmark(per_cell, seed, lambda prompts: subject.answer(list(prompts), "the lab's benchmark"))

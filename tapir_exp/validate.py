@@ -326,7 +326,9 @@ def _check_evals(values: Values) -> Iterator[Problem]:
             yield Problem(key, shown(key, value), "a file that exists")
     run = values.get("evals.run")
     if run and not (Path(run) / "manifest.json").is_file():
-        yield Problem("evals.run", shown("evals.run", run), "the directory of a finished run, which has a manifest.json")
+        yield Problem(
+            "evals.run", shown("evals.run", run), "the directory of a finished run, which has a manifest.json"
+        )
 
 
 def _check_models(values: Values) -> Iterator[Problem]:

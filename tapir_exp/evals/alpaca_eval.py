@@ -111,7 +111,7 @@ class AlpacaEvalFigures:
 
 
 def load_outputs(path: Path) -> list[Output]:
-    """Read a model_outputs.json, or reference outputs. Raises EvaluationError where a row is not one, or repeats one."""
+    """Read a model_outputs.json, or reference outputs. Raises EvaluationError for a row that is none, or a repeat."""
     return _distinct([_output(row, path) for row in read_json_rows(path)], str(path))
 
 
@@ -204,14 +204,14 @@ def render(template: Sequence[Message], pair: Pair) -> tuple[Message, ...]:
 
 
 def read_reply(reply: Reply) -> Reading:
-    """The preference from 1, first, to 2, second. Raises ReplyError where neither name is among the likeliest tokens."""
+    """The preference from 1, first, to 2, second. Raises ReplyError where the likeliest tokens hold neither name."""
     if not reply.top_logprobs:
         raise ReplyError("It came without log-probabilities, which this annotator is all about.")
     return Reading(preference_of(reply.top_logprobs[0]), reply.top_logprobs[0])
 
 
 def preference_of(logprobs: Sequence[TokenLogprob]) -> float:
-    """2 - P(m) / (P(m) + P(M)), where a name that is not listed has no probability. Raises ReplyError without either."""
+    """2 - P(m) / (P(m) + P(M)); a name that is not listed has no probability. Raises ReplyError without either."""
     known = {top.token: top.logprob for top in logprobs}
     if FIRST not in known and SECOND not in known:
         raise ReplyError(f"Neither {FIRST} nor {SECOND} is among the likeliest tokens {sorted(known)}.")
@@ -254,9 +254,7 @@ def annotate(
 
 
 def _request(messages: tuple[Message, ...]) -> ChatRequest:
-    return ChatRequest(
-        messages=messages, max_tokens=MAX_TOKENS, temperature=TEMPERATURE, top_logprobs=TOP_LOGPROBS
-    )
+    return ChatRequest(messages=messages, max_tokens=MAX_TOKENS, temperature=TEMPERATURE, top_logprobs=TOP_LOGPROBS)
 
 
 def _key(row: Annotation) -> tuple[str, str, str, str]:
@@ -303,7 +301,7 @@ def _row(
 
 
 def load_annotations(path: Path) -> list[Annotation]:
-    """Read an annotations.json; columns that are not ours are left out. Raises EvaluationError where a row is not one."""
+    """Read an annotations.json, without columns that are not ours. Raises EvaluationError for a row that is none."""
     texts = ("instruction", "output_1", "generator_1", "output_2", "generator_2", "annotator")
     return [
         Annotation(
@@ -346,8 +344,7 @@ def _controlled(
     if annotations[0].generator_1 == annotations[0].generator_2:
         return LengthControlled(50.0, 0.0, 0.0, 0.0, 0.0), None
     rows = [
-        Comparison(places[row.instruction], len(row.output_1), len(row.output_2), row.preference)
-        for row in annotations
+        Comparison(places[row.instruction], len(row.output_1), len(row.output_2), row.preference) for row in annotations
     ]
     try:
         return length_controlled(rows, gamed), None

@@ -77,13 +77,17 @@ def _hub_rows() -> list[Mapping[str, Any]]:
 
 
 def check(question: Question, response: str, checker: Checker) -> Checked:
-    """What the programs make of a response. Raises EvaluationError for an instruction that they do not know, and without their data."""
+    """What the programs make of a response. Raises EvaluationError where they lack the instruction, or their data."""
     try:
         found = checker.run(question.model_dump(), [response])
     except KeyError as error:
-        raise EvaluationError(f"IFEval, question {question.key}: lm_eval {checker.version} knows no {error}.") from error
+        raise EvaluationError(
+            f"IFEval, question {question.key}: lm_eval {checker.version} knows no {error}."
+        ) from error
     except LookupError as error:  # nltk's data is not part of its package
-        raise EvaluationError("IFEval counts sentences with data of nltk: python -m nltk.downloader punkt_tab") from error
+        raise EvaluationError(
+            "IFEval counts sentences with data of nltk: python -m nltk.downloader punkt_tab"
+        ) from error
     return Checked(
         key=question.key,
         response=response,

@@ -122,7 +122,9 @@ def _spread(comparisons: Sequence[Comparison]) -> float:
     differences = [c.baseline_length - c.model_length for c in comparisons]
     spread = stdev(differences) if len(differences) > 1 else 0.0
     if not spread:
-        raise EvaluationError("Length control needs outputs whose lengths differ from the baseline's by varying amounts.")
+        raise EvaluationError(
+            "Length control needs outputs whose lengths differ from the baseline's by varying amounts."
+        )
     return spread
 
 

@@ -129,10 +129,10 @@ class MTBenchFigures:
 
     def as_metrics(self) -> dict[str, Any]:
         """The figures by name; `average`, `first` and `second` are what FastChat's show_result prints."""
-        named = {"average": self.overall, "first": self.by_turn.get(1), "second": self.by_turn.get(2)}
+        named: dict[str, Score | None] = {"average": self.overall, "first": self.by_turn.get(1), "second": self.by_turn.get(2)}
         named |= {f"category/{name}": score for name, score in self.by_category.items()}
         named |= {f"category/{name}/{turn}": score for (name, turn), score in self.by_category_and_turn.items()}
-        metrics = {name: _mean(score and score.official) for name, score in named.items()}
+        metrics = {name: _mean(None if score is None else score.official) for name, score in named.items()}
         overall = self.overall
         return metrics | {
             "average_error": overall.official.error if overall.official else None,
@@ -186,8 +186,8 @@ def _data_file(path: str | None, what: str, name: str) -> Path:
     file = None if spec is None or spec.origin is None else Path(spec.origin).parent / FLEXEVAL_DATA / name
     if file is None or not file.is_file():
         raise EvaluationError(
-            f"MT-Bench has no {what}: set evals.mt_bench.{what} to a file of FastChat's (fastchat/llm_judge/data in its "
-            "repository), or pip install flexeval, which ships them."
+            f"MT-Bench has no {what}: set evals.mt_bench.{what} to a file of FastChat's (fastchat/llm_judge/data in "
+            "its repository), or pip install flexeval, which ships them."
         )
     return file
 
@@ -328,9 +328,7 @@ def _settled(
 
 def _request(match: Match) -> ChatRequest:
     system = [Message(role="system", content=match.prompt.system)] if match.prompt.system else []
-    return ChatRequest(
-        messages=(*system, Message(role="user", content=match.user_prompt)), max_tokens=JUDGE_MAX_TOKENS
-    )
+    return ChatRequest(messages=(*system, Message(role="user", content=match.user_prompt)), max_tokens=JUDGE_MAX_TOKENS)
 
 
 def _judgment(match: Match, model: str, judge_name: str, outcome: Outcome[int | float]) -> Judgment:
@@ -360,7 +358,9 @@ def figures(judgments: Sequence[Judgment], questions: Sequence[Question]) -> MTB
         raise EvaluationError(f"There are no judgments, or some of questions that are not asked: {strangers[:10]}.")
 
     def by(key: Callable[[Judgment], Any]) -> dict[Any, Score]:
-        return {name: score([row for row in judgments if key(row) == name]) for name in sorted(set(map(key, judgments)))}
+        return {
+            name: score([row for row in judgments if key(row) == name]) for name in sorted(set(map(key, judgments)))
+        }
 
     return MTBenchFigures(
         overall=score(judgments),

@@ -83,7 +83,7 @@ def proportion(hits: int, n: int) -> Estimate:
 def wilson_interval(hits: int, n: int, level: float = LEVEL) -> Interval:
     """Wilson's score interval of a share, which stays within 0 and 1 (Wilson, JASA 1927)."""
     share = proportion(hits, n).mean
-    z = _z(0.5 + level / 2)
+    z = math.sqrt(2) * float(mpmath.erfinv(level))
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return Interval(share, max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)), n)
@@ -221,7 +221,7 @@ def lattice_flip_p(differences: Sequence[float], step: float) -> float:
 
 
 def sign_test_p(differences: Sequence[float]) -> float:
-    """Exact two-sided sign test: only which of a pair is better counts; ties are left out, and nothing but ties gives 1.
+    """Exact two-sided sign test: only which of a pair is better counts; ties are left out, and only ties give 1.
 
     Source: Arbuthnott 1710; on right and wrong answers it is McNemar's exact test (Psychometrika 1947).
     """

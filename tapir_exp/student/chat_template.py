@@ -43,7 +43,7 @@ class Chat:
         return self.encode_dialogues([(instruction,) for instruction in instructions])
 
     def encode_dialogues(self, dialogues: Sequence[Sequence[str]]) -> list[list[int]]:
-        """As `encode_prompts`, for conversations: the turns of user and assistant in order, the user's first and last."""
+        """As `encode_prompts`, for conversations: turns of user and assistant in order, the user's first and last."""
         if not dialogues:
             return []
         encoded = self._encode([render_prompt(self.tokenizer, turns, self.system_prompt) for turns in dialogues])
@@ -63,7 +63,9 @@ class Chat:
     def _encode_guarded(self, turns: Sequence[str]) -> list[int]:
         frame = self._encode(render_prompt(self.tokenizer, [MARK] * len(turns), self.system_prompt).split(MARK))
         contents = self._encode([turn.strip() for turn in turns], as_text=True)
-        return frame[0] + [token for content, after in zip(contents, frame[1:], strict=True) for token in content + after]
+        return frame[0] + [
+            token for content, after in zip(contents, frame[1:], strict=True) for token in content + after
+        ]
 
     def _encode(self, texts: list[str], *, as_text: bool = False) -> list[list[int]]:
         if not texts:

@@ -47,6 +47,8 @@ def load_on_device(student_dir: Path, student: StudentConfig) -> PreTrainedModel
     """The student, ready to answer: on the GPU where there is one."""
     model = load_model(student_dir, student).to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
     return model.eval()  # type: ignore[no-any-return]
+    model = load_model(student_dir, student)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
     return model.eval()
 
 

@@ -14,7 +14,9 @@ from typing import Any
 
 from aiohttp import web
 
-INSTRUCTIONS = [f"Name {n} things that a ship's cook keeps in {place}." for n in range(1, 7) for place in ("jars", "tins")]
+INSTRUCTIONS = [
+    f"Name {n} things that a ship's cook keeps in {place}." for n in range(1, 7) for place in ("jars", "tins")
+]
 ANNOTATOR_PROMPT = """<|im_start|>system
 Two answers, one choice.
 <|im_end|>
@@ -36,13 +38,19 @@ REFERENCES = [
 ]
 _SINGLE = "Rate this.\n\nQ: {question}\nA: {answer}"
 _MULTI = "Q: {question_1}\nA: {answer_1}\nQ: {question_2}\nA: {answer_2}"
+_TEMPLATES = {
+    "single-v1": ("A helper.", _SINGLE),
+    "single-math-v1": ("A helper.", _SINGLE + "\nR: {ref_answer_1}"),
+    "single-v1-multi-turn": ("Rate the last.\n\n", _MULTI),
+    "single-math-v1-multi-turn": ("Rate the last.\n\n", _MULTI + "\nR: {ref_answer_1}, {ref_answer_2}"),
+}
 JUDGE_PROMPTS = [
     {"name": "pair-v2", "type": "pairwise", "system_prompt": "", "prompt_template": "{question}"},
-    {"name": "single-v1", "type": "single", "system_prompt": "A helper.", "prompt_template": _SINGLE},
-    {"name": "single-math-v1", "type": "single", "system_prompt": "A helper.", "prompt_template": _SINGLE + "\nR: {ref_answer_1}"},
-    {"name": "single-v1-multi-turn", "type": "single", "system_prompt": "Rate the last.\n\n", "prompt_template": _MULTI},
-    {"name": "single-math-v1-multi-turn", "type": "single", "system_prompt": "Rate the last.\n\n", "prompt_template": _MULTI + "\nR: {ref_answer_1}, {ref_answer_2}"},
-]  # fmt: skip
+    *(
+        {"name": name, "type": "single", "system_prompt": system, "prompt_template": template}
+        for name, (system, template) in _TEMPLATES.items()
+    ),
+]
 
 
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -53,7 +61,12 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> Path:
 def reference_rows() -> list[dict[str, Any]]:
     """The baseline's outputs, of very different lengths."""
     return [
-        {"dataset": "ours", "instruction": text, "output": f"{'salt and rope ' * (n % 5 + 1)}{n}", "generator": "baseline"}
+        {
+            "dataset": "ours",
+            "instruction": text,
+            "output": f"{'salt and rope ' * (n % 5 + 1)}{n}",
+            "generator": "baseline",
+        }
         for n, text in enumerate(INSTRUCTIONS)
     ]
 
@@ -115,7 +128,14 @@ class Endpoint:
         self.bodies.append(body)
         choice = {"index": 0, "finish_reason": "stop", **self.rule(body)}
         usage = {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}
-        reply = {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
+        reply = {
+            "id": "1",
+            "object": "chat.completion",
+            "created": 1,
+            "model": "m",
+            "choices": [choice],
+            "usage": usage,
+        }
         return web.json_response(reply)
 
 
