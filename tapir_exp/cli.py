@@ -117,29 +117,25 @@ class Checks(Callback):
 def run_job(cfg: DictConfig) -> None:
     """One job: the whole of Hydra ends here."""
     try:
-        if HydraConfig.get().job.config_name == EVALUATE:
-            _evaluate(cfg)
-        else:
-            _run(cfg)
+        _carry_out(cfg)
     except Exception as error:
         alone = HydraConfig.get().mode is RunMode.RUN
         raise Stop(error) if alone else _failure(error) from error
 
 
-def _run(cfg: DictConfig) -> None:
+def _carry_out(cfg: DictConfig) -> None:
     config = parse(cfg)
-    from tapir_exp.run import run
-
     hydra_config = HydraConfig.get()
+    directory = Path(hydra_config.runtime.output_dir)
     sweep_dir = Path(hydra_config.sweep.dir) if hydra_config.mode is RunMode.MULTIRUN else None
-    run(config, Path(hydra_config.runtime.output_dir), to_yaml(config), sweep_dir)
+    if hydra_config.job.config_name == EVALUATE:
+        from tapir_exp.evaluate import evaluate
 
+        evaluate(config, directory, to_yaml(config), sweep_dir)
+    else:
+        from tapir_exp.run import run
 
-def _evaluate(cfg: DictConfig) -> None:
-    config = parse(cfg)
-    from tapir_exp.evaluate import evaluate
-
-    evaluate(config, Path(HydraConfig.get().runtime.output_dir), to_yaml(config))
+        run(config, directory, to_yaml(config), sweep_dir)
 
 
 def _failure(error: Exception) -> TapirError:

@@ -129,7 +129,11 @@ class MTBenchFigures:
 
     def as_metrics(self) -> dict[str, Any]:
         """The figures by name; `average`, `first` and `second` are what FastChat's show_result prints."""
-        named: dict[str, Score | None] = {"average": self.overall, "first": self.by_turn.get(1), "second": self.by_turn.get(2)}
+        named: dict[str, Score | None] = {
+            "average": self.overall,
+            "first": self.by_turn.get(1),
+            "second": self.by_turn.get(2),
+        }
         named |= {f"category/{name}": score for name, score in self.by_category.items()}
         named |= {f"category/{name}/{turn}": score for (name, turn), score in self.by_category_and_turn.items()}
         metrics = {name: _mean(None if score is None else score.official) for name, score in named.items()}

@@ -219,12 +219,13 @@ def tell_plan(plan: Plan) -> str:
     """What two figures with equal errors can and cannot show, and how many instructions would tell them apart."""
     gap = abs(plan.first - plan.second)
     error = error_of_difference(plan.error, plan.error)
-    alone = plan.error * math.sqrt(2 * plan.n)
+    deviation = plan.error * math.sqrt(2 * plan.n)
+    unpaired, paired = (pairs_needed(gap, deviation * math.sqrt(1 - correlation)) for correlation in (0.0, 0.5))
     return (
         f"{plan.first:.2f} against {plan.second:.2f} on {plan.n} instructions: the difference of {gap:.2f} has a "
-        f"standard error of {error:.2f} (unpaired), and the smallest difference found with 80 % power at the 5 % level is "
-        f"{detectable_difference(error):.1f}. To find {gap:.2f} needs about {pairs_needed(gap, alone):,} instructions, "
-        f"or {pairs_needed(gap, alone * math.sqrt(0.5)):,} where the two models' preferences correlate by 0.5."
+        f"standard error of {error:.2f} (unpaired), and the smallest difference found with 80 % power at the 5 % level "
+        f"is {detectable_difference(error):.1f}. To find {gap:.2f} needs about {unpaired:,} instructions, "
+        f"or {paired:,} where the two models' preferences correlate by 0.5."
     )
 
 
