@@ -79,10 +79,10 @@ def write_alpaca(folder: Path) -> dict[str, str]:
     return {"reference": f"{folder}/reference.json", "prompt": f"{folder}/clf.txt", "gamed": f"{folder}/gamed.csv"}
 
 
-def gamed_csv() -> str:
+def gamed_csv(instructions: int = len(INSTRUCTIONS)) -> str:
     """Two baselines that change nothing but their length, which the annotator likes."""
     rng, lines = random.Random(0), ["model,index,preference,std_delta_len,instruction_difficulty,not_gamed_baseline"]
-    difficulty = [rng.gauss(0, 1) for _ in INSTRUCTIONS]
+    difficulty = [rng.gauss(0, 1) for _ in range(instructions)]
     for model, shift in (("verbose", -1.0), ("concise", 1.0)):
         for index, hard in enumerate(difficulty):
             delta = shift + rng.gauss(0, 0.3)
