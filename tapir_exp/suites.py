@@ -1,7 +1,7 @@
 """The suites of an evaluation as artifacts: each ends in a directory that holds the figures and the official files."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -230,9 +230,10 @@ SUITES: Mapping[Suite, Callable[[Bench, Subject], Artifact]] = {
 
 def _asked(subject: Subject) -> dict[str, Any]:
     """What a student's answers depend on, beside the questions."""
-    reached = ("model", "revision", "generation_batch")
-    student = {name: value for name, value in asdict(subject.student).items() if name not in reached}
-    return {"subject": dict(subject.identity), "name": subject.name, "asked": student}
+    student = subject.student
+    limits = {"max_length": student.max_length, "max_new_tokens": student.max_new_tokens}
+    how = {"template": [student.chat_template, student.system_prompt], "precision": student.precision, **limits}
+    return {"subject": dict(subject.identity), "name": subject.name, "asked": how}
 
 
 def _answer_figures(answers: list[Answer]) -> dict[str, int]:

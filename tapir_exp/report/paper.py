@@ -99,11 +99,11 @@ class Table:
 def write_paper_tables(directory: Path) -> Path:
     """Write every table over the evaluations below `directory` into its folder `paper`; returns the page.
 
-    Raises StoreError where an artifact of an evaluation is gone.
+    Raises StoreError where there is no such directory, or an artifact of an evaluation is gone.
     """
     folder = directory / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
     measured, unfinished = load_evaluations(directory, folder)
+    folder.mkdir(exist_ok=True)
     tables = [build_table(name, table, measured) for name, table in load_tables().items()]
     for table in tables:
         for kind in ("md", "tex"):

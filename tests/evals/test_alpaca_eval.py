@@ -46,7 +46,9 @@ def test_a_preference_is_what_is_not_the_first_s_share() -> None:
     assert ae.preference_of(likely(The=-0.1, M=-9.0).top_logprobs[0]) == 2.0
 
 
-@pytest.mark.parametrize(("reply", "wrong"), [(reply_of("m"), "without log-prob"), (likely(The=-0.1), "Neither m nor M")])
+@pytest.mark.parametrize(
+    ("reply", "wrong"), [(reply_of("m"), "without log-prob"), (likely(The=-0.1), "Neither m nor M")]
+)
 def test_a_reply_without_either_name_is_refused(reply: Reply, wrong: str) -> None:
     with pytest.raises(ReplyError, match=wrong):
         ae.read_reply(reply)
@@ -133,7 +135,9 @@ def test_the_annotator_s_name_is_the_leaderboard_s_only_for_its_own_model() -> N
 
 
 def test_files_are_read_as_they_are_written_and_as_alpaca_eval_writes_them(tmp_path: Path) -> None:
-    rows = annotate([pair(STRAIGHT, "a\u2028b", "own"), pair(SWITCHED, "x", "x")], ScriptedChat([likely(m=-0.1, M=-3.0)]))
+    rows = annotate(
+        [pair(STRAIGHT, "a\u2028b", "own"), pair(SWITCHED, "x", "x")], ScriptedChat([likely(m=-0.1, M=-3.0)])
+    )
     path = tmp_path / "annotations.json"
     path.write_text(ae.to_json(rows))
     assert ae.load_annotations(path) == rows

@@ -73,7 +73,9 @@ def test_prompts_are_filled_with_questions_answers_and_references(matches: list[
 def test_questions_of_one_turn_are_judged_once(files: dict[str, str], questions: list[mt.Question]) -> None:
     single = [questions[0].model_copy(update={"turns": ("Only this.",)})]
     answers = {1: mt.Dialogue(question_id=1, turns=("Yes.",))}
-    assert [match.turn for match in mt.make_matches(single, answers, {}, mt.load_judge_prompts(files["judge_prompts"]))] == [1]
+    assert [
+        match.turn for match in mt.make_matches(single, answers, {}, mt.load_judge_prompts(files["judge_prompts"]))
+    ] == [1]
 
 
 def test_what_is_missing_is_an_error_before_the_first_call(files: dict[str, str], questions: list[mt.Question]) -> None:
@@ -136,7 +138,10 @@ def test_the_judge_is_asked_as_officially(matches: list[mt.Match]) -> None:
 def test_what_is_judged_is_not_asked_again_and_other_answers_are(matches: list[mt.Match]) -> None:
     rows = mt.judge(matches, "student", [], "j", ScriptedChat(lambda _: "[[5]]"), concurrency=1, max_failed=0)
     assert mt.judge(matches, "student", rows, "j", ScriptedChat([]), concurrency=1, max_failed=0) == rows
-    changed = [rows[0].model_copy(update={"user_prompt": "of another answer"}), rows[1].model_copy(update={"score": -1})]
+    changed = [
+        rows[0].model_copy(update={"user_prompt": "of another answer"}),
+        rows[1].model_copy(update={"score": -1}),
+    ]
     chat = ScriptedChat(lambda _: "[[6]]")
     mt.judge(matches, "student", [*changed, *rows[2:]], "j", chat, concurrency=1, max_failed=0)
     assert len(chat.requests) == 2
@@ -236,7 +241,9 @@ def test_fast_chat_s_prompts_are_rendered_byte_for_byte() -> None:
     questions = mt.load_questions(str(asset("mtbench/question.jsonl")))
     references = mt.load_references(str(asset("mtbench/reference_answer_gpt-4.jsonl")))
     prompts = mt.load_judge_prompts(str(asset("mtbench/judge_prompts.jsonl")))
-    answers = {q.question_id: mt.Dialogue(question_id=q.question_id, turns=("{ref_answer_1}", "b\n")) for q in questions}
+    answers = {
+        q.question_id: mt.Dialogue(question_id=q.question_id, turns=("{ref_answer_1}", "b\n")) for q in questions
+    }
     matches = mt.make_matches(questions, answers, references, prompts)
     assert len(matches) == 160
     raw = {row["name"]: row for row in map(json.loads, asset("mtbench/judge_prompts.jsonl").read_text().splitlines())}

@@ -12,7 +12,9 @@ from tapir_exp.evals.win_rate import win_rate
 def test_figures_by_hand() -> None:
     found = win_rate([1.0, 1.25, 1.5, 2.0])
     assert found.win_rate == pytest.approx(43.75)
-    assert found.standard_error == pytest.approx(100 * math.sqrt(sum((x - 0.4375) ** 2 for x in (0, 0.25, 0.5, 1)) / 12))
+    assert found.standard_error == pytest.approx(
+        100 * math.sqrt(sum((x - 0.4375) ** 2 for x in (0, 0.25, 0.5, 1)) / 12)
+    )
     assert (found.n_wins, found.n_wins_base, found.n_draws, found.n_total) == (1, 2, 1, 4)
     assert found.discrete_win_rate == pytest.approx(100 * 1.5 / 4)
     assert found.missing == 0
