@@ -43,7 +43,7 @@ def evaluate(config: Config, directory: Path, resolved: str, sweep_dir: Path | N
             write_spending(bench.ledger, directory)
         _manifest(bench, subject, directory, done).write(directory)
     write_results(directory, done)
-    console.print(f"evaluation: {directory}")
+    console.print(f"evaluation: {directory}", soft_wrap=True)
 
 
 def _check_judge(bench: Bench) -> None:

@@ -67,7 +67,8 @@ def relative(path: Path | None, directory: Path) -> str | None:
 def write_results(directory: Path, done: Mapping[str, Artifact]) -> Path:
     """Write every suite's files and `metrics.json` into the evaluation's directory, from the artifacts alone."""
     for suite, artifact in done.items():
-        shutil.copytree(artifact.path, directory / suite, dirs_exist_ok=True, ignore=shutil.ignore_patterns(SIDECAR))
+        shutil.rmtree(directory / suite, ignore_errors=True)  # files of a student that was evaluated here before
+        shutil.copytree(artifact.path, directory / suite, ignore=shutil.ignore_patterns(SIDECAR))
     figures = {suite: dict(artifact.figures) for suite, artifact in done.items()}
     write_whole(directory / METRICS, json.dumps(figures, indent=1) + "\n")
     return directory / METRICS

@@ -223,9 +223,24 @@ def test_another_student_gets_answers_of_its_own(bed: Bed, student_dir: Path, tm
     other.mkdir()
     build_base_student(other, replace(TINY, seed=1), TEXTS)
     one, _ = bed.evaluate("evals=alpaca_eval", f"student.model={student_dir}")
-    two, _ = bed.evaluate("evals=alpaca_eval", f"student.model={other}", into="two")
-    texts = [alpaca_eval.load_outputs(d / "alpaca_eval/model_outputs.json") for d in (one, two)]
-    assert texts[0] != texts[1]
+    first = alpaca_eval.load_outputs(one / "alpaca_eval/model_outputs.json")
+    (one / "alpaca_eval/of_another_time.json").write_text("[]")
+    bed.evaluate("evals=alpaca_eval", f"student.model={other}")
+    assert alpaca_eval.load_outputs(one / "alpaca_eval/model_outputs.json") != first
+    assert not (one / "alpaca_eval/of_another_time.json").exists()
+
+
+@pytest.mark.slow
+def test_a_sweep_of_evaluations_ends_in_tables(
+    bed: Bed, student_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(bed.home)
+    asked = ["-m", "evals.per_cell=1", "lab.seed=1,2", f"student.model={student_dir}", "student.max_new_tokens=6"]
+    monkeypatch.setattr("sys.argv", ["tapir-evaluate", *asked])
+    cli.main_evaluate()
+    (sweep,) = (bed.home / "outputs/evaluations").iterdir()
+    assert len(list(sweep.glob(f"*/{EVALUATION}"))) == 2
+    assert "tiny (ours)" in (sweep / "paper/lab.md").read_text()
 
 
 def test_the_command_has_its_own_help(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -302,10 +302,11 @@ def _row(
 
 def load_annotations(path: Path) -> list[Annotation]:
     """Read an annotations.json, without columns that are not ours. Raises EvaluationError for a row that is none."""
-    texts = ("instruction", "output_1", "generator_1", "output_2", "generator_2", "annotator")
+    texts = ("instruction", "output_1", "output_2", "annotator")
     return [
         Annotation(
             **{name: text_of(row.get(name), name, path) for name in texts},
+            **{name: row.get(name) or "" for name in ("generator_1", "generator_2")},  # its cache files lack them
             dataset=row.get("dataset"),
             preference=row.get("preference"),
             preference_raw_completion=row.get("preference_raw_completion", row.get("raw_completion")),

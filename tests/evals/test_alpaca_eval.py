@@ -4,7 +4,9 @@ import csv
 import io
 import json
 import math
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -147,15 +149,35 @@ def test_files_are_read_as_they_are_written_and_as_alpaca_eval_writes_them(tmp_p
     theirs = [{**row.model_dump(exclude={"failure"}), "preference_price_per_example": 0.01} for row in rows]
     path.write_text(json.dumps(theirs))
     assert [row.preference for row in ae.load_annotations(path)] == [row.preference for row in rows]
+    cached = [{k: v for k, v in row.items() if "generator" not in k} for row in theirs]
+    path.write_text(json.dumps(cached))
+    assert annotate([pair(STRAIGHT, "a\u2028b", "own")], ScriptedChat([]), ae.load_annotations(path)) == rows[:1]
 
 
 def test_outputs_are_read_from_lists_and_lines(tmp_path: Path) -> None:
     listed = tmp_path / "model_outputs.json"
     listed.write_text(json.dumps(reference_rows()))
     lines = tmp_path / "reference.jsonl"
-    renamed = [{"instruction": r["instruction"], "reference_output": r["output"], "reference_generator": "baseline"} for r in reference_rows()]  # fmt: skip
+    names = {"output": "reference_output", "generator": "reference_generator"}
+    renamed = [{names.get(name, name): value for name, value in row.items()} for row in reference_rows()]
     lines.write_text("\n".join(map(json.dumps, renamed)))
     assert [r.output for r in ae.load_outputs(listed)] == [r.output for r in ae.load_outputs(lines)]
+
+
+def test_the_hub_s_file_is_the_default_and_its_absence_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def load_dataset(kind: str, data_files: str, split: str) -> list[dict[str, Any]]:
+        asked.append((data_files, split))
+        if len(asked) > 1:
+            raise ConnectionError("no network")
+        return reference_rows()
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    assert [row.output for row in ae.load_hub_reference()] == [row["output"] for row in reference_rows()]
+    with pytest.raises(EvaluationError, match=r"no network.*set evals\.alpaca_eval\.reference to a file"):
+        ae.load_hub_reference()
+    assert set(asked) == {("hf://datasets/tatsu-lab/alpaca_eval/alpaca_eval_gpt4_baseline.json", "train")}
 
 
 @pytest.mark.parametrize(
