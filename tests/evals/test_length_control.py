@@ -57,6 +57,19 @@ def test_a_missing_preference_is_predicted_but_not_fitted(gamed: list[GamedRow])
     assert length_controlled(holed, gamed).win_rate == pytest.approx(50, abs=4)
 
 
+def noisy() -> list[Comparison]:
+    """Preferences that length, the instruction and chance have made, with every seventh missing."""
+    rng = random.Random(2)
+    rows = [replace(row, preference=1 + rng.random() ** (1.5 + n / N)) for n, row in enumerate(comparisons(liking=1.5))]
+    return [replace(row, preference=None) if n % 7 == 0 else row for n, row in enumerate(rows)]
+
+
+def test_the_figures_are_alpaca_eval_s_own(gamed: list[GamedRow]) -> None:
+    """Pinned from get_length_controlled_winrate of alpaca_eval 0.6.6 on the same rows and the same df_gamed.csv."""
+    found = length_controlled(noisy(), gamed)
+    assert (found.win_rate, found.error) == pytest.approx((33.15798829394332, 0.10763259769641025), abs=1e-6)
+
+
 def test_what_cannot_be_controlled_is_an_error(gamed: list[GamedRow]) -> None:
     rows = comparisons(liking=1.5)
     with pytest.raises(EvaluationError, match="1 instructions have no difficulty"):

@@ -49,6 +49,12 @@ def test_every_category_has_its_official_temperature(questions: list[mt.Question
     assert questions[0].model_copy(update={"category": "new"}).temperature == 0.7  # as FastChat does
 
 
+def test_math_reasoning_and_coding_are_judged_by_reference() -> None:
+    named = {category: mt.prompt_name(category, 1) for category in mt.TEMPERATURES if category != "arena-hard-200"}
+    assert {category for category, name in named.items() if name == "single-math-v1"} == {"math", "reasoning", "coding"}
+    assert set(named.values()) == {"single-v1", "single-math-v1"}
+
+
 def test_each_turn_has_the_prompt_of_its_category(matches: list[mt.Match]) -> None:
     named = [(match.question.question_id, match.turn, match.prompt.name) for match in matches]
     assert named == [

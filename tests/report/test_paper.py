@@ -166,6 +166,13 @@ def test_another_judge_is_marked_and_never_mixed(shelf: Shelf, published: Publis
     assert cell_ours(row_of(shelf, published, "llama · tapir (ours)")["win_rate"].ours) == "50.00 ± 0.80†"
 
 
+def test_seeds_that_two_strange_judges_judged_are_not_one_mean(shelf: Shelf, published: PublishedTable) -> None:
+    shelf.put("a", [50.0], judge="hosted_vllm/tiny", seed=1)
+    shelf.put("b", [10.0], judge="hosted_vllm/small", seed=2)
+    assert row_of(shelf, published, "LLaMA2-7B with TAPIR")["win_rate"].ours.value == 50.0
+    assert row_of(shelf, published, "llama · tapir (ours)")["win_rate"].ours.value == 10.0
+
+
 def test_a_second_evaluation_of_a_seed_has_a_row_of_its_own(shelf: Shelf, published: PublishedTable) -> None:
     shelf.put("first", [10.0])
     shelf.put("second", [30.0])
