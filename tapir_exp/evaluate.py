@@ -15,7 +15,7 @@ from tapir_exp.evals.mt_bench import model_of
 from tapir_exp.evaluation import Evaluation, relative, write_results
 from tapir_exp.llm.client import Client
 from tapir_exp.llm.ledger import Account
-from tapir_exp.llm.spending import write_spending
+from tapir_exp.llm.spending import tell_spending
 from tapir_exp.run import open_bench
 from tapir_exp.store import Artifact, write_whole
 from tapir_exp.subject import Subject, any_student, last_student
@@ -40,7 +40,7 @@ def evaluate(config: Config, directory: Path, resolved: str, sweep_dir: Path | N
         try:
             done = {suite.value: SUITES[suite](bench, subject) for suite in config.evals.suites}
         finally:
-            write_spending(bench.ledger, directory)
+            tell_spending(bench.ledger, directory)
         _manifest(bench, subject, directory, done).write(directory)
     write_results(directory, done)
     console.print(f"evaluation: {directory}", soft_wrap=True)
