@@ -12,14 +12,14 @@ from tapir_exp.console import console
 from tapir_exp.errors import ConfigError
 from tapir_exp.evals.alpaca_eval import load_outputs
 from tapir_exp.evals.mt_bench import model_of
-from tapir_exp.evaluation import Evaluation, relative, write_results
+from tapir_exp.evaluation import JUDGED, Evaluation, relative, write_results
 from tapir_exp.llm.client import Client
 from tapir_exp.llm.ledger import Account
 from tapir_exp.llm.spending import tell_spending
 from tapir_exp.run import open_bench
 from tapir_exp.store import Artifact, write_whole
 from tapir_exp.subject import Subject, any_student, last_student
-from tapir_exp.suites import JUDGED, SUITES
+from tapir_exp.suites import SUITES
 
 
 def evaluate(config: Config, directory: Path, resolved: str, sweep_dir: Path | None = None) -> None:
@@ -55,7 +55,7 @@ def _check_judge(bench: Bench) -> None:
 
 def _is_judged(config: Config) -> bool:
     """Whether any of the suites asks the judge."""
-    return any(suite in JUDGED for suite in config.evals.suites)
+    return any(suite.value in JUDGED for suite in config.evals.suites)
 
 
 def _manifest(bench: Bench, subject: Subject, directory: Path, done: Mapping[str, Artifact]) -> Evaluation:

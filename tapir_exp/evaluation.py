@@ -15,6 +15,8 @@ from tapir_exp.store import SIDECAR, Artifact, Store, write_whole
 
 EVALUATION = "evaluation.json"
 METRICS = "metrics.json"
+JUDGED = ("alpaca_eval", "mt_bench")
+"""The suites that ask the judge."""
 
 
 class Evaluation(Record):

@@ -1,6 +1,6 @@
 """The suites of an evaluation as artifacts: each ends in a directory that holds the figures and the official files."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -14,15 +14,13 @@ from tapir_exp.evals.lab import run_benchmark
 from tapir_exp.evals.length_control import load_gamed
 from tapir_exp.evals.statistics import accuracy_by_task, macro_accuracy
 from tapir_exp.lab.oracle import lab_digest
+from tapir_exp.llm.chat import Message
 from tapir_exp.records import Answer, BenchmarkResult, example_id
-from tapir_exp.store import Artifact, write_rows, write_whole
+from tapir_exp.store import Artifact, recipe_key, write_rows, write_whole
 from tapir_exp.subject import Subject
 
-JUDGED = (Suite.alpaca_eval, Suite.mt_bench)
-"""The suites that need the judge."""
 
-
-def lab(bench: Bench, subject: Subject) -> Artifact:
+def lab_suite(bench: Bench, subject: Subject) -> Artifact:
     """The held-out problems of the lab, graded for the exact answer."""
     per_cell, seed = bench.config.evals.per_cell, bench.config.lab.seed
     if not per_cell:
@@ -31,7 +29,7 @@ def lab(bench: Bench, subject: Subject) -> Artifact:
     def make(directory: Path) -> Mapping[str, Any]:
         results = run_benchmark(per_cell, seed, lambda prompts: subject.answer(list(prompts), "the lab's benchmark"))
         write_rows(directory / "results.jsonl", results)
-        return lab_figures(results)
+        return {**lab_figures(results), "benchmark": recipe_key("lab", benchmark)}
 
     benchmark = {"per_cell": per_cell, "seed": seed, "lab": lab_digest()}
     return bench.directory("lab-suite", None, {"benchmark": benchmark, **_asked(subject)}, make)
@@ -40,8 +38,9 @@ def lab(bench: Bench, subject: Subject) -> Artifact:
 def lab_figures(results: list[BenchmarkResult]) -> dict[str, Any]:
     """Macro accuracy in per cent, its error, and the accuracy by task type."""
     macro = macro_accuracy(results)
+    error = None if macro.error is None else 100 * macro.error
     by_task = {f"task/{task}": 100 * part.mean for task, part in accuracy_by_task(results).items()}
-    return {"accuracy": 100 * macro.mean, "accuracy_error": 100 * (macro.error or 0.0), "problems": macro.n, **by_task}
+    return {"accuracy": 100 * macro.mean, "accuracy_error": error, "problems": macro.n, **by_task}
 
 
 def alpaca_suite(bench: Bench, subject: Subject) -> Artifact:
@@ -60,7 +59,9 @@ def alpaca_suite(bench: Bench, subject: Subject) -> Artifact:
         write_whole(directory / "model_outputs.json", alpaca_eval.to_json(outputs.rows(alpaca_eval.Output)))
         write_whole(directory / "annotations.json", alpaca_eval.to_json(rows))
         write_whole(directory / "leaderboard.csv", alpaca_eval.to_leaderboard(rows[0].generator_2, found))
-        return {**found.as_metrics(), "without": {"length_controlled_winrate": found.without} if found.without else {}}
+        without = {"length_controlled_winrate": found.without} if found.without else {}
+        benchmark = recipe_key("alpaca_eval", {"reference": reference.key, "annotator": rows[0].annotator})
+        return {**found.as_metrics(), "without": without, "benchmark": benchmark}
 
     recipe = {"annotations": annotations.key, "reference": reference.key, "gamed": _file_digest(config.gamed)}
     return bench.directory("alpaca-suite", None, recipe, make)
@@ -96,7 +97,7 @@ def _alpaca_outputs(bench: Bench, subject: Subject, reference: Artifact) -> Arti
     return bench.rows("alpaca-outputs", None, recipe, make)
 
 
-def _alpaca_annotations(bench: Bench, reference: Artifact, outputs: Artifact, template: Any) -> Artifact:
+def _alpaca_annotations(bench: Bench, reference: Artifact, outputs: Artifact, template: Sequence[Message]) -> Artifact:
     config, judge = bench.config.evals.alpaca_eval, bench.config.judge
     annotator = config.annotator or alpaca_eval.annotator_name(judge.llm.model)
 
@@ -145,9 +146,10 @@ def mt_suite(bench: Bench, subject: Subject) -> Artifact:
             (directory / folder).mkdir(exist_ok=True)
         write_whole(directory / f"model_answer/{model}.jsonl", mt_bench.to_answer_lines(model, [*dialogues.values()]))
         write_whole(directory / f"model_judgment/{name}_single.jsonl", mt_bench.to_judgment_lines(rows))
-        return mt_bench.figures(rows, questions).as_metrics()
+        return {**mt_bench.figures(rows, questions).as_metrics(), "benchmark": recipe_key("mt_bench", asked)}
 
-    recipe = {"judgments": judgments.key, "questions": [row.model_dump() for row in questions]}
+    asked = {"questions": [row.model_dump() for row in questions]}
+    recipe = {"judgments": judgments.key, **asked}
     return bench.directory("mt-suite", None, recipe, make)
 
 
@@ -214,14 +216,14 @@ def ifeval_suite(bench: Bench, subject: Subject) -> Artifact:
         given = subject.answer(prompts, f"{subject.name} answers IFEval")
         rows = [ifeval.check(row, answer.text or "", checker) for row, answer in zip(questions, given, strict=True)]
         write_rows(directory / "results.jsonl", rows)
-        return {**ifeval.figures(rows), **_answer_figures(given)}
+        return {**ifeval.figures(rows), **_answer_figures(given), "benchmark": recipe_key("ifeval", benchmark)}
 
-    recipe = {"questions": [row.model_dump() for row in questions], "checks": checker.version, **_asked(subject)}
-    return bench.directory("ifeval-suite", None, recipe, make)
+    benchmark = {"questions": [row.model_dump() for row in questions], "checks": checker.version}
+    return bench.directory("ifeval-suite", None, {**benchmark, **_asked(subject)}, make)
 
 
 SUITES: Mapping[Suite, Callable[[Bench, Subject], Artifact]] = {
-    Suite.lab: lab,
+    Suite.lab: lab_suite,
     Suite.alpaca_eval: alpaca_suite,
     Suite.mt_bench: mt_suite,
     Suite.ifeval: ifeval_suite,

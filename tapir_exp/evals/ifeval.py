@@ -102,7 +102,7 @@ def figures(rows: Sequence[Checked]) -> dict[str, Any]:
     strict = proportion(sum(all(row.strict) for row in rows), len(rows))
     return {
         "prompt_level_strict_acc": 100 * strict.mean,
-        "prompt_level_strict_error": 100 * (strict.error or 0.0),
+        "prompt_level_strict_error": None if strict.error is None else 100 * strict.error,
         "inst_level_strict_acc": 100 * fmean(followed for row in rows for followed in row.strict),
         "prompt_level_loose_acc": 100 * fmean(all(row.loose) for row in rows),
         "inst_level_loose_acc": 100 * fmean(followed for row in rows for followed in row.loose),

@@ -32,7 +32,6 @@ class Comparison:
 
     experiment: str
     arm: str
-    judge: str | None
     seeds: int
     instructions: int
     interval: Interval
@@ -44,24 +43,20 @@ class Comparison:
 
 
 def compare_arms(suite: str, measured: Sequence[Measured]) -> list[Comparison]:
-    """Every arm against TAPIR of the same experiment, model and judge, over the seeds that both have."""
+    """Every arm against TAPIR of the same experiment, model, judge and benchmark, over the seeds that both have."""
     families: defaultdict[tuple[object, ...], dict[str, dict[int, Values]]] = defaultdict(dict)
     for found in measured:
         known = found.evaluation
         if known.arm is not None and known.seed is not None:
-            family = families[known.experiment, known.model, known.judge]
+            family = families[known.experiment, known.model, found.circumstances(suite)]
             family.setdefault(known.arm, {}).setdefault(known.seed, found.values(suite))
-    compared = [_family(str(key[0]), key[2], suite, arms) for key, arms in families.items() if BASELINE in arms]
+    compared = [_family(str(key[0]), suite, arms) for key, arms in families.items() if BASELINE in arms]
     return [comparison for family in compared for comparison in family]
 
 
-def _family(experiment: str, judge: object, suite: str, arms: Mapping[str, Mapping[int, Values]]) -> list[Comparison]:
+def _family(experiment: str, suite: str, arms: Mapping[str, Mapping[int, Values]]) -> list[Comparison]:
     tables = {arm: _differences(seeds, arms[BASELINE]) for arm, seeds in arms.items() if arm != BASELINE}
-    rows = {
-        arm: _compare(experiment, arm, None if judge is None else str(judge), suite, table)
-        for arm, table in tables.items()
-        if table and table[0]
-    }
+    rows = {arm: _compare(experiment, arm, suite, table) for arm, table in tables.items() if table and table[0]}
     by_instruction = holm({arm: row.p_instructions for arm, row in rows.items()})
     by_seed = holm({arm: row.p_seeds for arm, row in rows.items() if row.p_seeds is not None})
     return [
@@ -78,13 +73,12 @@ def _differences(arm: Mapping[int, Values], baseline: Mapping[int, Values]) -> l
     return [[arm[seed][key] - baseline[seed][key] for key in shared] for seed in seeds]
 
 
-def _compare(experiment: str, arm: str, judge: str | None, suite: str, table: Sequence[Sequence[float]]) -> Comparison:
+def _compare(experiment: str, arm: str, suite: str, table: Sequence[Sequence[float]]) -> Comparison:
     sums = [sum(column) for column in zip(*table, strict=True)]
     error = mean_and_error([total / len(table) for total in sums]).error
     return Comparison(
         experiment=experiment,
         arm=arm,
-        judge=judge,
         seeds=len(table),
         instructions=len(sums),
         interval=bootstrap_difference(table),

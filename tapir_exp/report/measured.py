@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tapir_exp.evals.win_rate import is_preference, shift
-from tapir_exp.evaluation import Evaluation
+from tapir_exp.evaluation import JUDGED, Evaluation
 from tapir_exp.store import Artifact
 
 Values = Mapping[str, float]
@@ -32,6 +32,10 @@ class Measured:
         """The experiment and arm of a trained student, else its name."""
         known = self.evaluation
         return f"{known.experiment} · {known.arm} (ours)" if known.arm else f"{known.student} (ours)"
+
+    def circumstances(self, suite: str) -> tuple[str | None, str | None]:
+        """The judge of a suite, None where it has none, and its benchmark: figures of others are not to be mixed."""
+        return self.evaluation.judge if suite in JUDGED else None, self.figures[suite].get("benchmark")
 
     def why_not(self, suite: str, name: str) -> str:
         """Why a suite of this evaluation has no figure of this name."""

@@ -118,10 +118,16 @@ def load_evaluations(directory: Path, folder: Path) -> tuple[list[Measured], lis
     """The finished evaluations below a directory, in the order of their paths, and those that are not finished."""
     if not directory.is_dir():
         raise StoreError(f"There is no directory {directory}.")
-    begun = sorted({path.parent for name in (EVALUATION, ".hydra") for path in directory.rglob(name)})
+    begun = sorted({*(path.parent for path in directory.rglob(EVALUATION)), *_begun(directory)})
     finished = [path for path in begun if (path / EVALUATION).is_file()]
     measured = [load_measured(path, os.path.relpath(path / EVALUATION, folder)) for path in finished]
     return measured, [str(path.relative_to(directory)) for path in begun if path not in finished]
+
+
+def _begun(directory: Path) -> list[Path]:
+    """Where `tapir-evaluate` began, by what Hydra wrote down."""
+    noted = directory.rglob(".hydra/hydra.yaml")
+    return [path.parent.parent for path in noted if "config_name: evaluate\n" in path.read_text(encoding="utf-8")]
 
 
 def build_table(name: str, published: PublishedTable, measured: Sequence[Measured]) -> Table:
@@ -129,12 +135,13 @@ def build_table(name: str, published: PublishedTable, measured: Sequence[Measure
     suited = [found for found in measured if published.suite in found.figures]
     lines, placed = [], set()
     for row in published.rows:
-        group = _pick([found for found in suited if _belongs(found, row)], published.judge)
+        group = _pick([found for found in suited if _belongs(found, row)], published)
         placed |= {found.link for found in group}
         lines.append(_line(row, published, group))
     alone = [found for found in suited if found.link not in placed]
     lines += [
-        _line(PublishedRow(label=group[0].label, figures={}), published, group, ours=True) for group in _groups(alone)
+        _line(PublishedRow(label=group[0].label, figures={}), published, group, ours=True)
+        for group in _groups(alone, published)
     ]
     return Table(name, published, tuple(lines), tuple(compare_arms(published.suite, suited)), MEANINGS)
 
@@ -144,22 +151,22 @@ def _belongs(found: Measured, row: PublishedRow) -> bool:
     return row.model is not None and (known.model, known.arm) == (row.model, row.arm)
 
 
-def _groups(measured: Sequence[Measured]) -> list[list[Measured]]:
-    """Evaluations of one label and judge together, one a seed; a second one of a seed begins a group of its own."""
+def _groups(measured: Sequence[Measured], table: PublishedTable) -> list[list[Measured]]:
+    """Evaluations of one label, judge and benchmark together; a second one of a seed begins a group of its own."""
     left, groups = list(measured), []
     while left:
-        groups.append(_pick([found for found in left if found.label == left[0].label], None))
+        groups.append(_pick([found for found in left if found.label == left[0].label], table))
         taken = {found.link for found in groups[-1]}
         left = [found for found in left if found.link not in taken]
     return groups
 
 
-def _pick(measured: Sequence[Measured], judge: str | None) -> list[Measured]:
-    """Those of one judge, of the asked one where there are any; of each seed the first."""
-    preferred = [found for found in measured if _short(found.evaluation.judge) == judge] or list(measured)
+def _pick(measured: Sequence[Measured], table: PublishedTable) -> list[Measured]:
+    """Those of one judge and benchmark, of the table's judge where there are any; of each seed the first."""
+    preferred = [found for found in measured if _short(found.circumstances(table.suite)[0]) == table.judge] or measured
     by_seed: dict[int | None, Measured] = {}
     for found in preferred:
-        if found.evaluation.judge == preferred[0].evaluation.judge:
+        if found.circumstances(table.suite) == preferred[0].circumstances(table.suite):
             by_seed.setdefault(found.evaluation.seed, found)
     return list(by_seed.values())
 
@@ -187,7 +194,7 @@ def _ours(row: PublishedRow, name: str, column: Column, table: PublishedTable, g
         return _missing(group[0].why_not(table.suite, name))
     value, error = _mean([value for _, value in known], known[0][0], table.suite, column)
     links = tuple(found.link for found, _ in known)
-    judge = group[0].evaluation.judge
+    judge, _ = group[0].circumstances(table.suite)
     strange = table.judge is not None and _short(judge) != table.judge
     return Ours(value, error, len(known), links, judge, None, strange)
 

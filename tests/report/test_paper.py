@@ -173,6 +173,13 @@ def test_seeds_that_two_strange_judges_judged_are_not_one_mean(shelf: Shelf, pub
     assert row_of(shelf, published, "llama · tapir (ours)")["win_rate"].ours.value == 10.0
 
 
+def test_seeds_on_two_benchmarks_are_not_one_mean(shelf: Shelf, published: PublishedTable) -> None:
+    shelf.put("a", [50.0], seed=1, benchmark="805 instructions")
+    shelf.put("b", [10.0], seed=2, benchmark="12 instructions")
+    assert row_of(shelf, published, "LLaMA2-7B with TAPIR")["win_rate"].ours.value == 50.0
+    assert row_of(shelf, published, "llama · tapir (ours)")["win_rate"].ours.value == 10.0
+
+
 def test_a_second_evaluation_of_a_seed_has_a_row_of_its_own(shelf: Shelf, published: PublishedTable) -> None:
     shelf.put("first", [10.0])
     shelf.put("second", [30.0])
@@ -213,7 +220,9 @@ def test_the_files_are_written_and_every_figure_links_to_a_manifest(shelf: Shelf
         shelf.put(f"t{seed}", [5.0, 9.0], seed=seed)
         shelf.put(f"v{seed}", [2.0, 4.0], seed=seed, arm="vanilla_sft")
     evaluations = shelf.root / "evaluations"
-    (evaluations / "begun/.hydra").mkdir(parents=True)
+    for name, config in (("begun", "evaluate"), ("a run", "config")):
+        (evaluations / name / ".hydra").mkdir(parents=True)
+        (evaluations / name / ".hydra/hydra.yaml").write_text(f"hydra:\n  job:\n    config_name: {config}\n")
     report(["--paper", str(evaluations)])
     folder = evaluations / "paper"
     assert {path.suffix for path in folder.iterdir()} == {".md", ".tex", ".csv", ".html"}
@@ -221,7 +230,8 @@ def test_the_files_are_written_and_every_figure_links_to_a_manifest(shelf: Shelf
     links = set(re.findall(r'href="([^"#]+)"', page))
     assert links == {f"../{name}/{EVALUATION}" for name in ("t1", "t2", "v1", "v2")}
     assert all((folder / link).is_file() for link in links)
-    assert "begun" in page
+    assert "<li>begun</li>" in page
+    assert "a run" not in page
     assert "no finished evaluation of Qwen/Qwen1.5-7B-Chat, as it is, on alpaca_eval" in page
     assert not re.search(r"(src|href)=\"?https?:|@import|url\(", page)
     told = (folder / "ablations.md").read_text()
