@@ -457,6 +457,10 @@ class AlpacaEvalConfig:
     """An annotations.json to go on from: what it holds of these outputs and this annotator is not asked again."""
     annotator: str | None = None
     """Name of the annotator in annotations.json; null derives it from the judge's model."""
+    temperature: float = 0.7
+    """Of the student's answers; 0.7 is alpaca_eval's for local models, TAPIR's is not known. 0 is greedy."""
+    max_new_tokens: int = 2048
+    """Longest answer of the student in tokens; 2048 is alpaca_eval's for local models."""
 
 
 @dataclass
@@ -483,6 +487,8 @@ class IFEvalConfig:
 
     questions: str | None = None
     """JSONL in the form of google/IFEval; null takes it from the hub."""
+    max_new_tokens: int = 1280
+    """Longest answer of the student in tokens, which is greedy; 1280 is lm_eval's."""
 
 
 @dataclass
@@ -498,7 +504,7 @@ class EvalsConfig:
     name: str | None = None
     """What the student is called in the benchmarks' files; null names it after its run, or its model."""
     seed: int = 0
-    """Seed of the sampled answers of MT-Bench."""
+    """Seed of answers that are sampled."""
     alpaca_eval: AlpacaEvalConfig = field(default_factory=AlpacaEvalConfig)
     mt_bench: MTBenchConfig = field(default_factory=MTBenchConfig)
     ifeval: IFEvalConfig = field(default_factory=IFEvalConfig)

@@ -1,7 +1,7 @@
 """The student that is evaluated: a run's last one, any Hugging Face or PEFT model, or only its given answers."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,15 @@ NO_STUDENT = (
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What a student is asked: the turns of a dialogue, and the temperature of its answers."""
+
+    id: str
+    turns: tuple[str, ...]
+    temperature: float
+
+
+@dataclass(frozen=True)
 class Subject:
     """A student and how it is asked.
 
@@ -35,14 +44,24 @@ class Subject:
     run: Path | None = None
     manifest: Manifest | None = None
 
-    def answer(self, prompts: list[tuple[str, str]], label: str) -> list[Answer]:
+    def limited(self, max_new_tokens: int) -> "Subject":
+        """The same student with another limit on its answers, in tokens."""
+        return replace(self, student=replace(self.student, max_new_tokens=max_new_tokens))
+
+    def answer(self, prompts: Sequence[tuple[str, str]], label: str) -> list[Answer]:
         """Greedy answers to (id, instruction) pairs. Raises ConfigError where there is no student."""
         from tapir_exp.student.generate import answer_all
 
-        return answer_all(self.found(), prompts, self.student, label)
+        return answer_all(self._found(), prompts, self.student, label)
 
-    def found(self) -> Path:
-        """Where the student is. Raises ConfigError where there is none."""
+    def converse(self, asked: Sequence[Asked], seed: int, label: str) -> list[list[Answer]]:
+        """Answers to every turn of every dialogue. Raises ConfigError where there is no student."""
+        from tapir_exp.student.converse import Questions, converse_all
+
+        dialogues = [Questions(row.id, row.turns, row.temperature) for row in asked]
+        return converse_all(self._found(), dialogues, self.student, seed, label)
+
+    def _found(self) -> Path:
         if self.source is None:
             raise ConfigError([NO_STUDENT])
         return self.source

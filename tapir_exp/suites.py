@@ -1,7 +1,6 @@
 """The suites of an evaluation as artifacts: each ends in a directory that holds the figures and the official files."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from tapir_exp.lab.oracle import lab_digest
 from tapir_exp.llm.chat import Message
 from tapir_exp.records import Answer, BenchmarkResult, example_id
 from tapir_exp.store import Artifact, recipe_key, write_rows, write_whole
-from tapir_exp.subject import Subject
+from tapir_exp.subject import Asked, Subject
 
 
 def lab_suite(bench: Bench, subject: Subject) -> Artifact:
@@ -27,7 +26,7 @@ def lab_suite(bench: Bench, subject: Subject) -> Artifact:
         raise ConfigError(["evals.per_cell = 0: expected at least 1 for the lab's suite"])
 
     def make(directory: Path) -> Mapping[str, Any]:
-        results = run_benchmark(per_cell, seed, lambda prompts: subject.answer(list(prompts), "the lab's benchmark"))
+        results = run_benchmark(per_cell, seed, lambda prompts: subject.answer(prompts, "the lab's benchmark"))
         write_rows(directory / "results.jsonl", results)
         return {**lab_figures(results), "benchmark": recipe_key("lab", benchmark)}
 
@@ -78,22 +77,26 @@ def _alpaca_reference(bench: Bench) -> Artifact:
 
 
 def _alpaca_outputs(bench: Bench, subject: Subject, reference: Artifact) -> Artifact:
-    """The outputs to judge: given, or greedy answers of the student; one that cannot be used is an empty text."""
-    path = bench.config.evals.alpaca_eval.outputs
+    """The outputs to judge: given, or answers of the student; one that cannot be used is an empty text."""
+    config, seed = bench.config.evals.alpaca_eval, bench.config.evals.seed
+    path, subject = config.outputs, subject.limited(config.max_new_tokens)
 
     def make() -> Product:
         if path is not None:
             return Product(alpaca_eval.load_outputs(Path(path)), {})
         asked = reference.rows(alpaca_eval.Output)
-        prompts = [(example_id(row.instruction), row.instruction) for row in asked]
-        given = subject.answer(prompts, f"{subject.name} answers AlpacaEval")
+        dialogues = [Asked(example_id(row.instruction), (row.instruction,), config.temperature) for row in asked]
+        given = [turn for (turn,) in subject.converse(dialogues, seed, f"{subject.name} answers AlpacaEval")]
         rows = [
             row.model_copy(update={"output": answer.text or "", "generator": subject.name})
             for row, answer in zip(asked, given, strict=True)
         ]
         return Product(rows, _answer_figures(given))
 
-    recipe = {"file": _file_digest(path)} if path else {"reference": reference.key, **_asked(subject)}
+    recipe: dict[str, Any] = {"file": _file_digest(path)}
+    if path is None:
+        how = {"temperature": config.temperature, "seed": seed}
+        recipe = {"reference": reference.key, **how, **_asked(subject)}
     return bench.rows("alpaca-outputs", None, recipe, make)
 
 
@@ -155,15 +158,13 @@ def mt_suite(bench: Bench, subject: Subject) -> Artifact:
 
 def _mt_answers(bench: Bench, subject: Subject, questions: list[mt_bench.Question]) -> Artifact:
     config, seed = bench.config.evals.mt_bench, bench.config.evals.seed
-    student = replace(subject.student, max_new_tokens=config.max_new_tokens)
+    subject = subject.limited(config.max_new_tokens)
 
     def make() -> Product:
         if config.answers is not None:
             return Product(mt_bench.load_dialogues(Path(config.answers)).values(), {})
-        from tapir_exp.student.converse import Questions, converse_all
-
-        asked = [Questions(str(row.question_id), row.turns, row.temperature) for row in questions]
-        given = converse_all(subject.found(), asked, student, seed, f"{subject.name} answers MT-Bench")
+        asked = [Asked(str(row.question_id), row.turns, row.temperature) for row in questions]
+        given = subject.converse(asked, seed, f"{subject.name} answers MT-Bench")
         rows = [
             mt_bench.Dialogue(question_id=row.question_id, turns=tuple(answer.text or "" for answer in answers))
             for row, answers in zip(questions, given, strict=True)
@@ -173,7 +174,7 @@ def _mt_answers(bench: Bench, subject: Subject, questions: list[mt_bench.Questio
     recipe: dict[str, Any] = {"file": _file_digest(config.answers)}
     if config.answers is None:
         asked = [[row.question_id, row.turns, row.temperature] for row in questions]
-        recipe = {"questions": asked, "seed": seed, **_asked(replace(subject, student=student))}
+        recipe = {"questions": asked, "seed": seed, **_asked(subject)}
     return bench.rows("mt-answers", None, recipe, make)
 
 
@@ -208,6 +209,7 @@ def _mt_judgments(
 def ifeval_suite(bench: Bench, subject: Subject) -> Artifact:
     """IFEval: greedy answers, checked by lm_eval's programs."""
     path = bench.config.evals.ifeval.questions
+    subject = subject.limited(bench.config.evals.ifeval.max_new_tokens)
     checker = ifeval.load_checker()
     questions = ifeval.load_questions(path)
 

@@ -22,6 +22,7 @@ SECRET = re.compile(r"\bsk-|\b(hf|ghp)_|\bxox[a-z]-|\bBearer |://[^/\s]+:[^/\s]+
 BENCHMARKS = ("alpaca_eval", "mt_bench")
 """Those that decontamination knows by name."""
 NO_FILES = (".max_new_tokens", ".annotator")
+NO_FILES = (".max_new_tokens", ".temperature", ".annotator")
 """Settings of the evaluation suites that name no file."""
 SUM_TOLERANCE = 1e-6
 LONGEST_NAME = 64

@@ -16,7 +16,7 @@ from tapir_exp.cli import data_dir
 from tapir_exp.config import Config, LabStudentConfig, parse, to_yaml
 from tapir_exp.errors import ConfigError, EvaluationError
 from tapir_exp.evals import alpaca_eval, mt_bench
-from tapir_exp.evaluate import evaluate
+from tapir_exp.evaluate import evaluate, find_subject
 from tapir_exp.evaluation import EVALUATION, METRICS, Evaluation
 from tapir_exp.lab.base_student import build_base_student
 from tapir_exp.manifest import Manifest, entry_of
@@ -60,6 +60,7 @@ class Bed:
             f"judge.llm.api_base={self.endpoint.base}",
             "student.max_new_tokens=6",
             "evals.mt_bench.max_new_tokens=6",
+            "evals.alpaca_eval.max_new_tokens=6",
         ]
         settings += [f"evals.alpaca_eval.{name}={path}" for name, path in self.alpaca.items()]
         settings += [f"evals.mt_bench.{name}={path}" for name, path in self.mt_bench.items()]
@@ -130,7 +131,7 @@ def test_a_run_s_last_student_is_found_and_asked_as_the_run_asks_it(bed: Bed) ->
 
     entry = entry_of("student-2", 2, store.produce("student", {"made": "here"}, make))
     run.mkdir(parents=True)
-    settings = bed.config("student.max_new_tokens=3")
+    settings = bed.config("student.system_prompt=Be kind.")
     (run / "config.yaml").write_text(to_yaml(settings))
     Manifest(
         name="mine",
@@ -142,17 +143,25 @@ def test_a_run_s_last_student_is_found_and_asked_as_the_run_asks_it(bed: Bed) ->
         target=None,
         artifacts=(entry,),
     ).write(run)
-    directory, _ = bed.evaluate("evals=alpaca_eval", f"evals.run={run}")
+    directory, _ = bed.evaluate("evals=alpaca_eval", f"evals.run={run}", "evals.alpaca_eval.max_new_tokens=3")
     manifest = Evaluation.load(directory)
-    assert (manifest.student, manifest.experiment, manifest.arm, manifest.seed) == (
-        "mine-lion-seed7",
-        "mine",
-        "lion",
-        7,
-    )
+    found = (manifest.student, manifest.experiment, manifest.arm, manifest.seed)
+    assert found == ("mine-lion-seed7", "mine", "lion", 7)
+    assert find_subject(bed.config(f"evals.run={run}")).student.system_prompt == "Be kind."
     assert (directory / str(manifest.run)).resolve() == run.resolve()
     outputs = alpaca_eval.load_outputs(directory / "alpaca_eval/model_outputs.json")
     assert max(len(row.output.split()) for row in outputs) <= 3
+
+
+def test_alpaca_eval_s_answers_are_drawn_by_the_seed_or_greedy(bed: Bed, student_dir: Path) -> None:
+    def texts(*overrides: str) -> list[str]:
+        directory, _ = bed.evaluate("evals=alpaca_eval", f"student.model={student_dir}", *overrides)
+        return [row.output for row in alpaca_eval.load_outputs(directory / "alpaca_eval/model_outputs.json")]
+
+    assert bed.config().evals.alpaca_eval.temperature == 0.7
+    assert texts() != texts("evals.seed=1")
+    greedy = "evals.alpaca_eval.temperature=0"
+    assert texts(greedy) == texts(greedy, "evals.seed=1") != texts()
 
 
 def test_given_outputs_need_no_student_and_given_annotations_no_call(bed: Bed) -> None:
