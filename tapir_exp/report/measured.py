@@ -1,13 +1,15 @@
 """A finished evaluation as the tables see it: its manifest, its figures, and its values instruction by instruction."""
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tapir_exp.evals.win_rate import is_preference, shift
-from tapir_exp.evaluation import JUDGED, Evaluation
+from tapir_exp.evaluation import EVALUATION, JUDGED, Evaluation
+from tapir_exp.manifest import MANIFEST
 from tapir_exp.store import Artifact
 
 Values = Mapping[str, float]
@@ -16,11 +18,15 @@ Values = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Measured:
-    """An evaluation; figures: by suite and name. link: its manifest as the tables link to it."""
+    """An evaluation; figures: by suite and name.
+
+    link, run: its manifest, and that of the run that trained its student, as the tables link to them.
+    """
 
     evaluation: Evaluation
     artifacts: Mapping[str, Artifact]
     link: str
+    run: str | None
 
     @property
     def figures(self) -> dict[str, Mapping[str, Any]]:
@@ -47,10 +53,14 @@ class Measured:
         return READERS[suite](self.artifacts[suite].path)
 
 
-def load_measured(directory: Path, link: str) -> Measured:
-    """Read an evaluation. Raises StoreError where its manifest or one of its artifacts cannot be had."""
+def load_measured(directory: Path, folder: Path) -> Measured:
+    """Read an evaluation; links are as seen from `folder`.
+
+    Raises StoreError where its manifest or one of its artifacts cannot be had.
+    """
     evaluation = Evaluation.load(directory)
-    return Measured(evaluation, evaluation.open(directory), link)
+    run = None if evaluation.run is None else os.path.relpath(directory / evaluation.run / MANIFEST, folder)
+    return Measured(evaluation, evaluation.open(directory), os.path.relpath(directory / EVALUATION, folder), run)
 
 
 def _lab(path: Path) -> dict[str, float]:

@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,8 @@ from tapir_exp.store import write_whole
 
 FOLDER = "paper"
 CSV_HEAD = (
-    "table", "row", "figure", "published", "status", "ours", "error", "error_over", "seeds", "judge", "manifests", "why"
+    "table", "row", "figure", "published", "status", "ours", "error", "error_over", "seeds", "judge", "evaluations",
+    "runs", "why",
 )  # fmt: skip
 
 
@@ -28,13 +28,16 @@ class Ours:
     """A cell of ours: a mean over training seeds, or one evaluation's figure; `why` says why there is none.
 
     error: the standard error, over seeds where there are several, else over the benchmark's instructions.
-    links: the manifests behind it, relative to the tables. strange_judge: another judge than the published figures had.
+    links, runs: the manifests of the evaluations behind it and of the runs that trained the students, relative to the
+    tables.
+    strange_judge: another judge than the published figures had.
     """
 
     value: float | None
     error: float | None
     seeds: int
     links: tuple[str, ...]
+    runs: tuple[str, ...]
     judge: str | None
     why: str | None
     strange_judge: bool = False
@@ -120,7 +123,7 @@ def load_evaluations(directory: Path, folder: Path) -> tuple[list[Measured], lis
         raise StoreError(f"There is no directory {directory}.")
     begun = sorted({*(path.parent for path in directory.rglob(EVALUATION)), *_begun(directory)})
     finished = [path for path in begun if (path / EVALUATION).is_file()]
-    measured = [load_measured(path, os.path.relpath(path / EVALUATION, folder)) for path in finished]
+    measured = [load_measured(path, folder) for path in finished]
     return measured, [str(path.relative_to(directory)) for path in begun if path not in finished]
 
 
@@ -194,9 +197,10 @@ def _ours(row: PublishedRow, name: str, column: Column, table: PublishedTable, g
         return _missing(group[0].why_not(table.suite, name))
     value, error = _mean([value for _, value in known], known[0][0], table.suite, column)
     links = tuple(found.link for found, _ in known)
+    runs = tuple(found.run for found, _ in known if found.run is not None)
     judge, _ = group[0].circumstances(table.suite)
     strange = table.judge is not None and _short(judge) != table.judge
-    return Ours(value, error, len(known), links, judge, None, strange)
+    return Ours(value, error, len(known), links, runs, judge, None, strange)
 
 
 def _mean(values: Sequence[float], found: Measured, suite: str, column: Column) -> tuple[float, float | None]:
@@ -208,7 +212,7 @@ def _mean(values: Sequence[float], found: Measured, suite: str, column: Column) 
 
 
 def _missing(why: str) -> Ours:
-    return Ours(None, None, 0, (), None, why)
+    return Ours(None, None, 0, (), (), None, why)
 
 
 def _why_nothing(row: PublishedRow, table: PublishedTable) -> str:
@@ -243,10 +247,10 @@ def to_csv(table: Table) -> str:
     writer.writerow(CSV_HEAD)
     for line in table.lines:
         for cell in line.cells:
-            ours, links = cell.ours, " ".join(cell.ours.links)
+            ours, links = cell.ours, (" ".join(cell.ours.links), " ".join(cell.ours.runs))
             figure = (table.name, line.label, cell.column, cell.published, cell.status)
             writer.writerow(
-                [*figure, ours.value, ours.error, ours.error_over, ours.seeds or None, ours.judge, links, ours.why]
+                [*figure, ours.value, ours.error, ours.error_over, ours.seeds or None, ours.judge, *links, ours.why]
             )
     return out.getvalue()
 

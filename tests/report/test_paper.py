@@ -57,7 +57,7 @@ class Shelf:
             experiment="llama" if arm else None,
             arm=arm,
             seed=seed,
-            run="../../runs/x" if arm else None,
+            run=f"../../runs/{name}" if arm else None,
             judge=judge,
             store="../../store",
             suites={"alpaca_eval": "alpaca-suite"},
@@ -134,6 +134,7 @@ def test_an_evaluation_stands_beside_its_row_with_its_error(shelf: Shelf, publis
     assert cell_published(cells["win_rate"]) == "7.80 (P)"
     assert cell_ours(cells["win_rate"].ours) == "10.00 ± 0.80"
     assert cells["win_rate"].ours.links == ("../one/evaluation.json",)
+    assert cells["win_rate"].ours.runs == ("../../runs/one/manifest.json",)
     assert cells["win_rate"].ours.error_over == "instructions"
     assert cell_published(cells["length_controlled_winrate"]) == "?"
     assert cells["length_controlled_winrate"].ours.why == "no gamed file"
@@ -228,22 +229,26 @@ def test_the_files_are_written_and_every_figure_links_to_a_manifest(shelf: Shelf
     assert {path.suffix for path in folder.iterdir()} == {".md", ".tex", ".csv", ".html"}
     page = (folder / "index.html").read_text()
     links = set(re.findall(r'href="([^"#]+)"', page))
-    assert links == {f"../{name}/{EVALUATION}" for name in ("t1", "t2", "v1", "v2")}
-    assert all((folder / link).is_file() for link in links)
+    names = ("t1", "t2", "v1", "v2")
+    evaluated, trained = (
+        {f"../{name}/{EVALUATION}" for name in names},
+        {f"../../runs/{name}/manifest.json" for name in names},
+    )
+    assert links == evaluated | trained
+    assert all((folder / link).is_file() for link in evaluated)
     assert "<li>begun</li>" in page
     assert "a run" not in page
     assert "no finished evaluation of Qwen/Qwen1.5-7B-Chat, as it is, on alpaca_eval" in page
     assert not re.search(r"(src|href)=\"?https?:|@import|url\(", page)
     told = (folder / "ablations.md").read_text()
-    assert (
-        "| TAPIR | 7.80 (P) | 7.00 ± 0.00 (2 seeds) [1](<../t1/evaluation.json>) [2](<../t2/evaluation.json>) |" in told
-    )
+    ours = "7.00 ± 0.00 (2 seeds) [1](<../t1/evaluation.json>) [2](<../t2/evaluation.json>)"
+    assert f"| TAPIR | 7.80 (P) | {ours} [run 1](<../../runs/t1/manifest.json>) " in told
     assert "| llama · vanilla_sft | 2 | 2 | -4.00 |" in told
     latex = (folder / "ablations.tex").read_text()
     assert r"\href{../t1/evaluation.json}{7.00 $\pm$ 0.00 (2 seeds)}" in latex
     with (folder / "ablations.csv").open(newline="") as lines:
         rows = {row["row"]: row for row in csv.DictReader(lines)}
-    assert rows["TAPIR"]["manifests"].split() == ["../t1/evaluation.json", "../t2/evaluation.json"]
+    assert rows["TAPIR"]["evaluations"].split() == ["../t1/evaluation.json", "../t2/evaluation.json"]
     assert rows["Lion"]["why"] == f"no finished evaluation of {LLAMA}, arm lion, on alpaca_eval"
     before = {path: path.read_bytes() for path in folder.iterdir()}
     report(["--paper", str(evaluations)])
