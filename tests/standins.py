@@ -110,6 +110,7 @@ def longer_is_better(body: dict[str, Any]) -> dict[str, Any]:
     top += [{"token": "M", "logprob": -math.log1p(math.exp(-log_odds))}, {"token": "The", "logprob": -12.0}]
     top = [{**row, "bytes": None} for row in sorted(top, key=lambda row: -float(str(row["logprob"])))]
     return {
+        "finish_reason": "length",  # of one token, as asked
         "message": {"role": "assistant", "content": top[0]["token"]},
         "logprobs": {"content": [{**top[0], "top_logprobs": top}]},
     }
