@@ -21,7 +21,6 @@ SECRET = re.compile(r"\bsk-|\b(hf|ghp)_|\bxox[a-z]-|\bBearer |://[^/\s]+:[^/\s]+
 """How the keys of well-known providers begin, and an address with a password in it."""
 BENCHMARKS = ("alpaca_eval", "mt_bench")
 """Those that decontamination knows by name."""
-NO_FILES = (".max_new_tokens", ".annotator")
 NO_FILES = (".max_new_tokens", ".temperature", ".annotator")
 """Settings of the evaluation suites that name no file."""
 SUM_TOLERANCE = 1e-6
