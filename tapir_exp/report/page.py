@@ -14,8 +14,8 @@ from markupsafe import Markup
 
 from tapir_exp.errors import TapirError
 from tapir_exp.evals.statistics import Estimate, accuracy_by_task, macro_accuracy, wilson_interval
-from tapir_exp.judge.kinship import kinship
 from tapir_exp.evaluation import EVALUATION, Evaluation, write_results
+from tapir_exp.judge.kinship import kinship
 from tapir_exp.llm.spending import Spending
 from tapir_exp.manifest import MANIFEST
 from tapir_exp.records import TrainingStep
