@@ -31,6 +31,7 @@ from tapir_exp.config import Config, parse, register_schema, to_yaml
 from tapir_exp.console import console
 from tapir_exp.errors import ConfigError, TapirError
 from tapir_exp.explain import COMPOSITION_ERRORS, PRIMARY, Composer, collect, sweep_params
+from tapir_exp.places import data_dir
 
 HELP = """\
 tapir: task-aware curriculum planning for instruction refinement, as experiments.
@@ -48,15 +49,25 @@ The same command resumes where it was stopped. Results go to outputs/, the last 
 
 Groups and their choices (tapir_exp/config.py says what each key means):
 """
+PAPER = "paper"
+"""The directory of conf that holds no group, but the published figures that `tapir-report` reads."""
+EVALUATE = "evaluate"
+"""Name of the configuration of `tapir-evaluate`."""
+EVALUATE_HELP = """\
+tapir-evaluate: a student on AlpacaEval 2.0, MT-Bench, IFEval and the lab's held-out problems.
+
+  tapir-evaluate evals.run=outputs/latest                the last student of a run, on the lab's problems
+  tapir-evaluate evals=alpaca_eval judge=gpt_4_1106_preview evals.run=outputs/runs/llama2_7b_paper
+  tapir-evaluate evals=mt_bench judge=gpt_4 student=qwen1_5_1_8b student.model=DIR_OR_HUB_ID
+  tapir-evaluate evals=alpaca_eval judge=gpt_4_1106_preview evals.alpaca_eval.outputs=model_outputs.json
+
+The same command resumes where it was stopped. Results go to outputs/evaluations/, with the official tools' files;
+`tapir-report --paper outputs/evaluations` puts them beside the published figures.
+
+Groups and their choices (tapir_exp/config.py says what each key means):
+"""
 LONGEST_NAME = 120
 """Directory names beyond this many characters are cut and end in a digest."""
-
-
-def data_dir(name: str) -> Path:
-    """The directory `conf` or `sweeps`: in the package when installed from a wheel, beside it in the checkout."""
-    package = Path(__file__).resolve().parent
-    installed = package / name
-    return installed if installed.is_dir() else package.parent / name
 
 
 class SweepsPath(SearchPathPlugin):
@@ -88,11 +99,17 @@ class Checks(Callback):
         _refuse(collect(lambda job: composer.problems([*common, *job]), jobs))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Write the sweep's report."""
-        from tapir_exp.report.sweep import write_sweep_report
-
+        """Write the sweep's report; of evaluations, the tables beside the published figures."""
+        directory = Path(config.hydra.sweep.dir)
         try:
-            write_sweep_report(Path(config.hydra.sweep.dir))
+            if config.hydra.job.config_name == EVALUATE:
+                from tapir_exp.report.paper import write_paper_tables
+
+                write_paper_tables(directory)
+            else:
+                from tapir_exp.report.sweep import write_sweep_report
+
+                write_sweep_report(directory)
         except Exception as error:
             raise Stop(error) from error
 
@@ -100,19 +117,25 @@ class Checks(Callback):
 def run_job(cfg: DictConfig) -> None:
     """One job: the whole of Hydra ends here."""
     try:
-        _run(cfg)
+        _carry_out(cfg)
     except Exception as error:
         alone = HydraConfig.get().mode is RunMode.RUN
         raise Stop(error) if alone else _failure(error) from error
 
 
-def _run(cfg: DictConfig) -> None:
+def _carry_out(cfg: DictConfig) -> None:
     config = parse(cfg)
-    from tapir_exp.run import run
-
     hydra_config = HydraConfig.get()
+    directory = Path(hydra_config.runtime.output_dir)
     sweep_dir = Path(hydra_config.sweep.dir) if hydra_config.mode is RunMode.MULTIRUN else None
-    run(config, Path(hydra_config.runtime.output_dir), to_yaml(config), sweep_dir)
+    if hydra_config.job.config_name == EVALUATE:
+        from tapir_exp.evaluate import evaluate
+
+        evaluate(config, directory, to_yaml(config), sweep_dir)
+    else:
+        from tapir_exp.run import run
+
+        run(config, directory, to_yaml(config), sweep_dir)
 
 
 def _failure(error: Exception) -> TapirError:
@@ -125,18 +148,28 @@ def _failure(error: Exception) -> TapirError:
 
 
 def main() -> None:
-    """Run the command; exit code 0 when done, 2 for a wrong configuration, 1 for what else the user can mend."""
+    """The command `tapir`."""
+    _start(PRIMARY, HELP)
+
+
+def main_evaluate() -> None:
+    """The command `tapir-evaluate`."""
+    _start(EVALUATE, EVALUATE_HELP)
+
+
+def _start(primary: str, told: str) -> None:
+    """Run a command; exit code 0 when done, 2 for a wrong configuration, 1 for what else the user can mend."""
     if {"-h", "--help"} & set(sys.argv[1:]):
-        sys.stdout.write(HELP + _groups())
+        sys.stdout.write(told + _groups())
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # else a sweep's workers would go on
     try:
-        hydra.main(version_base="1.3", config_path=str(data_dir("conf")), config_name=PRIMARY)(run_job)()
+        hydra.main(version_base="1.3", config_path=str(data_dir("conf")), config_name=primary)(run_job)()
     except Stop as stop:
         leave(stop.error)
     except COMPOSITION_ERRORS as error:
-        leave(ConfigError(_explain_command(error)))
+        leave(ConfigError(_explain_command(error, primary)))
     except TapirError as error:
         leave(error)
     except KeyboardInterrupt:
@@ -146,7 +179,7 @@ def main() -> None:
 
 def _groups() -> str:
     """The groups of conf with their choices; Hydra's own listing takes a second."""
-    groups = sorted(path for path in data_dir("conf").iterdir() if path.is_dir())
+    groups = sorted(path for path in data_dir("conf").iterdir() if path.is_dir() and path.name != PAPER)
     choices = {group.name: sorted(leaf.stem for leaf in group.glob("*.yaml")) for group in groups}
     choices["sweeps"] = sorted(leaf.stem for leaf in data_dir("sweeps").glob("*.yaml"))
     return "".join(f"  {name:<12} {', '.join(leaves)}\n" for name, leaves in choices.items())
@@ -177,14 +210,14 @@ def jobs_of_command() -> list[Config]:
         raise ConfigError(collect(composer.problems, jobs)) from None
 
 
-def _explain_command(error: Exception) -> list[str]:
+def _explain_command(error: Exception, primary: str) -> list[str]:
     """Every mistake of the command line, found by composing it again without what fails."""
-    composer, multirun = _command()
+    composer, multirun = _command(primary)
     jobs = _split(composer.typed) if multirun else [list(composer.typed)]
     return collect(composer.problems, jobs) or [composer.explain(error, composer.typed)]
 
 
-def _command() -> tuple[Composer, bool]:
+def _command(primary: str = PRIMARY) -> tuple[Composer, bool]:
     """What composes the command line, and whether that is a sweep."""
     args = get_args_parser().parse_args()
     path = create_config_search_path(str(data_dir("conf")))
@@ -193,8 +226,8 @@ def _command() -> tuple[Composer, bool]:
         path.prepend(provider="command-line", path=place, anchor=SearchPathQuery(provider="schema"))
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
-    name = args.config_name or PRIMARY
-    return Composer(ConfigLoaderImpl(path), name, args.overrides), args.multirun or name != PRIMARY
+    name = args.config_name or primary
+    return Composer(ConfigLoaderImpl(path), name, args.overrides), args.multirun or name != primary
 
 
 def _split(lines: Sequence[str]) -> list[list[str]]:

@@ -40,5 +40,9 @@ class SourceError(TapirError):
     """A file or hub dataset cannot be read."""
 
 
+class EvaluationError(TapirError):
+    """A benchmark lacks a file or a package that it needs, or its data do not fit together."""
+
+
 class SeedError(TapirError):
     """The seed data cannot be used."""

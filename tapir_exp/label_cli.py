@@ -9,11 +9,12 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from tapir_exp.cli import data_dir, leave
+from tapir_exp.cli import leave
 from tapir_exp.config import LABELLING_SCHEMA, LabellingConfig, parse_labelling, to_yaml
 from tapir_exp.console import console
 from tapir_exp.errors import ConfigError, TapirError
 from tapir_exp.explain import COMPOSITION_ERRORS, Composer
+from tapir_exp.places import data_dir
 
 PRIMARY = "label"
 GROUPS = ("classifier", "labelled", "fit", "trainer")

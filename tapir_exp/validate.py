@@ -21,6 +21,8 @@ SECRET = re.compile(r"\bsk-|\b(hf|ghp)_|\bxox[a-z]-|\bBearer |://[^/\s]+:[^/\s]+
 """How the keys of well-known providers begin, and an address with a password in it."""
 BENCHMARKS = ("alpaca_eval", "mt_bench")
 """Those that decontamination knows by name."""
+NO_FILES = (".max_new_tokens", ".temperature", ".annotator")
+"""Settings of the evaluation suites that name no file."""
 SUM_TOLERANCE = 1e-6
 LONGEST_NAME = 64
 CARD = "labeller.json"
@@ -220,7 +222,7 @@ def _ranges_of(key: str) -> list[Range]:
 
 
 def _check_names(values: Values) -> Iterator[Problem]:
-    for key in ("name", "arm", "tasks.name"):
+    for key in ("name", "arm", "tasks.name", "evals.name"):
         value = values.get(key)
         if isinstance(value, str) and not re.fullmatch(r"\w[\w.-]*", value):
             yield Problem(key, shown(key, value), "letters, digits, '_', '-' and '.', since directories are named so")
@@ -318,6 +320,17 @@ def _check_names_of_types(names: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem(f"labelled.names.{name}", f" = {task}", expected)
 
 
+def _check_evals(values: Values) -> Iterator[Problem]:
+    for key, value in values.items():
+        if fnmatchcase(key, "evals.*.*") and not key.endswith(NO_FILES) and value and not Path(value).is_file():
+            yield Problem(key, shown(key, value), "a file that exists")
+    run = values.get("evals.run")
+    if run and not (Path(run) / "manifest.json").is_file():
+        yield Problem(
+            "evals.run", shown("evals.run", run), "the directory of a finished run, which has a manifest.json"
+        )
+
+
 def _check_models(values: Values) -> Iterator[Problem]:
     for key, value in values.items():
         if key.endswith((".model", "seeds.split", "outputs", "logger.project")) and value == "":
@@ -374,6 +387,7 @@ CHECKS: tuple[Callable[[Values], Iterator[Problem]], ...] = (
     _check_benchmarks,
     _check_labeller,
     _check_labelling,
+    _check_evals,
     _check_models,
     _check_options,
 )

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from tapir_exp.cli import data_dir
+from tapir_exp.cli import PAPER, data_dir
 from tapir_exp.config import Config, Merge, parse, to_yaml
 from tapir_exp.lab.families import FAMILIES
 from tapir_exp.taxonomy import BOOSTED, TaskType
@@ -21,7 +21,7 @@ OTHER_COMMANDS = {"fit", "labelled"}
 LEAVES = sorted(
     path.relative_to(CONF).with_suffix("").as_posix()
     for path in CONF.glob("*/*.yaml")
-    if path.parent.name not in OTHER_COMMANDS
+    if path.parent.name not in {*OTHER_COMMANDS, PAPER}
 )
 SWEEPS = sorted(path.stem for path in data_dir("sweeps").glob("*.yaml"))
 ARMS = sorted(path.stem for path in (CONF / "arm").glob("*.yaml"))

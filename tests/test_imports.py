@@ -11,22 +11,26 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "tapir_exp"
 HEAVY = ("torch", "litellm", "transformers", "wandb", "pytorch_lightning", "lightning", "peft", "datasets")
 LAYERS = {
-    0: {"__init__", "errors", "taxonomy", "schema", "console", "words"},
+    0: {"__init__", "errors", "taxonomy", "schema", "console", "places", "words"},
     1: {"records", "validate", "prompts", "source"},
     2: {"config", "store"},
-    3: {"manifest", "explain", "llm", "evals/__init__", "evals/statistics", "tracking"},
-    4: {"apart", "evals/labels", "replies", "lab", "tasks", "difficulty", "novelty", "duplicates", "decontamination"},
-    5: {"schedule", "seeds", "judge", "labellers", "teacher", "evals/lab", "student"},
-    6: {"pool", "expansion", "bench", "estimate", "metrics", "report", "reread"},
-    7: {"stages", "scoring"},
-    8: {"rounds"},
+    3: {"manifest", "explain", "llm", "evals/__init__", "evals/statistics", "evals/files", "tracking"},
+    4: {
+        *{"apart", "evals/labels", "replies", "lab", "tasks", "difficulty", "novelty", "duplicates", "decontamination"},
+        *{"evaluation", "evals/win_rate"},
+    },
+    5: {"schedule", "seeds", "judge", "labellers", "teacher", "student", "evals/lab", "evals/length_control"},
+    6: {"pool", "expansion", "bench", "estimate", "metrics", "report", "reread", "subject"},
+    7: {"stages", "scoring", "evals/alpaca_eval", "evals/mt_bench", "evals/ifeval"},
+    8: {"rounds", "suites"},
     9: {"run"},
-    10: {"cli", "labelling"},
-    11: {"__main__", "label_cli", "plan"},
+    10: {"evaluate", "labelling"},
+    11: {"cli"},
+    12: {"__main__", "label_cli", "plan"},
 }
 """Every module, by its own name or that of its room (a directory): imports go to lower layers or stay in the room."""
 TORCH_ROOMS = {"apart", "student", "lab/base_student", "labellers/encoder", "labellers/deberta"}
-WHOLE_RUN = {"bench", "run", "explain", "cli", "estimate", "plan"}
+WHOLE_RUN = {"bench", "run", "evaluate", "explain", "cli", "estimate", "plan"}
 """The modules that may know the whole configuration."""
 
 

@@ -4,9 +4,11 @@ An interval or error that the data cannot give (one value only) is None, never 0
 """
 
 import math
+import random
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from typing import TypeVar
 
@@ -18,6 +20,11 @@ from tapir_exp.taxonomy import TaskType
 LEVEL = 0.95
 MOST_FLIPS = 20
 """Exact permutation walks 2^(n-1) sign patterns; beyond this n it would take minutes."""
+
+POWER = 0.8
+"""The chance of finding a difference that a comparison is planned for."""
+DRAWS = 2000
+"""Bootstrap resamples; an interval's bounds then lie within some percent of its width."""
 
 K = TypeVar("K", bound=Hashable)
 
@@ -189,6 +196,92 @@ def _flipped_sums(differences: Sequence[float], start: float) -> list[float]:
     for difference in differences:
         sums = [s + sign * difference for s in sums for sign in (1, -1)]
     return sums
+
+
+def lattice_flip_p(differences: Sequence[float], step: float) -> float:
+    """As `sign_flip_p`, for any number of differences that are whole multiples of `step`, such as ratings.
+
+    The distribution of the sum over all 2^n sign patterns is built up exactly, one difference after another.
+    Raises ValueError for no differences, and for one that is no multiple.
+    """
+    _count(differences)
+    units = [round(difference / step) for difference in differences]
+    if any(abs(unit * step - difference) > 1e-9 * step for unit, difference in zip(units, differences, strict=True)):
+        raise ValueError(f"the differences are not all multiples of {step}")
+    patterns = {0: 1}
+    for unit in (unit for unit in units if unit):
+        grown: defaultdict[int, int] = defaultdict(int)
+        for total, count in patterns.items():
+            grown[total + unit] += count
+            grown[total - unit] += count
+        patterns = grown
+    seen = abs(sum(units))
+    extreme = sum(count for total, count in patterns.items() if abs(total) >= seen)
+    return float(Fraction(extreme, sum(patterns.values())))
+
+
+def sign_test_p(differences: Sequence[float]) -> float:
+    """Exact two-sided sign test: only which of a pair is better counts; ties are left out, and only ties give 1.
+
+    Source: Arbuthnott 1710; on right and wrong answers it is McNemar's exact test (Psychometrika 1947).
+    """
+    _count(differences)
+    wins, losses = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
+    n = wins + losses
+    tail = sum(math.comb(n, k) for k in range(min(wins, losses) + 1))
+    return float(min(Fraction(1), Fraction(2 * tail, 2**n)))
+
+
+def bootstrap_difference(table: Sequence[Sequence[float]], seed: int = 0, level: float = LEVEL) -> Interval:
+    """Mean of a table of paired differences, training seeds by instructions, with its percentile bootstrap interval.
+
+    Seeds and instructions are drawn anew independently of each other, since every seed met the same instructions
+    (the pigeonhole bootstrap, Owen, Ann. Appl. Stat. 2007). Of a single seed, the interval is over instructions alone.
+    Raises ValueError for an empty table, or rows of different lengths.
+    """
+    width = _count(table[0]) if _count(table) else 0
+    if any(len(row) != width for row in table):
+        raise ValueError("every seed needs a difference for every instruction")
+    rng = random.Random(seed)
+    means = sorted(_redrawn_mean(table, rng) for _ in range(DRAWS))
+    mean = math.fsum(math.fsum(row) for row in table) / (len(table) * width)
+    if len(table) * width == 1:
+        return Interval(mean, None, None, 1)
+    cut = (1 - level) / 2
+    return Interval(mean, means[math.floor(cut * DRAWS)], means[math.ceil((1 - cut) * DRAWS) - 1], len(table) * width)
+
+
+def _redrawn_mean(table: Sequence[Sequence[float]], rng: random.Random) -> float:
+    rows = rng.choices(table, k=len(table))
+    columns = rng.choices(range(len(table[0])), k=len(table[0]))
+    return sum(row[column] for row in rows for column in columns) / (len(rows) * len(columns))
+
+
+def error_of_difference(first: float, second: float, correlation: float = 0.0) -> float:
+    """Standard error of a difference of two means; `correlation` is that of the paired values, 0 if they are not."""
+    return math.sqrt(max(0.0, first**2 + second**2 - 2 * correlation * first * second))
+
+
+def detectable_difference(error: float, level: float = LEVEL, power: float = POWER) -> float:
+    """The smallest true difference that is found with the chance `power`: (z(1 - α/2) + z(power)) · error.
+
+    error: the standard error of the difference; α = 1 - level. Source: Cohen, Statistical Power Analysis, 1988, 2.
+    """
+    return (_z(0.5 + level / 2) + _z(power)) * error
+
+
+def pairs_needed(difference: float, deviation: float, level: float = LEVEL, power: float = POWER) -> int:
+    """How many pairs it takes to find a difference, where paired differences deviate by `deviation`.
+
+    Raises ValueError for no difference: nothing finds that.
+    """
+    if not difference:
+        raise ValueError("no number of pairs finds a difference of 0")
+    return math.ceil((detectable_difference(deviation, level, power) / difference) ** 2)
+
+
+def _z(probability: float) -> float:
+    return math.sqrt(2) * float(mpmath.erfinv(2 * probability - 1))
 
 
 def holm(p_values: Mapping[K, float]) -> dict[K, float]:

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from tapir_exp.errors import TapirError
 from tapir_exp.evals.statistics import Estimate, accuracy_by_task, macro_accuracy, wilson_interval
+from tapir_exp.evaluation import EVALUATION, Evaluation, write_results
 from tapir_exp.judge.kinship import kinship
 from tapir_exp.llm.spending import Spending
 from tapir_exp.manifest import MANIFEST
@@ -176,7 +177,7 @@ def render(template: str, **context: object) -> str:
 def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=lambda name: name is None or not name.endswith(".md.jinja"),
+        autoescape=lambda name: name is None or not name.endswith((".md.jinja", ".tex.jinja")),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -436,12 +437,14 @@ FILTERS: dict[str, Callable[[Any], str]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command `tapir-report`: rebuild the report of a run or of a sweep, with no call to any model."""
+    """The command `tapir-report`: rebuild a run's report, a sweep's or an evaluation's, with no call to any model."""
     parser = argparse.ArgumentParser(prog="tapir-report", description=main.__doc__)
-    parser.add_argument("directory", type=Path, metavar="DIR", help="a run directory, or a sweep's")
-    directory = parser.parse_args(argv).directory
+    parser.add_argument("directory", type=Path, metavar="DIR", help="of a run, a sweep or an evaluation")
+    told = "put the evaluations below DIR beside the published figures, in DIR/paper"
+    parser.add_argument("--paper", action="store_true", help=told)
+    asked = parser.parse_args(argv)
     try:
-        sys.stdout.write(f"{_write_any(directory)}\n")
+        sys.stdout.write(f"{_write_paper(asked.directory) if asked.paper else _write_any(asked.directory)}\n")
     except TapirError as error:
         sys.exit(f"tapir-report: {error}")
 
@@ -449,6 +452,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _write_any(directory: Path) -> Path:
     if (directory / MANIFEST).is_file():
         return write_report(directory)
+    if (directory / EVALUATION).is_file():
+        return write_results(directory, Evaluation.load(directory).open(directory))
     from tapir_exp.report.sweep import write_sweep_report  # sweep builds on this module
 
     return write_sweep_report(directory)
+
+
+def _write_paper(directory: Path) -> Path:
+    from tapir_exp.report.paper import write_paper_tables  # paper builds on this module
+
+    return write_paper_tables(directory)

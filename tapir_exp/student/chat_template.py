@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
 from jinja2 import TemplateError
@@ -39,13 +40,16 @@ class Chat:
 
         The text of a control token inside an instruction stays text: nobody can end a turn from within.
         """
-        if not instructions:
+        return self.encode_dialogues([(instruction,) for instruction in instructions])
+
+    def encode_dialogues(self, dialogues: Sequence[Sequence[str]]) -> list[list[int]]:
+        """As `encode_prompts`, for conversations: turns of user and assistant in order, the user's first and last."""
+        if not dialogues:
             return []
-        texts = [render_prompt(self.tokenizer, text, self.system_prompt) for text in instructions]
-        encoded = self._encode(texts)
-        for index, instruction in enumerate(instructions):
-            if any(control in instruction for control in self.controls):
-                encoded[index] = self._encode_guarded(instruction)
+        encoded = self._encode([render_prompt(self.tokenizer, turns, self.system_prompt) for turns in dialogues])
+        for index, turns in enumerate(dialogues):
+            if any(control in turn for control in self.controls for turn in turns):
+                encoded[index] = self._encode_guarded(turns)
         return encoded
 
     def encode_responses(self, responses: Sequence[str]) -> list[list[int]]:
@@ -56,10 +60,12 @@ class Chat:
         """The text of an answer, without control tokens and surrounding white space."""
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
 
-    def _encode_guarded(self, instruction: str) -> list[int]:
-        head, _, tail = render_prompt(self.tokenizer, MARK, self.system_prompt).partition(MARK)
-        (before, after), (content,) = self._encode([head, tail]), self._encode([instruction.strip()], as_text=True)
-        return [*before, *content, *after]
+    def _encode_guarded(self, turns: Sequence[str]) -> list[int]:
+        frame = self._encode(render_prompt(self.tokenizer, [MARK] * len(turns), self.system_prompt).split(MARK))
+        contents = self._encode([turn.strip() for turn in turns], as_text=True)
+        return frame[0] + [
+            token for content, after in zip(contents, frame[1:], strict=True) for token in content + after
+        ]
 
     def _encode(self, texts: list[str], *, as_text: bool = False) -> list[list[int]]:
         if not texts:
@@ -90,20 +96,21 @@ def read_template(template: ChatTemplate) -> str:
     return (TEMPLATES / f"{template.value}.jinja").read_text()
 
 
-def render_prompt(tokenizer: PreTrainedTokenizerBase, instruction: str, system_prompt: str | None) -> str:
-    """One instruction as the template writes it, up to and with the start of the assistant's turn."""
-    messages = _messages(instruction, system_prompt)
+def render_prompt(tokenizer: PreTrainedTokenizerBase, turns: Sequence[str], system_prompt: str | None) -> str:
+    """A conversation as the template writes it, up to and with the start of the assistant's turn."""
+    messages = _messages(turns, system_prompt)
     return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
 
-def _messages(instruction: str, system_prompt: str | None) -> list[dict[str, str]]:
+def _messages(turns: Sequence[str], system_prompt: str | None) -> list[dict[str, str]]:
     system = [] if system_prompt is None else [{"role": "system", "content": system_prompt}]
-    return [*system, {"role": "user", "content": instruction}]
+    roles = cycle(("user", "assistant"))
+    return [*system, *({"role": role, "content": turn} for role, turn in zip(roles, turns, strict=False))]
 
 
 def _end_of_turn(tokenizer: PreTrainedTokenizerBase, student: StudentConfig) -> int:
     """The first control token that the template writes after an assistant's words; without one, the EOS token."""
-    turn = [*_messages("?", student.system_prompt), {"role": "assistant", "content": MARK}]
+    turn = _messages(["?", MARK], student.system_prompt)
     try:
         text = str(tokenizer.apply_chat_template(turn, tokenize=False))
     except TemplateError as error:

@@ -45,8 +45,8 @@ def answer_all(
 
 def load_on_device(student_dir: Path, student: StudentConfig) -> PreTrainedModel:
     """The student, ready to answer: on the GPU where there is one."""
-    model = load_model(student_dir, student).to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
-    return model.eval()  # type: ignore[no-any-return]
+    model: PreTrainedModel = load_model(student_dir, student).to("cuda" if torch.cuda.is_available() else "cpu").eval()  # type: ignore[arg-type]
+    return model
 
 
 def answer_encoded(
@@ -81,11 +81,13 @@ def decode(
 
     A row leaves the batch when it is finished, and one from the end takes its place; `advance` hears how many left.
     """
+    if not prompts:
+        return []
     continuations = [Continuation([]) for _ in prompts]
     alive = list(range(len(prompts)))
     stops = torch.tensor(sorted(_stops(model, chat)))
     state = _Decoder(model, prompts, chat.pad)
-    for _ in range(limit if prompts else 0):
+    for _ in range(limit):
         tokens = state.step(None if sampler is None else sampler.choose)
         stopped = torch.isin(tokens, stops).tolist()
         for row, token, stop in zip(alive, tokens.tolist(), stopped, strict=True):

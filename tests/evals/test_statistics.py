@@ -1,6 +1,7 @@
 """Every statistic against a value worked by hand or printed in a table."""
 
 import math
+import random
 from collections.abc import Callable
 
 import pytest
@@ -114,9 +115,70 @@ def test_holm_by_hand() -> None:
     assert st.holm({"a": 0.6, "b": 0.7}) == {"a": 1.0, "b": 1.0}
 
 
+def test_lattice_flips_are_the_exhaustive_ones() -> None:
+    for differences in ([1.0, 2.0, -1.0, 3.0], [0.5, 0.5, -0.5], [4.5, -1.0, 2.5, 0.0, -3.0, 1.5]):
+        assert st.lattice_flip_p(differences, 0.5) == st.sign_flip_p(differences)
+    assert st.lattice_flip_p([1.0] * 60, 1.0) == 2 / 2**60
+    assert st.lattice_flip_p([0.0] * 60, 1.0) == 1.0
+
+
+def test_sign_test_by_hand() -> None:
+    assert st.sign_test_p([1.0] * 8 + [-0.1] * 2) == pytest.approx(2 * (1 + 10 + 45) / 2**10)
+    assert st.sign_test_p([0.0, 0.0, 3.0]) == 1.0
+    assert st.sign_test_p([0.0]) == 1.0
+    assert st.sign_test_p([1.0] * 805) == 2 / 2**805
+
+
+def test_bootstrap_covers_instructions_and_seeds() -> None:
+    rng = random.Random(0)
+    instructions = [rng.gauss(1, 2) for _ in range(400)]
+    alone = st.bootstrap_difference([instructions])
+    normal = 1.96 * st.mean_and_error(instructions).error  # type: ignore[operator]
+    assert alone.mean == pytest.approx(sum(instructions) / 400)
+    assert alone.high - alone.mean == pytest.approx(normal, rel=0.12)
+    assert alone.mean - alone.low == pytest.approx(normal, rel=0.12)  # type: ignore[operator]
+    seeds = [[x + shift for x in instructions] for shift in (-2.0, 0.0, 2.0)]
+    several = st.bootstrap_difference(seeds)
+    assert several.mean == pytest.approx(alone.mean)
+    assert several.high - several.low > 3 * (alone.high - alone.low)  # type: ignore[operator]
+    assert st.bootstrap_difference([instructions]) == alone
+    assert st.bootstrap_difference([[3.0]]) == st.Interval(3.0, None, None, 1)
+
+
+def test_repeating_a_seed_does_not_narrow_the_interval_over_instructions() -> None:
+    rng = random.Random(1)
+    row = [rng.gauss(0, 1) for _ in range(200)]
+    one, five = st.bootstrap_difference([row]), st.bootstrap_difference([row] * 5)
+    assert five.high - five.low == pytest.approx(one.high - one.low, rel=0.12)  # type: ignore[operator]
+
+
+def test_detectable_difference_is_cohen_s() -> None:
+    # Cohen 1988, table 2.4.1 (two-tailed α = .05, power .80): d = .20 needs 393 in each group, d = .50 needs 64.
+    # The normal approximation is one or two short of his t.
+    error = st.error_of_difference(1 / math.sqrt(393), 1 / math.sqrt(393))
+    assert st.detectable_difference(error) == pytest.approx(0.2, abs=1e-3)
+    assert st.pairs_needed(0.5, math.sqrt(2)) == pytest.approx(64, abs=2)
+    assert st.detectable_difference(1.0) == pytest.approx(1.959964 + 0.841621, abs=1e-5)
+
+
+def test_780_against_770_on_805_instructions() -> None:
+    error = st.error_of_difference(0.83, 0.83)
+    assert error == pytest.approx(1.1738, abs=1e-4)
+    assert st.detectable_difference(error) == pytest.approx(3.29, abs=0.01)
+    assert st.pairs_needed(0.1, 0.83 * math.sqrt(2 * 805)) == pytest.approx(870_543, abs=10)
+    assert st.error_of_difference(0.83, 0.83, correlation=1.0) == 0.0
+
+
 @pytest.mark.parametrize(
     "call",
     [
+        lambda: st.lattice_flip_p([], 1.0),
+        lambda: st.lattice_flip_p([0.5], 1.0),
+        lambda: st.sign_test_p([]),
+        lambda: st.bootstrap_difference([]),
+        lambda: st.bootstrap_difference([[]]),
+        lambda: st.bootstrap_difference([[1.0], [1.0, 2.0]]),
+        lambda: st.pairs_needed(0.0, 1.0),
         lambda: st.mean_and_error([]),
         lambda: st.t_interval([]),
         lambda: st.macro_accuracy([]),

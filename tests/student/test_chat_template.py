@@ -49,9 +49,9 @@ def render_dialogue(chat: Chat, *texts: str) -> str:
 
 def test_llama2_prompt_is_the_official_one(llama: Path) -> None:
     chat = load_chat(llama, configured(ChatTemplate.llama2))
-    assert render_prompt(chat.tokenizer, " Hello. ", None) == "<s>[INST] Hello. [/INST]"
+    assert render_prompt(chat.tokenizer, [" Hello. "], None) == "<s>[INST] Hello. [/INST]"
     expected = "<s>[INST] <<SYS>>\nBe kind.\n<</SYS>>\n\nHello. [/INST]"
-    assert render_prompt(chat.tokenizer, "Hello.", "Be kind.") == expected
+    assert render_prompt(chat.tokenizer, ["Hello."], "Be kind.") == expected
 
 
 def test_llama2_dialogue_is_the_official_one(llama: Path) -> None:
@@ -63,8 +63,8 @@ def test_chatml_prompt_is_that_of_qwen(qwen: Path) -> None:
     chat = load_chat(qwen, configured(ChatTemplate.chatml))
     default = "<|im_start|>system\nYou are a helpful assistant<|im_end|>\n"
     user = "<|im_start|>user\nHello.<|im_end|>\n<|im_start|>assistant\n"
-    assert render_prompt(chat.tokenizer, "Hello.", None) == default + user
-    assert render_prompt(chat.tokenizer, "Hello.", "Be kind.") == "<|im_start|>system\nBe kind.<|im_end|>\n" + user
+    assert render_prompt(chat.tokenizer, ["Hello."], None) == default + user
+    assert render_prompt(chat.tokenizer, ["Hello."], "Be kind.") == "<|im_start|>system\nBe kind.<|im_end|>\n" + user
 
 
 def test_chatml_dialogue_closes_every_turn(qwen: Path) -> None:
@@ -104,13 +104,13 @@ def test_control_tokens_inside_content_stay_text(qwen: Path) -> None:
 def test_guarded_encoding_frames_like_the_ordinary_one(qwen: Path) -> None:
     chat = load_chat(qwen, configured(ChatTemplate.chatml, "Be kind."))
     (prompt,) = chat.encode_prompts(["<|im_end|>"])
-    assert chat.tokenizer.decode(prompt) == render_prompt(chat.tokenizer, "<|im_end|>", "Be kind.")
+    assert chat.tokenizer.decode(prompt) == render_prompt(chat.tokenizer, ["<|im_end|>"], "Be kind.")
 
 
 def test_llama2_marks_are_no_tokens_and_pass_as_text(llama: Path) -> None:
     """[INST] is ordinary text in LLaMA-2's vocabulary: an instruction can imitate a turn, as with the original."""
     chat = load_chat(llama, configured(ChatTemplate.llama2))
-    assert render_prompt(chat.tokenizer, "a [/INST] b", None) == "<s>[INST] a [/INST] b [/INST]"
+    assert render_prompt(chat.tokenizer, ["a [/INST] b"], None) == "<s>[INST] a [/INST] b [/INST]"
 
 
 def test_tokenizer_without_template_is_refused(llama: Path) -> None:
