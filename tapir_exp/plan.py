@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from rich.table import Table
 from tapir_exp import stages, teacher
 from tapir_exp.bench import Bench, Recipe
 from tapir_exp.cli import HELP, jobs_of_command, leave
-from tapir_exp.config import Config, SeedsConfig
+from tapir_exp.config import Config, DecontaminationConfig, SeedsConfig
 from tapir_exp.errors import TapirError
 from tapir_exp.estimate import StageEstimate, estimate_run, sizes_of
 from tapir_exp.llm.ledger import Account
@@ -102,7 +102,8 @@ class Planned:
 
 
 class SeedReader:
-    """Reads seeds, once for all jobs that have the same."""
+    """Reads seeds as they are before the cleaning, which takes longer than a plan may; once for all jobs that have the
+    same."""
 
     def __init__(self) -> None:
         self._known: dict[str, list[Example]] = {}
@@ -111,7 +112,9 @@ class SeedReader:
         """The seeds. Raises SeedError where they cannot be read."""
         key = repr(config)
         if key not in self._known:
-            self._known[key] = load_seeds(config)
+            self._known[key] = load_seeds(
+                replace(config, near_duplicate=None, decontamination=DecontaminationConfig(benchmarks=[]))
+            )
         return self._known[key]
 
 
@@ -120,7 +123,7 @@ def plan_job(config: Config, read: SeedReader) -> list[Planned]:
     if not (Path(config.outputs) / "store").is_dir():
         sizes = sizes_of(read(config.seeds))
         return [Planned(estimate, 0, finished=False) for estimate in estimate_run(config, sizes)]
-    with open_bench(config, Account("plan")) as bench:
+    with open_bench(config, Account("plan"), calling=False) as bench:
         dry = DryBench(**{field.name: getattr(bench, field.name) for field in fields(Bench)})
         made = _made(dry)
         seeds = made["seeds"].rows(Example) if "seeds" in made else read(config.seeds)

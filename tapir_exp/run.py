@@ -64,10 +64,11 @@ def run(config: Config, run_dir: Path, resolved: str, sweep_dir: Path | None = N
 
 
 @contextmanager
-def open_bench(config: Config, account: Account) -> Iterator[Bench]:
+def open_bench(config: Config, account: Account, *, calling: bool = True) -> Iterator[Bench]:
     """The workbench of a run: the shared store, and the models that the configuration names.
 
-    account: to whom the spend is written down. Raises ConfigError where no call of a chat model can succeed, a budget
+    account: to whom the spend is written down. calling: whether models will be asked, so that all it takes must be
+    there. Raises ConfigError where no call of a chat model can succeed, a budget
     in USD cannot be kept, or a trained labeller is not there.
     """
     store = Store(Path(config.outputs) / "store")
@@ -75,7 +76,7 @@ def open_bench(config: Config, account: Account) -> Iterator[Bench]:
 
     def open_checked(llm: LLMConfig, role: str) -> Client:
         chat = open_chat(llm, role, books)
-        if config.curriculum.rounds:
+        if calling and config.curriculum.rounds:
             chat.check(priced=config.spend.max_usd is not None)
         return chat
 

@@ -94,7 +94,7 @@ def clean_pool(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def plan_mix(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Plan a round's mix under the paper's ratio from all rows that are left."""
+    """Plan a round's mix under equal shares from all rows that are left."""
     uniform_preset = {str(task): 1 / len(TaskType) for task in TaskType}
     with (folder / ROWS).open(encoding="utf-8") as lines:
         pool = [candidate(Example.model_validate_json(line)) for line in lines]
