@@ -1,14 +1,10 @@
 """Stand-ins for the benchmarks' files, written here, and a chat endpoint that annotates and judges by a rule."""
 
-import asyncio
 import json
 import math
 import random
 import re
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -138,30 +134,3 @@ class Endpoint:
             "usage": usage,
         }
         return web.json_response(reply)
-
-
-@contextmanager
-def serving(endpoint: Endpoint) -> Iterator[Endpoint]:
-    """The endpoint while it is up."""
-    ready, done = threading.Event(), threading.Event()
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(_serve, endpoint, ready, done)
-        assert ready.wait(10)
-        yield endpoint
-        done.set()
-        running.result(10)
-
-
-def _serve(endpoint: Endpoint, ready: threading.Event, done: threading.Event) -> None:
-    async def main() -> None:
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", endpoint.answer)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        endpoint.base = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-        ready.set()
-        await asyncio.to_thread(done.wait)
-        await runner.cleanup()
-
-    asyncio.run(main())

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from standins import Endpoint, reference_rows, serving, write_alpaca, write_mt_bench
+from serving import serving
+from standins import Endpoint, reference_rows, write_alpaca, write_mt_bench
 
 from tapir_exp import cli
 from tapir_exp.cli import data_dir

@@ -1,17 +1,15 @@
 """A key planted in the environment, and quoted by the provider in every error, is in nothing that a run writes."""
 
-import asyncio
 import os
 import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from aiohttp import web
+from serving import serving
 
 from tapir_exp.lab.oracle import respond
 from tapir_exp.llm.chat import Usage
@@ -40,7 +38,7 @@ class Indiscreet:
         self.tries: Counter[str] = Counter()
         self.base = ""
 
-    async def complete(self, request: web.Request) -> web.Response:
+    async def answer(self, request: web.Request) -> web.Response:
         body = await request.json()
         prompt = body["messages"][-1]["content"]
         self.tries[prompt] += 1
@@ -60,25 +58,8 @@ class Indiscreet:
 
 @pytest.fixture
 def provider() -> Iterator[Indiscreet]:
-    provider, ready, done = Indiscreet(), threading.Event(), threading.Event()
-
-    async def main() -> None:
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", provider.complete)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        provider.base = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-        ready.set()
-        await asyncio.to_thread(done.wait)
-        await runner.cleanup()
-
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(asyncio.run, main())
-        assert ready.wait(10)
+    with serving(Indiscreet()) as provider:
         yield provider
-        done.set()
-        running.result(10)
 
 
 def tapir(home: Path, provider: Indiscreet, *overrides: str, key: str = KEY) -> "subprocess.CompletedProcess[bytes]":

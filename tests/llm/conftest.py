@@ -1,13 +1,12 @@
 """A server on the loopback interface that answers as it is told, and clients that speak to it in both ways."""
 
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from batch_desk import BatchDesk
-from loopback import Server, serve
+from loopback import Server
+from serving import serving
 
 from tapir_exp.config import LLMConfig
 from tapir_exp.llm import client
@@ -23,13 +22,8 @@ def desk() -> BatchDesk:
 
 @pytest.fixture
 def server(desk: BatchDesk) -> Iterator[Server]:
-    server, ready, done = Server(), threading.Event(), threading.Event()
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(serve, server, ready, done, desk.add_to)
-        assert ready.wait(10)
+    with serving(Server(), desk.add_to) as server:
         yield server
-        done.set()
-        running.result(10)
 
 
 @pytest.fixture(autouse=True)

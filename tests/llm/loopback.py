@@ -1,7 +1,6 @@
 """A server of the OpenAI protocol on the loopback interface that answers as it is told."""
 
 import asyncio
-import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -67,29 +66,6 @@ class Server:
 
     def times(self, prompt: str) -> list[float]:
         return [when for what, when in self.seen if what == prompt]
-
-
-def serve(
-    server: Server,
-    ready: threading.Event,
-    done: threading.Event,
-    add_to: Callable[[web.Application], None] = lambda _: None,
-) -> None:
-    """Run the server, with whatever routes `add_to` adds, until it is told that all is done."""
-
-    async def main() -> None:
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", server.answer)
-        add_to(app)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        server.base = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-        ready.set()
-        await asyncio.to_thread(done.wait)
-        await runner.cleanup()
-
-    asyncio.run(main())
 
 
 def request(prompt: str, **changes: Any) -> ChatRequest:

@@ -1,14 +1,11 @@
 """Every way of failing, alone and mixed, seldom and often: all rows, or an error with the table of reasons."""
 
 import re
-import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import pytest
 from faulty import FAULTS, TIMEOUT_S, Faulty, read_whole
-from loopback import request, serve
+from loopback import request
+from serving import serving
 
 from tapir_exp.config import LLMConfig
 from tapir_exp.errors import TooManyFailures
@@ -31,17 +28,6 @@ KINDS = {
 """What the ledger calls those that the client meets; a cut or unreadable reply is met by whoever reads it."""
 
 
-@contextmanager
-def running(server: Faulty) -> Iterator[Faulty]:
-    ready, done = threading.Event(), threading.Event()
-    with ThreadPoolExecutor(1) as pool:
-        serving = pool.submit(serve, server, ready, done)
-        assert ready.wait(10)
-        yield server
-        done.set()
-        serving.result(10)
-
-
 def ask_rows(server: Faulty, books: Books, max_failed: float) -> list[Outcome[str]]:
     config = LLMConfig(model="openai/m", api_base=server.base, timeout_s=TIMEOUT_S, concurrency=64)
     prompts = [request(f"question {n}") for n in range(ROWS)]
@@ -52,7 +38,7 @@ def ask_rows(server: Faulty, books: Books, max_failed: float) -> list[Outcome[st
 @pytest.mark.parametrize("rate", [0.05, 0.3])
 @pytest.mark.parametrize("faults", [*((fault,) for fault in FAULTS), tuple(FAULTS)], ids=" or ".join)
 def test_no_row_is_ever_empty_cut_or_invented(faults: tuple[str, ...], rate: float, books: Books) -> None:
-    with running(Faulty(faults, rate)) as server, books.ledger.during("stage"):
+    with serving(Faulty(faults, rate)) as server, books.ledger.during("stage"):
         outcomes = ask_rows(server, books, max_failed=1.0)
     whole = [outcome.value == f"re: question {n}" for n, outcome in enumerate(outcomes)]
     assert all(
@@ -68,7 +54,7 @@ def test_no_row_is_ever_empty_cut_or_invented(faults: tuple[str, ...], rate: flo
 
 @pytest.mark.parametrize("faults", [("content filter",), tuple(FAULTS)], ids=len)
 def test_too_many_failures_are_an_error_with_the_table(faults: tuple[str, ...], books: Books) -> None:
-    with running(Faulty(faults, 0.9)) as server, pytest.raises(TooManyFailures) as caught:
+    with serving(Faulty(faults, 0.9)) as server, pytest.raises(TooManyFailures) as caught:
         ask_rows(server, books, max_failed=0.01)
     table = str(caught.value).splitlines()
     assert re.fullmatch(r"rows: \d+ of 120 rows failed, more than the allowed 1.0%:", table[0])

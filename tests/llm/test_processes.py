@@ -11,7 +11,7 @@ from random import Random
 
 import pytest
 from faulty import Faulty
-from test_every_fault import running
+from serving import serving
 
 from tapir_exp.config import SpendConfig
 from tapir_exp.llm.books import Books
@@ -24,7 +24,7 @@ KILLS = 20
 
 @pytest.fixture
 def server() -> Iterator[Faulty]:
-    with running(Faulty(delay_s=0.05)) as server:
+    with serving(Faulty(delay_s=0.05)) as server:
         yield server
 
 

@@ -1,0 +1,46 @@
+"""A chat endpoint on the loopback interface, in a thread of its own, for as long as a test needs it."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
+
+from aiohttp import web
+
+
+class Endpoint(Protocol):
+    """What answers the requests; it is told where it can be reached."""
+
+    base: str
+
+    async def answer(self, request: web.Request) -> web.StreamResponse: ...
+
+
+E = TypeVar("E", bound=Endpoint)
+
+
+@contextmanager
+def serving(endpoint: E, add_to: Callable[[web.Application], None] = lambda _: None) -> Iterator[E]:
+    """The endpoint while it is up, with whatever routes `add_to` adds."""
+    ready, done = threading.Event(), threading.Event()
+
+    async def main() -> None:
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", endpoint.answer)
+        add_to(app)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        endpoint.base = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+        ready.set()
+        await asyncio.to_thread(done.wait)
+        await runner.cleanup()
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(lambda: asyncio.run(main()))
+        assert ready.wait(10)
+        yield endpoint
+        done.set()
+        running.result(10)
