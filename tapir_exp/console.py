@@ -44,7 +44,8 @@ class Progress:
 
 def say_stage(name: str, figures: Mapping[str, Any], seconds: float, reused: bool) -> None:
     """One line for a finished stage: its figures, and how long it took or that it was there already."""
-    told = "  ".join(f"{key} {_short(value)}" for key, value in figures.items() if not isinstance(value, Mapping))
+    plain = {key: value for key, value in figures.items() if value is not None and not isinstance(value, Mapping)}
+    told = "  ".join(f"{key} {_short(value)}" for key, value in plain.items())
     time = "reused" if reused else f"{seconds:.1f} s"
     console.print(f"[bold]{name:<14}[/] {told}  [dim]{time}[/]", soft_wrap=True)
 
