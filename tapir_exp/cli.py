@@ -107,7 +107,7 @@ class Checks(Callback):
 
                 write_paper_tables(directory)
             else:
-                from tapir_exp.report.sweep import write_sweep_report
+                from tapir_exp.report.sweep.page import write_sweep_report
 
                 write_sweep_report(directory)
         except Exception as error:

@@ -42,9 +42,9 @@ def write_sweep_report(sweep_dir):
     if os.environ.get("REPORT") == "broken": raise RuntimeError("no report")
     (sweep_dir / "report.txt").write_text("done")
 
-modules = {"tapir_exp.run": types.ModuleType("run"), "tapir_exp.report.sweep": types.ModuleType("sweep")}
+modules = {"tapir_exp.run": types.ModuleType("run"), "tapir_exp.report.sweep.page": types.ModuleType("sweep")}
 modules["tapir_exp.run"].run = run
-modules["tapir_exp.report.sweep"].write_sweep_report = write_sweep_report
+modules["tapir_exp.report.sweep.page"].write_sweep_report = write_sweep_report
 sys.modules.update(modules)
 '''
 
@@ -97,7 +97,7 @@ class Tapir:
 def tapir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tapir:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-    for name in ("tapir_exp.run", "tapir_exp.report.sweep"):
+    for name in ("tapir_exp.run", "tapir_exp.report.sweep.page"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     exec(STUBS, {})
     return Tapir(tmp_path, monkeypatch)

@@ -454,7 +454,7 @@ def _write_any(directory: Path) -> Path:
         return write_report(directory)
     if (directory / EVALUATION).is_file():
         return write_results(directory, Evaluation.load(directory).open(directory))
-    from tapir_exp.report.sweep import write_sweep_report  # sweep builds on this module
+    from tapir_exp.report.sweep.page import write_sweep_report  # sweep builds on this module
 
     return write_sweep_report(directory)
 

@@ -174,7 +174,7 @@ def test_the_command_explains_what_is_not_there(tmp_path: Path) -> None:
 
 def test_reports_load_neither_torch_nor_litellm() -> None:
     code = (
-        "import sys, tapir_exp.report.page, tapir_exp.report.sweep\n"
+        "import sys, tapir_exp.report.page, tapir_exp.report.sweep.page\n"
         "heavy = {'torch', 'litellm', 'transformers', 'numpy', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

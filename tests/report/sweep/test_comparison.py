@@ -10,7 +10,9 @@ import pytest
 
 from tapir_exp.errors import StoreError
 from tapir_exp.evals.statistics import paired_difference, t_interval
-from tapir_exp.report.sweep import cell_accuracy, cell_tokens, load_sweep, write_sweep_report
+from tapir_exp.report.sweep.cells import cell_accuracy, cell_tokens
+from tapir_exp.report.sweep.comparison import load_sweep
+from tapir_exp.report.sweep.page import write_sweep_report
 
 MakeRun = Callable[..., Path]
 ARMS = {"natural_mix": 0.05, "tapir": 0.16, "fixed_alpha": 0.15}
@@ -123,8 +125,8 @@ def test_one_seed_gives_no_interval(fake_run: MakeRun) -> None:
     row = (run.parent / "comparison.md").read_text().splitlines()[3]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[0] == "lion"
-    assert cells[4] == "-"
-    assert cells[6:9] == ["-", "-", "-"]
+    assert cells[4] == "–"
+    assert cells[6:9] == ["–", "–", "–"]
 
 
 def test_a_setting_that_varies_is_what_is_compared(fake_run: MakeRun) -> None:
@@ -191,4 +193,4 @@ def test_names_are_escaped_on_the_page(fake_run: MakeRun) -> None:
 
 def test_accuracy_without_an_interval_is_only_the_mean() -> None:
     assert cell_accuracy(t_interval([0.5])) == "50.0"
-    assert cell_accuracy(None) == "-"
+    assert cell_accuracy(None) == "–"
