@@ -362,7 +362,10 @@ def smooth(tokens: Sequence[int], values: Sequence[float | None]) -> list[tuple[
 
 
 def dots(rows: Sequence[Dot], title: str, axis: str, width: int = WIDE) -> str:
-    """Means with intervals, one a row, their single values small below; a dashed line carries the first row's mean."""
+    """Means with intervals, one a row, their single values small below; a dashed line carries the first row's mean.
+
+    An interval that reaches beyond what a share can be is drawn up to there.
+    """
     left = 12 + max((_breadth(row.label, BOLD if row.strong else REGULAR) for row in rows), default=0.0)
     right = 12 + max((_breadth(row.note, BOLD if row.strong else REGULAR) for row in rows), default=0.0)
     pitch = 30.0
@@ -392,7 +395,8 @@ def _dot(row: Dot, y: float, x: Scale, index: int) -> list[str]:
     parts = [_text(x.start - 10, y + 4, row.label, f"end{weight}")]
     parts += [_circle(x(value), y + 9, 2.2, f"f-{tone} ghost") for value in row.values]
     if row.low is not None and row.high is not None:
-        parts.append(_line(x(row.low), y, x(row.high), y, f"s-{tone} interval"))
+        low, high = max(row.low, x.low), min(row.high, x.high)
+        parts.append(_line(x(low), y, x(high), y, f"s-{tone} interval"))
     if row.mean is not None:
         parts.append(_circle(x(row.mean), y, 4.6, f"f-{tone} ring"))
     return [*parts, _text(x.end + 10, y + 4, row.note, f"num{weight}")]

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -100,7 +101,7 @@ class FakeRun:
         pool = [row_of(s, tasks[s.id], gaps.get(s.id)) for s in seeds]
         for number in range(1, self.rounds + 1):
             mix = self._mix(number, pool)
-            self._student(number)
+            self._student(number, mix)
             if number < self.rounds:
                 gaps = self._judge(number, [row.id for row in mix])
                 known = {row.id: row for row in [*pool, *mix]}
@@ -181,7 +182,7 @@ class FakeRun:
             gap=None,
         )
 
-    def _student(self, number: int) -> None:
+    def _student(self, number: int, mix: Sequence[TrainingExample] = ()) -> None:
         steps = 160 if number == 0 else 90
         rows = [self._step(number, i, steps) for i in range(1, steps + 1)]
 
@@ -192,6 +193,7 @@ class FakeRun:
         self._add(f"student-{number}", "student", number, make)
         self.tokens += rows[-1].tokens
         line: dict[str, Any] = {"round": number, "fit/tokens": rows[-1].tokens, "fit/tokens_total": self.tokens}
+        line |= {f"mix/task/{task}": n / len(mix) for task, n in Counter(row.task for row in mix).items()}
         if self.benchmark:
             results = [self._result(task, level, i, number) for task in TASKS for level in (1, 2, 3) for i in range(12)]
             self._put(f"benchmark-{number}", results)
@@ -298,6 +300,20 @@ def row_of(seed: Example, task: TaskType, gap: float | None) -> TrainingExample:
         born=0,
         gap=gap,
     )
+
+
+MakeRun = Callable[..., Path]
+ARMS = {"natural_mix": 0.05, "tapir": 0.16, "fixed_alpha": 0.15}
+"""How fast the students of each arm of `ablation` learn."""
+
+
+@pytest.fixture
+def ablation(fake_run: MakeRun) -> Path:
+    """Three arms, three seeds, in the order of the file system."""
+    for arm, gain in ARMS.items():
+        for seed in (1, 2, 3):
+            run = fake_run(name=f"sweep/arm-{arm}_seed-{seed}", arm=arm, seed=seed, size=40, gain=gain)
+    return run.parent
 
 
 @pytest.fixture

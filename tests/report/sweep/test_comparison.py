@@ -15,16 +15,6 @@ from tapir_exp.report.sweep.comparison import load_sweep
 from tapir_exp.report.sweep.page import write_sweep_report
 
 MakeRun = Callable[..., Path]
-ARMS = {"natural_mix": 0.05, "tapir": 0.16, "fixed_alpha": 0.15}
-
-
-@pytest.fixture
-def ablation(fake_run: MakeRun) -> Path:
-    """Three arms, three seeds, in the order of the file system."""
-    for arm, gain in ARMS.items():
-        for seed in (1, 2, 3):
-            run = fake_run(name=f"sweep/arm-{arm}_seed-{seed}", arm=arm, seed=seed, size=40, gain=gain)
-    return run.parent
 
 
 def accuracies(sweep_dir: Path, arm: str) -> list[float]:
