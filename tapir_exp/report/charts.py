@@ -69,11 +69,12 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """A line with its name; tone is one of accent, warm, good, violet, quiet."""
+    """A line with its name; tone is one of accent, warm, good, violet, quiet. Without a label it is a backdrop."""
 
     name: str
     points: tuple[Point, ...]
     tone: str = "accent"
+    labelled: bool = True
 
 
 @dataclass(frozen=True)
@@ -258,7 +259,7 @@ def lines(
     ]
     names = [_text(x(i), box.height - 5, tick, "mid faint") for i, tick in enumerate(ticks)]
     drawn = [part for s in series for part in _line_series(s, x, y)]
-    labels = _end_labels([s for s in series if s.points], x, y, small)
+    labels = _end_labels([s for s in series if s.points and s.labelled], x, y, small)
     return _svg(box, title, told, [_text(2, 14, title, "head"), *grid, *names, *drawn, *labels])
 
 

@@ -48,16 +48,25 @@ def _why(jobs: Sequence[Job], accuracies: Sequence[Interval | None]) -> str:
 
 
 def panels(found: Sequence[Course]) -> list[str]:
-    """A small chart for every arm that has anything to draw, all on the same axes."""
-    return [_panel(course) for course in found if any(course.accuracies)]
+    """A small chart for every arm that has anything to draw, all on the same axes and before the baseline's line."""
+    behind = [_line(course, "quiet") for course in found if course.label == BASELINE]
+    return [_panel(course, behind) for course in found if any(course.accuracies)]
 
 
-def _panel(course: Course) -> str:
+def _panel(course: Course, behind: Sequence[charts.Series]) -> str:
     ticks = [student_name(number) for number in range(len(course.accuracies))]
-    points = tuple(_point(number, i) for number, i in enumerate(course.accuracies) if i is not None)
     told = ", ".join(f"{tick}: {cell_mean(i)} %" for tick, i in zip(ticks, course.accuracies, strict=True) if i)
-    line = charts.Series(course.label, points, "warm" if course.label == BASELINE else "accent")
-    return charts.lines([line], ticks, course.label, told, width=200, height=136, small=True)
+    series = [_line(course, "warm")] if course.label == BASELINE else [*behind, _line(course, "accent")]
+    return charts.lines(series, ticks, course.label, told, width=200, height=136, small=True)
+
+
+def _line(course: Course, tone: str) -> charts.Series:
+    """The line of an arm; a quiet one has neither intervals nor a label."""
+    known = [(number, i) for number, i in enumerate(course.accuracies) if i is not None]
+    if tone == "quiet":
+        points = tuple(charts.Point(number, i.mean) for number, i in known)
+        return charts.Series(course.label, points, tone, labelled=False)
+    return charts.Series(course.label, tuple(_point(number, i) for number, i in known), tone)
 
 
 def _point(number: int, interval: Interval) -> charts.Point:

@@ -72,6 +72,15 @@ def test_an_interval_beyond_what_a_share_can_be_is_drawn_up_to_there() -> None:
     assert cell_mean(wide.accuracies[0]) == "1.0 ± 12.7"  # the table keeps what was computed
 
 
+def test_the_baseline_stands_behind_every_other_arm(ablation: Path) -> None:
+    first, *others = panels(courses(load_sweep(ablation).arms))
+    assert "s-quiet" not in first
+    for svg in others:
+        assert svg.count("s-quiet stroke") == 1
+        assert svg.count("strong") == 1  # only the arm's own line is labelled
+    assert "grey: tapir" in render_page(load_sweep(ablation))
+
+
 def test_the_chart_says_in_words_what_it_shows(ablation: Path) -> None:
     found = course(ablation, "tapir")
     assert f"S₃: {cell_mean(found.accuracies[3])} %" in panels([found])[0]
