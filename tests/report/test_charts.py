@@ -157,3 +157,12 @@ def test_percent_never_rounds_to_nothing_or_all() -> None:
 
 def test_compact_counts() -> None:
     assert [charts.compact(n) for n in (950, 1200, 12_000, 2_000_000)] == ["950", "1.2k", "12k", "2M"]
+
+
+def test_an_interval_ends_where_a_share_ends() -> None:
+    rows = [charts.Dot("tapir", 0.01, -0.9, 0.92, (0.0, 0.02), ""), charts.Dot("lion", 0.99, 0.1, 1.8, (), "")]
+    svg = charts.dots(rows, "title", "axis")
+    axis = next(line for line in parse(svg).iter(f"{SVG}line") if line.get("class") == "axis")
+    for line in (line for line in parse(svg).iter(f"{SVG}line") if "interval" in line.get("class", "")):
+        assert float(axis.get("x1", "")) <= float(line.get("x1", "")) < float(line.get("x2", ""))
+        assert float(line.get("x2", "")) <= float(axis.get("x2", ""))
