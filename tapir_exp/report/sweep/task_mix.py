@@ -39,18 +39,36 @@ class TaskMix:
     without: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class _Columns:
+    """The task types with a column of their own, and those that share one."""
+
+    common: tuple[str, ...]
+    rare: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*self.common, *((f"{len(self.rare)} rare types",) if self.rare else ()))
+
+    def fold(self, shares: Shares) -> Shares:
+        """The shares by column."""
+        folded = [shares.get(task, 0.0) for task in self.common]
+        together = sum(shares.get(task, 0.0) for task in self.rare)
+        return dict(zip(self.names, (*folded, *((together,) if self.rare else ())), strict=True))
+
+
 def task_mix(arms: Mapping[str, Sequence[Job]]) -> TaskMix:
     """The mixes of the finished jobs."""
     mixes = {label: _mixes(jobs) for label, jobs in arms.items()}
-    wanted = {label: _mean(_targets(arms[label])) for label, found in mixes.items() if found}
     trained = {label: _mean(found) for label, found in mixes.items() if found}
-    common, rare = _columns([*wanted.values(), *trained.values()])
-    aims: defaultdict[tuple[tuple[str, float], ...], list[ArmMix]] = defaultdict(list)
-    for label, shares in trained.items():
-        aims[tuple(_fold(wanted[label], common, rare).items())].append(ArmMix(label, _fold(shares, common, rare)))
-    columns = (*common, *([_together(rare)] if rare else []))
-    without = {label: _why(arms[label]) for label, found in mixes.items() if not found}
-    return TaskMix(columns, tuple(Aim(dict(target), tuple(found)) for target, found in aims.items()), without)
+    wanted = {label: _mean(_targets(arms[label])) for label in trained}
+    columns = _columns([*wanted.values(), *trained.values()])
+    aims: list[Aim] = []
+    for target in _different(columns.fold(shares) for shares in wanted.values()):
+        had = (label for label in trained if columns.fold(wanted[label]) == target)
+        aims.append(Aim(target, tuple(ArmMix(label, columns.fold(trained[label])) for label in had)))
+    without = {label: _why(arms[label]) for label in arms if label not in trained}
+    return TaskMix(columns.names, tuple(aims), without)
 
 
 def _mixes(jobs: Sequence[Job]) -> list[Shares]:
@@ -70,8 +88,13 @@ def _mean(found: Sequence[Shares]) -> Shares:
     return {task: round(fmean(shares.get(task, 0.0) for shares in found), 9) for task in tasks}
 
 
-def _columns(found: Iterable[Shares]) -> tuple[list[str], list[str]]:
-    """The task types that any arm wants or has; those that are rare everywhere are apart, if there are several."""
+def _different(found: Iterable[Shares]) -> list[Shares]:
+    """Each once, in their order."""
+    return [dict(target) for target in dict.fromkeys(tuple(shares.items()) for shares in found)]
+
+
+def _columns(found: Iterable[Shares]) -> _Columns:
+    """Columns for the task types that any arm wants or has; those that are rare everywhere share one, if several."""
     most: defaultdict[str, float] = defaultdict(float)
     for shares in found:
         for task, share in shares.items():
@@ -79,16 +102,9 @@ def _columns(found: Iterable[Shares]) -> tuple[list[str], list[str]]:
     known: list[str] = [str(task) for task in by_interest(TaskType) if most.get(task)]
     known += sorted(task for task in most if task not in known and most[task])
     rare = [task for task in known if most[task] < RARE]
-    return ([task for task in known if task not in rare], rare) if len(rare) > 1 else (known, [])
-
-
-def _fold(shares: Shares, common: Sequence[str], rare: Sequence[str]) -> dict[str, float]:
-    folded = {task: shares.get(task, 0.0) for task in common}
-    return folded | ({_together(rare): sum(shares.get(task, 0.0) for task in rare)} if rare else {})
-
-
-def _together(rare: Sequence[str]) -> str:
-    return f"{len(rare)} rare types"
+    if len(rare) < 2:
+        return _Columns(tuple(known), ())
+    return _Columns(tuple(task for task in known if task not in rare), tuple(rare))
 
 
 def _why(jobs: Sequence[Job]) -> str:
