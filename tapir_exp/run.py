@@ -134,7 +134,7 @@ def _say_rounds(metrics: list[Metrics]) -> None:
         "loss": "fit/final_loss",
         "gap": "gap/mean",
         "hard": "gap/hard_share",
-        "accuracy": "benchmark/accuracy",
+        "exact": "benchmark/accuracy",
         "s.e.": "benchmark/accuracy_se",
     }
     rows = [[f"S_{row['round']}", *(_shown(row.get(name)) for name in columns.values())] for row in metrics]
