@@ -40,7 +40,9 @@ def serving(endpoint: E, add_to: Callable[[web.Application], None] = lambda _: N
 
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(lambda: asyncio.run(main()))
-        assert ready.wait(10)
-        yield endpoint
-        done.set()
+        try:
+            assert ready.wait(10)
+            yield endpoint
+        finally:
+            done.set()
         running.result(10)
