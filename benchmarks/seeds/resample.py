@@ -1,0 +1,75 @@
+"""Real seeds from their file to a round's plan: cleaned, typed by the offline labeller, resampled to the paper's ratio.
+
+    python benchmarks/seeds/resample.py ALPACA.json --benchmark alpaca_eval.jsonl question.jsonl
+
+Gaps are not known before a student is judged, so every row counts as easy: the table shows what the types ask for.
+"""
+
+import argparse
+import resource
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import yaml
+
+from tapir_exp.config import ClassifierConfig, DecontaminationConfig, LabellerKind, SeedsConfig, SeedSource
+from tapir_exp.decontamination import load_benchmarks
+from tapir_exp.labellers.trained import TrainedLabeller
+from tapir_exp.places import data_dir
+from tapir_exp.records import Example, Part
+from tapir_exp.schedule import Candidate, plan_round
+from tapir_exp.seeds.gather import gather_seeds
+from tapir_exp.store import ROWS, read_rows
+from tapir_exp.tasks import natural_shares, target_shares
+from tapir_exp.taxonomy import BOOSTED
+
+
+class Clock:
+    """Tells what each step took, and the highest resident memory so far."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+
+    def tell(self, step: str) -> None:
+        """Print the seconds since the last step."""
+        now, peak = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(f"{step}: {now - self._started:.1f} s, {peak:.0f} MB at the peak")
+        self._started = now
+
+
+def main() -> None:
+    """Print the steps and the table in Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("seeds", help="instruction data in Alpaca's format or as chats")
+    parser.add_argument("--benchmark", nargs="*", default=[], help="files of questions that must not leak")
+    args = parser.parse_args()
+    clean = DecontaminationConfig(benchmarks=args.benchmark)
+    config = SeedsConfig(source=SeedSource.file, path=args.seeds, decontamination=clean)
+    clock = Clock()
+    with TemporaryDirectory() as directory:
+        print(gather_seeds(config, load_benchmarks(clean), Path(directory)).figures)
+        seeds = read_rows(Path(directory) / ROWS, Example)
+    clock.tell("load, repeats, near duplicates, leaks")
+    labels = TrainedLabeller(ClassifierConfig(kind=LabellerKind.encoder)).label(seeds, "typing")
+    clock.tell("label with MiniLM and the package's examples")
+    tasks = [label.task for label in labels if label.task is not None]
+    natural = natural_shares(tasks)
+    target = target_shares(yaml.safe_load((data_dir("conf") / "tasks/tapir.yaml").read_text())["ratios"], natural)
+    pool = [Candidate(seed, task, 0.0, Part.REST) for seed, task in zip(seeds, tasks, strict=True)]
+    plan = plan_round(pool, target, len(seeds), 0.0, "resample")
+    clock.tell("plan")
+    quotas = {quota.task: quota for quota in plan.quotas if quota.part is Part.REST}
+    print(
+        "| task type | natural, % | target, % | rows wanted | drawn | ordered from the teacher |\n|---|--:|--:|--:|--:|--:|"
+    )
+    for task, quota in sorted(quotas.items(), key=lambda item: -natural.get(item[0], 0.0)):
+        name = f"**{task}**" if task in BOOSTED else str(task)
+        shares = f"{100 * natural.get(task, 0.0):.1f} | {100 * target[task]:.1f}"
+        print(f"| {name} | {shares} | {quota.wanted} | {quota.drawn} | {quota.ordered} |")
+    rows = [sum(getattr(quota, name) for quota in quotas.values()) for name in ("wanted", "drawn", "ordered")]
+    print(f"| all | 100 | 100 | {rows[0]} | {rows[1]} | {rows[2]} |")
+
+
+if __name__ == "__main__":
+    main()
