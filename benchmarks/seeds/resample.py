@@ -60,9 +60,7 @@ def main() -> None:
     plan = plan_round(pool, target, len(seeds), 0.0, "resample")
     clock.tell("plan")
     quotas = {quota.task: quota for quota in plan.quotas if quota.part is Part.REST}
-    print(
-        "| task type | natural, % | target, % | rows wanted | drawn | ordered from the teacher |\n|---|--:|--:|--:|--:|--:|"
-    )
+    print("| task type | natural, % | target, % | wanted | drawn | ordered |\n|---|--:|--:|--:|--:|--:|")
     for task, quota in sorted(quotas.items(), key=lambda item: -natural.get(item[0], 0.0)):
         name = f"**{task}**" if task in BOOSTED else str(task)
         shares = f"{100 * natural.get(task, 0.0):.1f} | {100 * target[task]:.1f}"
