@@ -376,6 +376,13 @@ def test_options_may_not_set_what_the_stages_set(make: Any) -> None:
         make(options={"temperature": 1.0, "num_retries": 3, "top_p": 1.0}).check()
 
 
+def test_a_budget_in_usd_needs_a_known_price(make: Any) -> None:
+    with pytest.raises(ConfigError, match=r"spend\.max_usd cannot be kept, for the price of openai/m is not known"):
+        make().check(priced=True)
+    make().check()
+    make(usd_per_million_input=0.0, usd_per_million_output=0.0).check(priced=True)
+
+
 def test_cached_replies_need_no_key(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     one(make(), "a")
     monkeypatch.delenv("TAPIR_TEST_KEY", raising=False)
