@@ -20,6 +20,7 @@ from tapir_exp.llm.ledger import Account
 REPLIES = 100_000
 TEXT = "An answer of some three hundred characters. " * 7
 WRITTEN_TOGETHER = 64
+SAMPLED_EVERY = 1000
 
 
 def request(number: int) -> ChatRequest:
@@ -28,8 +29,8 @@ def request(number: int) -> ChatRequest:
 
 
 def resident_mb() -> float:
-    """Highest resident memory so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Resident memory at this moment; the highest so far would hide what grows below an earlier peak."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
 
 async def write_all(books: Books, keys: list[str]) -> None:
@@ -60,19 +61,21 @@ def main() -> None:
         found = sum(len(books.replies.get_many(keys[at : at + 1000])) for at in range(0, REPLIES, 1000))
         print(f"bulk lookups: {found / (time.perf_counter() - started):,.0f}/s, {found} found")
 
-        seen = 0
+        seen, memory = 0, [resident_mb()]
 
         def keep(place: int, outcome: Outcome[str]) -> None:
             nonlocal seen
             seen += outcome.value == TEXT
+            if place % SAMPLED_EVERY == 0:
+                memory.append(resident_mb())
 
-        before, started = resident_mb(), time.perf_counter()
+        started = time.perf_counter()
         requests = (request(number) for number in range(REPLIES))
         asyncio.run(ask_each(chat, requests, lambda reply: reply.text, keep, concurrency=64))
         seconds = time.perf_counter() - started
         print(
             f"asked one by one through the client: {seen / seconds:,.0f}/s, {seen} right, "
-            f"{resident_mb() - before:.1f} MB more memory at the peak"
+            f"resident {memory[0]:.0f} MB before, {max(memory):.0f} MB at most, {memory[-1]:.0f} MB at the end"
         )
         books.close()
 

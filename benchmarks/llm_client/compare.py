@@ -52,7 +52,7 @@ def main() -> None:
             for name in CLIENTS:
                 seen[name].append(run_client(name, base, args.prompts, args.in_flight))
     limit = median(row["per_s"] for row in next(iter(seen.values())))
-    print("| client | right answers | requests/s | of the limit | CPU ms a request | MB beyond the imports |")
+    print("| client | right answers | requests/s | of the limit | CPU ms a request | MB beyond warm-up |")
     print("|---|--:|--:|--:|--:|--:|")
     for name, rows in seen.items():
         middle = {key: median(row[key] for row in rows) for key in rows[0]}
