@@ -290,6 +290,9 @@ def _check_labeller(values: Values) -> Iterator[Problem]:
         yield Problem("classifier.path", shown("classifier.path", path), "a trained labeller, since kind is deberta")
     elif kind != "llm" and path and not Path(path, CARD).is_file():
         yield Problem("classifier.path", f" = {path}", f"a directory with a {CARD}, as tapir-label do=train writes it")
+    precision = _choice(values, "classifier.precision")
+    if kind == "deberta" and precision != "float32":
+        yield Problem("classifier.precision", f" = {precision}", "float32, in which deberta scores")
 
 
 def _check_labelling(values: Values) -> Iterator[Problem]:
@@ -306,6 +309,8 @@ def _check_labelling(values: Values) -> Iterator[Problem]:
         yield Problem("labelled.path", shown("labelled.path", path), "the file whose types labelled.names maps")
     if job in ("train", "distil") and _choice(values, "fit.kind") == "llm":
         yield Problem("fit.kind", " = llm", "encoder or deberta: a chat model is asked, not trained")
+    if _choice(values, "fit.kind") == "deberta" and _choice(values, "fit.precision") != "float32":
+        yield Problem("fit.precision", " = bfloat16", "float32 for deberta, whose fit goes by trainer.precision")
     if precision not in LABELLER_PRECISIONS:
         reason = "float16 overflows in DeBERTa-v3, whose activations go beyond 65504"
         yield Problem("trainer.precision", f" = {precision}", f"{' or '.join(LABELLER_PRECISIONS)}: {reason}")

@@ -74,6 +74,8 @@ def test_the_lab_s_labeller_errs_as_the_lab_section_says(here: Path) -> None:
         (["+labelled.names.x=Maths"], ["labelled.names.x = Maths", "did you mean Math?"]),
         (["classifier.path=/no/such"], ["classifier.path = /no/such", "labeller.json, as tapir-label do=train writes"]),
         (["classifier=deberta"], ["classifier.path = null", "since kind is deberta"]),
+        (["classifier=deberta", "classifier.precision=bfloat16"], ["classifier.precision = bfloat16", "float32"]),
+        (["fit.kind=deberta", "fit.precision=bfloat16"], ["fit.precision = bfloat16", "trainer.precision"]),
         (["folds=1"], ["folds = 1", "at least 2"]),
         (["held_out=0"], ["held_out = 0", "at least 1"]),
         (["fit.validation=1"], ["fit.validation = 1", "between 0 and 1"]),

@@ -11,7 +11,7 @@ import pytest
 from assets import asset
 from fakes import ScriptedChat, example, said_to
 
-from tapir_exp.config import ClassifierConfig, FitConfig, LabellerKind, LabellingConfig, TrainerConfig
+from tapir_exp.config import ClassifierConfig, FitConfig, LabellerKind, LabellingConfig, Precision, TrainerConfig
 from tapir_exp.errors import ConfigError, SeedError
 from tapir_exp.lab.world import natural_problems
 from tapir_exp.label_cli import read
@@ -186,6 +186,20 @@ def test_without_a_path_the_head_is_fit_on_the_package_s_examples() -> None:
     }
     labels = labeller.label([example(text) for text in asked], "")
     assert [label.task for label in labels] == list(asked.values())
+
+
+@needs_minilm
+def test_other_precision_is_another_labeller_of_nearly_the_same_labels() -> None:
+    whole, half = (
+        open_labeller(ClassifierConfig(kind=LabellerKind.encoder, precision=precision), no_chat)
+        for precision in Precision
+    )
+    assert half.recipe()["labeller"] == whole.recipe()["labeller"] | {"precision": "bfloat16"}
+    asked = [example(text) for text in ("Who composed the Moonlight Sonata?", "Fix this bug: print(d['a'] raises")]
+    exact, near = whole.label(asked, ""), half.label(asked, "")
+    assert [label.task for label in near] == [label.task for label in exact]
+    assert [label.confidence for label in near] == pytest.approx([label.confidence for label in exact], abs=0.02)
+    assert [label.confidence for label in near] != [label.confidence for label in exact]
 
 
 def no_chat():  # type: ignore[no-untyped-def]

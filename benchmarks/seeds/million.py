@@ -1,11 +1,12 @@
-"""A million rows through everything that cleans and balances seeds, but for the labeller: rows a second, peak memory.
+"""A million rows through everything that cleans, types and balances seeds, offline: rows a second, peak memory.
 
-`python benchmarks/seeds/million.py [--rows 1000000] [--base ALPACA.json] [--benchmark FILE ...]`
+`python benchmarks/seeds/million.py [--rows 1000000] [--base ALPACA.json] [--benchmark FILE ...] [--label bfloat16]`
 
 The rows are the base's (the lab's problems where no file is given), again and again, and varied: of a hundred copies
 ten repeat a row as it is, ten nearly, two hold a question of the benchmark (of the first file; where there is none, of
 one made up here), one is unusable, and in the others every third word is another. Each step runs in a process of its
-own. Types and gaps are drawn by hash in the place of labeller and judge.
+own. `--label` types every clean row by the offline labeller (MiniLM), in processes of one thread each; without it types
+are drawn by hash. Gaps always are, in the place of the judge.
 """
 
 import argparse
@@ -14,15 +15,20 @@ import resource
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import islice
+from multiprocessing import get_context
+from os import environ
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tapir_exp.config import DecontaminationConfig, SeedsConfig, SeedSource
+from tapir_exp.config import ClassifierConfig, DecontaminationConfig, LabellerKind, Precision, SeedsConfig, SeedSource
 from tapir_exp.decontamination import FIELDS, load_benchmarks
 from tapir_exp.difficulty import uniform
 from tapir_exp.lab.world import natural_problems
+from tapir_exp.labellers.trained import TrainedLabeller
 from tapir_exp.records import Example, Part
 from tapir_exp.schedule import Candidate, plan_round
 from tapir_exp.seeds.formats import UnusableRow, pair_of
@@ -36,6 +42,8 @@ QUESTION = "Which of the nine lanterns in the northern window of the old lightho
 WANTED = 23_333
 """Rows of the planned mix: one of three rounds of the paper's 70k."""
 MOST_UNUSABLE = 0.05
+CHUNK = 10_000
+LABELS = "labels.jsonl"
 
 
 def base_pairs(path: str | None) -> list[tuple[str, str]]:
@@ -93,19 +101,68 @@ def clean_pool(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return gather_seeds(config, load_benchmarks(guard), folder).figures
 
 
+def label_pool(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Type the clean rows; a worker holds one chunk of them."""
+    if args.label is None:
+        return {"labelled": 0}
+    environ["OMP_NUM_THREADS"] = "1"
+    types: Counter[str] = Counter()
+    with (
+        get_context("spawn").Pool(args.workers, open_labeller, [args.label]) as pool,
+        (folder / LABELS).open("w") as lines,
+    ):
+        for labels in pool.imap(label_chunk, chunks(folder / ROWS)):
+            types.update(labels.values())
+            lines.writelines(f"{json.dumps([row, task])}\n" for row, task in labels.items())
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return {"labelled": types.total(), "types": len(types), "worker_peak_MB": round(peak / 1024)}
+
+
+def chunks(rows: Path) -> Iterator[tuple[Path, int]]:
+    """The file and where each `CHUNK` of its lines begins; workers read them, so that no queue holds rows."""
+    with rows.open("rb") as lines:
+        at = 0
+        while size := sum(map(len, islice(lines, CHUNK))):
+            yield rows, at
+            at += size
+
+
+def open_labeller(precision: str) -> None:
+    """The labeller of a worker, as `classifier=minilm` opens it."""
+    global labeller
+    labeller = TrainedLabeller(ClassifierConfig(kind=LabellerKind.encoder, precision=Precision(precision)))
+
+
+def label_chunk(chunk: tuple[Path, int]) -> dict[str, str]:
+    """Type of each row, by id."""
+    path, at = chunk
+    with path.open("rb") as lines:
+        lines.seek(at)
+        examples = [Example.model_validate_json(line) for line in islice(lines, CHUNK)]
+    return {label.id: str(label.task) for label in labeller.label(examples, "")}
+
+
 def plan_mix(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Plan a round's mix under equal shares from all rows that are left."""
     uniform_preset = {str(task): 1 / len(TaskType) for task in TaskType}
+    types = dict(read_labels(folder / LABELS)) if args.label else {}
     with (folder / ROWS).open(encoding="utf-8") as lines:
-        pool = [candidate(Example.model_validate_json(line)) for line in lines]
+        pool = [candidate(Example.model_validate_json(line), types) for line in lines]
     plan = plan_round(pool, target_shares(uniform_preset, {}), WANTED, 0.3, "benchmark")
     return {"pool": len(pool), "drawn": len(plan.drawn), "ordered": sum(order.count for order in plan.orders)}
 
 
-def candidate(example: Example) -> Candidate:
-    """A row with a type and a gap by hash; the rarer types are rare."""
+def read_labels(path: Path) -> Iterator[tuple[str, TaskType]]:
+    """Id and type of every labelled row."""
+    with path.open() as lines:
+        for row, task in map(json.loads, lines):
+            yield row, TaskType(task)
+
+
+def candidate(example: Example, types: dict[str, TaskType]) -> Candidate:
+    """A row with its type and a gap by hash; where rows have no type, it is drawn too, the rarer ones rarely."""
     tasks = list(TaskType)
-    task = tasks[int(uniform("task", example.id) ** 3 * len(tasks))]
+    task = types[example.id] if types else tasks[int(uniform("task", example.id) ** 3 * len(tasks))]
     gap = 9 * uniform("gap", example.id) ** 2
     return Candidate(example, task, gap, Part.HARD if gap > 2 else Part.REST, max(gap, 0.1))
 
@@ -113,6 +170,7 @@ def candidate(example: Example) -> Candidate:
 STEPS: dict[str, Callable[[argparse.Namespace, Path], dict[str, Any]]] = {
     "write": write_pool,
     "clean": clean_pool,
+    "label": label_pool,
     "plan": plan_mix,
 }
 
@@ -135,6 +193,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--base", help="an Alpaca-format file that is varied")
     parser.add_argument("--benchmark", action="append", help="a file of questions; may be given again")
+    parser.add_argument("--label", choices=[precision.value for precision in Precision], help="precision of MiniLM")
+    parser.add_argument("--workers", type=int, default=2, help="processes that label")
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tapir_exp.config import ClassifierConfig, FitConfig, LabellerKind, TrainerConfig
+from tapir_exp.config import ClassifierConfig, FitConfig, LabellerKind, Precision, TrainerConfig
 from tapir_exp.errors import ConfigError
 from tapir_exp.labellers.card import Card, read_card
 from tapir_exp.labellers.labelled import package_examples
@@ -23,9 +23,9 @@ class TrainedLabeller:
 
     def __init__(self, config: ClassifierConfig) -> None:
         """Raises ConfigError where the labeller is not there, or not of the configured kind, or its encoder changed."""
-        self._config = config
+        self._config, self._fit = config, FitConfig(precision=config.precision)
         self._card = None if config.path is None else read_card(Path(config.path))
-        self._recipe = _examples_recipe() if self._card is None else _directory_recipe(config, self._card)
+        self._recipe = _examples_recipe(self._fit) if self._card is None else _directory_recipe(config, self._card)
 
     def recipe(self) -> dict[str, Any]:
         """The digest of every file of the labeller, or of what it is fit on."""
@@ -51,8 +51,8 @@ class TrainedLabeller:
     @cached_property
     def _learnt(self) -> Learnt:
         if self._card is None or self._config.path is None:
-            return open_learner(FitConfig(), TrainerConfig()).learn(package_examples().rows, 0, "fitting the labeller")
-        return open_learnt(Path(self._config.path), self._card, self._config.batch)
+            return open_learner(self._fit, TrainerConfig()).learn(package_examples().rows, 0, "fitting the labeller")
+        return open_learnt(Path(self._config.path), self._card, self._config)
 
 
 def open_learner(fit: FitConfig, trainer: TrainerConfig) -> Learner:
@@ -68,24 +68,25 @@ def open_learner(fit: FitConfig, trainer: TrainerConfig) -> Learner:
     return EncoderLearner(fit)
 
 
-def open_learnt(directory: Path, card: Card, batch: int) -> Learnt:
-    """A trained labeller from its directory."""
-    length = int(card.settings["max_length"])
+def open_learnt(directory: Path, card: Card, config: ClassifierConfig) -> Learnt:
+    """A trained labeller from its directory, to label as configured."""
+    batch, length = config.batch, int(card.settings["max_length"])
     if card.kind == LabellerKind.deberta.value:
         from tapir_exp.labellers.deberta.learner import open_deberta
 
         return open_deberta(directory, card.tasks, card.temperature, length, batch)
     from tapir_exp.labellers.encoder.learner import open_linear
 
-    return open_linear(directory, str(card.base["encoder"]), card.tasks, card.temperature, length, batch)
+    encoder = str(card.base["encoder"])
+    return open_linear(directory, encoder, card.tasks, card.temperature, length, batch, config.precision)
 
 
-def _examples_recipe() -> dict[str, Any]:
-    fit = FitConfig()
+def _examples_recipe(fit: FitConfig) -> dict[str, Any]:
     return {
         "examples": package_examples().digest,
         "encoder": weights_digest(find_encoder(fit.encoder)),
-        "fit": {name: value for name, value in asdict(fit).items() if name != "batch"},
+        **_precision_recipe(fit.precision),
+        "fit": {name: value for name, value in asdict(fit).items() if name not in ("batch", "precision")},
     }
 
 
@@ -94,9 +95,15 @@ def _directory_recipe(config: ClassifierConfig, card: Card) -> dict[str, Any]:
         raise ConfigError([f"classifier.kind = {config.kind.value}: expected {card.kind}, which {config.path} is"])
     recipe: dict[str, Any] = {"kind": card.kind, "files": digest_files(Path(str(config.path)))}
     if config.kind is LabellerKind.encoder:
+        recipe |= _precision_recipe(config.precision)
         recipe["encoder"] = weights_digest(find_encoder(str(card.base["encoder"])))
         if recipe["encoder"] != card.base["sha256"]:
             raise ConfigError(
                 [f"{card.base['encoder']}: other weights than {config.path} was trained on; train it anew"]
             )
     return recipe
+
+
+def _precision_recipe(precision: Precision) -> dict[str, Any]:
+    """Nothing where it is the default, so that labels made before there was a choice are found again."""
+    return {} if precision is Precision.float32 else {"precision": precision.value}

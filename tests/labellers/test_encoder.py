@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tapir_exp.config import FitConfig
+from tapir_exp.config import FitConfig, Precision
 from tapir_exp.errors import ConfigError
 from tapir_exp.labellers.calibration import shares
 from tapir_exp.labellers.encoder.embed import Embedder
@@ -27,7 +27,7 @@ def learner(deberta_base: Path) -> EncoderLearner:
 
 
 def test_vectors_have_length_one_keep_their_order_and_do_not_depend_on_their_neighbours(deberta_base: Path) -> None:
-    embedder = Embedder(deberta_base, 32, 2)
+    embedder = Embedder(deberta_base, 32, 2, Precision.float32)
     texts = ["Add both of them now", "Hum", "Draft the red one", "Hum the large one now"]
     rows = embedder.embed(texts, "")
     assert np.linalg.norm(rows, axis=1) == pytest.approx(np.ones(4), abs=1e-6)
@@ -37,9 +37,18 @@ def test_vectors_have_length_one_keep_their_order_and_do_not_depend_on_their_nei
 
 
 def test_a_vector_is_the_mean_over_the_tokens_that_are_read(deberta_base: Path) -> None:
-    embedder = Embedder(deberta_base, 8, 4)
+    embedder = Embedder(deberta_base, 8, 4, Precision.float32)
     long = "Add the red one now the blue one now the green one now"
     assert embedder.embed([long], "")[0] == pytest.approx(embedder.embed([long + " and more"], "")[0], abs=1e-6)
+
+
+def test_half_the_precision_gives_nearly_the_same_vectors_in_float32(deberta_base: Path) -> None:
+    texts = ["Add both of them now", "Hum", "Draft the red one"]
+    whole, half = (Embedder(deberta_base, 32, 2, precision).embed(texts, "") for precision in Precision)
+    assert half.dtype == np.float32
+    assert np.linalg.norm(half, axis=1) == pytest.approx(np.ones(3), abs=1e-6)
+    assert (whole * half).sum(1) == pytest.approx(np.ones(3), abs=1e-3)
+    assert not np.array_equal(whole, half)
 
 
 def test_it_learns_rows_comes_back_from_disk_the_same_and_is_made_again_the_same(
@@ -50,7 +59,7 @@ def test_it_learns_rows_comes_back_from_disk_the_same_and_is_made_again_the_same
     right = [made.task is row.task for made, row in zip(guess(learnt, texts, ""), rows, strict=True)]
     assert np.mean(right) > 0.9
     learnt.save(tmp_path)
-    opened = open_linear(tmp_path, str(deberta_base), learnt.tasks, learnt.temperature, 32, 8)
+    opened = open_linear(tmp_path, str(deberta_base), learnt.tasks, learnt.temperature, 32, 8, Precision.float32)
     assert opened.score(texts, "") == pytest.approx(learnt.score(texts, ""), abs=1e-4)
     again = learner.learn(rows, 0, "")
     assert (again.temperature, again.head.weight.tobytes()) == (learnt.temperature, learnt.head.weight.tobytes())

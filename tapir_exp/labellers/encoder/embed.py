@@ -9,22 +9,23 @@ from torch.nn.functional import normalize
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
 
+from tapir_exp.config import Precision
 from tapir_exp.console import Progress
 from tapir_exp.labellers.texts import Matrix, by_length
 
 
 class Embedder:
-    """An encoder in float32 on the CPU or the first GPU.
+    """An encoder on the CPU or the first GPU.
 
-    max_length: tokens of a text that are read.
+    max_length: tokens of a text that are read. precision: of the weights; the mean is taken in float32.
     """
 
-    def __init__(self, directory: Path, max_length: int, batch: int) -> None:
+    def __init__(self, directory: Path, max_length: int, batch: int, precision: Precision) -> None:
         self._max_length, self._batch = max_length, batch
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         self._tokenizer = AutoTokenizer.from_pretrained(str(directory))
-        model = AutoModel.from_pretrained(str(directory), dtype=torch.float32, use_safetensors=True)
+        model = AutoModel.from_pretrained(str(directory), dtype=getattr(torch, precision.value), use_safetensors=True)
         self._model = model.to(self._device).eval()
 
     def embed(self, texts: Sequence[str], progress: str) -> Matrix:
@@ -41,7 +42,7 @@ class Embedder:
         encoded = self._tokenizer(
             texts, padding=True, truncation=True, max_length=self._max_length, return_tensors="pt"
         ).to(self._device)
-        states = self._model(**encoded).last_hidden_state
+        states = self._model(**encoded).last_hidden_state.float()
         mask = encoded["attention_mask"].unsqueeze(-1)
         vectors: Matrix = normalize((states * mask).sum(1) / mask.sum(1)).cpu().numpy()
         return vectors

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from tapir_exp.config import FitConfig
+from tapir_exp.config import FitConfig, Precision
 from tapir_exp.errors import ConfigError
 from tapir_exp.labellers.baselines import Baseline, fit_and_name
 from tapir_exp.labellers.calibration import fit_temperature
@@ -62,7 +62,7 @@ class EncoderLearner:
     def __init__(self, fit: FitConfig) -> None:
         directory = find_encoder(fit.encoder)
         self._fit, self._digest = fit, weights_digest(directory)
-        self._embedder = Embedder(directory, fit.max_length, fit.batch)
+        self._embedder = Embedder(directory, fit.max_length, fit.batch, fit.precision)
         self._known: dict[str, Matrix] = {}
 
     def base(self) -> dict[str, Any]:
@@ -122,9 +122,15 @@ def fit_head(vectors: Matrix, targets: NDArray[np.int64], fit: FitConfig) -> Hea
 
 
 def open_linear(
-    directory: Path, encoder: str, tasks: tuple[TaskType, ...], temperature: float, max_length: int, batch: int
+    directory: Path,
+    encoder: str,
+    tasks: tuple[TaskType, ...],
+    temperature: float,
+    max_length: int,
+    batch: int,
+    precision: Precision,
 ) -> LinearLabeller:
     """What `save` wrote, on its encoder."""
     head = load_file(directory / HEAD)
-    embedder = Embedder(find_encoder(encoder), max_length, batch)
+    embedder = Embedder(find_encoder(encoder), max_length, batch, precision)
     return LinearLabeller(embedder, Head(head["weight"], head["bias"]), tasks, temperature)
