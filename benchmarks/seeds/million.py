@@ -44,6 +44,8 @@ WANTED = 23_333
 MOST_UNUSABLE = 0.05
 CHUNK = 10_000
 LABELS = "labels.jsonl"
+labeller: TrainedLabeller
+"""Of a worker process, which opens it once."""
 
 
 def base_pairs(path: str | None) -> list[tuple[str, str]]:
