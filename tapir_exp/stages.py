@@ -1,7 +1,7 @@
 """Every stage as an artifact: what it is made from, which is its key, and how it is made."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
@@ -9,7 +9,7 @@ from typing import Any
 
 from tapir_exp import expansion, teacher
 from tapir_exp.bench import Bench, Product, generation_recipe, role_recipe
-from tapir_exp.config import BudgetConfig, SeedSource
+from tapir_exp.config import BudgetConfig, LabStudentConfig, SeedSource
 from tapir_exp.console import say_warning
 from tapir_exp.decontamination import benchmarks_recipe, load_benchmarks
 from tapir_exp.evals.lab import run_benchmark
@@ -80,15 +80,16 @@ def base_student(bench: Bench) -> Artifact:
     config = bench.config.lab.student
 
     def make(directory: Path) -> Mapping[str, Any]:
-        texts = (
-            text
-            for problem in even_problems(CORPUS_PER_CELL, config.seed)
-            for text in (problem.instruction, problem.terse, problem.refined)
-        )
-        build_base_student(directory, config, texts)
+        build_base_student(directory, config, lab_corpus(config))
         return {}
 
     return bench.directory("base-student", None, {"student": asdict(config), "lab": lab_digest()}, make)
+
+
+def lab_corpus(config: LabStudentConfig) -> Iterator[str]:
+    """The texts on which the base student's tokenizer is trained."""
+    for problem in even_problems(CORPUS_PER_CELL, config.seed):
+        yield from (problem.instruction, problem.terse, problem.refined)
 
 
 def first_student(bench: Bench, seeds: Artifact) -> Artifact:

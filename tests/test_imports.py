@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "tapir_exp"
 HEAVY = ("torch", "litellm", "transformers", "wandb", "pytorch_lightning", "lightning", "peft", "datasets")
 LAYERS = {
-    0: {"__init__", "errors", "taxonomy", "schema", "console", "places", "words"},
+    0: {"__init__", "errors", "taxonomy", "schema", "console", "places", "words", "inspection"},
     1: {"records", "validate", "prompts", "source"},
     2: {"config", "store"},
     3: {"manifest", "explain", "llm", "evals/__init__", "evals/statistics", "evals/files", "tracking"},
@@ -27,10 +27,11 @@ LAYERS = {
     10: {"evaluate", "labelling"},
     11: {"cli"},
     12: {"__main__", "label_cli", "plan"},
+    13: {"inspect_cli"},
 }
 """Every module, by its own name or that of its room (a directory): imports go to lower layers or stay in the room."""
 TORCH_ROOMS = {"apart", "student", "lab/base_student", "labellers/encoder", "labellers/deberta"}
-WHOLE_RUN = {"bench", "run", "evaluate", "explain", "cli", "estimate", "plan"}
+WHOLE_RUN = {"bench", "run", "evaluate", "explain", "cli", "estimate", "plan", "inspect_cli"}
 """The modules that may know the whole configuration."""
 
 
