@@ -271,6 +271,21 @@ class ClassifierConfig:
 
 
 @dataclass
+class ShapeConfig:
+    """The shape of a Llama or Qwen2, in the names of its config.json; 0 for what is not known."""
+
+    hidden_size: int = 0
+    num_hidden_layers: int = 0
+    num_attention_heads: int = 0
+    num_key_value_heads: int = 0
+    intermediate_size: int = 0
+    vocab_size: int = 0
+    tie_word_embeddings: bool = False
+    qkv_bias: bool = False
+    """Whether queries, keys and values have biases: Qwen's have, LLaMA's have not."""
+
+
+@dataclass
 class StudentConfig:
     """The student S."""
 
@@ -278,8 +293,10 @@ class StudentConfig:
     """Hugging Face id or directory; `lab` builds the embedded base student."""
     revision: str | None = None
     """Commit or tag of a hub model; null takes the newest."""
+    shape: ShapeConfig = field(default_factory=ShapeConfig)
+    """By which `tapir-plan` tells hours and memory of a fit; the fit itself goes by the model's own files."""
     parameters: float | None = None
-    """How many it has, by which `tapir-plan` tells the hours of a fit; null for not known."""
+    """How many it has, by which `tapir-plan` tells the hours of a fit; null counts them from `shape`."""
     chat_template: ChatTemplate = ChatTemplate.own
     """`own` is the tokenizer's."""
     system_prompt: str | None = None

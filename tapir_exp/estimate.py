@@ -12,6 +12,7 @@ from statistics import fmean
 from tapir_exp.config import BudgetConfig, Config, Difficulty, JudgeProtocol, LabellerKind, LLMConfig
 from tapir_exp.judge.questions import orders_of
 from tapir_exp.llm.prices import price_of
+from tapir_exp.memory import parameters_of
 from tapir_exp.prompts import load_prompt, style_of
 from tapir_exp.records import Example
 from tapir_exp.taxonomy import TaskType
@@ -162,7 +163,7 @@ def _calls(
 
 def _fit(config: Config, number: int, budget: BudgetConfig, rows: int, row_tokens: float, share: str) -> StageEstimate:
     tokens = budget.tokens if budget.tokens is not None else (budget.epochs or 0.0) * rows * row_tokens
-    parameters = config.student.parameters
+    parameters = parameters_of(config.student)
     hours = None
     if parameters is not None:
         hours = FLOPS_PER_TOKEN * parameters * tokens / (PEAK_FLOPS * UTILISATION) / 3600

@@ -18,6 +18,7 @@ from tapir_exp.config import Config, DecontaminationConfig, SeedsConfig
 from tapir_exp.errors import TapirError
 from tapir_exp.estimate import StageEstimate, estimate_run, sizes_of
 from tapir_exp.llm.ledger import Account
+from tapir_exp.memory import memory_in_words
 from tapir_exp.records import Example
 from tapir_exp.rounds import distil
 from tapir_exp.run import open_bench
@@ -167,10 +168,14 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         read = SeedReader()
-        planned = merge_jobs(plan_job(config, read) for config in jobs_of_command())
+        jobs = list(jobs_of_command())
+        planned = merge_jobs(plan_job(config, read) for config in jobs)
     except TapirError as error:
         leave(error)
-    Console().print(table_of(planned))
+    console = Console()
+    console.print(table_of(planned))
+    for said in dict.fromkeys(memory_in_words(job.student, job.sft, job.trainer.precision) for job in jobs):
+        console.print(said, soft_wrap=True, highlight=False)
 
 
 def _made(bench: DryBench) -> Mapping[str, Artifact]:

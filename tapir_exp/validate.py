@@ -128,6 +128,7 @@ RANGES = (
             "*.tokens",
             "*.weight_decay",
             "*.per_cell",
+            "student.shape.*",
         ),
         "0 or more",
         lambda v: v >= 0,

@@ -14,7 +14,7 @@ LAYERS = {
     0: {"__init__", "errors", "taxonomy", "schema", "console", "places", "words", "inspection"},
     1: {"records", "validate", "prompts", "source"},
     2: {"config", "store"},
-    3: {"manifest", "explain", "llm", "evals/__init__", "evals/statistics", "evals/files", "tracking"},
+    3: {"manifest", "explain", "llm", "evals/__init__", "evals/statistics", "evals/files", "tracking", "memory"},
     4: {
         *{"apart", "evals/labels", "replies", "lab", "tasks", "difficulty", "novelty", "duplicates", "decontamination"},
         *{"evaluation", "evals/win_rate"},
