@@ -431,10 +431,12 @@ class SFTConfig:
     weight_decay: float = 0.0
     batch_rows: int = 128
     """Rows per optimiser step, over all micro-batches."""
-    micro_batch_rows: int = 8
-    """Rows per forward pass; divides `batch_rows`."""
+    micro_batch_tokens: int = 4096
+    """Tokens per forward pass at most, prompt and response, but for a longer row, which goes alone."""
     clip: float = 1.0
     """Largest gradient norm."""
+    max_dropped: float = 0.05
+    """Share of rows without a response token within student.max_length above which a fit is refused."""
     checkpoint_steps: int = 100
     """Optimiser steps between checkpoints, from which a killed fit resumes."""
     lora: LoraConfig = field(default_factory=LoraConfig)
@@ -449,6 +451,12 @@ class TrainerConfig:
     """Devices of a fit; so far one."""
     precision: str = "32-true"
     strategy: str = "auto"
+    deterministic: bool = True
+    """Whether the same fit gives the same bytes on the same machine; on a GPU it costs speed."""
+    activation_checkpointing: bool = False
+    """Whether activations are computed again in the backward pass: a third more work for far less memory."""
+    peak_tflops: float | None = None
+    """Matrix TFLOP/s of one device, of which MFU is a share; null takes the data sheet's for cards that are known."""
 
 
 @dataclass

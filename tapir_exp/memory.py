@@ -1,8 +1,8 @@
 """The memory that a fit needs on its one device, computed from the student's shape. Pure, ours, measured on no GPU.
 
 It is the sum of what is alive when the backward pass of a full micro-batch begins: weights, gradients and AdamW's two
-moments of what is trained, the activations kept for the backward pass, and the loss over the vocabulary. Every row of
-the micro-batch is as long as student.max_length, and every position supervised: an upper bound for shorter rows.
+moments of what is trained, the activations kept for the backward pass, and what the loss over the vocabulary takes. The
+micro-batch has sft.micro_batch_tokens tokens, all of them supervised: an upper bound for others.
 Not in it: the CUDA context, the workspaces of kernels, what the allocator loses to fragments, and the temporary
 gradients of one layer. It holds for fused attention and no activation checkpointing, which is how the fit trains.
 """

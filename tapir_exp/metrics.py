@@ -81,5 +81,5 @@ def _gap_metrics(verdicts: Artifact, delta: float) -> Metrics:
 
 def _named(stage: str, figures: Mapping[str, Any]) -> Metrics:
     """A stage's own figures, but for what depends on the machine or on what was cached."""
-    passing = ("spend", "tokens_per_second")
+    passing = ("spend", "tokens_per_second", "supervised_tokens_per_second", "mfu", "peak_memory_mb")
     return {f"{stage}/{name}": value for name, value in figures.items() if name not in passing}

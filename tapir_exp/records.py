@@ -234,7 +234,7 @@ class TrainingStep(Record):
 
     tokens: real tokens seen so far, prompt and response.
     loss: the alpha-weighted loss of the step, in nats; loss_hard, loss_rest: the mean negative log-likelihood
-    per response token of each part, None where the step's batch holds none of it.
+    per response token of each part, None where the step's batch holds none of it. gradient_norm: before clipping.
     """
 
     step: int
@@ -243,6 +243,24 @@ class TrainingStep(Record):
     loss_hard: float | None
     loss_rest: float | None
     learning_rate: float
+    gradient_norm: float
+
+
+class Pace(Record):
+    """How fast one optimiser step of a fit was; measured, so that no two fits have the same.
+
+    seconds: wall time since the step before, the loading of its rows included. tokens, supervised: real tokens of the
+    step, and those that the loss counted, over all devices. mfu: model FLOPs utilisation, the multiplications that the
+    model needs by those that the devices could do at their peak; None where that is not known. memory_mb: the most
+    that the device, or on a CPU the process, took so far, in MiB.
+    """
+
+    step: int
+    seconds: float
+    tokens: int
+    supervised: int
+    mfu: float | None
+    memory_mb: float
 
 
 class Quota(Record):

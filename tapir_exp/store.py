@@ -20,6 +20,9 @@ from tapir_exp.errors import StoreError
 from tapir_exp.records import Record
 
 SIDECAR = "artifact.json"
+PACE = "pace.jsonl"
+"""Beside a student, how fast its fit was, step by step; it is no part of the student."""
+"""How fast a fit was, step by step; beside the student, and no part of it."""
 ROWS = "rows.jsonl"
 LEFT_OUT = "left_out.jsonl"
 """Beside the rows of a stage that picks and chooses: what it left out, and why."""
@@ -118,8 +121,8 @@ def recipe_key(stage: str, recipe: Mapping[str, Any]) -> str:
 
 
 def digest_files(root: Path) -> dict[str, str]:
-    """SHA-256 of every file below `root`, the sidecar excepted."""
-    files = sorted(p for p in root.rglob("*") if p.is_file() and p.name != SIDECAR)
+    """SHA-256 of every file below `root`, but for those that hold measured seconds."""
+    files = sorted(p for p in root.rglob("*") if p.is_file() and p.name not in (SIDECAR, PACE))
     return {str(p.relative_to(root)): _digest(p) for p in files}
 
 

@@ -53,6 +53,7 @@ RANGES = (
         (
             "lab.*_rate",
             "*.max_failed",
+            "*.max_dropped",
             "*.alpha",
             "*.hard_share",
             "*.warmup",
@@ -86,7 +87,7 @@ RANGES = (
             "seeds.size",
             "*.rows",
             "*.batch_rows",
-            "*.micro_batch_rows",
+            "*.micro_batch_tokens",
             "*.checkpoint_steps",
             "*.rank",
             "sft.lora.alpha",
@@ -233,9 +234,6 @@ def _check_divisors(values: Values) -> Iterator[Problem]:
     hidden, heads = values.get("lab.student.hidden"), values.get("lab.student.heads")
     if hidden and heads and hidden % heads:
         yield Problem("lab.student.hidden", f" = {hidden}", f"a multiple of lab.student.heads ({heads})")
-    rows, micro = values.get("sft.batch_rows"), values.get("sft.micro_batch_rows")
-    if rows and micro and micro > 0 and rows % micro:
-        yield Problem("sft.batch_rows", f" = {rows}", f"a multiple of sft.micro_batch_rows ({micro})")
 
 
 def _check_budgets(values: Values) -> Iterator[Problem]:

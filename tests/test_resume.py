@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tapir_exp.store import SIDECAR
+from tapir_exp.store import PACE, SIDECAR
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +26,6 @@ TINY = [
     "sft.start.tokens=12000",
     "sft.round.tokens=6000",
     "sft.batch_rows=8",
-    "sft.micro_batch_rows=8",
     "sft.checkpoint_steps=4",
     "student.max_new_tokens=24",
     "evals.per_cell=1",
@@ -123,8 +122,9 @@ def sidecars(outputs: Path) -> Iterator[Path]:
 
 
 def digests(outputs: Path) -> dict[str, str]:
-    """Every file of every artifact and the run's own figures; sidecars hold seconds and are left out."""
-    found = [path for sidecar in sidecars(outputs) for path in sidecar.parent.rglob("*") if path.name != SIDECAR]
+    """Every file of every artifact and the run's own figures; what holds seconds is left out."""
+    kept = (path for sidecar in sidecars(outputs) for path in sidecar.parent.rglob("*"))
+    found = [path for path in kept if path.name not in (SIDECAR, PACE)]
     found += [path for name in ("manifest.json", "metrics.jsonl") for path in outputs.glob(f"runs/*/{name}")]
     files = (path for path in found if path.is_file())
     return {str(path.relative_to(outputs)): sha256(path.read_bytes()).hexdigest() for path in files}

@@ -202,7 +202,6 @@ def test_the_whole_loop_runs_on_any_difficulty_and_protocol(choice: str, tmp_pat
         "sft.start.tokens=6000",
         "sft.round.tokens=3000",
         "sft.batch_rows=8",
-        "sft.micro_batch_rows=8",
         "student.max_new_tokens=24",
         "evals.per_cell=1",
         "judge.reference=true",

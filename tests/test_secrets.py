@@ -25,7 +25,6 @@ TINY = [
     "sft.start.tokens=4000",
     "sft.round.tokens=4000",
     "sft.batch_rows=8",
-    "sft.micro_batch_rows=8",
     "student.max_new_tokens=16",
     "evals.per_cell=1",
 ]

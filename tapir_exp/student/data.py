@@ -1,8 +1,10 @@
 """Rows of token ids, the sequence of batches of a whole fit, and the loader that can stop and go on anywhere."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
+from heapq import heappop, heappush
+from itertools import accumulate, count
 from random import Random
 from typing import Any, NamedTuple
 
@@ -13,9 +15,8 @@ from tapir_exp.config import BudgetConfig
 from tapir_exp.errors import TapirError
 from tapir_exp.records import Part
 from tapir_exp.student.chat_template import Chat
+from tapir_exp.student.packing import RowBounds, bounds_of
 
-IGNORED = -100
-"""Label of a position that is not supervised."""
 GROUPED_BATCHES = 16
 """Batches whose rows are sorted by length together."""
 
@@ -59,11 +60,11 @@ class EncodedRows:
         return sum(row.supervised for row in self.rows if row.part is part)
 
 
-def encode_rows(rows: Sequence[TrainingRow], chat: Chat, max_length: int) -> EncodedRows:
+def encode_rows(rows: Sequence[TrainingRow], chat: Chat, max_length: int, max_dropped: float = 1.0) -> EncodedRows:
     """Encode rows; the loss will see the response and the end of turn.
 
     A row longer than `max_length` tokens loses the end of its response; a row whose prompt alone is that long is
-    dropped. Raises TapirError where nothing is left.
+    dropped. Raises TapirError where nothing is left, or more than a share `max_dropped` of the rows is dropped.
     """
     prompts = chat.encode_prompts([row.instruction for row in rows])
     responses = chat.encode_responses([row.response for row in rows])
@@ -71,9 +72,15 @@ def encode_rows(rows: Sequence[TrainingRow], chat: Chat, max_length: int) -> Enc
     kept = [row for row in whole if row.prompt < max_length]
     if not kept:
         raise TapirError(f"None of {len(rows)} training rows has a response token within {max_length} tokens.")
+    dropped = len(whole) - len(kept)
+    if dropped > max_dropped * len(whole):
+        raise TapirError(
+            f"{dropped} of {len(whole)} training rows have prompts of {max_length} tokens or more, which leaves no "
+            f"response to train on: raise student.max_length, or sft.max_dropped ({max_dropped:g})."
+        )
     cut = tuple(replace(row, tokens=row.tokens[:max_length]) for row in kept)
     truncated = sum(len(row.tokens) > max_length for row in kept)
-    return EncodedRows(cut, truncated, len(whole) - len(kept))
+    return EncodedRows(cut, truncated, dropped)
 
 
 @dataclass(frozen=True)
@@ -123,24 +130,34 @@ def _epoch_batches(lengths: Sequence[int], batch_rows: int, random: Random) -> l
 
 
 class MicroBatch(NamedTuple):
-    """Rows of one forward pass, padded on the right.
+    """Rows of one forward pass, packed behind one another.
 
-    tokens: (rows, length) ids. labels: (rows, length) ids, IGNORED outside responses. hard: (rows,) booleans,
-    whether the row is of the hard part. first: the first position that holds a label.
+    tokens: (tokens,) ids. bounds: of the rows. before: (supervised,) places of the tokens that come before supervised
+    ones, and predict them. targets: (supervised,) ids. hard: (supervised,) booleans, whether the row is of the hard
+    part.
     """
 
     tokens: Tensor
-    labels: Tensor
+    bounds: RowBounds
+    before: Tensor
+    targets: Tensor
     hard: Tensor
-    first: int
 
 
 class StepBatch(NamedTuple):
-    """One optimiser step: its micro-batches, and their real and supervised tokens together."""
+    """One optimiser step.
+
+    lengths: tokens of each of its rows. supervised: tokens that the loss counts, of all of them.
+    """
 
     micro_batches: list[MicroBatch]
-    tokens: int
+    lengths: tuple[int, ...]
     supervised: int
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens, prompt and response."""
+        return sum(self.lengths)
 
 
 class StepLoader:
@@ -150,8 +167,8 @@ class StepLoader:
     exactly the steps that the killed one did not.
     """
 
-    def __init__(self, rows: Sequence[Row], plan: BatchPlan, micro_batch_rows: int, pad: int) -> None:
-        self._rows, self._plan, self._micro_batch_rows, self._pad = rows, plan, micro_batch_rows, pad
+    def __init__(self, rows: Sequence[Row], plan: BatchPlan, micro_batch_tokens: int) -> None:
+        self._rows, self._plan, self._micro_batch_tokens = rows, plan, micro_batch_tokens
         self._next = 0
 
     def __len__(self) -> int:
@@ -172,18 +189,49 @@ class StepLoader:
         self._next = state["next"]
 
     def _load(self, rows: list[Row]) -> StepBatch:
-        size = self._micro_batch_rows
-        batches = [collate(rows[start : start + size], self._pad) for start in range(0, len(rows), size)]
-        return StepBatch(batches, sum(len(row.tokens) for row in rows), sum(row.supervised for row in rows))
+        lengths = tuple(len(row.tokens) for row in rows)
+        shares = divide_step(lengths, self._micro_batch_tokens)
+        batches = [collate([rows[place] for place in share]) for share in shares]
+        return StepBatch(batches, lengths, sum(row.supervised for row in rows))
 
 
-def collate(rows: Sequence[Row], pad: int) -> MicroBatch:
-    """Pad rows on the right to the longest of them."""
-    shape = (len(rows), max(len(row.tokens) for row in rows))
-    tokens = torch.full(shape, pad, dtype=torch.long)
-    labels = torch.full(shape, IGNORED, dtype=torch.long)
-    for index, row in enumerate(rows):
-        tokens[index, : len(row.tokens)] = torch.tensor(row.tokens)
-        labels[index, row.prompt : len(row.tokens)] = torch.tensor(row.tokens[row.prompt :], dtype=torch.long)
-    hard = torch.tensor([row.part is Part.HARD for row in rows])
-    return MicroBatch(tokens, labels, hard, min(row.prompt for row in rows))
+def divide_step(lengths: Sequence[int], limit: int, ranks: int = 1) -> list[list[int]]:
+    """Divide the rows of a step among micro-batches of about equal size, as few as `limit` tokens each allow.
+
+    lengths: tokens of each row; a row longer than the limit has a micro-batch for itself. ranks: their number is a
+    multiple of it, and where there are fewer rows some micro-batches are empty.
+    """
+    needed = min(math.ceil(sum(lengths) / limit), len(lengths))
+    count = ranks * math.ceil(needed / ranks)
+    while True:
+        shares = _balance(lengths, count)
+        if all(len(share) < 2 or sum(lengths[place] for place in share) <= limit for share in shares):
+            return shares
+        count += ranks
+
+
+def _balance(lengths: Sequence[int], count: int) -> list[list[int]]:
+    """The longest rows first, each to the share that has least."""
+    shares: list[list[int]] = [[] for _ in range(count)]
+    heap = [(0, number) for number in range(count)]
+    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+        size, number = heappop(heap)
+        shares[number].append(place)
+        heappush(heap, (size + lengths[place], number))
+    return shares
+
+
+def collate(rows: Sequence[Row]) -> MicroBatch:
+    """Pack rows behind one another."""
+    lengths = [len(row.tokens) for row in rows]
+    ends = list(accumulate(lengths))
+    before = [place for row, end in zip(rows, ends, strict=True) for place in range(end - row.supervised - 1, end - 1)]
+    hard = [row.part is Part.HARD for row in rows for _ in range(row.supervised)]
+    targets = [token for row in rows for token in row.tokens[row.prompt :]]
+    return MicroBatch(
+        torch.tensor([token for row in rows for token in row.tokens]),
+        bounds_of(lengths),
+        torch.tensor(before, dtype=torch.long),
+        torch.tensor(targets, dtype=torch.long),
+        torch.tensor(hard, dtype=torch.bool),
+    )

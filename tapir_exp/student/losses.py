@@ -5,15 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from lightning_fabric.utilities import move_data_to_device
 from transformers import PreTrainedModel
 
 from tapir_exp.config import StudentConfig
 from tapir_exp.console import Progress
 from tapir_exp.records import Part, ResponseLoss
-from tapir_exp.student.chat_template import Chat, load_chat
+from tapir_exp.student.chat_template import load_chat
 from tapir_exp.student.data import Row, collate
 from tapir_exp.student.generate import load_on_device
 from tapir_exp.student.module import response_nll
+from tapir_exp.student.packing import pack_attention
 
 NO_INSTRUCTION = ""
 """What stands in the place of an instruction that is left out: the conversation's frame stays, so that the first token
@@ -37,13 +39,13 @@ def response_losses(
     A response that does not fit into `student.max_length` tokens with its instruction has none: cut, the two losses
     would be of different texts.
     """
-    chat, model = load_chat(student_dir, student), load_on_device(student_dir, student)
+    chat, model = load_chat(student_dir, student), pack_attention(load_on_device(student_dir, student))
     prompts = chat.encode_prompts([row.instruction for row in taught])
     responses = chat.encode_responses([row.response for row in taught])
     (bare,) = chat.encode_prompts([NO_INSTRUCTION])
     with Progress(label, 2 * len(taught)) as progress:
-        instructed = _mean_losses(model, chat, list(zip(prompts, responses, strict=True)), student, progress)
-        alone = _mean_losses(model, chat, [(bare, response) for response in responses], student, progress)
+        instructed = _mean_losses(model, list(zip(prompts, responses, strict=True)), student, progress)
+        alone = _mean_losses(model, [(bare, response) for response in responses], student, progress)
     return [
         _loss(row.id, len(response), with_it, without)
         for row, response, with_it, without in zip(taught, responses, instructed, alone, strict=True)
@@ -52,7 +54,6 @@ def response_losses(
 
 def _mean_losses(
     model: PreTrainedModel,
-    chat: Chat,
     pairs: Sequence[tuple[list[int], list[int]]],
     student: StudentConfig,
     progress: Progress,
@@ -61,12 +62,10 @@ def _mean_losses(
     rows = [Row((*prompt, *response), len(prompt), Part.REST) for prompt, response in pairs]
     losses: list[float | None] = [None] * len(rows)
     for batch in _batches(rows, student):
-        micro = collate([rows[index] for index in batch], chat.pad)
-        micro = micro._replace(tokens=micro.tokens.to(model.device), labels=micro.labels.to(model.device))
-        with torch.inference_mode():
-            sums = response_nll(model, micro).double().sum(1).tolist()
-        for index, total in zip(batch, sums, strict=True):
-            losses[index] = total / rows[index].supervised
+        micro = move_data_to_device(collate([rows[index] for index in batch]), model.device)
+        nll = torch.split(response_nll(model, micro).double(), [rows[index].supervised for index in batch])
+        for index, of_row in zip(batch, nll, strict=True):
+            losses[index] = of_row.mean().item()
         progress.advance(len(batch))
     return losses
 

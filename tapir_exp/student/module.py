@@ -2,20 +2,19 @@
 
 import math
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
 
 from tapir_exp.config import SFTConfig
 from tapir_exp.errors import TapirError
 from tapir_exp.records import Part, TrainingStep
-from tapir_exp.student.data import IGNORED, MicroBatch, StepBatch
+from tapir_exp.student.cross_entropy import token_nll, weighted_cross_entropy
+from tapir_exp.student.data import MicroBatch, StepBatch
+from tapir_exp.student.packing import pack_attention, packed_hidden
 
 STEPS_KEY = "training_steps"
 
@@ -35,26 +34,25 @@ def part_weights(alpha: float | None, hard: int, rest: int) -> dict[Part, float]
     return {Part.HARD: alpha * total / hard, Part.REST: (1 - alpha) * total / rest}
 
 
-def response_nll(model: torch.nn.Module, batch: MicroBatch) -> Tensor:
-    """Negative log-likelihood of each token from position `batch.first` on: (rows, length - first), in nats.
-
-    0 where a position is not supervised.
-    """
-    # No mask: under causal attention the padding, which stands on the right, is seen by padding only.
-    wanted = batch.tokens.shape[1] - batch.first + 1
-    logits = model(input_ids=batch.tokens, use_cache=False, logits_to_keep=wanted).logits[:, :-1]
-    targets = batch.labels[:, batch.first :]
-    nll = functional.cross_entropy(
-        logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="none"
-    )
-    return nll.view_as(targets)
+def response_nll(model: PreTrainedModel, batch: MicroBatch) -> Tensor:
+    """Negative log-likelihood of each supervised token of a micro-batch: (supervised,), in nats, without a gradient."""
+    with torch.no_grad():
+        return token_nll(_predicting(model, batch), _head(model), batch.targets)
 
 
-def attention_kernel(device: torch.device) -> AbstractContextManager[None]:
-    """The attention to train with on `device`."""
-    # In bfloat16 on a CPU the fused kernel's backward pass takes half of the whole step (torch 2.13).
-    slow = device.type == "cpu" and torch.is_autocast_enabled("cpu")
-    return sdpa_kernel(SDPBackend.MATH) if slow else nullcontext()
+def _predicting(model: PreTrainedModel, batch: MicroBatch) -> Tensor:
+    """The hidden states that predict the supervised tokens: (supervised, width)."""
+    return packed_hidden(_whole(model).get_decoder(), batch.tokens, batch.bounds)[batch.before]
+
+
+def _head(model: PreTrainedModel) -> Tensor:
+    head: Tensor = _whole(model).get_output_embeddings().weight
+    return head
+
+
+def _whole(model: Any) -> Any:
+    """The causal language model under its adapter, if it has one."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:
@@ -75,7 +73,7 @@ class StudentModule(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = False  # a step is normalised by all its tokens, which Lightning's mean is not
         self.strict_loading = False  # checkpoints leave frozen weights out
-        self.model = model.train()
+        self.model = pack_attention(model).train()
         self.history: list[TrainingStep] = []
         self._weights, self._sft, self._total_steps, self._seed = weights, sft, total_steps, seed
 
@@ -92,11 +90,9 @@ class StudentModule(pl.LightningModule):
         """One optimiser step over all micro-batches. Raises TapirError where the loss is not finite."""
         step = len(self.history) + 1
         torch.manual_seed(self._seed * 1_000_003 + step)  # dropout must not depend on where the fit was resumed
-        with attention_kernel(self.device):
-            sums = torch.stack([self._backward(micro, batch.supervised) for micro in batch.micro_batches]).sum(0)
+        sums = torch.stack([self._backward(micro, batch.supervised) for micro in batch.micro_batches]).sum(0)
         rate = learning_rate(step, self._total_steps, self._sft.learning_rate, self._sft.warmup)
-        self._update(rate)
-        self._record(step, batch, sums, rate)
+        self._record(step, batch, sums, rate, self._update(rate))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the history; leave out what is not trained."""
@@ -110,24 +106,25 @@ class StudentModule(pl.LightningModule):
 
     def _backward(self, batch: MicroBatch, supervised: int) -> Tensor:
         """Add the micro-batch's share of the step's gradient; returns its [nll, tokens] of hard and of rest, (2, 2)."""
-        nll = response_nll(self.model, batch)
-        hard = batch.hard.unsqueeze(1)
-        weights = torch.where(hard, self._weights[Part.HARD], self._weights[Part.REST])
-        self.manual_backward((nll * weights).sum() / supervised)
-        counted = batch.labels[:, batch.first :] != IGNORED
-        parts = [[(nll.detach() * p).sum(), (counted & p).sum()] for p in (hard, ~hard)]
-        return torch.stack([torch.stack([total, tokens.to(total.dtype)]) for total, tokens in parts])
+        weights = torch.where(batch.hard, self._weights[Part.HARD], self._weights[Part.REST]) / supervised
+        states, head = _predicting(self.model, batch), _head(self.model)
+        loss, nll = weighted_cross_entropy(states, head, batch.targets, weights)
+        self.manual_backward(loss)
+        parts = [[nll[mask].sum(), mask.sum().to(nll.dtype)] for mask in (batch.hard, ~batch.hard)]
+        return torch.stack([torch.stack(part) for part in parts])
 
-    def _update(self, rate: float) -> None:
+    def _update(self, rate: float) -> float:
+        """Step the optimiser; returns the norm of the gradient before clipping."""
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._sft.clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._sft.clip)
         optimizer.step()
         optimizer.zero_grad()
+        return norm.item()
 
-    def _record(self, step: int, batch: StepBatch, sums: Tensor, rate: float) -> None:
+    def _record(self, step: int, batch: StepBatch, sums: Tensor, rate: float, norm: float) -> None:
         (hard, hard_tokens), (rest, rest_tokens) = sums.tolist()
         weighted = self._weights[Part.HARD] * hard + self._weights[Part.REST] * rest
         if not math.isfinite(weighted):
@@ -141,5 +138,6 @@ class StudentModule(pl.LightningModule):
                 loss_hard=hard / hard_tokens if hard_tokens else None,
                 loss_rest=rest / rest_tokens if rest_tokens else None,
                 learning_rate=rate,
+                gradient_norm=norm,
             )
         )

@@ -5,7 +5,7 @@ from random import Random
 
 from tapir_exp.inspection import Inspection, SampledRow, Token
 from tapir_exp.student.chat_template import Chat
-from tapir_exp.student.data import IGNORED, Row, TrainingRow, collate, encode_rows
+from tapir_exp.student.data import Row, TrainingRow, collate, encode_rows
 
 ANCHOR = "a"
 """A token is decoded behind this text, since some tokenizers strip the white space of what comes first."""
@@ -34,9 +34,9 @@ def inspect_rows(rows: Sequence[TrainingRow], chat: Chat, max_length: int, sampl
 
 
 def _take_apart(row: Row, number: int, chat: Chat) -> SampledRow:
-    """The mask comes from the labels of the batch that the loss would get, not from the row's own bookkeeping."""
-    labels = collate([row], chat.pad).labels[0].tolist()
-    tokens = (_token(token, chat, label != IGNORED) for token, label in zip(row.tokens, labels, strict=True))
+    """The mask comes from the batch that the loss would get, not from the row's own bookkeeping."""
+    counted = set((collate([row]).before + 1).tolist())
+    tokens = (_token(token, chat, place in counted) for place, token in enumerate(row.tokens))
     return SampledRow(number, tuple(tokens), cut=row.tokens[-1] != chat.end)
 
 

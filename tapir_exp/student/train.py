@@ -13,12 +13,13 @@ from transformers import PreTrainedModel
 from tapir_exp.apart import apart_from_the_world
 from tapir_exp.config import BudgetConfig, LoraConfig, Method, SFTConfig, StudentConfig, TrainerConfig
 from tapir_exp.console import Progress
-from tapir_exp.records import Part
-from tapir_exp.store import write_rows
+from tapir_exp.records import Pace, Part
+from tapir_exp.store import PACE, write_rows
 from tapir_exp.student.chat_template import load_chat
 from tapir_exp.student.data import EncodedRows, StepLoader, TrainingRow, encode_rows, plan_batches
 from tapir_exp.student.load import load_model, save_student
 from tapir_exp.student.module import StudentModule, part_weights
+from tapir_exp.student.speed import Speedometer, work_of
 
 TRAINING = "training.jsonl"
 CHECKPOINTS = "checkpoints"
@@ -30,8 +31,9 @@ class FitFigures:
 
     steps: optimiser steps. tokens: real tokens seen, prompt and response. supervised_tokens: those that the loss
     counted. rows: rows of the training set; truncated, dropped: rows cut at the length limit, and left out for it.
-    final_loss: of the last step, in nats; None where the budget allowed no step. tokens_per_second: real tokens
-    by wall time, since the fit was last resumed.
+    final_loss: of the last step, in nats; None where the budget allowed no step. The rest since the fit was last
+    resumed: tokens_per_second, supervised_tokens_per_second: real tokens, and those that the loss counted, by wall
+    time; mfu, peak_memory_mb: see `Pace`.
     """
 
     steps: int
@@ -42,6 +44,9 @@ class FitFigures:
     dropped: int
     final_loss: float | None
     tokens_per_second: float
+    supervised_tokens_per_second: float
+    mfu: float | None
+    peak_memory_mb: float
 
 
 def finetune(
@@ -65,23 +70,26 @@ def finetune(
     tokenizer has no chat template.
     """
     chat = load_chat(parent, student)
-    encoded = encode_rows(rows, chat, student.max_length)
+    encoded = encode_rows(rows, chat, student.max_length, sft.max_dropped)
     plan = plan_batches([len(row.tokens) for row in encoded.rows], budget, sft.batch_rows, seed)
-    loader = StepLoader(encoded.rows, plan, sft.micro_batch_rows, chat.pad)
+    loader = StepLoader(encoded.rows, plan, sft.micro_batch_tokens)
     weights = part_weights(alpha, encoded.supervised(Part.HARD), encoded.supervised(Part.REST))
     with apart_from_the_world(seed):
-        model = _open_for_training(load_model(parent, student), sft)
+        model = _open_for_training(load_model(parent, student), sft, checkpointing=trainer.activation_checkpointing)
         module = StudentModule(model, weights, sft, len(loader), seed)
-        speed = _fit(module, loader, sft, trainer, workdir, label)
+        paces = _fit(module, loader, sft, trainer, workdir, label)
         save_student(_close(module.model), chat, workdir)
     write_rows(workdir / TRAINING, module.history)
+    write_rows(workdir / PACE, paces)
     shutil.rmtree(workdir / CHECKPOINTS, ignore_errors=True)
     supervised = sum(encoded.rows[index].supervised for step in plan.steps for index in step)
-    return _figures(module, encoded, supervised, speed)
+    return _figures(module, encoded, supervised, paces)
 
 
-def _figures(module: StudentModule, encoded: EncodedRows, supervised: int, speed: float) -> FitFigures:
+def _figures(module: StudentModule, encoded: EncodedRows, supervised: int, paces: Sequence[Pace]) -> FitFigures:
     last = module.history[-1] if module.history else None
+    seconds = sum(pace.seconds for pace in paces) or 1.0  # without a step there is no speed
+    known = [pace.mfu * pace.seconds for pace in paces if pace.mfu is not None]
     return FitFigures(
         steps=len(module.history),
         tokens=last.tokens if last else 0,
@@ -90,21 +98,24 @@ def _figures(module: StudentModule, encoded: EncodedRows, supervised: int, speed
         truncated=encoded.truncated,
         dropped=encoded.dropped,
         final_loss=last.loss if last else None,
-        tokens_per_second=speed,
+        tokens_per_second=sum(pace.tokens for pace in paces) / seconds,
+        supervised_tokens_per_second=sum(pace.supervised for pace in paces) / seconds,
+        mfu=sum(known) / seconds if known else None,
+        peak_memory_mb=paces[-1].memory_mb if paces else 0.0,
     )
 
 
 def _fit(
     module: StudentModule, loader: StepLoader, sft: SFTConfig, config: TrainerConfig, workdir: Path, label: str
-) -> float:
-    """Run the fit, from the newest checkpoint if there is one; returns real tokens per second."""
+) -> list[Pace]:
+    """Run the fit, from the newest checkpoint if there is one; returns how fast its steps were."""
     if not len(loader):
-        return 0.0
+        return []
     with Progress(label, len(loader)) as progress:
-        clock = _Clock(progress)
+        clock = _Clock(progress, config.peak_tflops)
         trainer = _build_trainer(config, [clock, _Checkpoints(workdir / CHECKPOINTS, sft.checkpoint_steps)])
         trainer.fit(module, loader, ckpt_path=newest_checkpoint(workdir), weights_only=True)
-    return clock.tokens_per_second
+    return clock.paces
 
 
 def _build_trainer(config: TrainerConfig, callbacks: list[pl.Callback]) -> pl.Trainer:
@@ -115,7 +126,7 @@ def _build_trainer(config: TrainerConfig, callbacks: list[pl.Callback]) -> pl.Tr
         strategy=config.strategy,
         max_epochs=1,
         callbacks=callbacks,
-        deterministic=True,
+        deterministic=config.deterministic,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -126,22 +137,27 @@ def _build_trainer(config: TrainerConfig, callbacks: list[pl.Callback]) -> pl.Tr
 class _Clock(pl.Callback):
     """Shows the progress of a fit and measures its speed."""
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._started, self._tokens, self.tokens_per_second = 0.0, 0, 0.0
+    def __init__(self, progress: Progress, peak_tflops: float | None) -> None:
+        self._progress, self._peak_tflops = progress, peak_tflops
+
+    @property
+    def paces(self) -> list[Pace]:
+        """Of all steps so far."""
+        return self._speedometer.paces
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._progress.advance(trainer.global_step)
-        self._started = time.perf_counter()
+        work = work_of(pl_module.model)
+        self._speedometer = Speedometer(work, pl_module.device, trainer.world_size, self._peak_tflops)
+        self._last = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._progress.advance()
-        self._tokens += batch.tokens
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.tokens_per_second = self._tokens / (time.perf_counter() - self._started)
+        now = time.perf_counter()
+        self._speedometer.measure(trainer.global_step, batch, now - self._last)
+        self._last = now
 
 
 class _Checkpoints(pl.Callback):
@@ -171,7 +187,9 @@ def newest_checkpoint(workdir: Path) -> Path | None:
     return max((workdir / CHECKPOINTS).glob("step-*.ckpt"), default=None)
 
 
-def _open_for_training(model: PreTrainedModel, sft: SFTConfig) -> PreTrainedModel:
+def _open_for_training(model: PreTrainedModel, sft: SFTConfig, *, checkpointing: bool = False) -> PreTrainedModel:
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
     return _add_adapter(model, sft.lora) if sft.method is Method.lora else model
 
 

@@ -207,7 +207,9 @@ class FakeRun:
         hard = None if number == 0 or i % 7 == 0 else base * 1.5 * math.exp(self.rng.gauss(0, 0.2))
         rest = base * 0.8 * math.exp(self.rng.gauss(0, 0.2))
         loss = rest if hard is None else 0.4 * hard + 0.6 * rest
-        return TrainingStep(step=i, tokens=2048 * i, loss=loss, loss_hard=hard, loss_rest=rest, learning_rate=1e-3)
+        return TrainingStep(
+            step=i, tokens=2048 * i, loss=loss, loss_hard=hard, loss_rest=rest, learning_rate=1e-3, gradient_norm=1.0
+        )
 
     def _result(self, task: TaskType, level: int, i: int, number: int) -> BenchmarkResult:
         chance = min(

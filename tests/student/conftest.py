@@ -47,7 +47,7 @@ def chat(base: Path, student: StudentConfig) -> Chat:
 
 @pytest.fixture
 def sft() -> SFTConfig:
-    return SFTConfig(learning_rate=1e-2, batch_rows=6, micro_batch_rows=4, checkpoint_steps=3)
+    return SFTConfig(learning_rate=1e-2, batch_rows=6, micro_batch_tokens=40, checkpoint_steps=3)
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ def trained(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     workdir = tmp_path_factory.mktemp("trained")
-    sft = SFTConfig(learning_rate=1e-2, batch_rows=6, micro_batch_rows=6)
+    sft = SFTConfig(learning_rate=1e-2, batch_rows=6)
     finetune(base, rows, None, sft, BudgetConfig(epochs=20), student, trainer, 0, workdir, "fit")
     return workdir
 

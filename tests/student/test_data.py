@@ -10,12 +10,12 @@ from tapir_exp.errors import TapirError
 from tapir_exp.records import Part
 from tapir_exp.student.chat_template import Chat
 from tapir_exp.student.data import (
-    IGNORED,
     Row,
     StepBatch,
     StepLoader,
     TrainingRow,
     collate,
+    divide_step,
     encode_rows,
     plan_batches,
 )
@@ -36,11 +36,10 @@ def test_row_is_prompt_response_end(chat: Chat) -> None:
 
 def test_only_response_and_end_are_supervised(chat: Chat) -> None:
     rows = encode_rows([TrainingRow("Say red", "red"), TrainingRow("Say blue blue", "blue blue")], chat, 100).rows
-    batch = collate(rows, chat.pad)
-    for labels, row in zip(batch.labels, rows, strict=True):
-        assert labels[labels != IGNORED].tolist() == list(row.tokens[row.prompt :])
-        assert labels[row.prompt - 1] == IGNORED
-        assert labels[len(row.tokens) - 1] == chat.end
+    batch = collate(rows)
+    assert batch.targets.tolist() == [token for row in rows for token in row.tokens[row.prompt :]]
+    assert torch.equal(batch.tokens[batch.before + 1], batch.targets)
+    assert batch.targets.tolist().count(chat.end) == 2
 
 
 def test_long_rows_lose_the_end_of_their_response(chat: Chat) -> None:
@@ -102,17 +101,43 @@ def test_batches_are_grouped_by_length_and_shuffled() -> None:
     assert longest != sorted(longest)
 
 
-def test_padding_stands_on_the_right() -> None:
-    batch = collate([make_row(5, 2), make_row(3, 1, Part.HARD)], pad=7)
-    assert batch.tokens.tolist() == [[10, 11, 12, 13, 14], [10, 11, 12, 7, 7]]
-    assert batch.labels.tolist() == [[-100, -100, 12, 13, 14], [-100, 11, 12, -100, -100]]
-    assert batch.hard.tolist() == [False, True]
-    assert batch.first == 1
+def test_rows_are_packed_behind_one_another() -> None:
+    batch = collate([make_row(5, 2), make_row(3, 1, Part.HARD)])
+    assert batch.tokens.tolist() == [10, 11, 12, 13, 14, 10, 11, 12]
+    assert batch.bounds.lengths == (5, 3)
+    assert batch.bounds.starts.tolist() == [0, 5, 8]
+    assert batch.bounds.places.tolist() == [0, 1, 2, 3, 4, 0, 1, 2]
+    assert batch.before.tolist() == [1, 2, 3, 5, 6]
+    assert batch.targets.tolist() == [12, 13, 14, 11, 12]
+    assert batch.hard.tolist() == [False] * 3 + [True] * 2
+
+
+def test_a_row_without_a_supervised_token_has_no_target() -> None:
+    batch = collate([make_row(4, 4)])
+    assert (batch.before.tolist(), batch.targets.tolist(), batch.hard.tolist()) == ([], [], [])
+
+
+@pytest.mark.parametrize(("limit", "ranks"), [(1, 1), (60, 1), (10_000, 1), (60, 2), (10_000, 4)])
+def test_a_step_is_divided_into_as_few_equal_micro_batches_as_fit(limit: int, ranks: int) -> None:
+    shares = divide_step(LENGTHS, limit, ranks)
+    assert sorted(place for share in shares for place in share) == list(range(len(LENGTHS)))
+    assert len(shares) % ranks == 0
+    sizes = [sum(LENGTHS[place] for place in share) for share in shares]
+    assert all(size <= limit or len(share) == 1 for size, share in zip(sizes, shares, strict=True))
+    if limit == 60:
+        assert sum(sizes) / limit <= len(shares) <= sum(sizes) / limit * 1.1 + ranks
+    if limit == 10_000:
+        assert len(shares) == ranks
+        assert max(sizes) - min(sizes) < max(LENGTHS)
+
+
+def test_fewer_rows_than_ranks_leave_empty_micro_batches() -> None:
+    assert sorted(divide_step([5, 3], 100, ranks=3)) == [[], [0], [1]]
 
 
 def same(left: StepBatch, right: StepBatch) -> bool:
     return all(
-        torch.equal(a.tokens, b.tokens) and torch.equal(a.labels, b.labels)
+        torch.equal(a.tokens, b.tokens) and torch.equal(a.targets, b.targets)
         for a, b in zip(left.micro_batches, right.micro_batches, strict=True)
     )
 
@@ -120,12 +145,12 @@ def same(left: StepBatch, right: StepBatch) -> bool:
 def test_loader_goes_on_where_its_state_was_taken() -> None:
     rows = [make_row(length, 1) for length in LENGTHS]
     plan = plan_batches(LENGTHS, BudgetConfig(epochs=1), 8, seed=0)
-    whole = list(StepLoader(rows, plan, 4, pad=0))
-    walker = StepLoader(rows, plan, 4, pad=0)
+    whole = list(StepLoader(rows, plan, 60))
+    walker = StepLoader(rows, plan, 60)
     steps = iter(walker)
     for _ in range(5):
         next(steps)
-    resumed = StepLoader(rows, plan, 4, pad=0)
+    resumed = StepLoader(rows, plan, 60)
     resumed.load_state_dict(walker.state_dict())
     rest = list(resumed)
     assert len(resumed) == len(whole) == len(rest) + 5
@@ -136,8 +161,8 @@ def test_loader_goes_on_where_its_state_was_taken() -> None:
 def test_step_counts_tokens_over_all_its_micro_batches() -> None:
     rows = [make_row(length, 2) for length in LENGTHS]
     plan = plan_batches(LENGTHS, BudgetConfig(epochs=1), 9, seed=0)
-    for step, indices in zip(StepLoader(rows, plan, 4, pad=0), plan.steps, strict=True):
-        assert sum(len(micro.tokens) for micro in step.micro_batches) == len(indices)
-        assert max(len(micro.tokens) for micro in step.micro_batches) <= 4
+    for step, indices in zip(StepLoader(rows, plan, 60), plan.steps, strict=True):
+        assert sum(len(micro.bounds.lengths) for micro in step.micro_batches) == len(indices)
+        assert max(len(micro.tokens) for micro in step.micro_batches) <= 60
         assert step.tokens == sum(LENGTHS[index] for index in indices)
         assert step.supervised == step.tokens - 2 * len(indices)

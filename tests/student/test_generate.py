@@ -27,7 +27,7 @@ def trained(
 ) -> Path:
     """A student that has learnt to stop, mostly."""
     workdir = tmp_path_factory.mktemp("trained")
-    sft = SFTConfig(learning_rate=1e-2, batch_rows=6, micro_batch_rows=6)
+    sft = SFTConfig(learning_rate=1e-2, batch_rows=6)
     finetune(base, rows, None, sft, BudgetConfig(epochs=60), student, trainer, 0, workdir, "fit")
     return workdir
 
@@ -101,7 +101,7 @@ def test_empty_answer_is_a_failure(
     base: Path, student: StudentConfig, trainer: TrainerConfig, rows: list[TrainingRow], tmp_path: Path
 ) -> None:
     silent = [TrainingRow(row.instruction, "") for row in rows]
-    sft = SFTConfig(learning_rate=1e-2, batch_rows=6, micro_batch_rows=6)
+    sft = SFTConfig(learning_rate=1e-2, batch_rows=6)
     finetune(base, silent, None, sft, BudgetConfig(epochs=4), student, trainer, 0, tmp_path, "fit")
     answers = answer_all(tmp_path, [("a", "Say red")], student, "answers")
     assert answers == [Answer(id="a", text=None, finished=True, failure="empty answer")]

@@ -53,7 +53,7 @@ def test_an_instruction_that_was_learnt_helps(
 ) -> None:
     """Rows whose response only the instruction tells: after training, IFD falls well below 1."""
     told = [TrainingRow(f"Say {word}", word) for word in ("red", "green", "blue", "black", "white")]
-    sft = SFTConfig(learning_rate=1e-2, batch_rows=5, micro_batch_rows=5)
+    sft = SFTConfig(learning_rate=1e-2, batch_rows=5)
     finetune(base, told, None, sft, BudgetConfig(epochs=60), student, trainer, 0, tmp_path, "fit")
     taught = [Taught(row.response, row.instruction, row.response) for row in told]
     before, after = (response_losses(directory, taught, student, "losses") for directory in (base, tmp_path))

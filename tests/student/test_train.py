@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from tapir_exp.config import BudgetConfig, Method, SFTConfig, StudentConfig, TrainerConfig
 from tapir_exp.errors import TapirError
-from tapir_exp.records import TrainingStep
-from tapir_exp.store import digest_files, read_rows
+from tapir_exp.records import Pace, TrainingStep
+from tapir_exp.store import PACE, digest_files, read_rows
 from tapir_exp.student import train
 from tapir_exp.student.data import TrainingRow
 from tapir_exp.student.module import StudentModule
@@ -60,6 +61,7 @@ def test_student_is_an_ordinary_directory(fit: Fit, tmp_path: Path, base: Path) 
         "tokenizer_config.json",
         "chat_template.jinja",
         TRAINING,
+        PACE,
     }
     tokenizer = AutoTokenizer.from_pretrained(str(tmp_path))
     model = AutoModelForCausalLM.from_pretrained(str(tmp_path))
@@ -70,7 +72,15 @@ def test_student_is_an_ordinary_directory(fit: Fit, tmp_path: Path, base: Path) 
     assert (figures.steps, figures.tokens, figures.final_loss) == (12, steps[-1].tokens, steps[-1].loss)
     assert (figures.rows, figures.truncated, figures.dropped) == (18, 0, 0)
     assert 0 < figures.supervised_tokens < figures.tokens
-    assert figures.tokens_per_second > 0
+    paces = read_rows(tmp_path / PACE, Pace)
+    assert [pace.step for pace in paces] == list(range(1, 13))
+    assert [pace.tokens for pace in paces] == [b - a for a, b in pairwise([0, *(step.tokens for step in steps)])]
+    assert sum(pace.supervised for pace in paces) == figures.supervised_tokens
+    assert figures.tokens_per_second == pytest.approx(figures.tokens / sum(pace.seconds for pace in paces))
+    assert 0 < figures.supervised_tokens_per_second < figures.tokens_per_second
+    assert figures.mfu is None
+    assert figures.peak_memory_mb > 100
+    assert all(step.gradient_norm > 0 for step in steps)
 
 
 def test_fit_learns(fit: Fit, tmp_path: Path) -> None:
@@ -181,7 +191,7 @@ train._Checkpoints.on_train_batch_end = end_batch
 base, workdir, rows = sys.argv[1:]
 train.finetune(
     Path(base), [TrainingRow(i, r, Part(p)) for i, r, p in json.loads(rows)], 0.3,
-    SFTConfig(learning_rate=1e-2, batch_rows=6, micro_batch_rows=4, checkpoint_steps=3), BudgetConfig(epochs=4),
+    SFTConfig(learning_rate=1e-2, batch_rows=6, micro_batch_tokens=40, checkpoint_steps=3), BudgetConfig(epochs=4),
     StudentConfig(model="lab", max_length=128), TrainerConfig(accelerator="cpu"), 0, Path(workdir), "fit",
 )
 """

@@ -1,0 +1,103 @@
+"""Packed rows against each row alone: no row sees another."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+
+from tapir_exp.config import StudentConfig
+from tapir_exp.errors import TapirError
+from tapir_exp.records import Part
+from tapir_exp.student.data import Row, collate
+from tapir_exp.student.load import load_model
+from tapir_exp.student.packing import RowBounds, bounds_of, pack_attention, packed_hidden
+
+LENGTHS = (7, 1, 30, 12)
+SHAPE = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
+
+
+def models() -> dict[str, PreTrainedModel]:
+    torch.manual_seed(0)
+    return {
+        "llama": LlamaForCausalLM(LlamaConfig(**SHAPE, num_key_value_heads=4)),
+        "grouped heads": LlamaForCausalLM(LlamaConfig(**SHAPE, num_key_value_heads=2)),
+        "qwen": Qwen2ForCausalLM(Qwen2Config(**SHAPE, num_key_value_heads=4)),
+    }
+
+
+def rows() -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randint(50, (length,), generator=generator) for length in LENGTHS]
+
+
+@pytest.mark.parametrize("name", models())
+def test_logits_of_packed_rows_are_those_of_each_row_alone(name: str) -> None:
+    model = models()[name].eval()
+    with torch.no_grad():
+        alone = torch.cat([model(row[None]).logits[0] for row in rows()])
+        packed = model.lm_head(
+            packed_hidden(pack_attention(model).get_decoder(), torch.cat(rows()), bounds_of(LENGTHS))
+        )
+    torch.testing.assert_close(packed, alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", models())
+def test_gradients_of_packed_rows_are_those_of_each_row_alone(name: str) -> None:
+    model = models()[name]
+    sum(model(row[None]).logits.square().sum() for row in rows()).backward()
+    alone = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    hidden = packed_hidden(pack_attention(model).get_decoder(), torch.cat(rows()), bounds_of(LENGTHS))
+    model.lm_head(hidden).square().sum().backward()
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(p.grad, alone[name], atol=1e-4, rtol=1e-4, msg=name)
+
+
+def test_a_change_in_one_row_changes_no_other() -> None:
+    model = pack_attention(models()["llama"].eval())
+    before, after = rows(), rows()
+    after[0] = (after[0] + 1) % 50
+    with torch.no_grad():
+        one, other = (packed_hidden(model.get_decoder(), torch.cat(r), bounds_of(LENGTHS)) for r in (before, after))
+    assert torch.equal(one[LENGTHS[0] :], other[LENGTHS[0] :])
+    assert not torch.allclose(one[: LENGTHS[0]], other[: LENGTHS[0]])
+
+
+def test_the_trap_leaks_where_bounds_are_not_told() -> None:
+    """What the tests above would find if rows were joined: one long row gives other logits."""
+    model = pack_attention(models()["llama"].eval())
+    joined = RowBounds((sum(LENGTHS),), *bounds_of(LENGTHS)[1:])
+    with torch.no_grad():
+        packed, leaking = (
+            packed_hidden(model.get_decoder(), torch.cat(rows()), b) for b in (bounds_of(LENGTHS), joined)
+        )
+    assert (packed - leaking).abs().max() > 0.01
+
+
+def test_autocast_attends_in_half_precision_and_agrees() -> None:
+    model = pack_attention(models()["llama"].eval())
+    with torch.no_grad():
+        exact = packed_hidden(model.get_decoder(), torch.cat(rows()), bounds_of(LENGTHS))
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = packed_hidden(model.get_decoder(), torch.cat(rows()), bounds_of(LENGTHS))
+    torch.testing.assert_close(rough.float(), exact, atol=0.1, rtol=0.1)
+
+
+def test_rows_longer_than_the_sliding_window_are_refused() -> None:
+    config = Qwen2Config(
+        **SHAPE, num_key_value_heads=4, use_sliding_window=True, sliding_window=20, max_window_layers=0
+    )
+    model = pack_attention(Qwen2ForCausalLM(config).eval())
+    with pytest.raises(TapirError, match="lower student.max_length to 20"):
+        packed_hidden(model.get_decoder(), torch.cat(rows()), bounds_of(LENGTHS))
+
+
+def test_one_row_is_as_plain_as_transformers_own(base: Path, student: StudentConfig) -> None:
+    model = load_model(base, student)
+    batch = collate([Row(tuple(range(10, 30)), 4, Part.REST)])
+    with torch.no_grad():
+        plain = model(batch.tokens[None], output_hidden_states=True).hidden_states[-1][0]
+        packed = packed_hidden(pack_attention(model).get_decoder(), batch.tokens, batch.bounds)
+    torch.testing.assert_close(packed, plain, atol=1e-5, rtol=1e-5)
