@@ -1,25 +1,61 @@
-"""The memory that a fit needs on its one device, computed from the student's shape. Pure, ours, measured on no GPU.
+"""The memory that a fit needs on a device, computed from the student's shape. Pure and ours.
 
 It is the sum of what is alive when the backward pass of a full micro-batch begins: weights, gradients and AdamW's two
 moments of what is trained, the activations kept for the backward pass, and what the loss over the vocabulary takes. The
 micro-batch has sft.micro_batch_tokens tokens, all of them supervised: an upper bound for others.
 Not in it: the CUDA context, the workspaces of kernels, what the allocator loses to fragments, and the temporary
-gradients of one layer. It holds for fused attention and no activation checkpointing, which is how the fit trains.
+gradients of one layer. It holds for fused attention.
 """
 
+import math
 from dataclasses import dataclass
 
-from tapir_exp.config import LoraConfig, Method, SFTConfig, ShapeConfig, StudentConfig
+from tapir_exp.config import LoraConfig, Method, SFTConfig, ShapeConfig, StudentConfig, TrainerConfig
 
 GB = 1e9
+LEAST_TOKENS = 256
+"""Of a micro-batch that is worth proposing."""
 CARD_GB = 80
 """Of a common large card; it has 6 % more in bytes, which is left to what is not counted."""
 FLOAT32 = 4
-BYTES = {"float32": 4, "bfloat16": 2, "16-true": 2, "bf16-true": 2}
-"""Of a number, under student.precision and under those of trainer.precision that convert the model."""
-LOGITS = 3 * FLOAT32
-"""Per position and word of the vocabulary as the loss's backward pass begins: log-probabilities, their gradient and the
-logits' gradient, all in float32. The forward pass has no more: logits, logits in float32, log-probabilities."""
+BYTES = {"float32": 4, "bfloat16": 2}
+"""Of a number, under student.precision."""
+HALF = 2
+CHUNK_LOGITS = 2**25
+"""Logits that the loss has at once; see `student.cross_entropy`."""
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Bytes of a number: weights and the residual stream as stored; what is computed; an adapter's weights, and what
+    is computed with them."""
+
+    stored: int
+    computed: int
+    adapter: int
+    adapted: int
+
+    @property
+    def mixed(self) -> bool:
+        """Whether weights are cast before they are multiplied."""
+        return self.stored != self.computed
+
+
+def widths_of(student: StudentConfig, method: Method, precision: str) -> Widths | None:
+    """Under trainer.precision `precision`; None for one that is not known.
+
+    Mixed precision trains float32 weights, and leaves frozen ones as they are; peft makes adapters float32, and
+    Lightning's true precisions convert everything.
+    """
+    stored = BYTES[student.precision.value]
+    match precision:
+        case "32-true":
+            return Widths(stored, stored, FLOAT32, FLOAT32)
+        case "bf16-true" | "16-true":
+            return Widths(HALF, HALF, HALF, HALF)
+        case "bf16-mixed" | "16-mixed":
+            return Widths(FLOAT32 if method is Method.full else stored, HALF, FLOAT32, HALF)
+    return None
 
 
 @dataclass(frozen=True)
@@ -30,45 +66,43 @@ class FitMemory:
     gradients: int
     moments: int
     activations: int
-    logits: int
+    loss: int
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.weights + self.gradients + self.moments + self.activations + self.logits
+        return self.weights + self.gradients + self.moments + self.activations + self.loss
 
 
-def memory_of(student: StudentConfig, sft: SFTConfig, precision: str) -> FitMemory | None:
-    """The peak of a fit under trainer.precision `precision`.
+def memory_of(student: StudentConfig, sft: SFTConfig, trainer: TrainerConfig) -> FitMemory | None:
+    """The peak of a fit.
 
-    None where the shape is not known, where `precision` computes in another type than the weights have, or where
-    an adapter's target is no linear layer of a block by its bare name.
+    None where the shape or the precision is not known, or where an adapter's target is no linear layer of a block by
+    its bare name.
     """
-    shape = student.shape
-    if not _is_known(shape) or not (precision == "32-true" or precision in BYTES):
+    shape, widths = student.shape, widths_of(student, sft.method, trainer.precision)
+    full = sft.method is Method.full
+    if widths is None or not _is_known(shape) or not (full or set(sft.lora.targets) <= set(_linears(shape))):
         return None
-    width = BYTES.get(precision, BYTES[student.precision.value])
-    positions = sft.micro_batch_rows * student.max_length
-    logits = LOGITS * positions * shape.vocab_size
-    weights = width * count_parameters(shape)
-    if sft.method is Method.full:
-        kept = positions * full_activations(shape, width)
-        return FitMemory(weights, weights, 2 * weights, kept, logits)
-    if not set(sft.lora.targets) <= set(_linears(shape)):
-        return None
-    adapter = adapter_width(width, precision)
-    trained = adapter * count_adapter(shape, sft.lora)
-    kept = positions * lora_activations(shape, sft.lora, width, adapter)
-    return FitMemory(weights + trained, trained, 2 * trained, kept, logits)
+    weights = widths.stored * count_parameters(shape) + (widths.computed * count_linear(shape) if widths.mixed else 0)
+    trained = count_parameters(shape) * widths.stored if full else count_adapter(shape, sft.lora) * widths.adapter
+    block = full_block(shape, widths) if full else lora_block(shape, sft.lora, widths)
+    return FitMemory(
+        weights=weights + (0 if full else trained),
+        gradients=trained,
+        moments=2 * trained,
+        activations=sft.micro_batch_tokens * activations(shape, widths, block, trainer.activation_checkpointing),
+        loss=loss_bytes(shape, sft.micro_batch_tokens, widths.computed, trained=full),
+    )
 
 
-def memory_in_words(student: StudentConfig, sft: SFTConfig, precision: str) -> str:
+def memory_in_words(student: StudentConfig, sft: SFTConfig, trainer: TrainerConfig) -> str:
     """One line: the peak, its parts, and what to change where a common card has less."""
-    memory = memory_of(student, sft, precision)
+    memory = memory_of(student, sft, trainer)
     if memory is None:
         return "memory of a fit: not known; see student.shape, trainer.precision and sft.lora.targets"
     parts = {"weights": memory.weights, "gradients": memory.gradients, "AdamW": memory.moments}
-    parts |= {"activations": memory.activations, "logits": memory.logits}
+    parts |= {"activations": memory.activations, "loss": memory.loss}
     told = ", ".join(f"{name} {size / GB:.1f}" for name, size in parts.items())
     line = f"memory of a fit: {memory.total / GB:.1f} GB on one device ({told}), computed, not measured"
     return line if memory.total <= CARD_GB * GB else f"{line}; {_advice(memory, sft)}"
@@ -96,39 +130,65 @@ def count_adapter(shape: ShapeConfig, lora: LoraConfig) -> int:
     return shape.num_hidden_layers * lora.rank * sum(sum(sizes[target]) for target in lora.targets)
 
 
-def adapter_width(width: int, precision: str) -> int:
-    """Bytes of an adapter's number: peft makes half precision float32, and Lightning converts it back if told so."""
-    return width if precision in BYTES else max(width, FLOAT32)
+def count_linear(shape: ShapeConfig) -> int:
+    """Weights that are multiplied: those of the blocks' linear layers and of the output layer."""
+    block = sum(wide * high for wide, high in _linears(shape).values())
+    return shape.num_hidden_layers * block + shape.vocab_size * shape.hidden_size
 
 
-def full_activations(shape: ShapeConfig, width: int) -> int:
-    """Bytes per position that the backward pass of full fine-tuning needs, up to the logits.
+def activations(shape: ShapeConfig, widths: Widths, block: int, checkpointing: bool) -> int:
+    """Bytes per token that the backward pass needs, up to the loss; `block`: of one block.
 
-    A norm keeps its input in float32, its normalised value and its output, which the linear layers after it share.
-    Attention keeps queries, keys, values, its output, and a float32 per head. The MLP keeps the gate, the gate under
-    SiLU, the other branch, and their product.
+    With checkpointing a block keeps its input, and one block at a time everything.
     """
-    norm = (FLOAT32 + 2 * width) * shape.hidden_size
-    block = 2 * norm + _attention(shape, width) + 4 * width * shape.intermediate_size
-    return shape.num_hidden_layers * block + norm
+    blocks = shape.num_hidden_layers * block
+    if checkpointing:
+        blocks = shape.num_hidden_layers * widths.stored * shape.hidden_size + block
+    return blocks + _norm(shape, widths)
 
 
-def lora_activations(shape: ShapeConfig, lora: LoraConfig, width: int, adapter: int) -> int:
-    """Bytes per position that the backward pass of an adapter needs, up to the logits; `adapter`: of its numbers.
+def full_block(shape: ShapeConfig, widths: Widths) -> int:
+    """Bytes per token that the backward pass of full fine-tuning needs of a block.
+
+    Two norms; attention, which keeps queries, keys, values, its output, and a float32 per head; the MLP, which keeps
+    the gate, the gate under SiLU, the other branch, and their product. In mixed precision each of the five linear
+    layers after a norm keeps its own cast of what the norm gives.
+    """
+    casts = 5 * widths.computed * shape.hidden_size if widths.mixed else 0
+    return 2 * _norm(shape, widths) + casts + _attention(shape, widths) + 4 * widths.computed * shape.intermediate_size
+
+
+def lora_block(shape: ShapeConfig, lora: LoraConfig, widths: Widths) -> int:
+    """Bytes per token that the backward pass of an adapter needs of a block.
 
     Frozen layers keep what their inputs' gradients need: no input of a linear layer, and of a norm the float32 only.
-    Each target keeps its own input in the adapter's type, its low-rank value, and a byte of dropout's mask.
+    Each target keeps its own input as the adapter multiplies it, its low-rank value, and a byte of dropout's mask.
     """
-    norm = FLOAT32 * shape.hidden_size
-    block = 2 * norm + _attention(shape, width) + 3 * width * shape.intermediate_size
-    mask = 1 if lora.dropout else 0
     inputs = sum(_linears(shape)[target][0] for target in lora.targets)
-    added = (adapter + mask) * inputs + adapter * lora.rank * len(lora.targets)
-    return shape.num_hidden_layers * (block + added) + norm
+    mask = 1 if lora.dropout else 0
+    added = (widths.adapted + mask) * inputs + widths.adapted * lora.rank * len(lora.targets)
+    frozen = 2 * FLOAT32 * shape.hidden_size + 3 * widths.computed * shape.intermediate_size
+    return frozen + _attention(shape, widths) + added
 
 
-def _attention(shape: ShapeConfig, width: int) -> int:
-    return width * 2 * (shape.hidden_size + _key_value_size(shape)) + FLOAT32 * shape.num_attention_heads
+def loss_bytes(shape: ShapeConfig, tokens: int, width: int, *, trained: bool) -> int:
+    """What the loss has at its peak: a chunk's logits, their softmax and its cast, and the gradients it leaves."""
+    chunk = min(tokens, max(1, CHUNK_LOGITS // shape.vocab_size))
+    at_once = chunk * shape.vocab_size * (2 * FLOAT32 + (width if width == HALF else 0))
+    head = FLOAT32 * shape.vocab_size * shape.hidden_size if trained else 0
+    return at_once + tokens * width * shape.hidden_size + head
+
+
+def _norm(shape: ShapeConfig, widths: Widths) -> int:
+    """A norm keeps its input in float32, its normalised value, and its output, which the layers after it share.
+
+    In mixed precision they share nothing, since each casts it.
+    """
+    return (FLOAT32 + (widths.stored if widths.mixed else 2 * widths.stored)) * shape.hidden_size
+
+
+def _attention(shape: ShapeConfig, widths: Widths) -> int:
+    return widths.computed * 2 * (shape.hidden_size + _key_value_size(shape)) + FLOAT32 * shape.num_attention_heads
 
 
 def _linears(shape: ShapeConfig) -> dict[str, tuple[int, int]]:
@@ -156,9 +216,11 @@ def _is_known(shape: ShapeConfig) -> bool:
 
 def _advice(memory: FitMemory, sft: SFTConfig) -> str:
     """What to change, from what makes the least difference to the results."""
-    rows = sft.micro_batch_rows
     fixed = memory.weights + memory.gradients + memory.moments
-    fitting = [n for n in range(1, rows) if rows % n == 0 and fixed + (memory.total - fixed) * n / rows < CARD_GB * GB]
-    if fitting:
-        return f"on a card of {CARD_GB} GB take sft.micro_batch_rows={fitting[-1]}"
-    return f"no micro-batch fits a card of {CARD_GB} GB" + ("" if sft.method is Method.lora else "; try sft=lora")
+    fitting = int(sft.micro_batch_tokens * (CARD_GB * GB - fixed) / (memory.total - fixed))
+    if fitting >= LEAST_TOKENS:
+        tokens = 2 ** int(math.log2(fitting))
+        return (
+            f"on a card of {CARD_GB} GB take sft.micro_batch_tokens={tokens}, or trainer.activation_checkpointing=true"
+        )
+    return f"no micro-batch fits a card of {CARD_GB} GB" + ("" if sft.method is not Method.full else "; try sft=lora")

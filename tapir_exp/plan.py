@@ -174,7 +174,7 @@ def main() -> None:
         leave(error)
     console = Console()
     console.print(table_of(planned))
-    for said in dict.fromkeys(memory_in_words(job.student, job.sft, job.trainer.precision) for job in jobs):
+    for said in dict.fromkeys(memory_in_words(job.student, job.sft, job.trainer) for job in jobs):
         console.print(said, soft_wrap=True, highlight=False)
 
 

@@ -1,6 +1,7 @@
 """The memory of a fit: parameters against published counts, and activations against what torch keeps."""
 
 import io
+import re
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -8,26 +9,44 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from torch.nn.attention import SDPBackend
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from tapir_exp import plan
 from tapir_exp.cli import data_dir
-from tapir_exp.config import Config, LoraConfig, Method, SFTConfig, ShapeConfig, StudentConfig, parse
+from tapir_exp.config import (
+    Config,
+    LoraConfig,
+    Method,
+    Precision,
+    SFTConfig,
+    ShapeConfig,
+    StudentConfig,
+    TrainerConfig,
+    parse,
+)
 from tapir_exp.memory import (
     CARD_GB,
+    CHUNK_LOGITS,
     GB,
-    LOGITS,
-    adapter_width,
+    Widths,
+    activations,
     count_adapter,
+    count_linear,
     count_parameters,
-    full_activations,
-    lora_activations,
+    full_block,
+    lora_block,
     memory_in_words,
     memory_of,
     parameters_of,
+    widths_of,
 )
-from tapir_exp.student.data import MicroBatch
-from tapir_exp.student.module import response_nll
+from tapir_exp.records import Part
+from tapir_exp.student import cross_entropy, packing
+from tapir_exp.student.cross_entropy import weighted_cross_entropy
+from tapir_exp.student.data import Row, collate
+from tapir_exp.student.module import _head, _predicting
+from tapir_exp.student.packing import pack_attention
 from tapir_exp.student.train import _open_for_training
 
 PUBLISHED = {
@@ -41,8 +60,8 @@ PUBLISHED = {
 """Parameters of the models' files, as their pages on the hub state them."""
 SMALL = ShapeConfig(64, 3, 4, 4, 172, 300)
 ROWS, LENGTH = 4, 32
-WIDTHS = {torch.float32: 4, torch.bfloat16: 2}
-each_width = pytest.mark.parametrize("dtype", WIDTHS, ids=str)
+TOKENS = ROWS * LENGTH
+KINDS = {4: torch.float32, 2: torch.bfloat16}
 
 
 def preset(*overrides: str) -> Config:
@@ -57,10 +76,10 @@ def a_model(shape: ShapeConfig, dtype: torch.dtype) -> PreTrainedModel:
     return LlamaForCausalLM(LlamaConfig(**sizes)).to(dtype)
 
 
-def kept_bytes(model: PreTrainedModel) -> int:
+def kept_bytes(model: PreTrainedModel, precision: str = "32-true") -> int:
     """What autograd keeps for the backward pass of a micro-batch: every storage once, and no weight."""
-    tokens = torch.randint(SMALL.vocab_size, (ROWS, LENGTH))
-    batch = MicroBatch(tokens, tokens, torch.zeros(ROWS, dtype=torch.bool), 1)
+    rows = [Row(tuple(torch.randint(SMALL.vocab_size, (LENGTH,)).tolist()), 1, Part.REST) for _ in range(ROWS)]
+    batch = collate(rows)
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
 
@@ -68,9 +87,31 @@ def kept_bytes(model: PreTrainedModel) -> int:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()  # held, so that no address comes again
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        response_nll(model.train(), batch).sum()
+    mixed = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed")
+    with mixed, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        weights = torch.ones(len(batch.targets))
+        states = _predicting(pack_attention(model.train()), batch)
+        weighted_cross_entropy(states, _head(model), batch.targets, weights)
     return sum(storage.nbytes() for address, storage in kept.items() if address not in own)
+
+
+def expected_bytes(widths: Widths, block: int, *, trained: bool, checkpointing: bool = False) -> int:
+    """Of the same, by the formulas; the rows' own attention is joined into one on a CPU, which copies its output."""
+    kept = TOKENS * activations(SMALL, widths, block, checkpointing)
+    joined = TOKENS * widths.computed * SMALL.hidden_size * (0 if checkpointing else SMALL.num_hidden_layers)
+    loss = TOKENS * widths.computed * SMALL.hidden_size + (4 * SMALL.vocab_size * SMALL.hidden_size if trained else 0)
+    casts = widths.computed * count_linear(SMALL) if widths.mixed else 0
+    return kept + joined + loss + casts
+
+
+@pytest.fixture
+def _fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The attention that a GPU has; in half precision a CPU trains with another."""
+    monkeypatch.setattr(packing, "_kernels", lambda query: [SDPBackend.FLASH_ATTENTION])
+
+
+def test_the_loss_is_told_of_with_the_chunk_that_it_has() -> None:
+    assert CHUNK_LOGITS == cross_entropy.CHUNK_LOGITS
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -90,43 +131,76 @@ def test_parameters_are_those_that_transformers_makes(shape: ShapeConfig) -> Non
     assert count_parameters(shape) == a_model(shape, torch.float32).num_parameters()
 
 
-@each_width
-def test_activations_of_full_training_are_what_torch_keeps(dtype: torch.dtype) -> None:
-    width, positions = WIDTHS[dtype], ROWS * LENGTH
-    loss = LOGITS // 3 * (positions - ROWS) * SMALL.vocab_size  # of the three, what the forward pass leaves
-    predicted = positions * full_activations(SMALL, width) + loss
-    assert kept_bytes(a_model(SMALL, dtype)) == pytest.approx(predicted, rel=0.05)
+@pytest.mark.usefixtures("_fused")
+@pytest.mark.parametrize("precision", ["32-true", "bf16-true", "bf16-mixed"])
+def test_activations_of_full_training_are_what_torch_keeps(precision: str) -> None:
+    widths = widths_of(StudentConfig(model="m"), Method.full, precision)
+    assert widths is not None
+    model = a_model(SMALL, KINDS[widths.stored])
+    expected = expected_bytes(widths, full_block(SMALL, widths), trained=True)
+    assert kept_bytes(model, precision) == pytest.approx(expected, rel=0.05)
 
 
-@each_width
-def test_an_adapter_is_counted_and_keeps_what_torch_keeps(dtype: torch.dtype) -> None:
+@pytest.mark.usefixtures("_fused")
+@pytest.mark.parametrize(
+    ("stored", "precision"), [("float32", "32-true"), ("bfloat16", "32-true"), ("bfloat16", "bf16-mixed")]
+)
+def test_an_adapter_is_counted_and_keeps_what_torch_keeps(stored: str, precision: str) -> None:
     lora = LoraConfig(rank=4, dropout=0.0, targets=["q_proj", "v_proj", "o_proj", "down_proj"])
-    model = _open_for_training(a_model(SMALL, dtype), SFTConfig(method=Method.lora, lora=lora))
+    widths = widths_of(StudentConfig(model="m", precision=Precision(stored)), Method.lora, precision)
+    assert widths is not None
+    model = _open_for_training(a_model(SMALL, KINDS[widths.stored]), SFTConfig(method=Method.lora, lora=lora))
     trained = [p for p in model.parameters() if p.requires_grad]
     assert count_adapter(SMALL, lora) == sum(p.numel() for p in trained)
-    adapter = adapter_width(WIDTHS[dtype], "32-true")
-    assert {p.element_size() for p in trained} == {adapter}
-    positions = ROWS * LENGTH
-    loss = LOGITS // 3 * (positions - ROWS) * SMALL.vocab_size
-    predicted = positions * lora_activations(SMALL, lora, WIDTHS[dtype], adapter) + loss
-    assert kept_bytes(model) == pytest.approx(predicted, rel=0.15)
+    assert {p.element_size() for p in trained} == {widths.adapter}
+    expected = expected_bytes(widths, lora_block(SMALL, lora, widths), trained=False)
+    assert kept_bytes(model, precision) == pytest.approx(expected, rel=0.15)
+
+
+def test_checkpointing_keeps_the_blocks_inputs() -> None:
+    widths = Widths(4, 4, 4, 4)
+    model = _open_for_training(a_model(SMALL, torch.float32), SFTConfig(), checkpointing=True)
+    one_block = TOKENS * full_block(SMALL, widths)  # which is there in the backward pass only
+    expected = expected_bytes(widths, full_block(SMALL, widths), trained=True, checkpointing=True) - one_block
+    assert kept_bytes(model) == pytest.approx(expected, rel=0.05)
 
 
 def test_the_parts_of_a_fit_by_hand() -> None:
-    student = StudentConfig(model="m", shape=SMALL, max_length=100)
-    memory = memory_of(student, SFTConfig(micro_batch_rows=2), "bf16-true")
+    student = StudentConfig(model="m", shape=SMALL)
+    memory = memory_of(student, SFTConfig(micro_batch_tokens=200), TrainerConfig(precision="bf16-true"))
     assert memory is not None
     count = count_parameters(SMALL)
     assert (memory.weights, memory.gradients, memory.moments) == (2 * count, 2 * count, 4 * count)
-    assert memory.logits == 200 * 300 * 12
-    assert memory.total == 8 * count + memory.activations + memory.logits
+    assert memory.loss == 200 * 300 * (4 + 4 + 2) + 200 * 64 * 2 + 300 * 64 * 4
+    assert memory.total == 8 * count + memory.activations + memory.loss
+
+
+def test_mixed_precision_trains_float32_and_casts_what_it_multiplies() -> None:
+    student = StudentConfig(model="m", shape=SMALL, precision=Precision.bfloat16)
+    memory = memory_of(student, SFTConfig(), TrainerConfig(precision="bf16-mixed"))
+    assert memory is not None
+    count = count_parameters(SMALL)
+    assert memory.weights == 4 * count + 2 * count_linear(SMALL)
+    assert (memory.gradients, memory.moments) == (4 * count, 8 * count)
+
+
+def test_checkpointing_takes_less() -> None:
+    student = preset("student=llama2_7b").student
+    least, most = (
+        memory_of(student, SFTConfig(), TrainerConfig(precision="bf16-true", activation_checkpointing=choice))
+        for choice in (True, False)
+    )
+    assert least is not None
+    assert most is not None
+    assert least.activations < most.activations / 10
+    assert least.weights == most.weights
 
 
 @pytest.mark.parametrize(
     ("student", "sft", "precision"),
     [
         (StudentConfig(model="m"), SFTConfig(), "32-true"),
-        (StudentConfig(model="m", shape=SMALL), SFTConfig(), "bf16-mixed"),
+        (StudentConfig(model="m", shape=SMALL), SFTConfig(), "64-true"),
         (
             StudentConfig(model="m", shape=SMALL),
             SFTConfig(method=Method.lora, lora=LoraConfig(targets=["lm_head"])),
@@ -135,14 +209,16 @@ def test_the_parts_of_a_fit_by_hand() -> None:
     ],
 )
 def test_what_cannot_be_computed_is_said_to_be_unknown(student: StudentConfig, sft: SFTConfig, precision: str) -> None:
-    assert memory_of(student, sft, precision) is None
-    assert "not known" in memory_in_words(student, sft, precision)
+    trainer = TrainerConfig(precision=precision)
+    assert memory_of(student, sft, trainer) is None
+    assert "not known" in memory_in_words(student, sft, trainer)
 
 
-def test_the_advice_fits_the_card_and_twice_its_rows_do_not() -> None:
-    student, sft = preset("student=qwen1_5_1_8b").student, SFTConfig(micro_batch_rows=16)
-    rows = int(memory_in_words(student, sft, "bf16-true").rpartition("=")[2])
-    fits, exceeds = (memory_of(student, SFTConfig(micro_batch_rows=count), "bf16-true") for count in (rows, 2 * rows))
+def test_the_advice_fits_the_card_and_twice_its_tokens_do_not() -> None:
+    student, trainer = preset("student=qwen1_5_1_8b").student, TrainerConfig(precision="bf16-true")
+    said = memory_in_words(student, SFTConfig(micro_batch_tokens=2**17), trainer)
+    tokens = int(re.search(r"micro_batch_tokens=(\d+)", said)[1])  # type: ignore[index]
+    fits, exceeds = (memory_of(student, SFTConfig(micro_batch_tokens=n), trainer) for n in (tokens, 2 * tokens))
     assert fits is not None
     assert exceeds is not None
     assert fits.total <= CARD_GB * GB < exceeds.total

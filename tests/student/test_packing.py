@@ -32,14 +32,16 @@ def rows() -> list[Tensor]:
     return [torch.randint(50, (length,), generator=generator) for length in LENGTHS]
 
 
+def hidden_of(model: PreTrainedModel) -> Tensor:
+    return packed_hidden(model.get_decoder(), torch.cat(rows()), bounds_of(LENGTHS))
+
+
 @pytest.mark.parametrize("name", models())
 def test_logits_of_packed_rows_are_those_of_each_row_alone(name: str) -> None:
     model = models()[name].eval()
     with torch.no_grad():
         alone = torch.cat([model(row[None]).logits[0] for row in rows()])
-        packed = model.lm_head(
-            packed_hidden(pack_attention(model).get_decoder(), torch.cat(rows()), bounds_of(LENGTHS))
-        )
+        packed = model.lm_head(hidden_of(pack_attention(model)))
     torch.testing.assert_close(packed, alone, atol=1e-5, rtol=1e-5)
 
 
@@ -49,8 +51,7 @@ def test_gradients_of_packed_rows_are_those_of_each_row_alone(name: str) -> None
     sum(model(row[None]).logits.square().sum() for row in rows()).backward()
     alone = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
-    hidden = packed_hidden(pack_attention(model).get_decoder(), torch.cat(rows()), bounds_of(LENGTHS))
-    model.lm_head(hidden).square().sum().backward()
+    model.lm_head(hidden_of(pack_attention(model))).square().sum().backward()
     for name, p in model.named_parameters():
         torch.testing.assert_close(p.grad, alone[name], atol=1e-4, rtol=1e-4, msg=name)
 
@@ -70,28 +71,24 @@ def test_the_trap_leaks_where_bounds_are_not_told() -> None:
     model = pack_attention(models()["llama"].eval())
     joined = RowBounds((sum(LENGTHS),), *bounds_of(LENGTHS)[1:])
     with torch.no_grad():
-        packed, leaking = (
-            packed_hidden(model.get_decoder(), torch.cat(rows()), b) for b in (bounds_of(LENGTHS), joined)
-        )
+        packed, leaking = hidden_of(model), packed_hidden(model.get_decoder(), torch.cat(rows()), joined)
     assert (packed - leaking).abs().max() > 0.01
 
 
 def test_autocast_attends_in_half_precision_and_agrees() -> None:
     model = pack_attention(models()["llama"].eval())
     with torch.no_grad():
-        exact = packed_hidden(model.get_decoder(), torch.cat(rows()), bounds_of(LENGTHS))
+        exact = hidden_of(model)
         with torch.autocast("cpu", torch.bfloat16):
-            rough = packed_hidden(model.get_decoder(), torch.cat(rows()), bounds_of(LENGTHS))
+            rough = hidden_of(model)
     torch.testing.assert_close(rough.float(), exact, atol=0.1, rtol=0.1)
 
 
 def test_rows_longer_than_the_sliding_window_are_refused() -> None:
-    config = Qwen2Config(
-        **SHAPE, num_key_value_heads=4, use_sliding_window=True, sliding_window=20, max_window_layers=0
-    )
-    model = pack_attention(Qwen2ForCausalLM(config).eval())
-    with pytest.raises(TapirError, match="lower student.max_length to 20"):
-        packed_hidden(model.get_decoder(), torch.cat(rows()), bounds_of(LENGTHS))
+    window = {"use_sliding_window": True, "sliding_window": 20, "max_window_layers": 0}
+    model = pack_attention(Qwen2ForCausalLM(Qwen2Config(**SHAPE, num_key_value_heads=4, **window)).eval())
+    with pytest.raises(TapirError, match=r"lower student\.max_length to 20"):
+        hidden_of(model)
 
 
 def test_one_row_is_as_plain_as_transformers_own(base: Path, student: StudentConfig) -> None:
