@@ -144,7 +144,7 @@ def activations(shape: ShapeConfig, widths: Widths, block: int, checkpointing: b
     blocks = shape.num_hidden_layers * block
     if checkpointing:
         blocks = shape.num_hidden_layers * widths.stored * shape.hidden_size + block
-    return blocks + _norm(shape, widths)
+    return blocks + (FLOAT32 + widths.stored) * shape.hidden_size  # the last norm's output is the loss's
 
 
 def full_block(shape: ShapeConfig, widths: Widths) -> int:
@@ -220,7 +220,5 @@ def _advice(memory: FitMemory, sft: SFTConfig) -> str:
     fitting = int(sft.micro_batch_tokens * (CARD_GB * GB - fixed) / (memory.total - fixed))
     if fitting >= LEAST_TOKENS:
         tokens = 2 ** int(math.log2(fitting))
-        return (
-            f"on a card of {CARD_GB} GB take sft.micro_batch_tokens={tokens}, or trainer.activation_checkpointing=true"
-        )
-    return f"no micro-batch fits a card of {CARD_GB} GB" + ("" if sft.method is not Method.full else "; try sft=lora")
+        return f"for {CARD_GB} GB take sft.micro_batch_tokens={tokens}, or trainer.activation_checkpointing=true"
+    return f"no micro-batch fits {CARD_GB} GB" + ("" if sft.method is not Method.full else "; try sft=lora")
