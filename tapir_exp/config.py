@@ -455,6 +455,8 @@ class TrainerConfig:
     """Whether the same fit gives the same bytes on the same machine; on a GPU it costs speed."""
     activation_checkpointing: bool = False
     """Whether activations are computed again in the backward pass: a third more work for far less memory."""
+    liger_kernels: bool = False
+    """Whether a GPU computes norms, rotations and MLPs by liger-kernel's Triton kernels; it takes tapir_exp[gpu]."""
     peak_tflops: float | None = None
     """Matrix TFLOP/s of one device, of which MFU is a share; null takes the data sheet's for cards that are known."""
 

@@ -149,7 +149,9 @@ def test_an_adapter_is_counted_and_keeps_what_torch_keeps(stored: str, precision
     lora = LoraConfig(rank=4, dropout=0.0, targets=["q_proj", "v_proj", "o_proj", "down_proj"])
     widths = widths_of(StudentConfig(model="m", precision=Precision(stored)), Method.lora, precision)
     assert widths is not None
-    model = _open_for_training(a_model(SMALL, KINDS[widths.stored]), SFTConfig(method=Method.lora, lora=lora))
+    model = _open_for_training(
+        a_model(SMALL, KINDS[widths.stored]), SFTConfig(method=Method.lora, lora=lora), TrainerConfig()
+    )
     trained = [p for p in model.parameters() if p.requires_grad]
     assert count_adapter(SMALL, lora) == sum(p.numel() for p in trained)
     assert {p.element_size() for p in trained} == {widths.adapter}
@@ -159,7 +161,7 @@ def test_an_adapter_is_counted_and_keeps_what_torch_keeps(stored: str, precision
 
 def test_checkpointing_keeps_the_blocks_inputs() -> None:
     widths = Widths(4, 4, 4, 4)
-    model = _open_for_training(a_model(SMALL, torch.float32), SFTConfig(), checkpointing=True)
+    model = _open_for_training(a_model(SMALL, torch.float32), SFTConfig(), TrainerConfig(activation_checkpointing=True))
     one_block = TOKENS * full_block(SMALL, widths)  # which is there in the backward pass only
     expected = expected_bytes(widths, full_block(SMALL, widths), trained=True, checkpointing=True) - one_block
     assert kept_bytes(model) == pytest.approx(expected, rel=0.05)

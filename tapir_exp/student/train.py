@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from tapir_exp.apart import apart_from_the_world
 from tapir_exp.config import BudgetConfig, LoraConfig, Method, SFTConfig, StudentConfig, TrainerConfig
 from tapir_exp.console import Progress
+from tapir_exp.errors import TapirError
 from tapir_exp.records import Pace, Part
 from tapir_exp.store import PACE, write_rows
 from tapir_exp.student.chat_template import load_chat
@@ -75,7 +76,7 @@ def finetune(
     loader = StepLoader(encoded.rows, plan, sft.micro_batch_tokens)
     weights = part_weights(alpha, encoded.supervised(Part.HARD), encoded.supervised(Part.REST))
     with apart_from_the_world(seed):
-        model = _open_for_training(load_model(parent, student), sft, checkpointing=trainer.activation_checkpointing)
+        model = _open_for_training(load_model(parent, student), sft, trainer)
         module = StudentModule(model, weights, sft, len(loader), seed)
         paces = _fit(module, loader, sft, trainer, workdir, label)
         save_student(_close(module.model), chat, workdir)
@@ -187,10 +188,21 @@ def newest_checkpoint(workdir: Path) -> Path | None:
     return max((workdir / CHECKPOINTS).glob("step-*.ckpt"), default=None)
 
 
-def _open_for_training(model: PreTrainedModel, sft: SFTConfig, *, checkpointing: bool = False) -> PreTrainedModel:
-    if checkpointing:
+def _open_for_training(model: PreTrainedModel, sft: SFTConfig, trainer: TrainerConfig) -> PreTrainedModel:
+    if trainer.liger_kernels:
+        _take_liger_kernels(model)
+    if trainer.activation_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
     return _add_adapter(model, sft.lora) if sft.method is Method.lora else model
+
+
+def _take_liger_kernels(model: PreTrainedModel) -> None:
+    """Let Triton kernels compute norms, rotations and MLPs; the loss stays ours."""
+    try:
+        from liger_kernel.transformers import _apply_liger_kernel_to_instance as apply
+    except ImportError as error:
+        raise TapirError("trainer.liger_kernels needs liger-kernel: pip install 'tapir-exp[gpu]'") from error
+    apply(model=model, cross_entropy=False, fused_linear_cross_entropy=False)
 
 
 def _add_adapter(model: PreTrainedModel, lora: LoraConfig) -> PreTrainedModel:
