@@ -4,7 +4,8 @@ It is the sum of what is alive when the backward pass of a full micro-batch begi
 moments of what is trained, the activations kept for the backward pass, and what the loss over the vocabulary takes. The
 micro-batch has sft.micro_batch_tokens tokens, all of them supervised: an upper bound for others.
 Not in it: the CUDA context, the workspaces of kernels, what the allocator loses to fragments, and the temporary
-gradients of one layer. It holds for fused attention.
+gradients of one layer. It holds for fused attention, without Liger's kernels, which keep less. What LLaMA2-7B took of an
+H200 it told to 1 % (`benchmarks/sft/gpu.py`).
 """
 
 import math
@@ -84,7 +85,7 @@ def memory_of(student: StudentConfig, sft: SFTConfig, trainer: TrainerConfig) ->
     full = sft.method is Method.full
     if widths is None or not _is_known(shape) or not (full or set(sft.lora.targets) <= set(_linears(shape))):
         return None
-    weights = widths.stored * count_parameters(shape) + (widths.computed * count_linear(shape) if widths.mixed else 0)
+    weights = widths.stored * count_parameters(shape) + cast_bytes(shape, widths, trainer.activation_checkpointing)
     trained = count_parameters(shape) * widths.stored if full else count_adapter(shape, sft.lora) * widths.adapter
     block = full_block(shape, widths) if full else lora_block(shape, sft.lora, widths)
     return FitMemory(
@@ -134,6 +135,18 @@ def count_linear(shape: ShapeConfig) -> int:
     """Weights that are multiplied: those of the blocks' linear layers and of the output layer."""
     block = sum(wide * high for wide, high in _linears(shape).values())
     return shape.num_hidden_layers * block + shape.vocab_size * shape.hidden_size
+
+
+def cast_bytes(shape: ShapeConfig, widths: Widths, checkpointing: bool) -> int:
+    """Copies of weights in the type of their multiplication, which live as long as the backward pass may need them.
+
+    With checkpointing it is those of one block and of the output layer.
+    """
+    if not widths.mixed:
+        return 0
+    head = shape.vocab_size * shape.hidden_size
+    blocks = count_linear(shape) - head
+    return widths.computed * (head + (blocks // shape.num_hidden_layers if checkpointing else blocks))
 
 
 def activations(shape: ShapeConfig, widths: Widths, block: int, checkpointing: bool) -> int:

@@ -31,6 +31,7 @@ from tapir_exp.memory import (
     GB,
     Widths,
     activations,
+    cast_bytes,
     count_adapter,
     count_linear,
     count_parameters,
@@ -100,7 +101,7 @@ def expected_bytes(widths: Widths, block: int, *, trained: bool, checkpointing: 
     kept = TOKENS * activations(SMALL, widths, block, checkpointing)
     joined = TOKENS * widths.computed * SMALL.hidden_size * (0 if checkpointing else SMALL.num_hidden_layers)
     loss = TOKENS * widths.computed * SMALL.hidden_size + (4 * SMALL.vocab_size * SMALL.hidden_size if trained else 0)
-    casts = widths.computed * count_linear(SMALL) if widths.mixed else 0
+    casts = cast_bytes(SMALL, widths, checkpointing)
     return kept + joined + loss + casts
 
 
