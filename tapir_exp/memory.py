@@ -4,8 +4,8 @@ It is the sum of what is alive when the backward pass of a full micro-batch begi
 moments of what is trained, the activations kept for the backward pass, and what the loss over the vocabulary takes. The
 micro-batch has sft.micro_batch_tokens tokens, all of them supervised: an upper bound for others.
 Not in it: the CUDA context, the workspaces of kernels, what the allocator loses to fragments, and the temporary
-gradients of one layer. It holds for fused attention, without Liger's kernels, which keep less. What LLaMA2-7B took of an
-H200 it told to 1 % (`benchmarks/sft/gpu.py`).
+gradients of one layer. It holds for fused attention, and not for Liger's kernels, which keep less. What LLaMA2-7B took
+of an H200 it told to 1 % (`benchmarks/sft/gpu.py`).
 """
 
 import math

@@ -45,9 +45,10 @@ from tapir_exp.memory import (
 from tapir_exp.records import Part
 from tapir_exp.student import cross_entropy, packing
 from tapir_exp.student.cross_entropy import weighted_cross_entropy
-from tapir_exp.student.data import Row, collate
+from tapir_exp.student.data import collate
 from tapir_exp.student.module import _head, _predicting
 from tapir_exp.student.packing import pack_attention
+from tapir_exp.student.rows import Row
 from tapir_exp.student.train import _open_for_training
 
 PUBLISHED = {

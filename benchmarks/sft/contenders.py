@@ -23,9 +23,10 @@ from transformers import LlamaForCausalLM
 from tapir_exp.config import BudgetConfig, SFTConfig, TrainerConfig
 from tapir_exp.records import Part
 from tapir_exp.student.cross_entropy import weighted_cross_entropy
-from tapir_exp.student.data import BatchPlan, Row, StepLoader, plan_batches
+from tapir_exp.student.data import BatchPlan, StepLoader, plan_batches
 from tapir_exp.student.module import StudentModule
 from tapir_exp.student.packing import pack_attention, packed_hidden
+from tapir_exp.student.rows import Row
 from tapir_exp.student.train import _build_trainer
 
 BATCH_ROWS, RATE = 8, 1e-3

@@ -60,7 +60,7 @@ def make_rows(tokens: int) -> list[Any]:
     from random import Random
 
     from tapir_exp.records import Part
-    from tapir_exp.student.data import Row
+    from tapir_exp.student.rows import Row
 
     random, rows, total = Random(0), [], 0
     while total < tokens:

@@ -6,7 +6,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tapir_exp.records import Part
-from tapir_exp.student.data import Row
+from tapir_exp.student.rows import Row
 
 WORDS, END = 8000, 1
 MEDIAN, SPREAD, SHORTEST, LONGEST = 108, 0.7, 16, 512

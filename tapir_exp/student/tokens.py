@@ -5,7 +5,8 @@ from random import Random
 
 from tapir_exp.inspection import Inspection, SampledRow, Token
 from tapir_exp.student.chat_template import Chat
-from tapir_exp.student.data import Row, TrainingRow, collate, encode_rows
+from tapir_exp.student.data import TrainingRow, collate, encode_rows
+from tapir_exp.student.rows import Row
 
 ANCHOR = "a"
 """A token is decoded behind this text, since some tokenizers strip the white space of what comes first."""

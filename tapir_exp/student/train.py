@@ -24,6 +24,7 @@ from tapir_exp.student.speed import Speedometer, work_of
 
 TRAINING = "training.jsonl"
 CHECKPOINTS = "checkpoints"
+ENCODED = "encoded.arrow"
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,10 @@ def finetune(
     tokenizer has no chat template.
     """
     chat = load_chat(parent, student)
-    encoded = encode_rows(rows, chat, student.max_length, sft.max_dropped)
-    plan = plan_batches([len(row.tokens) for row in encoded.rows], budget, sft.batch_rows, seed)
+    encoded = encode_rows(rows, chat, student.max_length, sft.max_dropped, workdir / ENCODED)
+    plan = plan_batches(encoded.lengths, budget, sft.batch_rows, seed)
     loader = StepLoader(encoded.rows, plan, sft.micro_batch_tokens)
-    weights = part_weights(alpha, encoded.supervised(Part.HARD), encoded.supervised(Part.REST))
+    weights = part_weights(alpha, encoded.supervised[Part.HARD], encoded.supervised[Part.REST])
     with apart_from_the_world(seed):
         model = _open_for_training(load_model(parent, student), sft, trainer)
         module = StudentModule(model, weights, sft, len(loader), seed)
@@ -83,7 +84,8 @@ def finetune(
     write_rows(workdir / TRAINING, module.history)
     write_rows(workdir / PACE, paces)
     shutil.rmtree(workdir / CHECKPOINTS, ignore_errors=True)
-    supervised = sum(encoded.rows[index].supervised for step in plan.steps for index in step)
+    (workdir / ENCODED).unlink()
+    supervised = sum(encoded.targets[row] for step in plan.steps for row in step)
     return _figures(module, encoded, supervised, paces)
 
 

@@ -1,6 +1,8 @@
 """Rows, plans and loaders."""
 
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +12,6 @@ from tapir_exp.errors import TapirError
 from tapir_exp.records import Part
 from tapir_exp.student.chat_template import Chat
 from tapir_exp.student.data import (
-    Row,
     StepBatch,
     StepLoader,
     TrainingRow,
@@ -19,6 +20,7 @@ from tapir_exp.student.data import (
     encode_rows,
     plan_batches,
 )
+from tapir_exp.student.rows import MappedRows, Row, write_rows_to_map
 
 LENGTHS = [3 + (7 * n) % 40 for n in range(100)]
 
@@ -40,6 +42,39 @@ def test_only_response_and_end_are_supervised(chat: Chat) -> None:
     assert batch.targets.tolist() == [token for row in rows for token in row.tokens[row.prompt :]]
     assert torch.equal(batch.tokens[batch.before + 1], batch.targets)
     assert batch.targets.tolist().count(chat.end) == 2
+
+
+def test_rows_mapped_from_a_file_are_those_in_memory(chat: Chat, rows: list[TrainingRow], tmp_path: Path) -> None:
+    many = rows * 200  # more than one block
+    mapped, held = encode_rows(many, chat, 20, file=tmp_path / "rows"), encode_rows(many, chat, 20)
+    assert isinstance(mapped.rows, MappedRows)
+    assert list(mapped.rows) == list(held.rows)
+    assert mapped.rows[3:5] == list(held.rows[3:5])
+    assert replace(mapped, rows=()) == replace(held, rows=())
+    assert held.lengths == tuple(len(row.tokens) for row in held.rows)
+    assert sum(held.supervised.values()) == sum(held.targets) == sum(row.supervised for row in held.rows)
+    assert held.truncated > 0
+
+
+def test_mapped_rows_are_not_held_in_memory(chat: Chat, tmp_path: Path) -> None:
+    """An Arrow file of 50 MB takes far less of the process's own memory."""
+    import pyarrow as pa
+
+    before = pa.total_allocated_bytes()
+    long = Row(tuple(range(4000)), 5, Part.HARD)
+    mapped = write_rows_to_map((long for _ in range(3000)), tmp_path / "rows")
+    assert (tmp_path / "rows").stat().st_size > 45e6
+    assert mapped[2999] == long
+    assert pa.total_allocated_bytes() - before < 1e6
+
+
+def test_a_share_of_dropped_rows_is_too_much(chat: Chat) -> None:
+    rows = [TrainingRow("Say " + "red " * 40, "red"), *[TrainingRow("Say red", "red")] * 9]
+    assert encode_rows(rows, chat, 20, max_dropped=0.1).dropped == 1
+    with pytest.raises(
+        TapirError, match=r"1 of 10 training rows.*raise student\.max_length, or sft\.max_dropped \(0\.05\)"
+    ):
+        encode_rows(rows, chat, 20, max_dropped=0.05)
 
 
 def test_long_rows_lose_the_end_of_their_response(chat: Chat) -> None:

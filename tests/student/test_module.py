@@ -12,10 +12,11 @@ from tapir_exp.config import BudgetConfig, SFTConfig, StudentConfig, TrainerConf
 from tapir_exp.records import Part, TrainingStep
 from tapir_exp.store import read_rows
 from tapir_exp.student.chat_template import Chat
-from tapir_exp.student.data import Row, TrainingRow, collate, encode_rows
+from tapir_exp.student.data import TrainingRow, collate, encode_rows
 from tapir_exp.student.load import load_model
 from tapir_exp.student.module import StudentModule, learning_rate, part_weights, response_nll
 from tapir_exp.student.packing import pack_attention
+from tapir_exp.student.rows import Row
 from tapir_exp.student.train import TRAINING, finetune
 
 

@@ -10,9 +10,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Co
 from tapir_exp.config import StudentConfig
 from tapir_exp.errors import TapirError
 from tapir_exp.records import Part
-from tapir_exp.student.data import Row, collate
+from tapir_exp.student.data import collate
 from tapir_exp.student.load import load_model
 from tapir_exp.student.packing import RowBounds, bounds_of, pack_attention, packed_hidden
+from tapir_exp.student.rows import Row
 
 LENGTHS = (7, 1, 30, 12)
 SHAPE = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}

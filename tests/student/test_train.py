@@ -100,6 +100,34 @@ def test_files_depend_on_the_arguments_alone(fit: Fit, tmp_path: Path, sft: SFTC
     assert not torch.are_deterministic_algorithms_enabled()
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"checkpoint_steps": 1},
+        {"micro_batch_tokens": 25},
+        {"peak_tflops": 1.0},
+        {"activation_checkpointing": True},
+        {"label": "another name"},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_what_only_looks_on_changes_no_loss(
+    changes: dict[str, Any], fit: Fit, tmp_path: Path, sft: SFTConfig, trainer: TrainerConfig
+) -> None:
+    """Saving, measuring and telling change nothing; nor does how a step is divided, but for rounding."""
+    fit(tmp_path / "plain")
+    kinds: dict[str, Any] = {"sft": sft, "trainer": trainer}
+    altered = {
+        name: replace(kind, **{k: v for k, v in changes.items() if hasattr(kind, k)}) for name, kind in kinds.items()
+    }
+    fit(tmp_path / "changed", **altered, **{k: v for k, v in changes.items() if k == "label"})
+    plain, changed = (read_rows(tmp_path / name / TRAINING, TrainingStep) for name in ("plain", "changed"))
+    if "micro_batch_tokens" in changes:
+        assert [step.loss for step in changed] == pytest.approx([step.loss for step in plain], rel=1e-4)
+    else:
+        assert changed == plain
+
+
 def test_files_name_neither_place_nor_software(fit: Fit, tmp_path: Path, base: Path) -> None:
     fit(tmp_path)
     for path in tmp_path.iterdir():
