@@ -20,6 +20,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import LlamaForCausalLM
 
+from tapir_exp.apart import apart_from_the_world
 from tapir_exp.config import BudgetConfig, SFTConfig, TrainerConfig
 from tapir_exp.records import Part
 from tapir_exp.student.cross_entropy import weighted_cross_entropy
@@ -93,7 +94,8 @@ def train_ours(model: LlamaForCausalLM, rows: list[Row], bf16: bool, seed: int, 
             watch.step()
 
     config = TrainerConfig(accelerator="cpu", precision="bf16-mixed" if bf16 else "32-true")
-    _build_trainer(config, [Watch()]).fit(module, loader)
+    with apart_from_the_world(seed):
+        _build_trainer(config, [Watch()]).fit(module, loader)
 
 
 def train_bare(model: LlamaForCausalLM, rows: list[Row], bf16: bool, seed: int, watch: Stopwatch) -> None:

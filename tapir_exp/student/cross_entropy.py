@@ -90,7 +90,8 @@ def _nll(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 def _gradient(logits: Tensor, normaliser: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     """Of the weighted sum, in the place of the logits."""
     softmax = logits.sub_(normaliser[:, None]).exp_()
-    softmax[torch.arange(len(targets), device=targets.device), targets] -= 1
+    rows = torch.arange(len(targets), device=targets.device) * softmax.shape[1]
+    softmax.view(-1).index_add_(0, rows + targets, softmax.new_full((len(targets),), -1.0))
     return softmax.mul_(weights[:, None])
 
 

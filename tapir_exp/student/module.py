@@ -42,7 +42,7 @@ def response_nll(model: PreTrainedModel, batch: MicroBatch) -> Tensor:
 
 def _predicting(model: PreTrainedModel, batch: MicroBatch) -> Tensor:
     """The hidden states that predict the supervised tokens: (supervised, width)."""
-    return packed_hidden(_whole(model).get_decoder(), batch.tokens, batch.bounds)[batch.before]
+    return packed_hidden(_whole(model).get_decoder(), batch.tokens, batch.bounds).index_select(0, batch.before)
 
 
 def _head(model: PreTrainedModel) -> Tensor:
