@@ -4,9 +4,12 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch.utils import deterministic
+import torch.utils.deterministic
+
+DETERMINISM: Any = torch.utils.deterministic  # its settings have no types
 
 
 @contextmanager
@@ -19,11 +22,11 @@ def apart_from_the_world(seed: int) -> Iterator[None]:
         warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")
         lightning.setLevel(logging.ERROR)
         torch.manual_seed(seed)
-        # Deterministic kernels would fill every new tensor with NaN, to show who reads it too early: an eighth of a fit.
-        filling, deterministic.fill_uninitialized_memory = deterministic.fill_uninitialized_memory, False
+        # Deterministic kernels fill every new tensor with NaN, to show who reads it too early: an eighth of a fit.
+        filling, DETERMINISM.fill_uninitialized_memory = DETERMINISM.fill_uninitialized_memory, False
         try:
             yield
         finally:
             torch.use_deterministic_algorithms(strict)
-            deterministic.fill_uninitialized_memory = filling
+            DETERMINISM.fill_uninitialized_memory = filling
             lightning.setLevel(level)
