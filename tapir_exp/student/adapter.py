@@ -1,0 +1,120 @@
+"""What is trained: all of a student, or a low-rank adapter over its base, which may be in 4 bits."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import BitsAndBytesConfig, PreTrainedModel
+
+from tapir_exp.config import LoraConfig, Method, SFTConfig, StudentConfig, TrainerConfig
+from tapir_exp.errors import ConfigError
+from tapir_exp.student.load import ADAPTER, Base, find_adapter, load_model, load_whole, put_adapter, read_base
+
+PARTS = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout", "targets": "target_modules"}
+"""The settings of sft.lora and what peft calls them."""
+
+
+def open_for_training(
+    parent: Path, student: StudentConfig, sft: SFTConfig, trainer: TrainerConfig, base: Base | None = None
+) -> tuple[PreTrainedModel, Base | None]:
+    """The student in `parent`, a directory or hub id, ready to be trained, and the base of its adapter if it has one.
+
+    A student that is an adapter goes on from it, over the same base; any other gets a new one, which changes nothing
+    yet. `base` is how a new adapter shall name its base; None names it as `parent` is given.
+    Raises ConfigError where the adapter has another shape than sft.lora, or 4 bits cannot be had here.
+    """
+    if sft.method is Method.full:
+        return _without_padding(load_model(parent, student)), None
+    adapter = find_adapter(parent, student)
+    known = read_base(adapter) if adapter else None
+    source, revision = (known.place(adapter), known.revision) if adapter and known else (parent, student.revision)
+    model = _without_padding(_load_frozen(source, student, revision, sft, trainer))
+    if adapter is None:
+        return add_adapter(model, sft.lora), base or Base(str(parent), _commit(model, parent))
+    _check_shape(adapter, sft.lora)
+    return put_adapter(model, adapter, trained=True), known
+
+
+def add_adapter(model: PreTrainedModel, lora: LoraConfig) -> PreTrainedModel:
+    """The model frozen, with an adapter over it that does nothing yet."""
+    import peft
+
+    config = peft.LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.targets),
+        task_type="CAUSAL_LM",
+    )
+    adapted: Any = peft.get_peft_model(model, config)
+    return adapted  # type: ignore[no-any-return]
+
+
+def quantisation(student: StudentConfig) -> BitsAndBytesConfig:
+    """QLoRA's 4 bits: NF4, its scales quantised too, computing in student.precision."""
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, student.precision.value),
+    )
+
+
+def check_quantisation(trainer: TrainerConfig) -> None:
+    """Raises ConfigError where bitsandbytes or a GPU is missing, unless the CPU is asked for by name."""
+    problems = []
+    if find_spec("bitsandbytes") is None:
+        problems.append("sft.method = qlora: bitsandbytes is missing; pip install 'tapir-exp[qlora]', or take sft=lora")
+    if not torch.cuda.is_available() and trainer.accelerator != "cpu":
+        problems.append(
+            "sft.method = qlora: no GPU is here; take sft=lora, or trainer.accelerator=cpu, where it is slow"
+        )
+    if problems:
+        raise ConfigError(problems)
+
+
+def _load_frozen(
+    source: Path, student: StudentConfig, revision: str | None, sft: SFTConfig, trainer: TrainerConfig
+) -> PreTrainedModel:
+    """The base, of which nothing will be trained."""
+    if sft.method is not Method.qlora:
+        return load_whole(source, student, revision)
+    from peft import prepare_model_for_kbit_training
+
+    check_quantisation(trainer)
+    model = load_whole(source, student, revision, quantisation(student))
+    prepared: PreTrainedModel = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # type: ignore[no-untyped-call]
+    return prepared
+
+
+def _without_padding(model: PreTrainedModel) -> PreTrainedModel:
+    """The model with every embedding trained alike.
+
+    torch gives the padding token's embedding no gradient; where padding is the end of turn, as in SmolLM2, that would
+    be a token that every prompt has. Real padding has no gradient anyway: no loss looks at it.
+    """
+    model.get_input_embeddings().padding_idx = None  # type: ignore[assignment]
+    return model
+
+
+def _check_shape(adapter: Path, lora: LoraConfig) -> None:
+    settings = json.loads((adapter / ADAPTER).read_text())
+    has = {name: settings.get(key) for name, key in PARTS.items()}
+    if isinstance(has["targets"], list):
+        has["targets"] = sorted(has["targets"])
+    wanted = {"rank": lora.rank, "alpha": lora.alpha, "dropout": lora.dropout, "targets": sorted(lora.targets)}
+    problems = [
+        f"sft.lora.{name} = {wanted[name]}: the adapter in {adapter}, from which the fit goes on, has {has[name]}; "
+        f"set that, or begin a new adapter over what `tapir-export {adapter} OUT` writes"
+        for name in PARTS
+        if has[name] != wanted[name]
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _commit(model: PreTrainedModel, source: Path) -> str | None:
+    """The commit of a hub model, by which its adapter finds it again however its branch moves on."""
+    return None if source.is_dir() else getattr(model.config, "_commit_hash", None)
