@@ -10,7 +10,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from tapir_exp.config import LoraConfig, Method, SFTConfig, StudentConfig, TrainerConfig
 from tapir_exp.errors import ConfigError
-from tapir_exp.student.load import ADAPTER, Base, find_adapter, load_model, load_whole, put_adapter, read_base
+from tapir_exp.student.load import ADAPTER, Base, find_adapter, load_model, load_whole, pin, put_adapter, read_base
 
 PARTS = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout", "targets": "target_modules"}
 """The settings of sft.lora and what peft calls them."""
@@ -28,13 +28,14 @@ def open_for_training(
     if sft.method is Method.full:
         return _without_padding(load_model(parent, student)), None
     adapter = find_adapter(parent, student)
-    known = read_base(adapter) if adapter else None
-    source, revision = (known.place(adapter), known.revision) if adapter and known else (parent, student.revision)
-    model = _without_padding(_load_frozen(source, student, revision, sft, trainer))
     if adapter is None:
-        return add_adapter(model, sft.lora), base or Base(str(parent), _commit(model, parent))
+        over = base or Base(str(parent), pin(parent, student.revision))
+        model = _load_frozen(parent, over.revision, student, sft, trainer)
+        return add_adapter(model, sft.lora), over
     _check_shape(adapter, sft.lora)
-    return put_adapter(model, adapter, trained=True), known
+    over = read_base(adapter)
+    model = _load_frozen(over.place(adapter), over.revision, student, sft, trainer)
+    return put_adapter(model, adapter, trained=True), over
 
 
 def add_adapter(model: PreTrainedModel, lora: LoraConfig) -> PreTrainedModel:
@@ -76,7 +77,7 @@ def check_quantisation(trainer: TrainerConfig) -> None:
 
 
 def _load_frozen(
-    source: Path, student: StudentConfig, revision: str | None, sft: SFTConfig, trainer: TrainerConfig
+    source: Path, revision: str | None, student: StudentConfig, sft: SFTConfig, trainer: TrainerConfig
 ) -> PreTrainedModel:
     """The base, of which nothing will be trained."""
     if sft.method is not Method.qlora:
@@ -113,8 +114,3 @@ def _check_shape(adapter: Path, lora: LoraConfig) -> None:
     ]
     if problems:
         raise ConfigError(problems)
-
-
-def _commit(model: PreTrainedModel, source: Path) -> str | None:
-    """The commit of a hub model, by which its adapter finds it again however its branch moves on."""
-    return None if source.is_dir() else getattr(model.config, "_commit_hash", None)

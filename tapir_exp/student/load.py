@@ -3,6 +3,8 @@
 import json
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -11,7 +13,7 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
+from transformers.utils import cached_file, extract_commit_hash, logging
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from tapir_exp.config import StudentConfig
@@ -19,7 +21,6 @@ from tapir_exp.errors import ConfigError
 
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 GENERATION = "generation_config.json"
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl")
 
 # Where a hub model has pickles only, transformers would have a bot propose a conversion to its owner.
 os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
@@ -59,11 +60,10 @@ def load_model(source: Path, student: StudentConfig) -> PreTrainedModel:
 
 def find_adapter(source: Path, student: StudentConfig) -> Path | None:
     """The directory of the adapter that `source` is; None for a whole model. Raises ConfigError for a pickled one."""
-    config = find_adapter_config_file(str(source), revision=_revision(source, student.revision))
-    if config is None:
-        return None
-    patterns = ["*.json", "*.jinja", "*.safetensors", *(PICKLES if student.allow_pickle else ())]
-    directory = source if source.is_dir() else Path(_download(source, student, patterns))
+    with _explained(source):
+        if find_adapter_config_file(str(source), revision=_revision(source, student.revision)) is None:
+            return None
+        directory = source if source.is_dir() else _download(source, student)
     if not (directory / ADAPTER_WEIGHTS).is_file() and not student.allow_pickle:
         raise ConfigError([_pickled(source, ADAPTER_WEIGHTS)])
     return directory
@@ -75,11 +75,19 @@ def read_base(adapter: Path) -> Base:
     return Base(settings["base_model_name_or_path"], settings.get("revision"))
 
 
+def pin(source: Path, revision: str | None) -> str | None:
+    """The commit of a hub model, by which it is found again however its branch moves on; None for a directory."""
+    if source.is_dir():
+        return None
+    with _explained(source):
+        return extract_commit_hash(cached_file(str(source), "config.json", revision=revision), None) or revision
+
+
 def put_adapter(model: PreTrainedModel, adapter: Path, *, trained: bool = False) -> Any:
     """The base with the adapter over it, a PeftModel; `trained`: whether it is to be trained on."""
     from peft import PeftModel
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _explained(adapter):
         warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # peft uses its old names
         return PeftModel.from_pretrained(model, str(adapter), is_trainable=trained)
 
@@ -92,7 +100,7 @@ def load_whole(
     options: dict[str, Any] = {"revision": revision} if _revision(source, revision) else {}
     if quantisation is not None:
         options["quantization_config"] = quantisation
-    try:
+    with _explained(source):
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             str(source),
             dtype=getattr(torch, student.precision.value),
@@ -101,8 +109,6 @@ def load_whole(
             trust_remote_code=student.trust_remote_code,
             **options,
         )
-    except (OSError, ValueError, UnpicklingError) as error:
-        raise ConfigError([_why_not(source, error)]) from error
     return model
 
 
@@ -110,13 +116,19 @@ def load_tokenizer(source: Path, student: StudentConfig) -> PreTrainedTokenizerB
     """The tokenizer in `source`, a directory or hub id. Raises ConfigError as `load_model` does."""
     revision = _revision(source, student.revision)
     options: dict[str, Any] = {"revision": revision} if revision else {}
-    try:
+    with _explained(source):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             str(source), trust_remote_code=student.trust_remote_code, **options
         )
-    except (OSError, ValueError) as error:
-        raise ConfigError([_why_not(source, error)]) from error
     return tokenizer
+
+
+@contextmanager
+def _explained(source: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, UnpicklingError) as error:
+        raise ConfigError([_why_not(source, error)]) from error
 
 
 def _why_not(source: Path, error: Exception) -> str:
@@ -145,8 +157,9 @@ def _revision(source: Path, revision: str | None) -> str | None:
     return None if source.is_dir() else revision
 
 
-def _download(source: Path, student: StudentConfig, patterns: list[str]) -> str:
-    return str(snapshot_download(str(source), revision=student.revision, allow_patterns=patterns))
+def _download(source: Path, student: StudentConfig) -> Path:
+    patterns = ["*.json", "*.jinja", "*.safetensors", *(["*.bin"] if student.allow_pickle else [])]
+    return Path(snapshot_download(str(source), revision=student.revision, allow_patterns=patterns))
 
 
 def _stop_as(model: PreTrainedModel, adapter: Path) -> None:
