@@ -14,6 +14,8 @@ from tapir_exp.student.load import ADAPTER, Base, find_adapter, load_model, load
 
 PARTS = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout", "targets": "target_modules"}
 """The settings of sft.lora and what peft calls them."""
+TABLES = {"lm_head", "embed_tokens"}
+"""Layers that are one and the same in many small models."""
 
 
 def open_for_training(
@@ -39,9 +41,17 @@ def open_for_training(
 
 
 def add_adapter(model: PreTrainedModel, lora: LoraConfig) -> PreTrainedModel:
-    """The model frozen, with an adapter over it that does nothing yet."""
+    """The model frozen, with an adapter over it that does nothing yet.
+
+    Raises ConfigError for a target that could not be merged without changing another part.
+    """
     import peft
 
+    tied = sorted(TABLES & set(lora.targets)) if model.config.tie_word_embeddings else []
+    if tied:
+        raise ConfigError(
+            [f"sft.lora.targets: {tied[0]} shares its weights in this model, so that merging changes both"]
+        )
     config = peft.LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,

@@ -72,6 +72,11 @@ def test_an_adapter_of_another_shape_is_refused_with_every_difference(
     assert "tapir-export" in refused.value.problems[1]
 
 
+def test_a_target_whose_weights_are_shared_is_refused(fit: Fit, base: Path, tmp_path: Path, lora: SFTConfig) -> None:
+    with pytest.raises(ConfigError, match="lm_head shares its weights"):
+        fit(base, tmp_path, sft=replace(lora, lora=replace(lora.lora, targets=["q_proj", "lm_head"])))
+
+
 def test_all_of_a_student_with_an_adapter_is_trained_merged(
     fit: Fit, base: Path, tmp_path: Path, sft: SFTConfig, student: StudentConfig
 ) -> None:
