@@ -5,6 +5,7 @@ Both depend on the recipe of the fit and its figures alone, never on place, time
 
 import json
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -43,16 +44,20 @@ class Setting(Record):
     why: str
 
 
+class Place(StrEnum):
+    """Where a model is that a fit went on from."""
+
+    HUB = "hub"
+    DIRECTORY = "directory"
+    STORE = "store"
+
+
 class Ancestor(Record):
     """A model from which a fit went on; `name`: a hub id or directory as configured, or stage/key in the same store."""
 
+    place: Place
     name: str
     revision: str | None = None
-
-    @property
-    def is_on_hub(self) -> bool:
-        """Whether a card may link to it."""
-        return self.name.count("/") == 1 and not self.name.startswith(("base-student/", "student/", ".", "/"))
 
 
 class Data(Record):
@@ -152,7 +157,7 @@ def _head(provenance: Provenance) -> dict[str, Any]:
         "pipeline_tag": "text-generation",
         "tags": ["tapir", "distillation", "sft", *([] if provenance.method is Method.full else ["lora"])],
     }
-    if provenance.base.is_on_hub:
+    if provenance.base.place is Place.HUB:
         head["base_model"] = provenance.base.name
         head["base_model_relation"] = "adapter" if provenance.is_adapter else "finetune"
     return head

@@ -9,7 +9,7 @@ from typing import Any
 
 from tapir_exp import expansion, teacher
 from tapir_exp.bench import Bench, Product, generation_recipe, role_recipe
-from tapir_exp.config import BudgetConfig, LabStudentConfig, Method, SeedSource
+from tapir_exp.config import BudgetConfig, LabStudentConfig, Method, SeedSource, StudentConfig
 from tapir_exp.console import say_warning
 from tapir_exp.decontamination import benchmarks_recipe, load_benchmarks
 from tapir_exp.evals.lab import run_benchmark
@@ -19,7 +19,7 @@ from tapir_exp.lab.world import even_problems
 from tapir_exp.novelty import Novelty
 from tapir_exp.pool import Pool
 from tapir_exp.prompts import load_prompt, style_of
-from tapir_exp.provenance import Ancestor, Data, Provenance, kept_figures, settings_of, write_provenance
+from tapir_exp.provenance import Ancestor, Data, Place, Provenance, kept_figures, settings_of, write_provenance
 from tapir_exp.records import (
     Answer,
     Example,
@@ -111,11 +111,11 @@ def first_student(bench: Bench, seeds: Artifact) -> Artifact:
     """S_0: the base model fine-tuned on the seeds with their own responses."""
     config = bench.config.student
     base: dict[str, Any] = {"model": config.model, "revision": config.revision}
-    named = Ancestor(name=config.model, revision=config.revision)
+    named = _configured(config)
     start = Start(Path(config.model), named, named)
     if config.model == LAB_STUDENT:
         built = base_student(bench)
-        named = Ancestor(name=built.name)
+        named = Ancestor(place=Place.STORE, name=built.name)
         start, base = Start(built.path, named, named, built.beside), {"model": built.key}
     rows = [_seed_row(seed) for seed in seeds.rows(Example)]
     return _finetune(bench, 0, start, rows, seeds, None, bench.config.sft.start, {"rows": seeds.key, **base})
@@ -125,10 +125,15 @@ def next_student(bench: Bench, round_number: int, student: Artifact, mix: Artifa
     """S_r: the student fine-tuned on the round's mix with the alpha-weighted loss."""
     recipe = {"rows": mix.key, "parent": student.key, "alpha": alpha}
     known = Provenance.load(student.path)
-    base = known.base if known else Ancestor(name=bench.config.student.model)
-    start = Start(student.path, Ancestor(name=student.name), base)
+    base = known.base if known else _configured(bench.config.student)
+    start = Start(student.path, Ancestor(place=Place.STORE, name=student.name), base)
     rows = mix.rows(TrainingExample)
     return _finetune(bench, round_number, start, rows, mix, alpha, bench.config.sft.round, recipe)
+
+
+def _configured(student: StudentConfig) -> Ancestor:
+    place = Place.DIRECTORY if Path(student.model).is_dir() else Place.HUB
+    return Ancestor(place=place, name=student.model, revision=student.revision)
 
 
 def answers(bench: Bench, round_number: int, student: Artifact, asked: Artifact) -> Artifact:

@@ -23,7 +23,7 @@ from tapir_exp.config import (
 from tapir_exp.export import main
 from tapir_exp.lab.base_student import build_base_student
 from tapir_exp.manifest import Manifest, entry_of
-from tapir_exp.provenance import Ancestor, Data, Provenance, kept_figures, settings_of, write_provenance
+from tapir_exp.provenance import Ancestor, Data, Place, Provenance, kept_figures, settings_of, write_provenance
 from tapir_exp.records import Part
 from tapir_exp.store import Artifact, Store
 from tapir_exp.student.data import TrainingRow
@@ -64,7 +64,7 @@ def build(directory: Path) -> Mapping[str, Any]:
 def train(workdir: Path, base: Artifact) -> Mapping[str, Any]:
     budget, beside, trainer = BudgetConfig(epochs=4), Base(base.beside), TrainerConfig(accelerator="cpu")
     figures = asdict(finetune(base.path, ROWS, None, SFT, budget, STUDENT, trainer, 0, workdir, "fit", beside))
-    start = Ancestor(name=base.name)
+    start = Ancestor(place=Place.STORE, name=base.name)
     provenance = Provenance(
         artifact="student/x",
         base=start,
