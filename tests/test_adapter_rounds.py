@@ -28,7 +28,6 @@ TINY = [
     "curriculum.rollouts.answers=2",
     "sft.start.epochs=1",
     "sft.batch_rows=8",
-    "sft.micro_batch_rows=8",
     "student.max_new_tokens=8",
     "evals.per_cell=1",
     "logger=disabled",

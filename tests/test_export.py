@@ -33,7 +33,7 @@ from tapir_exp.student.train import finetune
 TINY = LabStudentConfig(vocabulary=300, hidden=32, intermediate=48, layers=2, heads=2)
 ROWS = [TrainingRow(f"Say {n}", f"{n} red", Part.REST) for n in range(8)]
 STUDENT = StudentConfig(model="lab", max_length=128)
-SFT = SFTConfig(method=Method.lora, learning_rate=1e-2, batch_rows=4, micro_batch_rows=4)
+SFT = SFTConfig(method=Method.lora, learning_rate=1e-2, batch_rows=4)
 TOKENS = torch.arange(20)[None]
 
 

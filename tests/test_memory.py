@@ -44,7 +44,7 @@ from tapir_exp.memory import (
 )
 from tapir_exp.records import Part
 from tapir_exp.student import cross_entropy, packing
-from tapir_exp.student.adapter import add_adapter
+from tapir_exp.student.adapter import add_adapter, ready
 from tapir_exp.student.cross_entropy import weighted_cross_entropy
 from tapir_exp.student.data import collate
 from tapir_exp.student.module import _head, _predicting
@@ -161,7 +161,7 @@ def test_an_adapter_is_counted_and_keeps_what_torch_keeps(stored: str, precision
 
 def test_checkpointing_keeps_the_blocks_inputs() -> None:
     widths = Widths(4, 4, 4, 4)
-    model = _open_for_training(a_model(SMALL, torch.float32), SFTConfig(), TrainerConfig(activation_checkpointing=True))
+    model = ready(a_model(SMALL, torch.float32), checkpointing=True)
     one_block = TOKENS * full_block(SMALL, widths)  # which is there in the backward pass only
     expected = expected_bytes(widths, full_block(SMALL, widths), trained=True, checkpointing=True) - one_block
     assert kept_bytes(model) == pytest.approx(expected, rel=0.05)

@@ -14,8 +14,6 @@ from tapir_exp.student.load import ADAPTER, Base, find_adapter, load_model, load
 
 PARTS = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout", "targets": "target_modules"}
 """The settings of sft.lora and what peft calls them."""
-TABLES = {"lm_head", "embed_tokens"}
-"""Layers that are one and the same in many small models."""
 
 
 def open_for_training(
@@ -28,7 +26,7 @@ def open_for_training(
     Raises ConfigError where the adapter has another shape than sft.lora, or 4 bits cannot be had here.
     """
     if sft.method is Method.full:
-        return _without_padding(load_model(parent, student)), None
+        return ready(load_model(parent, student), checkpointing=trainer.activation_checkpointing), None
     adapter = find_adapter(parent, student)
     if adapter is None:
         over = base or Base(str(parent), pin(parent, student.revision))
@@ -43,15 +41,11 @@ def open_for_training(
 def add_adapter(model: PreTrainedModel, lora: LoraConfig) -> PreTrainedModel:
     """The model frozen, with an adapter over it that does nothing yet.
 
-    Raises ConfigError for a target that could not be merged without changing another part.
+    Raises ConfigError where a target is the output layer, or an embedding that has its weights.
     """
     import peft
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
-    tied = sorted(TABLES & set(lora.targets)) if model.config.tie_word_embeddings else []
-    if tied:
-        raise ConfigError(
-            [f"sft.lora.targets: {tied[0]} shares its weights in this model, so that merging changes both"]
-        )
     config = peft.LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
@@ -60,6 +54,13 @@ def add_adapter(model: PreTrainedModel, lora: LoraConfig) -> PreTrainedModel:
         task_type="CAUSAL_LM",
     )
     adapted: Any = peft.get_peft_model(model, config)
+    tables = [adapted.get_output_embeddings()]
+    if model.config.tie_word_embeddings:
+        tables.append(adapted.get_input_embeddings())
+    if any(isinstance(table, BaseTunerLayer) for table in tables):
+        raise ConfigError(
+            [f"sft.lora.targets = {lora.targets}: expected no output layer, since the loss reads its weights alone"]
+        )
     return adapted  # type: ignore[no-any-return]
 
 
@@ -90,23 +91,26 @@ def _load_frozen(
     source: Path, revision: str | None, student: StudentConfig, sft: SFTConfig, trainer: TrainerConfig
 ) -> PreTrainedModel:
     """The base, of which nothing will be trained."""
+    checkpointing = trainer.activation_checkpointing
     if sft.method is not Method.qlora:
-        return load_whole(source, student, revision)
+        return ready(load_whole(source, student, revision), checkpointing=checkpointing)
     from peft import prepare_model_for_kbit_training
 
     check_quantisation(trainer)
     model = load_whole(source, student, revision, quantisation(student))
     prepared: PreTrainedModel = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # type: ignore[no-untyped-call]
-    return prepared
+    return ready(prepared, checkpointing=checkpointing)
 
 
-def _without_padding(model: PreTrainedModel) -> PreTrainedModel:
-    """The model with every embedding trained alike.
+def ready(model: PreTrainedModel, *, checkpointing: bool = False) -> PreTrainedModel:
+    """The model with every embedding trained alike; `checkpointing`: of activations, which saves memory.
 
     torch gives the padding token's embedding no gradient; where padding is the end of turn, as in SmolLM2, that would
-    be a token that every prompt has. Real padding has no gradient anyway: no loss looks at it.
+    be a token that every prompt has. Of real padding there is none, since rows are packed.
     """
     model.get_input_embeddings().padding_idx = None  # type: ignore[assignment]
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
     return model
 
 

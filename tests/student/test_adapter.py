@@ -72,9 +72,13 @@ def test_an_adapter_of_another_shape_is_refused_with_every_difference(
     assert "tapir-export" in refused.value.problems[1]
 
 
-def test_a_target_whose_weights_are_shared_is_refused(fit: Fit, base: Path, tmp_path: Path, lora: SFTConfig) -> None:
-    with pytest.raises(ConfigError, match="lm_head shares its weights"):
-        fit(base, tmp_path, sft=replace(lora, lora=replace(lora.lora, targets=["q_proj", "lm_head"])))
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
+def test_the_output_layer_and_what_shares_its_weights_have_no_adapter(
+    fit: Fit, base: Path, tmp_path: Path, lora: SFTConfig, target: str
+) -> None:
+    """The loss reads the layer's weights, so an adapter would not be trained; merging would change both places."""
+    with pytest.raises(ConfigError, match="expected no output layer"):
+        fit(base, tmp_path, sft=replace(lora, lora=replace(lora.lora, targets=["q_proj", target])))
 
 
 def test_all_of_a_student_with_an_adapter_is_trained_merged(
@@ -111,7 +115,7 @@ def test_the_end_of_turn_is_trained_where_it_is_also_the_padding(tmp_path: Path,
     student = StudentConfig(model="x", chat_template=ChatTemplate.own, max_length=128)
     template = "{{ bos_token }}{% for m in messages %}{{ m['content'] }}{{ eos_token }}{% endfor %}"
     (parent / "chat_template.jinja").write_text(template)
-    sft = SFTConfig(learning_rate=1e-2, batch_rows=2, micro_batch_rows=2)
+    sft = SFTConfig(learning_rate=1e-2, batch_rows=2)
     rows = [TrainingRow("Say some", "words", Part.REST), TrainingRow("Say", "some words and more", Part.REST)]
     finetune(parent, rows, None, sft, BudgetConfig(epochs=2), student, trainer, 0, tmp_path / "out", "fit")
     before, after = (

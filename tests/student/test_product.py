@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tapir_exp.records import Part
 from tapir_exp.store import digest_files
 from tapir_exp.student.chat_template import load_chat
 from tapir_exp.student.converse import Questions, converse_all
-from tapir_exp.student.data import IGNORED, TrainingRow, collate, encode_rows
+from tapir_exp.student.data import TrainingRow, collate, encode_rows
 from tapir_exp.student.generate import answer_all
 from tapir_exp.student.load import Base, load_model
 from tapir_exp.student.losses import Taught, response_losses
@@ -84,6 +85,7 @@ def test_an_adapter_directory_is_an_ordinary_one(fit: Fit, tmp_path: Path) -> No
         "tokenizer_config.json",
         "chat_template.jinja",
         "training.jsonl",
+        "pace.jsonl",
     }
 
 
@@ -144,8 +146,8 @@ def taught(
     (home / "base").mkdir()
     student = StudentConfig(model="x", chat_template=template, max_length=200, max_new_tokens=40)
     trained = Method.full if method == "full" else Method.lora
-    sft = SFTConfig(method=trained, learning_rate=1e-2, batch_rows=2, micro_batch_rows=2, warmup=0.1)
-    sft = replace(sft, lora=replace(sft.lora, rank=16, alpha=64, dropout=0.0, targets=[*ALL_LINEAR, "lm_head"]))
+    sft = SFTConfig(method=trained, learning_rate=1e-2, batch_rows=2, warmup=0.1)
+    sft = replace(sft, lora=replace(sft.lora, rank=16, alpha=64, dropout=0.0, targets=ALL_LINEAR))
     budget = BudgetConfig(epochs=150)
     finetune(build(home / "base"), TWO_LINES, None, sft, budget, student, trainer, 0, home / "student", "fit")
     if method != "merged":
@@ -191,9 +193,7 @@ def test_the_end_is_supervised_although_it_pads(tmp_path: Path) -> None:
     chat = load_chat(llama_base(tmp_path), student)
     assert chat.pad == chat.end
     encoded = encode_rows(TWO_LINES, chat, student.max_length)
-    batch = collate(encoded.rows, chat.pad)
-    for row, tokens, labels in zip(encoded.rows, batch.tokens, batch.labels, strict=True):
-        last = len(row.tokens) - 1
-        assert labels[last] == chat.end == tokens[last]
-        assert (labels[last + 1 :] == IGNORED).all()
-        assert (tokens[last + 1 :] == chat.pad).all()
+    targets = collate(encoded.rows).targets.tolist()
+    assert targets.count(chat.end) == len(TWO_LINES)
+    ends = list(accumulate(row.supervised for row in encoded.rows))
+    assert [targets[end - 1] for end in ends] == [chat.end] * len(TWO_LINES)
