@@ -8,8 +8,17 @@ from typing import Any
 import pytest
 import torch
 
-from tapir_exp.config import BudgetConfig, LabStudentConfig, Method, SFTConfig, StudentConfig, TrainerConfig
+from tapir_exp.config import (
+    BudgetConfig,
+    LabStudentConfig,
+    Method,
+    SFTConfig,
+    ShapeConfig,
+    StudentConfig,
+    TrainerConfig,
+)
 from tapir_exp.lab.base_student import build_base_student
+from tapir_exp.memory import memory_of
 from tapir_exp.records import TrainingStep
 from tapir_exp.store import digest_files, read_rows
 from tapir_exp.student import train
@@ -54,6 +63,23 @@ def test_the_base_is_in_four_bits_and_the_adapter_alone_is_trained(
     assert type(model.get_output_embeddings()) is torch.nn.Linear
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trained == {name for name, _ in model.named_parameters() if "lora_" in name} != set()
+
+
+def test_the_memory_of_the_base_is_what_the_plan_says(parent: Path, student: StudentConfig, qlora: SFTConfig) -> None:
+    from bitsandbytes.nn import Params4bit
+
+    def size(weight: Any) -> int:
+        own: int = weight.untyped_storage().nbytes()
+        if not isinstance(weight, Params4bit):
+            return own
+        scales = weight.quant_state
+        return own + sum(part.untyped_storage().nbytes() for part in (scales.absmax, scales.state2.absmax))
+
+    model: Any = open_for_training(parent, student, qlora, TRAINER)[0]
+    shape = ShapeConfig(64, 2, 2, 2, 128, 300, tie_word_embeddings=True)
+    predicted = memory_of(replace(student, shape=shape), qlora, TRAINER)
+    assert predicted
+    assert sum(map(size, model.parameters())) == pytest.approx(predicted.weights, rel=0.01)
 
 
 def test_a_fit_learns_goes_on_after_a_kill_and_answers(
