@@ -41,7 +41,7 @@ def open_for_training(
 def add_adapter(model: PreTrainedModel, lora: LoraConfig) -> PreTrainedModel:
     """The model frozen, with an adapter over it that does nothing yet.
 
-    Raises ConfigError where a target is the output layer, or an embedding that has its weights.
+    Raises ConfigError where a target is not there, or is the output layer or an embedding that has its weights.
     """
     import peft
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -53,7 +53,10 @@ def add_adapter(model: PreTrainedModel, lora: LoraConfig) -> PreTrainedModel:
         target_modules=list(lora.targets),
         task_type="CAUSAL_LM",
     )
-    adapted: Any = peft.get_peft_model(model, config)
+    try:
+        adapted: Any = peft.get_peft_model(model, config)
+    except ValueError as error:
+        raise ConfigError([f"sft.lora.targets = {lora.targets}: {error}"]) from error
     tables = [adapted.get_output_embeddings()]
     if model.config.tie_word_embeddings:
         tables.append(adapted.get_input_embeddings())

@@ -72,6 +72,11 @@ def test_an_adapter_of_another_shape_is_refused_with_every_difference(
     assert "tapir-export" in refused.value.problems[1]
 
 
+def test_a_target_that_is_not_there_is_refused(fit: Fit, base: Path, tmp_path: Path, lora: SFTConfig) -> None:
+    with pytest.raises(ConfigError, match=r"sft\.lora\.targets = \['q_project'\]"):
+        fit(base, tmp_path, sft=replace(lora, lora=replace(lora.lora, targets=["q_project"])))
+
+
 @pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
 def test_the_output_layer_and_what_shares_its_weights_have_no_adapter(
     fit: Fit, base: Path, tmp_path: Path, lora: SFTConfig, target: str
