@@ -78,10 +78,11 @@ class Precision(Enum):
 
 
 class Method(Enum):
-    """Which weights of the student are trained."""
+    """What of the student is trained: all of it, a low-rank adapter, or one over a base in 4 bits."""
 
     full = "full"
     lora = "lora"
+    qlora = "qlora"
 
 
 class LabellerKind(Enum):
@@ -308,6 +309,10 @@ class StudentConfig:
     """Longest answer in tokens."""
     generation_batch: int = 32
     """Prompts answered at once."""
+    allow_pickle: bool = False
+    """Whether weights without safetensors are read from pickles: their tensors, and nothing else of them."""
+    trust_remote_code: bool = False
+    """Whether code that lies beside the model's files is run: it may do whatever you may."""
 
 
 @dataclass
@@ -407,10 +412,11 @@ class BudgetConfig:
 
 @dataclass
 class LoraConfig:
-    """Low-rank adapters, used where sft.method is lora."""
+    """Low-rank adapters, used where sft.method is lora or qlora; a student that has one already goes on from it."""
 
     rank: int = 16
     alpha: int = 32
+    """The adapter's output is scaled by alpha / rank."""
     dropout: float = 0.05
     targets: list[str] = field(default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj"])
     """Names of the linear layers that get an adapter."""

@@ -22,6 +22,8 @@ FLOAT32 = 4
 BYTES = {"float32": 4, "bfloat16": 2}
 """Of a number, under student.precision."""
 HALF = 2
+FOUR_BITS = 0.5 + 1 / 64 + FLOAT32 / (64 * 256)
+"""Of a weight in NF4: its bits, its block's scale in a byte, and the scale of 256 such scales."""
 CHUNK_LOGITS = 2**25
 """Logits that the loss has at once; see `student.cross_entropy`."""
 
@@ -45,10 +47,10 @@ class Widths:
 def widths_of(student: StudentConfig, method: Method, precision: str) -> Widths | None:
     """Under trainer.precision `precision`; None for one that is not known.
 
-    Mixed precision trains float32 weights, and leaves frozen ones as they are; peft makes adapters float32, and
-    Lightning's true precisions convert everything.
+    Mixed precision trains float32 weights, and leaves frozen ones as they are; peft makes adapters float32, and under
+    qlora all of the base that is not in 4 bits; Lightning's true precisions convert everything.
     """
-    stored = BYTES[student.precision.value]
+    stored = FLOAT32 if method is Method.qlora else BYTES[student.precision.value]
     match precision:
         case "32-true":
             return Widths(stored, stored, FLOAT32, FLOAT32)
@@ -85,7 +87,7 @@ def memory_of(student: StudentConfig, sft: SFTConfig, trainer: TrainerConfig) ->
     full = sft.method is Method.full
     if widths is None or not _is_known(shape) or not (full or set(sft.lora.targets) <= set(_linears(shape))):
         return None
-    weights = widths.stored * count_parameters(shape) + cast_bytes(shape, widths, trainer.activation_checkpointing)
+    weights = _base_bytes(shape, widths, sft.method, trainer.activation_checkpointing)
     trained = count_parameters(shape) * widths.stored if full else count_adapter(shape, sft.lora) * widths.adapter
     block = full_block(shape, widths) if full else lora_block(shape, sft.lora, widths)
     return FitMemory(
@@ -192,6 +194,14 @@ def loss_bytes(shape: ShapeConfig, tokens: int, width: int, *, trained: bool) ->
     return at_once + tokens * width * shape.hidden_size + head
 
 
+def _base_bytes(shape: ShapeConfig, widths: Widths, method: Method, checkpointing: bool) -> int:
+    """The base with the casts of its weights, of which there are none where 4 bits are unpacked."""
+    if method is Method.qlora:
+        in_blocks = count_linear(shape) - shape.vocab_size * shape.hidden_size
+        return int(FOUR_BITS * in_blocks) + widths.stored * (count_parameters(shape) - in_blocks)
+    return widths.stored * count_parameters(shape) + cast_bytes(shape, widths, checkpointing)
+
+
 def _norm(shape: ShapeConfig, widths: Widths) -> int:
     """A norm keeps its input in float32, its normalised value, and its output, which the layers after it share.
 
@@ -234,4 +244,5 @@ def _advice(memory: FitMemory, sft: SFTConfig) -> str:
     if fitting >= LEAST_TOKENS:
         tokens = 2 ** int(math.log2(fitting))
         return f"for {CARD_GB} GB take sft.micro_batch_tokens={tokens}, or trainer.activation_checkpointing=true"
-    return f"no micro-batch fits {CARD_GB} GB" + ("" if sft.method is not Method.full else "; try sft=lora")
+    smaller = {Method.full: "; try sft=lora", Method.lora: "; try sft=qlora", Method.qlora: ""}
+    return f"no micro-batch fits {CARD_GB} GB{smaller[sft.method]}"

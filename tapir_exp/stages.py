@@ -2,14 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from tapir_exp import expansion, teacher
 from tapir_exp.bench import Bench, Product, generation_recipe, role_recipe
-from tapir_exp.config import BudgetConfig, LabStudentConfig, SeedSource
+from tapir_exp.config import BudgetConfig, LabStudentConfig, Method, SeedSource, StudentConfig
 from tapir_exp.console import say_warning
 from tapir_exp.decontamination import benchmarks_recipe, load_benchmarks
 from tapir_exp.evals.lab import run_benchmark
@@ -19,6 +19,7 @@ from tapir_exp.lab.world import even_problems
 from tapir_exp.novelty import Novelty
 from tapir_exp.pool import Pool
 from tapir_exp.prompts import load_prompt, style_of
+from tapir_exp.provenance import Ancestor, Data, Place, Provenance, kept_figures, settings_of, write_provenance
 from tapir_exp.records import (
     Answer,
     Example,
@@ -28,7 +29,7 @@ from tapir_exp.records import (
 )
 from tapir_exp.schedule import Candidate, RoundPlan
 from tapir_exp.seeds.gather import gather_seeds, source_digest
-from tapir_exp.store import Artifact
+from tapir_exp.store import ROWS, Artifact, recipe_key
 from tapir_exp.taxonomy import TaskType
 
 LAB_STUDENT = "lab"
@@ -92,24 +93,47 @@ def lab_corpus(config: LabStudentConfig) -> Iterator[str]:
         yield from (problem.instruction, problem.terse, problem.refined)
 
 
+@dataclass(frozen=True)
+class Start:
+    """The student from which a fit goes on.
+
+    path: directory or hub id. named: what provenance calls it. base: the model before any fit of ours. beside: the
+    path of a base in the store as an adapter sees it; None where an adapter names its base as the configuration does.
+    """
+
+    path: Path
+    named: Ancestor
+    base: Ancestor
+    beside: str | None = None
+
+
 def first_student(bench: Bench, seeds: Artifact) -> Artifact:
     """S_0: the base model fine-tuned on the seeds with their own responses."""
     config = bench.config.student
-    parent = Path(config.model)
     base: dict[str, Any] = {"model": config.model, "revision": config.revision}
+    named = _configured(config)
+    start = Start(Path(config.model), named, named)
     if config.model == LAB_STUDENT:
         built = base_student(bench)
-        parent, base = built.path, {"model": built.key}
+        named = Ancestor(place=Place.STORE, name=built.name)
+        start, base = Start(built.path, named, named, built.beside), {"model": built.key}
     rows = [_seed_row(seed) for seed in seeds.rows(Example)]
-    recipe = {"rows": seeds.key, **base}
-    return _finetune(bench, 0, parent, rows, None, bench.config.sft.start, recipe)
+    return _finetune(bench, 0, start, rows, seeds, None, bench.config.sft.start, {"rows": seeds.key, **base})
 
 
 def next_student(bench: Bench, round_number: int, student: Artifact, mix: Artifact, alpha: float) -> Artifact:
     """S_r: the student fine-tuned on the round's mix with the alpha-weighted loss."""
     recipe = {"rows": mix.key, "parent": student.key, "alpha": alpha}
+    known = Provenance.load(student.path)
+    base = known.base if known else _configured(bench.config.student)
+    start = Start(student.path, Ancestor(place=Place.STORE, name=student.name), base)
     rows = mix.rows(TrainingExample)
-    return _finetune(bench, round_number, student.path, rows, alpha, bench.config.sft.round, recipe)
+    return _finetune(bench, round_number, start, rows, mix, alpha, bench.config.sft.round, recipe)
+
+
+def _configured(student: StudentConfig) -> Ancestor:
+    place = Place.DIRECTORY if Path(student.model).is_dir() else Place.HUB
+    return Ancestor(place=place, name=student.model, revision=student.revision)
 
 
 def answers(bench: Bench, round_number: int, student: Artifact, asked: Artifact) -> Artifact:
@@ -208,31 +232,52 @@ def benchmark(bench: Bench, round_number: int, student: Artifact) -> Artifact:
 def _finetune(
     bench: Bench,
     round_number: int,
-    parent: Path,
+    start: Start,
     rows: Sequence[TrainingExample],
+    data: Artifact,
     alpha: float | None,
     budget: BudgetConfig,
     recipe: Mapping[str, Any],
 ) -> Artifact:
     config = bench.config
+    student, trainer, seed = config.student, config.trainer, config.seed
 
     def make(directory: Path) -> Mapping[str, Any]:
         from tapir_exp.student.data import TrainingRow
+        from tapir_exp.student.load import Base
         from tapir_exp.student.train import finetune
 
-        label = f"training S_{round_number}"
+        label, base = f"training S_{round_number}", None if start.beside is None else Base(start.beside)
         taught = [TrainingRow(row.instruction, row.response, row.part) for row in rows]
-        student, trainer, seed = config.student, config.trainer, config.seed
-        return asdict(finetune(parent, taught, alpha, config.sft, budget, student, trainer, seed, directory, label))
+        figures = asdict(
+            finetune(start.path, taught, alpha, config.sft, budget, student, trainer, seed, directory, label, base)
+        )
+        write_provenance(directory, provenance(figures))
+        return figures
+
+    def provenance(figures: Mapping[str, Any]) -> Provenance:
+        return Provenance(
+            artifact=f"student/{recipe_key('student', recipe)}",
+            base=start.base,
+            parent=start.named,
+            data=Data(artifact=data.name, sha256=data.files[ROWS]),
+            method=config.sft.method,
+            alpha=alpha,
+            seed=seed,
+            precision=student.precision,
+            settings=settings_of(student, trainer, config.sft, budget, alpha),
+            figures=kept_figures(figures),
+        )
 
     sft = {name: value for name, value in asdict(config.sft).items() if name not in ("start", "round")}
     recipe = {
         **recipe,
         "sft": sft,
         "budget": asdict(budget),
-        "template": [config.student.chat_template, config.student.system_prompt, config.student.max_length],
-        "precision": [config.student.precision, config.trainer.precision],
-        "seed": config.seed,
+        "template": [student.chat_template, student.system_prompt, student.max_length],
+        "precision": [student.precision, trainer.precision],
+        "seed": seed,
+        **({} if config.sft.method is Method.full else {"product": "adapter"}),  # earlier versions merged it
     }
     return bench.directory("student", round_number, recipe, make)
 

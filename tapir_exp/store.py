@@ -48,6 +48,16 @@ class Artifact:
     seconds: float
     reused: bool
 
+    @property
+    def name(self) -> str:
+        """What others call it: stage/key."""
+        return f"{self.stage}/{self.key}"
+
+    @property
+    def beside(self) -> str:
+        """Its path as seen from the directory of any other artifact of the store, finished or in the making."""
+        return f"../../{self.name}"
+
     def rows(self, row_type: type[Row]) -> list[Row]:
         """The artifact's rows. Raises StoreError where one does not fit `row_type`."""
         return read_rows(self.path / ROWS, row_type)

@@ -17,10 +17,10 @@ LAYERS = {
     3: {"manifest", "explain", "llm", "evals/__init__", "evals/statistics", "evals/files", "tracking", "memory"},
     4: {
         *{"apart", "evals/labels", "replies", "lab", "tasks", "difficulty", "novelty", "duplicates", "decontamination"},
-        *{"evaluation", "evals/win_rate"},
+        *{"evaluation", "evals/win_rate", "provenance"},
     },
     5: {"schedule", "seeds", "judge", "labellers", "teacher", "student", "evals/lab", "evals/length_control"},
-    6: {"pool", "expansion", "bench", "estimate", "metrics", "report", "reread", "subject"},
+    6: {"pool", "expansion", "bench", "estimate", "metrics", "report", "reread", "subject", "export"},
     7: {"stages", "scoring", "evals/alpaca_eval", "evals/mt_bench", "evals/ifeval"},
     8: {"rounds", "suites"},
     9: {"run"},

@@ -44,12 +44,12 @@ from tapir_exp.memory import (
 )
 from tapir_exp.records import Part
 from tapir_exp.student import cross_entropy, packing
+from tapir_exp.student.adapter import add_adapter, ready
 from tapir_exp.student.cross_entropy import weighted_cross_entropy
 from tapir_exp.student.data import collate
 from tapir_exp.student.module import _head, _predicting
 from tapir_exp.student.packing import pack_attention
 from tapir_exp.student.rows import Row
-from tapir_exp.student.train import _open_for_training
 
 PUBLISHED = {
     "llama2_7b": 6_738_415_616,
@@ -151,9 +151,7 @@ def test_an_adapter_is_counted_and_keeps_what_torch_keeps(stored: str, precision
     lora = LoraConfig(rank=4, dropout=0.0, targets=["q_proj", "v_proj", "o_proj", "down_proj"])
     widths = widths_of(StudentConfig(model="m", precision=Precision(stored)), Method.lora, precision)
     assert widths is not None
-    model = _open_for_training(
-        a_model(SMALL, KINDS[widths.stored]), SFTConfig(method=Method.lora, lora=lora), TrainerConfig()
-    )
+    model = add_adapter(a_model(SMALL, KINDS[widths.stored]), lora)
     trained = [p for p in model.parameters() if p.requires_grad]
     assert count_adapter(SMALL, lora) == sum(p.numel() for p in trained)
     assert {p.element_size() for p in trained} == {widths.adapter}
@@ -163,7 +161,7 @@ def test_an_adapter_is_counted_and_keeps_what_torch_keeps(stored: str, precision
 
 def test_checkpointing_keeps_the_blocks_inputs() -> None:
     widths = Widths(4, 4, 4, 4)
-    model = _open_for_training(a_model(SMALL, torch.float32), SFTConfig(), TrainerConfig(activation_checkpointing=True))
+    model = ready(a_model(SMALL, torch.float32), checkpointing=True)
     one_block = TOKENS * full_block(SMALL, widths)  # which is there in the backward pass only
     expected = expected_bytes(widths, full_block(SMALL, widths), trained=True, checkpointing=True) - one_block
     assert kept_bytes(model) == pytest.approx(expected, rel=0.05)

@@ -6,10 +6,11 @@ from itertools import cycle
 from pathlib import Path
 
 from jinja2 import TemplateError
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from tapir_exp.config import ChatTemplate, StudentConfig
 from tapir_exp.errors import ConfigError
+from tapir_exp.student.load import load_tokenizer
 
 TEMPLATES = Path(__file__).parent / "templates"
 MARK = "\ue000"
@@ -78,10 +79,9 @@ def load_chat(source: Path, student: StudentConfig) -> Chat:
     """The tokenizer in `source`, a directory or hub id, with the configured template.
 
     Raises ConfigError where the tokenizer has no template of its own and none is configured, where the template
-    refuses the system prompt, and where no token ends a turn.
+    refuses the system prompt, where no token ends a turn, and where it needs code of its own that is not allowed.
     """
-    revision = None if source.is_dir() else student.revision
-    tokenizer = AutoTokenizer.from_pretrained(str(source), **({"revision": revision} if revision else {}))
+    tokenizer = load_tokenizer(source, student)
     if student.chat_template is not ChatTemplate.own:
         tokenizer.chat_template = read_template(student.chat_template)
     if not tokenizer.chat_template:

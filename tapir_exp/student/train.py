@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from transformers import PreTrainedModel
 
 from tapir_exp.apart import apart_from_the_world
-from tapir_exp.config import BudgetConfig, LoraConfig, Method, SFTConfig, StudentConfig, TrainerConfig
+from tapir_exp.config import BudgetConfig, SFTConfig, StudentConfig, TrainerConfig
 from tapir_exp.console import Progress
 from tapir_exp.errors import TapirError
 from tapir_exp.records import Pace, Part
 from tapir_exp.store import PACE, write_rows
+from tapir_exp.student.adapter import open_for_training
 from tapir_exp.student.chat_template import load_chat
 from tapir_exp.student.data import EncodedRows, StepLoader, TrainingRow, encode_rows, plan_batches
-from tapir_exp.student.load import load_model, save_student
+from tapir_exp.student.load import Base
 from tapir_exp.student.module import StudentModule, part_weights
+from tapir_exp.student.product import save_student
 from tapir_exp.student.speed import Speedometer, work_of
 
 TRAINING = "training.jsonl"
@@ -62,12 +63,14 @@ def finetune(
     seed: int,
     workdir: Path,
     label: str,
+    base: Base | None = None,
 ) -> FitFigures:
     """Fine-tune the student in `parent` on `rows` and save it, with its training.jsonl, in `workdir`.
 
     alpha: weight of the hard part in the loss (see `part_weights`); None trains plainly. A second call with the
     same arguments after a kill resumes from the newest checkpoint in `workdir` and ends with the same bytes.
-    Adapters (sft.method lora) are merged before saving: every student is a whole Hugging Face directory.
+    An adapter (sft.method lora or qlora) is saved alone, as a PEFT directory; `base` is what a new one calls its base,
+    None for `parent` as it is given.
     Raises TapirError where no row has a response token within student.max_length, ConfigError where the
     tokenizer has no chat template.
     """
@@ -77,10 +80,10 @@ def finetune(
     loader = StepLoader(encoded.rows, plan, sft.micro_batch_tokens)
     weights = part_weights(alpha, encoded.supervised[Part.HARD], encoded.supervised[Part.REST])
     with apart_from_the_world(seed):
-        model = _open_for_training(load_model(parent, student), sft, trainer)
+        model, over = open_for_training(parent, student, sft, trainer, base)
         module = StudentModule(model, weights, sft, len(loader), seed)
         paces = _fit(module, loader, sft, trainer, workdir, label)
-        save_student(_close(module.model), chat, workdir)
+        save_student(module.model, chat, workdir, over)
     write_rows(workdir / TRAINING, module.history)
     write_rows(workdir / PACE, paces)
     shutil.rmtree(workdir / CHECKPOINTS, ignore_errors=True)
@@ -188,41 +191,3 @@ class _Checkpoints(pl.Callback):
 def newest_checkpoint(workdir: Path) -> Path | None:
     """The checkpoint from which a fit in `workdir` would go on; None where it would start."""
     return max((workdir / CHECKPOINTS).glob("step-*.ckpt"), default=None)
-
-
-def _open_for_training(model: PreTrainedModel, sft: SFTConfig, trainer: TrainerConfig) -> PreTrainedModel:
-    if trainer.liger_kernels:
-        _take_liger_kernels(model)
-    if trainer.activation_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
-    return _add_adapter(model, sft.lora) if sft.method is Method.lora else model
-
-
-def _take_liger_kernels(model: PreTrainedModel) -> None:
-    """Let Triton kernels compute norms, rotations and MLPs; the loss stays ours."""
-    try:
-        from liger_kernel.transformers import _apply_liger_kernel_to_instance as apply
-    except ImportError as error:
-        raise TapirError("trainer.liger_kernels needs liger-kernel: pip install 'tapir-exp[gpu]'") from error
-    apply(model=model, cross_entropy=False, fused_linear_cross_entropy=False)
-
-
-def _add_adapter(model: PreTrainedModel, lora: LoraConfig) -> PreTrainedModel:
-    import peft
-
-    config = peft.LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=list(lora.targets),
-        task_type="CAUSAL_LM",
-    )
-    adapted: Any = peft.get_peft_model(model, config)
-    return adapted  # type: ignore[no-any-return]
-
-
-def _close(model: Any) -> PreTrainedModel:
-    """The plain model, with its adapter merged if it has one."""
-    merge = getattr(model, "merge_and_unload", None)
-    whole: PreTrainedModel = merge() if merge else model
-    return whole

@@ -116,6 +116,18 @@ def test_weights_that_are_no_safetensors_are_refused_with_a_way_out(deberta_base
         load_classifier(str(tmp_path), TASKS, None)
 
 
+def test_code_beside_the_weights_is_not_run(deberta_base: Path, tmp_path: Path) -> None:
+    for path in deberta_base.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "own.py").write_text(f"import os; os.mkdir({str(tmp_path / 'run')!r})\n")
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match="needs code of its own"):
+        load_classifier(str(tmp_path), TASKS, None)
+    assert not (tmp_path / "run").exists()
+
+
 def test_too_few_rows_are_refused(fit: FitConfig, rows: list[Labelled]) -> None:
     with pytest.raises(ConfigError, match="24 rows of 1 types are too few"):
         DebertaLearner(fit, CPU).learn(rows[:24], 0, "")

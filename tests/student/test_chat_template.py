@@ -3,28 +3,12 @@
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tiny import save_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from tapir_exp.config import ChatTemplate, StudentConfig
 from tapir_exp.errors import ConfigError
 from tapir_exp.student.chat_template import Chat, load_chat, read_template, render_prompt
-
-
-def save_tokenizer(directory: Path, bos: str | None, eos: str, extra: list[str]) -> Path:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    controls = [*([bos] if bos else []), eos, *extra]
-    trainer = trainers.BpeTrainer(special_tokens=controls, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
-    tokenizer.train_from_iterator(["some words"], trainer)
-    if bos:  # as LLaMA-2's tokenizer does when it is not told otherwise
-        tokenizer.post_processor = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, 0)])
-    fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=tokenizer, bos_token=bos, eos_token=eos
-    )
-    fast.save_pretrained(str(directory))
-    return directory
 
 
 @pytest.fixture

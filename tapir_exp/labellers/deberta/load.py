@@ -22,7 +22,7 @@ def load_classifier(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The encoder in `source`, a directory or hub id, with an output a type, and its tokenizer.
 
-    Raises ConfigError where it cannot be had as safetensors.
+    Raises ConfigError where it cannot be had as safetensors, or needs code of its own.
     """
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     level = logging.get_verbosity()
@@ -36,9 +36,14 @@ def load_classifier(
             dtype=torch.float32,
             attn_implementation="eager",  # DeBERTa's disentangled attention has no other
             use_safetensors=True,
+            trust_remote_code=False,
             **where,
         )
-        return model, AutoTokenizer.from_pretrained(source, **where)
+        return model, AutoTokenizer.from_pretrained(source, trust_remote_code=False, **where)
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise ConfigError([f"{source} needs code of its own, which is not run for a labeller"]) from error
     except OSError as error:
         raise ConfigError([f"{source} cannot be read: {str(error).splitlines()[0]} {CONVERT}"]) from error
     finally:

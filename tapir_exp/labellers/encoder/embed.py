@@ -24,8 +24,10 @@ class Embedder:
         self._max_length, self._batch = max_length, batch
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        self._tokenizer = AutoTokenizer.from_pretrained(str(directory))
-        model = AutoModel.from_pretrained(str(directory), dtype=getattr(torch, precision.value), use_safetensors=True)
+        self._tokenizer = AutoTokenizer.from_pretrained(str(directory), trust_remote_code=False)
+        model = AutoModel.from_pretrained(
+            str(directory), dtype=getattr(torch, precision.value), use_safetensors=True, trust_remote_code=False
+        )
         self._model = model.to(self._device).eval()
 
     def embed(self, texts: Sequence[str], progress: str) -> Matrix:
