@@ -161,7 +161,7 @@ def test_an_adapter_is_counted_and_keeps_what_torch_keeps(stored: str, precision
 
 def test_checkpointing_keeps_the_blocks_inputs() -> None:
     widths = Widths(4, 4, 4, 4)
-    model = ready(a_model(SMALL, torch.float32), checkpointing=True)
+    model = ready(a_model(SMALL, torch.float32), TrainerConfig(activation_checkpointing=True))
     one_block = TOKENS * full_block(SMALL, widths)  # which is there in the backward pass only
     expected = expected_bytes(widths, full_block(SMALL, widths), trained=True, checkpointing=True) - one_block
     assert kept_bytes(model) == pytest.approx(expected, rel=0.05)

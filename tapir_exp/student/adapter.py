@@ -9,7 +9,7 @@ import torch
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from tapir_exp.config import LoraConfig, Method, SFTConfig, StudentConfig, TrainerConfig
-from tapir_exp.errors import ConfigError
+from tapir_exp.errors import ConfigError, TapirError
 from tapir_exp.student.load import ADAPTER, Base, find_adapter, load_model, load_whole, pin, put_adapter, read_base
 
 PARTS = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout", "targets": "target_modules"}
@@ -26,7 +26,7 @@ def open_for_training(
     Raises ConfigError where the adapter has another shape than sft.lora, or 4 bits cannot be had here.
     """
     if sft.method is Method.full:
-        return ready(load_model(parent, student), checkpointing=trainer.activation_checkpointing), None
+        return ready(load_model(parent, student), trainer), None
     adapter = find_adapter(parent, student)
     if adapter is None:
         over = base or Base(str(parent), pin(parent, student.revision))
@@ -94,27 +94,37 @@ def _load_frozen(
     source: Path, revision: str | None, student: StudentConfig, sft: SFTConfig, trainer: TrainerConfig
 ) -> PreTrainedModel:
     """The base, of which nothing will be trained."""
-    checkpointing = trainer.activation_checkpointing
     if sft.method is not Method.qlora:
-        return ready(load_whole(source, student, revision), checkpointing=checkpointing)
+        return ready(load_whole(source, student, revision), trainer)
     from peft import prepare_model_for_kbit_training
 
     check_quantisation(trainer)
     model = load_whole(source, student, revision, quantisation(student))
     prepared: PreTrainedModel = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # type: ignore[no-untyped-call]
-    return ready(prepared, checkpointing=checkpointing)
+    return ready(prepared, trainer)
 
 
-def ready(model: PreTrainedModel, *, checkpointing: bool = False) -> PreTrainedModel:
-    """The model with every embedding trained alike; `checkpointing`: of activations, which saves memory.
+def ready(model: PreTrainedModel, trainer: TrainerConfig) -> PreTrainedModel:
+    """The model with the kernels and the checkpointing that are asked for, and every embedding trained alike.
 
     torch gives the padding token's embedding no gradient; where padding is the end of turn, as in SmolLM2, that would
     be a token that every prompt has. Of real padding there is none, since rows are packed.
     """
     model.get_input_embeddings().padding_idx = None  # type: ignore[assignment]
-    if checkpointing:
+    if trainer.liger_kernels:
+        _take_liger_kernels(model)
+    if trainer.activation_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
     return model
+
+
+def _take_liger_kernels(model: PreTrainedModel) -> None:
+    """Let Triton kernels compute norms, rotations and MLPs; the loss stays ours."""
+    try:
+        from liger_kernel.transformers import _apply_liger_kernel_to_instance as apply
+    except ImportError as error:
+        raise TapirError("trainer.liger_kernels needs liger-kernel: pip install 'tapir-exp[gpu]'") from error
+    apply(model=model, cross_entropy=False, fused_linear_cross_entropy=False)
 
 
 def _check_shape(adapter: Path, lora: LoraConfig) -> None:

@@ -12,7 +12,6 @@ import pytorch_lightning as pl
 from tapir_exp.apart import apart_from_the_world
 from tapir_exp.config import BudgetConfig, SFTConfig, StudentConfig, TrainerConfig
 from tapir_exp.console import Progress
-from tapir_exp.errors import TapirError
 from tapir_exp.records import Pace, Part
 from tapir_exp.store import PACE, write_rows
 from tapir_exp.student.adapter import open_for_training
