@@ -76,9 +76,10 @@ def ours(
     """Our module and loader under Lightning."""
     from tapir_exp.config import LoraConfig, Method, SFTConfig, TrainerConfig
     from tapir_exp.records import Part
+    from tapir_exp.student.adapter import add_adapter, ready
     from tapir_exp.student.data import BatchPlan, StepLoader
     from tapir_exp.student.module import StudentModule
-    from tapir_exp.student.train import _build_trainer, _Clock, _open_for_training
+    from tapir_exp.student.train import _build_trainer, _Clock
 
     config = TrainerConfig(
         precision=precision, deterministic=False, activation_checkpointing=checkpointing, liger_kernels=liger
@@ -94,7 +95,8 @@ def ours(
         chosen.append(place)
         total += len(row.tokens)
     loader = StepLoader(rows, BatchPlan(tuple(plan)), micro)
-    model = _open_for_training(make_model(kind_of(method, precision)), sft, config)
+    model = ready(make_model(kind_of(method, precision)), config)
+    model = add_adapter(model, lora) if method == "lora" else model
     module = StudentModule(model, {Part.HARD: 1.0, Part.REST: 1.0}, sft, len(loader), 0)
 
     class Silent:

@@ -1,6 +1,7 @@
 """What is trained: the adapter that goes on, the base that stays as it is, and 4 bits."""
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from tiny import llama_base, save_tokenizer
 from transformers import AutoModelForCausalLM
 
 from tapir_exp.config import BudgetConfig, ChatTemplate, Method, SFTConfig, StudentConfig, TrainerConfig
-from tapir_exp.errors import ConfigError
+from tapir_exp.errors import ConfigError, TapirError
 from tapir_exp.records import Part, TrainingStep
 from tapir_exp.store import digest_files, read_rows
 from tapir_exp.student import adapter
@@ -128,6 +129,15 @@ def test_the_end_of_turn_is_trained_where_it_is_also_the_padding(tmp_path: Path,
         for place in (parent, tmp_path / "out")
     )
     assert not torch.equal(before[1], after[1])
+
+
+def test_kernels_that_are_not_installed_are_told(base: Path, student: StudentConfig, lora: SFTConfig) -> None:
+    trainer = TrainerConfig(accelerator="cpu", liger_kernels=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "liger_kernel", None)
+        for method in (Method.full, Method.lora):
+            with pytest.raises(TapirError, match=r"tapir-exp\[gpu\]"):
+                open_for_training(base, student, replace(lora, method=method), trainer)
 
 
 def test_four_bits_are_those_of_qlora(student: StudentConfig) -> None:
