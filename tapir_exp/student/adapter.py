@@ -1,6 +1,7 @@
 """What is trained: all of a student, or a low-rank adapter over its base, which may be in 4 bits."""
 
 import json
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,13 @@ from typing import Any
 import torch
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
-from tapir_exp.config import LoraConfig, Method, SFTConfig, StudentConfig, TrainerConfig
+from tapir_exp.config import LoraConfig, Method, Precision, SFTConfig, StudentConfig, TrainerConfig
+from tapir_exp.console import say_warning
 from tapir_exp.errors import ConfigError, TapirError
 from tapir_exp.student.load import ADAPTER, Base, find_adapter, load_model, load_whole, pin, put_adapter, read_base
 
+HALVES = ("bf16-true", "16-true")
+"""Of trainer.precision, what makes every weight a half."""
 PARTS = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout", "targets": "target_modules"}
 """The settings of sft.lora and what peft calls them."""
 
@@ -26,7 +30,8 @@ def open_for_training(
     Raises ConfigError where the adapter has another shape than sft.lora, or 4 bits cannot be had here.
     """
     if sft.method is Method.full:
-        return ready(load_model(parent, student), trainer), None
+        trained = replace(student, precision=trained_precision(student, trainer))
+        return ready(load_model(parent, trained), trainer), None
     adapter = find_adapter(parent, student)
     if adapter is None:
         over = base or Base(str(parent), pin(parent, student.revision))
@@ -36,6 +41,27 @@ def open_for_training(
     over = read_base(adapter)
     model = _load_frozen(over.place(adapter), over.revision, student, sft, trainer)
     return put_adapter(model, adapter, trained=True), over
+
+
+def trained_precision(student: StudentConfig, trainer: TrainerConfig) -> Precision:
+    """In what the weights are kept while all of them are trained; says so where that loses updates.
+
+    Mixed precision has float32 weights, whatever student.precision they are read and saved in.
+    """
+    if trainer.precision.endswith("-mixed"):
+        return Precision.float32
+    if trainer.precision in HALVES or student.precision is not Precision.float32:
+        say_warning(
+            f"All weights are trained in half precision (trainer.precision={trainer.precision}), where an update below "
+            "0.2 % of a weight is lost; trainer.precision=bf16-mixed trains float32 weights."
+        )
+    return student.precision
+
+
+def as_stored(model: PreTrainedModel, student: StudentConfig) -> PreTrainedModel:
+    """The trained model in the precision in which it is saved."""
+    stored: PreTrainedModel = model.to(getattr(torch, student.precision.value))
+    return stored
 
 
 def add_adapter(model: PreTrainedModel, lora: LoraConfig) -> PreTrainedModel:

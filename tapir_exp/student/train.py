@@ -14,7 +14,7 @@ from tapir_exp.config import BudgetConfig, SFTConfig, StudentConfig, TrainerConf
 from tapir_exp.console import Progress
 from tapir_exp.records import Pace, Part
 from tapir_exp.store import PACE, write_rows
-from tapir_exp.student.adapter import open_for_training
+from tapir_exp.student.adapter import as_stored, open_for_training
 from tapir_exp.student.chat_template import load_chat
 from tapir_exp.student.data import EncodedRows, StepLoader, TrainingRow, encode_rows, plan_batches
 from tapir_exp.student.load import Base
@@ -82,7 +82,8 @@ def finetune(
         model, over = open_for_training(parent, student, sft, trainer, base)
         module = StudentModule(model, weights, sft, len(loader), seed)
         paces = _fit(module, loader, sft, trainer, workdir, label)
-        save_student(module.model, chat, workdir, over)
+        trained = module.model if over else as_stored(module.model, student)
+        save_student(trained, chat, workdir, over)
     write_rows(workdir / TRAINING, module.history)
     write_rows(workdir / PACE, paces)
     shutil.rmtree(workdir / CHECKPOINTS, ignore_errors=True)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from tapir_exp.config import BudgetConfig, Method, SFTConfig, StudentConfig, TrainerConfig
+from tapir_exp.config import BudgetConfig, Method, Precision, SFTConfig, StudentConfig, TrainerConfig
 from tapir_exp.errors import TapirError
 from tapir_exp.records import Pace, TrainingStep
 from tapir_exp.store import PACE, digest_files, read_rows
@@ -127,6 +127,43 @@ def test_what_only_looks_on_changes_no_loss(
         assert [step.loss for step in changed] == pytest.approx([step.loss for step in plain], rel=1e-4)
     else:
         assert changed == plain
+
+
+@pytest.mark.parametrize(("precision", "warned"), [("bf16-mixed", False), ("bf16-true", True)])
+def test_small_updates_are_not_lost_in_bfloat16(
+    precision: str,
+    warned: bool,
+    fit: Fit,
+    tmp_path: Path,
+    sft: SFTConfig,
+    student: StudentConfig,
+    trainer: TrainerConfig,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """At 2e-5 a bfloat16 weight stands still; mixed precision trains float32 ones, and saves them as asked."""
+    seen: list[dict[str, torch.Tensor]] = []
+
+    class Watched(StudentModule):
+        def on_fit_start(self) -> None:
+            seen.append({n: p.detach().clone() for n, p in self.model.named_parameters()})
+
+        def on_fit_end(self) -> None:
+            seen.append({n: p.detach().clone() for n, p in self.model.named_parameters()})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "StudentModule", Watched)
+        fit(
+            tmp_path,
+            sft=replace(sft, learning_rate=2e-5, batch_rows=18),
+            student=replace(student, precision=Precision.bfloat16),
+            trainer=replace(trainer, precision=precision),
+            budget=BudgetConfig(epochs=1),
+        )
+    before, after = ({n: w for n, w in weights.items() if w.ndim > 1} for weights in seen)
+    moved = sum((after[n] != before[n]).sum().item() for n in before) / sum(w.numel() for w in before.values())
+    assert moved < 0.5 if warned else moved > 0.9
+    assert ("an update below 0.2 % of a weight is lost" in " ".join(capsys.readouterr().err.split())) is warned
+    assert AutoModelForCausalLM.from_pretrained(str(tmp_path)).dtype is torch.bfloat16
 
 
 def test_files_name_neither_place_nor_software(fit: Fit, tmp_path: Path, base: Path) -> None:
