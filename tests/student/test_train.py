@@ -138,7 +138,7 @@ def test_small_updates_are_not_lost_in_bfloat16(
     sft: SFTConfig,
     student: StudentConfig,
     trainer: TrainerConfig,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """At 2e-5 a bfloat16 weight stands still; mixed precision trains float32 ones, and saves them as asked."""
     seen: list[dict[str, torch.Tensor]] = []
@@ -162,7 +162,7 @@ def test_small_updates_are_not_lost_in_bfloat16(
     before, after = ({n: w for n, w in weights.items() if w.ndim > 1} for weights in seen)
     moved = sum((after[n] != before[n]).sum().item() for n in before) / sum(w.numel() for w in before.values())
     assert moved < 0.5 if warned else moved > 0.9
-    assert ("an update below 0.2 % of a weight is lost" in " ".join(capsys.readouterr().err.split())) is warned
+    assert ("an update below 0.2 % of a weight is lost" in " ".join(capfd.readouterr().err.split())) is warned
     assert AutoModelForCausalLM.from_pretrained(str(tmp_path)).dtype is torch.bfloat16
 
 
