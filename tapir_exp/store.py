@@ -21,7 +21,6 @@ from tapir_exp.records import Record
 
 SIDECAR = "artifact.json"
 PACE = "pace.jsonl"
-"""Beside a student, how fast its fit was, step by step; it is no part of the student."""
 """How fast a fit was, step by step; beside the student, and no part of it."""
 ROWS = "rows.jsonl"
 LEFT_OUT = "left_out.jsonl"
