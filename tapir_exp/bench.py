@@ -75,6 +75,7 @@ def generation_recipe(student: StudentConfig) -> dict[str, Any]:
         "template": [student.chat_template, student.system_prompt],
         "max_new_tokens": student.max_new_tokens,
         "precision": student.precision,
+        "engine": student.engine,
     }
 
 

@@ -77,6 +77,14 @@ class Precision(Enum):
     bfloat16 = "bfloat16"
 
 
+class EngineKind(Enum):
+    """What writes the student's answers; `student/engine.py` tells them apart."""
+
+    transformers = "transformers"
+    ctranslate2 = "ctranslate2"
+    vllm = "vllm"
+
+
 class Method(Enum):
     """What of the student is trained: all of it, a low-rank adapter, or one over a base in 4 bits."""
 
@@ -307,6 +315,9 @@ class StudentConfig:
     """Longest row in tokens, prompt and response; 2048 is the neighbouring recipes' value (D)."""
     max_new_tokens: int = 512
     """Longest answer in tokens."""
+    engine: EngineKind = EngineKind.transformers
+    """What writes greedy answers: `transformers` everywhere; `ctranslate2` on a CPU in float32, faster (extra `fast`);
+    `vllm` on a GPU, out of an environment of its own. Sampled answers are written by transformers."""
     generation_batch: int = 32
     """Prompts answered at once."""
     allow_pickle: bool = False

@@ -9,7 +9,8 @@ from tapir_exp.config import StudentConfig
 from tapir_exp.console import Progress
 from tapir_exp.records import Answer
 from tapir_exp.student.chat_template import load_chat
-from tapir_exp.student.generate import answer_encoded, load_on_device
+from tapir_exp.student.engine import open_engine
+from tapir_exp.student.generate import answer_encoded
 from tapir_exp.student.sampler import Draw
 
 
@@ -30,15 +31,19 @@ def converse_all(
     A turn without a usable answer is shown as an empty one in what follows. An answer depends on the seed, its dialogue
     and its turn, not on its neighbours in the batch (in float32).
     """
-    chat, model = load_chat(student_dir, student), load_on_device(student_dir, student)
+    chat = load_chat(student_dir, student)
+    sampled = any(dialogue.temperature for dialogue in dialogues)
     answers: list[list[Answer]] = [[] for _ in dialogues]
-    with Progress(label, sum(len(dialogue.turns) for dialogue in dialogues)) as progress:
+    with (
+        open_engine(student_dir, chat, student, sampled=sampled) as engine,
+        Progress(label, sum(len(dialogue.turns) for dialogue in dialogues)) as progress,
+    ):
         for turn in range(max((len(dialogue.turns) for dialogue in dialogues), default=0)):
             going = [place for place, dialogue in enumerate(dialogues) if turn < len(dialogue.turns)]
             encoded = chat.encode_dialogues([_so_far(dialogues[place], answers[place]) for place in going])
             names = [dialogues[place].id for place in going]
-            draws = [_draw(dialogues[place], turn, seed) for place in going]
-            given = answer_encoded(model, chat, names, encoded, student, progress.advance, draws)
+            draws = [_draw(dialogues[place], turn, seed) for place in going] if sampled else None
+            given = answer_encoded(engine, chat, names, encoded, student, lambda _: progress.advance(), draws)
             for place, answer in zip(going, given, strict=True):
                 answers[place].append(answer)
     return answers

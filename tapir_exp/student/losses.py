@@ -13,7 +13,7 @@ from tapir_exp.console import Progress
 from tapir_exp.records import Part, ResponseLoss
 from tapir_exp.student.chat_template import load_chat
 from tapir_exp.student.data import collate
-from tapir_exp.student.generate import load_on_device
+from tapir_exp.student.decoding import load_on_device
 from tapir_exp.student.module import response_nll
 from tapir_exp.student.packing import pack_attention
 from tapir_exp.student.rows import Row

@@ -8,7 +8,8 @@ from tapir_exp.config import RolloutConfig, StudentConfig
 from tapir_exp.console import Progress
 from tapir_exp.records import Answer, rollout_id
 from tapir_exp.student.chat_template import load_chat
-from tapir_exp.student.generate import answer_encoded, load_on_device
+from tapir_exp.student.engine import open_engine
+from tapir_exp.student.generate import answer_encoded
 from tapir_exp.student.sampler import Draw
 
 
@@ -24,14 +25,14 @@ def roll_out(
 
     Each goes by `rollout_id`. In float32 an answer depends on seed, row and number alone, not on its batch.
     """
-    chat, model = load_chat(student_dir, student), load_on_device(student_dir, student)
+    chat = load_chat(student_dir, student)
     encoded = chat.encode_prompts([instruction for _, instruction in prompts])
     numbers = range(rollouts.answers)
     names = [rollout_id(row, number) for row, _ in prompts for number in numbers]
     repeated = [prompt for prompt in encoded for _ in numbers]
     draws = [Draw(rollouts.temperature, _stream(seed, name)) for name in names]
-    with Progress(label, len(names)) as progress:
-        return answer_encoded(model, chat, names, repeated, student, progress.advance, draws)
+    with open_engine(student_dir, chat, student, sampled=True) as engine, Progress(label, len(names)) as progress:
+        return answer_encoded(engine, chat, names, repeated, student, lambda _: progress.advance(), draws)
 
 
 def _stream(seed: int, name: str) -> int:

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig, GPT2Config, GPT2LMHeadModel
+from transformers import AutoModelForCausalLM, GenerationConfig
 
 from tapir_exp.config import BudgetConfig, SFTConfig, StudentConfig, TrainerConfig
 from tapir_exp.records import Answer
-from tapir_exp.student import generate
+from tapir_exp.student import cache
 from tapir_exp.student.chat_template import Chat
 from tapir_exp.student.data import TrainingRow
-from tapir_exp.student.generate import answer_all, decode
+from tapir_exp.student.generate import answer_all
 from tapir_exp.student.train import finetune
 
 
@@ -63,19 +63,8 @@ def test_neighbours_do_not_matter(
     trained: Path, prompts: list[tuple[str, str]], student: StudentConfig, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = answer_all(trained, prompts, student, "answers")
-    monkeypatch.setattr(generate, "ROOM", 2)  # so that the cache has to grow
+    monkeypatch.setattr(cache, "ROOM", 2)  # so that the cache has to grow
     assert answer_all(trained, prompts, replace(student, generation_batch=batch), "answers") == expected
-
-
-def test_padding_does_not_shift_positions(chat: Chat) -> None:
-    """GPT-2 learns a vector for every position, so it notices what rotary embeddings forgive."""
-    torch.manual_seed(0)
-    shape = GPT2Config(vocab_size=300, n_positions=64, n_embd=32, n_layer=2, n_head=2, initializer_range=0.5)
-    model = GPT2LMHeadModel(shape).eval()  # type: ignore[no-untyped-call]
-    prompts = chat.encode_prompts(["Say red", "Say red green blue black white red", "Say blue 17"])
-    together = decode(model, chat, prompts, 8, lambda _: None)
-    alone = [decode(model, chat, [prompt], 8, lambda _: None)[0] for prompt in prompts]
-    assert together == alone
 
 
 def test_cut_answers_are_not_finished(trained: Path, prompts: list[tuple[str, str]], student: StudentConfig) -> None:
