@@ -34,9 +34,7 @@ Runs = dict[str, list[dict[str, Any]]]
 def measure(name: str, student: Path, prompts: int, seed: int) -> dict[str, Any] | None:
     """One contender's figures; None where its library is not installed."""
     command = [sys.executable, "contenders.py", name, str(student), str(prompts), str(seed)]
-    done = subprocess.run(
-        command, cwd=HERE, env={**os.environ, **THREADS}, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=HERE, env={**os.environ, **THREADS}, capture_output=True, text=True, check=False)
     if done.returncode and ("ModuleNotFoundError" in done.stderr or "not installed" in done.stderr):
         return None
     if done.returncode:
