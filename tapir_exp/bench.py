@@ -1,6 +1,7 @@
 """The workbench of a run: its configuration, the store, the models, and the list of what was made."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from tapir_exp.records import LeftOut, Record
 from tapir_exp.store import LEFT_OUT, ROWS, Artifact, Store, write_rows
 
 Recipe = Mapping[str, Any]
+NO_REPLY = ("llm", "max_failed", "while_answering")
+"""Settings of a role that change no reply; what of `llm` does is in the model's identity."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,17 @@ class Bench:
     ledger: Ledger
     entries: list[Entry] = field(default_factory=list)
 
-    def rows(self, stage: str, round_number: int | None, recipe: Recipe, make: Callable[[], Product]) -> Artifact:
-        """Carry out a stage whose product is rows; `round_number` is None for what belongs to no round."""
+    def rows(
+        self, stage: str, round_number: int | None, recipe: Recipe, make: Callable[[], Product], *, asks: bool = True
+    ) -> Artifact:
+        """Carry out a stage whose product is rows; `round_number` is None for what belongs to no round.
+
+        asks: whether it asks chat models; else what is asked meanwhile is the spend of the stage that asks.
+        """
 
         def write(directory: Path) -> Mapping[str, Any]:
-            with self.ledger.during(_name(stage, round_number)) as spent:
+            with ExitStack() as books:
+                spent = books.enter_context(self.ledger.during(_name(stage, round_number))) if asks else {}
                 product = make()
                 count = write_rows(directory / ROWS, product.rows)
                 if product.left_out is not None:
@@ -65,7 +74,7 @@ class Bench:
 
 def role_recipe(chat: ChatModel, config: TeacherConfig | JudgeConfig) -> dict[str, Any]:
     """What of a role changes its replies: the model and the role's settings, but not how it is reached."""
-    settings = {name: value for name, value in asdict(config).items() if name not in ("llm", "max_failed")}
+    settings = {name: value for name, value in asdict(config).items() if name not in NO_REPLY}
     return {"model": chat.identity(), **settings}
 
 

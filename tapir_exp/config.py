@@ -252,6 +252,9 @@ class JudgeConfig:
     """Lion asks both orders and averages (P for Lion); not known for TAPIR. Of no matter to `single_score`."""
     reference: bool = False
     """Whether the judge also sees the seed's own response from its dataset; rows that the teacher wrote have none."""
+    while_answering: bool = True
+    """Whether answers are judged while others are still being written; the verdicts are the same. False where judge and
+    student would be in each other's way, on one processor or one GPU. Batches always begin after the answers."""
     temperature: float = 0.0
     max_tokens: int = 512
     """Length limit of a reply, in tokens."""

@@ -1,19 +1,23 @@
 """TAPIR itself: the student's first fit, and then round after round of harder, task-balanced data."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tapir_exp import stages
 from tapir_exp.bench import Bench
 from tapir_exp.config import Difficulty
 from tapir_exp.difficulty import choose_hard
+from tapir_exp.judge.hearing import Listen
 from tapir_exp.judge.questions import Match
 from tapir_exp.pool import Pool, seed_pool
 from tapir_exp.records import Answer, Example, Label, TrainingExample
 from tapir_exp.schedule import alpha_of, plan_round
-from tapir_exp.scoring import Asked, score
+from tapir_exp.scoring import Exam, Scored, examine
 from tapir_exp.store import Artifact
 from tapir_exp.tasks import Shares, target_shares
+
+UNANSWERED = ""
+"""What a match has in the place of the student's answer until that is there."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +54,7 @@ def first_state(bench: Bench, seeds: Artifact, student: Artifact) -> State:
     """Score S_0 against the teacher on every seed: the first difficulties."""
     labels = stages.labels(bench, seeds)
     responses = stages.responses(bench, seeds)
-    answers = stages.answers(bench, 0, student, seeds)
-    matches = _seed_matches(seeds, responses, answers)
-    scored = score(bench, Asked(0, student, matches, (answers.key, responses.key)))
+    scored = _examine(bench, 0, student, seeds, _seed_blanks(seeds, responses), responses.key)
     keys = [seeds.key, labels.key, responses.key, *scored.keys]
     pool = seed_pool(seeds.rows(Example), labels.rows(Label), responses.rows(Answer), scored.by_row, keys)
     references = {seed.id: seed.response for seed in seeds.rows(Example)}
@@ -75,9 +77,7 @@ def run_round(bench: Bench, state: State, number: int) -> State:
     _benchmark(bench, number, student)
     if number == curriculum.rounds:
         return replace(state, student=student)
-    answers = stages.answers(bench, number, student, mix)
-    matches = _mix_matches(mix, answers, state.references)
-    scored = score(bench, Asked(number, student, matches, (answers.key, mix.key)))
+    scored = _examine(bench, number, student, mix, _mix_blanks(mix, state.references), mix.key)
     pool = pool.after(expansions.rows(TrainingExample), scored.by_row, [expansions.key, *scored.keys])
     return replace(state, student=student, pool=pool)
 
@@ -103,20 +103,30 @@ def _benchmark(bench: Bench, number: int, student: Artifact) -> None:
         stages.benchmark(bench, number, student)
 
 
-def _seed_matches(seeds: Artifact, responses: Artifact, answers: Artifact) -> list[Match]:
-    """Teacher against student on the seeds; a seed without the teacher's response cannot be scored."""
+def _examine(
+    bench: Bench, number: int, student: Artifact, asked: Artifact, blanks: Sequence[Match], origin: str
+) -> Scored:
+    """The student's answers to the rows of `asked`, judged against the teacher's; `origin` is where those are from."""
+
+    def answer(listen: Listen) -> Artifact:
+        return stages.answers(bench, number, student, asked, listen)
+
+    key = stages.answers_key(bench, student, asked)
+    return examine(bench, Exam(number, student, blanks, key, answer, (origin,)))
+
+
+def _seed_blanks(seeds: Artifact, responses: Artifact) -> list[Match]:
+    """The teacher's side of the seeds; one without the teacher's response cannot be scored."""
     texts = {response.id: response.text for response in responses.rows(Answer)}
-    given = {answer.id: answer.text or "" for answer in answers.rows(Answer)}
     return [
-        Match(seed.id, seed.instruction, text, given[seed.id], seed.response)
+        Match(seed.id, seed.instruction, text, UNANSWERED, seed.response)
         for seed in seeds.rows(Example)
         if (text := texts[seed.id]) is not None
     ]
 
 
-def _mix_matches(mix: Artifact, answers: Artifact, references: Mapping[str, str]) -> list[Match]:
-    given = {answer.id: answer.text or "" for answer in answers.rows(Answer)}
+def _mix_blanks(mix: Artifact, references: Mapping[str, str]) -> list[Match]:
     return [
-        Match(row.id, row.instruction, row.response, given[row.id], references.get(row.id))
+        Match(row.id, row.instruction, row.response, UNANSWERED, references.get(row.id))
         for row in mix.rows(TrainingExample)
     ]

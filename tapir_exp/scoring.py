@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from tapir_exp.bench import Bench, Product, generation_recipe, role_recipe
-from tapir_exp.config import Difficulty
+from tapir_exp.config import Difficulty, JudgeConfig
 from tapir_exp.difficulty import (
     instruction_following_difficulty,
     rated_complexity,
@@ -16,6 +16,7 @@ from tapir_exp.difficulty import (
     scored_gaps,
 )
 from tapir_exp.judge.diagnosis import Lengths, diagnose
+from tapir_exp.judge.hearing import Hearing, Listen, fill, unheard
 from tapir_exp.judge.judging import judge, rate_complexity
 from tapir_exp.judge.questions import Match, prompts_of
 from tapir_exp.judge.reading import READER
@@ -46,12 +47,44 @@ class Scored:
     keys: tuple[str, ...]
 
 
-def score(bench: Bench, asked: Asked) -> Scored:
+@dataclass(frozen=True)
+class Exam:
+    """What a student is to answer, and to be scored on.
+
+    blanks: the matches, still without its answers. answers_key: of the artifact that will hold them. answer: carries
+    out that stage. inputs: keys of the artifacts that the blanks come from.
+    """
+
+    round: int
+    student: Artifact
+    blanks: Sequence[Match]
+    answers_key: str
+    answer: Callable[[Listen], Artifact]
+    inputs: tuple[str, ...]
+
+
+def examine(bench: Bench, exam: Exam) -> Scored:
+    """Let the student answer, let the judge compare it with the teacher, and score every row by that.
+
+    The judge hears each answer while the next ones are written, unless it is asked in batches or
+    `judge.while_answering` is off; then, and where the answers are there already, it begins after them. What comes out
+    is the same.
+    """
+    inputs = (exam.answers_key, *exam.inputs)
+    early = _judge_while_answering(bench, exam, inputs) if _hears(bench, exam, inputs) else None
+    answers = exam.answer(unheard) if early is None else bench.store.open("answers", exam.answers_key)
+    given = {answer.id: answer for answer in answers.rows(Answer)}
+    asked = Asked(exam.round, exam.student, [fill(blank, given[blank.id]) for blank in exam.blanks], inputs)
+    return score(bench, asked, early)
+
+
+def score(bench: Bench, asked: Asked, judged: Artifact | None = None) -> Scored:
     """Let the judge compare student and teacher, and score every row by the configured difficulty.
 
-    The judge is asked whatever the difficulty is: its gaps are what a run reports of a student.
+    judged: the verdicts, where they are there. The judge is asked whatever the difficulty is: its gaps are what a run
+    reports of a student.
     """
-    judged = verdicts(bench, asked)
+    judged = verdicts(bench, asked) if judged is None else judged
     return SCORES[bench.config.curriculum.difficulty](bench, asked, judged)
 
 
@@ -133,24 +166,53 @@ def ratings(bench: Bench, asked: Asked) -> Artifact:
     return bench.rows("ratings", asked.round, recipe, make)
 
 
+def _hears(bench: Bench, exam: Exam, inputs: Sequence[str]) -> bool:
+    """Whether the judge can hear answers while they are written, and there are any to be written."""
+    config, store = bench.config.judge, bench.store
+    there = store.has("answers", exam.answers_key) or store.find("verdicts", _judged_recipe(bench, inputs)) is not None
+    return config.while_answering and not config.llm.batch and not there
+
+
+def _judge_while_answering(bench: Bench, exam: Exam, inputs: Sequence[str]) -> Artifact | None:
+    """The verdicts, for which the answers were written; None where another process was faster."""
+    heard = False
+
+    def make() -> Product:
+        nonlocal heard
+        heard = True
+        with Hearing(exam.blanks, bench.judge, bench.config.judge, f"judging S_{exam.round}") as hearing:
+            given = {answer.id: answer for answer in exam.answer(hearing.during).rows(Answer)}
+            matches = [fill(blank, given[blank.id]) for blank in exam.blanks]
+            return _judged_product(matches, hearing.verdicts(), bench.config.judge)
+
+    judged = bench.rows("verdicts", exam.round, _judged_recipe(bench, inputs), make)
+    return judged if heard else None
+
+
 def _judged(bench: Bench, stage: str, asked: Asked, matches: Sequence[Match], inputs: Sequence[str]) -> Artifact:
     config = bench.config.judge
 
     def make() -> Product:
-        rows = judge(matches, bench.judge, config, f"judging S_{asked.round}")
-        lengths = {match.id: Lengths(len(match.teacher), len(match.student)) for match in matches}
-        figures = _figures(rows, lengths)
-        if config.reference:
-            figures["referenced"] = sum(match.reference is not None for match in matches)
-        return Product(rows, figures)
+        return _judged_product(matches, judge(matches, bench.judge, config, f"judging S_{asked.round}"), config)
 
-    recipe = {
+    return bench.rows(stage, asked.round, _judged_recipe(bench, inputs), make)
+
+
+def _judged_product(matches: Sequence[Match], rows: Sequence[Verdict], config: JudgeConfig) -> Product:
+    figures = _figures(rows, {match.id: Lengths(len(match.teacher), len(match.student)) for match in matches})
+    if config.reference:
+        figures["referenced"] = sum(match.reference is not None for match in matches)
+    return Product(rows, figures)
+
+
+def _judged_recipe(bench: Bench, inputs: Sequence[str]) -> dict[str, Any]:
+    config = bench.config.judge
+    return {
         "inputs": list(inputs),
         "judge": role_recipe(bench.judge, config),
         "prompts": prompts_of(config),
         "reader": READER,
     }
-    return bench.rows(stage, asked.round, recipe, make)
 
 
 def _figures(rows: Sequence[Verdict], lengths: Mapping[str, Lengths]) -> dict[str, Any]:

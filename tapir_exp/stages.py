@@ -13,6 +13,7 @@ from tapir_exp.config import BudgetConfig, LabStudentConfig, Method, SeedSource,
 from tapir_exp.console import say_warning
 from tapir_exp.decontamination import benchmarks_recipe, load_benchmarks
 from tapir_exp.evals.lab import run_benchmark
+from tapir_exp.judge.hearing import Hear, Listen, unheard
 from tapir_exp.judge.judging import rate_complexity
 from tapir_exp.lab.oracle import lab_digest
 from tapir_exp.lab.world import even_problems
@@ -136,18 +137,25 @@ def _configured(student: StudentConfig) -> Ancestor:
     return Ancestor(place=place, name=student.model, revision=student.revision)
 
 
-def answers(bench: Bench, round_number: int, student: Artifact, asked: Artifact) -> Artifact:
-    """What the student says to the instructions of `asked`: the seeds, or a round's mix. Rows: Answer."""
+def answers(bench: Bench, round_number: int, student: Artifact, asked: Artifact, listen: Listen = unheard) -> Artifact:
+    """What the student says to the instructions of `asked`: the seeds, or a round's mix. Rows: Answer.
+
+    listen: lets the answers be written, and hears each of them as soon as it is finished.
+    """
     row_type: type[Example] | type[TrainingExample] = Example if asked.stage == "seeds" else TrainingExample
 
     def make() -> Product:
         prompts = [(row.id, row.instruction) for row in asked.rows(row_type)]
-        rows = _answer(bench, student, prompts, f"S_{round_number} answers")
+        rows = listen(lambda hear: _answer(bench, student, prompts, f"S_{round_number} answers", hear))
         cut, empty = sum(not row.finished for row in rows), sum(row.text is None for row in rows)
         return Product(rows, {"cut": cut, "empty": empty})
 
-    recipe = {"student": student.key, "asked": asked.key, "generation": generation_recipe(bench.config.student)}
-    return bench.rows("answers", round_number, recipe, make)
+    return bench.rows("answers", round_number, _answers_recipe(bench, student, asked), make, asks=False)
+
+
+def answers_key(bench: Bench, student: Artifact, asked: Artifact) -> str:
+    """The key that those answers have, or will have."""
+    return recipe_key("answers", _answers_recipe(bench, student, asked))
 
 
 def expansions(bench: Bench, round_number: int, pool: Pool, plan: RoundPlan, choice: Mapping[str, Any]) -> Artifact:
@@ -282,10 +290,16 @@ def _finetune(
     return bench.directory("student", round_number, recipe, make)
 
 
-def _answer(bench: Bench, student: Artifact, prompts: Sequence[tuple[str, str]], label: str) -> list[Answer]:
+def _answers_recipe(bench: Bench, student: Artifact, asked: Artifact) -> dict[str, Any]:
+    return {"student": student.key, "asked": asked.key, "generation": generation_recipe(bench.config.student)}
+
+
+def _answer(
+    bench: Bench, student: Artifact, prompts: Sequence[tuple[str, str]], label: str, hear: Hear | None = None
+) -> list[Answer]:
     from tapir_exp.student.generate import answer_all
 
-    return answer_all(student.path, prompts, bench.config.student, label)
+    return answer_all(student.path, prompts, bench.config.student, label, hear)
 
 
 def _gate(bench: Bench, pool: Pool) -> expansion.Gate:

@@ -75,19 +75,19 @@ class Store:
         Another process that wants the same product waits for the first.
         """
         key = recipe_key(stage, recipe)
-        if self._is_there(stage, key):
+        if self.has(stage, key):
             return self.open(stage, key)
         lock = self.root / "locks" / f"{stage}-{key}.lock"
         lock.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):
-            if self._is_there(stage, key):
+            if self.has(stage, key):
                 return self.open(stage, key)
             return self._make(stage, key, recipe, make)
 
     def find(self, stage: str, recipe: Mapping[str, Any]) -> Artifact | None:
         """The finished product of `recipe`, or None."""
         key = recipe_key(stage, recipe)
-        return self.open(stage, key) if self._is_there(stage, key) else None
+        return self.open(stage, key) if self.has(stage, key) else None
 
     def open(self, stage: str, key: str, *, reused: bool = True) -> Artifact:
         """The finished artifact. Raises StoreError where it is not there."""
@@ -97,7 +97,8 @@ class Store:
         sidecar = json.loads((path / SIDECAR).read_text())
         return Artifact(stage, key, path, sidecar["files"], sidecar["figures"], sidecar["seconds"], reused)
 
-    def _is_there(self, stage: str, key: str) -> bool:
+    def has(self, stage: str, key: str) -> bool:
+        """Whether an artifact is finished."""
         return (self.root / stage / key / SIDECAR).is_file()
 
     def _make(

@@ -5,6 +5,7 @@ level of detail (D of PAPER.md); both orders are asked and averaged, as Lion doe
 alone. `pair_logprobs` reads which answer is preferred, and how surely, from the first token's log-probabilities.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
@@ -34,7 +35,14 @@ def judge(matches: Sequence[Match], chat: ChatModel, config: JudgeConfig, label:
         concurrency=config.llm.concurrency,
         max_failed=config.max_failed,
     )
-    ballots: dict[str, list[Ballot]] = {match.id: [] for match in matches}
+    return verdicts_of(asked, outcomes, listener)
+
+
+def verdicts_of(
+    asked: Sequence[tuple[str, Question]], outcomes: Sequence[Outcome[Scores]], listener: Listener
+) -> list[Verdict]:
+    """The outcomes of the questions put together, one verdict for each row; questions come with their rows' ids."""
+    ballots: defaultdict[str, list[Ballot]] = defaultdict(list)
     for (row, question), outcome in zip(asked, outcomes, strict=True):
         ballots[row].append(ballot_of(question, outcome, listener.last_reply(question.request)))
     return [verdict_of(row, cast) for row, cast in ballots.items()]

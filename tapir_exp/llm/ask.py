@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Generic, TypeVar
@@ -47,7 +47,7 @@ def ask_all(
     KeyboardInterrupt comes through within seconds, after what was in flight has been given time to arrive.
     """
     outcomes: list[Outcome[T] | None] = [None] * len(requests)
-    failures = _Failures(label, len(requests), max_failed)
+    failures = Failures(label, len(requests), max_failed)
     with Progress(label, total=len(requests)) as progress:
 
         def keep(place: int, outcome: Outcome[T]) -> None:
@@ -66,7 +66,7 @@ def ask_all(
 
 async def ask_each(
     chat: ChatModel,
-    requests: Sequence[ChatRequest] | Iterable[ChatRequest],
+    requests: "Sequence[ChatRequest] | Iterable[ChatRequest] | Arrivals",
     parse: Callable[[Reply], T],
     keep: Callable[[int, Outcome[T]], None],
     *,
@@ -74,13 +74,14 @@ async def ask_each(
 ) -> None:
     """Ask with `concurrency` calls in flight, and hand every outcome to `keep`, with its place, as it comes.
 
-    Holds no more than what is in flight. An error, of a call or of `keep`, ends the asking: nothing new is asked, and
-    what is in flight may land before it is raised.
+    Holds no more than what is in flight, and of `Arrivals` what waits. An error, of a call or of `keep`, ends the
+    asking: nothing new is asked, and what is in flight may land before it is raised.
     """
-    waiting = _Waiting(enumerate(requests))
+    waiting = requests if isinstance(requests, Arrivals) else _Waiting(enumerate(requests))
 
     async def work() -> None:
-        for place, request in waiting:
+        while (item := await waiting.take()) is not None:
+            place, request = item
             keep(place, await _ask(chat, request, parse))
 
     async with chat.connected(requests if isinstance(requests, Sequence) else ()):
@@ -96,25 +97,51 @@ async def ask_each(
             worker.result()
 
 
-class _Waiting(Iterator[T]):
+class _Waiting:
     """What is still to be asked; nothing any more once it is closed."""
 
-    def __init__(self, items: Iterable[T]) -> None:
+    def __init__(self, items: Iterable[tuple[int, ChatRequest]]) -> None:
         self._items = iter(items)
         self._closed = False
 
-    def __next__(self) -> T:
-        if self._closed:
-            raise StopIteration
-        return next(self._items)
+    async def take(self) -> tuple[int, ChatRequest] | None:
+        """The next one; None at the end."""
+        return None if self._closed else next(self._items, None)
 
     def close(self) -> None:
+        """Give out nothing more."""
         self._closed = True
 
 
-async def _land(
-    workers: Sequence[asyncio.Task[None]], waiting: _Waiting[tuple[int, ChatRequest]], grace_s: float
-) -> None:
+class Arrivals:
+    """As `_Waiting`, for requests that are still being made: they are added, within the event loop, until `end`."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[tuple[int, ChatRequest] | None] = asyncio.Queue()
+
+    def add(self, place: int, request: ChatRequest) -> None:
+        """One more to ask."""
+        self._queue.put_nowait((place, request))
+
+    def end(self) -> None:
+        """Nothing will be added any more."""
+        self._queue.put_nowait(None)
+
+    async def take(self) -> tuple[int, ChatRequest] | None:
+        """The next one, waited for; None at the end."""
+        item = await self._queue.get()
+        if item is None:
+            self.end()  # for whoever else takes
+        return item
+
+    def close(self) -> None:
+        """Give out nothing more."""
+        while not self._queue.empty():
+            self._queue.get_nowait()
+        self.end()
+
+
+async def _land(workers: Sequence[asyncio.Task[None]], waiting: _Waiting | Arrivals, grace_s: float) -> None:
     """Let the workers end what they are at, for so long; then end them."""
     waiting.close()
     await asyncio.wait(workers, timeout=grace_s)
@@ -156,7 +183,7 @@ def _is_cut(reply: Reply) -> bool:
     return reply.finish_reason == "length"
 
 
-class _Failures:
+class Failures:
     """The failed rows so far, and how many are too many."""
 
     def __init__(self, label: str, total: int, max_failed: float) -> None:
