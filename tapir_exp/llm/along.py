@@ -57,8 +57,9 @@ class AskAlong(Generic[T]):
         """Let what is in flight arrive, as `ask_each` does; work that still goes on ends when it hands over next."""
         self._over.set()
         self._arrivals.close()
-        if error is not None and not isinstance(error, KeyboardInterrupt):
-            self._runner.run(self._wait(LANDING_S))
+        if isinstance(error, KeyboardInterrupt):
+            self._asking.cancel()
+        self._runner.run(self._wait(LANDING_S))
         self._runner.close()
         if self._work is not None:
             self._work.join(GRACE_S)
@@ -99,7 +100,7 @@ class AskAlong(Generic[T]):
             except BaseException as error:
                 made.set_exception(error)
 
-        self._work = threading.Thread(target=carry_out, daemon=True)
+        self._work = threading.Thread(target=carry_out, name=self._label, daemon=True)
         self._work.start()
         return await asyncio.wrap_future(made)
 
