@@ -298,6 +298,22 @@ class ShapeConfig:
 
 
 @dataclass
+class VllmConfig:
+    """The server of vLLM that answers where student.engine is vllm, started for each stage that asks the student."""
+
+    executable: list[str] = field(default_factory=lambda: ["vllm"])
+    """The words that start it. vLLM needs an environment of its own: name its program, such as [/opt/vllm/bin/vllm]."""
+    options: list[str] = field(default_factory=list)
+    """Further options, such as --tensor-parallel-size=2; the model, its length, its precision and the port are told."""
+    concurrency: int = 256
+    """Prompts in flight at once."""
+    start_s: float = 900.0
+    """Seconds within which it must serve."""
+    timeout_s: float = 600.0
+    """Seconds that an answer may take."""
+
+
+@dataclass
 class StudentConfig:
     """The student S."""
 
@@ -322,7 +338,8 @@ class StudentConfig:
     """What writes greedy answers: `transformers` everywhere; `ctranslate2` on a CPU in float32, faster (extra `fast`);
     `vllm` on a GPU, out of an environment of its own. Sampled answers are written by transformers."""
     generation_batch: int = 32
-    """Prompts answered at once."""
+    """Prompts answered at once by the first two."""
+    vllm: VllmConfig = field(default_factory=VllmConfig)
     allow_pickle: bool = False
     """Whether weights without safetensors are read from pickles: their tensors, and nothing else of them."""
     trust_remote_code: bool = False

@@ -107,6 +107,7 @@ RANGES = (
     Range(
         (
             "*.timeout_s",
+            "*.start_s",
             "*.learning_rate",
             "*.clip",
             "fit.inverse_penalty",
@@ -249,6 +250,14 @@ def _check_budgets(values: Values) -> Iterator[Problem]:
             )
 
 
+def _check_engine(values: Values) -> Iterator[Problem]:
+    engine, precision = _choice(values, "student.engine"), _choice(values, "student.precision")
+    if engine == "ctranslate2" and precision != "float32":
+        yield Problem("student.engine", " = ctranslate2", f"another: it is exact in float32, not in {precision}")
+    if engine == "vllm" and not values.get("student.vllm.executable"):
+        yield Problem("student.vllm.executable", " = []", "the program to start, since student.engine is vllm")
+
+
 def _check_ratios(values: Values) -> Iterator[Problem]:
     ratios = values.get("tasks.ratios")
     if not isinstance(ratios, dict):
@@ -386,6 +395,7 @@ CHECKS: tuple[Callable[[Values], Iterator[Problem]], ...] = (
     _check_names,
     _check_divisors,
     _check_budgets,
+    _check_engine,
     _check_ratios,
     _check_seeds,
     _check_benchmarks,

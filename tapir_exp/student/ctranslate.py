@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,27 +22,35 @@ KINDS = ("llama", "qwen2")
 """Model types whose conversion the tests show to be exact; others are left to transformers."""
 
 
+@contextmanager
+def open_ctranslate2(student_dir: Path, chat: Chat, student: StudentConfig) -> Iterator["Ctranslate2Engine"]:
+    """The engine with the student in `student_dir`, an adapter merged; the conversion is kept as long as it is open.
+
+    Raises ConfigError where CTranslate2 is not installed, or would not write what transformers writes.
+    """
+    library = _library()
+    if student.precision is not Precision.float32:
+        raise _refusal(f"precision {student.precision.value}: it is exact in float32 alone")
+    model = load_model(student_dir, student)
+    _check(model)
+    with TemporaryDirectory(prefix="tapir-ctranslate2-") as folder:
+        converted = _convert(model, chat, Path(folder))
+        generator = library.Generator(
+            str(converted), device="cpu", compute_type="float32", intra_threads=torch.get_num_threads()
+        )
+        stops, names = stops_of(model.generation_config, chat), _read_names(converted, chat)
+        yield Ctranslate2Engine(generator, names, stops, student.generation_batch)
+
+
 class Ctranslate2Engine:
-    """Batches of prompts of like length, in float32, as many threads as PyTorch has."""
+    """Batches of prompts of like length, in float32, with as many threads as PyTorch has."""
 
-    def __init__(self, student_dir: Path, chat: Chat, student: StudentConfig) -> None:
-        """Convert the student in `student_dir`, an adapter merged, into a folder that goes again.
-
-        Raises ConfigError where CTranslate2 is not installed, or would not write what transformers writes.
-        """
-        library = _library()
-        if student.precision is not Precision.float32:
-            raise _refusal(f"precision {student.precision.value}: it is exact in float32 alone")
-        model = load_model(student_dir, student)
-        _check(model)
-        self._stops = stops_of(model, chat)
-        self._batch = student.generation_batch
-        with TemporaryDirectory(prefix="tapir-ctranslate2-") as folder:
-            converted = _convert(model, chat, Path(folder))
-            self._names = _read_names(converted, chat)
-            self._generator = library.Generator(
-                str(converted), device="cpu", compute_type="float32", intra_threads=torch.get_num_threads()
-            )
+    def __init__(self, generator: Any, names: Sequence[str], stops: frozenset[int], batch: int) -> None:
+        """names: the texts by which the library calls the tokens. batch: prompts continued at once."""
+        self._generator = generator
+        self._names = names
+        self._stops = stops
+        self._batch = batch
 
     def write(
         self, prompts: Sequence[Sequence[int]], limit: int, draws: Sequence[Draw] | None = None

@@ -1,6 +1,7 @@
 """The engine of `transformers`: a loop over the model itself, on whatever device there is, greedy or sampled."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -16,6 +17,13 @@ from tapir_exp.student.load import load_model
 from tapir_exp.student.sampler import Draw, Sampler
 
 
+@contextmanager
+def open_transformers(student_dir: Path, chat: Chat, student: StudentConfig) -> Iterator["TransformersEngine"]:
+    """The engine with the student in `student_dir`, on the GPU where there is one."""
+    model = load_on_device(student_dir, student)
+    yield TransformersEngine(model, stops_of(model.generation_config, chat), chat.pad, student.generation_batch)
+
+
 class TransformersEngine:
     """Batches of prompts of like length; a row leaves its batch when it is finished, one from the end takes its place.
 
@@ -28,12 +36,6 @@ class TransformersEngine:
         self._stops = torch.tensor(sorted(stops))
         self._pad = pad
         self._batch = batch
-
-    @classmethod
-    def load(cls, student_dir: Path, chat: Chat, student: StudentConfig) -> "TransformersEngine":
-        """The engine with the student in `student_dir`."""
-        model = load_on_device(student_dir, student)
-        return cls(model, stops_of(model, chat), chat.pad, student.generation_batch)
 
     def write(
         self, prompts: Sequence[Sequence[int]], limit: int, draws: Sequence[Draw] | None = None

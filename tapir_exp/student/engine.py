@@ -8,13 +8,13 @@ Only `transformers` draws from the streams of `sampler.py`, so sampled answers a
 the terminal says so. What an engine cannot do is an error that names the engine that can.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from transformers import PreTrainedModel
+from transformers import GenerationConfig
 
 from tapir_exp.config import EngineKind, StudentConfig
 from tapir_exp.console import console
@@ -54,14 +54,22 @@ def open_engine(student_dir: Path, chat: Chat, student: StudentConfig, *, sample
     if sampled and kind is not EngineKind.transformers:
         console.print(f"  sampled answers are written by transformers, not {kind.value}", markup=False)
         kind = EngineKind.transformers
+    with _opener(kind)(student_dir, chat, student) as engine:
+        yield engine
+
+
+def _opener(kind: EngineKind) -> Callable[[Path, Chat, StudentConfig], AbstractContextManager[Engine]]:
     if kind is EngineKind.ctranslate2:
-        from tapir_exp.student.ctranslate import Ctranslate2Engine
+        from tapir_exp.student.ctranslate import open_ctranslate2
 
-        yield Ctranslate2Engine(student_dir, chat, student)
-    else:
-        from tapir_exp.student.decoding import TransformersEngine
+        return open_ctranslate2
+    if kind is EngineKind.vllm:
+        from tapir_exp.student.vllm import open_vllm
 
-        yield TransformersEngine.load(student_dir, chat, student)
+        return open_vllm
+    from tapir_exp.student.decoding import open_transformers
+
+    return open_transformers
 
 
 def batches(prompts: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
@@ -71,8 +79,8 @@ def batches(prompts: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
         yield order[start : start + size]
 
 
-def stops_of(model: PreTrainedModel, chat: Chat) -> frozenset[int]:
+def stops_of(generation: GenerationConfig | None, chat: Chat) -> frozenset[int]:
     """The tokens that end an answer: the chat's end of turn, and all that the model's generation settings name."""
-    configured = model.generation_config.eos_token_id if model.generation_config else None
+    configured = generation.eos_token_id if generation else None
     ends = configured if isinstance(configured, list) else [configured]
     return frozenset({chat.end, *(end for end in ends if end is not None)})

@@ -2,6 +2,7 @@
 
 import builtins
 import json
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,9 +24,11 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from tapir_exp.config import EngineKind, Precision, StudentConfig
+from tapir_exp.config import EngineKind, Precision, StudentConfig, VllmConfig
 from tapir_exp.errors import ConfigError
+from tapir_exp.llm.served import Server, ServerError, Service
 from tapir_exp.student import engine as engines
+from tapir_exp.student import vllm
 from tapir_exp.student.chat_template import Chat
 from tapir_exp.student.decoding import TransformersEngine
 from tapir_exp.student.engine import Continuation, Engine, open_engine
@@ -37,7 +40,8 @@ MODELS = {
     "llama": lambda: LlamaForCausalLM(LlamaConfig(**SHAPE, **HEADS, rope_parameters=rope(100.0))),
     "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SHAPE, **HEADS, rope_parameters=rope(10000.0))),
 }
-EXACT = (EngineKind.transformers, EngineKind.ctranslate2)
+ENGINES = tuple(EngineKind)
+FAKE_VLLM = Path(__file__).parent / "fake_vllm.py"
 LIMIT = 12
 
 
@@ -74,20 +78,29 @@ def prompts() -> list[list[int]]:
 
 @pytest.fixture(scope="module")
 def expected(random_student: Path, prompts: list[list[int]], ends: list[int], chat: Chat) -> list[Continuation]:
-    """What transformers' own generation says, one prompt at a time."""
+    """What transformers' own generation says, one prompt at a time; written down for the fake of vLLM."""
     model: Any = AutoModelForCausalLM.from_pretrained(str(random_student))
-    found = []
+    found, told = [], []
     for prompt in prompts:
         ids = torch.tensor([prompt])
         settings = {"max_new_tokens": LIMIT, "do_sample": False, "eos_token_id": ends, "pad_token_id": chat.pad}
         whole = model.generate(ids, attention_mask=torch.ones_like(ids), **settings)[0, len(prompt) :].tolist()
         finished = whole[-1] in ends
         found.append(Continuation(tuple(whole[:-1] if finished else whole), finished))
+        told.append((prompt, whole))
+    (random_student / "answers.json").write_text(json.dumps(told))
     return found
 
 
-def student_of(kind: EngineKind, batch: int = 5) -> StudentConfig:
-    return StudentConfig(model="x", engine=kind, generation_batch=batch)
+def student_of(kind: EngineKind, batch: int = 5, fault: str = "none", folder: Path = Path()) -> StudentConfig:
+    server = VllmConfig(
+        executable=["{python}", str(FAKE_VLLM)],
+        options=[f"--fault={fault}", f"--folder={folder}"],
+        concurrency=batch,
+        start_s=60,
+        timeout_s=30,
+    )
+    return StudentConfig(model="x", engine=kind, generation_batch=batch, vllm=server)
 
 
 @contextmanager
@@ -117,7 +130,7 @@ def test_the_answers_end_anywhere_and_at_several_tokens(
     assert len(stops) > 1
 
 
-@pytest.mark.parametrize("kind", EXACT)
+@pytest.mark.parametrize("kind", ENGINES)
 @pytest.mark.parametrize("batch", [1, 5, 14])
 def test_any_batch_writes_what_transformers_writes_alone(
     kind: EngineKind,
@@ -131,7 +144,7 @@ def test_any_batch_writes_what_transformers_writes_alone(
         assert in_order(engine, prompts) == expected
 
 
-@pytest.mark.parametrize("kind", EXACT)
+@pytest.mark.parametrize("kind", ENGINES)
 def test_limits_count_the_end_of_turn(
     kind: EngineKind, random_student: Path, chat: Chat, prompts: list[list[int]], expected: list[Continuation]
 ) -> None:
@@ -160,15 +173,16 @@ def test_padding_does_not_shift_positions(chat: Chat) -> None:
     assert in_order(engine, prompts, 8) == [in_order(engine, [prompt], 8)[0] for prompt in prompts]
 
 
+@pytest.mark.parametrize("kind", [EngineKind.ctranslate2, EngineKind.vllm])
 def test_sampled_answers_go_to_transformers_and_the_terminal_says_so(
-    random_student: Path, chat: Chat, monkeypatch: pytest.MonkeyPatch
+    kind: EngineKind, random_student: Path, chat: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = StringIO()
     monkeypatch.setattr(engines, "console", Console(file=said, width=100, highlight=False))
-    student = student_of(EngineKind.ctranslate2)
+    student = student_of(kind)
     with open_engine(random_student, chat, student, sampled=True) as engine:
         assert isinstance(engine, TransformersEngine)
-    assert "sampled answers are written by transformers, not ctranslate2" in said.getvalue()
+    assert f"sampled answers are written by transformers, not {kind.value}" in said.getvalue()
     with open_engine(random_student, chat, student) as engine, pytest.raises(ConfigError, match="sampled answers"):
         list(engine.write([[130]], 2, [Draw(1.0, 0)]))
 
@@ -209,3 +223,74 @@ def test_ctranslate2_that_is_not_installed_is_named_with_the_remedy(
         opened(EngineKind.ctranslate2, random_student, chat),
     ):
         pass
+
+
+@pytest.fixture
+def servers(monkeypatch: pytest.MonkeyPatch) -> list[Server]:
+    """Every server that is opened."""
+    opened_servers: list[Server] = []
+
+    class Known(Server):
+        def __init__(self, service: Service) -> None:
+            super().__init__(service)
+            opened_servers.append(self)
+
+    monkeypatch.setattr(vllm, "Server", Known)
+    return opened_servers
+
+
+def test_the_server_is_gone_after_each_stage(
+    random_student: Path, chat: Chat, prompts: list[list[int]], expected: list[Continuation], servers: list[Server]
+) -> None:
+    with opened(EngineKind.vllm, random_student, chat) as engine:
+        places = [place for place, _ in engine.write(prompts, LIMIT)]
+        assert servers[0].alive
+    assert not servers[0].alive
+    with pytest.raises(ConnectionError):
+        socket.create_connection(("127.0.0.1", int(servers[0].base.rpartition(":")[2])), 1).close()
+    assert sorted(places) == list(range(len(prompts)))
+
+
+def test_a_server_that_dies_half_way_is_started_again_once(
+    random_student: Path, chat: Chat, prompts: list[list[int]], expected: list[Continuation], tmp_path: Path
+) -> None:
+    student = student_of(EngineKind.vllm, 2, "dies-once", tmp_path)
+    with open_engine(random_student, chat, student) as engine:
+        assert in_order(engine, prompts) == expected
+    assert (tmp_path / "died").exists()
+
+
+def test_a_server_that_dies_again_ends_the_stage_with_its_last_words(
+    random_student: Path, chat: Chat, prompts: list[list[int]], expected: list[Continuation], servers: list[Server]
+) -> None:
+    student = student_of(EngineKind.vllm, 2, "dies")
+    with (
+        pytest.raises(ServerError, match=r"died with status 3(.|\n)*CUDA out of memory"),
+        open_engine(random_student, chat, student) as engine,
+    ):
+        in_order(engine, prompts)
+    assert not servers[0].alive
+
+
+def test_a_server_that_never_gets_healthy_is_given_up_in_time(
+    random_student: Path, chat: Chat, servers: list[Server]
+) -> None:
+    student = student_of(EngineKind.vllm, 2, "deaf")
+    short = replace(student, vllm=replace(student.vllm, start_s=1.5))
+    with (
+        pytest.raises(ServerError, match=r"within 1.5 s(.|\n)*loading the weights"),
+        open_engine(random_student, chat, short),
+    ):
+        pass
+    assert not servers[0].alive
+
+
+@pytest.mark.parametrize(("fault", "words"), [("refuses", "too long for me"), ("untold", "without token ids")])
+def test_what_the_server_cannot_do_is_an_error(
+    fault: str, words: str, random_student: Path, chat: Chat, prompts: list[list[int]], expected: list[Continuation]
+) -> None:
+    with (
+        pytest.raises(ServerError, match=words),
+        open_engine(random_student, chat, student_of(EngineKind.vllm, 2, fault)) as engine,
+    ):
+        in_order(engine, prompts)
