@@ -139,11 +139,12 @@ def _open(job: FitJob) -> tuple[PreTrainedModel, Base | None]:
 
 
 def _gather(module: StudentModule, job: FitJob) -> PreTrainedModel:
-    """The trained model whole on the first rank, where each has but a part of it."""
-    state = module.trainer.strategy.lightning_module_state_dict()
+    """The trained model whole on the first rank, where each has but a part of it; on the others as it is."""
+    state = module.trainer.strategy.lightning_module_state_dict()  # all ranks take part
+    if module.global_rank != 0:
+        return module.model  # type: ignore[no-any-return]
     whole: Any = module.trainer.precision_plugin.convert_module(_open(job)[0])
-    if module.global_rank == 0:
-        whole.load_state_dict({name.removeprefix("model."): values for name, values in state.items()})
+    whole.load_state_dict({name.removeprefix("model."): values for name, values in state.items()})
     return whole  # type: ignore[no-any-return]
 
 
