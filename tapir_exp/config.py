@@ -93,6 +93,22 @@ class Method(Enum):
     qlora = "qlora"
 
 
+class StrategyName(Enum):
+    """How several devices share a fit: see `student/ranks.py`. `auto` is ddp where there are several."""
+
+    auto = "auto"
+    ddp = "ddp"
+    fsdp = "fsdp"
+    deepspeed = "deepspeed"
+
+
+class Launcher(Enum):
+    """What starts the processes of a fit on several devices, one a device."""
+
+    torchrun = "torchrun"
+    srun = "srun"
+
+
 class LabellerKind(Enum):
     """What names the task types: a chat model by prompt, an encoder with a linear head, or a DeBERTa-v3."""
 
@@ -485,9 +501,19 @@ class TrainerConfig:
 
     accelerator: str = "auto"
     devices: int = 1
-    """Devices of a fit; so far one."""
+    """Devices of a fit on each node. More than one in all: `tapir` writes the fit down as a job, and `launcher` starts
+    its processes, which read the job and nothing of the command line."""
+    num_nodes: int = 1
+    launcher: Launcher = Launcher.torchrun
+    """torchrun: on this machine, and by `remote_shell` on other hosts. srun: in the allocation of a SLURM job."""
+    hosts: list[str] = field(default_factory=list)
+    """torchrun on several nodes: their names, this machine first. They share its directories and its Python."""
+    remote_shell: str = "ssh"
+    """Command that carries out another on a host: it is followed by the host and a line of shell."""
+    port: int = 29400
+    """torchrun on several nodes: the port of the first host at which the others find it."""
     precision: str = "32-true"
-    strategy: str = "auto"
+    strategy: StrategyName = StrategyName.auto
     deterministic: bool = True
     """Whether the same fit gives the same bytes on the same machine; on a GPU it costs speed."""
     activation_checkpointing: bool = False

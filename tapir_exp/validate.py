@@ -89,6 +89,8 @@ RANGES = (
             "*.batch_rows",
             "*.micro_batch_tokens",
             "*.checkpoint_steps",
+            "trainer.devices",
+            "trainer.num_nodes",
             "*.rank",
             "sft.lora.alpha",
             "classifier.batch",
@@ -135,7 +137,7 @@ RANGES = (
         "0 or more",
         lambda v: v >= 0,
     ),
-    Range(("trainer.devices",), "1: a fit runs on one device", lambda v: v == 1),
+    Range(("trainer.port",), "a port from 1024 to 65535", lambda v: 1024 <= v <= 65535),
     Range(("*.similar_within",), "from 0 to 9, in points of the judge", lambda v: 0 <= v <= 9),
     Range(("*.temperature",), "from 0 to 2", lambda v: 0 <= v <= 2),
     Range(
@@ -333,6 +335,24 @@ def _check_names_of_types(names: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem(f"labelled.names.{name}", f" = {task}", expected)
 
 
+def _check_trainer(values: Values) -> Iterator[Problem]:
+    devices, nodes, hosts = (values.get(f"trainer.{name}") for name in ("devices", "num_nodes", "hosts"))
+    if not devices or not nodes or hosts is None:
+        return
+    if "do" in values and devices * nodes > 1:
+        yield Problem("trainer.devices", f" = {devices}", "1, and 1 node: a labeller is fitted on one device")
+    if _choice(values, "sft.method") == "qlora" and _choice(values, "trainer.strategy") == "fsdp":
+        yield Problem(
+            "trainer.strategy", " = fsdp", "ddp or deepspeed for sft=qlora: weights of 4 bits are not divided"
+        )
+    by_torchrun = _choice(values, "trainer.launcher") == "torchrun"
+    if by_torchrun and len(hosts) != nodes and (nodes > 1 or hosts):
+        expected = f"the names of the {nodes} nodes (trainer.num_nodes), this one first, or trainer.launcher=srun"
+        yield Problem("trainer.hosts", f" = {hosts}", expected)
+    if not by_torchrun and hosts:
+        yield Problem("trainer.hosts", f" = {hosts}", "no name: srun takes the nodes of the SLURM job")
+
+
 def _check_evals(values: Values) -> Iterator[Problem]:
     for key, value in values.items():
         if fnmatchcase(key, "evals.*.*") and not key.endswith(NO_FILES) and value and not Path(value).is_file():
@@ -401,6 +421,7 @@ CHECKS: tuple[Callable[[Values], Iterator[Problem]], ...] = (
     _check_benchmarks,
     _check_labeller,
     _check_labelling,
+    _check_trainer,
     _check_evals,
     _check_models,
     _check_options,

@@ -95,7 +95,7 @@ def train_ours(model: LlamaForCausalLM, rows: list[Row], bf16: bool, seed: int, 
 
     config = TrainerConfig(accelerator="cpu", precision="bf16-mixed" if bf16 else "32-true")
     with apart_from_the_world(seed):
-        _build_trainer(config, [Watch()]).fit(module, loader)
+        _build_trainer(config, [Watch()], sft.clip).fit(module, loader)
 
 
 def train_bare(model: LlamaForCausalLM, rows: list[Row], bf16: bool, seed: int, watch: Stopwatch) -> None:

@@ -104,7 +104,7 @@ def ours(
             pass
 
     clock = _Clock(Silent(), None)  # type: ignore[arg-type]
-    _build_trainer(config, [clock]).fit(module, loader)
+    _build_trainer(config, [clock], sft.clip).fit(module, loader)
     return [pace.model_dump() for pace in clock.paces]
 
 

@@ -36,9 +36,9 @@ class _WeightedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         states, words = _as_multiplied(hidden, head)
-        nll = torch.zeros(len(states), device=hidden.device)
+        nll = torch.zeros(len(states), dtype=torch.float32, device=hidden.device)
         to_hidden = torch.empty_like(states) if ctx.needs_input_grad[0] else None
-        to_head = torch.zeros(words.shape, device=head.device) if ctx.needs_input_grad[1] else None
+        to_head = torch.zeros(words.shape, dtype=torch.float32, device=head.device) if ctx.needs_input_grad[1] else None
         with torch.autocast(hidden.device.type, enabled=False):
             for chunk in _chunks(states, words):
                 logits = _logits(states[chunk], words)

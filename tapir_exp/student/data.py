@@ -160,9 +160,10 @@ class MicroBatch(NamedTuple):
 
 
 class StepBatch(NamedTuple):
-    """One optimiser step.
+    """One optimiser step, as one rank sees it.
 
-    lengths: tokens of each of its rows. supervised: tokens that the loss counts, of all of them.
+    micro_batches: the rank's own. lengths: tokens of each row of the step. supervised: tokens that the loss counts, of
+    all rows.
     """
 
     micro_batches: list[MicroBatch]
@@ -182,8 +183,12 @@ class StepLoader:
     exactly the steps that the killed one did not.
     """
 
-    def __init__(self, rows: Sequence[Row], plan: BatchPlan, micro_batch_tokens: int) -> None:
+    def __init__(
+        self, rows: Sequence[Row], plan: BatchPlan, micro_batch_tokens: int, rank: int = 0, ranks: int = 1
+    ) -> None:
+        """rank, ranks: which of how many processes this is; each loads its share of every step."""
         self._rows, self._plan, self._micro_batch_tokens = rows, plan, micro_batch_tokens
+        self._rank, self._ranks = rank, ranks
         self._next = 0
 
     def __len__(self) -> int:
@@ -205,9 +210,14 @@ class StepLoader:
 
     def _load(self, rows: list[Row]) -> StepBatch:
         lengths = tuple(len(row.tokens) for row in rows)
-        shares = divide_step(lengths, self._micro_batch_tokens)
-        batches = [collate([rows[place] for place in share]) for share in shares]
+        shares = divide_step(lengths, self._micro_batch_tokens, self._ranks)[self._rank :: self._ranks]
+        batches = [collate([rows[place] for place in share] or [_untaught(rows[0])]) for share in shares]
         return StepBatch(batches, lengths, sum(row.supervised for row in rows))
+
+
+def _untaught(row: Row) -> Row:
+    """One token without a target: every rank goes through the model as often, one without rows of a step too."""
+    return replace(row, tokens=row.tokens[:1], prompt=1)
 
 
 def divide_step(lengths: Sequence[int], limit: int, ranks: int = 1) -> list[list[int]]:

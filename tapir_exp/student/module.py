@@ -15,6 +15,7 @@ from tapir_exp.records import Part, TrainingStep
 from tapir_exp.student.cross_entropy import token_nll, weighted_cross_entropy
 from tapir_exp.student.data import MicroBatch, StepBatch
 from tapir_exp.student.packing import pack_attention, packed_hidden
+from tapir_exp.student.ranks import gradients_meet, shard, step_clipped
 
 STEPS_KEY = "training_steps"
 
@@ -77,6 +78,10 @@ class StudentModule(pl.LightningModule):
         self.history: list[TrainingStep] = []
         self._weights, self._sft, self._total_steps, self._seed = weights, sft, total_steps, seed
 
+    def configure_model(self) -> None:
+        """Divide the weights among the ranks, under a strategy that does."""
+        shard(self, _whole(self.model), self.weighted_loss.__name__)
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW; weight decay spares biases and norms, which are the vectors."""
         trained = [p for p in self.model.parameters() if p.requires_grad]
@@ -89,8 +94,11 @@ class StudentModule(pl.LightningModule):
     def training_step(self, batch: StepBatch, batch_idx: int) -> None:
         """One optimiser step over all micro-batches. Raises TapirError where the loss is not finite."""
         step = len(self.history) + 1
-        torch.manual_seed(self._seed * 1_000_003 + step)  # dropout must not depend on where the fit was resumed
-        sums = torch.stack([self._backward(micro, batch.supervised) for micro in batch.micro_batches]).sum(0)
+        # dropout must not depend on where the fit was resumed, and is not the same on all ranks
+        torch.manual_seed(self._seed * 1_000_003 + step + self.global_rank * 1_000_000_007)
+        last = batch.micro_batches[-1]
+        parts = [self._backward(micro, batch.supervised, micro is last) for micro in batch.micro_batches]
+        sums = self.trainer.strategy.reduce(torch.stack(parts).sum(0), reduce_op="sum")
         rate = learning_rate(step, self._total_steps, self._sft.learning_rate, self._sft.warmup)
         self._record(step, batch, sums, rate, self._update(rate))
 
@@ -104,12 +112,22 @@ class StudentModule(pl.LightningModule):
         """Take the history back."""
         self.history = [TrainingStep(**step) for step in checkpoint[STEPS_KEY]]
 
-    def _backward(self, batch: MicroBatch, supervised: int) -> Tensor:
+    def weighted_loss(self, batch: MicroBatch, supervised: int) -> tuple[Tensor, Tensor]:
+        """The micro-batch's part of the step's loss, and the loss of each token: (supervised,).
+
+        The weights are used in here alone, so that a strategy can put them together around it.
+        """
+        scale = self.trainer.world_size / supervised  # the ranks' gradients are averaged, where their sum is meant
+        hard, rest = self._weights[Part.HARD] * scale, self._weights[Part.REST] * scale
+        weights = torch.full(batch.hard.shape, rest, dtype=torch.float32, device=batch.hard.device)
+        weights = weights.masked_fill(batch.hard, hard)
+        return weighted_cross_entropy(_predicting(self.model, batch), _head(self.model), batch.targets, weights)
+
+    def _backward(self, batch: MicroBatch, supervised: int, last: bool) -> Tensor:
         """Add the micro-batch's share of the step's gradient; returns its [nll, tokens] of hard and of rest, (2, 2)."""
-        weights = torch.where(batch.hard, self._weights[Part.HARD], self._weights[Part.REST]) / supervised
-        states, head = _predicting(self.model, batch), _head(self.model)
-        loss, nll = weighted_cross_entropy(states, head, batch.targets, weights)
-        self.manual_backward(loss)
+        with gradients_meet(self, last):
+            loss, nll = self.weighted_loss(batch, supervised)
+            self.manual_backward(loss)
         parts = [[nll[mask].sum(), mask.sum().to(nll.dtype)] for mask in (batch.hard, ~batch.hard)]
         return torch.stack([torch.stack(part) for part in parts])
 
@@ -119,10 +137,9 @@ class StudentModule(pl.LightningModule):
         assert not isinstance(optimizer, list)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._sft.clip)
-        optimizer.step()
+        norm = step_clipped(self, optimizer, self._sft.clip)
         optimizer.zero_grad()
-        return norm.item()
+        return norm
 
     def _record(self, step: int, batch: StepBatch, sums: Tensor, rate: float, norm: float) -> None:
         (hard, hard_tokens), (rest, rest_tokens) = sums.tolist()

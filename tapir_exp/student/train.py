@@ -8,18 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from transformers import PreTrainedModel
 
 from tapir_exp.apart import apart_from_the_world
 from tapir_exp.config import BudgetConfig, SFTConfig, StudentConfig, TrainerConfig
 from tapir_exp.console import Progress
-from tapir_exp.records import Pace, Part
-from tapir_exp.store import PACE, write_rows
+from tapir_exp.records import Pace, Part, TrainingStep
+from tapir_exp.store import PACE, read_rows, write_rows
 from tapir_exp.student.adapter import as_stored, open_for_training
 from tapir_exp.student.chat_template import load_chat
 from tapir_exp.student.data import EncodedRows, StepLoader, TrainingRow, encode_rows, plan_batches
+from tapir_exp.student.job import FitJob
+from tapir_exp.student.launch import launch
 from tapir_exp.student.load import Base
 from tapir_exp.student.module import StudentModule, part_weights
 from tapir_exp.student.product import save_student
+from tapir_exp.student.ranks import build_strategy, environments, is_sharded
+from tapir_exp.student.rows import MappedRows
 from tapir_exp.student.speed import Speedometer, work_of
 
 TRAINING = "training.jsonl"
@@ -70,34 +75,32 @@ def finetune(
     same arguments after a kill resumes from the newest checkpoint in `workdir` and ends with the same bytes.
     An adapter (sft.method lora or qlora) is saved alone, as a PEFT directory; `base` is what a new one calls its base,
     None for `parent` as it is given.
-    Raises TapirError where no row has a response token within student.max_length, ConfigError where the
-    tokenizer has no chat template.
+    Raises TapirError where no row has a response token within student.max_length or a process of the fit dies,
+    ConfigError where the tokenizer has no chat template.
     """
     chat = load_chat(parent, student)
     encoded = encode_rows(rows, chat, student.max_length, sft.max_dropped, workdir / ENCODED)
     plan = plan_batches(encoded.lengths, budget, sft.batch_rows, seed)
-    loader = StepLoader(encoded.rows, plan, sft.micro_batch_tokens)
     weights = part_weights(alpha, encoded.supervised[Part.HARD], encoded.supervised[Part.REST])
-    with apart_from_the_world(seed):
-        model, over = open_for_training(parent, student, sft, trainer, base)
-        module = StudentModule(model, weights, sft, len(loader), seed)
-        paces = _fit(module, loader, sft, trainer, workdir, label)
-        trained = module.model if over else as_stored(module.model, student)
-        save_student(trained, chat, workdir, over)
-    write_rows(workdir / TRAINING, module.history)
-    write_rows(workdir / PACE, paces)
+    job = FitJob(parent, base, weights, plan, sft, student, trainer, seed)
+    with Progress(label, len(plan.steps)) as progress:
+        if job.ranks > 1:
+            launch(job, workdir, label, progress)
+        else:
+            fit(job, workdir, progress)
     shutil.rmtree(workdir / CHECKPOINTS, ignore_errors=True)
     (workdir / ENCODED).unlink()
     supervised = sum(encoded.targets[row] for step in plan.steps for row in step)
-    return _figures(module, encoded, supervised, paces)
+    return _figures(workdir, encoded, supervised)
 
 
-def _figures(module: StudentModule, encoded: EncodedRows, supervised: int, paces: Sequence[Pace]) -> FitFigures:
-    last = module.history[-1] if module.history else None
+def _figures(workdir: Path, encoded: EncodedRows, supervised: int) -> FitFigures:
+    history, paces = read_rows(workdir / TRAINING, TrainingStep), read_rows(workdir / PACE, Pace)
+    last = history[-1] if history else None
     seconds = sum(pace.seconds for pace in paces) or 1.0  # without a step there is no speed
     known = [pace.mfu * pace.seconds for pace in paces if pace.mfu is not None]
     return FitFigures(
-        steps=len(module.history),
+        steps=len(history),
         tokens=last.tokens if last else 0,
         supervised_tokens=supervised,
         rows=len(encoded.rows),
@@ -111,25 +114,48 @@ def _figures(module: StudentModule, encoded: EncodedRows, supervised: int, paces
     )
 
 
-def _fit(
-    module: StudentModule, loader: StepLoader, sft: SFTConfig, config: TrainerConfig, workdir: Path, label: str
-) -> list[Pace]:
-    """Run the fit, from the newest checkpoint if there is one; returns how fast its steps were."""
-    if not len(loader):
-        return []
-    with Progress(label, len(loader)) as progress:
-        clock = _Clock(progress, config.peak_tflops)
-        trainer = _build_trainer(config, [clock, _Checkpoints(workdir / CHECKPOINTS, sft.checkpoint_steps)])
-        trainer.fit(module, loader, ckpt_path=newest_checkpoint(workdir), weights_only=True)
-    return clock.paces
+def fit(job: FitJob, workdir: Path, progress: Progress) -> None:
+    """Carry out a fit, or a rank's part in it, on the rows in `workdir`; the first rank saves the student there."""
+    rows = MappedRows(workdir / ENCODED)
+    with apart_from_the_world(job.seed):
+        model, over = _open(job)
+        module = StudentModule(model, job.weights, job.sft, len(job.plan.steps), job.seed)
+        clock = _Clock(progress, job.trainer.peak_tflops)
+        callbacks = [clock, _Checkpoints(workdir / CHECKPOINTS, job.sft.checkpoint_steps)]
+        trainer = _build_trainer(job.trainer, callbacks, job.sft.clip)
+        loader = StepLoader(rows, job.plan, job.sft.micro_batch_tokens, trainer.global_rank, trainer.world_size)
+        if len(loader):
+            trainer.fit(module, loader, ckpt_path=newest_checkpoint(workdir), weights_only=True)
+        trained = _gather(module, job) if is_sharded(module) else module.model
+        if trainer.is_global_zero:
+            chat = load_chat(job.parent, job.student)
+            save_student(trained if over else as_stored(trained, job.student), chat, workdir, over)
+            write_rows(workdir / PACE, clock.paces)
+            write_rows(workdir / TRAINING, module.history)
 
 
-def _build_trainer(config: TrainerConfig, callbacks: list[pl.Callback]) -> pl.Trainer:
+def _open(job: FitJob) -> tuple[PreTrainedModel, Base | None]:
+    return open_for_training(job.parent, job.student, job.sft, job.trainer, job.base)
+
+
+def _gather(module: StudentModule, job: FitJob) -> PreTrainedModel:
+    """The trained model whole on the first rank, where each has but a part of it; on the others as it is."""
+    state = module.trainer.strategy.lightning_module_state_dict()  # all ranks take part
+    if module.global_rank != 0:
+        return module.model  # type: ignore[no-any-return]
+    whole: Any = module.trainer.precision_plugin.convert_module(_open(job)[0])
+    whole.load_state_dict({name.removeprefix("model."): values for name, values in state.items()})
+    return whole  # type: ignore[no-any-return]
+
+
+def _build_trainer(config: TrainerConfig, callbacks: list[pl.Callback], clip: float) -> pl.Trainer:
     return pl.Trainer(
         accelerator=config.accelerator,
         devices=config.devices,
+        num_nodes=config.num_nodes,
         precision=config.precision,  # type: ignore[arg-type]  # Lightning checks it
-        strategy=config.strategy,
+        strategy=build_strategy(config, clip),
+        plugins=environments(config),
         max_epochs=1,
         callbacks=callbacks,
         deterministic=config.deterministic,
@@ -145,11 +171,12 @@ class _Clock(pl.Callback):
 
     def __init__(self, progress: Progress, peak_tflops: float | None) -> None:
         self._progress, self._peak_tflops = progress, peak_tflops
+        self._speedometer: Speedometer | None = None
 
     @property
     def paces(self) -> list[Pace]:
         """Of all steps so far."""
-        return self._speedometer.paces
+        return self._speedometer.paces if self._speedometer else []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._progress.advance(trainer.global_step)
@@ -160,6 +187,7 @@ class _Clock(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        assert self._speedometer
         self._progress.advance()
         now = time.perf_counter()
         self._speedometer.measure(trainer.global_step, batch, now - self._last)
@@ -181,7 +209,9 @@ class _Checkpoints(pl.Callback):
 
     def _save(self, trainer: pl.Trainer, path: Path) -> None:
         passing = path.with_suffix(".partial")
-        trainer.save_checkpoint(passing)
+        trainer.save_checkpoint(passing)  # all ranks take part
+        if not trainer.is_global_zero:
+            return
         passing.replace(path)
         for old in self._folder.glob("step-*.ckpt"):
             if old != path:

@@ -97,3 +97,16 @@ def test_logits_of_all_tokens_never_exist_at_once(monkeypatch: pytest.MonkeyPatc
     with Watch():
         whole(*inputs())[0].backward()
     assert max(sizes) == TOKENS * WORDS
+
+
+def test_figures_are_float32_where_new_tensors_are_bfloat16() -> None:
+    """As they are under Lightning's bf16-true."""
+    arguments = inputs(torch.bfloat16)
+    plain = weighted_cross_entropy(*arguments)[1]
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        nll = weighted_cross_entropy(*arguments)[1]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert nll.dtype is torch.float32
+    assert torch.equal(nll, plain)

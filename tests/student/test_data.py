@@ -193,6 +193,22 @@ def test_loader_goes_on_where_its_state_was_taken() -> None:
     assert len(list(resumed)) == len(whole)
 
 
+@pytest.mark.parametrize("batch_rows", [9, 2])
+def test_ranks_share_a_step_and_go_through_the_model_as_often(batch_rows: int) -> None:
+    """Two rows for three ranks leave one of them a token that teaches nothing."""
+    rows = [make_row(length, 2) for length in LENGTHS]
+    plan = plan_batches(LENGTHS, BudgetConfig(epochs=1), batch_rows, seed=0)
+    loaders = [StepLoader(rows, plan, 60, rank, 3) for rank in range(3)]
+    for steps in zip(*loaders, strict=True):
+        assert len({len(step.micro_batches) for step in steps}) == 1
+        assert len({(step.lengths, step.supervised) for step in steps}) == 1
+        micros = [micro for step in steps for micro in step.micro_batches]
+        assert sum(len(micro.targets) for micro in micros) == steps[0].supervised
+        taught = [length for micro in micros if len(micro.targets) for length in micro.bounds.lengths]
+        assert sorted(taught) == sorted(steps[0].lengths)
+        assert all(len(micro.tokens) == 1 for micro in micros if not len(micro.targets))
+
+
 def test_step_counts_tokens_over_all_its_micro_batches() -> None:
     rows = [make_row(length, 2) for length in LENGTHS]
     plan = plan_batches(LENGTHS, BudgetConfig(epochs=1), 9, seed=0)

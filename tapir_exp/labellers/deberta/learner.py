@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -156,9 +157,9 @@ def open_deberta(
 def _build_trainer(config: TrainerConfig, fit: FitConfig, callbacks: list[pl.Callback]) -> pl.Trainer:
     return pl.Trainer(
         accelerator=config.accelerator,
-        devices=config.devices,
+        devices=1,
+        plugins=[LightningEnvironment()],  # one process, inside a job of SLURM too
         precision=config.precision,  # type: ignore[arg-type]  # Lightning checks it
-        strategy=config.strategy,
         max_epochs=fit.epochs,
         gradient_clip_val=1.0,
         callbacks=callbacks,
