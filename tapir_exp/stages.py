@@ -17,6 +17,7 @@ from tapir_exp.judge.hearing import Hear, Listen, unheard
 from tapir_exp.judge.judging import rate_complexity
 from tapir_exp.lab.oracle import lab_digest
 from tapir_exp.lab.world import even_problems
+from tapir_exp.local.weights import find_weights, is_gguf
 from tapir_exp.novelty import Novelty
 from tapir_exp.pool import Pool
 from tapir_exp.prompts import load_prompt, style_of
@@ -88,6 +89,19 @@ def base_student(bench: Bench) -> Artifact:
     return bench.directory("base-student", None, {"student": asdict(config), "lab": lab_digest()}, make)
 
 
+def unpacked_student(bench: Bench) -> Artifact:
+    """The student of a GGUF file, turned into an ordinary Hugging Face directory once."""
+    weights = find_weights(bench.config.student.model)
+
+    def make(directory: Path) -> Mapping[str, Any]:
+        from tapir_exp.local.convert import convert
+
+        convert(weights.path, directory)
+        return {}
+
+    return bench.directory("base-student", None, {"gguf": weights.sha256}, make)
+
+
 def lab_corpus(config: LabStudentConfig) -> Iterator[str]:
     """The texts on which the base student's tokenizer is trained."""
     for problem in even_problems(CORPUS_PER_CELL, config.seed):
@@ -114,8 +128,8 @@ def first_student(bench: Bench, seeds: Artifact) -> Artifact:
     base: dict[str, Any] = {"model": config.model, "revision": config.revision}
     named = _configured(config)
     start = Start(Path(config.model), named, named)
-    if config.model == LAB_STUDENT:
-        built = base_student(bench)
+    if config.model == LAB_STUDENT or is_gguf(config.model):
+        built = base_student(bench) if config.model == LAB_STUDENT else unpacked_student(bench)
         named = Ancestor(place=Place.STORE, name=built.name)
         start, base = Start(built.path, named, named, built.beside), {"model": built.key}
     rows = [_seed_row(seed) for seed in seeds.rows(Example)]

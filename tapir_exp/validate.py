@@ -108,6 +108,7 @@ RANGES = (
         (
             "*.timeout_s",
             "*.start_s",
+            "budget",
             "*.learning_rate",
             "*.clip",
             "fit.inverse_penalty",
@@ -130,6 +131,8 @@ RANGES = (
             "*.tokens",
             "*.weight_decay",
             "*.per_cell",
+            "*.held_out",
+            "*.restarts",
             "student.shape.*",
         ),
         "0 or more",
