@@ -122,8 +122,8 @@ class Start:
     beside: str | None = None
 
 
-def first_student(bench: Bench, seeds: Artifact) -> Artifact:
-    """S_0: the base model fine-tuned on the seeds with their own responses."""
+def base_model(bench: Bench) -> tuple[Start, dict[str, Any]]:
+    """The student before any fit of ours, and what tells it from others."""
     config = bench.config.student
     base: dict[str, Any] = {"model": config.model, "revision": config.revision}
     named = _configured(config)
@@ -132,6 +132,11 @@ def first_student(bench: Bench, seeds: Artifact) -> Artifact:
         built = base_student(bench) if config.model == LAB_STUDENT else unpacked_student(bench)
         named = Ancestor(place=Place.STORE, name=built.name)
         start, base = Start(built.path, named, named, built.beside), {"model": built.key}
+    return start, base
+
+
+def first_student(bench: Bench, seeds: Artifact, start: Start, base: Mapping[str, Any]) -> Artifact:
+    """S_0: the base model fine-tuned on the seeds with their own responses."""
     rows = [_seed_row(seed) for seed in seeds.rows(Example)]
     return _finetune(bench, 0, start, rows, seeds, None, bench.config.sft.start, {"rows": seeds.key, **base})
 
@@ -198,6 +203,8 @@ def expansions(bench: Bench, round_number: int, pool: Pool, plan: RoundPlan, cho
         "decontamination": benchmarks_recipe(bench.config.seeds.decontamination),
         **bench.labeller.recipe(),
     }
+    if bench.kept_out:
+        recipe |= {"kept out": sorted(bench.kept_out)}
     if config.similar_within is not None:
         judge_recipe = role_recipe(bench.judge, bench.config.judge)
         recipe |= {"judge": judge_recipe, "complexity prompt": load_prompt("judge/complexity").text}
@@ -319,7 +326,7 @@ def _answer(
 def _gate(bench: Bench, pool: Pool) -> expansion.Gate:
     """What a new pair must pass before it becomes a row."""
     return expansion.Gate(
-        Novelty(bench.config.teacher.novelty, sorted(pool.seen)),
+        Novelty(bench.config.teacher.novelty, sorted(pool.seen | bench.kept_out)),
         load_benchmarks(bench.config.seeds.decontamination),
         lambda fresh: bench.labeller.label(fresh, "typing what is new"),
         lambda fresh: _rated(bench, fresh),

@@ -56,7 +56,8 @@ class Client:
     ) -> None:
         """`role` names the spender in the ledger; `prepare` runs once, before litellm's first call.
 
-        server: where the run serves the model itself. `version` becomes part of the identity: it tells apart what else changes replies, such as the lab's code.
+        `version` becomes part of the identity: it tells apart what else changes replies, such as the lab's code.
+        server: where the run serves the model itself.
         """
         self._config = config
         self._role = role
@@ -91,7 +92,9 @@ class Client:
             for option in sorted(OWN_ARGUMENTS & set(self._config.options))
         )
         if self._server is not None and not speaks_openai(self._config.model):
-            problems.append(f"{self._role}: a server of one's own speaks the OpenAI protocol: openai/<name of the model>")
+            problems.append(
+                f"{self._role}: a server of one's own speaks the OpenAI protocol: openai/<name of the model>"
+            )
         if priced and self._price is None:
             problems.append(
                 f"{self._role}: spend.max_usd cannot be kept, for the price of {self._config.model} is not known; set "

@@ -62,7 +62,9 @@ def find_weights(name: str) -> Weights:
     path = _from_hub(name) if name.startswith(HUB) else Path(name)
     if not path.is_file():
         known = ", ".join(CATALOGUE)
-        raise ConfigError([f"{name}: no GGUF file; expected a path, {HUB}owner/repository/file.gguf, or one of {known}"])
+        raise ConfigError(
+            [f"{name}: no GGUF file; expected a path, {HUB}owner/repository/file.gguf, or one of {known}"]
+        )
     return Weights(path, sha256_of(path))
 
 
@@ -88,10 +90,9 @@ def check_digest(path: Path, expected: str) -> None:
     """Raises ConfigError where a file is another than expected, with both hashes and the remedy."""
     found = sha256_of(path)
     if found != expected:
-        raise ConfigError(
-            [f"{path}: its bytes are not the ones expected. sha256 expected {expected}, found {found}. It was not "
-             f"loaded. Delete it and fetch it anew: {REMEDY}"]
-        )
+        hashes = f"sha256 expected {expected}, found {found}"
+        remedy = f"It was not loaded. Delete it and fetch it anew: {REMEDY}"
+        raise ConfigError([f"{path}: its bytes are not the ones expected. {hashes}. {remedy}"])
 
 
 def _from_hub(name: str) -> Path:
