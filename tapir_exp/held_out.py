@@ -4,8 +4,7 @@ orders, and by its surprise at the teacher's responses.
 What the base model itself says comes first, so that S_0 has a student before it, too.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,11 @@ from typing import Any
 from tapir_exp import teacher
 from tapir_exp.bench import Bench, Product, generation_recipe, role_recipe
 from tapir_exp.errors import ConfigError
-from tapir_exp.evals.statistics import Difference, Interval, paired_difference, t_interval
 from tapir_exp.judge.questions import Match
-from tapir_exp.records import Answer, Example, ResponseLoss, Verdict
+from tapir_exp.records import Answer, Example
 from tapir_exp.scoring import Asked, held_out_losses, held_out_verdicts
 from tapir_exp.seeds.gather import load_seeds, source_digest
 from tapir_exp.store import Artifact
-
-SPAN = 18.0
-"""From the lowest gap of two scores to the highest, in judge points."""
 
 
 @dataclass(frozen=True)
@@ -79,33 +74,6 @@ def examine(bench: Bench, number: int, student: Artifact, held: HeldOut, before:
     taught = [Match(row.id, row.instruction, text, "") for row in rows if (text := told[row.id]) is not None]
     held_out_losses(bench, Asked(number, student, taught, (held.responses.key,)))
     return answers
-
-
-def preferences(verdicts: Sequence[Verdict]) -> list[float]:
-    """How surely the judge prefers the later student, 0 to 1, on each row that was scored."""
-    return [0.5 - verdict.gap / SPAN for verdict in verdicts if verdict.gap is not None]
-
-
-def win_rate(verdicts: Sequence[Verdict]) -> Interval | None:
-    """The mean preference with its t interval, the soft win rate of AlpacaEval 2.0; None where no row was scored."""
-    shares = preferences(verdicts)
-    return t_interval(shares) if shares else None
-
-
-def perplexity(losses: Sequence[ResponseLoss]) -> float | None:
-    """exp of the mean loss of the tokens of the teacher's responses; None where none was measured."""
-    known = [(row.instructed, row.tokens) for row in losses if row.instructed is not None]
-    tokens = sum(count for _, count in known)
-    return math.exp(math.fsum(loss * count for loss, count in known) / tokens) if tokens else None
-
-
-def loss_change(before: Sequence[ResponseLoss], after: Sequence[ResponseLoss]) -> Difference | None:
-    """By how much the mean loss of a response changed, nats per token, paired by row; below 0 it fell."""
-    first = {row.id: row.instructed for row in before}
-    pairs = [
-        (row.instructed, old) for row in after if row.instructed is not None and (old := first.get(row.id)) is not None
-    ]
-    return paired_difference([new for new, _ in pairs], [old for _, old in pairs]) if pairs else None
 
 
 def _answers(
