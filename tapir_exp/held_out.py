@@ -30,16 +30,18 @@ class HeldOut:
 def keep_out(bench: Bench, seeds: Artifact) -> Artifact:
     """So many clean rows of the seeds' source that are no seeds, drawn by the seed after theirs. Rows: Example.
 
-    Raises ConfigError where the seeds take the whole source.
+    Raises ConfigError where the seeds leave fewer of the source.
     """
     config, wanted = bench.config.seeds, bench.config.evals.held_out
-    if config.size is None:
-        raise ConfigError([f"evals.held_out = {wanted}: expected seeds.size, so that rows are left to be kept out"])
-    drawn = replace(config, size=config.size + wanted, seed=config.seed + 1)
+    size = None if config.size is None else config.size + wanted
+    drawn = replace(config, size=size, seed=config.seed + 1)
 
     def make() -> Product:
         trained = {seed.id for seed in seeds.rows(Example)}
         left = [row for row in load_seeds(drawn) if row.id not in trained]
+        if len(left) < wanted:
+            told = f"expected at most the {len(left)} clean rows that the seeds leave; a smaller seeds.size leaves more"
+            raise ConfigError([f"evals.held_out = {wanted}: {told}"])
         return Product(left[:wanted], {})
 
     recipe = {"seeds": seeds.key, "drawn": asdict(drawn), "source": source_digest(config)}

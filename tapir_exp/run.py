@@ -75,7 +75,6 @@ def open_bench(config: Config, account: Account, *, calling: bool = True) -> Ite
     """
     store = Store(Path(config.outputs) / "store")
     books = Books(store.root, account, config.spend)
-
     servers = Servers(store.root / "servers")
 
     def open_checked(llm: LLMConfig, role: str) -> Client:
@@ -94,12 +93,12 @@ def open_bench(config: Config, account: Account, *, calling: bool = True) -> Ite
         books.close()
 
 
-def open_chat(llm: LLMConfig, role: str, books: Books, servers: Servers | None = None) -> Client:
+def open_chat(llm: LLMConfig, role: str, books: Books, servers: Servers) -> Client:
     """A chat model for a role; the oracles of the lab are made known to litellm first.
 
-    servers: those of the job, where it may start any. Raises ConfigError where weights are missing, or others.
+    servers: those of the job, of which the model's may be one. Raises ConfigError where weights are missing, or others.
     """
-    if llm.server.command and servers is not None:
+    if llm.server.command:
         weights = None if llm.server.weights is None else find_weights(llm.server.weights)
         server = servers.open(llm.server, weights and weights.path, role)
         return Client(llm, role, books, version=weights and weights.sha256, server=server)
