@@ -99,9 +99,9 @@ def open_chat(llm: LLMConfig, role: str, books: Books, servers: Servers) -> Clie
     servers: those of the job, of which the model's may be one. Raises ConfigError where weights are missing, or others.
     """
     if llm.server.command:
-        weights = None if llm.server.weights is None else find_weights(llm.server.weights)
-        server = servers.open(llm.server, weights and weights.path, role)
-        return Client(llm, role, books, version=weights and weights.sha256, server=server)
+        found = None if llm.server.weights is None else find_weights(llm.server.weights)
+        server = servers.open(llm.server, found.path if found else None, role)
+        return Client(llm, role, books, version=found.sha256 if found else None, server=server)
     if not llm.model.startswith(LAB):
         return Client(llm, role, books)
     return Client(llm, role, books, prepare=provider.register, version=lab_digest())
