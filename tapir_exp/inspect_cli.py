@@ -15,8 +15,8 @@ from tapir_exp.cli import HELP, jobs_of_command, leave
 from tapir_exp.config import Config
 from tapir_exp.errors import ConfigError, TapirError
 from tapir_exp.inspection import Inspection, legend, render_row, summary_lines
-from tapir_exp.plan import SeedReader
 from tapir_exp.local.weights import find_weights, is_gguf
+from tapir_exp.plan import SeedReader
 from tapir_exp.stages import LAB_STUDENT, lab_corpus
 
 SAMPLED = 3

@@ -1,4 +1,4 @@
-"""A run that keeps instructions out of training, end to end in the lab: who is compared with whom, and what is shown."""
+"""A run that keeps instructions out of training, end to end in the lab: who is compared with whom, what is shown."""
 
 from pathlib import Path
 
