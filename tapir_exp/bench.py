@@ -31,7 +31,10 @@ class Product:
 
 @dataclass
 class Bench:
-    """Where the stages of one run are carried out and written down."""
+    """Where the stages of one run are carried out and written down.
+
+    kept_out: instructions that nothing which is trained on may repeat.
+    """
 
     config: Config
     store: Store
@@ -40,6 +43,7 @@ class Bench:
     labeller: Labeller
     ledger: Ledger
     entries: list[Entry] = field(default_factory=list)
+    kept_out: frozenset[str] = frozenset()
 
     def rows(
         self, stage: str, round_number: int | None, recipe: Recipe, make: Callable[[], Product], *, asks: bool = True

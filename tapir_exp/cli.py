@@ -279,11 +279,17 @@ def _file_name(text: str) -> str:
     return name if name == text and text else f"{name}-{_digest(text)}"
 
 
+def _sized(amount: int, minutes: float, budget: float) -> int:
+    """What a budget in minutes holds of something of which `minutes` hold `amount`; at least 1."""
+    return max(1, round(amount * budget / minutes))
+
+
 def _register() -> None:
     """Make schema, resolvers and sweeps known to Hydra; a sweep's worker does so by importing this module."""
     register_schema()
     OmegaConf.register_new_resolver("tapir.run_name", _run_name, replace=True)
     OmegaConf.register_new_resolver("tapir.file_name", _file_name, replace=True)
+    OmegaConf.register_new_resolver("tapir.sized", _sized, replace=True)
     # cached, since Hydra hands its cache on to the jobs: each takes the directory of the sweep, not one of its own
     OmegaConf.register_new_resolver("tapir.sweep_name", _sweep_name, replace=True, use_cache=True)
     Plugins.instance().register(SweepsPath)

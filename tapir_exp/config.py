@@ -144,6 +144,24 @@ class WandbMode(Enum):
 
 
 @dataclass
+class ServerConfig:
+    """A server of the OpenAI protocol that the run starts on this machine when it is first needed, and stops."""
+
+    command: list[str] = field(default_factory=list)
+    """Its words, with {port} where it is told the port to listen at, {python} for this interpreter and {weights} for
+    the file of `weights`; empty where the model is served by somebody else."""
+    weights: str | None = None
+    """A GGUF file: a path, hf:owner/repository/file.gguf, or one that packages carry (tapir-local-weights). Its SHA-256
+    is part of the cache key."""
+    health: str = "/health"
+    """Path that answers 200 once it can serve."""
+    start_s: float = 300.0
+    """Seconds until it must."""
+    restarts: int = 3
+    """How often it may die and be started again within a run."""
+
+
+@dataclass
 class LLMConfig:
     """A chat model of any provider that litellm knows; endpoints of the OpenAI protocol are reached directly."""
 
@@ -176,6 +194,8 @@ class LLMConfig:
     """Price of a million completion tokens; null asks litellm's price list, where there is no api_base."""
     options: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the call, passed as they are; they are part of the cache key."""
+    server: ServerConfig = field(default_factory=ServerConfig)
+    """The server of this model, where the run is to start it; api_base is then null."""
 
 
 @dataclass
@@ -334,7 +354,8 @@ class StudentConfig:
     """The student S."""
 
     model: str = MISSING
-    """Hugging Face id or directory; `lab` builds the embedded base student."""
+    """Hugging Face id or directory; `lab` builds the embedded base student; a GGUF file, named as in
+    `ServerConfig.weights`, is turned into a directory once."""
     revision: str | None = None
     """Commit or tag of a hub model; null takes the newest."""
     shape: ShapeConfig = field(default_factory=ShapeConfig)
@@ -600,6 +621,9 @@ class EvalsConfig:
     alpaca_eval: AlpacaEvalConfig = field(default_factory=AlpacaEvalConfig)
     mt_bench: MTBenchConfig = field(default_factory=MTBenchConfig)
     ifeval: IFEvalConfig = field(default_factory=IFEvalConfig)
+    held_out: int = 0
+    """Instructions of the seeds' own source that are kept out of training, on which every student of a run is compared
+    with the one before it, by the judge, and its perplexity on the teacher's responses is taken; 0 skips that."""
 
 
 @dataclass
@@ -614,6 +638,9 @@ class Config:
     """Seed of everything random in the run: fits, draws and sampled calls."""
     outputs: str = "outputs"
     """Directory of runs, and of the store that they share."""
+    budget: float | None = None
+    """Minutes that the run is to take on two cores. Experiments that know how long things take there derive their sizes
+    from it; null where sizes are given as they are."""
     spend: SpendConfig = field(default_factory=SpendConfig)
     lab: LabConfig = field(default_factory=LabConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)

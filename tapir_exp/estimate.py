@@ -83,7 +83,11 @@ def estimate_run(config: Config, sizes: Sizes) -> list[StageEstimate]:
 def _before_the_rounds(config: Config, sizes: Sizes) -> Iterator[StageEstimate]:
     row = sizes.instruction + sizes.response
     student = _share(config.seeds, config.student, config.sft, config.trainer, config.seed, config.lab)
+    if kept := config.evals.held_out:
+        told = _share(config.seeds, config.teacher, kept)
+        yield _calls("held-out-responses", "teacher", config.teacher.llm, kept, sizes.instruction, sizes.response, told)
     yield _fit(config, 0, config.sft.start, sizes.seeds, row, student)
+    yield from _held_out(config, 0, sizes, f"{student} {_share(config.judge, kept)}")
     if config.curriculum.rounds == 0:
         return
     labelled, answered = _share(config.seeds, config.classifier), _share(config.seeds, config.teacher)
@@ -111,6 +115,7 @@ def _round(config: Config, sizes: Sizes, number: int) -> Iterator[StageEstimate]
         yield _calls(f"mix-{number}", "teacher", teacher.llm, rows, asked, REFINED_TIMES * sizes.response, share)
     longer = REFINED_TIMES if config.curriculum.refine else 1.0
     yield _fit(config, number, config.sft.round, rows, sizes.instruction + longer * sizes.response, share)
+    yield from _held_out(config, number, sizes, share)
     if number < config.curriculum.rounds:
         yield from _scores(config, number, rows, sizes, share)
 
@@ -135,6 +140,12 @@ def _scores(config: Config, number: int, rows: int, sizes: Sizes, share: str) ->
     if curriculum.difficulty is Difficulty.judge_rated:
         asked = _prompt_tokens("judge/complexity") + sizes.instruction
         yield _calls(f"ratings-{number}", "judge", config.judge.llm, rows, asked, VERDICT_TOKENS, share)
+
+
+def _held_out(config: Config, number: int, sizes: Sizes, share: str) -> Iterator[StageEstimate]:
+    """The judge's verdicts on a student beside the one before it, where anything is kept out of training."""
+    if config.evals.held_out:
+        yield _verdicts(config, f"held-out-verdicts-{number}", config.evals.held_out, sizes, share)
 
 
 def _verdicts(config: Config, stage: str, rows: int, sizes: Sizes, share: str) -> StageEstimate:

@@ -15,6 +15,7 @@ from tapir_exp.cli import HELP, jobs_of_command, leave
 from tapir_exp.config import Config
 from tapir_exp.errors import ConfigError, TapirError
 from tapir_exp.inspection import Inspection, legend, render_row, summary_lines
+from tapir_exp.local.weights import find_weights, is_gguf
 from tapir_exp.plan import SeedReader
 from tapir_exp.stages import LAB_STUDENT, lab_corpus
 
@@ -43,7 +44,14 @@ def inspect_seeds(config: Config, sampled: int) -> Inspection:
 
 @contextmanager
 def _student_directory(config: Config) -> Iterator[Path]:
-    """Where the base model's tokenizer is; the lab's is built for the occasion."""
+    """Where the base model's tokenizer is; the lab's is built for the occasion, as is that of a GGUF file."""
+    if is_gguf(config.student.model):
+        from tapir_exp.local.convert import convert_tokenizer
+
+        with TemporaryDirectory() as directory:
+            convert_tokenizer(find_weights(config.student.model).path, Path(directory))
+            yield Path(directory)
+        return
     if config.student.model != LAB_STUDENT:
         yield Path(config.student.model)
         return

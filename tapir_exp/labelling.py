@@ -24,6 +24,7 @@ from tapir_exp.labellers.learner import Guess, Learner, guess
 from tapir_exp.labellers.trained import open_learner
 from tapir_exp.llm.books import Books
 from tapir_exp.llm.client import Client
+from tapir_exp.llm.hosting import Servers
 from tapir_exp.llm.ledger import Account
 from tapir_exp.llm.spending import tell_spending
 from tapir_exp.records import Example, LabelledInstruction, example_id
@@ -81,10 +82,11 @@ def opened_labeller(config: LabellingConfig) -> Iterator[Labeller]:
 
     Raises ConfigError where no call of it can succeed, or a trained labeller is not there.
     """
-    books = Books(Path(config.outputs) / "store", Account(config.out), config.spend)
+    store = Path(config.outputs) / "store"
+    books, servers = Books(store, Account(config.out), config.spend), Servers(store / "servers")
 
     def open_checked() -> Client:
-        chat = open_chat(config.classifier.llm, "labeller", books)
+        chat = open_chat(config.classifier.llm, "labeller", books, servers)
         chat.check(priced=config.spend.max_usd is not None)
         return chat
 
@@ -94,6 +96,7 @@ def opened_labeller(config: LabellingConfig) -> Iterator[Labeller]:
     finally:  # what was spent is told of a job that fails, too
         if config.classifier.kind is LabellerKind.llm:
             tell_spending(books.ledger, Path(config.out))
+        servers.close()
         books.close()
 
 

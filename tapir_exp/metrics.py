@@ -6,9 +6,10 @@ from statistics import fmean
 from typing import Any
 
 from tapir_exp.difficulty import scored_gaps
+from tapir_exp.evals.held_out import duel, perplexity
 from tapir_exp.evals.statistics import accuracy_by_task, macro_accuracy
 from tapir_exp.manifest import Manifest
-from tapir_exp.records import BenchmarkResult, Origin, Part, TrainingExample, Verdict
+from tapir_exp.records import BenchmarkResult, Origin, Part, ResponseLoss, TrainingExample, Verdict
 from tapir_exp.store import Artifact
 
 Artifacts = Mapping[str, Artifact]
@@ -20,6 +21,7 @@ def run_metrics(manifest: Manifest, artifacts: Artifacts) -> list[Metrics]:
 
     Shares and accuracies lie within 0 and 1, gaps are in judge points, losses in nats per response token. What is
     called hard has a gap above delta, whichever score chose the hard set; `judge/...` is `Diagnosis`.
+    `held_out/...` is of the student beside the one before it.
     """
     rows, tokens = [], 0
     for number in range(len(manifest.alphas) + 1):
@@ -45,6 +47,8 @@ def round_metrics(number: int, manifest: Manifest, artifacts: Artifacts) -> Metr
     if verdicts := artifacts.get(f"verdicts-{number}"):
         metrics |= _gap_metrics(verdicts, manifest.delta)
         metrics |= _named("judge", verdicts.figures.get("diagnosis", {}))
+    if verdicts := artifacts.get(f"held-out-verdicts-{number}"):
+        metrics |= _held_out_metrics(verdicts, artifacts[f"held-out-losses-{number}"])
     return metrics
 
 
@@ -76,6 +80,21 @@ def _gap_metrics(verdicts: Artifact, delta: float) -> Metrics:
         "gap/mean": fmean(gaps.values()) if gaps else None,
         "gap/hard_share": fmean(gap > delta for gap in gaps.values()) if gaps else None,
         "gap/order_flips": verdicts.figures["flips"],
+    }
+
+
+def _held_out_metrics(verdicts: Artifact, losses: Artifact) -> Metrics:
+    fought = duel(verdicts.rows(Verdict))
+    rate = fought.win_rate
+    return {
+        "held_out/win_rate": rate and rate.mean,
+        "held_out/win_rate_low": rate and rate.low,
+        "held_out/win_rate_high": rate and rate.high,
+        "held_out/won": fought.won,
+        "held_out/tied": fought.tied,
+        "held_out/lost": fought.lost,
+        "held_out/unscored": fought.unscored,
+        "held_out/perplexity": perplexity(losses.rows(ResponseLoss)),
     }
 
 

@@ -1,9 +1,10 @@
 """TAPIR itself: the student's first fit, and then round after round of harder, task-balanced data."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from tapir_exp import stages
+from tapir_exp import held_out, stages
 from tapir_exp.bench import Bench
 from tapir_exp.config import Difficulty
 from tapir_exp.difficulty import choose_hard
@@ -13,6 +14,7 @@ from tapir_exp.pool import Pool, seed_pool
 from tapir_exp.records import Answer, Example, Label, TrainingExample
 from tapir_exp.schedule import alpha_of, plan_round
 from tapir_exp.scoring import Exam, Scored, examine
+from tapir_exp.stages import Start
 from tapir_exp.store import Artifact
 from tapir_exp.tasks import Shares, target_shares
 
@@ -40,14 +42,33 @@ def distil(bench: Bench) -> Shares | None:
     """
     curriculum = bench.config.curriculum
     seeds = stages.seeds(bench)
-    student = stages.first_student(bench, seeds)
+    start, base = stages.base_model(bench)
+    examiner = _examiner(bench, seeds, start, base)
+    student = stages.first_student(bench, seeds, start, base)
     _benchmark(bench, 0, student)
+    examiner(0, student)
     if curriculum.rounds == 0:
         return None
     state = first_state(bench, seeds, student)
     for number in range(1, curriculum.rounds + 1):
         state = run_round(bench, state, number)
+        examiner(number, state.student)
     return state.target
+
+
+def _examiner(bench: Bench, seeds: Artifact, start: Start, base: Mapping[str, Any]) -> Callable[[int, Artifact], None]:
+    """What compares a student with the one before it on what is kept out of training; nothing where nothing is."""
+    if not bench.config.evals.held_out:
+        return lambda number, student: None
+    rows = held_out.keep_out(bench, seeds)
+    bench.kept_out = frozenset(row.instruction for row in rows.rows(Example))
+    held = held_out.ask_teacher(bench, rows)
+    said = [held_out.examine_base(bench, held, start.path, base)]
+
+    def examine(number: int, student: Artifact) -> None:
+        said.append(held_out.examine(bench, number, student, held, said[-1]))
+
+    return examine
 
 
 def first_state(bench: Bench, seeds: Artifact, student: Artifact) -> State:

@@ -18,9 +18,11 @@ from tapir_exp.lab.oracle import lab_digest
 from tapir_exp.labellers.labeller import open_labeller
 from tapir_exp.llm.books import Books
 from tapir_exp.llm.client import Client
+from tapir_exp.llm.hosting import Servers
 from tapir_exp.llm.ledger import Account
 from tapir_exp.llm.providers import LAB
 from tapir_exp.llm.spending import tell_spending
+from tapir_exp.local.weights import find_weights
 from tapir_exp.manifest import Manifest
 from tapir_exp.metrics import Artifacts, Metrics, run_metrics
 from tapir_exp.records import Quota
@@ -73,9 +75,10 @@ def open_bench(config: Config, account: Account, *, calling: bool = True) -> Ite
     """
     store = Store(Path(config.outputs) / "store")
     books = Books(store.root, account, config.spend)
+    servers = Servers(store.root / "servers")
 
     def open_checked(llm: LLMConfig, role: str) -> Client:
-        chat = open_chat(llm, role, books)
+        chat = open_chat(llm, role, books, servers)
         if calling and config.curriculum.rounds:
             chat.check(priced=config.spend.max_usd is not None)
         return chat
@@ -86,11 +89,19 @@ def open_bench(config: Config, account: Account, *, calling: bool = True) -> Ite
         labeller = open_labeller(config.classifier, lambda: open_checked(config.classifier.llm, "labeller"))
         yield Bench(config, store, teacher, judge, labeller, books.ledger)
     finally:
+        servers.close()
         books.close()
 
 
-def open_chat(llm: LLMConfig, role: str, books: Books) -> Client:
-    """A chat model for a role; the oracles of the lab are made known to litellm first."""
+def open_chat(llm: LLMConfig, role: str, books: Books, servers: Servers) -> Client:
+    """A chat model for a role; the oracles of the lab are made known to litellm first.
+
+    servers: those of the job, of which the model's may be one. Raises ConfigError where weights are missing, or others.
+    """
+    if llm.server.command:
+        found = None if llm.server.weights is None else find_weights(llm.server.weights)
+        server = servers.open(llm.server, found.path if found else None, role)
+        return Client(llm, role, books, version=found.sha256 if found else None, server=server)
     if not llm.model.startswith(LAB):
         return Client(llm, role, books)
     return Client(llm, role, books, prepare=provider.register, version=lab_digest())

@@ -93,8 +93,22 @@ def verdicts(bench: Bench, asked: Asked) -> Artifact:
     return _judged(bench, "verdicts", asked, asked.matches, asked.inputs)
 
 
+def held_out_verdicts(bench: Bench, asked: Asked) -> Artifact:
+    """The judge's verdicts on the student before (in the teacher's place) against this one. Rows: Verdict."""
+    return _judged(bench, "held-out-verdicts", asked, asked.matches, asked.inputs)
+
+
 def losses(bench: Bench, asked: Asked) -> Artifact:
     """The student's losses on the teacher's responses, with and without the instruction. Rows: ResponseLoss."""
+    return _losses(bench, "losses", asked)
+
+
+def held_out_losses(bench: Bench, asked: Asked) -> Artifact:
+    """As `losses`, on instructions that are kept out of training."""
+    return _losses(bench, "held-out-losses", asked)
+
+
+def _losses(bench: Bench, stage: str, asked: Asked) -> Artifact:
     student = bench.config.student
 
     def make() -> Product:
@@ -111,7 +125,7 @@ def losses(bench: Bench, asked: Asked) -> Artifact:
         "template": [student.chat_template, student.system_prompt, student.max_length],
         "precision": student.precision,
     }
-    return bench.rows("losses", asked.round, recipe, make)
+    return bench.rows(stage, asked.round, recipe, make)
 
 
 def rollouts(bench: Bench, asked: Asked) -> Artifact:

@@ -17,6 +17,7 @@ from tapir_exp.judge.hearing import Hear, Listen, unheard
 from tapir_exp.judge.judging import rate_complexity
 from tapir_exp.lab.oracle import lab_digest
 from tapir_exp.lab.world import even_problems
+from tapir_exp.local.weights import find_weights, is_gguf
 from tapir_exp.novelty import Novelty
 from tapir_exp.pool import Pool
 from tapir_exp.prompts import load_prompt, style_of
@@ -88,6 +89,19 @@ def base_student(bench: Bench) -> Artifact:
     return bench.directory("base-student", None, {"student": asdict(config), "lab": lab_digest()}, make)
 
 
+def unpacked_student(bench: Bench) -> Artifact:
+    """The student of a GGUF file, turned into an ordinary Hugging Face directory once."""
+    weights = find_weights(bench.config.student.model)
+
+    def make(directory: Path) -> Mapping[str, Any]:
+        from tapir_exp.local.convert import convert
+
+        convert(weights.path, directory)
+        return {}
+
+    return bench.directory("base-student", None, {"gguf": weights.sha256}, make)
+
+
 def lab_corpus(config: LabStudentConfig) -> Iterator[str]:
     """The texts on which the base student's tokenizer is trained."""
     for problem in even_problems(CORPUS_PER_CELL, config.seed):
@@ -108,16 +122,21 @@ class Start:
     beside: str | None = None
 
 
-def first_student(bench: Bench, seeds: Artifact) -> Artifact:
-    """S_0: the base model fine-tuned on the seeds with their own responses."""
+def base_model(bench: Bench) -> tuple[Start, dict[str, Any]]:
+    """The student before any fit of ours, and what tells it from others."""
     config = bench.config.student
     base: dict[str, Any] = {"model": config.model, "revision": config.revision}
     named = _configured(config)
     start = Start(Path(config.model), named, named)
-    if config.model == LAB_STUDENT:
-        built = base_student(bench)
+    if config.model == LAB_STUDENT or is_gguf(config.model):
+        built = base_student(bench) if config.model == LAB_STUDENT else unpacked_student(bench)
         named = Ancestor(place=Place.STORE, name=built.name)
         start, base = Start(built.path, named, named, built.beside), {"model": built.key}
+    return start, base
+
+
+def first_student(bench: Bench, seeds: Artifact, start: Start, base: Mapping[str, Any]) -> Artifact:
+    """S_0: the base model fine-tuned on the seeds with their own responses."""
     rows = [_seed_row(seed) for seed in seeds.rows(Example)]
     return _finetune(bench, 0, start, rows, seeds, None, bench.config.sft.start, {"rows": seeds.key, **base})
 
@@ -184,6 +203,8 @@ def expansions(bench: Bench, round_number: int, pool: Pool, plan: RoundPlan, cho
         "decontamination": benchmarks_recipe(bench.config.seeds.decontamination),
         **bench.labeller.recipe(),
     }
+    if bench.kept_out:
+        recipe |= {"kept out": sorted(bench.kept_out)}
     if config.similar_within is not None:
         judge_recipe = role_recipe(bench.judge, bench.config.judge)
         recipe |= {"judge": judge_recipe, "complexity prompt": load_prompt("judge/complexity").text}
@@ -305,7 +326,7 @@ def _answer(
 def _gate(bench: Bench, pool: Pool) -> expansion.Gate:
     """What a new pair must pass before it becomes a row."""
     return expansion.Gate(
-        Novelty(bench.config.teacher.novelty, sorted(pool.seen)),
+        Novelty(bench.config.teacher.novelty, sorted(pool.seen | bench.kept_out)),
         load_benchmarks(bench.config.seeds.decontamination),
         lambda fresh: bench.labeller.label(fresh, "typing what is new"),
         lambda fresh: _rated(bench, fresh),

@@ -110,6 +110,7 @@ RANGES = (
         (
             "*.timeout_s",
             "*.start_s",
+            "budget",
             "*.learning_rate",
             "*.clip",
             "fit.inverse_penalty",
@@ -132,6 +133,8 @@ RANGES = (
             "*.tokens",
             "*.weight_decay",
             "*.per_cell",
+            "*.held_out",
+            "*.restarts",
             "student.shape.*",
         ),
         "0 or more",

@@ -40,6 +40,9 @@ def completions(tmp_path: Path) -> dict[str, list[str]]:
         "classifier/local_openai_compatible": ["classifier.llm.model=hosted_vllm/x"],
         "classifier/deberta": [f"classifier.path={tmp_path}"],
         "seeds/file": [f"seeds.path={seeds}"],
+        "experiment/local_llm": [f"seeds.path={seeds}"],
+        "experiment/local_llm_smoke": [f"seeds.path={seeds}"],
+        "llm/local_gguf": ["teacher.llm.server.weights=x.gguf"],
     }
 
 

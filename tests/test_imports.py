@@ -14,7 +14,17 @@ LAYERS = {
     0: {"__init__", "errors", "taxonomy", "schema", "console", "places", "words", "inspection"},
     1: {"records", "validate", "prompts", "source"},
     2: {"config", "store"},
-    3: {"manifest", "explain", "llm", "evals/__init__", "evals/statistics", "evals/files", "tracking", "memory"},
+    3: {
+        "manifest",
+        "explain",
+        "llm",
+        "local",
+        "evals/__init__",
+        "evals/statistics",
+        "evals/files",
+        "tracking",
+        "memory",
+    },
     4: {
         *{"apart", "evals/labels", "replies", "lab", "tasks", "difficulty", "novelty", "duplicates", "decontamination"},
         *{"evaluation", "evals/win_rate", "provenance"},
@@ -22,15 +32,16 @@ LAYERS = {
     5: {"schedule", "seeds", "judge", "labellers", "teacher", "student", "evals/lab", "evals/length_control"},
     6: {"pool", "expansion", "bench", "estimate", "metrics", "report", "reread", "subject", "export"},
     7: {"stages", "scoring", "evals/alpaca_eval", "evals/mt_bench", "evals/ifeval"},
-    8: {"rounds", "suites"},
-    9: {"run"},
-    10: {"evaluate", "labelling"},
-    11: {"cli"},
-    12: {"__main__", "label_cli", "plan"},
-    13: {"inspect_cli"},
+    8: {"held_out", "suites"},
+    9: {"rounds"},
+    10: {"run"},
+    11: {"evaluate", "labelling"},
+    12: {"cli"},
+    13: {"__main__", "label_cli", "plan"},
+    14: {"inspect_cli"},
 }
 """Every module, by its own name or that of its room (a directory): imports go to lower layers or stay in the room."""
-TORCH_ROOMS = {"apart", "student", "lab/base_student", "labellers/encoder", "labellers/deberta"}
+TORCH_ROOMS = {"apart", "student", "lab/base_student", "local/convert", "labellers/encoder", "labellers/deberta"}
 WHOLE_RUN = {"bench", "run", "evaluate", "explain", "cli", "estimate", "plan", "inspect_cli"}
 """The modules that may know the whole configuration."""
 

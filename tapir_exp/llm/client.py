@@ -17,8 +17,10 @@ from tapir_exp.llm.cache import cache_key
 from tapir_exp.llm.chat import ChatRequest, Reply, Usage
 from tapir_exp.llm.endpoint import HttpTransport, speaks_openai
 from tapir_exp.llm.failures import CallError, EndpointError, FailureKind, Policy
+from tapir_exp.llm.hosting import ServedTransport
 from tapir_exp.llm.prices import Price, price_of
 from tapir_exp.llm.providers import LitellmTransport
+from tapir_exp.llm.served import Server
 from tapir_exp.llm.transport import Response, Transport
 
 FIRST_WAIT_S = 1.0
@@ -50,16 +52,19 @@ class Client:
         *,
         prepare: Callable[[], None] | None = None,
         version: str | None = None,
+        server: Server | None = None,
     ) -> None:
         """`role` names the spender in the ledger; `prepare` runs once, before litellm's first call.
 
         `version` becomes part of the identity: it tells apart what else changes replies, such as the lab's code.
+        server: where the run serves the model itself.
         """
         self._config = config
         self._role = role
         self._books = books
         self._prepare = prepare
         self._version = version
+        self._server = server
         self._price = price_of(config)
         self._price_in_batch = price_of(config, batched=True)
         self._limiter = books.limiter(config)
@@ -86,6 +91,10 @@ class Client:
             f"{self._role}: options.{option} is set by the stages, not by the options of an endpoint"
             for option in sorted(OWN_ARGUMENTS & set(self._config.options))
         )
+        if self._server is not None and not speaks_openai(self._config.model):
+            problems.append(
+                f"{self._role}: a server of one's own speaks the OpenAI protocol: openai/<name of the model>"
+            )
         if priced and self._price is None:
             problems.append(
                 f"{self._role}: spend.max_usd cannot be kept, for the price of {self._config.model} is not known; set "
@@ -129,6 +138,8 @@ class Client:
 
     @cached_property
     def _transport(self) -> Transport:
+        if self._server is not None:
+            return ServedTransport(self._config, self._api_key(), self._server)
         if self._config.direct and speaks_openai(self._config.model):
             return HttpTransport(self._config, self._api_key())
         return LitellmTransport(self._config, self._api_key(), self._prepare)

@@ -87,12 +87,17 @@ class Server:
         """Whether it has been started and has not died."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def ready(self) -> bool:
+        """Whether it has been started, can serve, and has not died."""
+        return self.alive and not self._lock.locked()
+
     def ensure(self) -> None:
         """See to it that it serves, for any number of callers at once; takes nothing where it does.
 
         Raises ServerError where it does not start in time, or died more often than it may.
         """
-        if self.alive and not self._lock.locked():
+        if self.ready:
             return
         with self._lock:
             if self._gave_up is not None:

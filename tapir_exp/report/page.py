@@ -21,6 +21,7 @@ from tapir_exp.manifest import MANIFEST
 from tapir_exp.records import TrainingStep
 from tapir_exp.report import charts
 from tapir_exp.report.faults import FaultRow, fault_rows
+from tapir_exp.report.held_out import HeldOutRow, Said, gallery, held_out_rows
 from tapir_exp.report.origin import Origins, origins
 from tapir_exp.report.view import (
     RoundView,
@@ -125,6 +126,8 @@ class Page:
     kinship: str | None
     difficulty: str
     samples: list[Sample]
+    held_out: list[HeldOutRow]
+    gallery: list[Said]
     trails: list[Trail]
     spend: list[Spend]
     faults: list[FaultRow]
@@ -160,6 +163,8 @@ def build_page(run: RunView) -> Page:
         kinship=kinship(_setting(run, "teacher.llm.model"), _setting(run, "judge.llm.model")),
         difficulty=_setting(run, "curriculum.difficulty"),
         samples=samples(run),
+        held_out=held_out_rows(run),
+        gallery=gallery(run),
         trails=trails(run),
         spend=spend_by_role(artifacts),
         faults=fault_rows(Spending.load(run.path)),

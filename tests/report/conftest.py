@@ -27,6 +27,7 @@ from tapir_exp.records import (
     Part,
     Quota,
     Record,
+    ResponseLoss,
     TrainingExample,
     TrainingStep,
     Verdict,
@@ -63,6 +64,7 @@ class FakeRun:
     size: int = 240
     benchmark: bool = True
     gain: float = 0.15
+    kept_out: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
 
@@ -78,6 +80,8 @@ class FakeRun:
         self._student(0)
         if self.rounds:
             self._rounds(seeds, tasks)
+        if self.kept_out:
+            self._held_out()
         self._finish()
         return self.run_dir
 
@@ -106,6 +110,25 @@ class FakeRun:
                 gaps = self._judge(number, [row.id for row in mix])
                 known = {row.id: row for row in [*pool, *mix]}
                 pool = [row.model_copy(update={"gap": gaps.get(key, row.gap)}) for key, row in known.items()]
+
+    def _held_out(self) -> None:
+        """So many instructions kept out; the later student is preferred by 0.75, and its losses fall by 0.5."""
+        texts = [f"Kept out, number {i}. {NASTY}" for i in range(self.kept_out)]
+        rows = [Example(id=example_id(text), instruction=text, response="-") for text in texts]
+        stages: dict[str, Sequence[Record]] = {"held-out": rows}
+        for name in ("base-answers", "held-out-responses", *(f"held-out-answers-{n}" for n in range(self.rounds + 1))):
+            stages[name] = [Answer(id=row.id, text=f"{name} says {NASTY}") for row in rows]
+        for number in range(self.rounds + 1):
+            stages[f"held-out-verdicts-{number}"] = [
+                Verdict(id=row.id, ballots=(), teacher=3.0 - place, student=7.5 - place)
+                for place, row in enumerate(rows)
+            ]
+            stages[f"held-out-losses-{number}"] = [
+                ResponseLoss(id=row.id, instructed=2.0 - 0.5 * number + 0.1 * place, alone=3.0, tokens=10)
+                for place, row in enumerate(rows)
+            ]
+        for name, made in stages.items():
+            self._add(name, name, 0, lambda directory, made=made: {"rows": write_rows(directory / "rows.jsonl", made)})
 
     def _judge(self, number: int, ids: Sequence[str]) -> dict[str, float]:
         answers = [

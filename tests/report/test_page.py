@@ -1,5 +1,6 @@
 """The page: whole, self-contained, escaped, honest about what is ours, and the same when rebuilt."""
 
+import math
 import re
 import shutil
 import subprocess
@@ -17,6 +18,8 @@ from tapir_exp.report.page import build_page, main, render, write_report
 from tapir_exp.report.view import RunView
 
 MakeRun = Callable[..., Path]
+NASTY = "<script>alert('x')</script> & \"quotes\""
+"""What the models of a fake run say, among other things."""
 VOID = {"meta", "line", "rect", "circle", "path", "br"}
 
 
@@ -214,3 +217,33 @@ def test_a_run_without_verdicts_has_no_judge_to_speak_of(fake_run: MakeRun) -> N
     page = page_of(fake_run(rounds=0, arm="vanilla_sft"))
     assert 'id="judge"' not in page
     assert 'href="#judge"' not in page
+
+
+def test_what_was_gained_on_what_is_kept_out_is_told_with_its_interval(fake_run: MakeRun) -> None:
+    run_dir = fake_run(rounds=1, kept_out=2)
+    first, last = build_page(RunView.load(run_dir)).held_out
+    assert (first.change, last.duel.won, last.duel.lost) == (None, 2, 0)
+    assert last.change is not None
+    assert last.change.mean == pytest.approx(-0.5)
+    html = page_of(run_dir)
+    assert not Outline(html).open
+    assert {"held-out", "gallery"} <= set(Outline(html).ids)
+    shown = plain(html)
+    assert "75.0 %" in shown
+    assert f"{math.exp(1.55):.2f}" in shown
+    assert "the base model" in shown
+
+
+def test_the_gallery_shows_everybody_s_words_as_text(fake_run: MakeRun) -> None:
+    run_dir = fake_run(rounds=1, kept_out=9)
+    page = build_page(RunView.load(run_dir))
+    assert len(page.gallery) == 6
+    assert page.gallery[0].last == f"held-out-answers-1 says {NASTY}"
+    assert page.gallery[0].preferred == ((0, 0.75), (1, 0.75))
+    html = page_of(run_dir)
+    assert NASTY not in html
+    assert f"base-answers says {NASTY}" in unescape(html)
+
+
+def test_a_run_that_kept_nothing_out_says_nothing_of_it(fake_run: MakeRun) -> None:
+    assert not {"held-out", "gallery"} & set(Outline(page_of(fake_run(rounds=1))).ids)
