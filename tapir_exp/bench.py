@@ -68,10 +68,11 @@ class Bench:
     def directory(
         self, stage: str, round_number: int | None, recipe: Recipe, make: Callable[[Path], Mapping[str, Any]]
     ) -> Artifact:
-        """Carry out a stage whose product is a directory of files."""
+        """Carry out a stage whose product is a directory of files; one asked for again stands where it came last."""
         artifact = self.store.produce(stage, recipe, make)
         name = _name(stage, round_number)
-        self.entries.append(entry_of(name, round_number or 0, artifact))
+        entry = entry_of(name, round_number or 0, artifact)
+        self.entries[:] = [*(known for known in self.entries if known != entry), entry]
         say_stage(name, artifact.figures, artifact.seconds, artifact.reused)
         return artifact
 

@@ -197,7 +197,7 @@ def _judge_while_answering(bench: Bench, exam: Exam, inputs: Sequence[str]) -> A
         with Hearing(exam.blanks, bench.judge, bench.config.judge, f"judging S_{exam.round}") as hearing:
             given = {answer.id: answer for answer in exam.answer(hearing.during).rows(Answer)}
             matches = [fill(blank, given[blank.id]) for blank in exam.blanks]
-            return _judged_product(matches, hearing.verdicts(), bench.config.judge)
+            return _judged_product(matches, hearing.verdicts(given.values()), bench.config.judge)
 
     judged = bench.rows("verdicts", exam.round, _judged_recipe(bench, inputs), make)
     return judged if heard else None

@@ -17,7 +17,7 @@ from hydra.core.global_hydra import GlobalHydra
 from rich.console import Console
 from serving import serving
 
-from tapir_exp import rounds
+from tapir_exp import rounds, scoring
 from tapir_exp.bench import Bench, Product
 from tapir_exp.cli import data_dir
 from tapir_exp.config import Config, LLMConfig, StudentConfig, parse
@@ -299,3 +299,28 @@ def test_batches_begin_after_the_answers(
     batched = replace(config, judge=replace(config.judge, llm=replace(config.judge.llm, batch=True)))
     opened(batched, tmp_path).examine()
     assert sent == [(2 * (ROWS - 1), 1)]
+
+
+def test_answers_that_another_process_wrote_meanwhile_are_judged_all_the_same(
+    config: Config, student: SlowStudent, opened: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs of a sweep over judges want the same answers: one writes them, the others wait and find them there."""
+    opened(config, tmp_path).examine()
+    other = replace(config, judge=replace(config.judge, temperature=0.5))
+    late, alone = opened(other, tmp_path), opened(other, tmp_path / "alone", along=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(scoring, "_hears", lambda *_: True)  # what was true a moment ago
+        scored = late.examine()
+    assert scored == alone.examine()
+    assert late.artifacts() == alone.artifacts()
+
+
+def test_a_run_whose_verdicts_another_process_made_meanwhile_lists_them_once(
+    config: Config, student: SlowStudent, opened: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = opened(config, tmp_path)
+    first.examine()
+    monkeypatch.setattr(scoring, "_hears", lambda *_: True)
+    second = opened(config, tmp_path)
+    second.examine()
+    assert second.bench.entries == first.bench.entries

@@ -1,6 +1,6 @@
 """Judging answers while others are still being written."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from types import TracebackType
@@ -52,8 +52,15 @@ class Hearing(AbstractContextManager["Hearing"]):
         """Let the answers be written, and ask about each once it is there."""
         return self._along.during(lambda hand_over: write(lambda answer: self._hear(answer, hand_over)))
 
-    def verdicts(self) -> list[Verdict]:
-        """One verdict a match, in order, when all are there. Raises as `judge`."""
+    def verdicts(self, answers: Iterable[Answer]) -> list[Verdict]:
+        """One verdict a match, in order, when all are there. Raises as `judge`.
+
+        answers: all of them; those that were never heard, since another process wrote them, are asked about now.
+        """
+        heard = {row for row, _ in self._asked.values()}
+        for answer in answers:
+            if answer.id not in heard:
+                self._hear(answer, self._along.add)
         outcomes = self._along.finish()
         places = sorted(outcomes)
         return verdicts_of([self._asked[n] for n in places], [outcomes[n] for n in places], self._listener)

@@ -68,6 +68,10 @@ class AskAlong(Generic[T]):
         """Carry out the work, asking what it hands over, and return what it makes."""
         return self._runner.run(self._carry_out(work))
 
+    def add(self, place: int, request: ChatRequest) -> None:
+        """Ask this too, in `finish`: for what no work has handed over."""
+        self._arrivals.add(place, request)
+
     def finish(self) -> dict[int, Outcome[T]]:
         """Ask the rest; what became of every request, by its place. Raises as `ask_all`."""
         self._arrivals.end()
