@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from zlib import crc32
 
 from tapir_exp.config import Launcher, TrainerConfig
 from tapir_exp.console import Progress
@@ -36,6 +37,7 @@ FOREIGN = (
 read them would take itself for a part of that."""
 CARRIED = ("PYTHONPATH", "OMP_", "HF_", "TORCH_", "NCCL_", "GLOO_", "CUDA_", "LD_LIBRARY_PATH")
 """Beginnings of those that a remote shell does not pass on by itself."""
+SRUN = "srun"
 POLL_S, GRACE_S = 0.1, 20.0
 TOLD_LINES = 15
 
@@ -75,7 +77,7 @@ def commands(trainer: TrainerConfig, room: Path) -> list[list[str]]:
 def _srun(trainer: TrainerConfig) -> list[str]:
     count = trainer.num_nodes * trainer.devices
     per_node = f"--ntasks-per-node={trainer.devices}"
-    return ["srun", f"--nodes={trainer.num_nodes}", f"--ntasks={count}", per_node, "--kill-on-bad-exit=1"]
+    return [SRUN, f"--nodes={trainer.num_nodes}", f"--ntasks={count}", per_node, "--kill-on-bad-exit=1"]
 
 
 def _on(host: str, remote_shell: str, command: Sequence[str]) -> list[str]:
@@ -109,6 +111,8 @@ def _start(command: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
     the terminal's interrupt from the launcher, which this process answers.
     """
     pipe, environment = subprocess.PIPE, clean_environment(os.environ)
+    if command[0] == SRUN:  # else all fits of an allocation would meet at the port that its number gives
+        environment["MASTER_PORT"] = str(20_000 + crc32(str(log).encode()) % 10_000)
     with log.open("wb") as told:
         try:
             return subprocess.Popen(

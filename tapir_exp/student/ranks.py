@@ -12,10 +12,12 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy, ModelParallelStrategy, Strategy
 from torch.distributed.tensor import DTensor
 
-from tapir_exp.config import StrategyName, TrainerConfig
+from tapir_exp.config import Launcher, StrategyName, TrainerConfig
 from tapir_exp.errors import TapirError
 
 
@@ -37,15 +39,20 @@ def build_strategy(config: TrainerConfig, clip: float) -> Strategy | str:
 
 
 def environments(config: TrainerConfig) -> list[Any]:
-    """What must tell Lightning where it runs; a fit of one process is one, even inside a job of torchrun or SLURM."""
-    return [LightningEnvironment()] if config.devices * config.num_nodes == 1 else []
+    """What must tell Lightning where it runs; a fit of one process is one, even inside a job of torchrun or SLURM.
+
+    SLURM's does not requeue the job: the same command goes on where a killed one was.
+    """
+    if config.devices * config.num_nodes == 1:
+        return [LightningEnvironment()]
+    return [SLURMEnvironment(auto_requeue=False) if config.launcher is Launcher.srun else TorchElasticEnvironment()]
 
 
 def shard(module: pl.LightningModule, model: Any, method: str) -> None:
     """Under FSDP, divide the model's weights among the ranks; `method` of the module is its only forward pass.
 
     A unit, whose weights are put together while they are used, is what transformers declares that must not be split:
-    the decoder layers. All else is one unit more.
+    the decoder layers. All else is one unit more. Raises TapirError where the model declares none.
     """
     strategy = module.trainer.strategy
     if not isinstance(strategy, ModelParallelStrategy):
@@ -57,8 +64,11 @@ def shard(module: pl.LightningModule, model: Any, method: str) -> None:
         "mesh": strategy.device_mesh["data_parallel"],
         "mp_policy": MixedPrecisionPolicy(param_dtype=mixed, reduce_dtype=torch.float32 if mixed else None),
     }
-    units = set(model._no_split_modules)
-    for layer in [part for part in model.modules() if type(part).__name__ in units]:
+    units = set(model._no_split_modules or ())
+    layers = [part for part in model.modules() if type(part).__name__ in units]
+    if not layers:
+        raise TapirError(f"{type(model).__name__} does not name its layers, which fsdp shards: take trainer=ddp.")
+    for layer in layers:
         fully_shard(layer, **options)
     fully_shard(module, **options)
     register_fsdp_forward_method(module, method)

@@ -1,5 +1,6 @@
 """How the processes of a fit are started and stopped; what they do is in test_ranks.py."""
 
+import os
 import sys
 import time
 from contextlib import suppress
@@ -15,7 +16,7 @@ from tapir_exp.student.data import BatchPlan
 from tapir_exp.student.job import FitJob, read_job
 from tapir_exp.student.launch import LAUNCHER_LOG, LOG, _failure, _started, clean_environment, commands
 from tapir_exp.student.load import Base
-from tapir_exp.student.ranks import build_strategy
+from tapir_exp.student.ranks import build_strategy, environments
 
 ROOM = Path("/work dir/ranks")
 RANK = ["-m", "tapir_exp.student.rank", str(ROOM)]
@@ -67,6 +68,31 @@ def test_ranks_inherit_neither_another_launch_nor_the_run_around_them() -> None:
     foreign += ["PL_GLOBAL_SEED", "HYDRA_FULL_ERROR", "WANDB_RUN_ID", "NODE_RANK"]
     kept = {"PATH": "/bin", "CUDA_VISIBLE_DEVICES": "0,1", "SLURM_JOB_ID": "3", "HF_HOME": "/h", "NCCL_DEBUG": "INFO"}
     assert clean_environment(kept | dict.fromkeys(foreign, "1")) == kept
+
+
+def test_fits_of_one_allocation_meet_at_ports_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bin").mkdir()
+    srun = tmp_path / "bin" / "srun"
+    srun.write_text("#!/bin/sh\necho $MASTER_PORT\n")
+    srun.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{srun.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("MASTER_PORT", "1")
+    ports = []
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        with _started([["srun"]], tmp_path / name) as (launcher,):
+            launcher.wait()
+        ports.append(int((tmp_path / name / LAUNCHER_LOG.format(0)).read_text()))
+    assert ports[0] != ports[1]
+    assert all(20_000 <= port < 30_000 for port in ports)
+
+
+def test_a_fit_is_where_its_launcher_says_and_slurm_requeues_nothing() -> None:
+    (alone,), (elastic,) = environments(TrainerConfig()), environments(TrainerConfig(devices=2))
+    (slurm,) = environments(TrainerConfig(devices=2, launcher=Launcher.srun))
+    kinds = [type(place).__name__ for place in (alone, elastic, slurm)]
+    assert kinds == ["LightningEnvironment", "TorchElasticEnvironment", "SLURMEnvironment"]
+    assert slurm.auto_requeue is False
 
 
 def test_an_interrupted_fit_stops_its_launchers(tmp_path: Path) -> None:
