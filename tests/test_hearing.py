@@ -265,7 +265,7 @@ def test_ctrl_c_stops_writer_and_judge_within_seconds(
     config: Config, judge: SlowJudge, student: SlowStudent, opened: Callable[..., Run], tmp_path: Path
 ) -> None:
     run = opened(config, tmp_path)
-    threading.Timer(4 * WRITE_S, lambda: signal.raise_signal(signal.SIGINT)).start()
+    threading.Timer(4.5 * WRITE_S, lambda: signal.raise_signal(signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
         run.examine()
     assert run.seconds < 3
