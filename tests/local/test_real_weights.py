@@ -31,9 +31,10 @@ def test_the_student_becomes_an_ordinary_directory_that_can_be_trained(tmp_path:
 
     convert(fetched("smollm2_135m").path, tmp_path)
     student = StudentConfig(model=str(tmp_path), max_length=256, max_new_tokens=24)
-    (loss,) = response_losses(tmp_path, [Taught("a", "What is the capital of France?", "Paris.")], student, "losses")
+    taught = Taught("a", "What is the capital of France?", "The capital of France is Paris.")
+    (loss,) = response_losses(tmp_path, [taught], student, "losses")
     assert loss.instructed is not None
-    assert loss.instructed < 3.0  # weights put together wrongly stand at 10
+    assert loss.instructed < 1.5  # weights put together wrongly stand at 10
     (answer,) = answer_all(tmp_path, [("a", "What is the capital of France?")], student, "answers")
     assert answer.text is not None
     assert "Paris" in answer.text
@@ -51,10 +52,12 @@ def test_the_teacher_answers_and_tells_its_preference(books: Books, tmp_path: Pa
             message = Message(role="user", content=text)
             return await client.reply(ChatRequest(messages=(message,), max_tokens=1, top_logprobs=10))
 
+    colour, number = "The sky is blue.", "Seven seven seven seven."
+    question = "Which answers 'What colour is the sky?' better? Reply with the digit 1 or 2 and nothing else."
     try:
-        asked = "Which is a colour? 1: red. 2: seven. Reply with the digit 1 or 2 and nothing else."
-        first, second = read_preference(asyncio.run(ask(asked)))
+        right_first = read_preference(asyncio.run(ask(f"{question}\n1: {colour}\n2: {number}")))
+        right_last = read_preference(asyncio.run(ask(f"{question}\n1: {number}\n2: {colour}")))
     finally:
         servers.close()
-    assert first + second == pytest.approx(11.0)
-    assert first > second
+    assert sum(right_first) == pytest.approx(11.0)
+    assert right_first[0] + right_last[1] > right_first[1] + right_last[0]  # over both orders, as verdicts are
