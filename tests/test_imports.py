@@ -27,7 +27,7 @@ LAYERS = {
     },
     4: {
         *{"apart", "evals/labels", "replies", "lab", "tasks", "difficulty", "novelty", "duplicates", "decontamination"},
-        *{"evaluation", "evals/win_rate", "provenance"},
+        *{"evaluation", "evals/held_out", "evals/win_rate", "provenance"},
     },
     5: {"schedule", "seeds", "judge", "labellers", "teacher", "student", "evals/lab", "evals/length_control"},
     6: {"pool", "expansion", "bench", "estimate", "metrics", "report", "reread", "subject", "export"},

@@ -91,6 +91,8 @@ class Client:
             f"{self._role}: options.{option} is set by the stages, not by the options of an endpoint"
             for option in sorted(OWN_ARGUMENTS & set(self._config.options))
         )
+        if self._server is not None and self._config.api_base is not None:
+            problems.append(f"{self._role}: api_base must be null where the run starts the server (server.command)")
         if self._server is not None and not speaks_openai(self._config.model):
             problems.append(
                 f"{self._role}: a server of one's own speaks the OpenAI protocol: openai/<name of the model>"

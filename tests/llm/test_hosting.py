@@ -155,6 +155,12 @@ def test_another_protocol_is_refused(config: LLMConfig, books: Books, tmp_path: 
         Client(replace(config, model="anthropic/x"), "teacher", books, server=server).check()
 
 
+def test_an_address_beside_a_server_of_one_s_own_is_refused(config: LLMConfig, books: Books, tmp_path: Path) -> None:
+    server = Servers(tmp_path).open(config.server, None, "teacher")
+    with pytest.raises(ConfigError, match="api_base must be null"):
+        Client(replace(config, api_base="http://localhost:1/v1"), "teacher", books, server=server).check()
+
+
 def test_a_stop_during_the_start_does_not_wait_for_it(config: LLMConfig, books: Books, tmp_path: Path) -> None:
     slow = ServerConfig(command=["{python}", "-c", "import time; time.sleep(600)", "{port}"], start_s=600.0)
     servers = Servers(tmp_path / "logs")
