@@ -35,10 +35,7 @@ def inspect_seeds(config: Config, sampled: int) -> Inspection:
 
     rows = [TrainingRow(seed.instruction, seed.response) for seed in SeedReader()(config.seeds)]
     with _student_directory(config) as source:
-        try:
-            chat = load_chat(source, config.student)
-        except (OSError, ValueError) as error:  # transformers has no error of its own for it
-            raise ConfigError([f"student.model: no tokenizer in {source}: {str(error).splitlines()[0]}"]) from error
+        chat = load_chat(source, config.student)
         return inspect_rows(rows, chat, config.student.max_length, sampled, config.seed)
 
 

@@ -130,7 +130,7 @@ def test_the_run_gets_the_resolved_configuration(tapir: Tapir) -> None:
     ("arguments", "expected"),
     [
         (["teacher=gtp_4o"], ("teacher = gtp_4o: expected one of gpt_3_5_turbo, gpt_4o, lab, local_openai_compatible, "
-         "qwen_max (did you mean gpt_4o?) [command line]")),
+         "qwen2_5_coder_1_5b_local, qwen_max (did you mean gpt_4o?) [command line]")),
         (["teacherr=lab"], "teacherr = lab: expected a key or a group (did you mean teacher?) [command line]"),
         (["studnt.model=3"], "studnt.model = 3: expected a key of the schema (did you mean student?) [command line]"),
         (["sft.lerning_rate=1"], ("sft.lerning_rate = 1: expected a key of the schema (did you mean "
@@ -186,8 +186,8 @@ def test_a_secret_reaches_neither_terminal_nor_disk(tapir: Tapir) -> None:
         ("model: ???", "student.model is missing: expected a text [mine/student/odd.yaml]"),
         ("model: ${lab.sed}", "student.model cannot be read: expected a text; Interpolation key 'lab.sed' not found"),
         ("model: [x", "[mine/student/odd.yaml, line 1]"),
-        ("defaults:\n  - /llm@llm: opnai", ("llm = opnai: expected one of dashscope, lab, local_openai_compatible, "
-         "openai (did you mean openai?) [mine/student/odd.yaml]")),
+        ("defaults:\n  - /llm@llm: opnai", ("llm = opnai: expected one of dashscope, lab, local_gguf, "
+         "local_openai_compatible, openai (did you mean openai?) [mine/student/odd.yaml]")),
     ],
     ids=lambda text: text.split(":")[0],
 )  # fmt: skip

@@ -258,5 +258,5 @@ def test_the_command_has_its_own_help(capsys: pytest.CaptureFixture[str], monkey
     cli.main_evaluate()
     told = capsys.readouterr().out
     assert told.startswith("tapir-evaluate: a student on AlpacaEval 2.0")
-    assert "alpaca_eval, ifeval, lab, mt_bench, none" in told
+    assert "alpaca_eval, held_out, ifeval, lab, mt_bench, none" in told
     assert "  paper " not in told

@@ -27,6 +27,7 @@ from tapir_exp.llm.books import REPLIES, Books
 from tapir_exp.llm.chat import ChatRequest
 from tapir_exp.llm.client import Client
 from tapir_exp.llm.failures import EndpointError
+from tapir_exp.llm.hosting import Servers
 from tapir_exp.llm.ledger import Account
 from tapir_exp.llm.transport import Response
 from tapir_exp.records import Answer, Example
@@ -119,7 +120,7 @@ class Run:
     def __init__(self, config: Config, root: Path, *, along: bool) -> None:
         self.config = replace(config, judge=replace(config.judge, while_answering=along))
         self.books = Books(root, Account("run"), config.spend)
-        judge = open_chat(config.judge.llm, "judge", self.books)
+        judge = open_chat(config.judge.llm, "judge", self.books, Servers(root / "servers"))
         assert isinstance(judge, Client)
         self.bench = Bench(self.config, Store(root), judge, judge, None, self.books.ledger)  # type: ignore[arg-type]
         self.seconds = 0.0

@@ -15,7 +15,9 @@ from tapir_exp.errors import ConfigError
 from tapir_exp.label_cli import GROUPS, main, read
 
 CONF = data_dir("conf")
-LEAVES = sorted(f"{group}={leaf.stem}" for group in GROUPS for leaf in (CONF / group).glob("*.yaml"))
+SEVERAL = {"trainer=ddp", "trainer=fsdp", "trainer=deepspeed"}
+"""Choices of several devices; a labeller is fitted on one."""
+LEAVES = sorted({f"{group}={leaf.stem}" for group in GROUPS for leaf in (CONF / group).glob("*.yaml")} - SEVERAL)
 
 
 @pytest.fixture
@@ -44,6 +46,12 @@ def test_every_choice_composes_parses_and_is_read_back(here: Path, leaf: str) ->
     assert OmegaConf.is_dict(cfg)
     assert parse_labelling(cfg) == config
     assert not GlobalHydra.instance().is_initialized()
+
+
+@pytest.mark.parametrize("leaf", sorted(SEVERAL))
+def test_a_labeller_is_fitted_on_one_device(here: Path, leaf: str) -> None:
+    with pytest.raises(ConfigError, match="a labeller is fitted on one device"):
+        read(completed(here, leaf))
 
 
 def test_a_choice_means_what_its_name_says(here: Path) -> None:
