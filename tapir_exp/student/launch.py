@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from signal import SIGTERM, Signals
 from zlib import crc32
 
 from tapir_exp.config import Launcher, TrainerConfig
@@ -38,6 +39,8 @@ read them would take itself for a part of that."""
 CARRIED = ("PYTHONPATH", "OMP_", "HF_", "TORCH_", "NCCL_", "GLOO_", "CUDA_", "LD_LIBRARY_PATH")
 """Beginnings of those that a remote shell does not pass on by itself."""
 SRUN = "srun"
+FAILED = re.compile(r"^ +rank +: (\d+) .*\n +exitcode +: (-?\d+)", re.MULTILINE)
+"""A rank and its exit code, negative for a signal, in torchrun's report of a failure."""
 POLL_S, GRACE_S = 0.1, 20.0
 TOLD_LINES = 15
 
@@ -149,11 +152,24 @@ def _failure(room: Path, label: str) -> str:
     for refused in sorted(room.glob(REFUSED.format("*"))):
         return refused.read_text()
     launchers = "\n".join(path.read_text(errors="replace") for path in sorted(room.glob(LAUNCHER_LOG.format("*"))))
-    first = re.search(r"rank\s*: (\d+)", launchers.partition("Root Cause")[2]) or re.search(r"task (\d+)", launchers)
-    log = room / LOG.format(first[1]) if first else room / LAUNCHER_LOG.format(0)
-    killed = re.search(r"Signal \d+ \(\w+\)", launchers)
-    name = f"Rank {first[1]}" if first else "The launcher"
-    how = f" by {killed[0]}" if killed else ""
+    rank, killed = _first_failed(launchers)
+    log = room / (LAUNCHER_LOG.format(0) if rank is None else LOG.format(rank))
+    name = "The launcher" if rank is None else f"Rank {rank}"
+    how = f" by {killed}" if killed else ""
     lines = log.read_text(errors="replace").splitlines()[-TOLD_LINES:] if log.is_file() else []
     told = "\n".join(["Its last lines:", *(f"  {line}" for line in lines)]) if lines else "It said nothing."
     return f"{name} of the fit '{label}' ended{how}, so all were stopped; see {room}. {told}"
+
+
+def _first_failed(launchers: str) -> tuple[str | None, str | None]:
+    """The rank where it began, and the signal that killed it, as the launchers tell them.
+
+    torchrun takes the ranks that it finds ended at one look for equally early. Among them one that was killed comes
+    before one that raised: losing a neighbour raises, but kills nobody.
+    """
+    for rank, code in FAILED.findall(launchers):
+        if int(code) < 0 and -int(code) != SIGTERM:
+            return rank, f"signal {-int(code)} ({Signals(-int(code)).name})"
+    root_cause = FAILED.search(launchers.partition("Root Cause")[2])
+    first = root_cause or re.search(r"task (\d+)", launchers)
+    return (first[1] if first else None), None

@@ -108,15 +108,36 @@ def test_a_launcher_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         pass
 
 
-def test_failure_tells_the_lines_of_the_rank_that_failed_first(tmp_path: Path) -> None:
-    summary = (
-        "Failures:\n  rank      : 0 (local_rank: 0)\nRoot Cause (first observed failure):\n  rank      : 1 (local_rank"
-    )
-    (tmp_path / LAUNCHER_LOG.format(0)).write_text(f"{summary}: 1)\n  traceback : Signal 9 (SIGKILL) received by PID 3")
+def report(*failed: tuple[int, int]) -> str:
+    """What torchrun writes of ranks and their exit codes; the last is the root cause."""
+    told = ["E1126 api.py:1002] failed (exitcode: 1) local_rank: 0 (pid: 30) of binary: python", "Failures:"]
+    for number, (rank, code) in enumerate(failed):
+        if number == len(failed) - 1:
+            told.append("Root Cause (first observed failure):")
+        told.append(f"[{number}]:\n  host      : a\n  rank      : {rank} (local_rank: {rank})")
+        told.append(f"  exitcode  : {code} (pid: 3{rank})\n  error_file: <N/A>")
+    return "\n".join(told)
+
+
+@pytest.mark.parametrize(
+    ("failed", "expected"),
+    [
+        ([(0, 1), (1, 1)], "Rank 1 of the fit 'training S_1' ended, so"),
+        ([(0, 1), (1, -9)], "Rank 1 of the fit 'training S_1' ended by signal 9 (SIGKILL), so"),
+        ([(1, -11), (0, 1)], "Rank 1 of the fit 'training S_1' ended by signal 11 (SIGSEGV), so"),
+        ([(0, -15), (1, 1)], "Rank 1 of the fit 'training S_1' ended, so"),
+        ([(1, 1)], "Rank 1 of the fit 'training S_1' ended, so"),
+    ],
+)
+def test_failure_tells_the_lines_of_the_rank_that_failed_first(
+    tmp_path: Path, failed: list[tuple[int, int]], expected: str
+) -> None:
+    """A killed rank comes first: that its neighbour raised, in the same instant for torchrun, is what follows of it."""
+    (tmp_path / LAUNCHER_LOG.format(0)).write_text(report(*failed))
     (tmp_path / LOG.format(0)).write_text("connection closed")
     (tmp_path / LOG.format(1)).write_text("\n".join(f"line {n}" for n in range(100)))
     told = _failure(tmp_path, "training S_1")
-    assert "Rank 1 of the fit 'training S_1' ended by Signal 9 (SIGKILL)" in told
+    assert expected in told
     assert "line 99" in told
     assert "line 50" not in told
     assert "connection closed" not in told

@@ -183,7 +183,7 @@ def test_what_every_rank_refuses_is_told_as_it_is(fit: Fit, tmp_path: Path) -> N
 def test_a_killed_rank_stops_the_others_and_is_named(fit: Fit, tmp_path: Path) -> None:
     killer = threading.Thread(target=kill_rank_in_the_middle, args=(tmp_path, 1))
     killer.start()
-    with pytest.raises(TapirError, match=r"Rank 1 of the fit 'fit' ended by Signal 9 \(SIGKILL\), so all were stopped"):
+    with pytest.raises(TapirError, match=r"Rank 1 of the fit 'fit' ended by signal 9 \(SIGKILL\), so all were stopped"):
         fit(tmp_path, TWO, epochs=5000)
     killer.join()
     assert_nothing_runs(tmp_path)
