@@ -152,13 +152,13 @@ class ServerConfig:
     the file of `weights`; empty where the model is served by somebody else."""
     weights: str | None = None
     """A GGUF file: a path, hf:owner/repository/file.gguf, or one that packages carry (tapir-local-weights). Its SHA-256
-    is part of the cache key."""
+    is part of the cache key; without one, the command is."""
     health: str = "/health"
     """Path that answers 200 once it can serve."""
     start_s: float = 300.0
     """Seconds until it must."""
     restarts: int = 3
-    """How often it may die and be started again within a run."""
+    """How often it may die, or hang, and be started again within a run."""
 
 
 @dataclass

@@ -18,7 +18,7 @@ from tapir_exp.lab.oracle import lab_digest
 from tapir_exp.labellers.labeller import open_labeller
 from tapir_exp.llm.books import Books
 from tapir_exp.llm.client import Client
-from tapir_exp.llm.hosting import Servers
+from tapir_exp.llm.hosting import Servers, identity_of
 from tapir_exp.llm.ledger import Account
 from tapir_exp.llm.providers import LAB
 from tapir_exp.llm.spending import tell_spending
@@ -101,7 +101,8 @@ def open_chat(llm: LLMConfig, role: str, books: Books, servers: Servers) -> Clie
     if llm.server.command:
         found = None if llm.server.weights is None else find_weights(llm.server.weights)
         server = servers.open(llm.server, found.path if found else None, role)
-        return Client(llm, role, books, version=found.sha256 if found else None, server=server)
+        version = identity_of(llm.server, found.sha256 if found else None)
+        return Client(llm, role, books, version=version, server=server)
     if not llm.model.startswith(LAB):
         return Client(llm, role, books)
     return Client(llm, role, books, prepare=provider.register, version=lab_digest())

@@ -1,6 +1,7 @@
 """Chat models that the run serves itself: their servers, shared by the roles that use the same one."""
 
 import asyncio
+import shlex
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -9,12 +10,17 @@ from pathlib import Path
 from tapir_exp.config import LLMConfig, ServerConfig
 from tapir_exp.llm.chat import ChatRequest
 from tapir_exp.llm.endpoint import HttpTransport
-from tapir_exp.llm.failures import EndpointError
+from tapir_exp.llm.failures import CallError, EndpointError, FailureKind
 from tapir_exp.llm.served import Server, ServerError, Service
 from tapir_exp.llm.transport import Response
 
 WEIGHTS = "{weights}"
 """What stands in a command for the file of the weights."""
+
+
+def identity_of(config: ServerConfig, sha256: str | None) -> str:
+    """What tells the model behind a server from another: its weights by hash, else the command that serves it."""
+    return sha256 or shlex.join(config.command)
 
 
 class Servers:
@@ -54,9 +60,17 @@ class ServedTransport:
             yield
 
     async def send(self, request: ChatRequest) -> Response:
-        """Send a request once. Raises CallError; EndpointError with the server's last words where it cannot serve."""
+        """Send a request once; where it runs out of time and the server hangs, the next one finds another server.
+
+        Raises CallError; EndpointError with the server's last words where it cannot serve.
+        """
         await self._ensure()
-        return await self._direct.send(request)
+        try:
+            return await self._direct.send(request)
+        except CallError as error:
+            if error.kind is FailureKind.TIMEOUT:
+                await asyncio.to_thread(self._server.end_if_hung)
+            raise
 
     async def _ensure(self) -> None:
         if self._server.ready:

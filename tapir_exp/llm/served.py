@@ -29,6 +29,8 @@ POLL_S = 0.1
 """How often a starting server is asked for its health."""
 ANSWER_S = 5.0
 """How long it may take to say."""
+HUNG_S = 30.0
+"""How long one that has served may take to say so before it is taken to hang; a busy one may be slow."""
 LAST_LINES = 15
 """Lines of the log that an error shows."""
 _open = build_opener(ProxyHandler({})).open
@@ -107,14 +109,25 @@ class Server:
             if self._process is None:
                 self._start()
 
+    def end_if_hung(self) -> None:
+        """Stop it where it runs and does not answer; for `ensure` it is then one that has died."""
+        with self._lock:
+            process = self._process
+            if process is None or not self.alive or self._is_healthy(HUNG_S):
+                return
+            service = self._service
+            console.print(
+                f"{service.name}: hangs, {service.health} gave no answer within {HUNG_S:g} s; stopping it",
+                markup=False,
+                soft_wrap=True,
+            )
+            _end(process)
+
     def stop(self) -> None:
         """Stop it, and whatever it has started; also while it starts. `ensure` would start it anew."""
         process, self._process = self._process, None
         if process is not None:
-            assert process.stdin is not None, "the guard is started with a pipe"
-            with suppress(BrokenPipeError):
-                process.stdin.close()
-            process.wait()
+            _end(process)
 
     def _start(self) -> None:
         service, began = self._service, time.monotonic()
@@ -124,7 +137,7 @@ class Server:
         with service.log.open("ab") as log:
             self._process = process = _spawn(service.words(self._port), log)
         try:
-            while not self._is_healthy():
+            while not self._is_healthy(ANSWER_S):
                 if process.poll() is not None:
                     self._fail(f"ended with status {process.returncode} before it could serve")
                 if time.monotonic() - began > service.start_s:
@@ -135,9 +148,9 @@ class Server:
             raise
         console.print(f"{service.name}: serves at {self.base} after {time.monotonic() - began:.1f} s", markup=False)
 
-    def _is_healthy(self) -> bool:
+    def _is_healthy(self, within_s: float) -> bool:
         try:
-            with _open(self.base + self._service.health, timeout=ANSWER_S) as answer:
+            with _open(self.base + self._service.health, timeout=within_s) as answer:
                 return bool(answer.status == HTTPStatus.OK)
         except (URLError, OSError):
             return False
@@ -189,3 +202,11 @@ def _spawn(words: Sequence[str], log: IO[bytes]) -> "subprocess.Popen[bytes]":
     """The command below its guard, in a session of its own, so that Ctrl-C reaches it only through us."""
     guarded = [sys.executable, "-S", "-E", str(guard.__file__), *words]
     return subprocess.Popen(guarded, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """Have the guard end the command and all that it has started."""
+    assert process.stdin is not None, "the guard is started with a pipe"
+    with suppress(BrokenPipeError):
+        process.stdin.close()
+    process.wait()

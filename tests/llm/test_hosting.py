@@ -5,21 +5,24 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from tapir_exp.config import LLMConfig, ServerConfig
-from tapir_exp.errors import ConfigError
+from tapir_exp.errors import ConfigError, TapirError
+from tapir_exp.llm import served
 from tapir_exp.llm.ask import ask_all
 from tapir_exp.llm.books import Books
 from tapir_exp.llm.chat import ChatRequest, Message, Reply
 from tapir_exp.llm.client import Client
 from tapir_exp.llm.failures import EndpointError, FailureKind
-from tapir_exp.llm.hosting import Servers
+from tapir_exp.llm.hosting import Servers, identity_of
 
 FAKE = """
-import http.server, json, os, sys
+import http.server, json, os, sys, time
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def answer(self, body):
@@ -37,6 +40,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             open(sys.argv[2] + ".died", "w").close()
             os.kill(os.getpid(), 9)
         if prompt == "always fatal": os._exit(4)
+        if prompt == "hang" and not os.path.exists(sys.argv[2] + ".hung"):
+            open(sys.argv[2] + ".hung", "w").close()
+            Handler.do_GET = lambda self: time.sleep(60)
+            time.sleep(60)
+        if prompt == "slow": time.sleep(2.0)
         message = {"role": "assistant", "content": "re: " + prompt}
         usage = {"prompt_tokens": 5, "completion_tokens": 2}
         self.answer(json.dumps({"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}).encode())
@@ -118,6 +126,42 @@ def test_one_that_dies_too_often_ends_the_stage_with_its_reason_and_what_was_ans
     finally:
         servers.close()
     assert client.count_cached(requests("one", "always fatal")) == 1
+
+
+def test_one_that_hangs_is_stopped_and_started_again(
+    config: LLMConfig, books: Books, asked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = StringIO()
+    monkeypatch.setattr(served, "console", Console(file=out))
+    monkeypatch.setattr(served, "HUNG_S", 0.5)
+    servers = Servers(tmp_path / "logs")
+    client = Client(replace(config, timeout_s=1.0), "teacher", books, server=servers.open(config.server, None, "t"))
+    try:
+        assert ask(client, "one", "hang", "two") == ["re: one", "re: hang", "re: two"]
+    finally:
+        servers.close()
+    assert "t: hangs, /health gave no answer within 0.5 s; stopping it" in out.getvalue()
+    assert "starting it again (1 of 2)" in out.getvalue()
+    assert len({line.split()[0] for line in asked.read_text().splitlines()}) == 2
+
+
+def test_one_that_is_only_slow_goes_on(config: LLMConfig, books: Books, asked: Path, tmp_path: Path) -> None:
+    servers = Servers(tmp_path / "logs")
+    impatient = replace(config, timeout_s=1.0, attempts=2)
+    client = Client(impatient, "teacher", books, server=servers.open(config.server, None, "teacher"))
+    try:
+        with pytest.raises(TapirError, match="time-out"):
+            ask(client, "slow")
+        assert ask(client, "one") == ["re: one"]
+    finally:
+        servers.close()
+    assert len({line.split()[0] for line in asked.read_text().splitlines()}) == 1
+
+
+def test_a_server_without_weights_of_ours_is_told_by_its_command() -> None:
+    served_there = ServerConfig(command=["serve", "my model", "{port}"])
+    assert identity_of(served_there, None) == "serve 'my model' '{port}'"
+    assert identity_of(replace(served_there, weights="w"), "abc") == "abc"
 
 
 def test_what_is_cached_starts_no_server(open_client: Callable[[Servers], Client], asked: Path, tmp_path: Path) -> None:
