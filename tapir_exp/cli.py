@@ -163,7 +163,7 @@ def _start(primary: str, told: str) -> None:
         sys.stdout.write(told + _groups())
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # else a sweep's workers would go on
+    signal.signal(signal.SIGTERM, _interrupt)  # else a sweep's workers would go on
     try:
         hydra.main(version_base="1.3", config_path=str(data_dir("conf")), config_name=primary)(run_job)()
     except Stop as stop:
@@ -175,6 +175,13 @@ def _start(primary: str, told: str) -> None:
     except KeyboardInterrupt:
         console.print("\nStopped. The same command resumes where this one was.", markup=False)
         sys.exit(130)
+
+
+def _interrupt(*_: object) -> None:
+    """Stop as Ctrl-C does, also where the shell ignores Ctrl-C for us, as for a script's command that ends in `&`."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)
 
 
 def _groups() -> str:

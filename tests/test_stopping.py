@@ -23,11 +23,16 @@ SWEEP = [
 PATIENCE_S = 120
 
 
+def ignore_interrupts() -> None:
+    """What a shell does to a script's command that ends in `&`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 @pytest.fixture
-def sweep(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
+def sweep(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """A sweep in a session of its own, with both workers at work."""
     command = [sys.executable, "-m", "tapir_exp", *SWEEP, f"outputs={tmp_path}"]
-    with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, preexec_fn=request.param) as process:
         deadline = time.monotonic() + PATIENCE_S
         while len(list(tmp_path.glob("store/partial/student-*"))) < 2:
             assert process.poll() is None, "the sweep ended by itself"
@@ -51,7 +56,12 @@ def members_of(session: int) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT], ids=lambda sig: sig.name)
+@pytest.mark.parametrize(
+    ("sweep", "sig"),
+    [(None, signal.SIGTERM), (None, signal.SIGINT), (ignore_interrupts, signal.SIGTERM)],
+    ids=["SIGTERM", "SIGINT", "SIGTERM in the background"],
+    indirect=["sweep"],
+)
 def test_no_worker_outlives_its_sweep(sweep: "subprocess.Popen[bytes]", sig: signal.Signals) -> None:
     assert len(members_of(sweep.pid)) >= 3
     told = time.monotonic()
