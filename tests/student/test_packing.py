@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from tapir_exp.config import StudentConfig
 from tapir_exp.errors import TapirError
@@ -20,11 +28,15 @@ SHAPE = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidd
 
 
 def models() -> dict[str, PreTrainedModel]:
+    """Rotary positions count from anywhere, so only learnt ones show whether they begin anew with each row."""
     torch.manual_seed(0)
     return {
         "llama": LlamaForCausalLM(LlamaConfig(**SHAPE, num_key_value_heads=4)),
         "grouped heads": LlamaForCausalLM(LlamaConfig(**SHAPE, num_key_value_heads=2)),
         "qwen": Qwen2ForCausalLM(Qwen2Config(**SHAPE, num_key_value_heads=4)),
+        "learnt positions": GPT2LMHeadModel(
+            GPT2Config(vocab_size=50, n_embd=32, n_layer=2, n_head=4, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)
+        ),
     }
 
 
