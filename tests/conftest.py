@@ -1,6 +1,7 @@
 """What every test shares: one thread a process, property tests that draw the same examples, the slowest tests first."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from tapir_exp.config import SpendConfig
 from tapir_exp.llm.books import Books
 from tapir_exp.llm.ledger import Account
 
+# Where a script's `&` began us, Ctrl-C is ignored, and every process that a test starts inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["OMP_NUM_THREADS"] = "1"  # before any test imports torch: the machine's cores are few and contended
 
 settings.register_profile("tapir", deadline=None, derandomize=True, database=None, max_examples=100)

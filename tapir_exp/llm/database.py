@@ -1,6 +1,7 @@
 """One SQLite file that runs and sweep jobs write to at once; the file must be on a local disk."""
 
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,8 @@ from tapir_exp.errors import StoreError
 
 BUSY_TIMEOUT_S = 60.0
 """How long a process waits for another's write; one takes far less than a millisecond."""
+
+RETRY_S = 0.01
 
 
 class Database:
@@ -25,12 +28,24 @@ class Database:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
         try:
-            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._write_ahead()
             self._connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
             self._connection.executescript(schema)
         except sqlite3.DatabaseError as error:
             self.close()
             raise StoreError(f"{path}: not a database of tapir ({error}); move it away.") from error
+
+    def _write_ahead(self) -> None:
+        """Turn write-ahead mode on; while another process does so, SQLite refuses at once instead of waiting."""
+        deadline = time.monotonic() + BUSY_TIMEOUT_S
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(RETRY_S)
 
     def run(self, statement: str, *values: Any) -> sqlite3.Cursor:
         """Execute one statement; outside `transaction` it is one of its own."""

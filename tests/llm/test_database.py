@@ -4,7 +4,9 @@ import sqlite3
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -43,6 +45,22 @@ def test_a_durable_file_waits_for_the_disk(tmp_path: Path, durable: bool, level:
     database = Database(tmp_path / "file.sqlite", SCHEMA, durable=durable)
     assert database.run("PRAGMA journal_mode").fetchone() == ("wal",)
     assert database.run("PRAGMA synchronous").fetchone() == (level,)
+
+
+def test_a_file_is_opened_by_many_at_once(tmp_path: Path) -> None:
+    together = Barrier(8)
+
+    def open_all(number: int) -> None:
+        for count in range(100):
+            together.wait(60)
+            try:
+                Database(tmp_path / f"{count}.sqlite", SCHEMA, durable=False).close()
+            except StoreError:
+                together.abort()
+                raise
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(open_all, range(8)))
 
 
 def test_a_transaction_is_seen_whole_or_not_at_all(tmp_path: Path) -> None:
