@@ -265,6 +265,9 @@ class TeacherConfig:
     """Seeds shown in one expansion call."""
     waves: int = 3
     """How often unfilled orders are asked for again."""
+    bare_refinements: bool = False
+    """Whether a refinement without any tag is read as it stands, as small teachers like to write it; what they say
+    around it then goes into the training row. Ours."""
     novelty: float = 0.7
     """An expansion whose ROUGE-L with any instruction seen exceeds this is refused; 1 refuses only repeats.
     0.7 is Lion's value (P)."""

@@ -12,6 +12,7 @@ from tapir_exp.bench import Bench, Product, generation_recipe, role_recipe
 from tapir_exp.config import BudgetConfig, LabStudentConfig, Method, SeedSource, StudentConfig
 from tapir_exp.console import say_warning
 from tapir_exp.decontamination import benchmarks_recipe, load_benchmarks
+from tapir_exp.errors import TapirError
 from tapir_exp.evals.lab import run_benchmark
 from tapir_exp.judge.hearing import Hear, Listen, unheard
 from tapir_exp.judge.judging import rate_complexity
@@ -224,12 +225,22 @@ def plan(bench: Bench, round_number: int, planned: RoundPlan, expansions: Artifa
 
 
 def mix(bench: Bench, round_number: int, planned: RoundPlan, expansions: Artifact, pool: Pool) -> Artifact:
-    """The round's training rows, drawn and new, refined for their task types. Rows: TrainingExample."""
+    """The round's training rows, drawn and new, refined for their task types. Rows: TrainingExample.
+
+    Raises TapirError where none is left.
+    """
     refining = bench.config.curriculum.refine
 
     def make() -> Product:
         rows = [_drawn_row(candidate) for candidate in planned.drawn] + expansions.rows(TrainingExample)
         refined = _refined(bench, rows) if refining else rows
+        if not refined:
+            ordered, drawn = sum(order.count for order in planned.orders), len(planned.drawn)
+            raise TapirError(
+                f"Round {round_number} has nothing to train on: {drawn} rows were drawn, {len(rows) - drawn} of "
+                f"{ordered} ordered ones written, and {len(rows)} lost in refinement; spend.json holds the teacher's "
+                "words. Raise curriculum.rows, teacher.waves or teacher.max_tokens, or take another teacher."
+            )
         hard = sum(row.part is Part.HARD for row in refined)
         return Product(refined, {"hard": hard, "failed": len(rows) - len(refined)})
 
@@ -238,6 +249,8 @@ def mix(bench: Bench, round_number: int, planned: RoundPlan, expansions: Artifac
         styles = {task: style_of(task).text for task in TaskType}
         prompts = {"refine": load_prompt("refine").text, "styles": styles}
         recipe |= {"teacher": _teacher_recipe(bench), "prompts": prompts}
+        if bench.config.teacher.bare_refinements:
+            recipe |= {"read": "bare"}
     return bench.rows("mix", round_number, recipe, make)
 
 

@@ -18,6 +18,7 @@ T = TypeVar("T")
 _TEXT = r"\s*(?!\s)((?:(?!</?(?:pair|instruction|response)>).)+?)\s*"  # never blank, and never beyond its own tags
 _PAIR = re.compile(rf"<pair>\s*<instruction>{_TEXT}</instruction>\s*<response>{_TEXT}</response>\s*</pair>", re.DOTALL)
 _RESPONSE = re.compile(rf"<response>{_TEXT}</response>", re.DOTALL)
+_TAG = re.compile(r"</?(?:pair|instruction|response)>")
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ def refine(drafts: Sequence[Draft], chat: ChatModel, config: TeacherConfig, labe
 
     Raises TooManyFailures where more than `config.max_failed` of them are missing.
     """
-    outcomes = _ask(chat, [refine_request(draft, config) for draft in drafts], read_response, config, label)
+    read = read_response_or_all if config.bare_refinements else read_response
+    outcomes = _ask(chat, [refine_request(draft, config) for draft in drafts], read, config, label)
     return [_answer_of(draft.id, outcome) for draft, outcome in zip(drafts, outcomes, strict=True)]
 
 
@@ -122,6 +124,11 @@ def read_response(reply: Reply) -> str:
     if found is None:
         raise ReplyError("It must be one <response>...</response> and nothing else.")
     return found[1]
+
+
+def read_response_or_all(reply: Reply) -> str:
+    """As `read_response`; the whole reply where it holds no tag at all."""
+    return read_response(reply) if _TAG.search(reply.text) else read_text(reply)
 
 
 def read_pairs(reply: Reply) -> tuple[Pair, ...]:

@@ -18,6 +18,7 @@ from tapir_exp.teacher import (
     expand_request,
     read_pairs,
     read_response,
+    read_response_or_all,
     read_text,
     refine,
     refine_request,
@@ -113,6 +114,20 @@ def test_a_response_among_anything_else_is_refused(text: str) -> None:
         read_response(reply_of(text))
 
 
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [("<response>\n4\n</response>", "4"), (" 4\n", "4"), ("By adding,\nAnswer: 4", "By adding,\nAnswer: 4")],
+)
+def test_where_bare_responses_are_taken_a_reply_without_tags_is_one(text: str, read: str) -> None:
+    assert read_response_or_all(reply_of(text)) == read
+
+
+@pytest.mark.parametrize("text", ["Sure! <response>4</response>", "<response>4", "4</response>", "<pair>4</pair>", " "])
+def test_half_a_form_is_refused_where_bare_responses_are_taken(text: str) -> None:
+    with pytest.raises(ReplyError):
+        read_response_or_all(reply_of(text))
+
+
 def test_an_answer_is_the_whole_reply() -> None:
     assert read_text(reply_of(" 2 + 2\nis 4. \n")) == "2 + 2\nis 4."
 
@@ -123,7 +138,7 @@ def test_an_empty_answer_is_refused(text: str) -> None:
         read_text(reply_of(text))
 
 
-@pytest.mark.parametrize("read", [read_text, read_response, read_pairs])
+@pytest.mark.parametrize("read", [read_text, read_response, read_response_or_all, read_pairs])
 @pytest.mark.parametrize("text", [block(), "<response>4</response>", "4"])
 def test_a_cut_reply_is_refused_even_if_it_looks_whole(read: object, text: str) -> None:
     assert callable(read)
@@ -174,6 +189,13 @@ def test_a_refinement_that_failed_has_no_text_but_a_reason() -> None:
     assert "one <response>...</response>" in (untagged.failure or "")
     assert (good.text, good.failure) == ("b", None)
     assert (late.text, late.failure) == (None, "time-out: no reply in 1 s")
+
+
+@pytest.mark.parametrize("bare", [False, True])
+def test_only_where_the_config_says_so_is_a_bare_refinement_taken(bare: bool) -> None:
+    config = TeacherConfig(llm=CONFIG.llm, bare_refinements=bare, max_failed=1)
+    (refined,) = refine([draft("a")], ScriptedChat(["The sum is 4."] * 2), config, "refining")
+    assert refined.text == ("The sum is 4." if bare else None)
 
 
 def test_too_many_failed_refinements_stop_the_stage() -> None:
