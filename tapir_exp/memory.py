@@ -3,15 +3,17 @@
 It is the sum of what is alive when the backward pass of a full micro-batch begins: weights, gradients and AdamW's two
 moments of what is trained, the activations kept for the backward pass, and what the loss over the vocabulary takes. The
 micro-batch has sft.micro_batch_tokens tokens, all of them supervised: an upper bound for others.
+Under ddp every device holds all of that. Under fsdp each holds its part of weights, gradients and moments, and those
+weights that are gathered, in the type of their multiplication. DeepSpeed's buffers are not known here.
 Not in it: the CUDA context, the workspaces of kernels, what the allocator loses to fragments, and the temporary
 gradients of one layer. It holds for fused attention, and not for Liger's kernels, which keep less. What LLaMA2-7B took
 of an H200 it told to 1 % (`benchmarks/sft/gpu.py`).
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from tapir_exp.config import LoraConfig, Method, SFTConfig, ShapeConfig, StudentConfig, TrainerConfig
+from tapir_exp.config import LoraConfig, Method, SFTConfig, ShapeConfig, StrategyName, StudentConfig, TrainerConfig
 
 GB = 1e9
 LEAST_TOKENS = 256
@@ -24,6 +26,10 @@ BYTES = {"float32": 4, "bfloat16": 2}
 HALF = 2
 FOUR_BITS = 0.5 + 1 / 64 + FLOAT32 / (64 * 256)
 """Of a weight in NF4: its bits, its block's scale in a byte, and the scale of 256 such scales."""
+GATHERED_BLOCKS = 2
+"""Of FSDP: the one that is computed, and the next, which is on its way."""
+DEVICES = (2, 4, 8)
+"""That are proposed for a model that is too large for one."""
 CHUNK_LOGITS = 2**25
 """Logits that the loss has at once; see `student.cross_entropy`."""
 
@@ -63,7 +69,7 @@ def widths_of(student: StudentConfig, method: Method, precision: str) -> Widths 
 
 @dataclass(frozen=True)
 class FitMemory:
-    """Bytes on the device at a fit's peak."""
+    """Bytes on one device at a fit's peak; `weights` with those that are there a second time, cast or gathered."""
 
     weights: int
     gradients: int
@@ -74,26 +80,37 @@ class FitMemory:
     @property
     def total(self) -> int:
         """All of it."""
-        return self.weights + self.gradients + self.moments + self.activations + self.loss
+        return self.held + self.activations + self.loss
+
+    @property
+    def held(self) -> int:
+        """What does not depend on the micro-batch."""
+        return self.weights + self.gradients + self.moments
 
 
 def memory_of(student: StudentConfig, sft: SFTConfig, trainer: TrainerConfig) -> FitMemory | None:
-    """The peak of a fit.
+    """The peak of a fit on each of its devices.
 
-    None where the shape or the precision is not known, or where an adapter's target is no linear layer of a block by
-    its bare name.
+    None where the shape or the precision is not known, where an adapter's target is no linear layer of a block by its
+    bare name, and for DeepSpeed.
     """
     shape, widths = student.shape, widths_of(student, sft.method, trainer.precision)
     full = sft.method is Method.full
     if widths is None or not _is_known(shape) or not (full or set(sft.lora.targets) <= set(_linears(shape))):
         return None
-    weights = _base_bytes(shape, widths, sft.method, trainer.activation_checkpointing)
+    if trainer.strategy is StrategyName.deepspeed:
+        return None
+    parts = _parts(trainer)
+    copies = _copies_bytes(shape, widths, sft.method, trainer)
+    base = _base_bytes(shape, widths, sft.method)
     trained = count_parameters(shape) * widths.stored if full else count_adapter(shape, sft.lora) * widths.adapter
+    if parts > 1:  # what is gathered is cast on its way, so the residual stream is no wider
+        widths = replace(widths, stored=widths.computed)
     block = full_block(shape, widths) if full else lora_block(shape, sft.lora, widths)
     return FitMemory(
-        weights=weights + (0 if full else trained),
-        gradients=trained,
-        moments=2 * trained,
+        weights=(base + (0 if full else trained)) // parts + copies,
+        gradients=trained // parts,
+        moments=2 * trained // parts,
         activations=sft.micro_batch_tokens * activations(shape, widths, block, trainer.activation_checkpointing),
         loss=loss_bytes(shape, sft.micro_batch_tokens, widths.computed, trained=full),
     )
@@ -103,12 +120,15 @@ def memory_in_words(student: StudentConfig, sft: SFTConfig, trainer: TrainerConf
     """One line: the peak, its parts, and what to change where a common card has less."""
     memory = memory_of(student, sft, trainer)
     if memory is None:
-        return "memory of a fit: not known; see student.shape, trainer.precision and sft.lora.targets"
+        settings = "student.shape, trainer.precision, trainer.strategy and sft.lora.targets"
+        return f"memory of a fit: not known; see {settings}"
     parts = {"weights": memory.weights, "gradients": memory.gradients, "AdamW": memory.moments}
     parts |= {"activations": memory.activations, "loss": memory.loss}
     told = ", ".join(f"{name} {size / GB:.1f}" for name, size in parts.items())
-    line = f"memory of a fit: {memory.total / GB:.1f} GB on one device ({told}), computed, not measured"
-    return line if memory.total <= CARD_GB * GB else f"{line}; {_advice(memory, sft)}"
+    devices = trainer.devices * trainer.num_nodes
+    where = "one device" if devices == 1 else f"each of {devices} devices"
+    line = f"memory of a fit: {memory.total / GB:.1f} GB on {where} ({told}), computed, not measured"
+    return line if memory.total <= CARD_GB * GB else f"{line}; {_advice(memory, student, sft, trainer)}"
 
 
 def parameters_of(student: StudentConfig) -> float | None:
@@ -194,12 +214,30 @@ def loss_bytes(shape: ShapeConfig, tokens: int, width: int, *, trained: bool) ->
     return at_once + tokens * width * shape.hidden_size + head
 
 
-def _base_bytes(shape: ShapeConfig, widths: Widths, method: Method, checkpointing: bool) -> int:
-    """The base with the casts of its weights, of which there are none where 4 bits are unpacked."""
+def gathered_bytes(shape: ShapeConfig, widths: Widths) -> int:
+    """Weights that FSDP has put together at once: the embeddings and the output layer throughout, and a few blocks."""
+    tables = (1 if shape.tie_word_embeddings else 2) * shape.vocab_size * shape.hidden_size
+    block = (count_parameters(shape) - tables) // shape.num_hidden_layers
+    return widths.computed * (tables + min(GATHERED_BLOCKS, shape.num_hidden_layers) * block)
+
+
+def _parts(trainer: TrainerConfig) -> int:
+    """Among how many devices everything that a step keeps is divided."""
+    return trainer.devices * trainer.num_nodes if trainer.strategy is StrategyName.fsdp else 1
+
+
+def _copies_bytes(shape: ShapeConfig, widths: Widths, method: Method, trainer: TrainerConfig) -> int:
+    """Weights that are there a second time: gathered, or cast; 4 bits are unpacked a layer at a time."""
+    if _parts(trainer) > 1:
+        return gathered_bytes(shape, widths)
+    return 0 if method is Method.qlora else cast_bytes(shape, widths, trainer.activation_checkpointing)
+
+
+def _base_bytes(shape: ShapeConfig, widths: Widths, method: Method) -> int:
     if method is Method.qlora:
         in_blocks = count_linear(shape) - shape.vocab_size * shape.hidden_size
         return int(FOUR_BITS * in_blocks) + widths.stored * (count_parameters(shape) - in_blocks)
-    return widths.stored * count_parameters(shape) + cast_bytes(shape, widths, checkpointing)
+    return widths.stored * count_parameters(shape)
 
 
 def _norm(shape: ShapeConfig, widths: Widths) -> int:
@@ -237,12 +275,27 @@ def _is_known(shape: ShapeConfig) -> bool:
     return all((shape.hidden_size, shape.num_hidden_layers, *attention, shape.intermediate_size, shape.vocab_size))
 
 
-def _advice(memory: FitMemory, sft: SFTConfig) -> str:
+def _advice(memory: FitMemory, student: StudentConfig, sft: SFTConfig, trainer: TrainerConfig) -> str:
     """What to change, from what makes the least difference to the results."""
-    fixed = memory.weights + memory.gradients + memory.moments
-    fitting = int(sft.micro_batch_tokens * (CARD_GB * GB - fixed) / (memory.total - fixed))
+    fitting = int(sft.micro_batch_tokens * (CARD_GB * GB - memory.held) / (memory.total - memory.held))
     if fitting >= LEAST_TOKENS:
         tokens = 2 ** int(math.log2(fitting))
         return f"for {CARD_GB} GB take sft.micro_batch_tokens={tokens}, or trainer.activation_checkpointing=true"
-    smaller = {Method.full: "; try sft=lora", Method.lora: "; try sft=qlora", Method.qlora: ""}
-    return f"no micro-batch fits {CARD_GB} GB{smaller[sft.method]}"
+    said = [f"no micro-batch fits {CARD_GB} GB"]
+    devices = _enough_devices(student, sft, trainer)
+    if devices is not None:
+        said.append(f"try trainer=fsdp trainer.devices={devices}")
+    smaller = {Method.full: ["try sft=lora"], Method.lora: ["try sft=qlora"], Method.qlora: []}
+    return "; ".join(said + smaller[sft.method])
+
+
+def _enough_devices(student: StudentConfig, sft: SFTConfig, trainer: TrainerConfig) -> int | None:
+    """The least number of devices of one machine among which fsdp divides a fit that then fits; None for none."""
+    if sft.method is Method.qlora:
+        return None
+    for devices in DEVICES:
+        divided = replace(trainer, strategy=StrategyName.fsdp, devices=devices, num_nodes=1)
+        memory = memory_of(student, sft, divided)
+        if memory is not None and memory.total <= CARD_GB * GB:
+            return devices
+    return None

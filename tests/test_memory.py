@@ -3,12 +3,17 @@
 import io
 import re
 import sys
+from collections.abc import Iterator
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from hydra import compose, initialize_config_dir
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor
 from torch.nn.attention import SDPBackend
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
@@ -21,6 +26,7 @@ from tapir_exp.config import (
     Precision,
     SFTConfig,
     ShapeConfig,
+    StrategyName,
     StudentConfig,
     TrainerConfig,
     parse,
@@ -46,9 +52,10 @@ from tapir_exp.records import Part
 from tapir_exp.student import cross_entropy, packing
 from tapir_exp.student.adapter import add_adapter, ready
 from tapir_exp.student.cross_entropy import weighted_cross_entropy
-from tapir_exp.student.data import collate
+from tapir_exp.student.data import MicroBatch, collate
 from tapir_exp.student.module import _head, _predicting
 from tapir_exp.student.packing import pack_attention
+from tapir_exp.student.ranks import divide
 from tapir_exp.student.rows import Row
 
 PUBLISHED = {
@@ -78,11 +85,23 @@ def a_model(shape: ShapeConfig, dtype: torch.dtype) -> PreTrainedModel:
     return LlamaForCausalLM(LlamaConfig(**sizes)).to(dtype)
 
 
-def kept_bytes(model: PreTrainedModel, precision: str = "32-true") -> int:
+class Fit(torch.nn.Module):
+    """The part of a fit that the memory is about: from a micro-batch to its loss."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = pack_attention(model.train())
+
+    def loss(self, batch: MicroBatch) -> torch.Tensor:
+        states = _predicting(self.model, batch)
+        return weighted_cross_entropy(states, _head(self.model), batch.targets, torch.ones(len(batch.targets)))[0]
+
+
+def kept_bytes(fit: Fit, precision: str = "32-true") -> int:
     """What autograd keeps for the backward pass of a micro-batch: every storage once, and no weight."""
     rows = [Row(tuple(torch.randint(SMALL.vocab_size, (LENGTH,)).tolist()), 1, Part.REST) for _ in range(ROWS)]
     batch = collate(rows)
-    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    own = {p.untyped_storage().data_ptr() for p in fit.parameters() if not isinstance(p, DTensor)}
     kept: dict[int, torch.UntypedStorage] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -91,9 +110,7 @@ def kept_bytes(model: PreTrainedModel, precision: str = "32-true") -> int:
 
     mixed = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed")
     with mixed, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        weights = torch.ones(len(batch.targets))
-        states = _predicting(pack_attention(model.train()), batch)
-        weighted_cross_entropy(states, _head(model), batch.targets, weights)
+        fit.loss(batch)
     return sum(storage.nbytes() for address, storage in kept.items() if address not in own)
 
 
@@ -110,6 +127,14 @@ def expected_bytes(widths: Widths, block: int, *, trained: bool, checkpointing: 
 def _fused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The attention that a GPU has; in half precision a CPU trains with another."""
     monkeypatch.setattr(packing, "_kernels", lambda query: [SDPBackend.FLASH_ATTENTION])
+
+
+@pytest.fixture
+def alone() -> Iterator[DeviceMesh]:
+    """A mesh of this process alone, for which FSDP does all that it does for many."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    dist.destroy_process_group()
 
 
 def test_the_loss_is_told_of_with_the_chunk_that_it_has() -> None:
@@ -140,7 +165,18 @@ def test_activations_of_full_training_are_what_torch_keeps(precision: str) -> No
     assert widths is not None
     model = a_model(SMALL, KINDS[widths.stored])
     expected = expected_bytes(widths, full_block(SMALL, widths), trained=True)
-    assert kept_bytes(model, precision) == pytest.approx(expected, rel=0.05)
+    assert kept_bytes(Fit(model), precision) == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.usefixtures("_fused")
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_fsdp_keeps_no_gathered_block_and_no_wider_stream(alone: DeviceMesh, precision: str) -> None:
+    width = 2 if precision == "bf16-mixed" else 4
+    fit = Fit(a_model(SMALL, torch.float32))
+    divide(fit, fit.model, "loss", alone, mixed=width == 2)
+    widths = Widths(width, width, 4, width)
+    expected = expected_bytes(widths, full_block(SMALL, widths), trained=True)
+    assert kept_bytes(fit, precision) == pytest.approx(expected, rel=0.05)
 
 
 @pytest.mark.usefixtures("_fused")
@@ -156,7 +192,7 @@ def test_an_adapter_is_counted_and_keeps_what_torch_keeps(stored: str, precision
     assert count_adapter(SMALL, lora) == sum(p.numel() for p in trained)
     assert {p.element_size() for p in trained} == {widths.adapter}
     expected = expected_bytes(widths, lora_block(SMALL, lora, widths), trained=False)
-    assert kept_bytes(model, precision) == pytest.approx(expected, rel=0.15)
+    assert kept_bytes(Fit(model), precision) == pytest.approx(expected, rel=0.15)
 
 
 def test_checkpointing_keeps_the_blocks_inputs() -> None:
@@ -164,7 +200,7 @@ def test_checkpointing_keeps_the_blocks_inputs() -> None:
     model = ready(a_model(SMALL, torch.float32), TrainerConfig(activation_checkpointing=True))
     one_block = TOKENS * full_block(SMALL, widths)  # which is there in the backward pass only
     expected = expected_bytes(widths, full_block(SMALL, widths), trained=True, checkpointing=True) - one_block
-    assert kept_bytes(model) == pytest.approx(expected, rel=0.05)
+    assert kept_bytes(Fit(model)) == pytest.approx(expected, rel=0.05)
 
 
 def test_the_parts_of_a_fit_by_hand() -> None:
@@ -186,6 +222,43 @@ def test_mixed_precision_trains_float32_and_casts_what_it_multiplies() -> None:
     assert (memory.gradients, memory.moments) == (4 * count, 8 * count)
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_fsdp_divides_what_is_kept_and_gathers_two_blocks(tied: bool) -> None:
+    shape = replace(SMALL, tie_word_embeddings=tied)
+    trainer = TrainerConfig(precision="bf16-mixed", strategy=StrategyName.fsdp, devices=4, num_nodes=2)
+    memory = memory_of(StudentConfig(model="m", shape=shape), SFTConfig(), trainer)
+    assert memory is not None
+    model = a_model(shape, torch.float32)
+    count, layer = model.num_parameters(), sum(p.numel() for p in model.model.layers[0].parameters())
+    around = count - 3 * layer - 64  # without the last norm
+    assert memory.weights == 4 * count // 8 + 2 * (around + 2 * (count - around) // 3)
+    assert (memory.gradients, memory.moments) == (4 * count // 8, 8 * count // 8)
+    computed = Widths(2, 2, 4, 2)
+    kept = activations(shape, computed, full_block(shape, computed), checkpointing=False)
+    assert memory.activations == SFTConfig().micro_batch_tokens * kept
+
+
+def test_ddp_needs_on_each_device_what_one_needs() -> None:
+    student, sft = preset("student=qwen1_5_0_5b").student, SFTConfig()
+    one, four = (memory_of(student, sft, TrainerConfig(strategy=StrategyName.ddp, devices=n)) for n in (1, 4))
+    assert one == four
+    assert "on each of 4 devices" in memory_in_words(student, sft, TrainerConfig(devices=4))
+
+
+@pytest.mark.parametrize("name", ["llama2_7b", "qwen1_5_14b"])
+def test_a_model_that_is_too_large_for_one_device_is_told_on_how_many_it_fits(name: str) -> None:
+    student, sft, trainer = preset(f"student={name}").student, SFTConfig(), TrainerConfig(precision="bf16-mixed")
+    said = re.search(r"trainer=fsdp trainer\.devices=(\d)", memory_in_words(student, sft, trainer))
+    assert said is not None
+    enough = int(said[1])
+    fits, exceeds = (
+        memory_of(student, sft, replace(trainer, strategy=StrategyName.fsdp, devices=n)) for n in (enough, enough // 2)
+    )
+    assert fits is not None
+    assert exceeds is not None
+    assert fits.total <= CARD_GB * GB < exceeds.total
+
+
 def test_checkpointing_takes_less() -> None:
     student = preset("student=llama2_7b").student
     least, most = (
@@ -199,19 +272,21 @@ def test_checkpointing_takes_less() -> None:
 
 
 @pytest.mark.parametrize(
-    ("student", "sft", "precision"),
+    ("student", "sft", "trainer"),
     [
-        (StudentConfig(model="m"), SFTConfig(), "32-true"),
-        (StudentConfig(model="m", shape=SMALL), SFTConfig(), "64-true"),
+        (StudentConfig(model="m"), SFTConfig(), TrainerConfig()),
+        (StudentConfig(model="m", shape=SMALL), SFTConfig(), TrainerConfig(precision="64-true")),
+        (StudentConfig(model="m", shape=SMALL), SFTConfig(), TrainerConfig(strategy=StrategyName.deepspeed)),
         (
             StudentConfig(model="m", shape=SMALL),
             SFTConfig(method=Method.lora, lora=LoraConfig(targets=["lm_head"])),
-            "32-true",
+            TrainerConfig(),
         ),
     ],
 )
-def test_what_cannot_be_computed_is_said_to_be_unknown(student: StudentConfig, sft: SFTConfig, precision: str) -> None:
-    trainer = TrainerConfig(precision=precision)
+def test_what_cannot_be_computed_is_said_to_be_unknown(
+    student: StudentConfig, sft: SFTConfig, trainer: TrainerConfig
+) -> None:
     assert memory_of(student, sft, trainer) is None
     assert "not known" in memory_in_words(student, sft, trainer)
 

@@ -22,6 +22,7 @@ TINY = [
     "logger=disabled",
     "trainer=ddp",
     "trainer.accelerator=cpu",
+    "trainer.precision=32-true",
 ]
 
 

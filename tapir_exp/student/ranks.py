@@ -15,6 +15,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy, ModelParallelStrategy, Strategy
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
 from tapir_exp.config import Launcher, StrategyName, TrainerConfig
@@ -49,21 +50,25 @@ def environments(config: TrainerConfig) -> list[Any]:
 
 
 def shard(module: pl.LightningModule, model: Any, method: str) -> None:
-    """Under FSDP, divide the model's weights among the ranks; `method` of the module is its only forward pass.
+    """Under FSDP, divide the model's weights among the ranks; see `divide`."""
+    strategy = module.trainer.strategy
+    if isinstance(strategy, ModelParallelStrategy):
+        mixed = module.trainer.precision == "bf16-mixed"
+        divide(module, model, method, strategy.device_mesh["data_parallel"], mixed=mixed)
+
+
+def divide(module: torch.nn.Module, model: Any, method: str, mesh: DeviceMesh, *, mixed: bool) -> None:
+    """Divide the weights of the module, whose part is the model; `method` of the module is its only forward pass.
 
     A unit, whose weights are put together while they are used, is what transformers declares that must not be split:
-    the decoder layers. All else is one unit more. Raises TapirError where the model declares none.
+    the decoder layers. All else is one unit more. mixed: weights are put together in bfloat16. Raises TapirError where
+    the model declares no unit.
     """
-    strategy = module.trainer.strategy
-    if not isinstance(strategy, ModelParallelStrategy):
-        return
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
-    mixed = torch.bfloat16 if module.trainer.precision == "bf16-mixed" else None
-    options: dict[str, Any] = {
-        "mesh": strategy.device_mesh["data_parallel"],
-        "mp_policy": MixedPrecisionPolicy(param_dtype=mixed, reduce_dtype=torch.float32 if mixed else None),
-    }
+    kinds = (torch.bfloat16, torch.float32) if mixed else (None, None)
+    policy = MixedPrecisionPolicy(param_dtype=kinds[0], reduce_dtype=kinds[1])
+    options: dict[str, Any] = {"mesh": mesh, "mp_policy": policy}
     units = set(model._no_split_modules or ())
     layers = [part for part in model.modules() if type(part).__name__ in units]
     if not layers:
