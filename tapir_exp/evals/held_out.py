@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tapir_exp.evals.statistics import Difference, Interval, paired_difference, t_interval
+from tapir_exp.evals.statistics import Interval, t_interval
 from tapir_exp.records import ResponseLoss, Verdict
 
 SPAN = 18.0
@@ -48,10 +48,10 @@ def perplexity(losses: Sequence[ResponseLoss]) -> float | None:
     return math.exp(math.fsum(loss * count for loss, count in known) / tokens) if tokens else None
 
 
-def loss_change(before: Sequence[ResponseLoss], after: Sequence[ResponseLoss]) -> Difference | None:
+def loss_change(before: Sequence[ResponseLoss], after: Sequence[ResponseLoss]) -> Interval | None:
     """By how much the mean loss of a response changed, nats per token, paired by row; below 0 it fell."""
     first = {row.id: row.instructed for row in before}
     pairs = [
         (row.instructed, old) for row in after if row.instructed is not None and (old := first.get(row.id)) is not None
     ]
-    return paired_difference([new for new, _ in pairs], [old for _, old in pairs]) if pairs else None
+    return t_interval([new - old for new, old in pairs]) if pairs else None

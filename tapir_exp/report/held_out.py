@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tapir_exp.evals.held_out import Duel, duel, loss_change, perplexity, preferences
-from tapir_exp.evals.statistics import Difference
+from tapir_exp.evals.statistics import Interval
 from tapir_exp.records import Answer, Example, ResponseLoss, Verdict
 from tapir_exp.report.view import RunView
 from tapir_exp.store import Artifact
@@ -20,7 +20,7 @@ class HeldOutRow:
     round: int
     duel: Duel
     perplexity: float | None
-    change: Difference | None
+    change: Interval | None
 
 
 @dataclass(frozen=True)

@@ -56,3 +56,10 @@ def test_the_change_of_the_loss_is_paired_by_row() -> None:
     assert change.mean == -0.75
     assert change.n == 2
     assert loss_change([], [loss("a", 1.0)]) is None
+
+
+def test_the_change_of_the_loss_is_told_of_any_number_of_rows() -> None:
+    rows = [str(row) for row in range(200)]
+    change = loss_change([loss(row, 2.0) for row in rows], [loss(row, 1.5) for row in rows])
+    assert change is not None
+    assert (change.mean, change.low, change.high, change.n) == (-0.5, -0.5, -0.5, 200)
