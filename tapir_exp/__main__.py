@@ -1,6 +1,6 @@
 """`python -m tapir_exp` is `tapir`."""
 
-from tapir_exp.cli import main
+from tapir_exp.commands.hydra_app import main
 
 if __name__ == "__main__":
     main()

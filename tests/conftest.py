@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 
 from tapir_exp.config import SpendConfig
-from tapir_exp.llm.books import Books
+from tapir_exp.llm.call_store import Books
 from tapir_exp.llm.ledger import Account
 
 # Where a script's `&` began us, Ctrl-C is ignored, and every process that a test starts inherits that.

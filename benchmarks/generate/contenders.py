@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM
 
 from tapir_exp.config import EngineKind, StudentConfig
 from tapir_exp.student.chat_template import Chat
-from tapir_exp.student.engine import Engine, open_engine
+from tapir_exp.student.engines.base import Engine
+from tapir_exp.student.engines.factory import open_engine
 
 Prompts = Sequence[Sequence[int]]
 Write = Callable[[Prompts], list[list[int]]]

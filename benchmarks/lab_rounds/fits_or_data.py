@@ -18,10 +18,10 @@ from random import Random
 from omegaconf import DictConfig, OmegaConf
 
 from tapir_exp.config import BudgetConfig, Config, parse
-from tapir_exp.evals.lab import run_benchmark
+from tapir_exp.core.manifest import Manifest
+from tapir_exp.core.records import BenchmarkResult, TrainingExample
+from tapir_exp.evals.lab_benchmark import run_benchmark
 from tapir_exp.evals.statistics import macro_accuracy, t_interval
-from tapir_exp.manifest import Manifest
-from tapir_exp.records import BenchmarkResult, TrainingExample
 
 PARTS = 3
 CELLS = (
@@ -41,9 +41,9 @@ def config_of(run_dir: Path) -> Config:
 
 def accuracy_after(config: Config, start: Path, parts: Sequence[Sequence[TrainingExample]], tokens: int) -> float:
     """Macro accuracy after one plain fit a part, `tokens` in all, from the student in `start`."""
-    from tapir_exp.student.data import TrainingRow
     from tapir_exp.student.generate import answer_all
-    from tapir_exp.student.train import finetune
+    from tapir_exp.student.training.encoding import TrainingRow
+    from tapir_exp.student.training.train import finetune
 
     budget = BudgetConfig(tokens=tokens // len(parts))
     with tempfile.TemporaryDirectory() as work:

@@ -10,12 +10,12 @@ import time
 from pathlib import Path
 
 from tapir_exp.config import LLMConfig, SpendConfig
-from tapir_exp.llm.ask import Outcome, ask_each
-from tapir_exp.llm.books import Books
-from tapir_exp.llm.cache import cache_key
+from tapir_exp.llm.call_store import Books
 from tapir_exp.llm.chat import ChatRequest, Message, Reply, Usage
 from tapir_exp.llm.client import Client
+from tapir_exp.llm.executor import Outcome, ask_each
 from tapir_exp.llm.ledger import Account
+from tapir_exp.llm.response_cache import cache_key
 
 REPLIES = 100_000
 TEXT = "An answer of some three hundred characters. " * 7

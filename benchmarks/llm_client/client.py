@@ -75,7 +75,7 @@ def ours_as(direct: bool) -> Any:
     @asynccontextmanager
     async def ours(base: str, in_flight: int) -> Any:
         from tapir_exp.config import LLMConfig, SpendConfig
-        from tapir_exp.llm.books import Books
+        from tapir_exp.llm.call_store import Books
         from tapir_exp.llm.chat import ChatRequest, Message
         from tapir_exp.llm.client import Client
         from tapir_exp.llm.ledger import Account

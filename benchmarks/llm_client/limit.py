@@ -12,10 +12,10 @@ from urllib.request import urlopen
 from compare import server
 
 from tapir_exp.config import LLMConfig, SpendConfig
-from tapir_exp.llm.ask import ask_all
-from tapir_exp.llm.books import Books
+from tapir_exp.llm.call_store import Books
 from tapir_exp.llm.chat import ChatRequest, Message
 from tapir_exp.llm.client import Client
+from tapir_exp.llm.executor import ask_all
 from tapir_exp.llm.ledger import Account
 
 ROWS = 1000

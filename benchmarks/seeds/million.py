@@ -25,18 +25,18 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from tapir_exp.config import ClassifierConfig, DecontaminationConfig, LabellerKind, Precision, SeedsConfig, SeedSource
-from tapir_exp.decontamination import FIELDS, load_benchmarks
-from tapir_exp.difficulty import uniform
+from tapir_exp.core.records import Example, Part
+from tapir_exp.core.store import ROWS
+from tapir_exp.core.task_types import TaskType
+from tapir_exp.data.decontamination import FIELDS, load_benchmarks
+from tapir_exp.data.formats import UnusableRow, pair_of
+from tapir_exp.data.readers import read_file
+from tapir_exp.data.seeds import gather_seeds
+from tapir_exp.distillation.classifier.trained import TrainedLabeller
+from tapir_exp.distillation.curriculum.difficulty import uniform
+from tapir_exp.distillation.curriculum.sampling import Candidate, plan_round
+from tapir_exp.distillation.curriculum.task_mix import target_shares
 from tapir_exp.lab.world import natural_problems
-from tapir_exp.labellers.trained import TrainedLabeller
-from tapir_exp.records import Example, Part
-from tapir_exp.schedule import Candidate, plan_round
-from tapir_exp.seeds.formats import UnusableRow, pair_of
-from tapir_exp.seeds.gather import gather_seeds
-from tapir_exp.source import read_file
-from tapir_exp.store import ROWS
-from tapir_exp.tasks import target_shares
-from tapir_exp.taxonomy import TaskType
 
 QUESTION = "Which of the nine lanterns in the northern window of the old lighthouse goes out first, and why is that so?"
 WANTED = 23_333

@@ -14,15 +14,15 @@ from tempfile import TemporaryDirectory
 import yaml
 
 from tapir_exp.config import ClassifierConfig, DecontaminationConfig, LabellerKind, SeedsConfig, SeedSource
-from tapir_exp.decontamination import load_benchmarks
-from tapir_exp.labellers.trained import TrainedLabeller
-from tapir_exp.places import data_dir
-from tapir_exp.records import Example, Part
-from tapir_exp.schedule import Candidate, plan_round
-from tapir_exp.seeds.gather import gather_seeds
-from tapir_exp.store import ROWS, read_rows
-from tapir_exp.tasks import natural_shares, target_shares
-from tapir_exp.taxonomy import BOOSTED
+from tapir_exp.config.paths import data_dir
+from tapir_exp.core.records import Example, Part
+from tapir_exp.core.store import ROWS, read_rows
+from tapir_exp.core.task_types import BOOSTED
+from tapir_exp.data.decontamination import load_benchmarks
+from tapir_exp.data.seeds import gather_seeds
+from tapir_exp.distillation.classifier.trained import TrainedLabeller
+from tapir_exp.distillation.curriculum.sampling import Candidate, plan_round
+from tapir_exp.distillation.curriculum.task_mix import natural_shares, target_shares
 
 
 class Clock:

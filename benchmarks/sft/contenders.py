@@ -20,15 +20,15 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import LlamaForCausalLM
 
-from tapir_exp.apart import apart_from_the_world
 from tapir_exp.config import BudgetConfig, SFTConfig, TrainerConfig
-from tapir_exp.records import Part
+from tapir_exp.core.determinism import apart_from_the_world
+from tapir_exp.core.records import Part
 from tapir_exp.student.cross_entropy import weighted_cross_entropy
-from tapir_exp.student.data import BatchPlan, StepLoader, plan_batches
-from tapir_exp.student.module import StudentModule
 from tapir_exp.student.packing import pack_attention, packed_hidden
-from tapir_exp.student.rows import Row
-from tapir_exp.student.train import _build_trainer
+from tapir_exp.student.training.batching import BatchPlan, StepLoader, plan_batches
+from tapir_exp.student.training.encoded_rows import Row
+from tapir_exp.student.training.lightning_module import StudentModule
+from tapir_exp.student.training.train import _build_trainer
 
 BATCH_ROWS, RATE = 8, 1e-3
 WARMUP_STEPS = 2

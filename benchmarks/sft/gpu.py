@@ -3,7 +3,7 @@
 `python benchmarks/sft/gpu.py [--steps 8] [--only NAME ...] [--out FILE]`, with `pip install trl==1.16.0 accelerate
 liger-kernel` beside us and about 80 GB of GPU memory, or 140 for float32 master weights. Every contender is a fresh
 process. A step is 32,768 tokens at most. Tokens are real ones; MFU is of the card's dense bf16 peak by its data sheet,
-by the multiplications that the model needs (`tapir_exp.student.speed`), which are the same for everybody.
+by the multiplications that the model needs (`tapir_exp.student.training.throughput`), which are the same for everybody.
 """
 
 import argparse
@@ -59,8 +59,8 @@ def make_rows(tokens: int) -> list[Any]:
     """Rows of random tokens, of Alpaca's lengths times two, so that some reach the limit."""
     from random import Random
 
-    from tapir_exp.records import Part
-    from tapir_exp.student.rows import Row
+    from tapir_exp.core.records import Part
+    from tapir_exp.student.training.encoded_rows import Row
 
     random, rows, total = Random(0), [], 0
     while total < tokens:
@@ -75,11 +75,11 @@ def ours(
 ) -> list[dict[str, Any]]:
     """Our module and loader under Lightning."""
     from tapir_exp.config import LoraConfig, Method, SFTConfig, TrainerConfig
-    from tapir_exp.records import Part
-    from tapir_exp.student.adapter import add_adapter, ready
-    from tapir_exp.student.data import BatchPlan, StepLoader
-    from tapir_exp.student.module import StudentModule
-    from tapir_exp.student.train import _build_trainer, _Clock
+    from tapir_exp.core.records import Part
+    from tapir_exp.student.training.adapter import add_adapter, ready
+    from tapir_exp.student.training.batching import BatchPlan, StepLoader
+    from tapir_exp.student.training.lightning_module import StudentModule
+    from tapir_exp.student.training.train import _build_trainer, _Clock
 
     config = TrainerConfig(
         precision=precision, deterministic=False, activation_checkpointing=checkpointing, liger_kernels=liger
@@ -118,8 +118,8 @@ def trl(
     from transformers import PreTrainedTokenizerFast, TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
-    from tapir_exp.student.data import StepBatch
-    from tapir_exp.student.speed import Speedometer, work_of
+    from tapir_exp.student.training.batching import StepBatch
+    from tapir_exp.student.training.throughput import Speedometer, work_of
 
     rows = make_rows(steps * STEP_TOKENS)
     labels = [[IGNORED] * row.prompt + list(row.tokens[row.prompt :]) for row in rows]

@@ -5,8 +5,8 @@ from random import Random
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tapir_exp.records import Part
-from tapir_exp.student.rows import Row
+from tapir_exp.core.records import Part
+from tapir_exp.student.training.encoded_rows import Row
 
 WORDS, END = 8000, 1
 MEDIAN, SPREAD, SHORTEST, LONGEST = 108, 0.7, 16, 512

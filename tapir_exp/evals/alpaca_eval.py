@@ -17,13 +17,13 @@ from random import Random
 from statistics import fmean
 from typing import Any
 
-from tapir_exp.errors import EvaluationError, ReplyError
-from tapir_exp.evals.files import read_json_rows, text_of
+from tapir_exp.core.errors import EvaluationError, ReplyError
+from tapir_exp.core.records import Record
+from tapir_exp.evals.json_files import read_json_rows, text_of
 from tapir_exp.evals.length_control import Comparison, GamedRow, LengthControlled, length_controlled
 from tapir_exp.evals.win_rate import DRAW, WinRate, is_preference, win_rate
-from tapir_exp.llm.ask import Outcome, ask_all
 from tapir_exp.llm.chat import ChatModel, ChatRequest, Message, Reply, TokenLogprob
-from tapir_exp.records import Record
+from tapir_exp.llm.executor import Outcome, ask_all
 
 HUB = "hf://datasets/tatsu-lab/alpaca_eval/alpaca_eval_gpt4_baseline.json"
 PROMPT_IN_PACKAGE = "evaluators_configs/alpaca_eval_clf_gpt4_turbo/alpaca_eval_clf.txt"

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tapir_exp.core.records import ResponseLoss, Verdict
 from tapir_exp.evals.statistics import Interval, t_interval
-from tapir_exp.records import ResponseLoss, Verdict
 
 SPAN = 18.0
 """From the lowest gap of two scores to the highest, in judge points."""

@@ -13,10 +13,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tapir_exp.errors import EvaluationError
-from tapir_exp.evals.files import read_json_rows
+from tapir_exp.core.errors import EvaluationError
+from tapir_exp.core.records import Record
+from tapir_exp.evals.json_files import read_json_rows
 from tapir_exp.evals.statistics import proportion
-from tapir_exp.records import Record
 
 HUB = "google/IFEval"
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from tapir_exp.errors import EvaluationError
+from tapir_exp.core.errors import EvaluationError
 from tapir_exp.evals.statistics import mean_and_error
 from tapir_exp.evals.win_rate import is_preference, shift
 

@@ -15,12 +15,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tapir_exp.errors import EvaluationError, ReplyError
-from tapir_exp.evals.files import read_json_rows
+from tapir_exp.core.errors import EvaluationError, ReplyError
+from tapir_exp.core.records import Record
+from tapir_exp.evals.json_files import read_json_rows
 from tapir_exp.evals.statistics import Estimate, mean_and_error
-from tapir_exp.llm.ask import Outcome, ask_all
 from tapir_exp.llm.chat import ChatModel, ChatRequest, Message, Reply
-from tapir_exp.records import Record
+from tapir_exp.llm.executor import Outcome, ask_all
 
 TEMPERATURES = {
     "writing": 0.7,

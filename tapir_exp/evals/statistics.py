@@ -15,8 +15,8 @@ from typing import TypeVar
 
 import mpmath  # type: ignore[import-untyped]
 
-from tapir_exp.records import BenchmarkResult
-from tapir_exp.taxonomy import TaskType
+from tapir_exp.core.records import BenchmarkResult
+from tapir_exp.core.task_types import TaskType
 
 LEVEL = 0.95
 MOST_FLIPS = 36

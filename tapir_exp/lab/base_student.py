@@ -10,8 +10,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase,
 from transformers.utils import logging
 
 from tapir_exp.config import LabStudentConfig
-from tapir_exp.errors import ConfigError
-from tapir_exp.store import write_whole
+from tapir_exp.core.errors import ConfigError
+from tapir_exp.core.store import write_whole
 
 LIMIT = 3_000_000
 """Most parameters that a student of the lab may have."""

@@ -6,7 +6,7 @@ from difflib import SequenceMatcher
 from random import Random
 from typing import ClassVar
 
-from tapir_exp.taxonomy import TaskType
+from tapir_exp.core.task_types import TaskType
 
 FULL_MARKS = 10
 ANSWER_MARK = "Answer:"

@@ -8,7 +8,7 @@ from math import log
 from typing import Any
 
 from tapir_exp.lab import oracle
-from tapir_exp.llm.providers import load_litellm
+from tapir_exp.llm.litellm_transport import load_litellm
 
 PROVIDER = "lab"
 _OF_THE_CALL = frozenset({"temperature", "sample", "max_tokens", "max_retries", "stream", "logprobs", "top_logprobs"})

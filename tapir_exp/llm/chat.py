@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal, Protocol
 
+from tapir_exp.core.records import Record
 from tapir_exp.llm.failures import CallError
-from tapir_exp.records import Record
 
 
 class Message(Record):

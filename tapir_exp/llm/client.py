@@ -10,17 +10,17 @@ from functools import cached_property
 from typing import Any
 
 from tapir_exp.config import LLMConfig
-from tapir_exp.errors import ConfigError
-from tapir_exp.llm.batches import BatchEndpoint
-from tapir_exp.llm.books import Books
-from tapir_exp.llm.cache import cache_key
+from tapir_exp.core.errors import ConfigError
+from tapir_exp.llm.batch_api import BatchEndpoint
+from tapir_exp.llm.call_store import Books
 from tapir_exp.llm.chat import ChatRequest, Reply, Usage
-from tapir_exp.llm.endpoint import HttpTransport, speaks_openai
 from tapir_exp.llm.failures import CallError, EndpointError, FailureKind, Policy
-from tapir_exp.llm.hosting import ServedTransport
-from tapir_exp.llm.prices import Price, price_of
-from tapir_exp.llm.providers import LitellmTransport
-from tapir_exp.llm.served import Server
+from tapir_exp.llm.litellm_transport import LitellmTransport
+from tapir_exp.llm.openai_transport import HttpTransport, speaks_openai
+from tapir_exp.llm.pricing import Price, price_of
+from tapir_exp.llm.response_cache import cache_key
+from tapir_exp.llm.serving.pool import ServedTransport
+from tapir_exp.llm.serving.server import Server
 from tapir_exp.llm.transport import Response, Transport
 
 FIRST_WAIT_S = 1.0

@@ -4,7 +4,7 @@ import re
 from enum import StrEnum
 from http import HTTPStatus
 
-from tapir_exp.errors import TapirError
+from tapir_exp.core.errors import TapirError
 
 LONGEST_DETAIL = 200
 """Characters of a provider's message that are kept; some send whole HTML pages."""

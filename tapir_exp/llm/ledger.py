@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Self
 
 from tapir_exp.config import SpendConfig
-from tapir_exp.errors import BudgetSpent
+from tapir_exp.core.errors import BudgetSpent
+from tapir_exp.core.records import Record
 from tapir_exp.llm.chat import Usage
-from tapir_exp.llm.database import Database
 from tapir_exp.llm.failures import CallError, FailureKind
-from tapir_exp.records import Record
+from tapir_exp.llm.sqlite import Database
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS spend

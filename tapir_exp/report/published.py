@@ -7,9 +7,9 @@ from typing import Self
 import yaml
 from pydantic import ValidationError, model_validator
 
-from tapir_exp.errors import StoreError
-from tapir_exp.places import data_dir
-from tapir_exp.records import Record
+from tapir_exp.config.paths import data_dir
+from tapir_exp.core.errors import StoreError
+from tapir_exp.core.records import Record
 
 
 class Status(StrEnum):

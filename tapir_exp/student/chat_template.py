@@ -9,8 +9,8 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from tapir_exp.config import ChatTemplate, StudentConfig
-from tapir_exp.errors import ConfigError
-from tapir_exp.student.load import load_tokenizer
+from tapir_exp.core.errors import ConfigError
+from tapir_exp.student.loading import load_tokenizer
 
 TEMPLATES = Path(__file__).parent / "templates"
 MARK = "\ue000"

@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tapir_exp.config import StudentConfig
-from tapir_exp.console import Progress
-from tapir_exp.records import Answer
+from tapir_exp.core.console import Progress
+from tapir_exp.core.records import Answer
 from tapir_exp.student.chat_template import Chat, load_chat
-from tapir_exp.student.engine import Continuation, Engine, open_engine
-from tapir_exp.student.sampler import Draw
+from tapir_exp.student.engines.base import Continuation, Engine
+from tapir_exp.student.engines.factory import open_engine
+from tapir_exp.student.engines.sampling import Draw
 
 Hear = Callable[[Answer], None]
 """Gets every answer as soon as it is finished."""

@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
-from tapir_exp.errors import TapirError
+from tapir_exp.core.errors import TapirError
 
 PACKED = "tapir_packed"
 """The name under which transformers knows `attend_within_rows`. It has no mask function there, so no mask is built."""

@@ -5,12 +5,12 @@ from hashlib import sha256
 from pathlib import Path
 
 from tapir_exp.config import RolloutConfig, StudentConfig
-from tapir_exp.console import Progress
-from tapir_exp.records import Answer, rollout_id
+from tapir_exp.core.console import Progress
+from tapir_exp.core.records import Answer, rollout_id
 from tapir_exp.student.chat_template import load_chat
-from tapir_exp.student.engine import open_engine
+from tapir_exp.student.engines.factory import open_engine
+from tapir_exp.student.engines.sampling import Draw
 from tapir_exp.student.generate import answer_encoded
-from tapir_exp.student.sampler import Draw
 
 
 def roll_out(

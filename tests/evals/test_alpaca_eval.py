@@ -14,7 +14,7 @@ from assets import asset
 from fakes import ScriptedChat, reply_of, time_out
 from standins import ANNOTATOR_PROMPT, INSTRUCTIONS, reference_rows, write_alpaca
 
-from tapir_exp.errors import EvaluationError, ReplyError, TooManyFailures
+from tapir_exp.core.errors import EvaluationError, ReplyError, TooManyFailures
 from tapir_exp.evals import alpaca_eval as ae
 from tapir_exp.evals.length_control import load_gamed
 from tapir_exp.llm.chat import ChatRequest, Message, Reply, TokenLogprob

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from standins import write_lines
 
-from tapir_exp.errors import EvaluationError
+from tapir_exp.core.errors import EvaluationError
 from tapir_exp.evals import ifeval
 
 ROW = {

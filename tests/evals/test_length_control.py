@@ -11,7 +11,7 @@ import pytest
 from assets import asset
 from standins import gamed_csv
 
-from tapir_exp.errors import EvaluationError
+from tapir_exp.core.errors import EvaluationError
 from tapir_exp.evals.length_control import Comparison, GamedRow, length_controlled, load_gamed
 
 N = 120

@@ -9,7 +9,7 @@ from assets import asset
 from fakes import ScriptedChat, reply_of, said_to
 from standins import JUDGE_PROMPTS, QUESTIONS, REFERENCES, write_lines, write_mt_bench
 
-from tapir_exp.errors import EvaluationError, ReplyError, TooManyFailures
+from tapir_exp.core.errors import EvaluationError, ReplyError, TooManyFailures
 from tapir_exp.evals import mt_bench as mt
 
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import integers, lists
 
+from tapir_exp.core.records import BenchmarkResult
+from tapir_exp.core.task_types import TaskType
 from tapir_exp.evals import statistics as st
-from tapir_exp.records import BenchmarkResult
-from tapir_exp.taxonomy import TaskType
 
 
 def result(family: str, exact: bool, task: TaskType = TaskType.MATH) -> BenchmarkResult:

@@ -10,9 +10,9 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tapir_exp.config import LabStudentConfig
-from tapir_exp.errors import ConfigError
+from tapir_exp.core.errors import ConfigError
+from tapir_exp.core.store import digest_files
 from tapir_exp.lab.base_student import INITIAL_SPREAD, ROPE_THETA, build_base_student, count_parameters
-from tapir_exp.store import digest_files
 
 TINY = LabStudentConfig(vocabulary=300, hidden=32, intermediate=48, layers=2, heads=2)
 CORPUS = ["Add 12 and 345.", "Answer: 357", "Sort the words: pear, apple, fig."] * 3

@@ -5,11 +5,11 @@ from random import Random
 
 import pytest
 
+from tapir_exp.core.task_types import BOOSTED, TaskType
 from tapir_exp.lab.families import FAMILIES
 from tapir_exp.lab.families.code import behaviour
 from tapir_exp.lab.family import Family, Problem
 from tapir_exp.lab.world import family_named
-from tapir_exp.taxonomy import BOOSTED, TaskType
 
 CELLS = [pytest.param(family, level, id=f"{family.name}-{level}") for family in FAMILIES for level in family.levels]
 each_cell = pytest.mark.parametrize(("family", "level"), CELLS)

@@ -5,25 +5,33 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from math import exp, sqrt
-from pathlib import Path
 from random import Random
 from statistics import fmean, stdev
 
 import pytest
+from assets import ROOT
 from fakes import example, reply_of
 
 from tapir_exp.config import ClassifierConfig, JudgeConfig, JudgeProtocol, TeacherConfig
-from tapir_exp.judge.questions import Match, complexity_request, judge_request
-from tapir_exp.judge.reading import read_score, read_scores
+from tapir_exp.core.records import BOTH_ORDERS, Example, Order
+from tapir_exp.core.task_types import TaskType
+from tapir_exp.distillation.classifier.llm import label_request, read_task
+from tapir_exp.distillation.judge.parse import read_score, read_scores
+from tapir_exp.distillation.judge.requests import Match, complexity_request, judge_request
+from tapir_exp.distillation.teacher import (
+    Commission,
+    Draft,
+    Pair,
+    expand_request,
+    read_pairs,
+    read_response,
+    refine_request,
+)
 from tapir_exp.lab.families import FAMILIES
 from tapir_exp.lab.family import Family, Problem
-from tapir_exp.lab.oracle import AT_A_LOSS, LEVEL_DRIFT, ROLES, lab_digest, prefer, respond
+from tapir_exp.lab.oracle import AT_A_LOSS, LAB_VERSION, LEVEL_DRIFT, ROLES, prefer, respond
 from tapir_exp.lab.world import draw, is_held_out, natural_problems, recognise
-from tapir_exp.labellers.llm import label_request, read_task
 from tapir_exp.llm.chat import ChatRequest, Message
-from tapir_exp.records import BOTH_ORDERS, Example, Order
-from tapir_exp.taxonomy import TaskType
-from tapir_exp.teacher import Commission, Draft, Pair, expand_request, read_pairs, read_response, refine_request
 
 Known = tuple[Family, Problem]
 UNKNOWN = "Tell me a joke."
@@ -141,7 +149,7 @@ def test_a_reply_is_the_same_in_every_process() -> None:
         f"print(respond('teacher', [{{'content': '{prompt}'}}], {dict(RIGHT)}, 0.7, 4), end='')"
     )
     here = respond("teacher", [{"content": prompt}], RIGHT, 0.7, 4)
-    root = str(Path(__file__).parents[2])
+    root = str(ROOT)
     environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": root}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == here
@@ -319,5 +327,5 @@ def test_a_missing_option_is_an_error_that_names_it(role: str, option: str) -> N
 
 
 def test_the_digest_of_the_world_is_12_hex_digits() -> None:
-    assert len(lab_digest()) == 12
-    assert int(lab_digest(), 16) >= 0
+    assert len(LAB_VERSION) == 12
+    assert int(LAB_VERSION, 16) >= 0

@@ -8,12 +8,12 @@ import pytest
 
 from tapir_exp.config import LLMConfig
 from tapir_exp.lab import oracle, provider
-from tapir_exp.llm.books import Books
+from tapir_exp.llm.call_store import Books
 from tapir_exp.llm.chat import ChatRequest, Message, Reply
 from tapir_exp.llm.client import Client
 from tapir_exp.llm.failures import CallError, FailureKind
 from tapir_exp.llm.ledger import Spend
-from tapir_exp.llm.providers import load_litellm
+from tapir_exp.llm.litellm_transport import load_litellm
 
 Call = tuple[str, list[dict[str, str]], dict[str, Any], float, int]
 OPTIONS = {"error_rate": 0.05, "expansion_error_rate": 0.1, "noise": 0.5, "position_bias": 0.0}

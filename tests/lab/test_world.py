@@ -9,6 +9,7 @@ from random import Random
 
 import pytest
 
+from tapir_exp.core.task_types import BOOSTED
 from tapir_exp.lab.families import FAMILIES
 from tapir_exp.lab.family import Family, Problem
 from tapir_exp.lab.world import (
@@ -22,7 +23,6 @@ from tapir_exp.lab.world import (
     natural_problems,
     recognise,
 )
-from tapir_exp.taxonomy import BOOSTED
 
 Found = list[tuple[Family, Problem]]
 

@@ -10,7 +10,7 @@ from serving import serving
 
 from tapir_exp.config import LLMConfig
 from tapir_exp.llm import client
-from tapir_exp.llm.books import Books
+from tapir_exp.llm.call_store import Books
 from tapir_exp.llm.client import Client
 from tapir_exp.llm.ledger import Ledger
 

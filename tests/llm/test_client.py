@@ -14,16 +14,16 @@ from aiohttp import web
 from loopback import PAID, Answer, Server, dropped, html, request, said, status
 
 from tapir_exp.config import LLMConfig, SpendConfig
-from tapir_exp.errors import ConfigError
+from tapir_exp.core.errors import ConfigError
 from tapir_exp.llm import client
-from tapir_exp.llm.ask import Outcome, ask_all
-from tapir_exp.llm.books import Books
-from tapir_exp.llm.cache import cache_key
+from tapir_exp.llm.call_store import Books
 from tapir_exp.llm.chat import ChatRequest, Message, Reply
 from tapir_exp.llm.client import Client
+from tapir_exp.llm.executor import Outcome, ask_all
 from tapir_exp.llm.failures import CallError, EndpointError, FailureKind
 from tapir_exp.llm.ledger import Account, Ledger, Spend
-from tapir_exp.llm.providers import load_litellm
+from tapir_exp.llm.litellm_transport import load_litellm
+from tapir_exp.llm.response_cache import cache_key
 
 
 def ask(chat: Client, *prompts: str) -> list[Outcome[Reply]]:
@@ -422,8 +422,8 @@ import asyncio, os, sys
 from pathlib import Path
 from tapir_exp.config import LLMConfig, SpendConfig
 from tapir_exp.llm import client
-from tapir_exp.llm.ask import ask_all
-from tapir_exp.llm.books import Books
+from tapir_exp.llm.executor import ask_all
+from tapir_exp.llm.call_store import Books
 from tapir_exp.llm.chat import ChatRequest, Message
 from tapir_exp.llm.ledger import Account
 assert "litellm" not in sys.modules

@@ -8,10 +8,10 @@ from loopback import request
 from serving import serving
 
 from tapir_exp.config import LLMConfig
-from tapir_exp.errors import TooManyFailures
-from tapir_exp.llm.ask import Outcome, ask_all
-from tapir_exp.llm.books import Books
+from tapir_exp.core.errors import TooManyFailures
+from tapir_exp.llm.call_store import Books
 from tapir_exp.llm.client import Client
+from tapir_exp.llm.executor import Outcome, ask_all
 from tapir_exp.llm.failures import FailureKind
 
 ROWS = 120

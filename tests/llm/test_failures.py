@@ -2,15 +2,7 @@
 
 import pytest
 
-from tapir_exp.llm.failures import (
-    LONGEST_DETAIL,
-    POLICIES,
-    CallError,
-    FailureKind,
-    Policy,
-    failure_of_status,
-    short,
-)
+from tapir_exp.llm.failures import LONGEST_DETAIL, POLICIES, CallError, FailureKind, Policy, failure_of_status, short
 
 
 def test_every_kind_has_a_policy_and_every_policy_a_kind() -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from tapir_exp.config import SpendConfig
-from tapir_exp.errors import BudgetSpent
+from tapir_exp.core.errors import BudgetSpent
 from tapir_exp.llm.chat import Usage
-from tapir_exp.llm.database import Database
 from tapir_exp.llm.failures import CallError, FailureKind
 from tapir_exp.llm.ledger import SCHEMA, Account, Ledger, Spend
+from tapir_exp.llm.sqlite import Database
 
 RUN = Account("run")
 Open = Callable[..., Ledger]
@@ -21,9 +21,9 @@ SPENDER = """
 import sys
 from pathlib import Path
 from tapir_exp.config import SpendConfig
-from tapir_exp.errors import BudgetSpent
+from tapir_exp.core.errors import BudgetSpent
 from tapir_exp.llm.chat import Usage
-from tapir_exp.llm.database import Database
+from tapir_exp.llm.sqlite import Database
 from tapir_exp.llm.ledger import SCHEMA, Account, Ledger
 database = Database(Path(sys.argv[1]), SCHEMA, durable=False)
 ledger = Ledger(database, Account("sweep", sys.argv[2]), SpendConfig(max_calls=300))

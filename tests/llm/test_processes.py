@@ -10,14 +10,15 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from assets import SUPPORT
 from faulty import Faulty
 from serving import serving
 
 from tapir_exp.config import SpendConfig
-from tapir_exp.llm.books import Books
+from tapir_exp.llm.call_store import Books
 from tapir_exp.llm.ledger import Account, Spend
 
-ASKER = Path(__file__).parent / "asker.py"
+ASKER = SUPPORT / "asker.py"
 IN_FLIGHT = 16
 KILLS = 20
 

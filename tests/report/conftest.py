@@ -12,10 +12,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from tapir_exp.evals.statistics import accuracy_by_task, macro_accuracy
-from tapir_exp.judge.diagnosis import Lengths, diagnose
-from tapir_exp.manifest import Entry, Manifest, entry_of
-from tapir_exp.records import (
+from tapir_exp.core.manifest import Entry, Manifest, entry_of
+from tapir_exp.core.records import (
     BOTH_ORDERS,
     Answer,
     Ballot,
@@ -33,8 +31,10 @@ from tapir_exp.records import (
     Verdict,
     example_id,
 )
-from tapir_exp.store import Store, write_rows
-from tapir_exp.taxonomy import BOOSTED, TaskType
+from tapir_exp.core.store import Store, write_rows
+from tapir_exp.core.task_types import BOOSTED, TaskType
+from tapir_exp.distillation.judge.diagnostics import Lengths, diagnose
+from tapir_exp.evals.statistics import accuracy_by_task, macro_accuracy
 
 TASKS = {
     TaskType.MATH: 0.05,

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from tapir_exp.config import LabStudentConfig, SFTConfig, StudentConfig, TrainerConfig
+from tapir_exp.core.records import Part
 from tapir_exp.lab.base_student import build_base_student
-from tapir_exp.records import Part
 from tapir_exp.student.chat_template import Chat, load_chat
-from tapir_exp.student.data import TrainingRow
+from tapir_exp.student.training.encoding import TrainingRow
 
 TINY = LabStudentConfig(vocabulary=300, hidden=32, intermediate=48, layers=2, heads=2)
 

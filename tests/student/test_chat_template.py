@@ -7,7 +7,7 @@ from tiny import save_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from tapir_exp.config import ChatTemplate, StudentConfig
-from tapir_exp.errors import ConfigError
+from tapir_exp.core.errors import ConfigError
 from tapir_exp.student.chat_template import Chat, load_chat, read_template, render_prompt
 
 

@@ -9,12 +9,12 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from tapir_exp.config import BudgetConfig, SFTConfig, StudentConfig, TrainerConfig
-from tapir_exp.records import Answer
-from tapir_exp.student import cache
+from tapir_exp.core.records import Answer
 from tapir_exp.student.chat_template import Chat
-from tapir_exp.student.data import TrainingRow
+from tapir_exp.student.engines import kv_cache
 from tapir_exp.student.generate import answer_all
-from tapir_exp.student.train import finetune
+from tapir_exp.student.training.encoding import TrainingRow
+from tapir_exp.student.training.train import finetune
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_neighbours_do_not_matter(
     trained: Path, prompts: list[tuple[str, str]], student: StudentConfig, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = answer_all(trained, prompts, student, "answers")
-    monkeypatch.setattr(cache, "ROOM", 2)  # so that the cache has to grow
+    monkeypatch.setattr(kv_cache, "ROOM", 2)  # so that the cache has to grow
     assert answer_all(trained, prompts, replace(student, generation_batch=batch), "answers") == expected
 
 

@@ -16,12 +16,12 @@ from transformers import (
 )
 
 from tapir_exp.config import StudentConfig
-from tapir_exp.errors import TapirError
-from tapir_exp.records import Part
-from tapir_exp.student.data import collate
-from tapir_exp.student.load import load_model
+from tapir_exp.core.errors import TapirError
+from tapir_exp.core.records import Part
+from tapir_exp.student.loading import load_model
 from tapir_exp.student.packing import RowBounds, bounds_of, pack_attention, packed_hidden
-from tapir_exp.student.rows import Row
+from tapir_exp.student.training.batching import collate
+from tapir_exp.student.training.encoded_rows import Row
 
 LENGTHS = (7, 1, 30, 12)
 SHAPE = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tapir_exp.config import RolloutConfig, StudentConfig
-from tapir_exp.records import rollout_id, row_of_rollout
+from tapir_exp.core.records import rollout_id, row_of_rollout
 from tapir_exp.student.generate import answer_all
 from tapir_exp.student.rollouts import roll_out
 

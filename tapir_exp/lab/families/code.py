@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
+from tapir_exp.core.task_types import TaskType
 from tapir_exp.lab.families.wording import Slots, WordedFamily, one_of
 from tapir_exp.lab.family import Grade, Problem
-from tapir_exp.taxonomy import TaskType
 
 INPUTS = (0, 1, 2, 3, 7, 10, -4)
 """What a function is tried on."""

@@ -2,10 +2,10 @@
 
 from random import Random
 
+from tapir_exp.core.task_types import TaskType
 from tapir_exp.lab.families.wording import Slots, WordedFamily, listed, one_of, some_of, unlisted
 from tapir_exp.lab.families.words import COLORS, THINGS, words_of
 from tapir_exp.lab.family import Problem
-from tapir_exp.taxonomy import TaskType
 
 BY_WEIGHT = words_of(
     "ant bee coin pen mouse egg apple cup book brick cat dog boy man pig lion bear cow car truck bus plane whale ship"

@@ -3,10 +3,10 @@
 import re
 from random import Random
 
+from tapir_exp.core.task_types import TaskType
 from tapir_exp.lab.families.wording import Slots, WordedFamily, listed, one_of, some_of, unlisted
 from tapir_exp.lab.families.words import NAMES, words_of
 from tapir_exp.lab.family import Grade, Problem
-from tapir_exp.taxonomy import TaskType
 
 REGULAR = {
     "walks": "walked", "plays": "played", "works": "worked", "waits": "waited",

@@ -3,10 +3,10 @@
 import re
 from random import Random
 
+from tapir_exp.core.task_types import TaskType
 from tapir_exp.lab.families.wording import Slots, WordedFamily, one_of, some_of
 from tapir_exp.lab.families.words import NAMES
 from tapir_exp.lab.family import ANSWER_MARK, Problem
-from tapir_exp.taxonomy import TaskType
 
 ITEMS = ("apples", "books", "coins", "eggs", "pens", "rings")
 GAINS = ("buys", "finds", "gets")

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import ClassVar
 
+from tapir_exp.core.task_types import TaskType
 from tapir_exp.lab.families.wording import Slots, WordedFamily, one_of, some_of
 from tapir_exp.lab.families.words import NAMES
 from tapir_exp.lab.family import ANSWER_MARK, Problem
-from tapir_exp.taxonomy import TaskType
 
 
 class MoveFamily(WordedFamily):

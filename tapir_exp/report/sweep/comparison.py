@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from tapir_exp.errors import StoreError
+from tapir_exp.core.errors import StoreError
+from tapir_exp.core.manifest import MANIFEST
+from tapir_exp.core.task_types import BOOSTED
 from tapir_exp.evals.statistics import Difference, Interval, holm, paired_difference, t_interval
-from tapir_exp.manifest import MANIFEST
-from tapir_exp.report.page import REPORT
-from tapir_exp.report.sweep.groups import group, varying
+from tapir_exp.report.run_view import CONFIG, METRICS
+from tapir_exp.report.sweep.grouping import group, varying
 from tapir_exp.report.sweep.jobs import Job, find_jobs
 from tapir_exp.report.sweep.missing import Missing, never_started, unfinished
-from tapir_exp.report.view import CONFIG, METRICS
-from tapir_exp.taxonomy import BOOSTED
+from tapir_exp.report.templates import REPORT
 
 BASELINE = "tapir"
 ACCURACY = "benchmark/accuracy"

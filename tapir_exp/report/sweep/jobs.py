@@ -9,9 +9,9 @@ from typing import Any
 from omegaconf import OmegaConf
 from pydantic import ValidationError
 
-from tapir_exp.errors import StoreError
-from tapir_exp.manifest import MANIFEST, Manifest
-from tapir_exp.report.view import CONFIG, METRICS
+from tapir_exp.core.errors import StoreError
+from tapir_exp.core.manifest import MANIFEST, Manifest
+from tapir_exp.report.run_view import CONFIG, METRICS
 
 HYDRA = ".hydra"
 

@@ -4,16 +4,16 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from tapir_exp.core.store import write_whole
 from tapir_exp.report import charts
-from tapir_exp.report.page import render
-from tapir_exp.report.sweep.cells import CELLS, cell_accuracy
 from tapir_exp.report.sweep.comparison import BASELINE, Sweep, load_sweep
-from tapir_exp.report.sweep.round_by_round import courses, panels
-from tapir_exp.report.sweep.side_by_side import side_by_side
-from tapir_exp.report.sweep.spend import spend_by_arm
-from tapir_exp.report.sweep.table import to_csv
-from tapir_exp.report.sweep.task_mix import task_mix
-from tapir_exp.store import write_whole
+from tapir_exp.report.sweep.csv_table import to_csv
+from tapir_exp.report.sweep.formatting import CELLS, cell_accuracy
+from tapir_exp.report.sweep.rounds_section import courses, panels
+from tapir_exp.report.sweep.samples_section import side_by_side
+from tapir_exp.report.sweep.spend_section import spend_by_arm
+from tapir_exp.report.sweep.task_mix_section import task_mix
+from tapir_exp.report.templates import render
 
 INDEX = "index.html"
 

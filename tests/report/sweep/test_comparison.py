@@ -8,10 +8,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tapir_exp.errors import StoreError
+from tapir_exp.core.errors import StoreError
 from tapir_exp.evals.statistics import paired_difference, t_interval
-from tapir_exp.report.sweep.cells import cell_accuracy, cell_tokens
 from tapir_exp.report.sweep.comparison import load_sweep
+from tapir_exp.report.sweep.formatting import cell_accuracy, cell_tokens
 from tapir_exp.report.sweep.page import write_sweep_report
 
 MakeRun = Callable[..., Path]

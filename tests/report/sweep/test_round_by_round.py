@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from tapir_exp.evals.statistics import t_interval
-from tapir_exp.report.sweep.cells import cell_mean
 from tapir_exp.report.sweep.comparison import load_sweep
+from tapir_exp.report.sweep.formatting import cell_mean
 from tapir_exp.report.sweep.page import render_page
-from tapir_exp.report.sweep.round_by_round import Course, courses, panels
+from tapir_exp.report.sweep.rounds_section import Course, courses, panels
 
 MakeRun = Callable[..., Path]
 

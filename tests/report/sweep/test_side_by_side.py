@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tapir_exp.core.task_types import BOOSTED, TaskType
 from tapir_exp.report.sweep.comparison import load_sweep
 from tapir_exp.report.sweep.page import render_page
-from tapir_exp.report.sweep.side_by_side import SideBySide, side_by_side
-from tapir_exp.taxonomy import BOOSTED, TaskType
+from tapir_exp.report.sweep.samples_section import SideBySide, side_by_side
 
 MakeRun = Callable[..., Path]
 

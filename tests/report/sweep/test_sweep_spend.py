@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from tapir_exp.llm.ledger import Spend
-from tapir_exp.llm.spending import SPENDING, Spending
+from tapir_exp.llm.spend_report import SPENDING, Spending
 from tapir_exp.report.sweep.comparison import load_sweep
 from tapir_exp.report.sweep.page import render_page
-from tapir_exp.report.sweep.spend import ArmSpend, spend_by_arm
+from tapir_exp.report.sweep.spend_section import ArmSpend, spend_by_arm
 
 DEAR = Spend(calls=1000, cached=3, prompt_tokens=4000, completion_tokens=500, usd=1.25)
 

@@ -9,7 +9,7 @@ import pytest
 
 from tapir_exp.report.sweep.comparison import load_sweep
 from tapir_exp.report.sweep.page import render_page
-from tapir_exp.report.sweep.task_mix import TaskMix, task_mix
+from tapir_exp.report.sweep.task_mix_section import TaskMix, task_mix
 
 MakeRun = Callable[..., Path]
 

@@ -1,0 +1,84 @@
+"""The command `tapir-label`: it composes and checks the configuration of a job, and hands it to `tapir_exp.commands.classifier_jobs`.
+
+Nothing heavy is imported before the job starts, so that help and mistakes show at once.
+"""
+
+import sys
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from tapir_exp.commands.hydra_app import leave
+from tapir_exp.config import LABELLING_SCHEMA, LabellingConfig, parse_labelling, to_yaml
+from tapir_exp.config.compose import COMPOSITION_ERRORS, Composer
+from tapir_exp.config.paths import data_dir
+from tapir_exp.core.console import console
+from tapir_exp.core.errors import ConfigError, TapirError
+
+PRIMARY = "label"
+GROUPS = ("classifier", "labelled", "fit", "trainer")
+HELP = """\
+tapir-label: task types for instructions.
+
+  tapir-label pool=FILE                                  label a pool offline (needs the extra `local`)
+  tapir-label pool=FILE classifier=gpt_4o_mini           ... with a chat model, or with what was trained:
+  tapir-label pool=FILE classifier=minilm classifier.path=DIR
+  tapir-label do=train labelled.path=FILE fit=deberta_v3_small    train a labeller, beside its baselines
+  tapir-label do=evaluate labelled.path=FILE classifier=...       how good it is, or how far two labellers agree
+  tapir-label do=distil pool=FILE sample=3000 classifier=...      a chat model labels a sample, an encoder learns it
+
+A pool is JSON or JSONL with Alpaca's fields; labelled files have a task beside them (labelled.names maps other names).
+out=DIR takes labels.jsonl, figures.json, report.html and labeller/, whichever the job has.
+
+  --cfg                                                  print the configuration instead of running it
+
+Groups and their choices (tapir_exp/config says what each key means):
+"""
+
+
+def main() -> None:
+    """Run the command; exit code 0 when done, 2 for a wrong configuration, 1 for what else the user can mend."""
+    arguments = sys.argv[1:]
+    if {"-h", "--help"} & set(arguments):
+        sys.stdout.write(HELP + _groups())
+        return
+    try:
+        config = read([line for line in arguments if line != "--cfg"])
+        if "--cfg" in arguments:
+            sys.stdout.write(to_yaml(config))
+        else:
+            _run(config)
+    except TapirError as error:
+        leave(error, "tapir-label")
+    except KeyboardInterrupt:
+        console.print("\nStopped. What a chat model answered is cached.", markup=False)
+        sys.exit(130)
+
+
+def read(overrides: list[str]) -> LabellingConfig:
+    """The configuration of a command line. Raises ConfigError with every mistake in it."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(data_dir("conf")), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        composer = Composer(loader, PRIMARY, overrides, LABELLING_SCHEMA, parse_labelling)
+        try:
+            cfg = compose(PRIMARY, overrides)
+        except COMPOSITION_ERRORS as error:
+            raise ConfigError(composer.problems(overrides) or [composer.explain(error, overrides)]) from error
+        return _parse(cfg, composer, overrides)
+
+
+def _parse(cfg: DictConfig, composer: Composer, overrides: list[str]) -> LabellingConfig:
+    return parse_labelling(cfg, lambda key: composer.origin(key, overrides))
+
+
+def _run(config: LabellingConfig) -> None:
+    from tapir_exp.commands.classifier_jobs import run_job
+
+    run_job(config)
+
+
+def _groups() -> str:
+    leaves = {name: sorted(leaf.stem for leaf in (data_dir("conf") / name).glob("*.yaml")) for name in GROUPS}
+    return "".join(f"  {name:<12} {', '.join(choices)}\n" for name, choices in leaves.items())

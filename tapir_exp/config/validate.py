@@ -1,0 +1,270 @@
+"""What a composed configuration must satisfy beyond its types; every mistake is found, none hides another."""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from tapir_exp.config.problems import Problem, Values, describe, is_env_name, is_secret_name, is_secret_value, shown
+from tapir_exp.config.ranges import check_ranges
+from tapir_exp.config.schema import Schema, did_you_mean
+from tapir_exp.core.task_types import TaskType
+
+BENCHMARKS = ("alpaca_eval", "mt_bench")
+"""Those that decontamination knows by name."""
+
+
+NO_FILES = (".max_new_tokens", ".temperature", ".annotator")
+"""Settings of the evaluation suites that name no file."""
+
+
+SUM_TOLERANCE = 1e-6
+
+
+CARD = "labeller.json"
+"""What a trained labeller's directory holds, beside its weights."""
+
+
+LABELLER_PRECISIONS = ("32-true", "bf16-mixed")
+
+
+def find_problems(cfg: DictConfig, schema: Schema, origin: Callable[[str], str]) -> list[str]:
+    """Every mistake of `cfg` as a line of text; `origin` tells where a key was set."""
+    values: dict[str, Any] = {}
+    problems = list(_read(cfg, schema, "", values))
+    for check in CHECKS:
+        problems.extend(check(values))
+    return [describe(problem, origin(problem.key)) for problem in problems]
+
+
+def _read(cfg: DictConfig, schema: Schema, section: str, values: dict[str, Any]) -> Iterator[Problem]:
+    """Collect the leaves of a section in `values`; yield unknown keys and values that cannot be read."""
+    known, prefix = schema.names(section), f"{section}." if section else ""
+    present = [str(name) for name in cfg]  # `in` would call a missing value absent
+    for name in [*present, *(name for name in known if name not in present)]:
+        key = f"{prefix}{name}"
+        if name not in known:
+            yield Problem(key, "", f"a key of the schema{schema.suggest(key)}")
+        elif name not in present:
+            yield from _absent(schema, key)
+        elif schema.is_section(key) and isinstance(cfg._get_node(name), DictConfig):
+            yield from _read(cfg[name], schema, key, values)
+        else:
+            yield from _read_leaf(cfg, name, key, schema.expects(key), values)
+
+
+def _absent(schema: Schema, key: str) -> Iterator[Problem]:
+    if schema.keys[key].required:
+        yield Problem(key, " is missing", schema.expects(key))
+
+
+def _read_leaf(cfg: DictConfig, name: str, key: str, expected: str, values: dict[str, Any]) -> Iterator[Problem]:
+    if OmegaConf.is_missing(cfg, name):
+        yield Problem(key, " is missing", expected)
+        return
+    try:
+        value = cfg[name]
+        values[key] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    except OmegaConfBaseException as error:
+        yield Problem(key, " cannot be read", f"{expected}; {str(error).splitlines()[0]}")
+
+
+def _check_names(values: Values) -> Iterator[Problem]:
+    for key in ("name", "arm", "tasks.name", "evals.name"):
+        value = values.get(key)
+        if isinstance(value, str) and not re.fullmatch(r"\w[\w.-]*", value):
+            yield Problem(key, shown(key, value), "letters, digits, '_', '-' and '.', since directories are named so")
+
+
+def _check_divisors(values: Values) -> Iterator[Problem]:
+    hidden, heads = values.get("lab.student.hidden"), values.get("lab.student.heads")
+    if hidden and heads and hidden % heads:
+        yield Problem("lab.student.hidden", f" = {hidden}", f"a multiple of lab.student.heads ({heads})")
+
+
+def _check_budgets(values: Values) -> Iterator[Problem]:
+    for part in ("sft.start", "sft.round"):
+        if f"{part}.epochs" not in values:
+            continue
+        epochs, tokens = values[f"{part}.epochs"], values.get(f"{part}.tokens")
+        if (epochs is None) == (tokens is None):
+            yield Problem(part, f" = (epochs: {epochs}, tokens: {tokens})", "exactly one of epochs and tokens")
+        elif _choice(values, "curriculum.merge") == "into_start" and tokens is None:
+            yield Problem(
+                f"{part}.tokens", " = null", "a number: curriculum.merge=into_start adds up budgets in tokens"
+            )
+
+
+def _check_engine(values: Values) -> Iterator[Problem]:
+    engine, precision = _choice(values, "student.engine"), _choice(values, "student.precision")
+    if engine == "ctranslate2" and precision != "float32":
+        yield Problem("student.engine", " = ctranslate2", f"another: it is exact in float32, not in {precision}")
+    if engine == "vllm" and not values.get("student.vllm.executable"):
+        yield Problem("student.vllm.executable", " = []", "the program to start, since student.engine is vllm")
+
+
+def _check_ratios(values: Values) -> Iterator[Problem]:
+    ratios = values.get("tasks.ratios")
+    if not isinstance(ratios, dict):
+        return
+    names = [str(task) for task in TaskType]
+    for name, share in ratios.items():
+        key = f"tasks.ratios.{name}"
+        if name not in names:
+            yield Problem(key, f" = {share}", f"a task type of the paper{did_you_mean(str(name), names)}")
+        if not (math.isfinite(share) and share >= 0):
+            yield Problem(key, f" = {share}", "a share of 0 or more")
+    total = math.fsum(ratios.values())
+    if not abs(total - 1) <= SUM_TOLERANCE:
+        yield Problem("tasks.ratios", f" sum to {total:.6g}", "a sum of 1 (dicts merge: change a preset as a whole)")
+
+
+def _check_seeds(values: Values) -> Iterator[Problem]:
+    if "seeds.path" not in values:
+        return
+    source, path = _choice(values, "seeds.source"), values["seeds.path"]
+    if source in ("file", "hub") and not path:
+        what = "a file of instructions" if source == "file" else "the name of a hub dataset"
+        yield Problem("seeds.path", shown("seeds.path", path), f"{what}, since seeds.source is {source}")
+    elif source == "file" and not Path(path).is_file():
+        yield Problem("seeds.path", shown("seeds.path", path), "a file that exists")
+
+
+def _check_benchmarks(values: Values) -> Iterator[Problem]:
+    key = "seeds.decontamination.benchmarks"
+    for name in values.get(key) or []:
+        if name not in BENCHMARKS and not Path(name).is_file():
+            yield Problem(key, shown(key, name), f"{', '.join(BENCHMARKS)}, or a file that exists")
+
+
+def _check_labeller(values: Values) -> Iterator[Problem]:
+    kind, path = _choice(values, "classifier.kind"), values.get("classifier.path")
+    if kind == "deberta" and not path:
+        yield Problem("classifier.path", shown("classifier.path", path), "a trained labeller, since kind is deberta")
+    elif kind != "llm" and path and not Path(path, CARD).is_file():
+        yield Problem("classifier.path", f" = {path}", f"a directory with a {CARD}, as tapir-label do=train writes it")
+    precision = _choice(values, "classifier.precision")
+    if kind == "deberta" and precision != "float32":
+        yield Problem("classifier.precision", f" = {precision}", "float32, in which deberta scores")
+
+
+def _check_labelling(values: Values) -> Iterator[Problem]:
+    job = _choice(values, "do")
+    if job is None:
+        return
+    if job in ("label", "distil") and not (values.get("pool") and Path(values["pool"]).is_file()):
+        yield Problem("pool", shown("pool", values.get("pool")), f"a file of instructions, since do is {job}")
+    path, precision = values.get("labelled.path"), values.get("trainer.precision")
+    names = values.get("labelled.names") or {}
+    if path and job in ("train", "evaluate") and not Path(path).is_file():
+        yield Problem("labelled.path", f" = {path}", "a file that exists")
+    elif names and not path and job in ("train", "evaluate"):
+        yield Problem("labelled.path", shown("labelled.path", path), "the file whose types labelled.names maps")
+    if job in ("train", "distil") and _choice(values, "fit.kind") == "llm":
+        yield Problem("fit.kind", " = llm", "encoder or deberta: a chat model is asked, not trained")
+    if _choice(values, "fit.kind") == "deberta" and _choice(values, "fit.precision") != "float32":
+        yield Problem("fit.precision", " = bfloat16", "float32 for deberta, whose fit goes by trainer.precision")
+    if precision not in LABELLER_PRECISIONS:
+        reason = "float16 overflows in DeBERTa-v3, whose activations go beyond 65504"
+        yield Problem("trainer.precision", f" = {precision}", f"{' or '.join(LABELLER_PRECISIONS)}: {reason}")
+    yield from _check_names_of_types(names)
+
+
+def _check_names_of_types(names: Mapping[str, Any]) -> Iterator[Problem]:
+    known = [str(task) for task in TaskType]
+    for name, task in names.items():
+        if task is not None and task not in known:
+            expected = f"a task type of the paper, or null{did_you_mean(str(task), known)}"
+            yield Problem(f"labelled.names.{name}", f" = {task}", expected)
+
+
+def _check_trainer(values: Values) -> Iterator[Problem]:
+    devices, nodes, hosts = (values.get(f"trainer.{name}") for name in ("devices", "num_nodes", "hosts"))
+    if not devices or not nodes or hosts is None:
+        return
+    if "do" in values and devices * nodes > 1:
+        yield Problem("trainer.devices", f" = {devices}", "1, and 1 node: a labeller is fitted on one device")
+    if _choice(values, "sft.method") == "qlora" and _choice(values, "trainer.strategy") == "fsdp":
+        yield Problem(
+            "trainer.strategy", " = fsdp", "ddp or deepspeed for sft=qlora: weights of 4 bits are not divided"
+        )
+    by_torchrun = _choice(values, "trainer.launcher") == "torchrun"
+    if by_torchrun and len(hosts) != nodes and (nodes > 1 or hosts):
+        expected = f"the names of the {nodes} nodes (trainer.num_nodes), this one first, or trainer.launcher=srun"
+        yield Problem("trainer.hosts", f" = {hosts}", expected)
+    if not by_torchrun and hosts:
+        yield Problem("trainer.hosts", f" = {hosts}", "no name: srun takes the nodes of the SLURM job")
+
+
+def _check_evals(values: Values) -> Iterator[Problem]:
+    for key, value in values.items():
+        if fnmatchcase(key, "evals.*.*") and not key.endswith(NO_FILES) and value and not Path(value).is_file():
+            yield Problem(key, shown(key, value), "a file that exists")
+    run = values.get("evals.run")
+    if run and not (Path(run) / "manifest.json").is_file():
+        yield Problem(
+            "evals.run", shown("evals.run", run), "the directory of a finished run, which has a manifest.json"
+        )
+
+
+def _check_models(values: Values) -> Iterator[Problem]:
+    for key, value in values.items():
+        if key.endswith((".model", "seeds.split", "outputs", "logger.project")) and value == "":
+            yield Problem(key, " is empty", "a text")
+        elif key.endswith(".api_key_env") and value is not None and not is_env_name(value):
+            yield Problem(
+                key,
+                " (value not shown)",
+                "the NAME of an environment variable, in capitals, such as OPENAI_API_KEY; a key never goes into the "
+                "configuration, which is written to disk",
+            )
+        elif key.endswith(".api_base") and is_secret_value(value):
+            yield Problem(key, " (value not shown)", "an address without credentials, which would be written to disk")
+
+
+def _check_options(values: Values) -> Iterator[Problem]:
+    for key, value in values.items():
+        if key.endswith(".llm.options"):
+            yield from _find_secrets(key, value)
+
+
+def _find_secrets(key: str, value: object) -> Iterator[Problem]:
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for name, inner in items:
+            yield from _find_secrets(f"{key}.{name}", inner)
+    if is_secret_name(key) or is_secret_value(value):
+        yield Problem(
+            key,
+            " (value not shown)",
+            "no secret: the configuration is written to disk; put it in an environment variable and its name in "
+            f"{key.partition('.options')[0]}.api_key_env",
+        )
+
+
+def _choice(values: Values, key: str) -> str | None:
+    """Name of the member of an enum that a key holds."""
+    return getattr(values.get(key), "name", None)
+
+
+CHECKS: tuple[Callable[[Values], Iterator[Problem]], ...] = (
+    check_ranges,
+    _check_names,
+    _check_divisors,
+    _check_budgets,
+    _check_engine,
+    _check_ratios,
+    _check_seeds,
+    _check_benchmarks,
+    _check_labeller,
+    _check_labelling,
+    _check_trainer,
+    _check_evals,
+    _check_models,
+    _check_options,
+)

@@ -1,0 +1,1 @@
+"""Records, task types, the artifact store, manifests, errors and the console."""

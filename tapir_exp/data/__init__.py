@@ -1,0 +1,1 @@
+"""Instruction data: readers, formats, cleaning, near duplicates, decontamination and novelty."""

@@ -1,0 +1,201 @@
+"""From a source to clean seeds: usable rows, each instruction once, nothing of a benchmark, and as many as wanted."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+from typing import TextIO
+
+from tapir_exp.config import SeedsConfig, SeedSource
+from tapir_exp.core.errors import SeedError
+from tapir_exp.core.records import Example, LeftOut, Why, example_id
+from tapir_exp.core.store import LEFT_OUT, ROWS, read_rows, write_rows
+from tapir_exp.data.decontamination import Benchmarks, load_benchmarks
+from tapir_exp.data.formats import Pair, UnusableRow, pair_of
+from tapir_exp.data.near_duplicates import NearDuplicates
+from tapir_exp.data.readers import RawRow, digest_of, read_file, read_hub
+from tapir_exp.data.spool import Spool, write_spool
+from tapir_exp.lab.oracle import LAB_VERSION
+from tapir_exp.lab.world import natural_problems
+
+REASONS = 20
+"""Most reasons that an error lists."""
+
+
+@dataclass(frozen=True)
+class Harvest:
+    """What came of a source.
+
+    read: its rows; rows: those that became seeds; undrawn: clean ones beyond the size that is wanted.
+    left_out: the others, by reason.
+    checked: whether there was a benchmark to check them against.
+    """
+
+    read: int
+    rows: int
+    undrawn: int
+    left_out: Counter[Why]
+    checked: bool
+
+    @property
+    def figures(self) -> dict[str, int | None]:
+        """The counts by name; contaminated is None where nothing was checked."""
+        return {
+            "rows": self.rows,
+            "read": self.read,
+            "unusable": self.left_out[Why.UNUSABLE],
+            "repeated": self.left_out[Why.REPEATED],
+            "near_duplicates": self.left_out[Why.NEAR_DUPLICATE],
+            "contaminated": self.left_out[Why.CONTAMINATED] if self.checked else None,
+            "undrawn": self.undrawn,
+        }
+
+
+class Register:
+    """Where rows that are left out are written down, as they come."""
+
+    def __init__(self, source: str, lines: TextIO) -> None:
+        self.read = 0
+        self.counts: Counter[Why] = Counter()
+        self.failures: Counter[str] = Counter()
+        self.source = source
+        self._lines = lines
+
+    def leave_out(self, row: int, why: Why, detail: str) -> None:
+        """Write down that a row is left out, and why."""
+        self.counts[why] += 1
+        if why is Why.UNUSABLE:
+            self.failures[detail] += 1
+        left_out = LeftOut(source=self.source, row=row, why=why, detail=detail)
+        self._lines.write(f"{left_out.model_dump_json()}\n")
+
+
+def gather_seeds(config: SeedsConfig, benchmarks: Benchmarks, directory: Path) -> Harvest:
+    """Write the seeds into `directory`, and beside them which rows were left out and why.
+
+    Texts pass through the disk; in memory are some 150 bytes a row, and 1.4 kB more where near duplicates are looked
+    for. Raises SourceError where the source cannot be read, SeedError where too many of its rows are unusable.
+    """
+    passing = directory / "pairs.arrow"
+    with (directory / LEFT_OUT).open("w", encoding="utf-8") as lines:
+        register = Register(_source_name(config), lines)
+        pairs = _uncontaminated(_distinct(_usable_pairs(config, register), register), benchmarks, register)
+        spool = write_spool(passing, pairs)
+        _refuse_a_bad_source(register, config.max_failed)
+        clean = list(_unlike(spool, config.near_duplicate, register))
+        rows = write_rows(directory / ROWS, (_example(spool[place]) for place in _draw(clean, config)))
+    if not rows:
+        raise SeedError(f"No row of {register.source} is left: {directory / LEFT_OUT} says why.")
+    passing.unlink()
+    return Harvest(register.read, rows, len(clean) - rows, register.counts, checked=bool(benchmarks))
+
+
+def load_seeds(config: SeedsConfig) -> list[Example]:
+    """The seeds, for whoever wants to keep no files. Raises what `gather_seeds` raises."""
+    with TemporaryDirectory() as directory:
+        gather_seeds(config, load_benchmarks(config.decontamination), Path(directory))
+        return read_rows(Path(directory) / ROWS, Example)
+
+
+def source_digest(config: SeedsConfig) -> str:
+    """What tells two sources of one configuration apart: the lab's code, or the bytes of the file.
+
+    A hub dataset is told by its name alone. Raises SourceError where the file is not there.
+    """
+    if config.source is SeedSource.lab:
+        return LAB_VERSION
+    return "hub" if config.source is SeedSource.hub else digest_of(Path(str(config.path)))
+
+
+def _source_name(config: SeedsConfig) -> str:
+    return "lab" if config.source is SeedSource.lab else str(config.path)
+
+
+def _usable_pairs(config: SeedsConfig, register: Register) -> Iterator[Pair]:
+    if config.source is SeedSource.lab:
+        yield from _lab_pairs(config, register)
+        return
+    for raw in _raw_rows(config):
+        register.read += 1
+        try:
+            yield _pair(raw)
+        except UnusableRow as reason:
+            register.leave_out(raw.number, Why.UNUSABLE, str(reason))
+
+
+def _raw_rows(config: SeedsConfig) -> Iterator[RawRow]:
+    if config.source is SeedSource.hub:
+        return read_hub(str(config.path), config.split)
+    return read_file(Path(str(config.path)))
+
+
+def _pair(raw: RawRow) -> Pair:
+    if raw.fields is None:
+        raise UnusableRow(raw.failure)
+    return pair_of(raw.fields, raw.number)
+
+
+def _lab_pairs(config: SeedsConfig, register: Register) -> Iterator[Pair]:
+    if config.size is None:
+        raise SeedError("The lab's seeds have no end: set seeds.size.")
+    for number, (_, problem) in enumerate(natural_problems(config.size, config.seed), 1):
+        register.read += 1
+        yield Pair(number, problem.instruction, problem.terse)
+
+
+def _distinct(pairs: Iterator[Pair], register: Register) -> Iterator[Pair]:
+    first: dict[int, int] = {}
+    for pair in pairs:
+        row = first.setdefault(int(example_id(pair.instruction), 16), pair.row)
+        if row == pair.row:
+            yield pair
+        else:
+            register.leave_out(pair.row, Why.REPEATED, f"the instruction of row {row}")
+
+
+def _uncontaminated(pairs: Iterator[Pair], benchmarks: Benchmarks, register: Register) -> Iterator[Pair]:
+    for pair in pairs:
+        leak = benchmarks.find_leak(pair.instruction, pair.response)
+        if leak is None:
+            yield pair
+        else:
+            register.leave_out(pair.row, Why.CONTAMINATED, str(leak))
+
+
+def _unlike(spool: Spool, threshold: float | None, register: Register) -> Iterator[int]:
+    """Places of the pairs that nearly repeat none before them."""
+    if threshold is None:
+        yield from range(len(spool))
+        return
+    duplicates = NearDuplicates(threshold, spool.instruction)
+    for place in range(len(spool)):
+        twin = duplicates.twin_of(place, spool.instruction(place))
+        if twin is None:
+            yield place
+        else:
+            detail = f"similarity {twin.similarity:.2f} with row {spool[twin.key].row}"
+            register.leave_out(spool[place].row, Why.NEAR_DUPLICATE, detail)
+
+
+def _draw(clean: Sequence[int], config: SeedsConfig) -> Sequence[int]:
+    """So many of the places as wanted, in their order; the lab writes no more than these."""
+    if config.size is None or config.size >= len(clean):
+        return clean
+    return sorted(Random(f"seeds {config.seed}").sample(clean, config.size))
+
+
+def _example(pair: Pair) -> Example:
+    return Example(id=example_id(pair.instruction), instruction=pair.instruction, response=pair.response)
+
+
+def _refuse_a_bad_source(register: Register, max_failed: float) -> None:
+    unusable = register.failures.total()
+    if register.read and unusable <= max_failed * register.read and unusable < register.read:
+        return
+    reasons = "\n".join(f"  {count:6d}  {reason}" for reason, count in register.failures.most_common(REASONS))
+    raise SeedError(
+        f"{unusable} of {register.read} rows of {register.source} cannot be used; the share that may be so is "
+        f"{max_failed:.1%}:\n{reasons}\nMend the source, or raise seeds.max_failed."
+    )

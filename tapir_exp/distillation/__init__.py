@@ -1,0 +1,1 @@
+"""The parts of TAPIR: teacher, expansion, judge, task classifier and curriculum."""

@@ -1,0 +1,38 @@
+"""What a labeller is, and the one that a configuration asks for."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from tapir_exp.config import ClassifierConfig, LabellerKind
+from tapir_exp.core.records import Example, Label
+from tapir_exp.llm.chat import ChatModel
+
+
+class Labeller(Protocol):
+    """Anything that names the task types of instructions."""
+
+    def recipe(self) -> dict[str, Any]:
+        """Everything about the labeller that changes its labels; part of artifact keys."""
+        ...
+
+    def label(self, examples: Sequence[Example], progress: str) -> list[Label]:
+        """One label an example, in order; `progress` names the work in the terminal and in errors."""
+        ...
+
+    def count_cached(self, examples: Sequence[Example]) -> int:
+        """How many of the examples have the reply of a chat model at hand; 0 where none is asked."""
+        ...
+
+
+def open_labeller(config: ClassifierConfig, open_chat: Callable[[], ChatModel]) -> Labeller:
+    """The labeller of a configuration; `open_chat` opens the chat model, where one is asked.
+
+    Raises ConfigError where a trained labeller, its encoder or a package that it needs is missing or another.
+    """
+    if config.kind is LabellerKind.llm:
+        from tapir_exp.distillation.classifier.llm import LLMLabeller
+
+        return LLMLabeller(open_chat(), config)
+    from tapir_exp.distillation.classifier.trained import TrainedLabeller
+
+    return TrainedLabeller(config)

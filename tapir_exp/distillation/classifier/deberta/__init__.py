@@ -1,0 +1,1 @@
+"""A fine-tuned DeBERTa-v3."""

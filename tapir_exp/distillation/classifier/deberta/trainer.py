@@ -1,0 +1,172 @@
+"""A fit of a sequence classifier: stopped early, its weights the best it had, its confidence calibrated."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tapir_exp.config import FitConfig, TrainerConfig
+from tapir_exp.core.console import Progress
+from tapir_exp.core.determinism import apart_from_the_world
+from tapir_exp.core.errors import ConfigError
+from tapir_exp.core.task_types import TaskType
+from tapir_exp.distillation.classifier.baselines import Baseline
+from tapir_exp.distillation.classifier.batching import Matrix, by_length
+from tapir_exp.distillation.classifier.calibration import fit_temperature
+from tapir_exp.distillation.classifier.dataset import Labelled, cut_into
+from tapir_exp.distillation.classifier.deberta.model import load_classifier
+from tapir_exp.distillation.classifier.deberta.module import MACRO_F1, Batch, ClassifierModule
+from tapir_exp.distillation.classifier.encoder_weights import weights_digest
+from tapir_exp.distillation.classifier.trainable import balanced_weights, known_tasks, targets_of
+
+Row = tuple[str, int]
+"""A text and the place of its type."""
+
+
+@dataclass(frozen=True)
+class DebertaLabeller:
+    """A trained sequence classifier; it scores in float32."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    tasks: tuple[TaskType, ...]
+    temperature: float
+    max_length: int
+    batch: int
+
+    @torch.inference_mode()
+    def score(self, texts: Sequence[str], progress: str) -> Matrix:
+        """Logits: (texts, tasks)."""
+        rows = np.zeros((len(texts), len(self.tasks)), dtype=np.float32)
+        model = self.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()  # type: ignore[arg-type]
+        with Progress(progress, len(texts)) as bar:
+            for places in by_length(texts, self.batch):
+                encoded = encode(self.tokenizer, [texts[place] for place in places], self.max_length)
+                rows[places] = model(**encoded.to(model.device)).logits.float().cpu().numpy()
+                bar.advance(len(places))
+        return rows
+
+    def save(self, directory: Path) -> None:
+        """Write an ordinary Hugging Face directory."""
+        self.model.to("cpu").save_pretrained(str(directory))  # type: ignore[arg-type]
+        self.tokenizer.save_pretrained(str(directory))
+
+
+class DebertaLearner:
+    """Trains all weights of an encoder, and a new head."""
+
+    def __init__(self, fit: FitConfig, trainer: TrainerConfig) -> None:
+        self._fit, self._trainer = fit, trainer
+
+    def base(self) -> dict[str, Any]:
+        """The encoder, its revision, and its digest where it is a directory."""
+        source = Path(self._fit.encoder)
+        digest = weights_digest(source) if source.is_dir() else None
+        return {"encoder": self._fit.encoder, "revision": self._fit.revision, "sha256": digest}
+
+    def baselines(self) -> Mapping[str, Baseline]:
+        """None: without training, the encoder knows no types."""
+        return {}
+
+    def learn(self, rows: Sequence[Labelled], seed: int, progress: str) -> DebertaLabeller:
+        """Fit on all rows but a share that stops the fit and sets the temperature.
+
+        Raises ConfigError where rows hold fewer than two types, or are too few to spare any.
+        """
+        tasks = known_tasks(rows)
+        validation = cut_into(rows, round(1 / self._fit.validation), seed)[0]
+        training = [place for place in range(len(rows)) if place not in set(validation)]
+        if len(tasks) < 2 or not validation:
+            raise ConfigError([f"labelled: {len(rows)} rows of {len(tasks)} types are too few to train on"])
+        targets = targets_of(rows, tasks)
+        weights = balanced_weights(targets[training], len(tasks)) if self._fit.class_weights else np.ones(len(tasks))
+        with apart_from_the_world(seed):
+            model, tokenizer = load_classifier(self._fit.encoder, tasks, self._fit.revision)
+            pairs = [(row.text, int(target)) for row, target in zip(rows, targets, strict=True)]
+            kept, held = [pairs[place] for place in training], [pairs[place] for place in validation]
+            self._train(model, tokenizer, kept, held, weights.tolist(), progress)
+        raw = DebertaLabeller(model, tokenizer, tasks, 1.0, self._fit.max_length, self._fit.batch)
+        logits = raw.score([text for text, _ in held], progress)
+        return DebertaLabeller(
+            model, tokenizer, tasks, fit_temperature(logits, targets[validation]), raw.max_length, raw.batch
+        )
+
+    def _train(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        training: Sequence[Row],
+        validation: Sequence[Row],
+        weights: Sequence[float],
+        progress: str,
+    ) -> None:
+        """Leaves the best weights in the model."""
+        fit = self._fit
+        batches, held = self._loader(tokenizer, training, True), self._loader(tokenizer, validation, False)
+        module = ClassifierModule(model, weights, fit, fit.epochs * len(batches))
+        with Progress(progress, fit.epochs) as bar:
+            stop = pl.callbacks.EarlyStopping(MACRO_F1, mode="max", patience=fit.patience)
+            _build_trainer(self._trainer, fit, [stop, _Epochs(bar)]).fit(module, batches, held)
+        model.load_state_dict(module.best)
+
+    def _loader(self, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], shuffled: bool) -> DataLoader[Row]:
+        """Batches of rows."""
+
+        def collate(batch: list[Row]) -> Batch:
+            encoded = encode(tokenizer, [text for text, _ in batch], self._fit.max_length)
+            return dict(encoded), torch.tensor([target for _, target in batch])
+
+        return DataLoader(
+            list(rows),  # type: ignore[arg-type]  # a list is a dataset
+            batch_size=self._fit.batch,
+            shuffle=shuffled,
+            collate_fn=collate,
+        )
+
+
+class _Epochs(pl.Callback):
+    """Shows the progress of a fit."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._bar.advance()
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> Any:
+    """Token ids with their mask, padded to the longest text."""
+    return tokenizer(list(texts), padding=True, truncation=True, max_length=max_length, return_tensors="pt")
+
+
+def open_deberta(
+    directory: Path, tasks: tuple[TaskType, ...], temperature: float, max_length: int, batch: int
+) -> DebertaLabeller:
+    """What `save` wrote."""
+    model, tokenizer = load_classifier(str(directory), tasks, None)
+    return DebertaLabeller(model, tokenizer, tasks, temperature, max_length, batch)
+
+
+def _build_trainer(config: TrainerConfig, fit: FitConfig, callbacks: list[pl.Callback]) -> pl.Trainer:
+    return pl.Trainer(
+        accelerator=config.accelerator,
+        devices=1,
+        plugins=[LightningEnvironment()],  # one process, inside a job of SLURM too
+        precision=config.precision,  # type: ignore[arg-type]  # Lightning checks it
+        max_epochs=fit.epochs,
+        gradient_clip_val=1.0,
+        callbacks=callbacks,
+        deterministic="warn",  # an encoder of the user's may have no deterministic kernel on a GPU
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )

@@ -1,0 +1,1 @@
+"""A frozen sentence encoder with a linear head."""

@@ -1,0 +1,50 @@
+"""Texts as vectors: the mean of an encoder's last states over the tokens, normalised."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn.functional import normalize
+from transformers import AutoModel, AutoTokenizer
+from transformers.utils import logging
+
+from tapir_exp.config import Precision
+from tapir_exp.core.console import Progress
+from tapir_exp.distillation.classifier.batching import Matrix, by_length
+
+
+class Embedder:
+    """An encoder on the CPU or the first GPU.
+
+    max_length: tokens of a text that are read. precision: of the weights; the mean is taken in float32.
+    """
+
+    def __init__(self, directory: Path, max_length: int, batch: int, precision: Precision) -> None:
+        self._max_length, self._batch = max_length, batch
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        self._tokenizer = AutoTokenizer.from_pretrained(str(directory), trust_remote_code=False)
+        model = AutoModel.from_pretrained(
+            str(directory), dtype=getattr(torch, precision.value), use_safetensors=True, trust_remote_code=False
+        )
+        self._model = model.to(self._device).eval()
+
+    def embed(self, texts: Sequence[str], progress: str) -> Matrix:
+        """One row a text, of length 1, in order: (texts, width)."""
+        rows = np.zeros((len(texts), self._model.config.hidden_size), dtype=np.float32)
+        with Progress(progress, len(texts)) as bar:
+            for places in by_length(texts, self._batch):
+                rows[places] = self._embed([texts[place] for place in places])
+                bar.advance(len(places))
+        return rows
+
+    @torch.inference_mode()
+    def _embed(self, texts: list[str]) -> Matrix:
+        encoded = self._tokenizer(
+            texts, padding=True, truncation=True, max_length=self._max_length, return_tensors="pt"
+        ).to(self._device)
+        states = self._model(**encoded).last_hidden_state.float()
+        mask = encoded["attention_mask"].unsqueeze(-1)
+        vectors: Matrix = normalize((states * mask).sum(1) / mask.sum(1)).cpu().numpy()
+        return vectors

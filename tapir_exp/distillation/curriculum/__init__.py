@@ -1,0 +1,1 @@
+"""The curriculum: difficulty, pool, task mix and the plan of a round."""

@@ -1,0 +1,1 @@
+"""The judge: requests, parsing, scores and diagnostics."""

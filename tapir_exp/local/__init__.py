@@ -1,1 +1,0 @@
-"""Real models on this machine: their weights by hash, and the server of those that answer by protocol."""

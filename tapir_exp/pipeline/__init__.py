@@ -1,0 +1,1 @@
+"""Stages as cached artifacts, and the workspace that they share."""

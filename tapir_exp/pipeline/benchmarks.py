@@ -1,0 +1,248 @@
+"""The suites of an evaluation as artifacts: each ends in a directory that holds the figures and the official files."""
+
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from tapir_exp.config import Suite
+from tapir_exp.core.errors import ConfigError
+from tapir_exp.core.records import Answer, BenchmarkResult, example_id
+from tapir_exp.core.store import Artifact, recipe_key, write_rows, write_whole
+from tapir_exp.evals import alpaca_eval, ifeval, mt_bench
+from tapir_exp.evals.lab_benchmark import run_benchmark
+from tapir_exp.evals.length_control import load_gamed
+from tapir_exp.evals.statistics import accuracy_by_task, macro_accuracy
+from tapir_exp.lab.oracle import LAB_VERSION
+from tapir_exp.llm.chat import Message
+from tapir_exp.pipeline.subject import Asked, Subject
+from tapir_exp.pipeline.workspace import Bench, Product
+
+
+def lab_suite(bench: Bench, subject: Subject) -> Artifact:
+    """The held-out problems of the lab, graded for the exact answer."""
+    per_cell, seed = bench.config.evals.per_cell, bench.config.lab.seed
+    if not per_cell:
+        raise ConfigError(["evals.per_cell = 0: expected at least 1 for the lab's suite"])
+
+    def make(directory: Path) -> Mapping[str, Any]:
+        results = run_benchmark(per_cell, seed, lambda prompts: subject.answer(prompts, "the lab's benchmark"))
+        write_rows(directory / "results.jsonl", results)
+        return {**lab_figures(results), "benchmark": recipe_key("lab", benchmark)}
+
+    benchmark = {"per_cell": per_cell, "seed": seed, "lab": LAB_VERSION}
+    return bench.directory("lab-suite", None, {"benchmark": benchmark, **_asked(subject)}, make)
+
+
+def lab_figures(results: list[BenchmarkResult]) -> dict[str, Any]:
+    """Macro accuracy in per cent, its error, and the accuracy by task type."""
+    macro = macro_accuracy(results)
+    error = None if macro.error is None else 100 * macro.error
+    by_task = {f"task/{task}": 100 * part.mean for task, part in accuracy_by_task(results).items()}
+    return {"accuracy": 100 * macro.mean, "accuracy_error": error, "problems": macro.n, **by_task}
+
+
+def alpaca_suite(bench: Bench, subject: Subject) -> Artifact:
+    """AlpacaEval 2.0, with model_outputs.json, annotations.json and leaderboard.csv."""
+    config = bench.config.evals.alpaca_eval
+    template = alpaca_eval.load_template(config.prompt)
+    gamed = None if config.gamed is None else load_gamed(Path(config.gamed))
+    reference = _alpaca_reference(bench)
+    outputs = _alpaca_outputs(bench, subject, reference)
+    annotations = _alpaca_annotations(bench, reference, outputs, template)
+
+    def make(directory: Path) -> Mapping[str, Any]:
+        rows = annotations.rows(alpaca_eval.Annotation)
+        places = {row.instruction: place for place, row in enumerate(reference.rows(alpaca_eval.Output))}
+        found = alpaca_eval.figures(rows, places, gamed)
+        write_whole(directory / "model_outputs.json", alpaca_eval.to_json(outputs.rows(alpaca_eval.Output)))
+        write_whole(directory / "annotations.json", alpaca_eval.to_json(rows))
+        write_whole(directory / "leaderboard.csv", alpaca_eval.to_leaderboard(rows[0].generator_2, found))
+        without = {"length_controlled_winrate": found.without} if found.without else {}
+        benchmark = recipe_key("alpaca_eval", {"reference": reference.key, "annotator": rows[0].annotator})
+        return {**found.as_metrics(), "without": without, "benchmark": benchmark}
+
+    recipe = {"annotations": annotations.key, "reference": reference.key, "gamed": _file_digest(config.gamed)}
+    return bench.directory("alpaca-suite", None, recipe, make)
+
+
+def _alpaca_reference(bench: Bench) -> Artifact:
+    path = bench.config.evals.alpaca_eval.reference
+
+    def make() -> Product:
+        rows = alpaca_eval.load_hub_reference() if path is None else alpaca_eval.load_outputs(Path(path))
+        return Product(rows, {})
+
+    return bench.rows("alpaca-reference", None, {"file": _file_digest(path) or alpaca_eval.HUB}, make)
+
+
+def _alpaca_outputs(bench: Bench, subject: Subject, reference: Artifact) -> Artifact:
+    """The outputs to judge: given, or answers of the student; one that cannot be used is an empty text."""
+    config, seed = bench.config.evals.alpaca_eval, bench.config.evals.seed
+    path, subject = config.outputs, subject.limited(config.max_new_tokens)
+
+    def make() -> Product:
+        if path is not None:
+            return Product(alpaca_eval.load_outputs(Path(path)), {})
+        asked = reference.rows(alpaca_eval.Output)
+        dialogues = [Asked(example_id(row.instruction), (row.instruction,), config.temperature) for row in asked]
+        given = [turn for (turn,) in subject.converse(dialogues, seed, f"{subject.name} answers AlpacaEval")]
+        rows = [
+            row.model_copy(update={"output": answer.text or "", "generator": subject.name})
+            for row, answer in zip(asked, given, strict=True)
+        ]
+        return Product(rows, _answer_figures(given))
+
+    recipe: dict[str, Any] = {"file": _file_digest(path)}
+    if path is None:
+        how = {"temperature": config.temperature, "seed": seed}
+        recipe = {"reference": reference.key, **how, **_asked(subject)}
+    return bench.rows("alpaca-outputs", None, recipe, make)
+
+
+def _alpaca_annotations(bench: Bench, reference: Artifact, outputs: Artifact, template: Sequence[Message]) -> Artifact:
+    config, judge = bench.config.evals.alpaca_eval, bench.config.judge
+    annotator = config.annotator or alpaca_eval.annotator_name(judge.llm.model)
+
+    def make() -> Product:
+        pairs = alpaca_eval.pair_up(reference.rows(alpaca_eval.Output), outputs.rows(alpaca_eval.Output))
+        rows = alpaca_eval.annotate(
+            pairs,
+            template,
+            alpaca_eval.load_annotations(Path(config.annotations)) if config.annotations else [],
+            annotator,
+            bench.judge,
+            concurrency=judge.llm.concurrency,
+            max_failed=judge.max_failed,
+        )
+        draws = sum(pair.is_same for pair in pairs)
+        return Product(rows, {"failed": sum(row.preference is None for row in rows), "identical": draws})
+
+    recipe = {
+        "reference": reference.key,
+        "outputs": outputs.key,
+        "annotator": annotator,
+        "judge": bench.judge.identity(),
+        "prompt": [part.model_dump() for part in template],
+        "known": _file_digest(config.annotations),
+    }
+    return bench.rows("alpaca-annotations", None, recipe, make)
+
+
+def mt_suite(bench: Bench, subject: Subject) -> Artifact:
+    """MT-Bench, with FastChat's files of questions, answers and judgments."""
+    config, judge = bench.config.evals.mt_bench, bench.config.judge
+    questions = mt_bench.load_questions(config.questions)
+    references = mt_bench.load_references(config.references)
+    prompts = mt_bench.load_judge_prompts(config.judge_prompts)
+    model = mt_bench.model_of(Path(config.answers)) if config.answers else subject.name
+    name = judge.llm.model.rpartition("/")[2]
+    answers = _mt_answers(bench, subject, questions)
+    dialogues = {row.question_id: row for row in answers.rows(mt_bench.Dialogue)}
+    matches = mt_bench.make_matches(questions, dialogues, references, prompts)
+    judgments = _mt_judgments(bench, answers, matches, model, name)
+
+    def make(directory: Path) -> Mapping[str, Any]:
+        rows = judgments.rows(mt_bench.Judgment)
+        write_rows(directory / "question.jsonl", questions)
+        for folder in ("model_answer", "model_judgment"):
+            (directory / folder).mkdir(exist_ok=True)
+        write_whole(directory / f"model_answer/{model}.jsonl", mt_bench.to_answer_lines(model, [*dialogues.values()]))
+        write_whole(directory / f"model_judgment/{name}_single.jsonl", mt_bench.to_judgment_lines(rows))
+        return {**mt_bench.figures(rows, questions).as_metrics(), "benchmark": recipe_key("mt_bench", asked)}
+
+    asked = {"questions": [row.model_dump() for row in questions]}
+    recipe = {"judgments": judgments.key, **asked}
+    return bench.directory("mt-suite", None, recipe, make)
+
+
+def _mt_answers(bench: Bench, subject: Subject, questions: list[mt_bench.Question]) -> Artifact:
+    config, seed = bench.config.evals.mt_bench, bench.config.evals.seed
+    subject = subject.limited(config.max_new_tokens)
+
+    def make() -> Product:
+        if config.answers is not None:
+            return Product(mt_bench.load_dialogues(Path(config.answers)).values(), {})
+        asked = [Asked(str(row.question_id), row.turns, row.temperature) for row in questions]
+        given = subject.converse(asked, seed, f"{subject.name} answers MT-Bench")
+        rows = [
+            mt_bench.Dialogue(question_id=row.question_id, turns=tuple(answer.text or "" for answer in answers))
+            for row, answers in zip(questions, given, strict=True)
+        ]
+        return Product(rows, _answer_figures([answer for answers in given for answer in answers]))
+
+    recipe: dict[str, Any] = {"file": _file_digest(config.answers)}
+    if config.answers is None:
+        asked = [[row.question_id, row.turns, row.temperature] for row in questions]
+        recipe = {"questions": asked, "seed": seed, **_asked(subject)}
+    return bench.rows("mt-answers", None, recipe, make)
+
+
+def _mt_judgments(
+    bench: Bench, answers: Artifact, matches: list[mt_bench.Match], model: str, judge_name: str
+) -> Artifact:
+    judge = bench.config.judge
+    path = bench.config.evals.mt_bench.judgments
+
+    def make() -> Product:
+        rows = mt_bench.judge(
+            matches,
+            model,
+            mt_bench.load_judgments(Path(path)) if path else [],
+            judge_name,
+            bench.judge,
+            concurrency=judge.llm.concurrency,
+            max_failed=judge.max_failed,
+        )
+        return Product(rows, {"unparsed": sum(row.score == mt_bench.UNPARSED for row in rows)})
+
+    recipe = {
+        "answers": answers.key,
+        "model": model,
+        "judge": bench.judge.identity(),
+        "prompts": [[match.prompt.system, match.user_prompt] for match in matches],
+        "known": _file_digest(path),
+    }
+    return bench.rows("mt-judgments", None, recipe, make)
+
+
+def ifeval_suite(bench: Bench, subject: Subject) -> Artifact:
+    """IFEval: greedy answers, checked by lm_eval's programs."""
+    path = bench.config.evals.ifeval.questions
+    subject = subject.limited(bench.config.evals.ifeval.max_new_tokens)
+    checker = ifeval.load_checker()
+    questions = ifeval.load_questions(path)
+
+    def make(directory: Path) -> Mapping[str, Any]:
+        prompts = [(example_id(row.prompt), row.prompt) for row in questions]
+        given = subject.answer(prompts, f"{subject.name} answers IFEval")
+        rows = [ifeval.check(row, answer.text or "", checker) for row, answer in zip(questions, given, strict=True)]
+        write_rows(directory / "results.jsonl", rows)
+        return {**ifeval.figures(rows), **_answer_figures(given), "benchmark": recipe_key("ifeval", benchmark)}
+
+    benchmark = {"questions": [row.model_dump() for row in questions], "checks": checker.version}
+    return bench.directory("ifeval-suite", None, {**benchmark, **_asked(subject)}, make)
+
+
+SUITES: Mapping[Suite, Callable[[Bench, Subject], Artifact]] = {
+    Suite.lab: lab_suite,
+    Suite.alpaca_eval: alpaca_suite,
+    Suite.mt_bench: mt_suite,
+    Suite.ifeval: ifeval_suite,
+}
+
+
+def _asked(subject: Subject) -> dict[str, Any]:
+    """What a student's answers depend on, beside the questions."""
+    student = subject.student
+    limits = {"max_length": student.max_length, "max_new_tokens": student.max_new_tokens}
+    how = {"template": [student.chat_template, student.system_prompt], "precision": student.precision, **limits}
+    return {"subject": dict(subject.identity), "name": subject.name, "asked": how}
+
+
+def _answer_figures(answers: list[Answer]) -> dict[str, int]:
+    return {"cut": sum(not row.finished for row in answers), "empty": sum(row.text is None for row in answers)}
+
+
+def _file_digest(path: str | None) -> str | None:
+    return None if path is None else sha256(Path(path).read_bytes()).hexdigest()

@@ -1,0 +1,97 @@
+"""Every student of a run on instructions kept out of its training: beside the student before it, by the judge in both
+orders, and by its surprise at the teacher's responses.
+
+What the base model itself says comes first, so that S_0 has a student before it, too.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tapir_exp.core.errors import ConfigError
+from tapir_exp.core.records import Answer, Example
+from tapir_exp.core.store import Artifact
+from tapir_exp.data.seeds import load_seeds, source_digest
+from tapir_exp.distillation import teacher
+from tapir_exp.distillation.judge.requests import Match
+from tapir_exp.pipeline.scoring import Asked, held_out_losses, held_out_verdicts
+from tapir_exp.pipeline.workspace import Bench, Product, generation_recipe, role_recipe
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The instructions, and what the teacher says to them."""
+
+    rows: Artifact
+    responses: Artifact
+
+
+def keep_out(bench: Bench, seeds: Artifact) -> Artifact:
+    """So many clean rows of the seeds' source that are no seeds, drawn by the seed after theirs. Rows: Example.
+
+    Raises ConfigError where the seeds leave fewer of the source.
+    """
+    config, wanted = bench.config.seeds, bench.config.evals.held_out
+    size = None if config.size is None else config.size + wanted
+    drawn = replace(config, size=size, seed=config.seed + 1)
+
+    def make() -> Product:
+        trained = {seed.id for seed in seeds.rows(Example)}
+        left = [row for row in load_seeds(drawn) if row.id not in trained]
+        if len(left) < wanted:
+            told = f"expected at most the {len(left)} clean rows that the seeds leave; a smaller seeds.size leaves more"
+            raise ConfigError([f"evals.held_out = {wanted}: {told}"])
+        return Product(left[:wanted], {})
+
+    recipe = {"seeds": seeds.key, "drawn": asdict(drawn), "source": source_digest(config)}
+    return bench.rows("held-out", None, recipe, make)
+
+
+def ask_teacher(bench: Bench, rows: Artifact) -> HeldOut:
+    """The teacher's own responses to them. Rows: Answer."""
+    config = bench.config.teacher
+
+    def make() -> Product:
+        told = teacher.answer(rows.rows(Example), bench.teacher, config, "the teacher answers what is kept out")
+        return Product(told, {"failed": sum(row.text is None for row in told)})
+
+    recipe = {"rows": rows.key, "teacher": role_recipe(bench.teacher, config)}
+    return HeldOut(rows, bench.rows("held-out-responses", None, recipe, make))
+
+
+def examine_base(bench: Bench, held: HeldOut, base: Path, identity: Mapping[str, Any]) -> Artifact:
+    """What the base model says, before any fit of ours. Rows: Answer."""
+    return _answers(bench, "base-answers", None, held, base, identity)
+
+
+def examine(bench: Bench, number: int, student: Artifact, held: HeldOut, before: Artifact) -> Artifact:
+    """S_r beside what the student before it said; returns the answers of S_r. Rows: Answer."""
+    answers = _answers(bench, "held-out-answers", number, held, student.path, {"student": student.key})
+    rows = held.rows.rows(Example)
+    first, second = ({row.id: row.text or "" for row in given.rows(Answer)} for given in (before, answers))
+    matches = [Match(row.id, row.instruction, first[row.id], second[row.id]) for row in rows]
+    held_out_verdicts(bench, Asked(number, student, matches, (before.key, answers.key)))
+    told = {row.id: row.text for row in held.responses.rows(Answer)}
+    taught = [Match(row.id, row.instruction, text, "") for row in rows if (text := told[row.id]) is not None]
+    held_out_losses(bench, Asked(number, student, taught, (held.responses.key,)))
+    return answers
+
+
+def _answers(
+    bench: Bench, stage: str, number: int | None, held: HeldOut, student: Path, identity: Mapping[str, Any]
+) -> Artifact:
+    config = bench.config.student
+
+    def make() -> Product:
+        from tapir_exp.student.generate import answer_all
+
+        prompts = [(row.id, row.instruction) for row in held.rows.rows(Example)]
+        who = "the base model" if number is None else f"S_{number}"
+        rows = answer_all(student, prompts, config, f"{who} answers what is kept out")
+        return Product(
+            rows, {"cut": sum(not row.finished for row in rows), "empty": sum(row.text is None for row in rows)}
+        )
+
+    recipe = {**identity, "asked": held.rows.key, "generation": generation_recipe(config)}
+    return bench.rows(stage, number, recipe, make)

@@ -1,0 +1,168 @@
+"""Stages that make a student: the base model, S_0 and the student of each round."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tapir_exp.config import BudgetConfig, LabStudentConfig, Method, StudentConfig
+from tapir_exp.core.records import Example, Origin, Part, TrainingExample
+from tapir_exp.core.store import ROWS, Artifact, recipe_key
+from tapir_exp.lab.oracle import LAB_VERSION
+from tapir_exp.lab.world import even_problems
+from tapir_exp.llm.serving.weights import find_weights, is_gguf
+from tapir_exp.pipeline.workspace import Bench
+from tapir_exp.student.model_card import Ancestor, Data, Place, Provenance, kept_figures, settings_of, write_provenance
+
+LAB_STUDENT = "lab"
+
+
+CORPUS_PER_CELL = 100
+"""Problems of each family and level on which the base student's tokenizer is trained."""
+
+
+def base_student(bench: Bench) -> Artifact:
+    """The untrained student of the lab, an ordinary Hugging Face directory."""
+    from tapir_exp.lab.base_student import build_base_student
+
+    config = bench.config.lab.student
+
+    def make(directory: Path) -> Mapping[str, Any]:
+        build_base_student(directory, config, lab_corpus(config))
+        return {}
+
+    return bench.directory("base-student", None, {"student": asdict(config), "lab": LAB_VERSION}, make)
+
+
+def unpacked_student(bench: Bench) -> Artifact:
+    """The student of a GGUF file, turned into an ordinary Hugging Face directory once."""
+    weights = find_weights(bench.config.student.model)
+
+    def make(directory: Path) -> Mapping[str, Any]:
+        from tapir_exp.student.gguf import convert
+
+        convert(weights.path, directory)
+        return {}
+
+    return bench.directory("base-student", None, {"gguf": weights.sha256}, make)
+
+
+def lab_corpus(config: LabStudentConfig) -> Iterator[str]:
+    """The texts on which the base student's tokenizer is trained."""
+    for problem in even_problems(CORPUS_PER_CELL, config.seed):
+        yield from (problem.instruction, problem.terse, problem.refined)
+
+
+@dataclass(frozen=True)
+class Start:
+    """The student from which a fit goes on.
+
+    path: directory or hub id. named: what provenance calls it. base: the model before any fit of ours. beside: the
+    path of a base in the store as an adapter sees it; None where an adapter names its base as the configuration does.
+    """
+
+    path: Path
+    named: Ancestor
+    base: Ancestor
+    beside: str | None = None
+
+
+def base_model(bench: Bench) -> tuple[Start, dict[str, Any]]:
+    """The student before any fit of ours, and what tells it from others."""
+    config = bench.config.student
+    base: dict[str, Any] = {"model": config.model, "revision": config.revision}
+    named = _configured(config)
+    start = Start(Path(config.model), named, named)
+    if config.model == LAB_STUDENT or is_gguf(config.model):
+        built = base_student(bench) if config.model == LAB_STUDENT else unpacked_student(bench)
+        named = Ancestor(place=Place.STORE, name=built.name)
+        start, base = Start(built.path, named, named, built.beside), {"model": built.key}
+    return start, base
+
+
+def first_student(bench: Bench, seeds: Artifact, start: Start, base: Mapping[str, Any]) -> Artifact:
+    """S_0: the base model fine-tuned on the seeds with their own responses."""
+    rows = [_seed_row(seed) for seed in seeds.rows(Example)]
+    return _finetune(bench, 0, start, rows, seeds, None, bench.config.sft.start, {"rows": seeds.key, **base})
+
+
+def next_student(bench: Bench, round_number: int, student: Artifact, mix: Artifact, alpha: float) -> Artifact:
+    """S_r: the student fine-tuned on the round's mix with the alpha-weighted loss."""
+    recipe = {"rows": mix.key, "parent": student.key, "alpha": alpha}
+    known = Provenance.load(student.path)
+    base = known.base if known else _configured(bench.config.student)
+    start = Start(student.path, Ancestor(place=Place.STORE, name=student.name), base)
+    rows = mix.rows(TrainingExample)
+    return _finetune(bench, round_number, start, rows, mix, alpha, bench.config.sft.round, recipe)
+
+
+def _configured(student: StudentConfig) -> Ancestor:
+    place = Place.DIRECTORY if Path(student.model).is_dir() else Place.HUB
+    return Ancestor(place=place, name=student.model, revision=student.revision)
+
+
+def _finetune(
+    bench: Bench,
+    round_number: int,
+    start: Start,
+    rows: Sequence[TrainingExample],
+    data: Artifact,
+    alpha: float | None,
+    budget: BudgetConfig,
+    recipe: Mapping[str, Any],
+) -> Artifact:
+    config = bench.config
+    student, trainer, seed = config.student, config.trainer, config.seed
+
+    def make(directory: Path) -> Mapping[str, Any]:
+        from tapir_exp.student.loading import Base
+        from tapir_exp.student.training.encoding import TrainingRow
+        from tapir_exp.student.training.train import finetune
+
+        label, base = f"training S_{round_number}", None if start.beside is None else Base(start.beside)
+        taught = [TrainingRow(row.instruction, row.response, row.part) for row in rows]
+        figures = asdict(
+            finetune(start.path, taught, alpha, config.sft, budget, student, trainer, seed, directory, label, base)
+        )
+        write_provenance(directory, provenance(figures))
+        return figures
+
+    def provenance(figures: Mapping[str, Any]) -> Provenance:
+        return Provenance(
+            artifact=f"student/{recipe_key('student', recipe)}",
+            base=start.base,
+            parent=start.named,
+            data=Data(artifact=data.name, sha256=data.files[ROWS]),
+            method=config.sft.method,
+            alpha=alpha,
+            seed=seed,
+            precision=student.precision,
+            settings=settings_of(student, trainer, config.sft, budget, alpha),
+            figures=kept_figures(figures),
+        )
+
+    sft = {name: value for name, value in asdict(config.sft).items() if name not in ("start", "round")}
+    recipe = {
+        **recipe,
+        "sft": sft,
+        "budget": asdict(budget),
+        "template": [student.chat_template, student.system_prompt, student.max_length],
+        "precision": [student.precision, trainer.precision],
+        "seed": seed,
+        **({} if config.sft.method is Method.full else {"product": "adapter"}),  # earlier versions merged it
+    }
+    return bench.directory("student", round_number, recipe, make)
+
+
+def _seed_row(seed: Example) -> TrainingExample:
+    return TrainingExample(
+        id=seed.id,
+        instruction=seed.instruction,
+        response=seed.response,
+        task=None,
+        part=Part.REST,
+        origin=Origin.SEED,
+        parents=(),
+        born=0,
+        gap=None,
+    )

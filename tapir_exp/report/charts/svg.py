@@ -1,0 +1,160 @@
+"""Primitives of the SVG charts: boxes, scales, ticks and shapes."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from html import escape
+
+WIDE = 920
+
+
+NARROW = 360
+
+
+PANEL = 300
+
+
+LINE = 15
+"""Least distance of two labels, in units of the drawing; text is 12 high."""
+
+
+REGULAR = 6.7
+
+
+BOLD = 7.6
+"""Breadth of a letter, on the generous side: the reader's font is not known."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """A drawing and the margins around its plot, in units of the drawing."""
+
+    width: float
+    height: float
+    left: float = 40
+    right: float = 14
+    top: float = 44
+    bottom: float = 38
+
+    @property
+    def x(self) -> tuple[float, float]:
+        """Left and right edge of the plot."""
+        return self.left, self.width - self.right
+
+    @property
+    def y(self) -> tuple[float, float]:
+        """Bottom and top edge of the plot."""
+        return self.height - self.bottom, self.top
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Maps values from `low` to `high` onto the drawing from `start` to `end`, linearly or by logarithm."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+
+    def __call__(self, value: float) -> float:
+        """Where a value lies in the drawing."""
+        low, high, value = (math.log(v) if self.log else v for v in (self.low, self.high, value))
+        return self.start + (self.end - self.start) * (value - low) / ((high - low) or 1.0)
+
+
+def spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Move places apart to at least `gap`, in their order and as little as one pass each way does, within bounds."""
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    moved = [min(max(places[i], low), high) for i in order]
+    for i in range(1, len(moved)):
+        moved[i] = max(moved[i], moved[i - 1] + gap)
+    limit = high
+    for i in reversed(range(len(moved))):
+        moved[i] = min(moved[i], limit)
+        limit = moved[i] - gap
+    return [moved[order.index(i)] for i in range(len(places))]
+
+
+def percent(share: float) -> str:
+    """A share in whole per cent; what is not 0 or 1 is never rounded to it."""
+    whole = round(share * 100)
+    if whole == 0 and share > 0:
+        return "<1 %"
+    if whole == 100 and share < 1:
+        return ">99 %"
+    return f"{whole} %"
+
+
+def compact(amount: float) -> str:
+    """A count in three digits at most: 950, 12k, 1.2M."""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if amount >= size:
+            return f"{amount / size:.{1 if amount < 10 * size else 0}f}".removesuffix(".0") + unit
+    return f"{amount:.0f}"
+
+
+def axis_ticks(low: float, high: float, most: int) -> list[float]:
+    """Round numbers from low to high, at most about `most` of them."""
+    raw = (high - low) / max(1, most) or 1.0
+    unit = 10.0 ** math.floor(math.log10(raw))
+    step = next(unit * m for m in (1, 2, 5, 10) if unit * m >= raw * 0.999)
+    return [step * i for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1, 2, 5) if 6 < high / low < 300 else (1,) if high / low > 6 else (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)
+    return [m * 10.0**p for p in powers for m in steps if low <= m * 10.0**p <= high]
+
+
+def format_number(value: float) -> str:
+    return f"{value:g}".replace("-", "−")
+
+
+def text_width(text: str, each: float = REGULAR) -> float:
+    """About how wide 12-high text is drawn."""
+    return each * len(text)
+
+
+def svg_document(box: Box, title: str, told: str, parts: Iterable[str]) -> str:
+    name = "c" + sha256(f"{title}|{told}|{box}".encode()).hexdigest()[:10]
+    return (
+        f'<svg class="chart" viewBox="0 0 {_n(box.width)} {_n(box.height)}" role="img"'
+        f' aria-labelledby="{name}t" aria-describedby="{name}d" xmlns="http://www.w3.org/2000/svg">'
+        f'<title id="{name}t">{escape(title)}</title><desc id="{name}d">{escape(told)}</desc>'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+def svg_text(x: float, y: float, text: str, style: str) -> str:
+    return f'<text x="{_n(x)}" y="{_n(y)}" class="{style}">{escape(text)}</text>'
+
+
+def slanted_text(x: float, y: float, text: str) -> str:
+    return f'<text transform="translate({_n(x)} {_n(y)}) rotate(-50)">{escape(text)}</text>'
+
+
+def svg_line(x1: float, y1: float, x2: float, y2: float, style: str) -> str:
+    return f'<line x1="{_n(x1)}" y1="{_n(y1)}" x2="{_n(x2)}" y2="{_n(y2)}" class="{style}"/>'
+
+
+def svg_rect(x: float, y: float, width: float, height: float, style: str, opacity: float = 1.0) -> str:
+    faded = "" if opacity == 1.0 else f' fill-opacity="{_n(opacity)}"'
+    return f'<rect x="{_n(x)}" y="{_n(y)}" width="{_n(width)}" height="{_n(height)}" class="{style}"{faded}/>'
+
+
+def svg_circle(x: float, y: float, radius: float, style: str) -> str:
+    return f'<circle cx="{_n(x)}" cy="{_n(y)}" r="{_n(radius)}" class="{style}"/>'
+
+
+def svg_path(points: Sequence[tuple[float, float]], style: str) -> str:
+    if not points:
+        return ""
+    return f'<path d="M{" L".join(f"{_n(x)} {_n(y)}" for x, y in points)}" class="{style}"/>'
+
+
+def _n(value: float) -> str:
+    """Two decimals at most, so that the same figures give the same bytes, and no more of them than can be seen."""
+    return f"{round(value, 2) + 0.0:.2f}".rstrip("0").rstrip(".")

@@ -1,1 +1,0 @@
-"""The seed instructions: read row by row, cleaned, and drawn."""

@@ -1,0 +1,1 @@
+"""Generation engines: transformers, CTranslate2 and vLLM."""

@@ -1,0 +1,86 @@
+"""How likely a student finds given responses, with and without their instructions."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lightning_fabric.utilities import move_data_to_device
+from transformers import PreTrainedModel
+
+from tapir_exp.config import StudentConfig
+from tapir_exp.core.console import Progress
+from tapir_exp.core.records import Part, ResponseLoss
+from tapir_exp.student.chat_template import load_chat
+from tapir_exp.student.engines.hf import load_on_device
+from tapir_exp.student.packing import pack_attention
+from tapir_exp.student.training.batching import collate
+from tapir_exp.student.training.encoded_rows import Row
+from tapir_exp.student.training.lightning_module import response_nll
+
+NO_INSTRUCTION = ""
+"""What stands in the place of an instruction that is left out: the conversation's frame stays, so that the first token
+of a response has something to follow, and a chat model is not surprised by the lack of its own format."""
+
+
+@dataclass(frozen=True)
+class Taught:
+    """A response that the student is to learn."""
+
+    id: str
+    instruction: str
+    response: str
+
+
+def response_losses(
+    student_dir: Path, taught: Sequence[Taught], student: StudentConfig, label: str
+) -> list[ResponseLoss]:
+    """The losses of each response after its instruction and after none, in order; both include the end of turn.
+
+    A response that does not fit into `student.max_length` tokens with its instruction has none: cut, the two losses
+    would be of different texts.
+    """
+    chat, model = load_chat(student_dir, student), pack_attention(load_on_device(student_dir, student))
+    prompts = chat.encode_prompts([row.instruction for row in taught])
+    responses = chat.encode_responses([row.response for row in taught])
+    (bare,) = chat.encode_prompts([NO_INSTRUCTION])
+    with Progress(label, 2 * len(taught)) as progress:
+        instructed = _mean_losses(model, list(zip(prompts, responses, strict=True)), student, progress)
+        alone = _mean_losses(model, [(bare, response) for response in responses], student, progress)
+    return [
+        _loss(row.id, len(response), with_it, without)
+        for row, response, with_it, without in zip(taught, responses, instructed, alone, strict=True)
+    ]
+
+
+def _mean_losses(
+    model: PreTrainedModel,
+    pairs: Sequence[tuple[list[int], list[int]]],
+    student: StudentConfig,
+    progress: Progress,
+) -> list[float | None]:
+    """Mean negative log-likelihood of each response after its prompt, in nats per token; None where it does not fit."""
+    rows = [Row((*prompt, *response), len(prompt), Part.REST) for prompt, response in pairs]
+    losses: list[float | None] = [None] * len(rows)
+    for batch in _batches(rows, student):
+        micro = move_data_to_device(collate([rows[index] for index in batch]), model.device)
+        nll = torch.split(response_nll(model, micro).double(), [rows[index].supervised for index in batch])
+        for index, of_row in zip(batch, nll, strict=True):
+            losses[index] = of_row.mean().item()
+        progress.advance(len(batch))
+    return losses
+
+
+def _batches(rows: Sequence[Row], student: StudentConfig) -> Iterator[list[int]]:
+    """Indices of the rows that fit, neighbours in length together; the longest first."""
+    fitting = [index for index, row in enumerate(rows) if len(row.tokens) <= student.max_length]
+    order = sorted(fitting, key=lambda index: -len(rows[index].tokens))
+    for start in range(0, len(order), student.generation_batch):
+        yield order[start : start + student.generation_batch]
+
+
+def _loss(row: str, tokens: int, instructed: float | None, alone: float | None) -> ResponseLoss:
+    if instructed is None or alone is None:
+        failure = f"the response's {tokens} tokens do not fit behind the instruction"
+        return ResponseLoss(id=row, instructed=None, alone=None, tokens=tokens, failure=failure)
+    return ResponseLoss(id=row, instructed=instructed, alone=alone, tokens=tokens)

@@ -1,0 +1,219 @@
+"""The command that lists, exports and prunes what the chat models have answered."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import tracemalloc
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from assets import ROOT
+from fakes import reply_of
+
+from tapir_exp.commands.cache import main
+from tapir_exp.config import SpendConfig
+from tapir_exp.llm.call_store import REPLIES, Books
+from tapir_exp.llm.chat import ChatRequest, Message
+from tapir_exp.llm.failures import CallError, FailureKind
+from tapir_exp.llm.ledger import Account
+from tapir_exp.llm.response_cache import Entry
+
+ASKED = {
+    "1": ("openai/gpt-4o", "2026-03-01", "One\u2028line."),
+    "2": ("openai/gpt-4o", "2026-05-01", "Two."),
+    "3": ("dashscope/qwen-max", "2026-04-01", "Drei."),
+}
+"""Of every reply in the store: the model, the day, and what it said."""
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The store of an outputs directory in the directory that the command is called in."""
+    monkeypatch.chdir(tmp_path)
+    books = Books(tmp_path / "outputs" / "store", Account("run"), SpendConfig())
+    for key, (model, day, text) in ASKED.items():
+        monkeypatch.setattr(time, "time", lambda day=day: seconds(day))
+        books.replies.put(key, model, question(key), reply_of(text))
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    books.close()
+    return tmp_path / "outputs" / "store"
+
+
+def seconds(day: str) -> float:
+    return datetime.fromisoformat(f"{day}T12:00").replace(tzinfo=UTC).timestamp()
+
+
+def question(text: str) -> ChatRequest:
+    return ChatRequest(messages=(Message(role="user", content=text),), max_tokens=5)
+
+
+def lines(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+    main(arguments)
+    out, err = capsys.readouterr()
+    assert err == ""
+    return out.removesuffix("\n").split("\n") if out else []
+
+
+def keys(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+    return [json.loads(line)["key"] for line in lines(capsys, "export", *arguments)]
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[Any, str]:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    return stop.value.code, capsys.readouterr().err
+
+
+def test_list_tells_replies_and_days_and_size_by_model(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines(capsys, "list") if "│" in line]
+    assert rows == [
+        ["dashscope/qwen-max", "1", "2026-04-01", "2026-04-01", "0.0"],
+        ["openai/gpt-4o", "2", "2026-03-01", "2026-05-01", "0.0"],
+    ]
+
+
+def test_export_gives_every_entry_whole_one_a_line(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entries = [Entry.model_validate_json(line) for line in lines(capsys, "export")]
+    for entry, (key, (model, day, text)) in zip(entries, ASKED.items(), strict=True):
+        assert entry == Entry(key=key, model=model, asked=seconds(day), request=question(key), reply=reply_of(text))
+    assert keys(capsys, "--model", "openai/gpt-4o") == ["1", "2"]
+    assert keys(capsys, "--model", "openai/gpt") == []
+
+
+def test_export_needs_no_more_memory_for_more_replies(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    books = Books(store, Account("run"), SpendConfig())
+    for number in range(100):
+        books.replies.put(f"long {number}", "m", question("?"), reply_of("x" * 100_000))
+    books.close()
+    with (tmp_path / "exported").open("w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        tracemalloc.start()
+        main(["export"])
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert (tmp_path / "exported").stat().st_size > 10_000_000
+    assert peak < 2_000_000
+
+
+def test_export_ends_quietly_when_nobody_reads_on(store: Path) -> None:
+    books = Books(store, Account("run"), SpendConfig())
+    for number in range(20):
+        books.replies.put(f"long {number}", "m", question("?"), reply_of("x" * 100_000))
+    books.close()
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from tapir_exp.commands.cache import main; main(['export'])"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline()
+    process.stdout.close()
+    assert (process.wait(30), process.stderr.read()) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "left"),
+    [
+        (["--model", "openai/gpt-4o"], ["3"]),
+        (["--before", "2026-04-02"], ["2"]),
+        (["--before", "2026-04-01"], ["2", "3"]),
+        (["--model", "openai/gpt-4o", "--before", "2026-04-02"], ["2", "3"]),
+        (["--model", "nobody/knows"], ["1", "2", "3"]),
+        (["--before", "1970-01-01"], ["1", "2", "3"]),
+        (["--all"], []),
+    ],
+    ids=" ".join,
+)
+def test_prune_says_how_many_and_forgets_them_only_when_one_is_sure(
+    store: Path, capsys: pytest.CaptureFixture[str], chosen: list[str], left: list[str]
+) -> None:
+    count = 3 - len(left)
+    assert lines(capsys, "prune", *chosen) == [f"{count} replies would be forgotten; --yes forgets them."]
+    assert keys(capsys) == ["1", "2", "3"]
+    assert lines(capsys, "prune", *chosen, "--yes") == [f"{count} replies forgotten."]
+    assert keys(capsys) == left
+
+
+@pytest.mark.parametrize("sure", [[], ["--yes"]])
+def test_everything_is_forgotten_only_where_that_is_said(
+    store: Path, capsys: pytest.CaptureFixture[str], sure: list[str]
+) -> None:
+    code, told = refused(capsys, "prune", *sure)
+    assert code == 2
+    assert "would forget everything; --all says that this is meant" in told
+    assert len(keys(capsys)) == 3
+
+
+@pytest.fixture
+def failed(store: Path) -> None:
+    """Two runs that gave up what they asked: one alone, one a job of a sweep."""
+    for account in (Account(str(store.parent / "runs" / "lab")), Account("outputs/sweeps/delta", "seed-1")):
+        books = Books(store, account, SpendConfig())
+        with books.ledger.during("labels"):
+            for key in "ab":
+                error = CallError(FailureKind.UNREADABLE, "no number", raw="VII")
+                books.ledger.record_given_up("teacher", key, error)
+        books.close()
+
+
+def test_failures_are_told_with_run_reason_and_last_words(
+    store: Path, failed: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (store.parent / "runs" / "lab").mkdir(parents=True)
+    (store.parent / "latest").symlink_to("runs/lab")
+    rows = [json.loads(line) for line in lines(capsys, "failures", "--run", "outputs/latest")]
+    assert [row["key"] for row in rows] == ["a", "b"]
+    assert rows[0] == {
+        "stage": "labels",
+        "role": "teacher",
+        "key": "a",
+        "kind": "unreadable reply",
+        "detail": "no number",
+        "raw": "VII",
+        "run": str(store.parent / "runs" / "lab"),
+    }
+    everywhere = [json.loads(line)["run"] for line in lines(capsys, "failures")]
+    assert set(everywhere) == {str(store.parent / "runs" / "lab"), "outputs/sweeps/delta/seed-1"}
+    job = [json.loads(line)["run"] for line in lines(capsys, "failures", "--run", "outputs/sweeps/delta/seed-1")]
+    assert job == ["outputs/sweeps/delta/seed-1"] * 2
+    assert lines(capsys, "failures", "--run", "outputs/sweeps/delta") == []
+
+
+@pytest.mark.parametrize("command", ["list", "export", "prune --all", "failures"])
+def test_a_missing_store_is_an_error_that_says_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    code, _ = refused(capsys, *command.split(), "--store", str(tmp_path / "nowhere"))
+    assert code == (
+        f"tapir-replies: {tmp_path}/nowhere/{REPLIES} is not there; name the store of an outputs directory, as in "
+        "--store outputs/store."
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_elsewhere_is_named(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "outputs").rename(tmp_path / "moved")
+    assert keys(capsys, "--store", "moved/store") == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "the following arguments are required: command"),
+        (["prune", "--before", "yesterday"], "'yesterday' is no day; write it as 2026-11-25"),
+        (["remove"], "invalid choice: 'remove'"),
+    ],
+)
+def test_a_mistake_is_told(capsys: pytest.CaptureFixture[str], arguments: list[str], told: str) -> None:
+    code, err = refused(capsys, *arguments)
+    assert code == 2
+    assert told in err

@@ -1,0 +1,231 @@
+"""The jobs of `tapir-label`, in the lab and on the package's own examples, and on data that nobody here wrote."""
+
+import json
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from assets import asset
+from fakes import ScriptedChat, example, said_to
+
+from tapir_exp.commands.classifier_jobs import compare, label_pool, read_pool, run_job
+from tapir_exp.commands.classify import read
+from tapir_exp.config import ClassifierConfig, FitConfig, LabellerKind, LabellingConfig, Precision, TrainerConfig
+from tapir_exp.core.errors import ConfigError, SeedError
+from tapir_exp.core.records import LabelledInstruction
+from tapir_exp.core.store import read_rows
+from tapir_exp.core.task_types import TaskType
+from tapir_exp.distillation.classifier.base import open_labeller
+from tapir_exp.distillation.classifier.baselines import Baseline
+from tapir_exp.distillation.classifier.batching import Matrix
+from tapir_exp.distillation.classifier.card import read_card
+from tapir_exp.distillation.classifier.dataset import Labelled, LabelledSet
+from tapir_exp.distillation.classifier.encoder_weights import PACKAGE
+from tapir_exp.distillation.classifier.llm import LLMLabeller
+from tapir_exp.distillation.classifier.trainable import known_tasks
+from tapir_exp.distillation.classifier.trained import TrainedLabeller, open_learner
+from tapir_exp.lab.world import natural_problems
+
+needs_minilm = pytest.mark.skipif(find_spec(PACKAGE) is None, reason="the extra `local` is not installed")
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seed instructions of the lab, in Alpaca's fields."""
+    path = tmp_path_factory.mktemp("pool") / "pool.jsonl"
+    rows = [{"instruction": problem.instruction, "input": "", "output": "?"} for _, problem in natural_problems(240, 0)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def configured(tmp_path: Path, *overrides: str) -> LabellingConfig:
+    return read([f"out={tmp_path / 'out'}", f"outputs={tmp_path}", "resamples=50", *overrides])
+
+
+def test_a_chat_model_labels_a_pool_with_its_name_beside_every_label(tmp_path: Path) -> None:
+    chat = ScriptedChat(lambda request: "Math" if "add" in said_to(request) else "no type")
+    labeller = LLMLabeller(chat, ClassifierConfig(max_failed=1.0))
+    counts = label_pool([example("add 1"), example("add 2"), example("hum")], labeller, tmp_path)
+    assert counts == {"Math": 2, "unlabelled": 1}
+    rows = read_rows(tmp_path / "labels.jsonl", LabelledInstruction)
+    assert [(row.instruction, row.task, row.confidence) for row in rows] == [
+        ("add 1", TaskType.MATH, None),
+        ("add 2", TaskType.MATH, None),
+        ("hum", None, None),
+    ]
+    assert {row.source for row in rows} == {"scripted"}
+    assert (rows[2].failure or "").startswith("unreadable reply")
+
+
+def test_a_pool_is_read_a_chunk_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tapir_exp.commands.classifier_jobs.CHUNK", 2)
+    asked, labelled = [], []
+
+    class Watched(LLMLabeller):
+        def label(self, examples, progress):  # type: ignore[no-untyped-def]
+            labelled.append((len(asked), len(examples)))
+            return super().label(examples, progress)
+
+    def rows():  # type: ignore[no-untyped-def]
+        for place in range(5):
+            asked.append(place)
+            yield example(f"add {place}")
+
+    label_pool(rows(), Watched(ScriptedChat(lambda request: "Math"), ClassifierConfig()), tmp_path)
+    assert labelled == [(2, 2), (4, 2), (5, 1)]
+
+
+def test_a_row_without_an_instruction_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "pool.jsonl"
+    path.write_text('{"instruction": "a"}\n{"input": "b"}\n')
+    with pytest.raises(SeedError, match=r"pool\.jsonl, row 2: no instruction"):
+        list(read_pool(path))
+
+
+@needs_minilm
+def test_the_recipe_a_chat_model_labels_and_an_encoder_learns_it_is_one_job(tmp_path: Path, pool: Path) -> None:
+    config = configured(tmp_path, "do=distil", f"pool={pool}", "classifier=lab", "sample=200", "folds=4")
+    run_job(config)
+    directory = tmp_path / "out" / "labeller"
+    card = read_card(directory)
+    assert card.kind == "encoder"
+    assert card.data["rows"] == len(
+        {row.id for row in read_rows(tmp_path / "out" / "labels.jsonl", LabelledInstruction)}
+    )
+    assert card.base["encoder"] == "minilm"
+    assert card.figures["kappa"]["mean"] > 0.8  # agreement with the oracle, which errs at 3 %
+    assert "<svg" in (tmp_path / "out" / "report.html").read_text()
+    assert json.loads((tmp_path / "out" / "spend.json").read_text())["stages"]["labelling"]["labeller"]["calls"] == 200
+    figures = json.loads((tmp_path / "out" / "figures.json").read_text())["figures"]
+    assert figures["trained labeller"]["macro_f1"]["mean"] > figures["commonest type"]["macro_f1"]["mean"]
+
+    trained = configured(
+        tmp_path, "do=evaluate", f"labelled.path={tmp_path / 'out' / 'labels.jsonl'}", f"classifier.path={directory}"
+    )
+    run_job(trained)
+    figures = json.loads((tmp_path / "out" / "figures.json").read_text())["figures"]
+    assert figures["labeller"]["kappa"]["mean"] > 0.9
+
+
+class Parrot:
+    """Learns rows by heart: a row that it has seen it labels right, any other as the last of its types."""
+
+    temperature = 1.0
+
+    def __init__(self, rows: Sequence[Labelled] = ()) -> None:
+        self.seen = {row.text: row.task for row in rows}
+        self.tasks = known_tasks(rows)
+
+    def baselines(self) -> dict[str, Baseline]:
+        return {}
+
+    def base(self) -> dict[str, Any]:
+        return {}
+
+    def learn(self, rows: Sequence[Labelled], seed: int, progress: str) -> "Parrot":
+        return Parrot(rows)
+
+    def save(self, directory: Path) -> None:
+        raise AssertionError("not asked for")
+
+    def score(self, texts: Sequence[str], progress: str) -> Matrix:
+        places = [self.tasks.index(self.seen.get(text, self.tasks[-1])) for text in texts]
+        return 9 * np.eye(len(self.tasks), dtype=np.float32)[places]
+
+
+@pytest.mark.parametrize(("held_out", "rows"), [(None, 60), (2, 24)])
+def test_the_figures_are_of_rows_that_neither_labeller_nor_baseline_has_seen(held_out: int | None, rows: int) -> None:
+    pytest.importorskip("sklearn", reason="the extra `local` is not installed")
+    tasks = [TaskType.MATH, TaskType.LAW, TaskType.ART] * 20
+    known = LabelledSet(tuple(Labelled(f"word{place}", task) for place, task in enumerate(tasks)), {}, "", "")
+    compared = compare(Parrot(), known, LabellingConfig(folds=5, held_out=held_out))
+    for name, comparison in compared.items():
+        assert len(comparison.truth) == rows
+        assert comparison.measure(10, 0).accuracy.mean <= 0.4, name  # by heart it would be 1, by chance a third
+
+
+@needs_minilm
+def test_a_trained_labeller_is_known_by_its_files_and_by_its_encoder(tmp_path: Path) -> None:
+    run_job(configured(tmp_path, "do=train", "held_out=1"))
+    directory = tmp_path / "out" / "labeller"
+    config = ClassifierConfig(kind=LabellerKind.encoder, path=str(directory))
+    before = TrainedLabeller(config)
+    assert before.recipe() == TrainedLabeller(config).recipe()
+    (label,) = before.label([example("What is 7 times 8?")], "")
+    assert (label.task, label.source, label.raw) == (TaskType.MATH, before.source, "")
+    assert label.confidence is not None
+    assert 0 < label.confidence < 1
+
+    head = directory / "head.safetensors"
+    data = bytearray(head.read_bytes())
+    data[-1] ^= 1
+    head.write_bytes(data)
+    after = TrainedLabeller(config)
+    assert after.recipe() != before.recipe()
+    assert after.source != before.source
+
+    card = directory / "labeller.json"
+    card.write_text(card.read_text().replace('"sha256": "', '"sha256": "0', 1).replace('"sha256":"', '"sha256":"0', 1))
+    with pytest.raises(ConfigError, match=r"minilm: other weights than .* was trained on; train it anew"):
+        TrainedLabeller(config)
+
+
+@needs_minilm
+def test_without_a_path_the_head_is_fit_on_the_package_s_examples() -> None:
+    labeller = open_labeller(ClassifierConfig(kind=LabellerKind.encoder), no_chat)
+    assert labeller.recipe()["labeller"].keys() == {"examples", "encoder", "fit"}
+    asked = {
+        "Fix this Python code, which raises a KeyError: d = {}; print(d['a'])": TaskType.CODE_DEBUG,
+        "Translate into Italian: I am hungry.": TaskType.MULTILINGUAL,
+        "Who composed the Moonlight Sonata?": TaskType.MUSIC,
+        "What is the chemical formula of ammonia?": TaskType.CHEMISTRY,
+        "Pretend to be a wizard and greet me.": TaskType.ROLEPLAY,
+    }
+    labels = labeller.label([example(text) for text in asked], "")
+    assert [label.task for label in labels] == list(asked.values())
+
+
+@needs_minilm
+def test_other_precision_is_another_labeller_of_nearly_the_same_labels() -> None:
+    whole, half = (
+        open_labeller(ClassifierConfig(kind=LabellerKind.encoder, precision=precision), no_chat)
+        for precision in Precision
+    )
+    assert half.recipe()["labeller"] == whole.recipe()["labeller"] | {"precision": "bfloat16"}
+    asked = [example(text) for text in ("Who composed the Moonlight Sonata?", "Fix this bug: print(d['a'] raises")]
+    exact, near = whole.label(asked, ""), half.label(asked, "")
+    assert [label.task for label in near] == [label.task for label in exact]
+    assert [label.confidence for label in near] == pytest.approx([label.confidence for label in exact], abs=0.02)
+    assert [label.confidence for label in near] != [label.confidence for label in exact]
+
+
+def no_chat():  # type: ignore[no-untyped-def]
+    raise AssertionError("a trained labeller asks no chat model")
+
+
+def test_without_the_extra_training_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tapir_exp.distillation.classifier.trained.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"scikit-learn, which is missing: pip install .*tapir-exp\[local\]"):
+        open_learner(FitConfig(), TrainerConfig())
+
+
+def test_a_labeller_of_another_kind_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "labeller.json").write_text(
+        '{"kind": "encoder", "tasks": [], "temperature": 1, "base": {}, "data": {}, "settings": {}, "figures": {}}'
+    )
+    with pytest.raises(ConfigError, match=r"classifier\.kind = deberta: expected encoder, which .* is"):
+        TrainedLabeller(ClassifierConfig(kind=LabellerKind.deberta, path=str(tmp_path)))
+
+
+@needs_minilm
+def test_on_instructions_that_nobody_here_wrote_it_is_far_above_chance(tmp_path: Path) -> None:
+    path = asset("tasks/wizardlm_testset_218.jsonl")
+    run_job(configured(tmp_path, "do=evaluate", "labelled=wizardlm", f"labelled.path={path}"))
+    figures = json.loads((tmp_path / "out" / "figures.json").read_text())
+    assert figures["data"]["rows"] == 207
+    found = figures["figures"]["labeller"]
+    assert found["accuracy"]["mean"] > 0.55  # measured: 0.633
+    assert found["macro_f1"]["mean"] > 0.55  # measured: 0.638

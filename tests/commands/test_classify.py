@@ -1,0 +1,143 @@
+"""The command `tapir-label`: help, mistakes and every choice of its groups, before anything heavy is loaded."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from assets import HEAVY
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from tapir_exp.commands.classify import GROUPS, main, read
+from tapir_exp.commands.hydra_app import data_dir
+from tapir_exp.config import LabellerKind, LabellingJob, parse_labelling, to_yaml
+from tapir_exp.core.errors import ConfigError
+
+CONF = data_dir("conf")
+SEVERAL = {"trainer=ddp", "trainer=fsdp", "trainer=deepspeed"}
+"""Choices of several devices; a labeller is fitted on one."""
+LEAVES = sorted({f"{group}={leaf.stem}" for group in GROUPS for leaf in (CONF / group).glob("*.yaml")} - SEVERAL)
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A directory with what a leaf leaves open."""
+    (tmp_path / "labeller.json").write_text("{}")
+    (tmp_path / "rows.json").write_text("[]")
+    return tmp_path
+
+
+def completed(here: Path, *overrides: str) -> list[str]:
+    """The command line of a job whose files are there."""
+    open_keys = {
+        "classifier=deberta": f"classifier.path={here}",
+        "classifier=local_openai_compatible": "classifier.llm.model=hosted_vllm/x",
+        "labelled=wizardlm": f"labelled.path={here / 'rows.json'}",
+        "labelled=dolly": f"labelled.path={here / 'rows.json'}",
+    }
+    return [*overrides, *(open_keys[line] for line in overrides if line in open_keys), f"pool={here / 'rows.json'}"]
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_every_choice_composes_parses_and_is_read_back(here: Path, leaf: str) -> None:
+    config = read(completed(here, leaf))
+    cfg = OmegaConf.create(to_yaml(config))
+    assert OmegaConf.is_dict(cfg)
+    assert parse_labelling(cfg) == config
+    assert not GlobalHydra.instance().is_initialized()
+
+
+@pytest.mark.parametrize("leaf", sorted(SEVERAL))
+def test_a_labeller_is_fitted_on_one_device(here: Path, leaf: str) -> None:
+    with pytest.raises(ConfigError, match="a labeller is fitted on one device"):
+        read(completed(here, leaf))
+
+
+def test_a_choice_means_what_its_name_says(here: Path) -> None:
+    assert read(completed(here)).classifier.kind is LabellerKind.encoder
+    assert read(completed(here)).do is LabellingJob.label
+    for size in ("xsmall", "small", "base"):
+        fit = read(completed(here, f"fit=deberta_v3_{size}")).fit
+        assert (fit.kind, fit.encoder) == (LabellerKind.deberta, f"microsoft/deberta-v3-{size}")
+    names = read(completed(here, "labelled=wizardlm")).labelled.names
+    assert names == {"Writting": "Writing", "Academic Writing": None, "TruthfulQA": None}
+    assert sum(task is not None for task in read(completed(here, "labelled=dolly")).labelled.names.values()) == 2
+
+
+def test_the_lab_s_labeller_errs_as_the_lab_section_says(here: Path) -> None:
+    config = read(completed(here, "classifier=lab", "lab.labeller_error_rate=0.4"))
+    assert config.classifier.llm.options["error_rate"] == 0.4
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["pool=null"], ["pool = null", "a file of instructions, since do is label"]),
+        (["do=distil", "pool=/no/such.json"], ["pool = /no/such.json", "since do is distil"]),
+        (["do=train", "labelled.path=/no/such.json"], ["labelled.path = /no/such.json", "a file that exists"]),
+        (["do=train", "labelled=wizardlm"], ["labelled.path = null", "whose types labelled.names maps"]),
+        (["trainer.precision=16-mixed"], ["trainer.precision = 16-mixed", "float16 overflows in DeBERTa-v3"]),
+        (["do=train", "fit.kind=llm"], ["fit.kind = llm", "a chat model is asked, not trained"]),
+        (["+labelled.names.x=Maths"], ["labelled.names.x = Maths", "did you mean Math?"]),
+        (["classifier.path=/no/such"], ["classifier.path = /no/such", "labeller.json, as tapir-label do=train writes"]),
+        (["classifier=deberta"], ["classifier.path = null", "since kind is deberta"]),
+        (["classifier=deberta", "classifier.precision=bfloat16"], ["classifier.precision = bfloat16", "float32"]),
+        (["fit.kind=deberta", "fit.precision=bfloat16"], ["fit.precision = bfloat16", "trainer.precision"]),
+        (["folds=1"], ["folds = 1", "at least 2"]),
+        (["held_out=0"], ["held_out = 0", "at least 1"]),
+        (["fit.validation=1"], ["fit.validation = 1", "between 0 and 1"]),
+        (["fit.inverse_penalty=0"], ["fit.inverse_penalty = 0", "more than 0"]),
+        (["fit.epoch=3"], ["fit.epoch", "did you mean fit.epochs?"]),
+        (["fit=deberta_v3_large"], ["fit = deberta_v3_large", "deberta_v3_base", "[command line]"]),
+        (["student=lab"], ["student", "a key or a group"]),
+        (["do=lable"], ["do = lable", "one of label, train, evaluate, distil"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_mistake_is_named_with_its_value_and_what_was_expected(
+    here: Path, overrides: list[str], words: list[str]
+) -> None:
+    line = overrides if any(part.startswith("pool=") for part in overrides) else completed(here)[-1:] + overrides
+    with pytest.raises(ConfigError) as caught:
+        read(line)
+    assert any(all(word in problem for word in words) for problem in caught.value.problems), caught.value.problems
+
+
+def test_mistakes_are_told_together_and_end_with_two() -> None:
+    code = (
+        "import sys; sys.argv = ['tapir-label', 'folds=1', 'fit.epoch=2']\n"
+        "from tapir_exp.commands.classify import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=CONF.parent, timeout=60)
+    assert done.returncode == 2
+    assert "tapir-label: The configuration holds 3 mistakes:" in done.stderr
+    assert all(word in done.stderr for word in ("folds = 1", "fit.epoch", "pool = null"))
+
+
+def test_cfg_prints_what_would_be_done(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["tapir-label", "--cfg", *completed(here, "folds=7")])
+    main()
+    assert "folds: 7" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "do=train"], ["folds=1"]], ids=" ".join)
+def test_help_and_mistakes_load_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        f"import sys; sys.argv = {['tapir-label', *arguments]!r}\n"
+        "from tapir_exp.commands.classify import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        f"print([m for m in {(*HEAVY, 'numpy', 'sklearn')!r} if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=CONF.parent, timeout=60)
+    assert done.stderr.strip().endswith("[]"), done.stderr
+
+
+def test_help_lists_every_choice(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["tapir-label", "--help"])
+    main()
+    told = capsys.readouterr().out
+    assert all(leaf.partition("=")[2] in told for leaf in LEAVES)
+    assert all(f"do={job.name}" in told for job in LabellingJob if job is not LabellingJob.label)

@@ -1,0 +1,234 @@
+"""`parse`: every mistake is found and named, and what is right passes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import DictConfig, OmegaConf
+
+from tapir_exp.commands.hydra_app import data_dir
+from tapir_exp.config import Config, Orders, SeedSource, parse, to_yaml
+from tapir_exp.config.problems import is_secret_name, shown
+from tapir_exp.core.errors import ConfigError
+
+
+def composed(*overrides: str) -> Config:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(data_dir("conf")), version_base="1.3"):
+        return parse(compose("config", list(overrides)))
+
+
+def read_back(text: str) -> Config:
+    cfg = OmegaConf.create(text)
+    assert isinstance(cfg, DictConfig)
+    return parse(cfg)
+
+
+def problems(*overrides: str) -> Sequence[str]:
+    with pytest.raises(ConfigError) as caught:
+        composed(*overrides)
+    return caught.value.problems
+
+
+WHOLE = to_yaml(composed())
+
+
+def test_the_default_is_plain_dataclasses() -> None:
+    config = composed()
+    assert type(config) is Config
+    assert config.judge.orders is Orders.both
+    assert config.seeds.source is SeedSource.lab
+    assert type(config.tasks.ratios) is dict
+    assert type(config.sft.lora.targets) is list
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["+student.lrr=1"], ["student.lrr", "a key of the schema"]),
+        (["++studnt.lr=3"], ["studnt", "did you mean student?"]),
+        (["++curriculum.detla=3"], ["curriculum.detla", "did you mean curriculum.delta?"]),
+        (["+teacher.llm.modle=x"], ["teacher.llm.modle", "did you mean teacher.llm.model?"]),
+        (["student.model=???"], ["student.model is missing", "a text"]),
+        (["student.model=${lab.sed}"], ["student.model cannot be read", "lab.sed"]),
+        (["curriculum.alpha=1.01"], ["curriculum.alpha = 1.01", "a share from 0 to 1"]),
+        (["curriculum.alpha=-0.1"], ["curriculum.alpha = -0.1", "a share from 0 to 1"]),
+        (["curriculum.alpha=nan"], ["curriculum.alpha = nan"]),
+        (["curriculum.delta=9.5"], ["curriculum.delta = 9.5", "from -9 to 9"]),
+        (["curriculum.delta=-10"], ["curriculum.delta = -10"]),
+        (["curriculum.delta_alpha=2"], ["curriculum.delta_alpha = 2"]),
+        (["curriculum.rounds=-1"], ["curriculum.rounds = -1", "0 or more"]),
+        (["curriculum.rows=0"], ["curriculum.rows = 0", "at least 1"]),
+        (["lab.teacher_error_rate=1.5"], ["lab.teacher_error_rate = 1.5", "a share"]),
+        (["lab.judge_noise=-1"], ["lab.judge_noise = -1", "0 or more"]),
+        (["lab.student.layers=0"], ["lab.student.layers = 0"]),
+        (["lab.student.hidden=130"], ["lab.student.hidden = 130", "a multiple of lab.student.heads (4)"]),
+        (["teacher.max_failed=2"], ["teacher.max_failed = 2", "a share"]),
+        (["teacher.novelty=1.1"], ["teacher.novelty = 1.1"]),
+        (["teacher.temperature=-1"], ["teacher.temperature = -1", "from 0 to 2"]),
+        (["judge.max_tokens=0"], ["judge.max_tokens = 0"]),
+        (["judge.llm.concurrency=0"], ["judge.llm.concurrency = 0"]),
+        (["judge.llm.timeout_s=0"], ["judge.llm.timeout_s = 0", "more than 0"]),
+        (["judge.llm.usd_per_million_input=-1"], ["judge.llm.usd_per_million_input = -1"]),
+        (["student.generation_batch=0"], ["student.generation_batch = 0"]),
+        (["seeds.size=0"], ["seeds.size = 0"]),
+        (["seed=-1"], ["seed = -1", "0 or more"]),
+        (["sft.learning_rate=0"], ["sft.learning_rate = 0", "more than 0"]),
+        (["sft.learning_rate=inf"], ["sft.learning_rate = inf"]),
+        (["sft.micro_batch_tokens=0"], ["sft.micro_batch_tokens = 0", "at least 1"]),
+        (["sft.start.epochs=1"], ["sft.start = ", "exactly one of epochs and tokens"]),
+        (["sft.round.tokens=null"], ["sft.round = ", "exactly one of epochs and tokens"]),
+        (["sft.round.tokens=-5"], ["sft.round.tokens = -5", "0 or more"]),
+        (["sft=full", "arm=vanilla_sft"], ["sft.start.tokens = null", "into_start"]),
+        (["sft.lora.dropout=2"], ["sft.lora.dropout = 2"]),
+        (["sft.lora.alpha=0"], ["sft.lora.alpha = 0", "at least 1"]),
+        (["evals.per_cell=-1"], ["evals.per_cell = -1"]),
+        (["trainer.devices=0"], ["trainer.devices = 0", "at least 1"]),
+        (["trainer.num_nodes=2"], ["trainer.hosts = []", "the names of the 2 nodes", "trainer.launcher=srun"]),
+        (["trainer.num_nodes=2", "trainer.hosts=[a,b,c]"], ["trainer.hosts = ['a', 'b', 'c']", "the 2 nodes"]),
+        (["trainer.num_nodes=2", "trainer.launcher=srun", "trainer.hosts=[a,b]"], ["trainer.hosts", "SLURM job"]),
+        (["sft=qlora", "trainer=fsdp"], ["trainer.strategy = fsdp", "ddp or deepspeed for sft=qlora"]),
+        (["trainer.port=80"], ["trainer.port = 80", "1024"]),
+        (["name=a/b"], ["name = a/b", "letters"]),
+        (["tasks.ratios.Math=0.168"], ["tasks.ratios sum to 1.001", "a sum of 1"]),
+        (["tasks.ratios.Math=-0.167", "tasks.ratios.Reasoning=0.501"], ["tasks.ratios.Math = -0.167", "0 or more"]),
+        (["+tasks.ratios.Maths=0"], ["tasks.ratios.Maths", "did you mean Math?"]),
+        (["seeds.source=file"], ["seeds.path = null", "a file of instructions"]),
+        (["seeds.near_duplicate=1.5"], ["seeds.near_duplicate = 1.5", "a share from 0 to 1"]),
+        (["seeds.max_failed=-1"], ["seeds.max_failed = -1", "a share from 0 to 1"]),
+        (["seeds.decontamination.overlap=2"], ["seeds.decontamination.overlap = 2", "a share from 0 to 1"]),
+        (["seeds.decontamination.ngram=0"], ["seeds.decontamination.ngram = 0", "at least 1"]),
+        (["teacher.similar_within=10"], ["teacher.similar_within = 10", "from 0 to 9"]),
+        (
+            ["seeds.decontamination.benchmarks=[mtbench,alpaca_eval]"],
+            ["seeds.decontamination.benchmarks = mtbench", "alpaca_eval, mt_bench, or a file that exists"],
+        ),
+        (["seeds.source=hub"], ["seeds.path = null", "a hub dataset"]),
+        (["seeds.source=file", "seeds.path=/no/such.json"], ["seeds.path = /no/such.json", "a file that exists"]),
+        (["student.model=''"], ["student.model is empty"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_mistake_is_named_with_its_value_and_what_was_expected(overrides: list[str], words: list[str]) -> None:
+    found = problems(*overrides)
+    assert any(all(word in line for word in words) for line in found), found
+    assert len(found) <= 2
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=0",
+        "curriculum.rounds=0",
+        "curriculum.alpha=0",
+        "curriculum.alpha=1",
+        "curriculum.delta=-9",
+        "curriculum.delta=9",
+        "curriculum.delta_alpha=-0.2",
+        "sft.start.tokens=0",
+        "sft.round.tokens=0",
+        "sft.warmup=0",
+        "evals.per_cell=0",
+        "seeds.size=null",
+        "tasks.ratios.Math=0.1670009",
+        "+teacher.llm.options.max_completion_tokens=5",
+        "teacher.llm.api_key_env=OPENAI_API_KEY",
+    ],
+)
+def test_the_edges_of_the_ranges_are_allowed(override: str) -> None:
+    composed(override)
+
+
+def test_all_mistakes_come_in_one_error() -> None:
+    found = problems("+student.lrr=1", "student.model=???", "seed=-1", "tasks.ratios.Math=0", "lab.judge_noise=-1")
+    keys = [line.split()[0].rstrip(":") for line in found]
+    assert sorted(keys) == ["lab.judge_noise", "seed", "student.lrr", "student.model", "tasks.ratios"]
+
+
+def test_one_mistake_is_told_once() -> None:
+    assert len(problems("student.model=???")) == 1
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "teacher.llm.api_key_env=sk-verysecret",
+        "teacher.llm.api_key_env=verysecret0123",
+        "teacher.llm.api_key_env='verysecret with blanks'",
+        f"teacher.llm.api_key_env={'VERYSECRET' * 9}",
+        "+teacher.llm.options.api_key=verysecret",
+        "+judge.llm.options.auth_token=verysecret",
+        "+judge.llm.options.SECRET=verysecret",
+        "+judge.llm.options.password=verysecret",
+        "+judge.llm.options.extra_headers={Authorization: verysecret}",
+        "+judge.llm.options.extra_body=[{apiKey: verysecret}]",
+        "+judge.llm.options.user=sk-verysecret",
+        "teacher.llm.api_base=https://me:verysecret@example.org",
+    ],
+)
+def test_a_secret_is_refused_and_never_repeated(override: str) -> None:
+    found = problems(override)
+    assert len(found) == 1
+    assert "verysecret" not in found[0].lower()
+    assert "value not shown" in found[0]
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "logprobs", "top_p", "api_key_env", "budget_tokens", "seed"])
+def test_an_option_that_is_no_secret_is_none(name: str) -> None:
+    assert not is_secret_name(name)
+
+
+def test_a_shown_value_is_the_value() -> None:
+    assert shown("seed", 3) == " = 3"
+    assert shown("teacher.llm.api_key_env", "OPENAI_API_KEY") == " = OPENAI_API_KEY"
+
+
+def test_the_file_that_set_a_wrong_value_is_named() -> None:
+    with initialize_config_dir(str(data_dir("conf")), version_base="1.3"):
+        cfg = compose("config", ["seed=-1"])
+    with pytest.raises(ConfigError, match=r"seed = -1: expected 0 or more \[the place of seed\]"):
+        parse(cfg, lambda key: f"the place of {key}")
+
+
+def test_an_untyped_configuration_is_checked_as_well() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(OmegaConf.create({"name": "x", "nonsense": 1}))
+    assert any(line.startswith("nonsense") for line in caught.value.problems)
+    assert any(line.startswith("student.model is missing") for line in caught.value.problems)
+
+
+def test_types_of_an_untyped_configuration_are_checked_as_well() -> None:
+    cfg = OmegaConf.create(yaml.safe_load(WHOLE))
+    cfg.student.max_length, cfg.judge.orders, cfg.seed = "abc", "neither", -1
+    with pytest.raises(ConfigError) as caught:
+        parse(cfg)
+    assert [line.partition(":")[0] for line in caught.value.problems] == [
+        "judge.orders = neither",
+        "student.max_length = abc",
+        "seed = -1",
+    ]
+
+
+def test_what_was_parsed_reads_back_from_its_yaml(tmp_path: Path) -> None:
+    config = composed("curriculum.rounds=2", "student=llama2_7b", "seeds.size=null")
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    assert read_back((tmp_path / "config.yaml").read_text()) == config
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.floats(0, 1), min_size=4, max_size=4))
+def test_ratios_pass_exactly_where_they_sum_to_one(shares: list[float]) -> None:
+    cfg = OmegaConf.create(yaml.safe_load(WHOLE))
+    names = ["Math", "Reasoning", "Code Debug", "Others"]
+    cfg.tasks.ratios = dict(zip(names, shares, strict=True))
+    try:
+        parse(cfg)
+    except ConfigError:
+        assert abs(sum(shares) - 1) > 0.9e-6
+    else:
+        assert abs(sum(shares) - 1) <= 1.1e-6

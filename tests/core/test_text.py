@@ -1,0 +1,27 @@
+"""What counts as a word, and what as a token."""
+
+import pytest
+
+from tapir_exp.core.text import tokens_of, words_of
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Don't add 3.5kg, OK?", ["don", "t", "add", "3", "5kg", "ok"]),
+        ("snake_case", ["snake", "case"]),
+        ("Où est le CAFÉ ?", ["où", "est", "le", "café"]),
+        ("Привет, мир", ["привет", "мир"]),
+        ("你好 world", ["你", "好", "world"]),
+        ("日本語のテスト", list("日本語のテスト")),
+        ("?! …", []),
+    ],
+)
+def test_words_are_lower_case_letters_and_digits_of_any_script(text: str, words: list[str]) -> None:
+    assert words_of(text) == words
+
+
+def test_signs_are_tokens_but_no_words() -> None:
+    assert words_of("What is 2 + 2?") == words_of("What is 2 - 2")
+    assert tokens_of("2 + 2?") == ["2", "+", "2", "?"]
+    assert tokens_of("2 + 2") != tokens_of("2 - 2")

@@ -1,0 +1,279 @@
+"""Seeds from the lab and from files: what is taken, what is left out and written down, and what is refused."""
+
+import json
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from assets import asset
+from fakes import ScriptedChat
+
+from tapir_exp.config import Config, DecontaminationConfig, SeedsConfig, SeedSource
+from tapir_exp.core.errors import SeedError, SourceError
+from tapir_exp.core.records import Example, LeftOut, Origin, example_id
+from tapir_exp.core.store import LEFT_OUT, ROWS, Artifact, Store, read_rows
+from tapir_exp.data.decontamination import load_benchmarks
+from tapir_exp.data.seeds import gather_seeds, load_seeds, source_digest
+from tapir_exp.lab.oracle import LAB_VERSION
+from tapir_exp.lab.world import is_held_out, natural_problems, recognise
+from tapir_exp.llm.call_store import Books
+from tapir_exp.pipeline import data
+from tapir_exp.pipeline.workspace import Bench
+
+UNCHECKED = DecontaminationConfig(benchmarks=[])
+LONG = "write a short poem about the rain in spring for a child of seven years"
+
+
+class Gathered:
+    """What `gather_seeds` left in a directory."""
+
+    def __init__(self, config: SeedsConfig, directory: Path) -> None:
+        directory.mkdir(exist_ok=True)
+        self.figures = gather_seeds(config, load_benchmarks(config.decontamination), directory).figures
+        self.examples = read_rows(directory / ROWS, Example)
+        self.left_out = read_rows(directory / LEFT_OUT, LeftOut)
+        self.files = sorted(path.name for path in directory.iterdir())
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        return [(seed.instruction, seed.response) for seed in self.examples]
+
+    @property
+    def reasons(self) -> list[tuple[int, str, str]]:
+        return [(one.row, str(one.why), one.detail) for one in self.left_out]
+
+
+def row(instruction: Any, output: Any = "done", **more: Any) -> dict[str, Any]:
+    return {"instruction": instruction, "output": output, **more}
+
+
+def rows(count: int) -> list[dict[str, Any]]:
+    return [row(f"task {n}") for n in range(count)]
+
+
+def file_config(path: Path, **settings: Any) -> SeedsConfig:
+    return SeedsConfig(**{"source": SeedSource.file, "path": str(path), "decontamination": UNCHECKED, **settings})
+
+
+def from_file(tmp_path: Path, content: Sequence[dict[str, Any] | str], **settings: Any) -> Gathered:
+    path = tmp_path / "seeds.jsonl"
+    lines = (one if isinstance(one, str) else json.dumps(one) for one in content)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return Gathered(file_config(path, **settings), tmp_path / "seeds")
+
+
+def test_a_seed_is_an_example_of_round_0_with_the_id_of_its_instruction(tmp_path: Path) -> None:
+    (seed,) = from_file(tmp_path, [row(" a ", " b ", input=" c ")]).examples
+    assert (seed.instruction, seed.response) == ("a\n\nc", "b")
+    assert seed.id == example_id("a\n\nc")
+    assert (seed.origin, seed.parents, seed.round) == (Origin.SEED, (), 0)
+
+
+def test_a_repeated_instruction_is_taken_once_with_its_first_response(tmp_path: Path) -> None:
+    seeds = from_file(tmp_path, [row("a", "first"), row("b"), row(" a ", "second"), row("a", "third", input="i")])
+    assert seeds.pairs == [("a", "first"), ("b", "done"), ("a\n\ni", "third")]
+    assert seeds.reasons == [(3, "repeated", "the instruction of row 1")]
+
+
+def test_a_bad_row_is_left_out_with_file_number_and_reason(tmp_path: Path) -> None:
+    seeds = from_file(tmp_path, [*rows(30), '{"instruction": ', row("a", ""), "[]", *rows(40)[30:]], max_failed=0.1)
+    assert len(seeds.examples) == 40
+    assert seeds.reasons == [
+        (31, "unusable", "it is no JSON"),
+        (32, "unusable", "it has no response"),
+        (33, "unusable", "it is no object"),
+    ]
+    assert {one.source for one in seeds.left_out} == {str(tmp_path / "seeds.jsonl")}
+    assert (seeds.figures["read"], seeds.figures["rows"], seeds.figures["unusable"]) == (43, 40, 3)
+
+
+@pytest.mark.parametrize(("good", "allowed"), [(19, 0.05), (1, 0.5), (3, 0.25)])
+def test_a_share_of_bad_rows_up_to_the_allowed_one_stops_nothing(tmp_path: Path, good: int, allowed: float) -> None:
+    assert len(from_file(tmp_path, [*rows(good), row("", "x")], max_failed=allowed).examples) == good
+
+
+@pytest.mark.parametrize(("good", "allowed"), [(18, 0.05), (0, 0.05), (0, 1.0), (1, 0.0)])
+def test_more_is_refused_with_the_reasons(tmp_path: Path, good: int, allowed: float) -> None:
+    with pytest.raises(SeedError, match=rf"1 of {good + 1} rows of .*seeds\.jsonl cannot(.|\n)*1  it has no instr"):
+        from_file(tmp_path, [*rows(good), row("", "x")], max_failed=allowed)
+
+
+def test_a_near_duplicate_is_left_out_and_says_of_which_row(tmp_path: Path) -> None:
+    content = [row("task 0"), row(LONG), row(LONG + " now"), row(LONG + " now")]
+    seeds = from_file(tmp_path, content)
+    assert [pair[0] for pair in seeds.pairs] == ["task 0", LONG]
+    assert seeds.reasons == [
+        (4, "repeated", "the instruction of row 3"),
+        (3, "near duplicate", "similarity 0.93 with row 2"),
+    ]
+    assert len(from_file(tmp_path, content, near_duplicate=0.95).examples) == 3
+    assert len(from_file(tmp_path, content, near_duplicate=None).examples) == 3
+
+
+def test_a_planted_leak_is_left_out_with_the_words_shared(tmp_path: Path) -> None:
+    question = "Which of the nine planets that I drew on this card is the largest one?"
+    bench = tmp_path / "bench.jsonl"
+    bench.write_text(json.dumps({"instruction": question}))
+    content = [*rows(2), row("Answer this.", input=question), row("Ask me something.", question)]
+    seeds = from_file(tmp_path, content, decontamination=DecontaminationConfig(benchmarks=[str(bench)]))
+    assert [pair[0] for pair in seeds.pairs] == ["task 0", "task 1"]
+    detail = "100% of bench.jsonl, row 1: which of the nine planets that i drew on this card is the largest one"
+    assert seeds.reasons == [(3, "contaminated", detail), (4, "contaminated", detail)]
+    assert seeds.figures["contaminated"] == 2
+
+
+def test_unchecked_is_not_clean(tmp_path: Path) -> None:
+    assert from_file(tmp_path, rows(2)).figures["contaminated"] is None
+
+
+def test_so_many_clean_rows_are_drawn_by_the_seed(tmp_path: Path) -> None:
+    content = [*rows(50), *rows(50)]
+    drawn = [from_file(tmp_path, content, size=10, seed=seed) for seed in (1, 1, 2)]
+    assert drawn[0].pairs == drawn[1].pairs != drawn[2].pairs
+    assert all(len(set(one.pairs)) == 10 for one in drawn)
+    assert (drawn[0].figures["undrawn"], drawn[0].figures["repeated"]) == (40, 50)
+
+
+@pytest.mark.parametrize("size", [None, 5, 9])
+def test_a_size_that_covers_the_file_takes_every_row_in_its_order(tmp_path: Path, size: int | None) -> None:
+    assert from_file(tmp_path, rows(5), size=size).pairs == [(f"task {n}", "done") for n in range(5)]
+
+
+def test_every_row_is_a_seed_left_out_or_not_drawn(tmp_path: Path) -> None:
+    figures = from_file(tmp_path, [*rows(30), *rows(5), row(""), row(LONG), row(LONG + " now")], size=9).figures
+    assert figures == {
+        "rows": 9,
+        "read": 38,
+        "unusable": 1,
+        "repeated": 5,
+        "near_duplicates": 1,
+        "contaminated": None,
+        "undrawn": 22,
+    }
+
+
+def test_who_wants_no_files_gets_the_same_seeds(tmp_path: Path) -> None:
+    seeds = from_file(tmp_path, [*rows(9), *rows(3), row(LONG)])
+    assert load_seeds(file_config(tmp_path / "seeds.jsonl")) == seeds.examples
+
+
+def test_a_source_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:
+    bench = tmp_path / "bench.jsonl"
+    bench.write_text(json.dumps({"question": LONG}))
+    guard = DecontaminationConfig(benchmarks=[str(bench)])
+    with pytest.raises(SeedError, match=r"No row of .*seeds\.jsonl is left: .*left_out\.jsonl says why"):
+        from_file(tmp_path, [row(LONG)], decontamination=guard)
+
+
+def test_nothing_but_the_rows_stays_in_the_directory_even_after_a_kill(tmp_path: Path) -> None:
+    (tmp_path / "seeds").mkdir()
+    for name in ("pairs.arrow", LEFT_OUT, ROWS + ".partial"):
+        (tmp_path / "seeds" / name).write_text("half of it")
+    assert from_file(tmp_path, rows(3)).files == [LEFT_OUT, ROWS]
+
+
+@pytest.mark.parametrize("path", ["no/such.jsonl", None])
+def test_a_file_that_is_not_there_is_refused_by_name(tmp_path: Path, path: str | None) -> None:
+    config = SeedsConfig(source=SeedSource.file, path=path, decontamination=UNCHECKED)
+    for what in (lambda: Gathered(config, tmp_path), lambda: source_digest(config)):
+        with pytest.raises(SourceError, match=f"There is no file {path}"):
+            what()
+
+
+def test_the_labs_seeds_are_its_natural_problems_with_terse_responses(tmp_path: Path) -> None:
+    config = SeedsConfig(
+        source=SeedSource.lab, size=60, seed=3, near_duplicate=None, decontamination=UNCHECKED, max_failed=0.0
+    )
+    seeds = Gathered(config, tmp_path)
+    assert seeds.pairs == [(problem.instruction, problem.terse) for _, problem in natural_problems(60, 3)]
+    assert seeds.reasons == []
+    found = [recognise(seed.instruction) for seed in seeds.examples]
+    assert not any(known is None or is_held_out(known[1]) for known in found)
+
+
+def test_alpaca_comes_from_the_hub_by_name_and_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    asked: list[tuple[str, str]] = []
+
+    def load_dataset(name: str, split: str) -> list[dict[str, Any]]:
+        asked.append((name, split))
+        return [row("a", input="b", text="Below is an instruction ..."), row("c", input="")]
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    config = SeedsConfig(source=SeedSource.hub, path="tatsu-lab/alpaca", decontamination=UNCHECKED)
+    assert Gathered(config, tmp_path).pairs == [("a\n\nb", "done"), ("c", "done")]
+    assert asked == [("tatsu-lab/alpaca", "train")]
+
+
+def test_the_labs_seeds_need_a_size(tmp_path: Path) -> None:
+    with pytest.raises(SeedError, match=r"set seeds\.size"):
+        Gathered(SeedsConfig(source=SeedSource.lab, decontamination=UNCHECKED), tmp_path)
+
+
+def test_an_edited_file_is_another_source(tmp_path: Path) -> None:
+    path, copy = tmp_path / "seeds.jsonl", tmp_path / "copy.jsonl"
+    path.write_bytes(b'{"instruction": "a", "output": "b"}\n')
+    copy.write_bytes(path.read_bytes())
+    before = source_digest(file_config(path))
+    assert before == sha256(path.read_bytes()).hexdigest() == source_digest(file_config(copy, size=3, seed=4))
+    path.write_bytes(b'{"instruction": "a", "output": "c"}\n')  # as long, and perhaps within the same second
+    assert source_digest(file_config(path)) != before == source_digest(file_config(copy))
+
+
+def test_the_labs_source_is_its_code_and_the_hubs_its_name_alone() -> None:
+    assert source_digest(SeedsConfig(source=SeedSource.lab, size=5)) == LAB_VERSION
+    assert source_digest(SeedsConfig(source=SeedSource.hub, path="no/such")) == "hub"
+
+
+def bench_of(config: SeedsConfig, tmp_path: Path, books: Books) -> Bench:
+    nobody = ScriptedChat([])
+    return Bench(
+        cast(Config, SimpleNamespace(seeds=config)), Store(tmp_path / "store"), nobody, nobody, nobody, books.ledger
+    )
+
+
+def test_the_artifact_of_an_edited_file_is_another_and_comes_back_with_the_old_bytes(
+    tmp_path: Path, books: Books
+) -> None:
+    path = tmp_path / "seeds.jsonl"
+
+    def artifact(output: str) -> Artifact:
+        path.write_text(json.dumps(row("a", output)))
+        return data.seeds(bench_of(file_config(path), tmp_path, books))
+
+    first, edited, again = artifact("b"), artifact("c"), artifact("b")
+    assert first.key == again.key != edited.key
+    assert [one.rows(Example)[0].response for one in (first, edited, again)] == ["b", "c", "b"]
+    assert set(first.files) == {ROWS, LEFT_OUT}
+
+
+def test_a_run_that_checks_nothing_says_so_and_the_lab_need_not(
+    tmp_path: Path, books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(data, "say_warning", said.append)
+    (tmp_path / "seeds.jsonl").write_text(json.dumps(row("a")))
+    data.seeds(bench_of(file_config(tmp_path / "seeds.jsonl"), tmp_path, books))
+    assert ["checked for leaks" in text for text in said] == [True]
+    lab = SeedsConfig(source=SeedSource.lab, size=5, near_duplicate=None, decontamination=UNCHECKED)
+    data.seeds(bench_of(lab, tmp_path, books))
+    assert len(said) == 1
+
+
+def test_the_real_sample_of_alpaca_is_clean_but_for_what_is_known(tmp_path: Path) -> None:
+    files = [str(asset("alpacaeval/eval_set_805.jsonl")), str(asset("mtbench/question.jsonl"))]
+    guard = DecontaminationConfig(benchmarks=files)
+    seeds = Gathered(file_config(asset("seeds/alpaca_random_9229.json"), decontamination=guard), tmp_path / "seeds")
+    assert seeds.figures == {
+        "rows": 9219,
+        "read": 9229,
+        "unusable": 4,
+        "repeated": 0,
+        "near_duplicates": 2,
+        "contaminated": 4,
+        "undrawn": 0,
+    }

@@ -1,0 +1,139 @@
+"""A DeBERTa-v2 with random weights is trained, calibrated, stopped, saved and read as the real one would be."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tapir_exp.config import FitConfig, LabellerKind, TrainerConfig
+from tapir_exp.core.errors import ConfigError
+from tapir_exp.core.task_types import TaskType
+from tapir_exp.distillation.classifier.dataset import Labelled
+from tapir_exp.distillation.classifier.deberta.model import load_classifier
+from tapir_exp.distillation.classifier.deberta.module import ClassifierModule
+from tapir_exp.distillation.classifier.deberta.trainer import DebertaLabeller, DebertaLearner, open_deberta
+from tapir_exp.distillation.classifier.trainable import balanced_weights, guess
+
+CPU = TrainerConfig(accelerator="cpu")
+TASKS = (TaskType.MATH, TaskType.WRITING, TaskType.MUSIC)
+
+
+@pytest.fixture(scope="module")
+def fit(deberta_base: Path) -> FitConfig:
+    return FitConfig(
+        kind=LabellerKind.deberta,
+        encoder=str(deberta_base),
+        max_length=32,
+        batch=8,
+        epochs=30,
+        patience=30,
+        learning_rate=5e-3,
+        validation=0.2,
+    )
+
+
+@pytest.fixture(scope="module")
+def learnt(fit: FitConfig, rows: list[Labelled]) -> DebertaLabeller:
+    return DebertaLearner(fit, CPU).learn(rows, 0, "")
+
+
+def test_it_learns_and_is_sure_but_not_certain(learnt: DebertaLabeller, rows: list[Labelled]) -> None:
+    found = guess(learnt, [row.text for row in rows], "")
+    assert np.mean([made.task is row.task for made, row in zip(found, rows, strict=True)]) > 0.95
+    assert 0.6 < np.mean([made.confidence or 0 for made in found]) < 0.995
+
+
+def test_what_is_saved_is_an_ordinary_directory_that_comes_back_the_same(
+    learnt: DebertaLabeller, rows: list[Labelled], tmp_path: Path
+) -> None:
+    from transformers import pipeline
+
+    learnt.save(tmp_path)
+    texts = [row.text for row in rows]
+    opened = open_deberta(tmp_path, learnt.tasks, learnt.temperature, 32, 5)
+    assert opened.score(texts, "") == pytest.approx(learnt.score(texts, ""), abs=1e-5)
+    assert json.loads((tmp_path / "config.json").read_text())["id2label"] == {"0": "Math", "1": "Writing", "2": "Music"}
+    assert pipeline("text-classification", model=str(tmp_path), device="cpu")(texts[0])[0]["label"] == "Math"
+    assert (tmp_path / "model.safetensors").is_file()
+    assert not list(tmp_path.glob("*.bin"))
+
+
+def test_attention_is_eager_and_weights_are_float32(learnt: DebertaLabeller) -> None:
+    assert learnt.model.config._attn_implementation == "eager"
+    assert {str(p.dtype) for p in learnt.model.parameters()} == {"torch.float32"}
+
+
+def test_the_same_fit_gives_the_same_weights_whatever_the_caller_s_random_state(
+    fit: FitConfig, rows: list[Labelled]
+) -> None:
+    import torch
+
+    short, weights = replace(fit, epochs=2), []
+    for state in (1, 2):
+        torch.manual_seed(state)
+        before = torch.random.get_rng_state()
+        model = DebertaLearner(short, CPU).learn(rows, 0, "").model
+        assert torch.equal(before, torch.random.get_rng_state())
+        weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    assert torch.equal(*weights)
+
+
+def test_a_fit_that_gets_no_better_stops_and_keeps_its_best_weights(
+    fit: FitConfig, rows: list[Labelled], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.3, 0.9, 0.5, 0.4, 0.99])
+    kept: list[dict[str, object]] = []
+    end = ClassifierModule.on_validation_epoch_end
+
+    def scripted(module: ClassifierModule) -> None:
+        monkeypatch.setattr("tapir_exp.distillation.classifier.deberta.module.macro_f1", lambda counts: next(scores))
+        end(module)
+        kept.append({name: value.clone() for name, value in module.model.state_dict().items()})
+
+    monkeypatch.setattr(ClassifierModule, "on_validation_epoch_end", scripted)
+    learnt = DebertaLearner(replace(fit, patience=2, epochs=9), CPU).learn(rows, 0, "")
+    assert len(kept) == 4  # 0.9 came second, and two more brought nothing
+    best = [all(value.equal(passed[name]) for name, value in learnt.model.state_dict().items()) for passed in kept]  # type: ignore[attr-defined]
+    assert best == [False, True, False, False]
+
+
+def test_bfloat16_trains_too(fit: FitConfig, rows: list[Labelled]) -> None:
+    learnt = DebertaLearner(replace(fit, epochs=2), replace(CPU, precision="bf16-mixed")).learn(rows, 0, "")
+    assert {str(p.dtype) for p in learnt.model.parameters()} == {"torch.float32"}
+    assert np.isfinite(learnt.score([row.text for row in rows], "")).all()
+
+
+def test_weights_that_are_no_safetensors_are_refused_with_a_way_out(deberta_base: Path, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    for name in ("config.json", "spm.model", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((deberta_base / name).read_bytes())
+    torch.save(load_file(deberta_base / "model.safetensors"), tmp_path / "pytorch_model.bin")
+    with pytest.raises(ConfigError, match=r"cannot be read: .*Only safetensors are read(.|\n)*fit\.revision=refs/pr"):
+        load_classifier(str(tmp_path), TASKS, None)
+
+
+def test_code_beside_the_weights_is_not_run(deberta_base: Path, tmp_path: Path) -> None:
+    for path in deberta_base.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "own.py").write_text(f"import os; os.mkdir({str(tmp_path / 'run')!r})\n")
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match="needs code of its own"):
+        load_classifier(str(tmp_path), TASKS, None)
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_few_rows_are_refused(fit: FitConfig, rows: list[Labelled]) -> None:
+    with pytest.raises(ConfigError, match="24 rows of 1 types are too few"):
+        DebertaLearner(fit, CPU).learn(rows[:24], 0, "")
+
+
+def test_under_class_weights_every_type_weighs_the_same() -> None:
+    targets = np.array([0, 0, 0, 0, 0, 0, 1, 1, 2])
+    weights = balanced_weights(targets, 3)
+    assert weights * np.bincount(targets) == pytest.approx(np.full(3, 3.0))

@@ -1,0 +1,114 @@
+"""A linear head on an encoder: what it learns, how sure it is, and what it is when it comes back from disk."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tapir_exp.config import FitConfig, Precision
+from tapir_exp.core.errors import ConfigError
+from tapir_exp.core.task_types import TaskType
+from tapir_exp.distillation.classifier.calibration import shares
+from tapir_exp.distillation.classifier.dataset import Labelled
+from tapir_exp.distillation.classifier.encoder.embedding import Embedder
+from tapir_exp.distillation.classifier.encoder.linear_probe import EncoderLearner, fit_head, open_linear
+from tapir_exp.distillation.classifier.encoder_weights import PACKAGE, find_encoder
+from tapir_exp.distillation.classifier.trainable import guess
+
+pytest.importorskip("sklearn", reason="the extra `local` is not installed")
+needs_minilm = pytest.mark.skipif(find_spec(PACKAGE) is None, reason="the extra `local` is not installed")
+
+
+@pytest.fixture(scope="module")
+def learner(deberta_base: Path) -> EncoderLearner:
+    """Any Hugging Face directory is an encoder; this one knows nothing, so words tell types only by their letters."""
+    return EncoderLearner(FitConfig(encoder=str(deberta_base), max_length=32, inverse_penalty=1000.0))
+
+
+def test_vectors_have_length_one_keep_their_order_and_do_not_depend_on_their_neighbours(deberta_base: Path) -> None:
+    embedder = Embedder(deberta_base, 32, 2, Precision.float32)
+    texts = ["Add both of them now", "Hum", "Draft the red one", "Hum the large one now"]
+    rows = embedder.embed(texts, "")
+    assert np.linalg.norm(rows, axis=1) == pytest.approx(np.ones(4), abs=1e-6)
+    for text, row in zip(texts, rows, strict=True):
+        assert embedder.embed([text], "")[0] == pytest.approx(row, abs=1e-5)
+    assert embedder.embed([], "").shape == (0, 32)
+
+
+def test_a_vector_is_the_mean_over_the_tokens_that_are_read(deberta_base: Path) -> None:
+    embedder = Embedder(deberta_base, 8, 4, Precision.float32)
+    long = "Add the red one now the blue one now the green one now"
+    assert embedder.embed([long], "")[0] == pytest.approx(embedder.embed([long + " and more"], "")[0], abs=1e-6)
+
+
+def test_half_the_precision_gives_nearly_the_same_vectors_in_float32(deberta_base: Path) -> None:
+    texts = ["Add both of them now", "Hum", "Draft the red one"]
+    whole, half = (Embedder(deberta_base, 32, 2, precision).embed(texts, "") for precision in Precision)
+    assert half.dtype == np.float32
+    assert np.linalg.norm(half, axis=1) == pytest.approx(np.ones(3), abs=1e-6)
+    assert (whole * half).sum(1) == pytest.approx(np.ones(3), abs=1e-3)
+    assert not np.array_equal(whole, half)
+
+
+def test_it_learns_rows_comes_back_from_disk_the_same_and_is_made_again_the_same(
+    learner: EncoderLearner, rows: list[Labelled], tmp_path: Path, deberta_base: Path
+) -> None:
+    texts = [row.text for row in rows]
+    learnt = learner.learn(rows, 0, "")
+    right = [made.task is row.task for made, row in zip(guess(learnt, texts, ""), rows, strict=True)]
+    assert np.mean(right) > 0.9
+    learnt.save(tmp_path)
+    opened = open_linear(tmp_path, str(deberta_base), learnt.tasks, learnt.temperature, 32, 8, Precision.float32)
+    assert opened.score(texts, "") == pytest.approx(learnt.score(texts, ""), abs=1e-4)
+    again = learner.learn(rows, 0, "")
+    assert (again.temperature, again.head.weight.tobytes()) == (learnt.temperature, learnt.head.weight.tobytes())
+
+
+def test_a_text_is_embedded_once(
+    learner: EncoderLearner, rows: list[Labelled], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner.vectors([row.text for row in rows], "")
+    monkeypatch.setattr(learner._embedder, "embed", lambda texts, progress: np.zeros((len(texts), 32))[len(texts) :])
+    assert learner.vectors([rows[3].text, rows[3].text], "").shape == (2, 32)
+
+
+def test_two_types_have_two_logits_and_one_type_is_refused(learner: EncoderLearner, rows: list[Labelled]) -> None:
+    two = [row for row in rows if row.task is not TaskType.MUSIC]
+    learnt = learner.learn(two, 0, "")
+    found = guess(learnt, [row.text for row in two], "")
+    assert np.mean([made.task is row.task for made, row in zip(found, two, strict=True)]) > 0.9
+    assert all(made.confidence is not None and made.confidence >= 0.5 for made in found)
+    with pytest.raises(ConfigError, match="24 rows of 1 types are too few"):
+        learner.learn([row for row in rows if row.task is TaskType.MUSIC], 0, "")
+
+
+def test_class_weights_lift_a_rare_type() -> None:
+    vectors = np.array([[1.0, 0.0]] * 40 + [[0.8, 0.6]] * 2, dtype=np.float32)
+    targets = np.array([0] * 40 + [1] * 2)
+
+    def chance_of_the_rare(weighted: bool) -> float:
+        head = fit_head(vectors, targets, FitConfig(class_weights=weighted, inverse_penalty=1.0))
+        return float(shares(head.logits(np.array([[0.9, 0.3]], dtype=np.float32)), 1.0)[0, 1])
+
+    assert chance_of_the_rare(weighted=True) > 2 * chance_of_the_rare(weighted=False)
+
+
+@needs_minilm
+def test_the_real_minilm_tells_types_apart_on_sentences_that_it_never_saw() -> None:
+    learner = EncoderLearner(FitConfig())
+    rows = [
+        Labelled("Multiply 17 by 23.", TaskType.MATH),
+        Labelled("What is 15 percent of 80?", TaskType.MATH),
+        Labelled("Compose a lullaby in verse.", TaskType.WRITING),
+        Labelled("Write a letter to a friend.", TaskType.WRITING),
+        Labelled("Implement bubble sort in Python.", TaskType.CODE_GENERATION),
+        Labelled("Write a function that reverses a list.", TaskType.CODE_GENERATION),
+    ]
+    asked = {
+        "Solve the equation 2x + 3 = 11.": TaskType.MATH,
+        "Compose a poem about autumn.": TaskType.WRITING,
+        "Implement a stack in C++.": TaskType.CODE_GENERATION,
+    }
+    assert [made.task for made in guess(learner.learn(rows, 0, ""), list(asked), "")] == list(asked.values())
+    assert find_encoder("minilm").name == "model"

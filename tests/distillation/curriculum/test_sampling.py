@@ -1,0 +1,198 @@
+"""The plan of a round: exact quotas, draws without repeats that favour heavy rows, orders for whatever lacks."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+import yaml
+from assets import ROOT
+from fakes import example
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tapir_exp.core.records import Part
+from tapir_exp.core.task_types import TaskType
+from tapir_exp.distillation.curriculum.sampling import Candidate, RoundPlan, alpha_of, plan_round
+from tapir_exp.distillation.curriculum.task_mix import apportion, target_shares
+
+TAPIR = target_shares(yaml.safe_load((ROOT / "conf/tasks/tapir.yaml").read_text())["ratios"], {})
+MATH, WRITING, LAW = TaskType.MATH, TaskType.WRITING, TaskType.LAW
+HALVES = {MATH: 0.5, WRITING: 0.5}
+
+
+def row(name: str, task: TaskType = MATH, gap: float = 3.0, part: Part = Part.HARD, weight: float = 1.0) -> Candidate:
+    return Candidate(example(name), task, gap, part, weight)
+
+
+def rows_of(count: int, task: TaskType, part: Part, gap: float = 3.0) -> list[Candidate]:
+    return [row(f"{task} {part} {n}", task, gap, part) for n in range(count)]
+
+
+def names(candidates: Sequence[Candidate]) -> list[str]:
+    return [candidate.example.instruction for candidate in candidates]
+
+
+pools = st.lists(
+    st.tuples(st.sampled_from((MATH, WRITING, LAW)), st.floats(-9, 9), st.sampled_from(Part), st.floats(0.1, 9)),
+    max_size=40,
+).map(lambda drawn: [row(f"row {n}", *fields) for n, fields in enumerate(drawn)])
+mixes = st.dictionaries(st.sampled_from((MATH, WRITING, LAW)), st.floats(0.01, 1), min_size=1)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "step", "alphas"),
+    [
+        (0.3, 0.2, [0.3, 0.5, 0.7, 0.9, 1.0, 1.0]),
+        (0.3, 0.0, [0.3, 0.3, 0.3]),
+        (0.7, -0.2, [0.7, 0.5, 0.3, 0.1, 0.0, 0.0]),
+        (1.0, 0.5, [1.0, 1.0]),
+        (0.0, 0.25, [0.0, 0.25, 0.5]),
+    ],
+)
+def test_alpha_grows_by_a_constant_and_stays_within_0_and_1(alpha: float, step: float, alphas: list[float]) -> None:
+    assert [alpha_of(n, alpha, step) for n in range(1, len(alphas) + 1)] == pytest.approx(alphas)
+
+
+@given(number=st.integers(1, 20), alpha=st.floats(0, 1), step=st.floats(-1, 1))
+def test_alpha_is_always_a_share(number: int, alpha: float, step: float) -> None:
+    assert 0 <= alpha_of(number, alpha, step) <= 1
+    assert (alpha_of(number + 1, alpha, step) - alpha_of(number, alpha, step)) * step >= 0
+
+
+@given(pool=pools, shares=mixes, rows=st.integers(0, 60), alpha=st.floats(0, 1), draw=st.text(max_size=3))
+def test_a_plan_adds_up(
+    pool: list[Candidate], shares: dict[TaskType, float], rows: int, alpha: float, draw: str
+) -> None:
+    plan = plan_round(pool, shares, rows, alpha, draw)
+    by_part = Counter({part: sum(q.wanted for q in plan.quotas if q.part is part) for part in Part})
+    assert by_part == {Part.HARD: round(alpha * rows), Part.REST: rows - round(alpha * rows)}
+    assert len(plan.drawn) + sum(order.count for order in plan.orders) == rows
+    drawn = Counter((candidate.task, candidate.part) for candidate in plan.drawn)
+    ordered = Counter({(order.task, order.part): order.count for order in plan.orders})
+    for quota in plan.quotas:
+        assert quota.wanted == quota.drawn + quota.ordered
+        assert (quota.drawn, quota.ordered) == (drawn[quota.task, quota.part], ordered[quota.task, quota.part])
+        assert quota.filled == 0
+    assert len(plan.quotas) == 2 * len(shares)
+    for task, share in shares.items():
+        wanted = sum(quota.wanted for quota in plan.quotas if quota.task is task)
+        assert abs(wanted - rows * share / sum(shares.values())) <= 1 + 1e-6
+
+
+@given(pool=pools, shares=mixes, rows=st.integers(0, 60), alpha=st.floats(0, 1), data=st.data())
+def test_no_row_is_drawn_twice_and_the_order_of_the_pool_is_nothing(
+    pool: list[Candidate], shares: dict[TaskType, float], rows: int, alpha: float, data: st.DataObject
+) -> None:
+    plan = plan_round(pool, shares, rows, alpha, draw="one")
+    ids = [candidate.example.id for candidate in plan.drawn]
+    assert len(set(ids)) == len(ids)
+    assert all(candidate in pool for candidate in plan.drawn)
+    again = plan_round(data.draw(st.permutations(pool)), shares, rows, alpha, draw="one")
+    assert (again.drawn, again.quotas) == (plan.drawn, plan.quotas)
+    assert [order.examples for order in again.orders] == [order.examples for order in plan.orders]
+
+
+@given(pool=pools, shares=mixes, rows=st.integers(0, 60), alpha=st.floats(0, 1))
+def test_nothing_is_ordered_while_the_pool_has_it(
+    pool: list[Candidate], shares: dict[TaskType, float], rows: int, alpha: float
+) -> None:
+    plan = plan_round(pool, shares, rows, alpha, draw="one")
+    held = Counter((candidate.task, candidate.part) for candidate in pool)
+    for order in plan.orders:
+        assert order.count > 0
+        drawn = sum((candidate.task, candidate.part) == (order.task, order.part) for candidate in plan.drawn)
+        assert drawn == held[order.task, order.part]
+
+
+def test_both_parts_keep_the_task_ratio() -> None:
+    plan = plan_round([], TAPIR, 2000, 0.3, draw="any")
+    for part, rows in ((Part.HARD, 600), (Part.REST, 1400)):
+        assert {q.task: q.wanted for q in plan.quotas if q.part is part} == apportion(rows, TAPIR)
+
+
+def test_500_rows_of_one_type_make_a_plan_for_all_32_types() -> None:
+    pool = rows_of(200, WRITING, Part.HARD) + rows_of(300, WRITING, Part.REST, gap=0.0)
+    plan = plan_round(pool, TAPIR, 500, 0.3, draw="any")
+    wanted = Counter(dict.fromkeys(TaskType, 0))
+    for quota in plan.quotas:
+        wanted[quota.task] += quota.wanted
+    for task, share in TAPIR.items():
+        assert abs(wanted[task] - 500 * share) <= 1 + 1e-9
+    assert {candidate.task for candidate in plan.drawn} == {WRITING}
+    assert {order.task for order in plan.orders} == set(TaskType) - {WRITING}
+    ordered = Counter({task: sum(o.count for o in plan.orders if o.task is task) for task in TaskType})
+    assert all(ordered[task] == wanted[task] > 0 for task in TaskType if task is not WRITING)
+    assert len(plan.drawn) + ordered.total() == 500
+
+
+def test_a_surplus_is_drawn_the_same_way_every_time_and_differently_under_another_name() -> None:
+    pool = rows_of(60, MATH, Part.HARD) + rows_of(60, MATH, Part.REST)
+    draws = ("seed 1 round 1", "seed 1 round 1", "seed 1 round 2", "seed 2 round 1")
+    plans: list[RoundPlan] = [plan_round(pool, {MATH: 1.0}, 20, 0.5, draw) for draw in draws]
+    drawn = [names(plan.drawn) for plan in plans]
+    assert drawn[0] == drawn[1]
+    for part in Part:
+        by_draw = [frozenset(c.example.id for c in plan.drawn if c.part is part) for plan in plans]
+        assert by_draw[0] == by_draw[1]
+        assert len(set(by_draw)) == 3
+
+
+def shares_of_first(pool: Sequence[Candidate], alpha: float, draws: int) -> dict[str, float]:
+    """How often each row is the one that is drawn, over so many draws of one row."""
+    counts = Counter(names(plan_round(pool, {MATH: 1.0}, 1, alpha, f"draw {n}").drawn)[0] for n in range(draws))
+    return {name: counts[name] / draws for name in names(pool)}
+
+
+@pytest.mark.parametrize("part", Part)
+def test_a_row_is_drawn_in_proportion_to_its_weight(part: Part) -> None:
+    pool = [row("one", part=part, weight=0.5), row("three", part=part, weight=1.5), row("six", part=part, weight=3.0)]
+    shares = shares_of_first(pool, float(part is Part.HARD), 1500)
+    assert shares == {name: pytest.approx(share, abs=0.05) for name, share in zip(shares, (0.1, 0.3, 0.6), strict=True)}
+
+
+@pytest.mark.parametrize("part", Part)
+def test_rows_of_one_weight_are_drawn_alike_whatever_their_gaps(part: Part) -> None:
+    pool = [row("near", gap=0.5, part=part), row("far", gap=9.0, part=part), row("below", gap=-9.0, part=part)]
+    shares = shares_of_first(pool, float(part is Part.HARD), 1500)
+    assert shares == dict.fromkeys(shares, pytest.approx(1 / 3, abs=0.05))  # 4 sd
+
+
+def test_a_candidate_weighs_1_unless_told_otherwise() -> None:
+    assert Candidate(example("plain"), MATH, 9.0, Part.HARD).weight == 1.0
+
+
+def test_the_lightest_row_is_drawn_where_there_is_no_other() -> None:
+    assert names(plan_round([row("only", weight=0.1)], {MATH: 1.0}, 1, 1.0, "any").drawn) == ["only"]
+
+
+def test_heavier_rows_are_drawn_before_lighter_ones_of_their_own_type_alone() -> None:
+    pool = [row(f"light {n}", weight=0.1) for n in range(20)] + [row(f"heavy {n}", weight=9.0) for n in range(20)]
+    pool += [row("law", LAW, weight=0.1)]
+    drawn = names(plan_round(pool, {MATH: 20.0 / 21, LAW: 1.0 / 21}, 21, 1.0, "any").drawn)
+    assert sum(name.startswith("heavy") for name in drawn) >= 16
+    assert "law" in drawn
+
+
+def test_an_order_is_shown_rows_of_its_type_and_part() -> None:
+    pool = rows_of(2, MATH, Part.HARD) + rows_of(3, MATH, Part.REST) + rows_of(2, WRITING, Part.HARD)
+    plan = plan_round(pool, HALVES, 20, 0.5, draw="any")
+    shown = {(order.task, order.part): set(names(order.examples)) for order in plan.orders}
+    assert shown[MATH, Part.HARD] == {"Math hard 0", "Math hard 1"}
+    assert shown[MATH, Part.REST] == {"Math rest 0", "Math rest 1", "Math rest 2"}
+    assert shown[WRITING, Part.HARD] == {"Writing hard 0", "Writing hard 1"}
+
+
+def test_an_order_whose_part_is_empty_is_shown_the_other_part() -> None:
+    plan = plan_round(rows_of(3, WRITING, Part.HARD), HALVES, 20, 0.5, draw="any")
+    shown = {(order.task, order.part): names(order.examples) for order in plan.orders}
+    assert sorted(shown[WRITING, Part.REST]) == [f"Writing hard {n}" for n in range(3)]
+
+
+def test_an_order_of_a_type_that_is_not_at_hand_is_shown_nothing() -> None:
+    plan = plan_round(rows_of(30, MATH, Part.HARD), HALVES, 20, 0.5, draw="any")
+    assert [order.examples for order in plan.orders if order.task is WRITING] == [(), ()]
+
+
+def test_orders_alike_are_told_apart() -> None:
+    first, second = (plan_round([], {MATH: 1.0}, 4, 1.0, draw="any").orders[0] for _ in range(2))
+    assert len({first: 1, second: 2}) == 2

@@ -1,0 +1,101 @@
+"""A judge that gives the answer shown first one point more: both orders select as an unbiased judge does, one does not.
+
+The judge sees what an answer is worth, with noise. How far two unbiased judges with other noise disagree is the
+measure of "the same selection"; the figures of this test are in NOTES.md.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from functools import cache
+from random import Random
+from statistics import fmean
+
+from fakes import ScriptedChat, said_to, tagged
+
+from tapir_exp.config import CurriculumConfig, JudgeConfig, LLMConfig, Orders
+from tapir_exp.distillation.curriculum.difficulty import choose_hard, scored_gaps
+from tapir_exp.distillation.judge.requests import Match
+from tapir_exp.distillation.judge.score import judge
+from tapir_exp.llm.chat import ChatRequest
+
+ROWS, NOISE, BIAS, DELTA = 1500, 0.5, 1.0, 2.0
+UNBIASED, OTHERS = 0, (1, 2, 3, 4)
+"""Seeds of the noise: of the unbiased judge, and of those who are held against it."""
+
+
+@cache
+def matches() -> tuple[Match, ...]:
+    rng = Random(0)
+    worths = [(rng.uniform(4.5, 8), rng.uniform(2.5, 8)) for _ in range(ROWS)]
+    return tuple(Match(str(n), f"task {n}", f"worth {t:.3f}", f"worth {s:.3f}") for n, (t, s) in enumerate(worths))
+
+
+def judging(bias: float, seed: int) -> Callable[[ChatRequest], str]:
+    """A judge of this bias, whose noise is a function of seed and request."""
+
+    def say(request: ChatRequest) -> str:
+        prompt, scores = said_to(request), []
+        for place, extra in ((1, bias), (2, 0.0)):
+            found = re.search(r"worth (\S+)", tagged(prompt, f"assistant_{place}")[0])
+            assert found
+            noise = Random(f"{seed} {place} {prompt}").gauss(0, NOISE)
+            scores.append(min(10.0, max(1.0, float(found[1]) + extra + noise)))
+        return f"{scores[0]:.2f} {scores[1]:.2f}"
+
+    return say
+
+
+@cache
+def hard_set(orders: Orders, bias: float, seed: int) -> frozenset[str]:
+    config = JudgeConfig(llm=LLMConfig(model="m", concurrency=1), orders=orders)
+    verdicts = judge(matches(), ScriptedChat(judging(bias, seed)), config, "judging")
+    return choose_hard(scored_gaps(verdicts), CurriculumConfig(delta=DELTA, rows=1), 0)
+
+
+def disagreement(orders: Orders, bias: float) -> list[float]:
+    """Share of all rows on which such a judge and the unbiased one, in both orders, place differently, by seed."""
+    reference = hard_set(Orders.both, 0.0, UNBIASED)
+    return [len(reference ^ hard_set(orders, bias, seed)) / ROWS for seed in OTHERS]
+
+
+def excess(orders: Orders, bias: float) -> float:
+    """By how much more rows than the unbiased judge's its hard set holds, as a share of those."""
+    reference = len(hard_set(Orders.both, 0.0, UNBIASED))
+    return fmean(len(hard_set(orders, bias, seed)) / reference - 1 for seed in OTHERS)
+
+
+def told(name: str, orders: Orders, bias: float) -> str:
+    shares = disagreement(orders, bias)
+    return f"{name}: {excess(orders, bias):+.1%} rows hard, {fmean(shares):.1%} of all placed otherwise"
+
+
+def test_both_orders_select_as_without_bias_up_to_the_noise() -> None:
+    noise, biased = disagreement(Orders.both, 0.0), disagreement(Orders.both, BIAS)
+    assert fmean(biased) < 1.15 * fmean(noise)
+    assert abs(excess(Orders.both, BIAS)) < 0.03
+
+
+def test_one_order_does_not() -> None:
+    noise, biased = disagreement(Orders.both, 0.0), disagreement(Orders.teacher_first, BIAS)
+    assert min(biased) > 1.8 * max(noise)
+    assert excess(Orders.teacher_first, BIAS) > 0.3
+
+
+def test_the_bias_and_not_the_fewer_ballots_makes_the_difference() -> None:
+    fair, biased = disagreement(Orders.teacher_first, 0.0), disagreement(Orders.teacher_first, BIAS)
+    assert min(biased) > 1.5 * max(fair)
+    assert abs(excess(Orders.teacher_first, 0.0)) < 0.05
+
+
+def figures() -> Sequence[str]:
+    """What NOTES.md says, as it comes out."""
+    return [
+        told("both orders, no bias, other noise", Orders.both, 0.0),
+        told("both orders, bias of one point", Orders.both, BIAS),
+        told("one order, no bias", Orders.teacher_first, 0.0),
+        told("one order, bias of one point", Orders.teacher_first, BIAS),
+    ]
+
+
+if __name__ == "__main__":
+    print("\n".join(figures()))

@@ -1,0 +1,243 @@
+"""What the teacher is asked, and how strictly its replies are read."""
+
+import pytest
+from fakes import ScriptedChat, example, reply_of, said_to, tagged, time_out
+
+from tapir_exp.config import LLMConfig, TeacherConfig
+from tapir_exp.core.errors import ReplyError, TooManyFailures
+from tapir_exp.core.records import Answer
+from tapir_exp.core.task_types import TaskType
+from tapir_exp.distillation.prompts import style_of
+from tapir_exp.distillation.teacher import (
+    Commission,
+    Draft,
+    Pair,
+    answer,
+    expand,
+    expand_request,
+    read_pairs,
+    read_response,
+    read_response_or_all,
+    read_text,
+    refine,
+    refine_request,
+)
+from tapir_exp.llm.chat import Reply
+
+CONFIG = TeacherConfig(llm=LLMConfig(model="m", concurrency=1), temperature=0.6, max_tokens=99, max_failed=0.5)
+A, B = example("Add 2 and 3.", "5"), example("Add 4 and 4.", "8")
+
+
+def block(instruction: str = "i", response: str = "r") -> str:
+    return f"<pair>\n<instruction>\n{instruction}\n</instruction>\n<response>\n{response}\n</response>\n</pair>"
+
+
+def draft(name: str, task: TaskType = TaskType.MATH) -> Draft:
+    return Draft(name, task, f"instruction {name}", f"response {name}")
+
+
+def commission(count: int = 2, sample: int = 0, shown: int = 2) -> Commission:
+    return Commission(TaskType.MATH, count, (A, B)[:shown], sample)
+
+
+@pytest.mark.parametrize(
+    ("text", "pairs"),
+    [
+        (block("a", "b"), [("a", "b")]),
+        (f"\n{block('a', 'b')}\n\n{block('c', 'd')}\n", [("a", "b"), ("c", "d")]),
+        (block("a", "b") + block("c", "d"), [("a", "b"), ("c", "d")]),
+        ("<pair><instruction> a </instruction> <response>b</response></pair>", [("a", "b")]),
+        (block("two\n\nparagraphs", "x < 3 and <b>y</b>"), [("two\n\nparagraphs", "x < 3 and <b>y</b>")]),
+        (block("def f(x):\n    return x", "  1\n  2"), [("def f(x):\n    return x", "1\n  2")]),
+    ],
+)
+def test_whole_pairs_are_read(text: str, pairs: list[tuple[str, str]]) -> None:
+    assert read_pairs(reply_of(text)) == tuple(Pair(*pair) for pair in pairs)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Here they are:\n" + block(),
+        block() + "\nI hope this helps.",
+        f"{block()}\nAnd one more:\n{block()}",
+        f"1. {block()}\n2. {block()}",
+        f"```\n{block()}\n```",
+        block() + "\n<pair>\n<instruction>\ncut",
+        block() + "\n<pair>\n<instruction>\nx\n</instruction>\n</pair>",
+        "<pair><instruction>lost</instruction></pair>" + block(),
+        "<pair><response>r</response><instruction>i</instruction></pair>",
+        block(response="one</response>\n<response>two"),
+        block(instruction=block()),
+        block(instruction=" "),
+        block(response=" \n "),
+        "<pair><instruction></instruction><response></response></pair>",
+        "<pair></pair>",
+        "I cannot write such pairs.",
+        "",
+        " \n",
+    ],
+)
+def test_a_reply_that_is_not_whole_pairs_is_refused(text: str) -> None:
+    with pytest.raises(ReplyError):
+        read_pairs(reply_of(text))
+
+
+@pytest.mark.timeout(20)
+def test_a_long_reply_that_is_refused_is_refused_at_once() -> None:
+    with pytest.raises(ReplyError):
+        read_pairs(reply_of(f"{block()}\n" * 60 + "That is all."))
+
+
+@pytest.mark.parametrize(
+    "text", ["<response>\n4\n</response>", "<response>4</response>", "\n <response> 4 </response> \n"]
+)
+def test_a_response_is_read_from_between_its_tags(text: str) -> None:
+    assert read_response(reply_of(text)) == "4"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "4",
+        "Sure! <response>4</response>",
+        "<response>4</response> Done.",
+        "<response>4</response> or <response>5</response>",
+        "<response>4",
+        "<response></response>",
+        "<response>\n \n</response>",
+        "",
+    ],
+)
+def test_a_response_among_anything_else_is_refused(text: str) -> None:
+    with pytest.raises(ReplyError):
+        read_response(reply_of(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [("<response>\n4\n</response>", "4"), (" 4\n", "4"), ("By adding,\nAnswer: 4", "By adding,\nAnswer: 4")],
+)
+def test_where_bare_responses_are_taken_a_reply_without_tags_is_one(text: str, read: str) -> None:
+    assert read_response_or_all(reply_of(text)) == read
+
+
+@pytest.mark.parametrize("text", ["Sure! <response>4</response>", "<response>4", "4</response>", "<pair>4</pair>", " "])
+def test_half_a_form_is_refused_where_bare_responses_are_taken(text: str) -> None:
+    with pytest.raises(ReplyError):
+        read_response_or_all(reply_of(text))
+
+
+def test_an_answer_is_the_whole_reply() -> None:
+    assert read_text(reply_of(" 2 + 2\nis 4. \n")) == "2 + 2\nis 4."
+
+
+@pytest.mark.parametrize("text", ["", " \n\t"])
+def test_an_empty_answer_is_refused(text: str) -> None:
+    with pytest.raises(ReplyError, match="empty"):
+        read_text(reply_of(text))
+
+
+@pytest.mark.parametrize("read", [read_text, read_response, read_response_or_all, read_pairs])
+@pytest.mark.parametrize("text", [block(), "<response>4</response>", "4"])
+def test_a_cut_reply_is_refused_even_if_it_looks_whole(read: object, text: str) -> None:
+    assert callable(read)
+    with pytest.raises(ReplyError, match="cut at the length limit"):
+        read(reply_of(text, finish_reason="length"))
+
+
+def test_an_answer_is_asked_for_with_the_bare_instruction() -> None:
+    chat = ScriptedChat(["5", "8"])
+    assert answer([A, B], chat, CONFIG, "answering") == [Answer(id=A.id, text="5"), Answer(id=B.id, text="8")]
+    assert [said_to(request) for request in chat.requests] == ["Add 2 and 3.", "Add 4 and 4."]
+    assert [(request.temperature, request.max_tokens) for request in chat.requests] == [(0, 99), (0, 99)]
+
+
+def test_an_answer_that_failed_has_no_text_but_a_reason() -> None:
+    cut = reply_of("5 and then", finish_reason="length")
+    lost, got = answer([A, B], ScriptedChat([cut, cut, "8"]), CONFIG, "answering")
+    assert (lost.id, lost.text) == (A.id, None)
+    assert "cut at the length limit" in (lost.failure or "")
+    assert (got.text, got.failure) == ("8", None)
+
+
+@pytest.mark.parametrize("task", [TaskType.MATH, TaskType.CODE_DEBUG, TaskType.BIOLOGY])
+def test_a_refinement_shows_instruction_response_type_and_style(task: TaskType) -> None:
+    request = refine_request(draft("a {{style}}", task), CONFIG)
+    prompt = said_to(request)
+    assert tagged(prompt, "instruction") == ["instruction a {{style}}"]
+    assert tagged(prompt, "response")[0] == "response a {{style}}"
+    assert f"<task>{task}</task>" in prompt
+    assert style_of(task).text in prompt
+    assert (request.temperature, request.max_tokens, request.sample) == (0, 99, 0)
+
+
+def test_refinements_come_in_the_order_of_the_drafts() -> None:
+    chat = ScriptedChat(lambda request: f"<response>{tagged(said_to(request), 'response')[0]}!</response>")
+    assert refine([draft("a"), draft("b")], chat, CONFIG, "refining") == [
+        Answer(id="a", text="response a!"),
+        Answer(id="b", text="response b!"),
+    ]
+
+
+def test_a_refinement_that_failed_has_no_text_but_a_reason() -> None:
+    chat = ScriptedChat(["no tags", "no tags again", "<response>b</response>", time_out()])
+    untagged, good, late = refine(
+        [draft("a"), draft("b"), draft("c")], chat, TeacherConfig(llm=CONFIG.llm, max_failed=0.7), "refining"
+    )
+    assert untagged.text is None
+    assert "one <response>...</response>" in (untagged.failure or "")
+    assert (good.text, good.failure) == ("b", None)
+    assert (late.text, late.failure) == (None, "time-out: no reply in 1 s")
+
+
+@pytest.mark.parametrize("bare", [False, True])
+def test_only_where_the_config_says_so_is_a_bare_refinement_taken(bare: bool) -> None:
+    config = TeacherConfig(llm=CONFIG.llm, bare_refinements=bare, max_failed=1)
+    (refined,) = refine([draft("a")], ScriptedChat(["The sum is 4."] * 2), config, "refining")
+    assert refined.text == ("The sum is 4." if bare else None)
+
+
+def test_too_many_failed_refinements_stop_the_stage() -> None:
+    config = TeacherConfig(llm=CONFIG.llm, max_failed=0.3)  # one of three
+    replies = ["?"] * 4 + ["<response>c</response>"]
+    with pytest.raises(TooManyFailures, match="refining: 2 of 3 rows failed"):
+        refine([draft(name) for name in "abc"], ScriptedChat(replies), config, "refining")
+
+
+def test_an_expansion_shows_its_examples_and_asks_for_its_count() -> None:
+    request = expand_request(commission(count=3, sample=1002), CONFIG)
+    prompt = said_to(request)
+    assert block(A.instruction, A.response) in prompt
+    assert block(B.instruction, B.response) in prompt
+    assert "<task>Math</task>" in prompt
+    assert "<count>3</count>" in prompt
+    assert (request.temperature, request.sample, request.max_tokens) == (0.6, 1002, 99)
+
+
+def test_samples_of_one_commission_are_different_calls_with_one_prompt() -> None:
+    first, second = (expand_request(commission(sample=sample), CONFIG) for sample in (0, 1))
+    assert first != second
+    assert first.messages == second.messages
+
+
+def test_an_expansion_without_examples_says_so() -> None:
+    prompt = said_to(expand_request(commission(shown=0), CONFIG))
+    assert "No pair of this type is at hand" in prompt
+    assert len(tagged(prompt, "pair")) == 1  # the form to reply in
+
+
+def test_every_commission_has_its_pairs_and_a_failed_one_none() -> None:
+    chat = ScriptedChat([block("a", "b") + block("c", "d"), "?", "??", block("e", "f")])
+    assert expand([commission(sample=n) for n in range(3)], chat, CONFIG, "expanding") == [
+        (Pair("a", "b"), Pair("c", "d")),
+        (),
+        (Pair("e", "f"),),
+    ]
+
+
+def test_an_expansion_that_was_cut_is_asked_again() -> None:
+    cut: Reply = reply_of(block("a", "b"), finish_reason="length")
+    chat = ScriptedChat([cut, block("c", "d")])
+    assert expand([commission()], chat, CONFIG, "expanding") == [(Pair("c", "d"),)]
+    assert [request.max_tokens for request in chat.requests] == [CONFIG.max_tokens, 2 * CONFIG.max_tokens]

@@ -1,0 +1,271 @@
+"""Asking in batches: what is submitted, what is found again, and what is asked singly in the end."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from batch_desk import BatchDesk
+from loopback import PAID, Server, completion, dropped, request, status
+
+from tapir_exp.config import LLMConfig, SpendConfig
+from tapir_exp.core.errors import BudgetSpent, ConfigError
+from tapir_exp.llm import batch_api, client
+from tapir_exp.llm.batch_api import digest_of
+from tapir_exp.llm.call_store import Books
+from tapir_exp.llm.chat import Usage
+from tapir_exp.llm.client import Client
+from tapir_exp.llm.executor import ask_all
+from tapir_exp.llm.failures import EndpointError, FailureKind
+from tapir_exp.llm.ledger import Account
+from tapir_exp.llm.pricing import Price
+from tapir_exp.llm.response_cache import cache_key
+
+Make = Callable[..., Client]
+
+
+@pytest.fixture(autouse=True)
+def short_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_api, "POLL_S", 0.01)
+
+
+@pytest.fixture
+def make(server: Server, books: Books) -> Make:
+    """Makes clients that ask in batches."""
+
+    def made(books: Books = books, **changes: Any) -> Client:
+        values = {"model": "openai/m", "api_base": server.base, "timeout_s": 10.0, "attempts": 3, "batch": True}
+        return Client(LLMConfig(**{**values, **changes}), "teacher", books)
+
+    return made
+
+
+def ask(chat: Client, *prompts: str) -> list[str | None]:
+    asked = [request(prompt) for prompt in prompts]
+    outcomes = ask_all(chat, asked, lambda reply: reply.text, label="test", concurrency=8, max_failed=1.0)
+    return [outcome.value for outcome in outcomes]
+
+
+def interrupt(chat: Client, *prompts: str) -> None:
+    """Begin to ask and be stopped while the batch is under way."""
+
+    async def begin() -> None:
+        async with asyncio.timeout(0.3), chat.connected([request(prompt) for prompt in prompts]):
+            pass
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(begin())
+
+
+def test_all_is_asked_in_one_batch_and_paid_and_kept(make: Make, server: Server, desk: BatchDesk, books: Books) -> None:
+    chat = make()
+    assert ask(chat, "a", "b", "c") == ["batched: a", "batched: b", "batched: c"]
+    assert server.seen == []
+    assert desk.prompts() == [["a", "b", "c"]]
+    assert (books.ledger.spent_by_scope().calls, books.ledger.spent_by_scope().tokens) == (3, 21)
+    kept = books.replies.get(cache_key(chat.identity(), request("a")))
+    assert kept is not None
+    assert kept.text == "batched: a"
+
+
+def test_a_line_is_the_call_that_would_be_made_singly(make: Make, server: Server, desk: BatchDesk) -> None:
+    chat = make()
+    ask(chat, "a")
+    ask(make(batch=False), "b")
+    (line,) = desk.files["file-0"]
+    assert (line["method"], line["url"]) == ("POST", "/v1/chat/completions")
+    assert line["custom_id"] == cache_key(chat.identity(), request("a"))
+    (single,) = server.bodies
+    assert {**single, "messages": []} == {**line["body"], "messages": []}
+    assert desk.batches[0]["endpoint"] == "/v1/chat/completions"
+    assert desk.batches[0]["completion_window"] == "24h"
+
+
+def test_what_is_kept_is_in_no_batch(make: Make, desk: BatchDesk, books: Books) -> None:
+    ask(make(), "a", "b")
+    assert ask(make(), "a", "b", "c") == ["batched: a", "batched: b", "batched: c"]
+    assert desk.prompts() == [["a", "b"], ["c"]]
+    polls = desk.polls
+    ask(make(), "a", "b", "c")
+    assert (len(desk.batches), desk.polls) == (2, polls)
+
+
+def test_what_another_process_asks_for_is_in_no_batch(
+    make: Make, desk: BatchDesk, books: Books, tmp_path: Path
+) -> None:
+    other = Books(tmp_path / "books", Account("other"), SpendConfig())
+    chat = make()
+    assert other.claims.take(cache_key(chat.identity(), request("a")))
+
+    async def connect() -> None:
+        async with chat.connected([request("a"), request("b")]):
+            pass
+
+    asyncio.run(connect())
+    other.close()
+    assert desk.prompts() == [["b"]]
+
+
+def test_large_sets_are_split(make: Make, desk: BatchDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_api, "LARGEST", 2)
+    assert ask(make(), *"abcde") == [f"batched: {letter}" for letter in "abcde"]
+    assert desk.prompts() == [["a", "b"], ["c", "d"], ["e"]]
+
+
+def test_lines_that_failed_are_asked_singly_and_at_their_own_price(
+    make: Make, server: Server, desk: BatchDesk, books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "price_of", lambda config, batched=False: Price(0.0, 1.0 if batched else 2.0))
+    desk.failing = {"b"}
+    assert ask(make(), "a", "b", "c") == ["batched: a", "re: b", "batched: c"]
+    assert [prompt for prompt, _ in server.seen] == ["b"]
+    assert books.ledger.spent_by_scope().usd == PAID["completion_tokens"] * (1.0 + 2.0 + 1.0)
+
+
+@pytest.mark.parametrize(
+    "body", [{"choices": []}, [], None, {"choices": [{"message": {"content": "hm"}, "finish_reason": 3}]}]
+)
+def test_a_result_that_is_no_completion_is_asked_singly(make: Make, desk: BatchDesk, body: Any) -> None:
+    desk.odd["b"] = body
+    assert ask(make(), "a", "b") == ["batched: a", "re: b"]
+
+
+def test_a_result_that_cannot_be_used_is_paid_counted_and_asked_singly(
+    make: Make, desk: BatchDesk, books: Books
+) -> None:
+    desk.odd["b"] = completion(" ", usage=PAID)
+    with books.ledger.during("stage"):
+        assert ask(make(), "a", "b") == ["batched: a", "re: b"]
+    assert books.ledger.spent_by_scope().calls == 3
+    assert [(fault.kind, fault.count) for fault in books.ledger.faults()] == [(FailureKind.EMPTY, 1)]
+
+
+def test_an_expired_batch_gives_what_it_has(make: Make, desk: BatchDesk) -> None:
+    desk.ends, desk.failing = "expired", {"b"}
+    assert ask(make(), "a", "b") == ["batched: a", "re: b"]
+
+
+@pytest.mark.parametrize("ends", ["failed", "cancelled"])
+def test_a_batch_that_failed_as_a_whole_is_asked_singly_and_never_adopted(
+    make: Make, server: Server, desk: BatchDesk, books: Books, ends: str
+) -> None:
+    desk.ends = ends
+    assert ask(make(), "a", "b") == ["re: a", "re: b"]
+    books.replies.prune()
+    desk.ends = "completed"
+    assert ask(make(), "a", "b") == ["batched: a", "batched: b"]
+    assert len(desk.batches) == 2
+
+
+def test_a_batch_under_way_is_read_not_submitted_again(make: Make, desk: BatchDesk) -> None:
+    desk.held = True
+    interrupt(make(), "a", "b")
+    desk.held = False
+    assert ask(make(), "a", "b", "c") == ["batched: a", "batched: b", "batched: c"]
+    assert desk.prompts() == [["a", "b"], ["c"]]
+
+
+def test_a_batch_whose_id_was_lost_is_found_by_its_digest(make: Make, desk: BatchDesk, books: Books) -> None:
+    chat = make()
+    desk.held = True
+    interrupt(chat, "a", "b")
+    keys = [cache_key(chat.identity(), request(prompt)) for prompt in "ab"]
+    books.batches.forget(f"{chat._config.api_base} openai/m None", keys)
+    desk.held = False
+    assert ask(make(), "b", "a") == ["batched: b", "batched: a"]
+    assert len(desk.batches) == 1
+
+
+def test_a_batch_that_others_want_is_left_to_them(make: Make, desk: BatchDesk) -> None:
+    desk.held = True
+    interrupt(make(), "a", "b", "c")
+    desk.held = False
+    assert ask(make(), "d") == ["batched: d"]
+    assert ask(make(), "c") == ["batched: c"]
+    assert ask(make(), "a", "b") == ["batched: a", "batched: b"]
+    assert desk.prompts() == [["a", "b", "c"], ["d"]]
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from tapir_exp.config import LLMConfig, SpendConfig
+from tapir_exp.llm import batches
+from tapir_exp.llm.executor import ask_all
+from tapir_exp.llm.call_store import Books
+from tapir_exp.llm.chat import ChatRequest, Message
+from tapir_exp.llm.client import Client
+from tapir_exp.llm.ledger import Account
+batches.POLL_S = 0.01
+chat = Client(LLMConfig(model="openai/m", api_base=sys.argv[1], batch=True), "teacher",
+              Books(Path(sys.argv[2]), Account("run"), SpendConfig()))
+asked = [ChatRequest(messages=(Message(role="user", content=prompt),), max_tokens=20) for prompt in "ab"]
+ask_all(chat, asked, lambda reply: reply.text, label="test", concurrency=2, max_failed=0.0)
+"""
+
+
+def test_a_killed_process_leaves_its_batch_to_the_next(
+    make: Make, server: Server, desk: BatchDesk, tmp_path: Path
+) -> None:
+    desk.held = True
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, server.base, str(tmp_path / "books")], stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 30
+    while not desk.polls:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    desk.held = False
+    assert ask(make(), "a", "b") == ["batched: a", "batched: b"]
+    assert len(desk.batches) == 1
+
+
+@pytest.mark.parametrize("upset", [status(503), status(429), dropped, lambda _: web.Response(text="<html>")])
+def test_a_passing_failure_does_not_end_the_wait(make: Make, desk: BatchDesk, upset: Any) -> None:
+    desk.upsets = [upset] * 3
+    assert ask(make(), "a") == ["batched: a"]
+
+
+def test_a_lasting_failure_ends_it_and_the_batch_is_read_later(make: Make, desk: BatchDesk) -> None:
+    desk.upsets = [status(500)] * batch_api.TRIES
+    with pytest.raises(EndpointError, match=r"teacher: http.*/batches/batch-0: server error: 500"):
+        ask(make(), "a")
+    assert ask(make(), "a") == ["batched: a"]
+    assert len(desk.batches) == 1
+
+
+def test_an_endpoint_without_batches_says_so(make: Make, desk: BatchDesk) -> None:
+    desk.open = False
+    with pytest.raises(EndpointError, match=r"no access: 404.*Does this endpoint take batches\? If not, set batch"):
+        ask(make(), "a")
+
+
+def test_a_provider_of_another_protocol_takes_no_batches(make: Make) -> None:
+    with pytest.raises(ConfigError, match="teacher: batch is for endpoints of the OpenAI protocol, unlike dashscope/m"):
+        make(model="dashscope/m").check()
+
+
+def test_the_budget_is_checked_before_a_batch_is_submitted(
+    make: Make, server: Server, desk: BatchDesk, tmp_path: Path
+) -> None:
+    books = Books(tmp_path / "small", Account("run"), SpendConfig(max_calls=1))
+    books.ledger.record_paid("teacher", Usage(prompt_tokens=1, completion_tokens=1, usd=None))
+    books.ledger.flush()
+    with pytest.raises(BudgetSpent):
+        ask(make(books), "a")
+    assert (desk.batches, desk.files, server.seen) == ([], {}, [])
+    books.close()
+
+
+def test_the_digest_is_of_the_set_of_keys() -> None:
+    assert digest_of(["a", "b"]) == digest_of(["b", "a"]) != digest_of(["a", "c"])
+    assert len(digest_of([])) == 32

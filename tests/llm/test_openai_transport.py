@@ -1,0 +1,196 @@
+"""The direct way to an endpoint: the body that is sent, and whatever may come back."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from loopback import PAID, completion, request
+
+from tapir_exp.config import LLMConfig
+from tapir_exp.llm.chat import TokenLogprob
+from tapir_exp.llm.failures import CallError, FailureKind
+from tapir_exp.llm.openai_transport import OPENAI, HttpTransport, read_response, speaks_openai
+from tapir_exp.llm.transport import Response, asked_wait_s
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 9) | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def body_of(config: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
+    return HttpTransport(LLMConfig(**{"model": "openai/m", **config}), None).body_of(request("Why?", **changes))
+
+
+def read(body: Any, status: int = 200, headers: Mapping[str, str] | None = None, key: str | None = None) -> Response:
+    text = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return read_response(status, headers or {}, text, key)
+
+
+def failure(*arguments: Any, **named: Any) -> CallError:
+    with pytest.raises(CallError) as caught:
+        read(*arguments, **named)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("model", "direct"),
+    [("openai/gpt-4o", True), ("hosted_vllm/a/b", True), ("dashscope/q", False), ("gpt-4o", False), ("lab/t", False)],
+)
+def test_which_models_are_endpoints_of_the_protocol(model: str, direct: bool) -> None:
+    assert speaks_openai(model) is direct
+
+
+def test_the_body_holds_the_request_and_the_options() -> None:
+    options = {"top_p": 0.5, "extra_body": {"min_p": 0.1}}
+    config = {"model": "hosted_vllm/org/model", "api_base": "http://localhost/v1", "options": options}
+    assert body_of(config, temperature=0.7, sample=3) == {
+        "model": "org/model",
+        "messages": [{"role": "user", "content": "Why?"}],
+        "max_tokens": 20,
+        "temperature": 0.7,
+        "top_p": 0.5,
+        "min_p": 0.1,
+    }
+    assert options["extra_body"] == {"min_p": 0.1}
+
+
+@pytest.mark.parametrize("base", [None, OPENAI, OPENAI + "/"])
+def test_only_openai_itself_has_a_name_of_its_own_for_the_length_limit(base: str | None) -> None:
+    body = body_of({"api_base": base})
+    assert body["max_completion_tokens"] == 20
+    assert "max_tokens" not in body
+    assert "max_completion_tokens" not in body_of({"api_base": "http://localhost/v1"})
+
+
+def test_log_probabilities_are_asked_for_and_read() -> None:
+    assert {"logprobs": True, "top_logprobs": 5}.items() <= body_of({}, top_logprobs=5).items()
+    assert "logprobs" not in body_of({})
+    tops = [{"token": "A", "logprob": -0.1, "bytes": [65]}, {"token": "B\ud800", "logprob": -2}]
+    body = completion("A", usage=PAID)
+    body["choices"][0]["logprobs"] = {"content": [{"token": "A", "logprob": -0.1, "top_logprobs": tops}]}
+    expected = (TokenLogprob(token="A", logprob=-0.1), TokenLogprob(token="B?", logprob=-2.0))
+    assert read(body).top_logprobs == (expected,)
+
+
+def test_a_completion_is_read() -> None:
+    assert read(completion("Because.", "length", PAID)) == Response("Because.", "length", **PAID)
+
+
+@pytest.mark.parametrize("content", [None, ""])
+def test_what_is_not_said_is_empty_and_uncounted(content: str | None) -> None:
+    body = completion(content)
+    del body["choices"][0]["finish_reason"]
+    assert read(body) == Response("", "stop", 0, 0)
+    assert read({**completion("a"), "usage": None}) == Response("a", "stop", 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"", "JSONDecodeError"),
+        (b"<!doctype html><p>Sign in", "a web page: <!doctype html>"),
+        (b'{"choices": [{"message": {"content": "It was', "JSONDecodeError"),
+        (b"\xff\xfe\x00", "JSONDecodeError"),
+        (b"[" * 100_000, "RecursionError"),
+        (b'{"choices": [{"message": {"content": "a"}}], "usage": {"prompt_tokens": 1e999}}', "OverflowError"),
+        (None, "TypeError"),
+        ([], "TypeError"),
+        ("text", "TypeError"),
+        ({}, "KeyError: 'choices'"),
+        ({"error": "busy"}, "KeyError: 'choices'"),
+        ({"choices": []}, "IndexError"),
+        ({"choices": None}, "TypeError"),
+        ({"choices": [{}]}, "KeyError: 'message'"),
+        ({"choices": [{"message": None}]}, "AttributeError"),
+        ({"choices": [{"message": "hm"}]}, "AttributeError"),
+        ({"choices": [{"message": {"content": ["a"]}}]}, "AttributeError"),
+        ({"choices": [{"message": {"content": "a"}, "finish_reason": 3}]}, "AttributeError"),
+        ({"choices": [{"message": {"content": "a"}}], "usage": [1]}, "AttributeError"),
+        ({"choices": [{"message": {"content": "a"}}], "usage": {"prompt_tokens": "many"}}, "ValueError"),
+        ({"choices": [{"message": {"content": "a"}, "logprobs": {"content": [{}]}}]}, "KeyError: 'top_logprobs'"),
+        (
+            {"choices": [{"message": {"content": "a"}, "logprobs": {"content": [{"top_logprobs": [{"token": 1}]}]}}]},
+            "AttributeError",
+        ),
+        (
+            {"choices": [{"message": {"content": "a"},
+              "logprobs": {"content": [{"top_logprobs": [{"token": "A", "logprob": "x"}]}]}}]},
+            "ValidationError",
+        ),
+    ],
+)  # fmt: skip
+def test_a_broken_body_is_malformed_and_says_how(body: Any, told: str) -> None:
+    error = failure(body)
+    assert error.kind is FailureKind.MALFORMED
+    assert told in str(error)
+    assert len(str(error)) < 300
+
+
+@given(json_values, st.sampled_from(["body", "choices", "choice", "message", "content", "finish_reason", "usage"]))
+def test_whatever_stands_anywhere_is_read_or_refused(value: Any, place: str) -> None:
+    body: Any = completion("a", usage=PAID)
+    match place:
+        case "body":
+            body = value
+        case "choices" | "usage":
+            body[place] = value
+        case "choice":
+            body["choices"] = [value]
+        case "message" | "finish_reason":
+            body["choices"][0][place] = value
+        case _:
+            body["choices"][0]["message"]["content"] = value
+    try:
+        response = read(body)
+    except CallError:
+        return
+    assert isinstance(response.text, str)
+    assert isinstance(response.finish_reason, str)
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ({"error": {"message": "too long", "code": "context_length_exceeded"}}, "too long context_length_exceeded"),
+        ({"error": {"message": "too long"}}, "400 too long"),
+        ({"error": "too long"}, '400 {"error": "too long"}'),
+        ({"detail": "too long"}, '400 {"detail": "too long"}'),
+        (b"too long", "400 too long"),
+    ],
+)
+def test_an_error_is_told_in_the_providers_words(body: Any, told: str) -> None:
+    error = failure(body, status=400)
+    assert error.kind is FailureKind.REFUSED
+    assert told in str(error)
+
+
+def test_an_error_never_quotes_the_key() -> None:
+    body = {"error": {"message": "Incorrect API key: hunter2. Bearer hunter2"}}
+    for status in (200, 401, 500):
+        assert "hunter2" not in str(failure(body, status=status, key="hunter2"))
+
+
+def test_the_wait_that_a_provider_asks_for_is_passed_on() -> None:
+    assert failure({}, status=429, headers={"retry-after": "7"}).wait_s == 7.0
+    assert failure({}, status=429).wait_s == 0.0
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("2.5", 2.5),
+        ("-3", 0.0),
+        ("soon", 0.0),
+        ("", 0.0),
+        ("nan", 0.0),
+        ("Fri, 01 Jan 1999 00:00:00 GMT", 0.0),
+        ("Fri, 99 Jan 1999 00:00:00 GMT", 0.0),
+    ],
+)
+def test_a_wait_is_a_number_or_a_date_to_come(header: str, seconds: float) -> None:
+    assert asked_wait_s({"retry-after": header}) == seconds

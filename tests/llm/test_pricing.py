@@ -1,0 +1,101 @@
+"""Prices: by the configuration, else by litellm's list, and unknown rather than guessed."""
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tapir_exp.config import LLMConfig
+from tapir_exp.llm import pricing
+from tapir_exp.llm.pricing import Price, price_of
+
+LIST = {
+    "known": {"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6, "litellm_provider": "openai"},
+    "batches": {
+        "input_cost_per_token": 4e-6,
+        "output_cost_per_token": 8e-6,
+        "input_cost_per_token_batches": 1e-6,
+        "output_cost_per_token_batches": 3e-6,
+        "litellm_provider": "openai",
+    },
+    "elsewhere/whole": {"input_cost_per_token": 5e-6, "output_cost_per_token": 6e-6, "litellm_provider": "elsewhere"},
+    "free": {"input_cost_per_token": 0.0, "output_cost_per_token": 0.0, "litellm_provider": "openai"},
+    "image": {"output_cost_per_image": 0.1, "litellm_provider": "openai"},
+}
+
+
+@pytest.fixture
+def short_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pricing, "_list", lambda: LIST)
+
+
+def price(model: str, *, batched: bool = False, **changes: Any) -> Price | None:
+    return price_of(LLMConfig(model=model, **changes), batched=batched)
+
+
+def test_a_call_costs_its_tokens() -> None:
+    assert Price(2e-6, 1e-5).of(1000, 100) == pytest.approx(0.003)
+    assert Price(2e-6, 1e-5).of(0, 0) == 0.0
+
+
+def test_the_shipped_list_has_gpt_4o_and_its_batches_at_half_the_price() -> None:
+    single, batched = price("openai/gpt-4o"), price("openai/gpt-4o", batched=True)
+    assert single is not None
+    assert batched is not None
+    assert single == Price(2.5e-6, 1e-5)
+    assert batched == Price(single.prompt / 2, single.completion / 2)
+    assert price("dashscope/qwen-max") is not None
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("openai/known", Price(1e-6, 2e-6)),
+        ("elsewhere/whole", Price(5e-6, 6e-6)),
+        ("elsewhere/known", None),
+        ("openai/nothing", None),
+        ("openai/free", None),
+        ("openai/image", None),
+        ("known", Price(1e-6, 2e-6)),
+    ],
+)
+def test_a_model_is_listed_whole_or_under_its_own_provider(
+    short_list: None, model: str, expected: Price | None
+) -> None:
+    assert price(model) == expected
+
+
+def test_batches_have_their_price_where_the_list_has_one(short_list: None) -> None:
+    assert price("openai/batches") == Price(4e-6, 8e-6)
+    assert price("openai/batches", batch=True) == Price(4e-6, 8e-6)
+    assert price("openai/batches", batched=True) == Price(1e-6, 3e-6)
+    assert price("openai/known", batched=True) == Price(1e-6, 2e-6)
+
+
+def test_an_endpoint_of_ones_own_is_in_no_list(short_list: None) -> None:
+    assert price("openai/known", api_base="http://localhost:8000/v1") is None
+    assert price("openai/batches", api_base="http://localhost:8000/v1", batched=True) is None
+
+
+def test_the_configuration_comes_first_and_may_say_nothing_at_all(short_list: None) -> None:
+    given = {"usd_per_million_input": 3.0, "usd_per_million_output": 4.0}
+    assert price("openai/known", **given) == Price(3e-6, 4e-6)
+    assert price("x/y", api_base="http://localhost/v1", **given) == Price(3e-6, 4e-6)
+    free = {"usd_per_million_input": 0.0, "usd_per_million_output": 0.0}
+    assert price("x/y", **free) == Price(0.0, 0.0)
+
+
+@pytest.mark.parametrize("given", [{"usd_per_million_input": 3.0}, {"usd_per_million_output": 3.0}])
+def test_half_a_price_is_no_price(short_list: None, given: dict[str, float]) -> None:
+    assert price("openai/nothing", **given) is None
+    assert price("openai/known", **given) == Price(1e-6, 2e-6)
+
+
+def test_the_list_is_read_without_litellm() -> None:
+    code = (
+        "import sys; from tapir_exp.config import LLMConfig; from tapir_exp.llm.pricing import price_of\n"
+        "assert price_of(LLMConfig(model='openai/gpt-4o')) is not None\n"
+        "sys.exit('litellm' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

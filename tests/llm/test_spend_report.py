@@ -1,0 +1,92 @@
+"""What a run spent, as a file for the report and a line for people."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from tapir_exp.config import SpendConfig
+from tapir_exp.llm import spend_report
+from tapir_exp.llm.call_store import Books
+from tapir_exp.llm.chat import Usage
+from tapir_exp.llm.failures import CallError, FailureKind
+from tapir_exp.llm.ledger import Account, Spend
+from tapir_exp.llm.spend_report import Spending, tell_spending
+
+PAID = {"calls": 1, "cached": 0, "prompt_tokens": 5, "completion_tokens": 2, "usd": 0.25}
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What people are told."""
+    out = io.StringIO()
+    monkeypatch.setattr(spend_report, "console", Console(file=out, highlight=False))
+    return out
+
+
+def spend(books: Books) -> None:
+    ledger = books.ledger
+    with ledger.during("labels"):
+        ledger.record_paid("teacher", Usage(prompt_tokens=5, completion_tokens=2, usd=0.25))
+        ledger.record_cached("judge")
+        for kind in (FailureKind.EMPTY, FailureKind.SERVER, FailureKind.SERVER):
+            ledger.record_fault("teacher", kind)
+        ledger.record_given_up("teacher", "k", CallError(FailureKind.UNREADABLE, "no number", raw="siebenund\u2028"))
+
+
+def test_all_that_was_counted_is_in_the_file(books: Books, tmp_path: Path, told: io.StringIO) -> None:
+    spend(books)
+    tell_spending(books.ledger, tmp_path)
+    nothing = dict.fromkeys(PAID, 0)
+    assert json.loads((tmp_path / "spend.json").read_text()) == {
+        "stages": {"labels": {"judge": {**nothing, "cached": 1, "usd": 0.0}, "teacher": PAID}},
+        "scope": {**PAID, "cached": 1},
+        "faults": [
+            {"stage": "labels", "role": "teacher", "kind": "empty reply", "count": 1},
+            {"stage": "labels", "role": "teacher", "kind": "server error", "count": 2},
+        ],
+        "given_up": [
+            {"stage": "labels", "role": "teacher", "key": "k", "kind": "unreadable reply", "detail": "no number"}
+            | {"raw": "siebenund\u2028"}
+        ],
+    }
+    assert Spending.load(tmp_path) == Spending.of(books.ledger)
+
+
+def test_people_are_told_the_sum_in_one_line(books: Books, tmp_path: Path, told: io.StringIO) -> None:
+    spend(books)
+    tell_spending(books.ledger, tmp_path)
+    assert told.getvalue() == (
+        "chat models: 1 calls paid, 1 from the cache, 7 tokens, 0.25 USD; failed tries: server error 2, empty reply 1; "
+        "1 requests given up (spend.json)\n"
+    )
+
+
+def test_an_unknown_price_is_told_as_such(books: Books, tmp_path: Path, told: io.StringIO) -> None:
+    books.ledger.record_paid("teacher", Usage(prompt_tokens=5, completion_tokens=2, usd=None))
+    tell_spending(books.ledger, tmp_path)
+    assert told.getvalue() == ("chat models: 1 calls paid, 0 from the cache, 7 tokens, a price that is not known\n")
+
+
+def test_the_scope_is_of_all_jobs_the_stages_of_this_one(tmp_path: Path) -> None:
+    first, second = (Books(tmp_path / "books", Account("sweep", job), SpendConfig()) for job in "12")
+    for books, calls in ((first, 1), (second, 2)):
+        with books.ledger.during("labels"):
+            for _ in range(calls):
+                books.ledger.record_paid("teacher", Usage(prompt_tokens=1, completion_tokens=1, usd=None))
+    spend_report = Spending.of(first.ledger)
+    assert spend_report.total == Spend(calls=1, prompt_tokens=1, completion_tokens=1, usd=None)
+    assert spend_report.scope == Spend(calls=3, prompt_tokens=3, completion_tokens=3, usd=None)
+    first.close()
+    second.close()
+
+
+def test_where_nothing_was_asked_nothing_is_told(books: Books, tmp_path: Path, told: io.StringIO) -> None:
+    assert Spending.load(tmp_path) is None
+    tell_spending(books.ledger, tmp_path)
+    assert told.getvalue() == ""
+    spend_report = Spending.load(tmp_path)
+    assert spend_report is not None
+    assert (spend_report.stages, spend_report.total, spend_report.faults_by_kind) == ({}, Spend(), {})

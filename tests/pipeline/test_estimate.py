@@ -1,0 +1,174 @@
+"""The plan's sums: exact where the configuration settles them, bounded where it does not, and never a made-up price."""
+
+from dataclasses import replace
+
+import pytest
+from fakes import example
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tapir_exp.config import (
+    BudgetConfig,
+    ClassifierConfig,
+    Config,
+    CurriculumConfig,
+    Difficulty,
+    JudgeConfig,
+    JudgeProtocol,
+    LLMConfig,
+    Orders,
+    RolloutConfig,
+    SFTConfig,
+    StudentConfig,
+    TeacherConfig,
+)
+from tapir_exp.pipeline.estimate import Sizes, StageEstimate, estimate_run, sizes_of
+
+SIZES = Sizes(seeds=1000, instruction=20.0, response=60.0)
+
+
+def priced(model: str, usd: float | None = 1.0) -> LLMConfig:
+    return LLMConfig(model=model, usd_per_million_input=usd, usd_per_million_output=usd)
+
+
+def config(**changes: object) -> Config:
+    plan = Config(
+        name="plan",
+        teacher=TeacherConfig(llm=priced("a/teacher")),
+        judge=JudgeConfig(llm=priced("a/judge")),
+        classifier=ClassifierConfig(llm=priced("a/labeller")),
+        student=StudentConfig(model="m", parameters=1e9),
+        curriculum=CurriculumConfig(rounds=2, rows=500),
+        sft=SFTConfig(start=BudgetConfig(epochs=3.0), round=BudgetConfig(tokens=100_000)),
+    )
+    return replace(plan, **changes)
+
+
+def stage(planned: list[StageEstimate], name: str, role: str) -> StageEstimate:
+    (found,) = (row for row in planned if (row.stage, row.role) == (name, role))
+    return found
+
+
+def test_the_stages_are_those_of_a_run_in_their_order() -> None:
+    assert [(row.stage, row.role) for row in estimate_run(config(), SIZES)] == [
+        ("student-0", "fit"),
+        ("labels", "labeller"),
+        ("responses", "teacher"),
+        ("verdicts-0", "judge"),
+        ("expansions-1", "teacher"),
+        ("expansions-1", "labeller"),
+        ("mix-1", "teacher"),
+        ("student-1", "fit"),
+        ("verdicts-1", "judge"),
+        ("expansions-2", "teacher"),
+        ("expansions-2", "labeller"),
+        ("mix-2", "teacher"),
+        ("student-2", "fit"),
+    ]
+
+
+def test_what_the_configuration_settles_is_exact() -> None:
+    planned = estimate_run(config(), SIZES)
+    assert stage(planned, "labels", "labeller").calls == 1000
+    assert stage(planned, "responses", "teacher").calls == 1000
+    assert stage(planned, "verdicts-0", "judge").calls == 2000
+    assert stage(planned, "verdicts-1", "judge").calls == 1000
+    assert not stage(planned, "mix-1", "teacher").at_most
+    assert stage(planned, "expansions-1", "teacher").at_most
+
+
+def test_ratings_of_complexity_are_asked_of_the_judge_where_they_are_wanted() -> None:
+    rated = config(teacher=TeacherConfig(llm=priced("a/teacher"), similar_within=1.0, per_call=4, examples_per_call=3))
+    ratings = stage(estimate_run(rated, SIZES), "expansions-1", "judge")
+    assert (ratings.calls, ratings.at_most) == (500 + 125 * 3, True)
+    assert ("expansions-1", "judge") not in {(row.stage, row.role) for row in estimate_run(config(), SIZES)}
+
+
+def test_one_order_is_half_the_calls() -> None:
+    one = config(judge=JudgeConfig(llm=priced("a/judge"), orders=Orders.teacher_first))
+    assert stage(estimate_run(one, SIZES), "verdicts-0", "judge").calls == 1000
+
+
+def test_without_refinement_nobody_refines() -> None:
+    plain = config(curriculum=CurriculumConfig(rounds=1, rows=500, refine=False))
+    assert not [row for row in estimate_run(plain, SIZES) if row.stage == "mix-1"]
+
+
+def test_a_plain_fit_asks_nobody() -> None:
+    vanilla = config(curriculum=CurriculumConfig(rounds=0, rows=500))
+    assert [(row.stage, row.calls) for row in estimate_run(vanilla, SIZES)] == [("student-0", 0)]
+
+
+def test_a_fit_by_epochs_and_one_by_tokens_have_their_hours() -> None:
+    planned = estimate_run(config(), SIZES)
+    hours = 6 * 1e9 / (312e12 * 0.4) / 3600
+    assert stage(planned, "student-0", "fit").gpu_hours == pytest.approx(3 * 1000 * 80 * hours)
+    assert stage(planned, "student-1", "fit").gpu_hours == pytest.approx(100_000 * hours)
+
+
+def test_unknown_sizes_and_prices_stay_unknown() -> None:
+    vague = config(student=StudentConfig(model="m"), teacher=TeacherConfig(llm=LLMConfig(model="a/teacher")))
+    planned = estimate_run(vague, SIZES)
+    assert stage(planned, "student-0", "fit").gpu_hours is None
+    assert stage(planned, "responses", "teacher").usd is None
+    assert stage(planned, "labels", "labeller").usd is not None
+
+
+def test_what_is_asked_in_batches_has_the_price_of_batches() -> None:
+    single, batched = (
+        stage(estimate_run(config(teacher=TeacherConfig(llm=llm)), SIZES), "responses", "teacher").usd
+        for llm in (LLMConfig(model="openai/gpt-4o"), LLMConfig(model="openai/gpt-4o", batch=True))
+    )
+    assert single is not None
+    assert batched == pytest.approx(single / 2)
+
+
+def test_two_values_of_delta_share_what_comes_before_the_rounds() -> None:
+    jobs = [
+        {(row.stage, row.role): row.share for row in estimate_run(config(curriculum=curriculum), SIZES)}
+        for curriculum in (CurriculumConfig(rows=500, delta=1.0), CurriculumConfig(rows=500, delta=2.0))
+    ]
+    shared = [key for key in jobs[0] if jobs[0][key] == jobs[1][key]]
+    assert shared == [("student-0", "fit"), ("labels", "labeller"), ("responses", "teacher"), ("verdicts-0", "judge")]
+
+
+@given(st.integers(1, 10**6), st.floats(1, 1e4), st.floats(1, 1e4))
+def test_the_cost_is_the_tokens_times_the_price(seeds: int, instruction: float, response: float) -> None:
+    for row in estimate_run(config(), Sizes(seeds, instruction, response)):
+        if row.role != "fit":
+            assert row.usd == pytest.approx((row.prompt_tokens + row.completion_tokens) / 1e6)
+
+
+def test_sizes_are_means_in_tokens() -> None:
+    sizes = sizes_of([example("a" * 40, "b" * 80), example("c" * 80, "d" * 40)])
+    assert sizes == Sizes(seeds=2, instruction=15.0, response=15.0)
+
+
+def test_the_protocol_settles_what_a_verdict_costs() -> None:
+    plans = {
+        protocol: stage(
+            estimate_run(config(judge=JudgeConfig(llm=priced("a/judge"), protocol=protocol)), SIZES),
+            "verdicts-0",
+            "judge",
+        )
+        for protocol in JudgeProtocol
+    }
+    pair, single, logprobs = (plans[name] for name in JudgeProtocol)
+    assert pair.calls == single.calls == logprobs.calls == 2000
+    assert logprobs.completion_tokens == 2000
+    assert pair.completion_tokens == single.completion_tokens > logprobs.completion_tokens
+    assert single.prompt_tokens < pair.prompt_tokens
+
+
+@pytest.mark.parametrize(
+    ("how", "name", "calls"),
+    [(Difficulty.eps, "rollout_verdicts-0", 2 * 1000 * 3), (Difficulty.judge_rated, "ratings-0", 1000)],
+)
+def test_a_difficulty_that_asks_the_judge_is_in_the_plan(how: Difficulty, name: str, calls: int) -> None:
+    plan = CurriculumConfig(rounds=2, rows=500, difficulty=how, rollouts=RolloutConfig(answers=3))
+    planned = estimate_run(config(curriculum=plan), SIZES)
+    assert stage(planned, name, "judge").calls == calls
+    assert {row.stage for row in planned} - {row.stage for row in estimate_run(config(), SIZES)} == {
+        name,
+        name.replace("-0", "-1"),
+    }

@@ -1,0 +1,85 @@
+"""What the page tells of the source and of the teacher's proposals: counts as the stages gave them, leaks in full."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tapir_exp.core.records import LeftOut, Why
+from tapir_exp.core.store import LEFT_OUT, write_rows
+from tapir_exp.report.data_section import MOST_LEAKS, origins
+from tapir_exp.report.run_page import build_page
+from tapir_exp.report.run_view import RunView
+from tapir_exp.report.templates import render
+
+MakeRun = Callable[..., Path]
+SEEDS = {"rows": 90, "read": 1203, "unusable": 4, "repeated": 11, "near_duplicates": 7, "undrawn": 1079}
+EXPANSIONS = {
+    "rows": 38,
+    "calls": 16,
+    "proposed": 61,
+    "repeated": 5,
+    "unlabelled": 1,
+    "off_type": 9,
+    "unrated": 0,
+    "unlike": 6,
+    "surplus": 2,
+    "kept_per_call": 2.375,
+    "off_type_share": 9 / 55,
+}
+
+
+def leak(number: int) -> LeftOut:
+    detail = f"100% of question.jsonl, row {number}: <b>how many</b>"
+    return LeftOut(source="seeds.jsonl", row=number, why=Why.CONTAMINATED, detail=detail)
+
+
+def counted(run_dir: Path, tmp_path: Path, contaminated: int | None) -> RunView:
+    """A run whose first two stages have all their figures; so many seeds leaked."""
+    run = RunView.load(run_dir)
+    other = LeftOut(source="seeds.jsonl", row=99, why=Why.REPEATED, detail="the instruction of row 1")
+    write_rows(tmp_path / LEFT_OUT, [other, *(leak(number) for number in range(1, (contaminated or 0) + 1))])
+    seeds = replace(run.artifacts["seeds"], path=tmp_path, figures={**SEEDS, "contaminated": contaminated})
+    expanded = {**EXPANSIONS, "contaminated": None if contaminated is None else 0}
+    first = replace(run.rounds[1], expanded=expanded)
+    return replace(run, artifacts={**run.artifacts, "seeds": seeds}, rounds=(run.rounds[0], first, *run.rounds[2:]))
+
+
+def page_of(run: RunView) -> str:
+    return render("page.html.jinja", page=build_page(run))
+
+
+def section(html: str) -> str:
+    return html.partition('<section id="origins">')[2].partition("</section>")[0]
+
+
+def test_the_counts_are_those_of_the_stages(fake_run: MakeRun, tmp_path: Path) -> None:
+    text = section(page_of(counted(fake_run(), tmp_path, contaminated=2)))
+    row = "<td>1\u202f203</td><td>4</td><td>11</td><td>7</td><td>2</td><td>1\u202f079</td>"
+    assert row in text
+    assert "<td>16</td><td>61</td><td>5</td><td>0</td><td>1</td>" in text
+    assert "(16.4 %)" in text
+    assert '<td class="main">38</td><td>2.38</td>' in text
+
+
+def test_leaks_are_shown_with_what_is_shared_and_escaped(fake_run: MakeRun, tmp_path: Path) -> None:
+    run = counted(fake_run(), tmp_path, contaminated=MOST_LEAKS + 3)
+    found = origins(run)
+    assert [one.row for one in found.leaks] == list(range(1, MOST_LEAKS + 1))
+    assert found.more == 3
+    text = section(page_of(run))
+    assert "seeds.jsonl, 1: 100% of question.jsonl, row 1: &lt;b&gt;how many" in text
+    assert "And 3 more." in text
+
+
+@pytest.mark.parametrize(("contaminated", "shown"), [(None, True), (0, False)])
+def test_unchecked_is_not_called_clean(fake_run: MakeRun, tmp_path: Path, contaminated: Any, shown: bool) -> None:
+    text = section(page_of(counted(fake_run(), tmp_path, contaminated)))
+    assert ("not checked" in text) is shown
+    assert "Leaks, with" not in text
+
+
+def test_a_run_without_these_counts_has_no_such_section(fake_run: MakeRun) -> None:
+    assert 'id="origins"' not in page_of(RunView.load(fake_run()))

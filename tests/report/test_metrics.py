@@ -1,0 +1,173 @@
+"""The figures of a run, against a store made by hand: each worked out here, and none that depends on time."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import training_row
+
+from tapir_exp.core.manifest import Manifest, entry_of
+from tapir_exp.core.records import BenchmarkResult, Quota, Record, Verdict
+from tapir_exp.core.store import ROWS, SIDECAR, Artifact, Store, write_rows
+from tapir_exp.report.metrics import Metrics, run_metrics
+
+SPEND = {"judge": {"calls": 4, "usd": 0.1}}
+
+
+class Outputs:
+    """Writes artifacts as the stages do, and the manifest of a run over them."""
+
+    def __init__(self, root: Path) -> None:
+        self.run_dir, self.store = root / "run", Store(root / "store")
+        self.artifacts: dict[str, Artifact] = {}
+
+    def put(self, name: str, rows: Sequence[Record] = (), **figures: Any) -> None:
+        def make(directory: Path) -> Mapping[str, Any]:
+            return {"rows": write_rows(directory / ROWS, rows), **figures, "spend": SPEND}
+
+        self.artifacts[name] = self.store.produce(name.partition("-")[0], {"name": name}, make)
+
+    def manifest(self, alphas: tuple[float, ...]) -> Manifest:
+        entries = tuple(
+            entry_of(name, int(name[-1]) if "-" in name else 0, artifact) for name, artifact in self.artifacts.items()
+        )
+        return Manifest(
+            name="n", arm="a", seed=0, store="../store", delta=2.0, alphas=alphas, target=None, artifacts=entries
+        )
+
+    def metrics(self, alphas: tuple[float, ...] = (0.3,)) -> list[Metrics]:
+        manifest = self.manifest(alphas)
+        return run_metrics(manifest, manifest.open(self.run_dir))
+
+
+def verdict(row: str, teacher: float | None, student: float | None = 4) -> Verdict:
+    return Verdict(id=row, ballots=(), teacher=teacher, student=None if teacher is None else student)
+
+
+def result(family: str, task: str, exact: bool) -> BenchmarkResult:
+    return BenchmarkResult(
+        family=family, task=task, level=1, instruction="i", expected="e", response="r", exact=exact, score=9
+    )
+
+
+VERDICTS = [verdict("a", 9), verdict("b", 6), verdict("c", 3.5), verdict("d", None)]  # gaps 5, 2, -0.5
+BENCHMARK = [
+    *(result("sums", "Math", exact) for exact in (True, True, True, False)),
+    *(result("totals", "Math", exact) for exact in (True, False)),
+    *(result("tenses", "Grammar", exact) for exact in (False, False)),
+]
+MIX = [
+    training_row("a", task="Math", part="hard"),
+    training_row("b", task="Math", part="rest", origin="seed", gap=1.0),
+    training_row("c", task="Law", part="rest", origin="seed", gap=0.0),
+    training_row("d", task="Math", part="rest", origin="seed", gap=0.0),
+]
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> Outputs:
+    made = Outputs(tmp_path)
+    made.put("seeds", read=9, contaminated=1)
+    made.put("student-0", steps=7, tokens=1000, final_loss=1.5, tokens_per_second=123.4)
+    made.put("benchmark-0", BENCHMARK)
+    made.put("verdicts-0", VERDICTS, unscored=1, flips=2, mean_gap=0.0, diagnosis={"ties": 0.5, "flips": 2})
+    made.put("expansions-1", [MIX[0]], ordered=3, calls=2, proposed=5)
+    made.put("plan-1", [Quota(task="Math", part="hard", wanted=3, drawn=0, ordered=3, filled=1)], unfilled=2)
+    made.put("mix-1", MIX)
+    made.put("student-1", steps=3, tokens=500, final_loss=0.5, tokens_per_second=99.9)
+    return made
+
+
+def test_there_is_a_row_for_s_0_and_for_every_round(outputs: Outputs) -> None:
+    assert [row["round"] for row in outputs.metrics()] == [0, 1]
+    assert [row["round"] for row in outputs.metrics(alphas=())] == [0]
+
+
+def test_what_the_verdicts_tell_of_the_judge_is_told(outputs: Outputs) -> None:
+    start, after = outputs.metrics()
+    assert (start["judge/ties"], start["judge/flips"]) == (0.5, 2)
+    assert not any(name.startswith("judge/") for name in after)
+
+
+def test_gaps_are_those_of_the_scored_rows(outputs: Outputs) -> None:
+    start, after = outputs.metrics()
+    assert (start["gap/scored"], start["gap/unscored"], start["gap/order_flips"]) == (3, 1, 2)
+    assert start["gap/mean"] == pytest.approx(6.5 / 3)
+    assert start["gap/hard_share"] == pytest.approx(1 / 3)  # 2 is not above 2
+    assert not any(name.startswith("gap/") for name in after)
+
+
+def test_where_nothing_was_scored_there_is_no_mean(outputs: Outputs) -> None:
+    outputs.put("verdicts-1", [verdict("a", None)], unscored=1, flips=0)
+    row = outputs.metrics()[1]
+    assert (row["gap/scored"], row["gap/mean"], row["gap/hard_share"]) == (0, None, None)
+
+
+def test_accuracy_is_the_mean_over_families(outputs: Outputs) -> None:
+    start = outputs.metrics()[0]
+    assert start["benchmark/accuracy"] == pytest.approx((3 / 4 + 1 / 2 + 0) / 3)
+    error = (3 / 4 * 1 / 4 / 4 + 1 / 2 * 1 / 2 / 2) ** 0.5 / 3
+    assert start["benchmark/accuracy_se"] == pytest.approx(error)
+    assert start["benchmark/task/Math"] == pytest.approx((3 / 4 + 1 / 2) / 2)
+    assert start["benchmark/task/Grammar"] == 0
+
+
+def test_a_round_without_a_benchmark_has_no_accuracy(outputs: Outputs) -> None:
+    assert not any(name.startswith("benchmark/") for name in outputs.metrics()[1])
+
+
+def test_shares_of_the_mix(outputs: Outputs) -> None:
+    start, after = outputs.metrics()
+    assert not any(name.startswith("mix/") for name in start)
+    assert {name: value for name, value in after.items() if name.startswith("mix/")} == {
+        "mix/rows": 4,
+        "mix/hard_share": 0.25,
+        "mix/new_share": 0.25,
+        "mix/task/Law": 0.25,
+        "mix/task/Math": 0.75,
+    }
+
+
+def test_curriculum_and_expansion(outputs: Outputs) -> None:
+    start, after = outputs.metrics()
+    assert (after["curriculum/alpha"], after["curriculum/unfilled"]) == (0.3, 2)
+    assert (after["expansion/rows"], after["expansion/ordered"], after["expansion/proposed"]) == (1, 3, 5)
+    assert not any(name.startswith(("curriculum/", "expansion/")) for name in start)
+
+
+def test_what_became_of_the_source_stands_with_s_0_alone(outputs: Outputs) -> None:
+    start, after = outputs.metrics()
+    assert {name: start[name] for name in start if name.startswith("seeds/")} == {
+        "seeds/rows": 0,
+        "seeds/read": 9,
+        "seeds/contaminated": 1,
+    }
+    assert not any(name.startswith("seeds/") for name in after)
+
+
+def test_tokens_add_up_over_the_rounds(outputs: Outputs) -> None:
+    assert [(row["fit/tokens"], row["fit/tokens_total"]) for row in outputs.metrics()] == [(1000, 1000), (500, 1500)]
+    assert [row["fit/final_loss"] for row in outputs.metrics()] == [1.5, 0.5]
+
+
+def test_no_figure_depends_on_time_or_on_what_was_paid(outputs: Outputs) -> None:
+    before = outputs.metrics()
+    assert not [name for row in before for name in row if "second" in name or "spend" in name or "usd" in name]
+    for artifact in outputs.artifacts.values():
+        sidecar = json.loads((artifact.path / SIDECAR).read_text())
+        sidecar["seconds"] = 1e6
+        sidecar["figures"] |= {"spend": {}} | ({"tokens_per_second": 1e9} if "steps" in sidecar["figures"] else {})
+        (artifact.path / SIDECAR).write_text(json.dumps(sidecar))
+    assert json.dumps(outputs.metrics()) == json.dumps(before)
+
+
+def test_the_figures_are_plain_json(outputs: Outputs) -> None:
+    metrics = outputs.metrics()
+    assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
+
+
+def test_the_figures_need_nothing_but_the_artifacts(outputs: Outputs) -> None:
+    with pytest.raises(KeyError, match="mix-2"):
+        outputs.metrics(alphas=(0.3, 0.5))

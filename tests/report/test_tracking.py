@@ -1,0 +1,183 @@
+"""Weights & Biases, the real library offline: what was logged can be read back from its files."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from assets import ROOT
+
+from tapir_exp.config import LoggerConfig, WandbMode
+from tapir_exp.core.records import Part, Quota
+from tapir_exp.core.task_types import TaskType
+from tapir_exp.report.tracking import Tracker
+
+BLOCK, HEADER = 32 * 1024, 7
+QUOTAS = [
+    Quota(task=TaskType.MATH, part=Part.HARD, wanted=5, drawn=2, ordered=3, filled=1),
+    Quota(task=TaskType.LAW, part=Part.REST, wanted=4, drawn=4, ordered=0, filled=0),
+]
+
+
+@dataclass
+class Logged:
+    """What the file of an offline run holds."""
+
+    config: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    project: str = ""
+    group: str = ""
+    name: str = ""
+    exit_code: int | None = None
+
+
+def fragments(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """Type and payload of each fragment in a LevelDB log whose file begins with a header of its own."""
+    at = HEADER
+    while at + HEADER <= len(content):
+        if BLOCK - at % BLOCK < HEADER:  # too little room for a header: the block ends in padding
+            at += BLOCK - at % BLOCK
+            continue
+        length, kind = int.from_bytes(content[at + 4 : at + 6], "little"), content[at + 6]
+        yield kind, content[at + HEADER : at + HEADER + length]
+        at += HEADER + length
+
+
+def messages(content: bytes) -> Iterator[bytes]:
+    """The records of the log, each put together from its fragments (1 whole, 2 first, 3 middle, 4 last)."""
+    whole = b""
+    for kind, payload in fragments(content):
+        whole = payload if kind in (1, 2) else whole + payload
+        if kind in (1, 4):
+            yield whole
+
+
+def read(path: Path) -> Logged:
+    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
+
+    logged = Logged()
+    for message in messages(path.read_bytes()):
+        record = Record()
+        record.ParseFromString(message)
+        kind = record.WhichOneof("record_type")
+        if kind == "run":
+            logged.project, logged.group, logged.name = (
+                record.run.project,
+                record.run.run_group,
+                record.run.display_name,
+            )
+            logged.config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
+        elif kind == "history":
+            items = record.history.item
+            logged.history.append(
+                {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in items}
+            )
+        elif kind == "exit":
+            logged.exit_code = record.exit.exit_code
+    return logged
+
+
+def runs_of(run_dir: Path) -> list[Logged]:
+    """The finished runs below a run directory; their files are written by another process, so wait for the end."""
+    paths = sorted(run_dir.glob("wandb/offline-run-*/*.wandb"))
+    deadline = time.monotonic() + 30
+    while True:
+        logged = [read(path) for path in paths]
+        if all(run.exit_code is not None for run in logged) or time.monotonic() > deadline:
+            return logged
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def run_dirs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two runs of one process: the first open all the while, the second left by an exception."""
+    group = tmp_path_factory.mktemp("group")
+    good, bad = group / "good", group / "bad"
+    config = LoggerConfig(mode=WandbMode.offline, project="a-project")
+    for run_dir in (good, bad):
+        run_dir.mkdir()
+    with Tracker(config, good, "a-group", {"seed": 1, "lab": {"noise": 0.5}}) as tracker:
+        tracker.log_round(0, {"round": 0, "fit/tokens": 10, "gap/mean": None}, [])
+        with pytest.raises(ZeroDivisionError):
+            fail(config, bad)
+        tracker.log_round(1, {"round": 1, "fit/tokens": 20, "mix/task/Math": 0.25}, QUOTAS)
+    return good, bad
+
+
+def fail(config: LoggerConfig, run_dir: Path) -> None:
+    with Tracker(config, run_dir, "a-group", {"seed": 2}) as tracker:
+        tracker.log_round(0, {"round": 0, "fit/tokens": 99}, [])
+        raise ZeroDivisionError
+
+
+@pytest.mark.slow
+def test_each_tracker_makes_one_finished_run(run_dirs: tuple[Path, Path]) -> None:
+    good, bad = (runs_of(run_dir) for run_dir in run_dirs)
+    assert [run.exit_code for run in good] == [0]
+    assert [run.exit_code for run in bad] == [1]
+
+
+@pytest.mark.slow
+def test_a_run_has_its_project_group_and_name(run_dirs: tuple[Path, Path]) -> None:
+    for run_dir in run_dirs:
+        (run,) = runs_of(run_dir)
+        assert (run.project, run.group, run.name) == ("a-project", "a-group", run_dir.name)
+
+
+@pytest.mark.slow
+def test_its_settings_can_be_read_back(run_dirs: tuple[Path, Path]) -> None:
+    good, bad = (runs_of(run_dir)[0].config for run_dir in run_dirs)
+    assert (good["seed"], good["lab"]) == (1, {"noise": 0.5})
+    assert bad["seed"] == 2
+    assert "lab" not in bad
+
+
+@pytest.mark.slow
+def test_its_figures_can_be_read_back_round_by_round(run_dirs: tuple[Path, Path]) -> None:
+    first, second = runs_of(run_dirs[0])[0].history
+    assert (first["_step"], first["round"], first["fit/tokens"], first["gap/mean"]) == (0, 0, 10, None)
+    assert (second["_step"], second["round"], second["fit/tokens"], second["mix/task/Math"]) == (1, 1, 20, 0.25)
+    assert [row["fit/tokens"] for row in runs_of(run_dirs[1])[0].history] == [99]
+
+
+@pytest.mark.slow
+def test_the_curriculum_of_a_round_is_a_table(run_dirs: tuple[Path, Path]) -> None:
+    first, second = runs_of(run_dirs[0])[0].history
+    assert not any(name.startswith("curriculum/") for name in first)
+    assert second["curriculum/round-1._type"] == "table-file"
+    (path,) = run_dirs[0].glob("wandb/offline-run-*/files/media/table/**/*.json")
+    table = json.loads(path.read_text())
+    assert table["columns"] == list(Quota.model_fields)
+    assert table["data"] == [list(quota.model_dump(mode="json").values()) for quota in QUOTAS]
+
+
+DISABLED = """
+import sys
+from pathlib import Path
+from tapir_exp.config import LoggerConfig, WandbMode
+from tapir_exp.report.tracking import Tracker
+
+with Tracker(LoggerConfig(mode=WandbMode.disabled), Path("."), "group", {"seed": 1}) as tracker:
+    tracker.log_round(0, {"round": 0}, [])
+print("wandb" in sys.modules)
+"""
+
+
+def test_disabled_does_nothing_and_does_not_import_wandb(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", DISABLED], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_exception_passes_through_a_disabled_tracker(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        fail(LoggerConfig(mode=WandbMode.disabled), tmp_path)

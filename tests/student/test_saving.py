@@ -1,0 +1,200 @@
+"""What a fit leaves: the same everywhere, found again wherever it goes, and ending its turns."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import AutoPeftModelForCausalLM, PeftModel
+from tiny import llama_base, qwen_base
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from tapir_exp.config import BudgetConfig, ChatTemplate, Method, Precision, SFTConfig, StudentConfig, TrainerConfig
+from tapir_exp.core.records import Part
+from tapir_exp.core.store import digest_files
+from tapir_exp.student.chat_template import load_chat
+from tapir_exp.student.generate import answer_all
+from tapir_exp.student.loading import Base, load_model
+from tapir_exp.student.multi_turn import Questions, converse_all
+from tapir_exp.student.response_loss import Taught, response_losses
+from tapir_exp.student.saving import save_merged
+from tapir_exp.student.training.batching import collate
+from tapir_exp.student.training.encoding import TrainingRow, encode_rows
+from tapir_exp.student.training.train import finetune
+
+ALL_LINEAR = ["v_proj", "q_proj", "up_proj", "o_proj", "k_proj", "gate_proj", "down_proj"]
+Fit = Callable[..., Path]
+TOKENS = torch.arange(20)[None]
+
+
+@pytest.fixture
+def lora(sft: SFTConfig) -> SFTConfig:
+    return replace(sft, method=Method.lora, lora=replace(sft.lora, rank=4, targets=ALL_LINEAR))
+
+
+@pytest.fixture
+def fit(base: Path, rows: list[TrainingRow], lora: SFTConfig, student: StudentConfig, trainer: TrainerConfig) -> Fit:
+    """An adapter in store/student/one over store/base-student/base, as runs leave them below an outputs directory."""
+
+    def run(outputs: Path) -> Path:
+        store = outputs / "store"
+        shutil.copytree(base, store / "base-student" / "base")
+        workdir, beside = store / "student" / "one", Base("../../base-student/base")
+        parent = store / "base-student" / "base"
+        finetune(parent, rows, 0.3, lora, BudgetConfig(epochs=4), student, trainer, 0, workdir, "fit", beside)
+        return workdir
+
+    return run
+
+
+@torch.inference_mode()
+def logits(model: Any) -> torch.Tensor:
+    found: torch.Tensor = model(TOKENS).logits.float()
+    return found
+
+
+def over_base(base: Path, adapter: Path, dtype: torch.dtype) -> Any:
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
+    return PeftModel.from_pretrained(model, str(adapter)).eval()
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 2e-6), ("bfloat16", 2e-2)])
+def test_merged_weights_give_the_logits_of_base_and_adapter(
+    fit: Fit, base: Path, tmp_path: Path, student: StudentConfig, precision: str, tolerance: float
+) -> None:
+    """The tolerance is relative to the largest logit; bfloat16 has 8 bits of precision."""
+    adapter = fit(tmp_path)
+    apart = logits(over_base(base, adapter, getattr(torch, precision)))
+    merged = logits(load_model(adapter, replace(student, precision=Precision(precision))))
+    scale = apart.abs().max()
+    assert (merged - apart).abs().max() <= tolerance * scale
+    assert (logits(AutoModelForCausalLM.from_pretrained(base)) - apart).abs().max() > 0.2 * scale
+
+
+def test_an_adapter_directory_is_an_ordinary_one(fit: Fit, tmp_path: Path) -> None:
+    adapter = fit(tmp_path)
+    assert {path.name for path in adapter.iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+        "training.jsonl",
+        "pace.jsonl",
+    }
+
+
+def test_users_open_an_adapter_with_peft_or_transformers_alone(
+    fit: Fit, tmp_path: Path, student: StudentConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = fit(tmp_path)
+    monkeypatch.chdir(adapter)
+    ours = logits(load_model(adapter, student))
+    for opened in (AutoPeftModelForCausalLM, AutoModelForCausalLM):
+        torch.testing.assert_close(logits(opened.from_pretrained(".").eval()), ours, rtol=0, atol=1e-5)
+
+
+def test_two_makings_in_different_places_have_the_same_bytes(fit: Fit, tmp_path: Path) -> None:
+    one, two = fit(tmp_path / "one"), fit(tmp_path / "another" / "place")
+    assert digest_files(one) == digest_files(two)
+    settings = json.loads((one / "adapter_config.json").read_text())
+    assert settings["target_modules"] == sorted(
+        ALL_LINEAR
+    )  # peft's own order is that of a set, another in every process
+    for path in one.iterdir():
+        assert str(tmp_path).encode() not in path.read_bytes()
+        assert b"_version" not in path.read_bytes()
+
+
+def test_everything_opens_an_adapter_wherever_its_outputs_are_moved(
+    fit: Fit, tmp_path: Path, student: StudentConfig, lora: SFTConfig, rows: list[TrainingRow], trainer: TrainerConfig
+) -> None:
+    adapter = fit(tmp_path / "outputs")
+    before = answer_all(adapter, [("one", "Say red")], student, "answers")
+    (tmp_path / "outputs").rename(tmp_path / "moved")
+    adapter = tmp_path / "moved" / "store" / "student" / "one"
+    assert answer_all(adapter, [("one", "Say red")], student, "answers") == before
+    assert response_losses(adapter, [Taught("one", "Say red", "green")], student, "losses")[0].instructed
+    assert len(converse_all(adapter, [Questions("one", ("Say red", "And?"), 0.0)], student, 0, "turns")[0]) == 2
+    nothing = BudgetConfig(epochs=0)
+    finetune(adapter, rows, 0.3, lora, nothing, student, trainer, 0, adapter.parent / "two", "fit")
+    weights = [digest_files(adapter.parent / name)["adapter_model.safetensors"] for name in ("one", "two")]
+    assert weights[0] == weights[1]
+    assert answer_all(adapter.parent / "two", [("one", "Say red")], student, "answers") == before
+
+
+TWO_LINES = [TrainingRow("What is red?", "A hue.", Part.REST), TrainingRow("What is a cat?", "A beast.", Part.HARD)]
+KINDS: dict[str, tuple[Callable[[Path], Path], ChatTemplate, str]] = {
+    "llama2": (llama_base, ChatTemplate.llama2, "</s>"),
+    "qwen base": (qwen_base, ChatTemplate.chatml, "<|im_end|>"),
+}
+
+
+@pytest.fixture(scope="module", params=[(kind, method) for kind in KINDS for method in ("full", "lora", "merged")])
+def taught(
+    request: pytest.FixtureRequest, trainer: TrainerConfig, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, StudentConfig, str]:
+    """A student that has learnt two lines by heart, how it is asked, and how it should end them."""
+    kind, method = request.param
+    build, template, end = KINDS[kind]
+    home = tmp_path_factory.mktemp("taught")
+    (home / "base").mkdir()
+    student = StudentConfig(model="x", chat_template=template, max_length=200, max_new_tokens=40)
+    trained = Method.full if method == "full" else Method.lora
+    sft = SFTConfig(method=trained, learning_rate=1e-2, batch_rows=2, warmup=0.1)
+    sft = replace(sft, lora=replace(sft.lora, rank=16, alpha=64, dropout=0.0, targets=ALL_LINEAR))
+    budget = BudgetConfig(epochs=150)
+    finetune(build(home / "base"), TWO_LINES, None, sft, budget, student, trainer, 0, home / "student", "fit")
+    if method != "merged":
+        return home / "student", student, end
+    (home / "merged").mkdir()
+    save_merged(home / "student", student, home / "merged")
+    return home / "merged", student, end
+
+
+def test_one_token_ends_a_turn_for_tokenizer_model_and_generation(taught: tuple[Path, StudentConfig, str]) -> None:
+    directory, student, end = taught
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    generation = GenerationConfig.from_pretrained(directory)
+    token = tokenizer.convert_tokens_to_ids(end)
+    model = load_model(directory, student)
+    assert tokenizer.eos_token == end
+    assert {tokenizer.eos_token_id, generation.eos_token_id, model.config.eos_token_id} == {token}
+    assert model.generation_config.eos_token_id == token  # type: ignore[union-attr]
+    if (directory / "config.json").is_file():
+        assert json.loads((directory / "config.json").read_text())["eos_token_id"] == token
+
+
+def test_a_student_ends_what_it_has_learnt(taught: tuple[Path, StudentConfig, str]) -> None:
+    """Only a supervised end of turn, and one at which generation stops, gives this."""
+    directory, student, _ = taught
+    answers = answer_all(directory, [(row.response, row.instruction) for row in TWO_LINES], student, "answers")
+    assert [(answer.text, answer.finished) for answer in answers] == [(row.response, True) for row in TWO_LINES]
+
+
+def test_a_user_s_prompt_has_the_one_bos_that_the_fit_had(taught: tuple[Path, StudentConfig, str]) -> None:
+    directory, student, _ = taught
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    turns = [{"role": "user", "content": "What is red?"}]
+    theirs = tokenizer.apply_chat_template(turns, add_generation_prompt=True)["input_ids"]
+    (ours,) = load_chat(directory, student).encode_prompts(["What is red?"])
+    assert theirs == ours
+    if tokenizer.bos_token is not None and student.chat_template is ChatTemplate.llama2:
+        assert ours.count(tokenizer.bos_token_id) == 1
+
+
+def test_the_end_is_supervised_although_it_pads(tmp_path: Path) -> None:
+    student = StudentConfig(model="x", chat_template=ChatTemplate.llama2, max_length=200)
+    chat = load_chat(llama_base(tmp_path), student)
+    assert chat.pad == chat.end
+    encoded = encode_rows(TWO_LINES, chat, student.max_length)
+    targets = collate(encoded.rows).targets.tolist()
+    assert targets.count(chat.end) == len(TWO_LINES)
+    ends = list(accumulate(row.supervised for row in encoded.rows))
+    assert [targets[end - 1] for end in ends] == [chat.end] * len(TWO_LINES)

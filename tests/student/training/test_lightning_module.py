@@ -1,0 +1,151 @@
+"""The loss against the paper's formula, worked out by hand."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tapir_exp.config import BudgetConfig, SFTConfig, StudentConfig, TrainerConfig
+from tapir_exp.core.records import Part, TrainingStep
+from tapir_exp.core.store import read_rows
+from tapir_exp.student.chat_template import Chat
+from tapir_exp.student.loading import load_model
+from tapir_exp.student.packing import pack_attention
+from tapir_exp.student.training.batching import collate
+from tapir_exp.student.training.encoded_rows import Row
+from tapir_exp.student.training.encoding import TrainingRow, encode_rows
+from tapir_exp.student.training.lightning_module import StudentModule, learning_rate, part_weights, response_nll
+from tapir_exp.student.training.train import TRAINING, finetune
+
+
+def nll_by_hand(model: torch.nn.Module, row: Row) -> Tensor:
+    """The supervised tokens' negative log-likelihoods, from one unpadded row and plain logits."""
+    logits = model(input_ids=torch.tensor([row.tokens])).logits[0]
+    return torch.stack(
+        [-torch.log_softmax(logits[at - 1], -1)[row.tokens[at]] for at in range(row.prompt, len(row.tokens))]
+    )
+
+
+@pytest.fixture(scope="module")
+def encoded(rows: list[TrainingRow], chat: Chat) -> tuple[Row, ...]:
+    return encode_rows(rows, chat, 128).rows
+
+
+def test_nll_is_that_of_each_row_alone(base: Path, student: StudentConfig, encoded: tuple[Row, ...]) -> None:
+    """The neighbours may not matter, and the targets are the next tokens."""
+    model = load_model(base, student)
+    expected = torch.cat([nll_by_hand(model, row) for row in encoded[:7]])
+    nll = response_nll(pack_attention(model), collate(encoded[:7]))
+    torch.testing.assert_close(nll, expected, atol=1e-5, rtol=1e-5)
+
+
+def first_step(workdir: Path) -> TrainingStep:
+    return read_rows(workdir / TRAINING, TrainingStep)[0]
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 0.9, 1.0])
+def test_one_batch_of_everything_has_the_loss_of_the_paper(
+    alpha: float,
+    base: Path,
+    rows: list[TrainingRow],
+    student: StudentConfig,
+    trainer: TrainerConfig,
+    encoded: tuple[Row, ...],
+    tmp_path: Path,
+) -> None:
+    sft = SFTConfig(batch_rows=len(rows), micro_batch_tokens=100)
+    finetune(base, rows, alpha, sft, BudgetConfig(epochs=1), student, trainer, 0, tmp_path, "fit")
+    model = load_model(base, student)
+    with torch.no_grad():
+        losses = {part: [nll_by_hand(model, row) for row in encoded if row.part is part] for part in Part}
+    means = {part: torch.cat(found).mean().item() for part, found in losses.items()}
+    step = first_step(tmp_path)
+    assert step.loss == pytest.approx(alpha * means[Part.HARD] + (1 - alpha) * means[Part.REST], rel=1e-5)
+    assert step.loss_hard == pytest.approx(means[Part.HARD], rel=1e-5)
+    assert step.loss_rest == pytest.approx(means[Part.REST], rel=1e-5)
+
+
+@pytest.mark.parametrize("alpha", [0.2, 0.8])
+def test_gradient_is_that_of_the_paper(
+    alpha: float,
+    base: Path,
+    rows: list[TrainingRow],
+    student: StudentConfig,
+    trainer: TrainerConfig,
+    encoded: tuple[Row, ...],
+    tmp_path: Path,
+) -> None:
+    """One optimiser step from the formula's gradient, accumulated over ragged micro-batches, ends in one place."""
+    sft = SFTConfig(batch_rows=len(rows), micro_batch_tokens=100, learning_rate=1e-3, warmup=0.0, clip=0.5)
+    finetune(base, rows, alpha, sft, BudgetConfig(epochs=1), student, trainer, 0, tmp_path, "fit")
+    model = load_model(base, student)
+    loss = torch.zeros(())
+    for part, weight in ((Part.HARD, alpha), (Part.REST, 1 - alpha)):
+        chosen = [row for row in encoded if row.part is part]
+        total = sum(nll_by_hand(model, row).sum() for row in chosen)
+        loss = loss + weight * total / sum(row.supervised for row in chosen)
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0, eps=1e-8)
+    optimizer.step()
+    fitted = load_model(tmp_path, student)
+    moved = dict(fitted.named_parameters())
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(moved[name], p, atol=2e-5, rtol=0, msg=name)
+
+
+def test_accumulation_equals_the_big_batch(
+    base: Path, rows: list[TrainingRow], student: StudentConfig, trainer: TrainerConfig, tmp_path: Path
+) -> None:
+    states = []
+    for micro in (1, 100, 10_000):
+        sft = SFTConfig(batch_rows=12, micro_batch_tokens=micro, learning_rate=1e-3)
+        finetune(base, rows, 0.3, sft, BudgetConfig(epochs=2), student, trainer, 0, tmp_path / str(micro), "fit")
+        states.append(read_rows(tmp_path / str(micro) / TRAINING, TrainingStep))
+    for steps in zip(*states, strict=True):
+        for step in steps[1:]:
+            assert step.loss == pytest.approx(steps[0].loss, rel=1e-4)
+
+
+def test_weights_without_a_second_part_are_plain() -> None:
+    plain = {Part.HARD: 1.0, Part.REST: 1.0}
+    assert part_weights(None, 10, 20) == part_weights(0.3, 0, 20) == part_weights(0.3, 20, 0) == plain
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+def test_weights_average_to_one(alpha: float) -> None:
+    weights = part_weights(alpha, 30, 70)
+    assert (30 * weights[Part.HARD] + 70 * weights[Part.REST]) / 100 == pytest.approx(1)
+    assert 30 * weights[Part.HARD] / 100 == pytest.approx(alpha)
+
+
+def test_learning_rate_rises_then_falls_to_nothing() -> None:
+    rates = [learning_rate(step, 100, 2.0, 0.1) for step in range(1, 101)]
+    assert rates[0] == pytest.approx(0.2)
+    assert max(rates) == rates[9] == 2.0
+    assert rates[9:] == sorted(rates[9:], reverse=True)
+    assert 0 < rates[-1] < 0.01
+    middle = learning_rate(56, 100, 2.0, 0.1)
+    assert middle == pytest.approx(1 + math.cos(math.pi * 0.5))
+    assert learning_rate(1, 1, 2.0, 0.03) == 2.0
+    assert learning_rate(1, 5, 2.0, 0.0) == 2.0
+
+
+def test_decay_spares_norms(base: Path, student: StudentConfig, sft: SFTConfig) -> None:
+    module = StudentModule(load_model(base, student), part_weights(None, 0, 1), replace(sft, weight_decay=0.1), 1, 0)
+    decayed, spared = module.configure_optimizers().param_groups
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
+    names = {id(p): name for name, p in module.named_parameters()}
+    assert all("norm" in names[id(p)] for p in spared["params"])
+    assert not any("norm" in names[id(p)] for p in decayed["params"])
+    assert len(decayed["params"]) + len(spared["params"]) == len(names)
+
+
+def test_model_trains_with_its_dropout_on(base: Path, student: StudentConfig, sft: SFTConfig) -> None:
+    """from_pretrained hands out models in evaluation mode, and Lightning keeps the mode it finds."""
+    model = load_model(base, student)
+    assert not model.training
+    assert StudentModule(model, part_weights(None, 0, 1), sft, 1, 0).model.training

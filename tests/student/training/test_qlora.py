@@ -1,0 +1,118 @@
+"""QLoRA for real, on whatever device is here; bitsandbytes has a slow back end for CPUs."""
+
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tapir_exp.config import (
+    BudgetConfig,
+    LabStudentConfig,
+    Method,
+    SFTConfig,
+    ShapeConfig,
+    StudentConfig,
+    TrainerConfig,
+)
+from tapir_exp.core.records import TrainingStep
+from tapir_exp.core.store import digest_files, read_rows
+from tapir_exp.lab.base_student import build_base_student
+from tapir_exp.student.generate import answer_all
+from tapir_exp.student.training import train
+from tapir_exp.student.training.adapter import open_for_training
+from tapir_exp.student.training.encoding import TrainingRow
+from tapir_exp.student.training.memory import memory_of
+from tapir_exp.student.training.train import TRAINING, finetune
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs pip install 'tapir-exp[qlora]'"),
+]
+TRAINER = TrainerConfig(accelerator="auto" if torch.cuda.is_available() else "cpu")
+WIDE = LabStudentConfig(vocabulary=300, hidden=64, intermediate=128, layers=2, heads=2)
+"""bitsandbytes quantises in blocks of 64 numbers."""
+
+
+@pytest.fixture(scope="module")
+def parent(tmp_path_factory: pytest.TempPathFactory, rows: list[TrainingRow]) -> Path:
+    directory = tmp_path_factory.mktemp("wide")
+    build_base_student(directory, WIDE, [f"{row.instruction} {row.response}" for row in rows])
+    return directory
+
+
+@pytest.fixture
+def qlora(sft: SFTConfig) -> SFTConfig:
+    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    return replace(sft, method=Method.qlora, lora=replace(sft.lora, rank=8, targets=targets))
+
+
+def test_the_base_is_in_four_bits_and_the_adapter_alone_is_trained(
+    parent: Path, student: StudentConfig, qlora: SFTConfig
+) -> None:
+    from bitsandbytes.nn import Linear4bit
+
+    model: Any = open_for_training(parent, student, qlora, TRAINER)[0]
+    linear = [module for name, module in model.named_modules() if name.endswith("base_layer")]
+    assert len(linear) == 14
+    assert {type(module) for module in linear} == {Linear4bit}
+    assert {module.weight.quant_state.quant_type for module in linear} == {"nf4"}
+    assert {module.weight.quant_state.nested for module in linear} == {True}
+    assert type(model.get_output_embeddings()) is torch.nn.Linear
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {name for name, _ in model.named_parameters() if "lora_" in name} != set()
+
+
+def test_the_memory_of_the_base_is_what_the_plan_says(parent: Path, student: StudentConfig, qlora: SFTConfig) -> None:
+    from bitsandbytes.nn import Params4bit
+
+    def size(weight: Any) -> int:
+        own: int = weight.untyped_storage().nbytes()
+        if not isinstance(weight, Params4bit):
+            return own
+        scales = weight.quant_state
+        return own + sum(part.untyped_storage().nbytes() for part in (scales.absmax, scales.state2.absmax))
+
+    model: Any = open_for_training(parent, student, qlora, TRAINER)[0]
+    shape = ShapeConfig(64, 2, 2, 2, 128, 300, tie_word_embeddings=True)
+    predicted = memory_of(replace(student, shape=shape), qlora, TRAINER)
+    assert predicted
+    assert sum(map(size, model.parameters())) == pytest.approx(predicted.weights, rel=0.01)
+
+
+def test_a_fit_learns_goes_on_after_a_kill_and_answers(
+    parent: Path,
+    tmp_path: Path,
+    rows: list[TrainingRow],
+    student: StudentConfig,
+    qlora: SFTConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fit(workdir: Path, start: Path = parent) -> None:
+        budget = BudgetConfig(epochs=15)
+        finetune(start, rows, 0.3, qlora, budget, student, TRAINER, 0, workdir, "fit")
+
+    class KilledError(Exception):
+        pass
+
+    def end_batch(self: Any, trainer: Any, *others: Any) -> None:
+        untouched(self, trainer, *others)
+        if trainer.global_step == 7:
+            raise KilledError
+
+    fit(tmp_path / "whole")
+    steps = read_rows(tmp_path / "whole" / TRAINING, TrainingStep)
+    assert steps[-1].loss < 0.6 * steps[0].loss
+    untouched = train._Checkpoints.on_train_batch_end
+    with monkeypatch.context() as patch:
+        patch.setattr(train._Checkpoints, "on_train_batch_end", end_batch)
+        with pytest.raises(KilledError):
+            fit(tmp_path / "broken")
+    fit(tmp_path / "broken")
+    assert digest_files(tmp_path / "broken") == digest_files(tmp_path / "whole")
+    fit(tmp_path / "next", tmp_path / "whole")
+    assert read_rows(tmp_path / "next" / TRAINING, TrainingStep)[0].loss < 0.7 * steps[0].loss
+    (answer,) = answer_all(tmp_path / "next", [("one", rows[0].instruction)], student, "answers")
+    assert answer.text

@@ -1,0 +1,45 @@
+"""A process that asks a server so many questions and prints the replies: `asker.py BASE STORE ROWS [key=value ...]`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from tapir_exp.config import LLMConfig, SpendConfig
+from tapir_exp.core.errors import TapirError
+from tapir_exp.llm import client
+from tapir_exp.llm.call_store import Books
+from tapir_exp.llm.chat import ChatRequest, Message
+from tapir_exp.llm.client import Client
+from tapir_exp.llm.executor import ask_all
+from tapir_exp.llm.ledger import Account
+
+client.FIRST_WAIT_S = 0.02
+
+
+def main(base: str, store: str, rows: str, *settings: str) -> None:
+    values: dict[str, Any] = {name: json.loads(value) for name, value in (text.split("=") for text in settings)}
+    budget = SpendConfig(max_calls=values.pop("max_calls", None))
+    books = Books(Path(store), Account("sweep", values.pop("job", "")), budget)
+    config = LLMConfig(**{"model": "openai/m", "api_base": base, "concurrency": 16, **values})
+    requests = [
+        ChatRequest(messages=(Message(role="user", content=f"question {n}"),), max_tokens=20) for n in range(int(rows))
+    ]
+    try:
+        outcomes = ask_all(
+            Client(config, "teacher", books),
+            requests,
+            lambda reply: reply.text,
+            label="rows",
+            concurrency=config.concurrency,
+            max_failed=0.0,
+        )
+        print(json.dumps([outcome.value for outcome in outcomes]))
+    except TapirError as error:
+        sys.exit(str(error))
+    finally:
+        books.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
