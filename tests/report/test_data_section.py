@@ -48,7 +48,7 @@ def counted(run_dir: Path, tmp_path: Path, contaminated: int | None) -> RunView:
 
 
 def page_of(run: RunView) -> str:
-    return render("page.html.jinja", page=build_page(run))
+    return render("run_page.html.jinja", page=build_page(run))
 
 
 def section(html: str) -> str:

@@ -147,7 +147,7 @@ def test_the_judges_raw_words_and_refusals_are_shown(fake_run: MakeRun) -> None:
 def test_an_unusable_answer_is_not_called_unasked(fake_run: MakeRun) -> None:
     run = RunView.load(fake_run())
     mute = [replace(sample, after=None) for sample in build_page(run).samples if sample.after_round]
-    html = render("page.html.jinja", page=replace(build_page(run), samples=mute))
+    html = render("run_page.html.jinja", page=replace(build_page(run), samples=mute))
     assert html.count("no usable answer") == len(mute) > 0
     assert "not asked again" not in html
 
