@@ -9,8 +9,8 @@ import pytest
 from hypothesis import settings
 
 from tapir_exp.config import SpendConfig
-from tapir_exp.llm.call_store import Books
-from tapir_exp.llm.ledger import Account
+from tapir_exp.llm.call_store import CallStore
+from tapir_exp.llm.ledger import SpendScope
 
 # Where a script's `&` began us, Ctrl-C is ignored, and every process that a test starts inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -29,8 +29,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def books(tmp_path: Path) -> Iterator[Books]:
+def books(tmp_path: Path) -> Iterator[CallStore]:
     """The books of a run that has no budget."""
-    books = Books(tmp_path / "books", Account("run"), SpendConfig())
+    books = CallStore(tmp_path / "books", SpendScope("run"), SpendConfig())
     yield books
     books.close()

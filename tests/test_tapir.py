@@ -9,13 +9,13 @@ from omegaconf import OmegaConf
 
 from tapir_exp import tapir
 from tapir_exp.config import CurriculumConfig, Difficulty
-from tapir_exp.core.records import Part
+from tapir_exp.core.records import Subset
 from tapir_exp.core.store import Artifact
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.distillation.curriculum.pool import Pool, PoolRow
 from tapir_exp.distillation.curriculum.sampling import Candidate, RoundPlan
 from tapir_exp.distillation.curriculum.task_mix import Shares
-from tapir_exp.pipeline.workspace import Bench
+from tapir_exp.pipeline.workspace import Workspace
 from tapir_exp.tapir import State, run_round
 
 ROWS = [PoolRow(example(f"row {n}"), TaskType.MATH, gap) for n, gap in enumerate([9.0, 6.0, 3.0, 1.0, 0.0, -2.0])]
@@ -42,27 +42,27 @@ def planned(
     bench = OmegaConf.create({"config": {"curriculum": OmegaConf.structured(curriculum), "seed": seed}})
     state = State(cast(Artifact, None), POOL, {TaskType.MATH: 1.0}, {})
     with pytest.raises(PlannedError) as caught:
-        run_round(cast(Bench, bench), state, number)
+        run_round(cast(Workspace, bench), state, number)
     return caught.value
 
 
 def test_the_hard_set_is_drawn_by_its_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [(c.difficulty, c.part, c.weight) for c in planned(monkeypatch).candidates]
-    hard = [(gap, Part.HARD, gap) for gap in (9.0, 6.0, 3.0)]
-    assert found == [*hard, *((gap, Part.REST, 1.0) for gap in (1.0, 0.0, -2.0))]
+    hard = [(gap, Subset.HARD, gap) for gap in (9.0, 6.0, 3.0)]
+    assert found == [*hard, *((gap, Subset.REST, 1.0) for gap in (1.0, 0.0, -2.0))]
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_the_random_hard_set_is_as_large_and_not_guided_by_gaps(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     candidates = planned(monkeypatch, seed=seed, how=Difficulty.random).candidates
-    assert sum(c.part is Part.HARD for c in candidates) == 3
+    assert sum(c.part is Subset.HARD for c in candidates) == 3
     assert {c.weight for c in candidates} == {1.0}
 
 
 @pytest.mark.parametrize("how", [how for how in Difficulty if how not in (Difficulty.mfd, Difficulty.random)])
 def test_another_score_marks_its_share_and_guides_the_draw(monkeypatch: pytest.MonkeyPatch, how: Difficulty) -> None:
     candidates = planned(monkeypatch, how=how).candidates
-    hard = [(c.difficulty, c.weight) for c in candidates if c.part is Part.HARD]
+    hard = [(c.difficulty, c.weight) for c in candidates if c.part is Subset.HARD]
     assert hard == [(9.0, 9.0), (6.0, 6.0)]
 
 

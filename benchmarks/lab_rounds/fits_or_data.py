@@ -41,7 +41,7 @@ def config_of(run_dir: Path) -> Config:
 
 def accuracy_after(config: Config, start: Path, parts: Sequence[Sequence[TrainingExample]], tokens: int) -> float:
     """Macro accuracy after one plain fit a part, `tokens` in all, from the student in `start`."""
-    from tapir_exp.student.generate import answer_all
+    from tapir_exp.student.generate import generate_responses
     from tapir_exp.student.training.encoding import TrainingRow
     from tapir_exp.student.training.train import finetune
 
@@ -58,7 +58,7 @@ def accuracy_after(config: Config, start: Path, parts: Sequence[Sequence[Trainin
         results = run_benchmark(
             config.evals.per_cell,
             config.lab.seed,
-            lambda prompts: answer_all(student, prompts, config.student, "benchmark"),
+            lambda prompts: generate_responses(student, prompts, config.student, "benchmark"),
         )
     return macro_accuracy(results).mean
 

@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 
 from tapir_exp.config import LLMConfig, SpendConfig
-from tapir_exp.llm.call_store import Books
-from tapir_exp.llm.chat import ChatRequest, Message, Reply, Usage
+from tapir_exp.llm.call_store import CallStore
+from tapir_exp.llm.chat import ChatRequest, Completion, Message, Usage
 from tapir_exp.llm.client import Client
-from tapir_exp.llm.executor import Outcome, ask_each
-from tapir_exp.llm.ledger import Account
+from tapir_exp.llm.executor import RequestResult, run_request_stream
+from tapir_exp.llm.ledger import SpendScope
 from tapir_exp.llm.response_cache import cache_key
 
 REPLIES = 100_000
@@ -33,9 +33,9 @@ def resident_mb() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
 
-async def write_all(books: Books, keys: list[str]) -> None:
+async def write_all(books: CallStore, keys: list[str]) -> None:
     """Keep every reply as a run does: with as many at once as are in flight."""
-    reply = Reply(text=TEXT, finish_reason="stop", usage=Usage(prompt_tokens=9, completion_tokens=70, usd=0.0))
+    reply = Completion(text=TEXT, finish_reason="stop", usage=Usage(prompt_tokens=9, completion_tokens=70, usd=0.0))
 
     async def write(number: int) -> None:
         await books.write(lambda: books.replies.put(keys[number], "m", request(number), reply) and None)
@@ -47,7 +47,7 @@ async def write_all(books: Books, keys: list[str]) -> None:
 def main() -> None:
     """Print the figures."""
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as store:
-        books = Books(Path(store), Account("benchmark"), SpendConfig())
+        books = CallStore(Path(store), SpendScope("benchmark"), SpendConfig())
         chat = Client(LLMConfig(model="openai/m", api_base="http://127.0.0.1:9"), "teacher", books)
         started = time.perf_counter()
         keys = [cache_key(chat.identity(), request(number)) for number in range(REPLIES)]
@@ -63,7 +63,7 @@ def main() -> None:
 
         seen, memory = 0, [resident_mb()]
 
-        def keep(place: int, outcome: Outcome[str]) -> None:
+        def keep(place: int, outcome: RequestResult[str]) -> None:
             nonlocal seen
             seen += outcome.value == TEXT
             if place % SAMPLED_EVERY == 0:
@@ -71,7 +71,7 @@ def main() -> None:
 
         started = time.perf_counter()
         requests = (request(number) for number in range(REPLIES))
-        asyncio.run(ask_each(chat, requests, lambda reply: reply.text, keep, concurrency=64))
+        asyncio.run(run_request_stream(chat, requests, lambda reply: reply.text, keep, concurrency=64))
         seconds = time.perf_counter() - started
         print(
             f"asked one by one through the client: {seen / seconds:,.0f}/s, {seen} right, "

@@ -75,13 +75,13 @@ def ours_as(direct: bool) -> Any:
     @asynccontextmanager
     async def ours(base: str, in_flight: int) -> Any:
         from tapir_exp.config import LLMConfig, SpendConfig
-        from tapir_exp.llm.call_store import Books
+        from tapir_exp.llm.call_store import CallStore
         from tapir_exp.llm.chat import ChatRequest, Message
         from tapir_exp.llm.client import Client
-        from tapir_exp.llm.ledger import Account
+        from tapir_exp.llm.ledger import SpendScope
 
         with tempfile.TemporaryDirectory(dir=Path.cwd()) as store:
-            books = Books(Path(store), Account("benchmark"), SpendConfig())
+            books = CallStore(Path(store), SpendScope("benchmark"), SpendConfig())
             config = LLMConfig(model="openai/m", api_base=base, concurrency=in_flight, direct=direct)
             chat = Client(config, "teacher", books)
 

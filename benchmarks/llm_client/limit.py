@@ -12,11 +12,11 @@ from urllib.request import urlopen
 from compare import server
 
 from tapir_exp.config import LLMConfig, SpendConfig
-from tapir_exp.llm.call_store import Books
+from tapir_exp.llm.call_store import CallStore
 from tapir_exp.llm.chat import ChatRequest, Message
 from tapir_exp.llm.client import Client
-from tapir_exp.llm.executor import ask_all
-from tapir_exp.llm.ledger import Account
+from tapir_exp.llm.executor import run_requests
+from tapir_exp.llm.ledger import SpendScope
 
 ROWS = 1000
 PER_MINUTE = 600
@@ -25,13 +25,13 @@ PER_MINUTE = 600
 def main() -> None:
     """Print rows, requests and seconds."""
     with server(per_minute=PER_MINUTE) as base, tempfile.TemporaryDirectory(dir=Path.cwd()) as store:
-        books = Books(Path(store), Account("benchmark"), SpendConfig())
+        books = CallStore(Path(store), SpendScope("benchmark"), SpendConfig())
         config = LLMConfig(model="openai/m", api_base=base, concurrency=64, requests_per_minute=PER_MINUTE)
         asked = [
             ChatRequest(messages=(Message(role="user", content=f"question {n}"),), max_tokens=100) for n in range(ROWS)
         ]
         started = time.perf_counter()
-        outcomes = ask_all(
+        outcomes = run_requests(
             Client(config, "teacher", books),
             asked,
             lambda reply: reply.text,

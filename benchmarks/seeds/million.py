@@ -24,15 +24,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tapir_exp.config import ClassifierConfig, DecontaminationConfig, LabellerKind, Precision, SeedsConfig, SeedSource
-from tapir_exp.core.records import Example, Part
+from tapir_exp.config import ClassifierConfig, ClassifierKind, DecontaminationConfig, Precision, SeedsConfig, SeedSource
+from tapir_exp.core.records import Example, Subset
 from tapir_exp.core.store import ROWS
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.data.decontamination import FIELDS, load_benchmarks
-from tapir_exp.data.formats import UnusableRow, pair_of
+from tapir_exp.data.formats import UnusableRow, parse_pair
 from tapir_exp.data.readers import read_file
 from tapir_exp.data.seeds import gather_seeds
-from tapir_exp.distillation.classifier.trained import TrainedLabeller
+from tapir_exp.distillation.classifier.trained import CachedClassifier
 from tapir_exp.distillation.curriculum.difficulty import uniform
 from tapir_exp.distillation.curriculum.sampling import Candidate, plan_round
 from tapir_exp.distillation.curriculum.task_mix import target_shares
@@ -44,7 +44,7 @@ WANTED = 23_333
 MOST_UNUSABLE = 0.05
 CHUNK = 10_000
 LABELS = "labels.jsonl"
-labeller: TrainedLabeller
+labeller: CachedClassifier
 """Of a worker process, which opens it once."""
 
 
@@ -59,7 +59,7 @@ def usable_pairs(path: str) -> Iterator[tuple[str, str]]:
     """Instruction and response of the rows that have both."""
     for row in read_file(Path(path)):
         try:
-            pair = pair_of(row.fields or {}, row.number)
+            pair = parse_pair(row.fields or {}, row.number)
         except UnusableRow:
             continue
         yield pair.instruction, pair.response
@@ -132,7 +132,7 @@ def chunks(rows: Path) -> Iterator[tuple[Path, int]]:
 def open_labeller(precision: str) -> None:
     """The labeller of a worker, as `classifier=minilm` opens it."""
     global labeller
-    labeller = TrainedLabeller(ClassifierConfig(kind=LabellerKind.encoder, precision=Precision(precision)))
+    labeller = CachedClassifier(ClassifierConfig(kind=ClassifierKind.encoder, precision=Precision(precision)))
 
 
 def label_chunk(chunk: tuple[Path, int]) -> dict[str, str]:
@@ -166,7 +166,7 @@ def candidate(example: Example, types: dict[str, TaskType]) -> Candidate:
     tasks = list(TaskType)
     task = types[example.id] if types else tasks[int(uniform("task", example.id) ** 3 * len(tasks))]
     gap = 9 * uniform("gap", example.id) ** 2
-    return Candidate(example, task, gap, Part.HARD if gap > 2 else Part.REST, max(gap, 0.1))
+    return Candidate(example, task, gap, Subset.HARD if gap > 2 else Subset.REST, max(gap, 0.1))
 
 
 STEPS: dict[str, Callable[[argparse.Namespace, Path], dict[str, Any]]] = {

@@ -13,14 +13,14 @@ from tempfile import TemporaryDirectory
 
 import yaml
 
-from tapir_exp.config import ClassifierConfig, DecontaminationConfig, LabellerKind, SeedsConfig, SeedSource
+from tapir_exp.config import ClassifierConfig, ClassifierKind, DecontaminationConfig, SeedsConfig, SeedSource
 from tapir_exp.config.paths import data_dir
-from tapir_exp.core.records import Example, Part
+from tapir_exp.core.records import Example, Subset
 from tapir_exp.core.store import ROWS, read_rows
 from tapir_exp.core.task_types import BOOSTED
 from tapir_exp.data.decontamination import load_benchmarks
 from tapir_exp.data.seeds import gather_seeds
-from tapir_exp.distillation.classifier.trained import TrainedLabeller
+from tapir_exp.distillation.classifier.trained import CachedClassifier
 from tapir_exp.distillation.curriculum.sampling import Candidate, plan_round
 from tapir_exp.distillation.curriculum.task_mix import natural_shares, target_shares
 
@@ -51,15 +51,15 @@ def main() -> None:
         print(gather_seeds(config, load_benchmarks(clean), Path(directory)).figures)
         seeds = read_rows(Path(directory) / ROWS, Example)
     clock.tell("load, repeats, near duplicates, leaks")
-    labels = TrainedLabeller(ClassifierConfig(kind=LabellerKind.encoder)).label(seeds, "typing")
+    labels = CachedClassifier(ClassifierConfig(kind=ClassifierKind.encoder)).label(seeds, "typing")
     clock.tell("label with MiniLM and the package's examples")
     tasks = [label.task for label in labels if label.task is not None]
     natural = natural_shares(tasks)
     target = target_shares(yaml.safe_load((data_dir("conf") / "tasks/tapir.yaml").read_text())["ratios"], natural)
-    pool = [Candidate(seed, task, 0.0, Part.REST) for seed, task in zip(seeds, tasks, strict=True)]
+    pool = [Candidate(seed, task, 0.0, Subset.REST) for seed, task in zip(seeds, tasks, strict=True)]
     plan = plan_round(pool, target, len(seeds), 0.0, "resample")
     clock.tell("plan")
-    quotas = {quota.task: quota for quota in plan.quotas if quota.part is Part.REST}
+    quotas = {quota.task: quota for quota in plan.quotas if quota.part is Subset.REST}
     print("| task type | natural, % | target, % | wanted | drawn | ordered |\n|---|--:|--:|--:|--:|--:|")
     for task, quota in sorted(quotas.items(), key=lambda item: -natural.get(item[0], 0.0)):
         name = f"**{task}**" if task in BOOSTED else str(task)

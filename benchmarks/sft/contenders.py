@@ -21,8 +21,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import LlamaForCausalLM
 
 from tapir_exp.config import BudgetConfig, SFTConfig, TrainerConfig
-from tapir_exp.core.determinism import apart_from_the_world
-from tapir_exp.core.records import Part
+from tapir_exp.core.determinism import deterministic_scope
+from tapir_exp.core.records import Subset
 from tapir_exp.student.cross_entropy import weighted_cross_entropy
 from tapir_exp.student.packing import pack_attention, packed_hidden
 from tapir_exp.student.training.batching import BatchPlan, StepLoader, plan_batches
@@ -85,7 +85,7 @@ def train_ours(model: LlamaForCausalLM, rows: list[Row], bf16: bool, seed: int, 
     """Our module and loader under Lightning, as a fit has them."""
     loader = StepLoader(rows, plan_of(rows, seed), SFTConfig().micro_batch_tokens)
     sft = SFTConfig(learning_rate=RATE, warmup=0.0)
-    weights = {Part.HARD: 1.0, Part.REST: 1.0}
+    weights = {Subset.HARD: 1.0, Subset.REST: 1.0}
     module = StudentModule(model, weights, sft, len(loader), seed)
 
     class Watch(pl.Callback):
@@ -94,7 +94,7 @@ def train_ours(model: LlamaForCausalLM, rows: list[Row], bf16: bool, seed: int, 
             watch.step()
 
     config = TrainerConfig(accelerator="cpu", precision="bf16-mixed" if bf16 else "32-true")
-    with apart_from_the_world(seed):
+    with deterministic_scope(seed):
         _build_trainer(config, [Watch()], sft.clip).fit(module, loader)
 
 

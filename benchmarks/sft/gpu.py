@@ -59,13 +59,13 @@ def make_rows(tokens: int) -> list[Any]:
     """Rows of random tokens, of Alpaca's lengths times two, so that some reach the limit."""
     from random import Random
 
-    from tapir_exp.core.records import Part
+    from tapir_exp.core.records import Subset
     from tapir_exp.student.training.encoded_rows import Row
 
     random, rows, total = Random(0), [], 0
     while total < tokens:
         length = min(LONGEST, max(16, round(random.lognormvariate(0, 0.9) * 216)))
-        rows.append(Row(tuple(random.randrange(WORDS) for _ in range(length)), max(1, length // 4), Part.REST))
+        rows.append(Row(tuple(random.randrange(WORDS) for _ in range(length)), max(1, length // 4), Subset.REST))
         total += length
     return rows
 
@@ -75,8 +75,8 @@ def ours(
 ) -> list[dict[str, Any]]:
     """Our module and loader under Lightning."""
     from tapir_exp.config import LoraConfig, Method, SFTConfig, TrainerConfig
-    from tapir_exp.core.records import Part
-    from tapir_exp.student.training.adapter import add_adapter, ready
+    from tapir_exp.core.records import Subset
+    from tapir_exp.student.training.adapter import add_adapter, prepare_for_training
     from tapir_exp.student.training.batching import BatchPlan, StepLoader
     from tapir_exp.student.training.lightning_module import StudentModule
     from tapir_exp.student.training.train import _build_trainer, _Clock
@@ -95,9 +95,9 @@ def ours(
         chosen.append(place)
         total += len(row.tokens)
     loader = StepLoader(rows, BatchPlan(tuple(plan)), micro)
-    model = ready(make_model(kind_of(method, precision)), config)
+    model = prepare_for_training(make_model(kind_of(method, precision)), config)
     model = add_adapter(model, lora) if method == "lora" else model
-    module = StudentModule(model, {Part.HARD: 1.0, Part.REST: 1.0}, sft, len(loader), 0)
+    module = StudentModule(model, {Subset.HARD: 1.0, Subset.REST: 1.0}, sft, len(loader), 0)
 
     class Silent:
         def advance(self, count: int = 1) -> None:
@@ -119,7 +119,7 @@ def trl(
     from trl import SFTConfig, SFTTrainer
 
     from tapir_exp.student.training.batching import StepBatch
-    from tapir_exp.student.training.throughput import Speedometer, work_of
+    from tapir_exp.student.training.throughput import ThroughputMeter, training_work
 
     rows = make_rows(steps * STEP_TOKENS)
     labels = [[IGNORED] * row.prompt + list(row.tokens[row.prompt :]) for row in rows]
@@ -151,7 +151,7 @@ def trl(
         peft_config = LoraConfig(**LORA, lora_dropout=0.0, task_type="CAUSAL_LM")
     model = make_model(kind_of(method, precision))
     trainer = SFTTrainer(model, settings, train_dataset=data, processing_class=tokenizer, peft_config=peft_config)
-    meter = Speedometer(work_of(trainer.model), torch.device("cuda"), 1, None)
+    meter = ThroughputMeter(training_work(trainer.model), torch.device("cuda"), 1, None)
     packed: list[tuple[tuple[int, ...], int]] = []
     collate, per_step = trainer.data_collator, STEP_TOKENS // LONGEST
 

@@ -7,7 +7,7 @@ transformers' own for the same rows, which is the rounding to expect.
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tapir_exp.student.packing import bounds_of, pack_attention, packed_hidden
+from tapir_exp.student.packing import pack_attention, packed_hidden, row_bounds
 
 LENGTHS = (700, 1, 30, 512, 129)
 SHAPE = {"hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 4, "num_attention_heads": 8}
@@ -25,7 +25,7 @@ def main() -> None:
         for kernel in ("eager", "sdpa"):
             model.set_attn_implementation(kernel)
             alone[kernel] = torch.cat([model(row[None]).logits[0] for row in rows]).float()
-        bounds = bounds_of(LENGTHS)
+        bounds = row_bounds(LENGTHS)
         bounds = bounds._replace(starts=bounds.starts.cuda(), places=bounds.places.cuda())
         hidden = packed_hidden(pack_attention(model).get_decoder(), torch.cat(rows), bounds)
         packed = model.lm_head(hidden).float()

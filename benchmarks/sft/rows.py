@@ -5,7 +5,7 @@ from random import Random
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tapir_exp.core.records import Part
+from tapir_exp.core.records import Subset
 from tapir_exp.student.training.encoded_rows import Row
 
 WORDS, END = 8000, 1
@@ -35,4 +35,4 @@ def _make_row(random: Random) -> Row:
     tokens = [random.randrange(2, WORDS)]
     while len(tokens) < length - 1:
         tokens.append(2 + (tokens[-1] * 31 + 977 * random.randrange(FOLLOWERS)) % (WORDS - 2))
-    return Row((*tokens, END), max(1, round(PROMPT * length)), Part.REST)
+    return Row((*tokens, END), max(1, round(PROMPT * length)), Subset.REST)

@@ -14,13 +14,13 @@ from rich.table import Table
 from tapir_exp.config import SpendConfig
 from tapir_exp.core.errors import StoreError, TapirError
 from tapir_exp.llm import ledger, response_cache
-from tapir_exp.llm.call_store import REPLIES
-from tapir_exp.llm.ledger import GivenUp, Ledger, accounts_of_given_up
-from tapir_exp.llm.response_cache import Holding, ReplyCache
+from tapir_exp.llm.call_store import CALLS_FILE
+from tapir_exp.llm.ledger import FailedRequest, Ledger, scopes_with_failures
+from tapir_exp.llm.response_cache import CacheSummary, ResponseCache
 from tapir_exp.llm.sqlite import Database
 
 
-class Failure(GivenUp):
+class FailureLine(FailedRequest):
     """A request that was given up, and the directory of the run that asked it."""
 
     run: str
@@ -31,20 +31,20 @@ def list_replies(database: Database) -> None:
     table = Table("model", "replies", "first", "last", "million characters")
     for column in table.columns[1:]:
         column.justify, column.no_wrap = "right", True
-    for held in ReplyCache(database).holdings():
+    for held in ResponseCache(database).holdings():
         table.add_row(*_told(held))
     Console(highlight=False).print(table)
 
 
 def export_replies(database: Database, model: str | None) -> None:
     """Every reply with its request, one JSON object a line, one at a time."""
-    for entry in ReplyCache(database).entries(model):
+    for entry in ResponseCache(database).entries(model):
         sys.stdout.write(entry.model_dump_json() + "\n")
 
 
 def prune_replies(database: Database, model: str | None, before: float | None, *, sure: bool) -> None:
     """Forget replies where one is sure; else say how many it would be."""
-    replies = ReplyCache(database)
+    replies = ResponseCache(database)
     if not sure:
         sys.stdout.write(f"{replies.count(model, before)} replies would be forgotten; --yes forgets them.\n")
         return
@@ -53,12 +53,12 @@ def prune_replies(database: Database, model: str | None, before: float | None, *
 
 def list_failures(database: Database, run: Path | None) -> None:
     """The requests that brought nothing, with the reason and what was said last, one JSON object a line."""
-    for account in accounts_of_given_up(database):
+    for account in scopes_with_failures(database):
         place = Path(account.scope, account.job)
         if run is not None and place.resolve() != run.resolve():
             continue
         for row in Ledger(database, account, SpendConfig()).given_up():
-            sys.stdout.write(Failure(run=str(place), **row.model_dump()).model_dump_json() + "\n")
+            sys.stdout.write(FailureLine(run=str(place), **row.model_dump()).model_dump_json() + "\n")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -91,7 +91,7 @@ def _carry_out(arguments: argparse.Namespace, database: Database) -> None:
 @contextmanager
 def _opened(store: Path) -> Iterator[Database]:
     """The file of replies in a store. Raises StoreError where there is none."""
-    path = store / REPLIES
+    path = store / CALLS_FILE
     if not path.is_file():
         raise StoreError(f"{path} is not there; name the store of an outputs directory, as in --store outputs/store.")
     database = Database(path, response_cache.SCHEMA + ledger.SCHEMA, durable=True)
@@ -129,6 +129,6 @@ def _day(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} is no day; write it as 2026-11-25") from None
 
 
-def _told(held: Holding) -> list[str]:
+def _told(held: CacheSummary) -> list[str]:
     first, last = (datetime.fromtimestamp(when, UTC).date().isoformat() for when in (held.first, held.last))
     return [held.model, str(held.replies), first, last, f"{held.characters / 1e6:.1f}"]

@@ -11,25 +11,31 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tapir_exp.config import LabelledConfig, LabellerKind, LabellingConfig, LabellingJob
-from tapir_exp.core.console import console, say_table
+from tapir_exp.config import ClassifierKind, ClassifyConfig, ClassifyJob, LabelledDataConfig
+from tapir_exp.core.console import console, print_table
 from tapir_exp.core.errors import SeedError
 from tapir_exp.core.records import Example, LabelledInstruction, example_id
-from tapir_exp.core.store import write_whole
+from tapir_exp.core.store import write_text_atomic
 from tapir_exp.core.task_types import TaskType
-from tapir_exp.distillation.classifier.base import Labeller, open_labeller
+from tapir_exp.distillation.classifier.base import TaskClassifier, open_classifier
 from tapir_exp.distillation.classifier.baselines import BASELINES
-from tapir_exp.distillation.classifier.card import Card, write_card
-from tapir_exp.distillation.classifier.dataset import LabelledSet, cut_into, instruction_of, read_labelled, read_objects
-from tapir_exp.distillation.classifier.trainable import Guess, Learner, guess
-from tapir_exp.distillation.classifier.trained import open_learner
-from tapir_exp.evals.classification import LabellingFigures, measure
+from tapir_exp.distillation.classifier.card import ClassifierCard, write_card
+from tapir_exp.distillation.classifier.dataset import (
+    LabelledDataset,
+    instruction_of,
+    read_labelled,
+    read_objects,
+    stratified_folds,
+)
+from tapir_exp.distillation.classifier.trainable import ClassifierTrainer, Prediction, predict
+from tapir_exp.distillation.classifier.trained import open_trainer
+from tapir_exp.evals.classification import ClassificationFigures, measure
 from tapir_exp.evals.statistics import Interval
-from tapir_exp.llm.call_store import Books
+from tapir_exp.llm.call_store import CallStore
 from tapir_exp.llm.client import Client
-from tapir_exp.llm.ledger import Account
-from tapir_exp.llm.serving.pool import Servers
-from tapir_exp.llm.spend_report import tell_spending
+from tapir_exp.llm.ledger import SpendScope
+from tapir_exp.llm.serving.pool import ServerPool
+from tapir_exp.llm.spend_report import write_spend_report
 from tapir_exp.pipeline.opening import open_chat
 from tapir_exp.report.classifier_page import write_labelling_report
 
@@ -42,48 +48,48 @@ TRAINED = "trained labeller"
 
 
 @dataclass
-class Comparison:
+class FoldComparison:
     """Labels beside the truth, row by row, as they come in."""
 
     truth: list[TaskType] = field(default_factory=list)
-    guesses: list[Guess] = field(default_factory=list)
+    guesses: list[Prediction] = field(default_factory=list)
 
-    def add(self, truth: Sequence[TaskType], guesses: Sequence[Guess]) -> None:
+    def add(self, truth: Sequence[TaskType], guesses: Sequence[Prediction]) -> None:
         """Take in some rows."""
         self.truth.extend(truth)
         self.guesses.extend(guesses)
 
-    def measure(self, resamples: int, seed: int) -> LabellingFigures:
+    def measure(self, resamples: int, seed: int) -> ClassificationFigures:
         """The figures over all rows."""
         tasks, confidences = [made.task for made in self.guesses], [made.confidence for made in self.guesses]
         return measure(self.truth, tasks, confidences, resamples=resamples, seed=seed)
 
 
-def run_job(config: LabellingConfig) -> None:
+def run_job(config: ClassifyConfig) -> None:
     """Carry out a job; what it makes is in `config.out`."""
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
-    if config.do is LabellingJob.train:
+    if config.do is ClassifyJob.train:
         train(read_labelled(config.labelled), config, out)
         return
     with opened_labeller(config) as labeller:
         match config.do:
-            case LabellingJob.label:
+            case ClassifyJob.label:
                 label_pool(read_pool(Path(str(config.pool))), labeller, out)
-            case LabellingJob.evaluate:
+            case ClassifyJob.evaluate:
                 evaluate(read_labelled(config.labelled), labeller, config, out)
-            case LabellingJob.distil:
+            case ClassifyJob.distil:
                 train(teach(labeller, config, out), config, out)
 
 
 @contextmanager
-def opened_labeller(config: LabellingConfig) -> Iterator[Labeller]:
+def opened_labeller(config: ClassifyConfig) -> Iterator[TaskClassifier]:
     """The configured labeller. A chat model's replies are kept with those of the runs, its spend is told at the end.
 
     Raises ConfigError where no call of it can succeed, or a trained labeller is not there.
     """
     store = Path(config.outputs) / "store"
-    books, servers = Books(store, Account(config.out), config.spend), Servers(store / "servers")
+    books, servers = CallStore(store, SpendScope(config.out), config.spend), ServerPool(store / "servers")
 
     def open_checked() -> Client:
         chat = open_chat(config.classifier.llm, "labeller", books, servers)
@@ -92,15 +98,15 @@ def opened_labeller(config: LabellingConfig) -> Iterator[Labeller]:
 
     try:
         with books.ledger.during("labelling"):
-            yield open_labeller(config.classifier, open_checked)
+            yield open_classifier(config.classifier, open_checked)
     finally:  # what was spent is told of a job that fails, too
-        if config.classifier.kind is LabellerKind.llm:
-            tell_spending(books.ledger, Path(config.out))
+        if config.classifier.kind is ClassifierKind.llm:
+            write_spend_report(books.ledger, Path(config.out))
         servers.close()
         books.close()
 
 
-def label_pool(pool: Iterable[Example], labeller: Labeller, out: Path) -> Counter[str]:
+def label_pool(pool: Iterable[Example], labeller: TaskClassifier, out: Path) -> Counter[str]:
     """Label a pool into `labels.jsonl`; returns the rows by type, and says how fast it went."""
     started, counts = time.monotonic(), Counter[str]()
     path, passing = out / LABELS, out / f"{LABELS}.partial"
@@ -115,24 +121,24 @@ def label_pool(pool: Iterable[Example], labeller: Labeller, out: Path) -> Counte
     return counts
 
 
-def teach(labeller: Labeller, config: LabellingConfig, out: Path) -> LabelledSet:
+def teach(labeller: TaskClassifier, config: ClassifyConfig, out: Path) -> LabelledDataset:
     """Have the configured labeller label a sample of the pool; a row that it left unlabelled teaches nothing."""
     pool = list({example.id: example for example in read_pool(Path(str(config.pool)))}.values())
     sample = Random(f"sample {config.seed}").sample(pool, min(config.sample, len(pool)))
     label_pool(sample, labeller, out)
-    return read_labelled(LabelledConfig(path=str(out / LABELS)))
+    return read_labelled(LabelledDataConfig(path=str(out / LABELS)))
 
 
-def train(known: LabelledSet, config: LabellingConfig, out: Path) -> Card:
+def train(known: LabelledDataset, config: ClassifyConfig, out: Path) -> ClassifierCard:
     """Train a labeller on all rows into `labeller/`; its figures are of siblings on rows that they did not see."""
-    learner = open_learner(config.fit, config.trainer)
+    learner = open_trainer(config.fit, config.trainer)
     compared = compare(learner, known, config)
     figures = _report(compared, known, config, out)
     directory = out / LABELLER
     directory.mkdir(exist_ok=True)
     whole = learner.learn(known.rows, config.seed, "training on all rows")
     whole.save(directory)
-    card = Card(
+    card = ClassifierCard(
         kind=config.fit.kind.value,
         tasks=tuple(whole.tasks),
         temperature=whole.temperature,
@@ -146,27 +152,29 @@ def train(known: LabelledSet, config: LabellingConfig, out: Path) -> Card:
     return card
 
 
-def compare(learner: Learner, known: LabelledSet, config: LabellingConfig) -> dict[str, Comparison]:
+def compare(learner: ClassifierTrainer, known: LabelledDataset, config: ClassifyConfig) -> dict[str, FoldComparison]:
     """The labeller and the baselines on each part of the rows, trained on the others."""
     baselines = {**learner.baselines(), **BASELINES}
-    compared = {name: Comparison() for name in (TRAINED, *baselines)}
-    for number, part in enumerate(cut_into(known.rows, config.folds, config.seed)[: config.held_out], 1):
+    compared = {name: FoldComparison() for name in (TRAINED, *baselines)}
+    for number, part in enumerate(stratified_folds(known.rows, config.folds, config.seed)[: config.held_out], 1):
         held, out = [known.rows[place] for place in part], set(part)
         rest = [row for place, row in enumerate(known.rows) if place not in out]
         texts, truth = [row.text for row in held], [row.task for row in held]
         learnt = learner.learn(rest, config.seed, f"training without part {number}")
-        compared[TRAINED].add(truth, guess(learnt, texts, f"labelling part {number}"))
+        compared[TRAINED].add(truth, predict(learnt, texts, f"labelling part {number}"))
         for name, baseline in baselines.items():
-            compared[name].add(truth, [Guess(task, None) for task in baseline(rest, texts)])
+            compared[name].add(truth, [Prediction(task, None) for task in baseline(rest, texts)])
     return compared
 
 
-def evaluate(known: LabelledSet, labeller: Labeller, config: LabellingConfig, out: Path) -> LabellingFigures:
+def evaluate(
+    known: LabelledDataset, labeller: TaskClassifier, config: ClassifyConfig, out: Path
+) -> ClassificationFigures:
     """Compare the configured labeller with labelled instructions, be they a person's or another labeller's."""
     examples = [_example(row.text) for row in known.rows]
     labels = labeller.label(examples, "labelling")
-    comparison = Comparison()
-    comparison.add([row.task for row in known.rows], [Guess(label.task, label.confidence) for label in labels])
+    comparison = FoldComparison()
+    comparison.add([row.task for row in known.rows], [Prediction(label.task, label.confidence) for label in labels])
     _report({"labeller": comparison}, known, config, out)
     return comparison.measure(config.resamples, config.seed)
 
@@ -184,7 +192,7 @@ def _example(text: str) -> Example:
     return Example(id=example_id(text), instruction=text, response="")
 
 
-def _label(chunk: Sequence[Example], labeller: Labeller) -> list[LabelledInstruction]:
+def _label(chunk: Sequence[Example], labeller: TaskClassifier) -> list[LabelledInstruction]:
     return [
         LabelledInstruction(
             id=example.id,
@@ -199,23 +207,23 @@ def _label(chunk: Sequence[Example], labeller: Labeller) -> list[LabelledInstruc
 
 
 def _report(
-    compared: Mapping[str, Comparison], known: LabelledSet, config: LabellingConfig, out: Path
+    compared: Mapping[str, FoldComparison], known: LabelledDataset, config: ClassifyConfig, out: Path
 ) -> dict[str, dict[str, Any]]:
     """Measure, and write `figures.json` and the page; returns the figures by name."""
     measured = {name: comparison.measure(config.resamples, config.seed) for name, comparison in compared.items()}
     figures = {name: asdict(found) for name, found in measured.items()}
-    write_whole(out / FIGURES, json.dumps({"data": _data_card(known), "figures": figures}, indent=1) + "\n")
+    write_text_atomic(out / FIGURES, json.dumps({"data": _data_card(known), "figures": figures}, indent=1) + "\n")
     page = write_labelling_report(out, known.name, known.counts, known.left_out, measured)
     rows = [
         [name, _percent(found.accuracy), _percent(found.macro_f1), f"{found.kappa.mean:.2f}", _error(found)]
         for name, found in measured.items()
     ]
-    say_table(f"Against {known.name}, {len(known.rows)} rows", ["", "accuracy, %", "macro-F1, %", "κ", "ECE"], rows)
+    print_table(f"Against {known.name}, {len(known.rows)} rows", ["", "accuracy, %", "macro-F1, %", "κ", "ECE"], rows)
     console.print(f"report: {page}", soft_wrap=True)
     return figures
 
 
-def _data_card(known: LabelledSet) -> dict[str, Any]:
+def _data_card(known: LabelledDataset) -> dict[str, Any]:
     return {
         "name": known.name,
         "sha256": known.digest,
@@ -228,7 +236,7 @@ def _data_card(known: LabelledSet) -> dict[str, Any]:
 def _say_mix(counts: Counter[str], seconds: float, path: Path) -> None:
     total = counts.total()
     rows = [[task, str(count), f"{count / total:.1%}"] for task, count in counts.most_common()]
-    say_table("Rows by task type", ["", "rows", "share"], rows)
+    print_table("Rows by task type", ["", "rows", "share"], rows)
     console.print(f"{total} rows in {seconds:.1f} s, {total / max(seconds, 1e-9):.0f} a second: {path}", soft_wrap=True)
 
 
@@ -241,5 +249,5 @@ def _percent(interval: Interval) -> str:
     return f"{interval.mean:.1%}{span}".replace("%", "")
 
 
-def _error(found: LabellingFigures) -> str:
+def _error(found: ClassificationFigures) -> str:
     return "–" if found.calibration_error is None else f"{found.calibration_error:.3f}"

@@ -9,8 +9,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from tapir_exp.commands.hydra_app import leave
-from tapir_exp.config import LABELLING_SCHEMA, LabellingConfig, parse_labelling, to_yaml
+from tapir_exp.commands.hydra_app import exit_with_error
+from tapir_exp.config import CLASSIFY_SCHEMA, ClassifyConfig, parse_classify, to_yaml
 from tapir_exp.config.compose import COMPOSITION_ERRORS, Composer
 from tapir_exp.config.paths import data_dir
 from tapir_exp.core.console import console
@@ -50,18 +50,18 @@ def main() -> None:
         else:
             _run(config)
     except TapirError as error:
-        leave(error, "tapir-label")
+        exit_with_error(error, "tapir-label")
     except KeyboardInterrupt:
         console.print("\nStopped. What a chat model answered is cached.", markup=False)
         sys.exit(130)
 
 
-def read(overrides: list[str]) -> LabellingConfig:
+def read(overrides: list[str]) -> ClassifyConfig:
     """The configuration of a command line. Raises ConfigError with every mistake in it."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(data_dir("conf")), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
-        composer = Composer(loader, PRIMARY, overrides, LABELLING_SCHEMA, parse_labelling)
+        composer = Composer(loader, PRIMARY, overrides, CLASSIFY_SCHEMA, parse_classify)
         try:
             cfg = compose(PRIMARY, overrides)
         except COMPOSITION_ERRORS as error:
@@ -69,11 +69,11 @@ def read(overrides: list[str]) -> LabellingConfig:
         return _parse(cfg, composer, overrides)
 
 
-def _parse(cfg: DictConfig, composer: Composer, overrides: list[str]) -> LabellingConfig:
-    return parse_labelling(cfg, lambda key: composer.origin(key, overrides))
+def _parse(cfg: DictConfig, composer: Composer, overrides: list[str]) -> ClassifyConfig:
+    return parse_classify(cfg, lambda key: composer.origin(key, overrides))
 
 
-def _run(config: LabellingConfig) -> None:
+def _run(config: ClassifyConfig) -> None:
     from tapir_exp.commands.classifier_jobs import run_job
 
     run_job(config)

@@ -10,17 +10,17 @@ from tapir_exp.config import Config, parse
 from tapir_exp.core.console import console
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.evaluation_manifest import JUDGED, Evaluation, relative
-from tapir_exp.core.store import Artifact, write_whole
+from tapir_exp.core.store import Artifact, write_text_atomic
 from tapir_exp.evals.alpaca_eval import load_outputs
 from tapir_exp.evals.mt_bench import model_of
 from tapir_exp.evals.results import write_results
 from tapir_exp.llm.client import Client
-from tapir_exp.llm.ledger import Account
-from tapir_exp.llm.spend_report import tell_spending
+from tapir_exp.llm.ledger import SpendScope
+from tapir_exp.llm.spend_report import write_spend_report
 from tapir_exp.pipeline.benchmarks import SUITES
-from tapir_exp.pipeline.opening import open_bench
-from tapir_exp.pipeline.subject import Subject, any_student, last_student
-from tapir_exp.pipeline.workspace import Bench
+from tapir_exp.pipeline.opening import open_workspace
+from tapir_exp.pipeline.subject import EvaluatedModel, any_student, last_student
+from tapir_exp.pipeline.workspace import Workspace
 
 
 def evaluate(config: Config, directory: Path, resolved: str, sweep_dir: Path | None = None) -> None:
@@ -32,22 +32,22 @@ def evaluate(config: Config, directory: Path, resolved: str, sweep_dir: Path | N
     if not config.evals.suites:
         raise ConfigError(["evals.suites = []: expected at least one suite, such as evals=alpaca_eval"])
     directory.mkdir(parents=True, exist_ok=True)
-    write_whole(directory / "config.yaml", resolved)
+    write_text_atomic(directory / "config.yaml", resolved)
     subject = find_subject(config)
-    account = Account(str(directory)) if sweep_dir is None else Account(str(sweep_dir), directory.name)
-    with open_bench(config, account) as bench:
+    account = SpendScope(str(directory)) if sweep_dir is None else SpendScope(str(sweep_dir), directory.name)
+    with open_workspace(config, account) as bench:
         _check_judge(bench)
         console.rule(f"evaluation of {subject.name}")
         try:
             done = {suite.value: SUITES[suite](bench, subject) for suite in config.evals.suites}
         finally:
-            tell_spending(bench.ledger, directory)
+            write_spend_report(bench.ledger, directory)
         _manifest(bench, subject, directory, done).write(directory)
     write_results(directory, done)
     console.print(f"evaluation: {directory}", soft_wrap=True)
 
 
-def _check_judge(bench: Bench) -> None:
+def _check_judge(bench: Workspace) -> None:
     """Raises ConfigError where a suite needs the judge, and no call of it can succeed."""
     if _is_judged(bench.config):
         assert isinstance(bench.judge, Client)
@@ -59,7 +59,7 @@ def _is_judged(config: Config) -> bool:
     return any(suite.value in JUDGED for suite in config.evals.suites)
 
 
-def _manifest(bench: Bench, subject: Subject, directory: Path, done: Mapping[str, Artifact]) -> Evaluation:
+def _manifest(bench: Workspace, subject: EvaluatedModel, directory: Path, done: Mapping[str, Artifact]) -> Evaluation:
     run = subject.manifest
     return Evaluation(
         student=subject.name,
@@ -75,7 +75,7 @@ def _manifest(bench: Bench, subject: Subject, directory: Path, done: Mapping[str
     )
 
 
-def find_subject(config: Config) -> Subject:
+def find_subject(config: Config) -> EvaluatedModel:
     """The student that the configuration names. Raises StoreError where its run is not finished."""
     if config.evals.run is None:
         return any_student(config.evals.name or _given_name(config), config.student)

@@ -167,11 +167,11 @@ def _start(primary: str, told: str) -> None:
     try:
         hydra.main(version_base="1.3", config_path=str(data_dir("conf")), config_name=primary)(run_job)()
     except Stop as stop:
-        leave(stop.error)
+        exit_with_error(stop.error)
     except COMPOSITION_ERRORS as error:
-        leave(ConfigError(_explain_command(error, primary)))
+        exit_with_error(ConfigError(_explain_command(error, primary)))
     except TapirError as error:
-        leave(error)
+        exit_with_error(error)
     except KeyboardInterrupt:
         console.print("\nStopped. The same command resumes where this one was.", markup=False)
         sys.exit(130)
@@ -192,7 +192,7 @@ def _groups() -> str:
     return "".join(f"  {name:<12} {', '.join(leaves)}\n" for name, leaves in choices.items())
 
 
-def leave(error: Exception, command: str = "tapir") -> None:
+def exit_with_error(error: Exception, command: str = "tapir") -> None:
     """Print an error of a command for a person and end with its exit code."""
     if not isinstance(error, TapirError):
         raise error

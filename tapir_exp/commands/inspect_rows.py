@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 from rich.text import Text
 
-from tapir_exp.commands.hydra_app import HELP, jobs_of_command, leave
+from tapir_exp.commands.hydra_app import HELP, exit_with_error, jobs_of_command
 from tapir_exp.commands.plan import SeedReader
 from tapir_exp.config import Config
 from tapir_exp.core.errors import ConfigError, TapirError
@@ -84,7 +84,7 @@ def main() -> None:
             raise ConfigError([f"tapir-inspect: one job at a time, and this is a sweep of {len(jobs)}"])
         inspection = inspect_seeds(jobs[0], sampled)
     except TapirError as error:
-        leave(error, "tapir-inspect")
+        exit_with_error(error, "tapir-inspect")
     print_inspection(inspection, Console())
 
 

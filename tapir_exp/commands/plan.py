@@ -11,31 +11,31 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tapir_exp.commands.hydra_app import HELP, jobs_of_command, leave
+from tapir_exp.commands.hydra_app import HELP, exit_with_error, jobs_of_command
 from tapir_exp.config import Config, DecontaminationConfig, SeedsConfig
 from tapir_exp.core.errors import TapirError
 from tapir_exp.core.records import Example
 from tapir_exp.core.store import Artifact
 from tapir_exp.data.seeds import load_seeds
 from tapir_exp.distillation import teacher
-from tapir_exp.llm.ledger import Account
+from tapir_exp.llm.ledger import SpendScope
 from tapir_exp.pipeline import data
-from tapir_exp.pipeline.estimate import StageEstimate, estimate_run, sizes_of
-from tapir_exp.pipeline.opening import open_bench
-from tapir_exp.pipeline.workspace import Bench, Recipe
-from tapir_exp.student.training.memory import memory_in_words
-from tapir_exp.tapir import distil
+from tapir_exp.pipeline.estimate import StageEstimate, estimate_run, seed_statistics
+from tapir_exp.pipeline.opening import open_workspace
+from tapir_exp.pipeline.workspace import Recipe, Workspace
+from tapir_exp.student.training.memory import describe_memory
+from tapir_exp.tapir import distill
 
 SAMPLE = 2000
 """Seeds whose calls are looked up in the cache where there are more; the share found stands for all."""
 
 
-class NotMade(Exception):
+class NotInStore(Exception):
     """A stage whose product is not in the store."""
 
 
 @dataclass
-class DryBench(Bench):
+class DryRunWorkspace(Workspace):
     """A workbench that finds what is made, and makes nothing."""
 
     def __post_init__(self) -> None:
@@ -47,13 +47,13 @@ class DryBench(Bench):
         """The finished artifact. Raises NotMade."""
         artifact = self.store.find(stage, recipe)
         if artifact is None:
-            raise NotMade
+            raise NotInStore
         self.made[stage if round_number is None else f"{stage}-{round_number}"] = artifact
         return artifact
 
 
 @dataclass(frozen=True)
-class Ahead:
+class RemainingCost:
     """What a stage, or several together, will still ask and cost; see StageEstimate."""
 
     calls: float = 0.0
@@ -64,9 +64,9 @@ class Ahead:
     gpu_hours: float | None = None
     at_most: bool = False
 
-    def __add__(self, other: "Ahead") -> "Ahead":
+    def __add__(self, other: "RemainingCost") -> "RemainingCost":
         hours = [part.gpu_hours for part in (self, other) if part.gpu_hours is not None]
-        return Ahead(
+        return RemainingCost(
             self.calls + other.calls,
             self.cached + other.cached,
             self.prompt_tokens + other.prompt_tokens,
@@ -78,7 +78,7 @@ class Ahead:
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedStage:
     """A stage, and how many of its calls are answered already."""
 
     estimate: StageEstimate
@@ -86,13 +86,13 @@ class Planned:
     finished: bool
 
     @property
-    def ahead(self) -> Ahead:
+    def ahead(self) -> RemainingCost:
         """What is still to come of it."""
         whole = self.estimate
         if self.finished:
-            return Ahead(cached=whole.calls)
+            return RemainingCost(cached=whole.calls)
         left = 1 - self.cached / whole.calls if whole.calls else 1.0
-        return Ahead(
+        return RemainingCost(
             left * whole.calls,
             self.cached,
             left * whole.prompt_tokens,
@@ -120,38 +120,38 @@ class SeedReader:
         return self._known[key]
 
 
-def plan_job(config: Config, read: SeedReader) -> list[Planned]:
+def plan_job(config: Config, read: SeedReader) -> list[PlannedStage]:
     """The stages of a job, with what is done and what is cached taken into account."""
     if not (Path(config.outputs) / "store").is_dir():
-        sizes = sizes_of(read(config.seeds))
-        return [Planned(estimate, 0, finished=False) for estimate in estimate_run(config, sizes)]
-    with open_bench(config, Account("plan"), calling=False) as bench:
-        dry = DryBench(**{field.name: getattr(bench, field.name) for field in fields(Bench)})
+        sizes = seed_statistics(read(config.seeds))
+        return [PlannedStage(estimate, 0, finished=False) for estimate in estimate_run(config, sizes)]
+    with open_workspace(config, SpendScope("plan"), calling=False) as bench:
+        dry = DryRunWorkspace(**{field.name: getattr(bench, field.name) for field in fields(Workspace)})
         made = _made(dry)
         seeds = made["seeds"].rows(Example) if "seeds" in made else read(config.seeds)
         cached = _cached(dry, seeds)
         return [
-            Planned(estimate, cached.get(estimate.stage, 0), finished=estimate.stage in made)
-            for estimate in estimate_run(config, sizes_of(seeds))
+            PlannedStage(estimate, cached.get(estimate.stage, 0), finished=estimate.stage in made)
+            for estimate in estimate_run(config, seed_statistics(seeds))
         ]
 
 
-def merge_jobs(jobs: Iterable[Sequence[Planned]]) -> list[Planned]:
+def merge_jobs(jobs: Iterable[Sequence[PlannedStage]]) -> list[PlannedStage]:
     """The stages of all jobs of a sweep; one that several share is there once."""
-    seen: dict[tuple[str, str, str], Planned] = {}
+    seen: dict[tuple[str, str, str], PlannedStage] = {}
     for job in jobs:
         for planned in job:
             seen.setdefault((planned.estimate.stage, planned.estimate.role, planned.estimate.share), planned)
     return list(seen.values())
 
 
-def table_of(planned: Sequence[Planned]) -> Table:
+def table_of(planned: Sequence[PlannedStage]) -> Table:
     """The plan as a person reads it: one line a stage and role, and the sum."""
     table = Table(title="What is ahead: tokens in and out, upper bounds where ≤ stands", title_justify="left")
     numbers = ("made", "calls", "cached", "in", "out", "USD", "A100 h")
     for column in ("stage", "role", *numbers):
         table.add_column(column, justify="right" if column in numbers else "left", no_wrap=True)
-    groups: dict[tuple[str, str], list[Planned]] = {}
+    groups: dict[tuple[str, str], list[PlannedStage]] = {}
     for row in planned:
         groups.setdefault((row.estimate.stage, row.estimate.role), []).append(row)
     for (stage, role), rows in groups.items():
@@ -172,24 +172,24 @@ def main() -> None:
         jobs = list(jobs_of_command())
         planned = merge_jobs(plan_job(config, read) for config in jobs)
     except TapirError as error:
-        leave(error)
+        exit_with_error(error)
     console = Console()
     console.print(table_of(planned))
-    for said in dict.fromkeys(memory_in_words(job.student, job.sft, job.trainer) for job in jobs):
+    for said in dict.fromkeys(describe_memory(job.student, job.sft, job.trainer) for job in jobs):
         console.print(said, soft_wrap=True, highlight=False)
 
 
-def _made(bench: DryBench) -> Mapping[str, Artifact]:
+def _made(bench: DryRunWorkspace) -> Mapping[str, Artifact]:
     """What of a run is finished, as far as it can be told from its beginning."""
-    with suppress(NotMade):
-        distil(bench)
-    for stage in (data.labels, data.responses):
-        with suppress(NotMade):
-            stage(bench, data.seeds(bench))
+    with suppress(NotInStore):
+        distill(bench)
+    for stage in (data.classify_seeds, data.teacher_responses):
+        with suppress(NotInStore):
+            stage(bench, data.load_seeds(bench))
     return bench.made
 
 
-def _cached(bench: Bench, seeds: Sequence[Example]) -> dict[str, int]:
+def _cached(bench: Workspace, seeds: Sequence[Example]) -> dict[str, int]:
     """How many calls of the stages that ask about the seeds have their replies in the cache, by stage."""
     some = seeds if len(seeds) <= SAMPLE else seeds[:: len(seeds) // SAMPLE]
     found = {
@@ -199,8 +199,8 @@ def _cached(bench: Bench, seeds: Sequence[Example]) -> dict[str, int]:
     return {stage: count * len(seeds) // len(some) for stage, count in found.items()}
 
 
-def _cells(rows: Sequence[Planned]) -> list[str]:
-    ahead = sum((row.ahead for row in rows), Ahead())
+def _cells(rows: Sequence[PlannedStage]) -> list[str]:
+    ahead = sum((row.ahead for row in rows), RemainingCost())
     bound = "≤ " if ahead.at_most else ""
     done = sum(row.finished for row in rows)
     return [

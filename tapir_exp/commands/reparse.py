@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 from tapir_exp.config import JudgeProtocol
 from tapir_exp.core.errors import StoreError, TapirError
 from tapir_exp.core.manifest import Manifest
-from tapir_exp.core.records import Ballot, Verdict
-from tapir_exp.distillation.judge.score import reread
+from tapir_exp.core.records import JudgeReply, Verdict
+from tapir_exp.distillation.judge.score import reparse_verdict
 
 JUDGED = ("verdicts", "rollout_verdicts")
 """Stages whose rows are verdicts."""
@@ -21,7 +21,7 @@ LOST, FOUND, CHANGED, SAME, UNREAD = "refused now", "read now", "other scores", 
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReparsedStage:
     """How the replies of one artifact are read now, by what became of each; `unscored` rows before and after."""
 
     name: str
@@ -30,7 +30,7 @@ class Reading:
     unscored_now: int
 
 
-def read_again(run_dir: Path) -> list[Reading]:
+def reparse(run_dir: Path) -> list[ReparsedStage]:
     """Read the kept replies of a finished run anew; nothing is called and nothing is written.
 
     To have a run use it, raise `READER` with the rules and give the run's command again: its verdicts are then made
@@ -51,18 +51,18 @@ def _protocol_of(run_dir: Path) -> JudgeProtocol:
     return JudgeProtocol[name]
 
 
-def _reading(name: str, before: Sequence[Verdict], protocol: JudgeProtocol) -> Reading:
-    now = [reread(verdict, protocol) for verdict in before]
+def _reading(name: str, before: Sequence[Verdict], protocol: JudgeProtocol) -> ReparsedStage:
+    now = [reparse_verdict(verdict, protocol) for verdict in before]
     fates = Counter(_fate(old, new) for old, new in _ballots(zip(before, now, strict=True)))
-    return Reading(name, fates, *(sum(verdict.gap is None for verdict in rows) for rows in (before, now)))
+    return ReparsedStage(name, fates, *(sum(verdict.gap is None for verdict in rows) for rows in (before, now)))
 
 
-def _ballots(verdicts: Iterable[tuple[Verdict, Verdict]]) -> Iterator[tuple[Ballot, Ballot]]:
+def _ballots(verdicts: Iterable[tuple[Verdict, Verdict]]) -> Iterator[tuple[JudgeReply, JudgeReply]]:
     for old, new in verdicts:
         yield from zip(old.ballots, new.ballots, strict=True)
 
 
-def _fate(old: Ballot, new: Ballot) -> str:
+def _fate(old: JudgeReply, new: JudgeReply) -> str:
     if new.failure is not None:
         return UNREAD if old.failure is not None else LOST
     if old.failure is not None:
@@ -75,13 +75,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="tapir-reread", description=main.__doc__)
     parser.add_argument("directory", type=Path, metavar="DIR", help="a run directory")
     try:
-        readings = read_again(parser.parse_args(argv).directory)
+        readings = reparse(parser.parse_args(argv).directory)
     except TapirError as error:
         sys.exit(f"tapir-reread: {error}")
     sys.stdout.write("".join(f"{told(reading)}\n" for reading in readings))
 
 
-def told(reading: Reading) -> str:
+def told(reading: ReparsedStage) -> str:
     """A reading as a line of text."""
     fates = ", ".join(f"{reading.replies[fate]} {fate}" for fate in (SAME, FOUND, CHANGED, LOST, UNREAD))
     return f"{reading.name}: replies {fates}; unscored rows {reading.unscored_before} then, {reading.unscored_now} now"

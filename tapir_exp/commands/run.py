@@ -8,21 +8,21 @@ from typing import Any
 import yaml
 
 from tapir_exp.config import Config
-from tapir_exp.core.console import console, say_table
+from tapir_exp.core.console import console, print_table
 from tapir_exp.core.manifest import Manifest
 from tapir_exp.core.records import Quota
-from tapir_exp.core.store import write_whole
-from tapir_exp.distillation.curriculum.sampling import alpha_of
+from tapir_exp.core.store import write_text_atomic
+from tapir_exp.distillation.curriculum.sampling import alpha_for_round
 from tapir_exp.distillation.curriculum.task_mix import Shares
-from tapir_exp.distillation.judge.self_preference import kinship
-from tapir_exp.llm.ledger import Account
-from tapir_exp.llm.spend_report import tell_spending
-from tapir_exp.pipeline.opening import open_bench
-from tapir_exp.pipeline.workspace import Bench
+from tapir_exp.distillation.judge.self_preference import shared_family
+from tapir_exp.llm.ledger import SpendScope
+from tapir_exp.llm.spend_report import write_spend_report
+from tapir_exp.pipeline.opening import open_workspace
+from tapir_exp.pipeline.workspace import Workspace
 from tapir_exp.report.metrics import Artifacts, Metrics, run_metrics
 from tapir_exp.report.run_page import write_report
 from tapir_exp.report.tracking import Tracker
-from tapir_exp.tapir import distil
+from tapir_exp.tapir import distill
 
 
 def run(config: Config, run_dir: Path, resolved: str, sweep_dir: Path | None = None) -> None:
@@ -32,23 +32,23 @@ def run(config: Config, run_dir: Path, resolved: str, sweep_dir: Path | None = N
     which then shares the budget. What is in the store is not made again.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    write_whole(run_dir / "config.yaml", resolved)
-    account = Account(str(run_dir)) if sweep_dir is None else Account(str(sweep_dir), run_dir.name)
+    write_text_atomic(run_dir / "config.yaml", resolved)
+    account = SpendScope(str(run_dir)) if sweep_dir is None else SpendScope(str(sweep_dir), run_dir.name)
     with (
         Tracker(config.logger, run_dir, group=run_dir.parent.name, settings=yaml.safe_load(resolved)) as tracker,
-        open_bench(config, account) as bench,
+        open_workspace(config, account) as bench,
     ):
         console.rule(f"{config.name}: {config.arm}, seed {config.seed}")
         _warn_of_kinship(config)
         try:
-            target = distil(bench)
+            target = distill(bench)
         finally:  # what was spent is told of a run that fails, too
-            tell_spending(bench.ledger, run_dir)
+            write_spend_report(bench.ledger, run_dir)
         manifest = _manifest(bench, run_dir, target)
         manifest.write(run_dir)
         artifacts = manifest.open(run_dir)
         metrics = run_metrics(manifest, artifacts)
-        write_whole(run_dir / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in metrics))
+        write_text_atomic(run_dir / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in metrics))
         _track(tracker, metrics, artifacts)
         report = write_report(run_dir)
     _say_rounds(metrics)
@@ -57,12 +57,12 @@ def run(config: Config, run_dir: Path, resolved: str, sweep_dir: Path | None = N
 
 
 def _warn_of_kinship(config: Config) -> None:
-    kin = kinship(config.teacher.llm.model, config.judge.llm.model)
+    kin = shared_family(config.teacher.llm.model, config.judge.llm.model)
     if config.curriculum.rounds and kin is not None:
         console.print(f"warning: {kin}; judges favour their own family.", markup=False, soft_wrap=True)
 
 
-def _manifest(bench: Bench, run_dir: Path, target: Shares | None) -> Manifest:
+def _manifest(bench: Workspace, run_dir: Path, target: Shares | None) -> Manifest:
     config = bench.config
     curriculum = config.curriculum
     return Manifest(
@@ -72,7 +72,8 @@ def _manifest(bench: Bench, run_dir: Path, target: Shares | None) -> Manifest:
         store=os.path.relpath(bench.store.root, run_dir),
         delta=curriculum.delta,
         alphas=tuple(
-            alpha_of(number, curriculum.alpha, curriculum.delta_alpha) for number in range(1, curriculum.rounds + 1)
+            alpha_for_round(number, curriculum.alpha, curriculum.delta_alpha)
+            for number in range(1, curriculum.rounds + 1)
         ),
         target=None if target is None else dict(target),
         artifacts=tuple(bench.entries),
@@ -98,7 +99,7 @@ def _say_rounds(metrics: list[Metrics]) -> None:
         "s.e.": "benchmark/accuracy_se",
     }
     rows = [[f"S_{row['round']}", *(_shown(row.get(name)) for name in columns.values())] for row in metrics]
-    say_table("Round by round; gap and hard share are of that student on what it was scored on", ["", *columns], rows)
+    print_table("Round by round; gap and hard share are of that student on what it was scored on", ["", *columns], rows)
 
 
 def _shown(value: Any) -> str:

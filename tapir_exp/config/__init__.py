@@ -2,82 +2,82 @@
 
 from tapir_exp.config.classifier import (
     ClassifierConfig,
-    FitConfig,
-    LabelledConfig,
-    LabellerKind,
-    LabellingConfig,
-    LabellingJob,
+    ClassifierFitConfig,
+    ClassifierKind,
+    ClassifyConfig,
+    ClassifyJob,
+    LabelledDataConfig,
 )
-from tapir_exp.config.curriculum import CurriculumConfig, Difficulty, Merge, RolloutConfig
-from tapir_exp.config.data import DecontaminationConfig, SeedsConfig, SeedSource, TasksConfig
+from tapir_exp.config.curriculum import CurriculumConfig, Difficulty, RolloutConfig, RoundsMode
+from tapir_exp.config.data import DecontaminationConfig, SeedsConfig, SeedSource, TaskMixConfig
 from tapir_exp.config.evals import AlpacaEvalConfig, EvalsConfig, IFEvalConfig, MTBenchConfig, Suite
 from tapir_exp.config.judge import JudgeConfig, JudgeProtocol, Orders
 from tapir_exp.config.lab import LabConfig, LabStudentConfig
 from tapir_exp.config.llm import LLMConfig, ServerConfig, SpendConfig
 from tapir_exp.config.root import (
-    LABELLING_SCHEMA,
+    CLASSIFY_SCHEMA,
     SCHEMA,
     Config,
     LoggerConfig,
     WandbMode,
     parse,
-    parse_labelling,
+    parse_classify,
     register_schema,
     to_yaml,
 )
-from tapir_exp.config.student import ChatTemplate, EngineKind, Precision, ShapeConfig, StudentConfig, VllmConfig
+from tapir_exp.config.student import ArchitectureConfig, ChatTemplate, EngineKind, Precision, StudentConfig, VllmConfig
 from tapir_exp.config.teacher import TeacherConfig
 from tapir_exp.config.training import BudgetConfig, Launcher, LoraConfig, Method, SFTConfig, StrategyName, TrainerConfig
 
 __all__ = [
-    "LABELLING_SCHEMA",
+    "CLASSIFY_SCHEMA",
     "SCHEMA",
     "AlpacaEvalConfig",
+    "ArchitectureConfig",
     "BudgetConfig",
     "ChatTemplate",
     "ClassifierConfig",
+    "ClassifierFitConfig",
+    "ClassifierKind",
+    "ClassifyConfig",
+    "ClassifyJob",
     "Config",
     "CurriculumConfig",
     "DecontaminationConfig",
     "Difficulty",
     "EngineKind",
     "EvalsConfig",
-    "FitConfig",
     "IFEvalConfig",
     "JudgeConfig",
     "JudgeProtocol",
     "LLMConfig",
     "LabConfig",
     "LabStudentConfig",
-    "LabelledConfig",
-    "LabellerKind",
-    "LabellingConfig",
-    "LabellingJob",
+    "LabelledDataConfig",
     "Launcher",
     "LoggerConfig",
     "LoraConfig",
     "MTBenchConfig",
-    "Merge",
     "Method",
     "Orders",
     "Precision",
     "RolloutConfig",
+    "RoundsMode",
     "SFTConfig",
     "SeedSource",
     "SeedsConfig",
     "ServerConfig",
-    "ShapeConfig",
     "SpendConfig",
     "StrategyName",
     "StudentConfig",
     "Suite",
-    "TasksConfig",
+    "TaskMixConfig",
     "TeacherConfig",
     "TrainerConfig",
     "VllmConfig",
     "WandbMode",
     "parse",
-    "parse_labelling",
+    "parse_classify",
     "register_schema",
     "to_yaml",
 ]

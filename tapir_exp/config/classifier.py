@@ -9,7 +9,7 @@ from tapir_exp.config.student import Precision
 from tapir_exp.config.training import TrainerConfig
 
 
-class LabellerKind(Enum):
+class ClassifierKind(Enum):
     """What names the task types: a chat model by prompt, an encoder with a linear head, or a DeBERTa-v3."""
 
     llm = "llm"
@@ -17,7 +17,7 @@ class LabellerKind(Enum):
     deberta = "deberta"
 
 
-class LabellingJob(Enum):
+class ClassifyJob(Enum):
     """What `tapir-label` does: see its help."""
 
     label = "label"
@@ -30,7 +30,7 @@ class LabellingJob(Enum):
 class ClassifierConfig:
     """The labeller of task types."""
 
-    kind: LabellerKind = LabellerKind.llm
+    kind: ClassifierKind = ClassifierKind.llm
     llm: LLMConfig = field(default_factory=LLMConfig)
     """The chat model of kind llm."""
     max_tokens: int = 16
@@ -47,7 +47,7 @@ class ClassifierConfig:
 
 
 @dataclass
-class LabelledConfig:
+class LabelledDataConfig:
     """Instructions whose task type is known, and how their file says so."""
 
     path: str | None = None
@@ -63,10 +63,10 @@ class LabelledConfig:
 
 
 @dataclass
-class FitConfig:
+class ClassifierFitConfig:
     """How a labeller is trained; the values are ours, since the paper's recipe is not public."""
 
-    kind: LabellerKind = LabellerKind.encoder
+    kind: ClassifierKind = ClassifierKind.encoder
     encoder: str = "minilm"
     """Hugging Face directory, for deberta a hub id too; `minilm` is the all-MiniLM-L6-v2 of the extra `local`."""
     revision: str | None = None
@@ -94,10 +94,10 @@ class FitConfig:
 
 
 @dataclass
-class LabellingConfig:
+class ClassifyConfig:
     """One job of `tapir-label`."""
 
-    do: LabellingJob = LabellingJob.label
+    do: ClassifyJob = ClassifyJob.label
     out: str = "outputs/labelling"
     """Directory of what the job writes."""
     outputs: str = "outputs"
@@ -112,9 +112,9 @@ class LabellingConfig:
     """JSON or JSONL of instructions, Alpaca's fields (label, distil)."""
     sample: int = 3000
     """Rows of the pool that the teaching labeller labels (distil)."""
-    labelled: LabelledConfig = field(default_factory=LabelledConfig)
+    labelled: LabelledDataConfig = field(default_factory=LabelledDataConfig)
     """What a labeller is trained on (train), or measured by (evaluate)."""
-    fit: FitConfig = field(default_factory=FitConfig)
+    fit: ClassifierFitConfig = field(default_factory=ClassifierFitConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     folds: int = 5
     """Parts into which the rows are cut, every type evenly; a part is labelled by a labeller fit on the others."""

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from tapir_exp.config.problems import Problem, describe, shown
+from tapir_exp.config.problems import Problem, describe, format_value
 from tapir_exp.config.root import SCHEMA, Config, parse
 from tapir_exp.config.schema import Schema, did_you_mean
 from tapir_exp.core.errors import ConfigError
@@ -158,7 +158,7 @@ class Composer:
         key = override.get_key_element().lstrip("+~")
         if override.is_sweep_override():
             return Problem(key, f" = {_one_line(override.input_line or '').partition('=')[2]}", ONE_VALUE)
-        value = shown(key, override.get_value_element_as_str())
+        value = format_value(key, override.get_value_element_as_str())
         name = override.key_or_group
         if "@" in key or ("." not in name and name not in self.schema.keys):
             return Problem(key, value, f"a key or a group{did_you_mean(name, self._top_level())}")
@@ -174,7 +174,7 @@ class Composer:
             return f"{_one_line(text)} [{self._named_file(error)}]"
         key = match.group(1)
         value = re.search(r"[Vv]alue '(.*?)'", text)
-        problem = Problem(key, shown(key, value.group(1)) if value else "", _expected(key, self.schema))
+        problem = Problem(key, format_value(key, value.group(1)) if value else "", _expected(key, self.schema))
         return describe(problem, self._named_file(error))
 
     def _top_level(self) -> list[str]:

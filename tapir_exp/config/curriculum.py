@@ -17,7 +17,7 @@ class Difficulty(Enum):
     random = "random"
 
 
-class Merge(Enum):
+class RoundsMode(Enum):
     """Whether the rounds stay apart; merging them keeps the rows and the training tokens that they have together."""
 
     apart = "apart"
@@ -56,7 +56,7 @@ class CurriculumConfig:
     """Added to alpha after every round; 0.2 (R)."""
     rows: int = MISSING
     """Rows of a round's mix, hard and rest together."""
-    merge: Merge = Merge.apart
+    merge: RoundsMode = RoundsMode.apart
     """`into_one` runs one round with the rows and the budget of all; `into_start` runs none and gives their budget to
     S_0's fit on the seeds. `parse` does the sum, so an arm that merges follows every change of the budgets."""
     refine: bool = True

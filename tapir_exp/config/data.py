@@ -15,7 +15,7 @@ class SeedSource(Enum):
 
 
 @dataclass
-class TasksConfig:
+class TaskMixConfig:
     """The target mix of task types."""
 
     name: str = MISSING

@@ -41,7 +41,7 @@ def is_secret_value(value: object) -> bool:
     return isinstance(value, str) and SECRET.search(value) is not None
 
 
-def shown(key: str, value: object) -> str:
+def format_value(key: str, value: object) -> str:
     """` = value` for a message, or a note in its place where the value may be a secret."""
     if is_secret_name(key) or is_secret_value(value) or (key.endswith(".api_key_env") and not is_env_name(value)):
         return " (value not shown)"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from tapir_exp.config.problems import Problem, Values, shown
+from tapir_exp.config.problems import Problem, Values, format_value
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def check_ranges(values: Values) -> Iterator[Problem]:
             continue
         for limits in _ranges_of(key):
             if not (math.isfinite(value) and limits.holds(value)):
-                yield Problem(key, shown(key, value), limits.text)
+                yield Problem(key, format_value(key, value), limits.text)
 
 
 def _ranges_of(key: str) -> list[Range]:

@@ -13,14 +13,14 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tapir_exp.config.classifier import ClassifierConfig, LabellingConfig
-from tapir_exp.config.curriculum import CurriculumConfig, Merge
-from tapir_exp.config.data import SeedsConfig, TasksConfig
+from tapir_exp.config.classifier import ClassifierConfig, ClassifyConfig
+from tapir_exp.config.curriculum import CurriculumConfig, RoundsMode
+from tapir_exp.config.data import SeedsConfig, TaskMixConfig
 from tapir_exp.config.evals import EvalsConfig
 from tapir_exp.config.judge import JudgeConfig
 from tapir_exp.config.lab import LabConfig
 from tapir_exp.config.llm import SpendConfig
-from tapir_exp.config.problems import shown
+from tapir_exp.config.problems import format_value
 from tapir_exp.config.schema import Schema
 from tapir_exp.config.student import StudentConfig
 from tapir_exp.config.teacher import TeacherConfig
@@ -69,7 +69,7 @@ class Config:
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     student: StudentConfig = field(default_factory=StudentConfig)
-    tasks: TasksConfig = field(default_factory=TasksConfig)
+    tasks: TaskMixConfig = field(default_factory=TaskMixConfig)
     seeds: SeedsConfig = field(default_factory=SeedsConfig)
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     sft: SFTConfig = field(default_factory=SFTConfig)
@@ -81,13 +81,13 @@ class Config:
 SCHEMA = Schema(Config)
 
 
-LABELLING_SCHEMA = Schema(LabellingConfig)
+CLASSIFY_SCHEMA = Schema(ClassifyConfig)
 
 
 def register_schema() -> None:
     """Make the schemas known to Hydra, where each is the first entry of a primary config's defaults list."""
     ConfigStore.instance().store(name="schema", node=Config, provider="tapir_exp")
-    ConfigStore.instance().store(name="labelling_schema", node=LabellingConfig, provider="tapir_exp")
+    ConfigStore.instance().store(name="labelling_schema", node=ClassifyConfig, provider="tapir_exp")
 
 
 def parse(cfg: DictConfig, origin: Callable[[str], str] | None = None) -> Config:
@@ -99,13 +99,13 @@ def parse(cfg: DictConfig, origin: Callable[[str], str] | None = None) -> Config
     return _merge_rounds(_parse(cfg, Config, SCHEMA, origin))
 
 
-def parse_labelling(cfg: DictConfig, origin: Callable[[str], str] | None = None) -> LabellingConfig:
+def parse_classify(cfg: DictConfig, origin: Callable[[str], str] | None = None) -> ClassifyConfig:
     """As `parse`, for a job of `tapir-label`."""
-    return _parse(cfg, LabellingConfig, LABELLING_SCHEMA, origin)
+    return _parse(cfg, ClassifyConfig, CLASSIFY_SCHEMA, origin)
 
 
-def to_yaml(config: Config | LabellingConfig) -> str:
-    """The configuration as YAML that `parse` (or `parse_labelling`) reads back to the same dataclasses."""
+def to_yaml(config: Config | ClassifyConfig) -> str:
+    """The configuration as YAML that `parse` (or `parse_classify`) reads back to the same dataclasses."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
@@ -128,7 +128,7 @@ def _typed(cfg: DictConfig, root: type, schema: Schema) -> tuple[DictConfig, lis
         try:
             OmegaConf.update(typed, key, value, merge=False, force_add=True)
         except OmegaConfBaseException:
-            refused.append(f"{key}{shown(key, value)}: expected {schema.expects(key)} [the configuration]")
+            refused.append(f"{key}{format_value(key, value)}: expected {schema.expects(key)} [the configuration]")
     return typed, refused
 
 
@@ -145,10 +145,10 @@ def _merge_rounds(config: Config) -> Config:
     """Apply `curriculum.merge`; doing it again changes nothing."""
     plan, sft = config.curriculum, config.sft
     match plan.merge:
-        case Merge.into_one if plan.rounds > 1:
+        case RoundsMode.into_one if plan.rounds > 1:
             sft = replace(sft, round=_times(sft.round, plan.rounds))
             plan = replace(plan, rounds=1, rows=plan.rows * plan.rounds)
-        case Merge.into_start:
+        case RoundsMode.into_start:
             tokens = (sft.start.tokens or 0) + plan.rounds * (sft.round.tokens or 0)
             sft = replace(sft, start=BudgetConfig(tokens=tokens))
             plan = replace(plan, rounds=0)

@@ -30,7 +30,7 @@ class EngineKind(Enum):
 
 
 @dataclass
-class ShapeConfig:
+class ArchitectureConfig:
     """The shape of a Llama or Qwen2, in the names of its config.json; 0 for what is not known."""
 
     hidden_size: int = 0
@@ -69,7 +69,7 @@ class StudentConfig:
     `ServerConfig.weights`, is turned into a directory once."""
     revision: str | None = None
     """Commit or tag of a hub model; null takes the newest."""
-    shape: ShapeConfig = field(default_factory=ShapeConfig)
+    shape: ArchitectureConfig = field(default_factory=ArchitectureConfig)
     """By which `tapir-plan` tells hours and memory of a fit; the fit itself goes by the model's own files."""
     parameters: float | None = None
     """How many it has, by which `tapir-plan` tells the hours of a fit; null counts them from `shape`."""

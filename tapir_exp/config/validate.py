@@ -10,7 +10,15 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tapir_exp.config.problems import Problem, Values, describe, is_env_name, is_secret_name, is_secret_value, shown
+from tapir_exp.config.problems import (
+    Problem,
+    Values,
+    describe,
+    format_value,
+    is_env_name,
+    is_secret_name,
+    is_secret_value,
+)
 from tapir_exp.config.ranges import check_ranges
 from tapir_exp.config.schema import Schema, did_you_mean
 from tapir_exp.core.task_types import TaskType
@@ -78,7 +86,9 @@ def _check_names(values: Values) -> Iterator[Problem]:
     for key in ("name", "arm", "tasks.name", "evals.name"):
         value = values.get(key)
         if isinstance(value, str) and not re.fullmatch(r"\w[\w.-]*", value):
-            yield Problem(key, shown(key, value), "letters, digits, '_', '-' and '.', since directories are named so")
+            yield Problem(
+                key, format_value(key, value), "letters, digits, '_', '-' and '.', since directories are named so"
+            )
 
 
 def _check_divisors(values: Values) -> Iterator[Problem]:
@@ -130,22 +140,24 @@ def _check_seeds(values: Values) -> Iterator[Problem]:
     source, path = _choice(values, "seeds.source"), values["seeds.path"]
     if source in ("file", "hub") and not path:
         what = "a file of instructions" if source == "file" else "the name of a hub dataset"
-        yield Problem("seeds.path", shown("seeds.path", path), f"{what}, since seeds.source is {source}")
+        yield Problem("seeds.path", format_value("seeds.path", path), f"{what}, since seeds.source is {source}")
     elif source == "file" and not Path(path).is_file():
-        yield Problem("seeds.path", shown("seeds.path", path), "a file that exists")
+        yield Problem("seeds.path", format_value("seeds.path", path), "a file that exists")
 
 
 def _check_benchmarks(values: Values) -> Iterator[Problem]:
     key = "seeds.decontamination.benchmarks"
     for name in values.get(key) or []:
         if name not in BENCHMARKS and not Path(name).is_file():
-            yield Problem(key, shown(key, name), f"{', '.join(BENCHMARKS)}, or a file that exists")
+            yield Problem(key, format_value(key, name), f"{', '.join(BENCHMARKS)}, or a file that exists")
 
 
 def _check_labeller(values: Values) -> Iterator[Problem]:
     kind, path = _choice(values, "classifier.kind"), values.get("classifier.path")
     if kind == "deberta" and not path:
-        yield Problem("classifier.path", shown("classifier.path", path), "a trained labeller, since kind is deberta")
+        yield Problem(
+            "classifier.path", format_value("classifier.path", path), "a trained labeller, since kind is deberta"
+        )
     elif kind != "llm" and path and not Path(path, CARD).is_file():
         yield Problem("classifier.path", f" = {path}", f"a directory with a {CARD}, as tapir-label do=train writes it")
     precision = _choice(values, "classifier.precision")
@@ -158,13 +170,13 @@ def _check_labelling(values: Values) -> Iterator[Problem]:
     if job is None:
         return
     if job in ("label", "distil") and not (values.get("pool") and Path(values["pool"]).is_file()):
-        yield Problem("pool", shown("pool", values.get("pool")), f"a file of instructions, since do is {job}")
+        yield Problem("pool", format_value("pool", values.get("pool")), f"a file of instructions, since do is {job}")
     path, precision = values.get("labelled.path"), values.get("trainer.precision")
     names = values.get("labelled.names") or {}
     if path and job in ("train", "evaluate") and not Path(path).is_file():
         yield Problem("labelled.path", f" = {path}", "a file that exists")
     elif names and not path and job in ("train", "evaluate"):
-        yield Problem("labelled.path", shown("labelled.path", path), "the file whose types labelled.names maps")
+        yield Problem("labelled.path", format_value("labelled.path", path), "the file whose types labelled.names maps")
     if job in ("train", "distil") and _choice(values, "fit.kind") == "llm":
         yield Problem("fit.kind", " = llm", "encoder or deberta: a chat model is asked, not trained")
     if _choice(values, "fit.kind") == "deberta" and _choice(values, "fit.precision") != "float32":
@@ -204,11 +216,11 @@ def _check_trainer(values: Values) -> Iterator[Problem]:
 def _check_evals(values: Values) -> Iterator[Problem]:
     for key, value in values.items():
         if fnmatchcase(key, "evals.*.*") and not key.endswith(NO_FILES) and value and not Path(value).is_file():
-            yield Problem(key, shown(key, value), "a file that exists")
+            yield Problem(key, format_value(key, value), "a file that exists")
     run = values.get("evals.run")
     if run and not (Path(run) / "manifest.json").is_file():
         yield Problem(
-            "evals.run", shown("evals.run", run), "the directory of a finished run, which has a manifest.json"
+            "evals.run", format_value("evals.run", run), "the directory of a finished run, which has a manifest.json"
         )
 
 

@@ -42,7 +42,7 @@ class Progress:
         self._bar.advance(self._task, steps)
 
 
-def say_stage(name: str, figures: Mapping[str, Any], seconds: float, reused: bool) -> None:
+def print_stage(name: str, figures: Mapping[str, Any], seconds: float, reused: bool) -> None:
     """One line for a finished stage: its figures, and how long it took or that it was there already."""
     plain = {key: value for key, value in figures.items() if value is not None and not isinstance(value, Mapping)}
     told = "  ".join(f"{key} {_short(value)}" for key, value in plain.items())
@@ -50,12 +50,12 @@ def say_stage(name: str, figures: Mapping[str, Any], seconds: float, reused: boo
     console.print(f"[bold]{name:<14}[/] {told}  [dim]{time}[/]", soft_wrap=True)
 
 
-def say_warning(text: str) -> None:
+def print_warning(text: str) -> None:
     """What the user must not overlook."""
     console.print(f"[bold yellow]{text}[/]", soft_wrap=True)
 
 
-def say_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table of figures; the first column is text, the others are numbers."""
     table = Table(title=title, title_justify="left")
     for place, column in enumerate(columns):

@@ -13,7 +13,7 @@ DETERMINISM: Any = torch.utils.deterministic  # its settings have no types
 
 
 @contextmanager
-def apart_from_the_world(seed: int) -> Iterator[None]:
+def deterministic_scope(seed: int) -> Iterator[None]:
     """Seeded random numbers and deterministic kernels inside, the caller's outside; Lightning keeps quiet."""
     strict, lightning = torch.are_deterministic_algorithms_enabled(), logging.getLogger("pytorch_lightning")
     level = lightning.level

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from tapir_exp.core.errors import StoreError
 from tapir_exp.core.manifest import Entry
 from tapir_exp.core.records import Record
-from tapir_exp.core.store import Artifact, Store, write_whole
+from tapir_exp.core.store import Artifact, Store, write_text_atomic
 
 EVALUATION = "evaluation.json"
 
@@ -39,7 +39,7 @@ class Evaluation(Record):
 
     def write(self, directory: Path) -> None:
         """Write `evaluation.json` into the evaluation's directory."""
-        write_whole(directory / EVALUATION, self.model_dump_json(indent=1) + "\n")
+        write_text_atomic(directory / EVALUATION, self.model_dump_json(indent=1) + "\n")
 
     @classmethod
     def load(cls, directory: Path) -> "Evaluation":

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tapir_exp.core.errors import StoreError
 from tapir_exp.core.records import Record
-from tapir_exp.core.store import Artifact, Store, write_whole
+from tapir_exp.core.store import Artifact, Store, write_text_atomic
 from tapir_exp.core.task_types import TaskType
 
 MANIFEST = "manifest.json"
@@ -39,7 +39,7 @@ class Manifest(Record):
 
     def write(self, run_dir: Path) -> None:
         """Write `manifest.json` into the run directory."""
-        write_whole(run_dir / MANIFEST, self.model_dump_json(indent=1) + "\n")
+        write_text_atomic(run_dir / MANIFEST, self.model_dump_json(indent=1) + "\n")
 
     @classmethod
     def load(cls, run_dir: Path) -> "Manifest":

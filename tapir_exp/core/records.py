@@ -37,7 +37,7 @@ class Example(Record):
     round: int = 0
 
 
-class Why(StrEnum):
+class DropReason(StrEnum):
     """Why a row of a source, or a pair that the teacher proposed, was left out."""
 
     UNUSABLE = "unusable"
@@ -51,7 +51,7 @@ class Why(StrEnum):
     SURPLUS = "surplus"
 
 
-class LeftOut(Record):
+class DroppedRow(Record):
     """A row that was left out.
 
     source: the file or hub dataset, or for a proposal of the teacher its round; row: its number there, from 1.
@@ -61,7 +61,7 @@ class LeftOut(Record):
 
     source: str
     row: int
-    why: Why
+    why: DropReason
     detail: str
     instruction: str | None = None
 
@@ -93,7 +93,7 @@ class LabelledInstruction(Record):
     failure: str | None = None
 
 
-class Answer(Record):
+class Response(Record):
     """What a model wrote for an instruction.
 
     text: None where no usable answer was had; `failure` says why.
@@ -106,7 +106,7 @@ class Answer(Record):
     failure: str | None = None
 
 
-class Order(StrEnum):
+class PresentationOrder(StrEnum):
     """Whose responses the judge saw, and whose first."""
 
     TEACHER_FIRST = "teacher first"
@@ -121,16 +121,16 @@ class Order(StrEnum):
 
 
 _SHOWN = {
-    Order.TEACHER_FIRST: ("teacher", "student"),
-    Order.STUDENT_FIRST: ("student", "teacher"),
-    Order.TEACHER_ALONE: ("teacher",),
-    Order.STUDENT_ALONE: ("student",),
+    PresentationOrder.TEACHER_FIRST: ("teacher", "student"),
+    PresentationOrder.STUDENT_FIRST: ("student", "teacher"),
+    PresentationOrder.TEACHER_ALONE: ("teacher",),
+    PresentationOrder.STUDENT_ALONE: ("student",),
 }
-BOTH_ORDERS = (Order.TEACHER_FIRST, Order.STUDENT_FIRST)
+BOTH_ORDERS = (PresentationOrder.TEACHER_FIRST, PresentationOrder.STUDENT_FIRST)
 """The two ways to show a pair of responses."""
 
 
-class Ballot(Record):
+class JudgeReply(Record):
     """One reply of the judge, with all that a reader of replies needs.
 
     teacher, student: scores from 1 to 10 of whom the reply is about; None where it was refused, and `failure` says why.
@@ -138,7 +138,7 @@ class Ballot(Record):
     first_token: the likeliest first tokens with their log-probabilities, where they were asked for.
     """
 
-    order: Order
+    order: PresentationOrder
     teacher: float | None
     student: float | None
     raw: str
@@ -154,7 +154,7 @@ class Verdict(Record):
     """
 
     id: str
-    ballots: tuple[Ballot, ...]
+    ballots: tuple[JudgeReply, ...]
     teacher: float | None
     student: float | None
 
@@ -189,7 +189,7 @@ class ResponseLoss(Record):
     failure: str | None = None
 
 
-class Part(StrEnum):
+class Subset(StrEnum):
     """The two parts of a round's mix, which the loss weighs by alpha and 1 - alpha."""
 
     HARD = "hard"
@@ -207,7 +207,7 @@ class TrainingExample(Record):
     instruction: str
     response: str
     task: TaskType | None
-    part: Part
+    part: Subset
     origin: Origin
     parents: tuple[str, ...]
     born: int
@@ -224,7 +224,7 @@ def rollout_id(row: str, number: int) -> str:
     return f"{row}/{number}"
 
 
-def row_of_rollout(rollout: str) -> str:
+def row_id_of_rollout(rollout: str) -> str:
     """The id of the row that an answer of that id is to."""
     return rollout.rpartition("/")[0]
 
@@ -246,7 +246,7 @@ class TrainingStep(Record):
     gradient_norm: float
 
 
-class Pace(Record):
+class StepTiming(Record):
     """How fast one optimiser step of a fit was; measured, so that no two fits have the same.
 
     seconds: wall time since the step before, the loading of its rows included. tokens, supervised: real tokens of the
@@ -271,7 +271,7 @@ class Quota(Record):
     """
 
     task: TaskType
-    part: Part
+    part: Subset
     wanted: int
     drawn: int
     ordered: int

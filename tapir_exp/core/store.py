@@ -20,10 +20,10 @@ from tapir_exp.core.errors import StoreError
 from tapir_exp.core.records import Record
 
 SIDECAR = "artifact.json"
-PACE = "pace.jsonl"
+TIMINGS = "pace.jsonl"
 """How fast a fit was, step by step; beside the student, and no part of it."""
 ROWS = "rows.jsonl"
-LEFT_OUT = "left_out.jsonl"
+DROPPED = "left_out.jsonl"
 """Beside the rows of a stage that picks and chooses: what it left out, and why."""
 
 Row = TypeVar("Row", bound=Record)
@@ -116,7 +116,7 @@ class Store:
             "figures": figures,
             "seconds": round(time.monotonic() - started, 3),
         }
-        write_whole(workshop / SIDECAR, json.dumps(sidecar, indent=1, default=str))
+        write_text_atomic(workshop / SIDECAR, json.dumps(sidecar, indent=1, default=str))
         place = self.root / stage / key
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(place, ignore_errors=True)  # a directory without a sidecar is debris
@@ -132,16 +132,16 @@ def recipe_key(stage: str, recipe: Mapping[str, Any]) -> str:
 
 def digest_files(root: Path) -> dict[str, str]:
     """SHA-256 of every file below `root`, but for those that hold measured seconds."""
-    files = sorted(p for p in root.rglob("*") if p.is_file() and p.name not in (SIDECAR, PACE))
-    return {str(p.relative_to(root)): _digest(p) for p in files}
+    files = sorted(p for p in root.rglob("*") if p.is_file() and p.name not in (SIDECAR, TIMINGS))
+    return {str(p.relative_to(root)): sha256_file(p) for p in files}
 
 
-def _digest(path: Path) -> str:
+def sha256_file(path: Path) -> str:
     with path.open("rb") as content:  # a piece at a time: the rows of a large pool need not fit in memory
         return file_digest(content, "sha256").hexdigest()
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_text_atomic(path: Path, text: str) -> None:
     """Write a file so that it is there whole or not at all."""
     passing = path.with_name(path.name + ".partial")
     passing.write_text(text, encoding="utf-8")

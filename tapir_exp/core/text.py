@@ -9,7 +9,7 @@ _WORDS = re.compile(_WORD)
 _TOKENS = re.compile(rf"{_WORD}|[^\w\s]")
 
 
-def words_of(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """Lower-case words and numbers.
 
     As ROUGE counts them (Lin 2004), who knew a to z and 0 to 9 alone; here other alphabets have words too, and where
@@ -18,6 +18,6 @@ def words_of(text: str) -> list[str]:
     return _WORDS.findall(text.lower())
 
 
-def tokens_of(text: str) -> list[str]:
+def tokenize_text(text: str) -> list[str]:
     """Lower-case words, numbers and signs: "2 + 2" and "2 - 2" have the same words but not the same tokens."""
     return _TOKENS.findall(text.lower())

@@ -8,8 +8,8 @@ from typing import Any
 
 from tapir_exp.config import DecontaminationConfig
 from tapir_exp.core.errors import SourceError
-from tapir_exp.core.text import words_of
-from tapir_exp.data.readers import RawRow, digest_of, read_file, read_hub
+from tapir_exp.core.text import split_words
+from tapir_exp.data.readers import RawRow, read_file, read_hub, sha256_source
 
 Gram = tuple[str, ...]
 SHORTEST_RUN = 5
@@ -37,7 +37,7 @@ FIELDS = ("turns", "prompt", "question", "instruction")
 
 
 @dataclass(frozen=True)
-class Question:
+class BenchmarkQuestion:
     """A turn of a benchmark's question, by the number of its row, from 1."""
 
     benchmark: str
@@ -49,7 +49,7 @@ class Question:
 class Leak:
     """A question that a text gives away: the share of its words in shared runs, and the longest run."""
 
-    question: Question
+    question: BenchmarkQuestion
     overlap: float
     shared: str
 
@@ -67,7 +67,7 @@ class Benchmarks:
     five where an instruction consists of it.
     """
 
-    def __init__(self, questions: Sequence[Question], config: DecontaminationConfig) -> None:
+    def __init__(self, questions: Sequence[BenchmarkQuestion], config: DecontaminationConfig) -> None:
         self._questions = questions
         self._overlap = config.overlap
         self._ngram = config.ngram
@@ -88,10 +88,10 @@ class Benchmarks:
         """The question that a pair gives away most of, if any."""
         if not self._questions:
             return None
-        asked = words_of(instruction)
+        asked = split_words(instruction)
         if (number := self._whole.get(tuple(asked))) is not None:
             return self._leak(number, set(range(len(asked))))
-        words = [*asked, *words_of(response)]
+        words = [*asked, *split_words(response)]
         covered: defaultdict[int, set[int]] = defaultdict(set)
         for size, index in self._grams.items():
             for gram in index.keys() & _grams_of(words if size == self._ngram else asked, size):
@@ -114,17 +114,17 @@ def load_benchmarks(config: DecontaminationConfig) -> Benchmarks:
 
 def benchmarks_recipe(config: DecontaminationConfig) -> dict[str, Any]:
     """What tells two decontaminations apart: settings, and the bytes of files; a hub benchmark has a name alone."""
-    files = {name: digest_of(Path(name)) for name in config.benchmarks if name not in HUB}
+    files = {name: sha256_source(Path(name)) for name in config.benchmarks if name not in HUB}
     return {**asdict(config), "benchmarks": [files.get(name, name) for name in config.benchmarks]}
 
 
-def _questions_of(name: str) -> Iterator[Question]:
+def _questions_of(name: str) -> Iterator[BenchmarkQuestion]:
     for row in _rows_of(name):
         if row.fields is None:
             raise SourceError(f"Row {row.number} of the benchmark {name} cannot be read: {row.failure}.")
         for text in _turns_of(row.fields, name, row.number):
-            if words := tuple(words_of(text)):
-                yield Question(Path(name).name, row.number, words)
+            if words := tuple(split_words(text)):
+                yield BenchmarkQuestion(Path(name).name, row.number, words)
 
 
 def _rows_of(name: str) -> Iterator[RawRow]:

@@ -14,7 +14,7 @@ class UnusableRow(Exception):
 
 
 @dataclass(frozen=True)
-class Pair:
+class SeedPair:
     """An instruction and its response, by the number of their row."""
 
     row: int
@@ -22,7 +22,7 @@ class Pair:
     response: str
 
 
-def pair_of(fields: Mapping[str, Any], row: int) -> Pair:
+def parse_pair(fields: Mapping[str, Any], row: int) -> SeedPair:
     """A row in whichever format it has. Raises UnusableRow where it lacks an instruction or a response."""
     chat = next((name for name in CHATS if fields.get(name) is not None), None)
     instruction, response = _alpaca(fields) if chat is None else _first_exchange(fields[chat], chat)
@@ -30,7 +30,7 @@ def pair_of(fields: Mapping[str, Any], row: int) -> Pair:
         raise UnusableRow("it has no instruction")
     if not response:
         raise UnusableRow("it has no response")
-    return Pair(row, instruction, response)
+    return SeedPair(row, instruction, response)
 
 
 def _alpaca(fields: Mapping[str, Any]) -> tuple[str, str]:

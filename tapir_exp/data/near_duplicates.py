@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rensa import RMinHash, RMinHashLSH
 
-from tapir_exp.core.text import tokens_of
+from tapir_exp.core.text import tokenize_text
 
 SHINGLE = 3
 """Tokens of a shingle: short, since instructions are."""
@@ -20,14 +20,14 @@ SEED = 1
 
 
 @dataclass(frozen=True)
-class Twin:
+class NearDuplicate:
     """The earlier text that one nearly repeats, and their Jaccard similarity, 0 to 1."""
 
     key: int
     similarity: float
 
 
-class NearDuplicates:
+class NearDuplicateIndex:
     """Texts told apart one after another: each is held against the earlier ones that were no duplicates themselves.
 
     threshold: least Jaccard similarity, over shingles of three tokens, of a duplicate.
@@ -39,12 +39,12 @@ class NearDuplicates:
         self._text_of = text_of
         self._index = RMinHashLSH(threshold=threshold, num_perm=PERMUTATIONS, num_bands=BANDS)
 
-    def twin_of(self, key: int, text: str) -> Twin | None:
+    def twin_of(self, key: int, text: str) -> NearDuplicate | None:
         """What `text` nearly repeats: the most similar, and of these the earliest. Else it counts from now on."""
-        shingles = shingles_of(text)
+        shingles = extract_shingles(text)
         sketch = RMinHash(num_perm=PERMUTATIONS, seed=SEED)
         sketch.update(sorted(shingles))
-        twins = [Twin(other, self._similarity(shingles, other)) for other in sorted(self._index.query(sketch))]
+        twins = [NearDuplicate(other, self._similarity(shingles, other)) for other in sorted(self._index.query(sketch))]
         closest = max(twins, key=lambda twin: twin.similarity, default=None)
         if closest is not None and closest.similarity >= self._threshold:
             return closest
@@ -52,12 +52,12 @@ class NearDuplicates:
         return None
 
     def _similarity(self, shingles: frozenset[str], other: int) -> float:
-        return jaccard(shingles, shingles_of(self._text_of(other)))
+        return jaccard(shingles, extract_shingles(self._text_of(other)))
 
 
-def shingles_of(text: str) -> frozenset[str]:
+def extract_shingles(text: str) -> frozenset[str]:
     """Every three tokens that follow each other; a shorter text is one shingle."""
-    tokens = tokens_of(text)
+    tokens = tokenize_text(text)
     if len(tokens) <= SHINGLE:
         return frozenset([" ".join(tokens)])
     return frozenset(map(" ".join, zip(tokens, tokens[1:], tokens[2:], strict=False)))

@@ -6,7 +6,7 @@ import numpy as np
 from rapidfuzz.distance import LCSseq
 from rapidfuzz.process import cdist
 
-from tapir_exp.core.text import words_of
+from tapir_exp.core.text import split_words
 
 FIRST_SIGN = 0x10000
 """Code point of the first word: beyond the surrogates, with room for a million words."""
@@ -44,7 +44,7 @@ class Novelty:
 
     def _written(self, instruction: str) -> str:
         signs = self._signs
-        return "".join(signs.setdefault(word, chr(FIRST_SIGN + len(signs))) for word in words_of(instruction))
+        return "".join(signs.setdefault(word, chr(FIRST_SIGN + len(signs))) for word in split_words(instruction))
 
     def _is_close(self, instruction: str) -> bool:
         written = self._written(instruction) if self._bound < 1 else ""

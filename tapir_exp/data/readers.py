@@ -57,7 +57,7 @@ def read_hub(name: str, split: str, files: str | None = None) -> Iterator[RawRow
     return _numbered(rows)
 
 
-def digest_of(path: Path) -> str:
+def sha256_source(path: Path) -> str:
     """SHA-256 of a file's bytes. Raises SourceError where there is no such file."""
     _refuse_absent(path)
     with path.open("rb") as content:

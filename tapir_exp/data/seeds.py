@@ -10,13 +10,13 @@ from typing import TextIO
 
 from tapir_exp.config import SeedsConfig, SeedSource
 from tapir_exp.core.errors import SeedError
-from tapir_exp.core.records import Example, LeftOut, Why, example_id
-from tapir_exp.core.store import LEFT_OUT, ROWS, read_rows, write_rows
+from tapir_exp.core.records import DroppedRow, DropReason, Example, example_id
+from tapir_exp.core.store import DROPPED, ROWS, read_rows, write_rows
 from tapir_exp.data.decontamination import Benchmarks, load_benchmarks
-from tapir_exp.data.formats import Pair, UnusableRow, pair_of
-from tapir_exp.data.near_duplicates import NearDuplicates
-from tapir_exp.data.readers import RawRow, digest_of, read_file, read_hub
-from tapir_exp.data.spool import Spool, write_spool
+from tapir_exp.data.formats import SeedPair, UnusableRow, parse_pair
+from tapir_exp.data.near_duplicates import NearDuplicateIndex
+from tapir_exp.data.readers import RawRow, read_file, read_hub, sha256_source
+from tapir_exp.data.spool import MappedPairs, write_mapped_pairs
 from tapir_exp.lab.oracle import LAB_VERSION
 from tapir_exp.lab.world import natural_problems
 
@@ -25,7 +25,7 @@ REASONS = 20
 
 
 @dataclass(frozen=True)
-class Harvest:
+class SeedReport:
     """What came of a source.
 
     read: its rows; rows: those that became seeds; undrawn: clean ones beyond the size that is wanted.
@@ -36,7 +36,7 @@ class Harvest:
     read: int
     rows: int
     undrawn: int
-    left_out: Counter[Why]
+    left_out: Counter[DropReason]
     checked: bool
 
     @property
@@ -45,51 +45,51 @@ class Harvest:
         return {
             "rows": self.rows,
             "read": self.read,
-            "unusable": self.left_out[Why.UNUSABLE],
-            "repeated": self.left_out[Why.REPEATED],
-            "near_duplicates": self.left_out[Why.NEAR_DUPLICATE],
-            "contaminated": self.left_out[Why.CONTAMINATED] if self.checked else None,
+            "unusable": self.left_out[DropReason.UNUSABLE],
+            "repeated": self.left_out[DropReason.REPEATED],
+            "near_duplicates": self.left_out[DropReason.NEAR_DUPLICATE],
+            "contaminated": self.left_out[DropReason.CONTAMINATED] if self.checked else None,
             "undrawn": self.undrawn,
         }
 
 
-class Register:
+class DropLog:
     """Where rows that are left out are written down, as they come."""
 
     def __init__(self, source: str, lines: TextIO) -> None:
         self.read = 0
-        self.counts: Counter[Why] = Counter()
+        self.counts: Counter[DropReason] = Counter()
         self.failures: Counter[str] = Counter()
         self.source = source
         self._lines = lines
 
-    def leave_out(self, row: int, why: Why, detail: str) -> None:
+    def leave_out(self, row: int, why: DropReason, detail: str) -> None:
         """Write down that a row is left out, and why."""
         self.counts[why] += 1
-        if why is Why.UNUSABLE:
+        if why is DropReason.UNUSABLE:
             self.failures[detail] += 1
-        left_out = LeftOut(source=self.source, row=row, why=why, detail=detail)
+        left_out = DroppedRow(source=self.source, row=row, why=why, detail=detail)
         self._lines.write(f"{left_out.model_dump_json()}\n")
 
 
-def gather_seeds(config: SeedsConfig, benchmarks: Benchmarks, directory: Path) -> Harvest:
+def gather_seeds(config: SeedsConfig, benchmarks: Benchmarks, directory: Path) -> SeedReport:
     """Write the seeds into `directory`, and beside them which rows were left out and why.
 
     Texts pass through the disk; in memory are some 150 bytes a row, and 1.4 kB more where near duplicates are looked
     for. Raises SourceError where the source cannot be read, SeedError where too many of its rows are unusable.
     """
     passing = directory / "pairs.arrow"
-    with (directory / LEFT_OUT).open("w", encoding="utf-8") as lines:
-        register = Register(_source_name(config), lines)
+    with (directory / DROPPED).open("w", encoding="utf-8") as lines:
+        register = DropLog(_source_name(config), lines)
         pairs = _uncontaminated(_distinct(_usable_pairs(config, register), register), benchmarks, register)
-        spool = write_spool(passing, pairs)
+        spool = write_mapped_pairs(passing, pairs)
         _refuse_a_bad_source(register, config.max_failed)
         clean = list(_unlike(spool, config.near_duplicate, register))
         rows = write_rows(directory / ROWS, (_example(spool[place]) for place in _draw(clean, config)))
     if not rows:
-        raise SeedError(f"No row of {register.source} is left: {directory / LEFT_OUT} says why.")
+        raise SeedError(f"No row of {register.source} is left: {directory / DROPPED} says why.")
     passing.unlink()
-    return Harvest(register.read, rows, len(clean) - rows, register.counts, checked=bool(benchmarks))
+    return SeedReport(register.read, rows, len(clean) - rows, register.counts, checked=bool(benchmarks))
 
 
 def load_seeds(config: SeedsConfig) -> list[Example]:
@@ -106,14 +106,14 @@ def source_digest(config: SeedsConfig) -> str:
     """
     if config.source is SeedSource.lab:
         return LAB_VERSION
-    return "hub" if config.source is SeedSource.hub else digest_of(Path(str(config.path)))
+    return "hub" if config.source is SeedSource.hub else sha256_source(Path(str(config.path)))
 
 
 def _source_name(config: SeedsConfig) -> str:
     return "lab" if config.source is SeedSource.lab else str(config.path)
 
 
-def _usable_pairs(config: SeedsConfig, register: Register) -> Iterator[Pair]:
+def _usable_pairs(config: SeedsConfig, register: DropLog) -> Iterator[SeedPair]:
     if config.source is SeedSource.lab:
         yield from _lab_pairs(config, register)
         return
@@ -122,7 +122,7 @@ def _usable_pairs(config: SeedsConfig, register: Register) -> Iterator[Pair]:
         try:
             yield _pair(raw)
         except UnusableRow as reason:
-            register.leave_out(raw.number, Why.UNUSABLE, str(reason))
+            register.leave_out(raw.number, DropReason.UNUSABLE, str(reason))
 
 
 def _raw_rows(config: SeedsConfig) -> Iterator[RawRow]:
@@ -131,52 +131,52 @@ def _raw_rows(config: SeedsConfig) -> Iterator[RawRow]:
     return read_file(Path(str(config.path)))
 
 
-def _pair(raw: RawRow) -> Pair:
+def _pair(raw: RawRow) -> SeedPair:
     if raw.fields is None:
         raise UnusableRow(raw.failure)
-    return pair_of(raw.fields, raw.number)
+    return parse_pair(raw.fields, raw.number)
 
 
-def _lab_pairs(config: SeedsConfig, register: Register) -> Iterator[Pair]:
+def _lab_pairs(config: SeedsConfig, register: DropLog) -> Iterator[SeedPair]:
     if config.size is None:
         raise SeedError("The lab's seeds have no end: set seeds.size.")
     for number, (_, problem) in enumerate(natural_problems(config.size, config.seed), 1):
         register.read += 1
-        yield Pair(number, problem.instruction, problem.terse)
+        yield SeedPair(number, problem.instruction, problem.terse)
 
 
-def _distinct(pairs: Iterator[Pair], register: Register) -> Iterator[Pair]:
+def _distinct(pairs: Iterator[SeedPair], register: DropLog) -> Iterator[SeedPair]:
     first: dict[int, int] = {}
     for pair in pairs:
         row = first.setdefault(int(example_id(pair.instruction), 16), pair.row)
         if row == pair.row:
             yield pair
         else:
-            register.leave_out(pair.row, Why.REPEATED, f"the instruction of row {row}")
+            register.leave_out(pair.row, DropReason.REPEATED, f"the instruction of row {row}")
 
 
-def _uncontaminated(pairs: Iterator[Pair], benchmarks: Benchmarks, register: Register) -> Iterator[Pair]:
+def _uncontaminated(pairs: Iterator[SeedPair], benchmarks: Benchmarks, register: DropLog) -> Iterator[SeedPair]:
     for pair in pairs:
         leak = benchmarks.find_leak(pair.instruction, pair.response)
         if leak is None:
             yield pair
         else:
-            register.leave_out(pair.row, Why.CONTAMINATED, str(leak))
+            register.leave_out(pair.row, DropReason.CONTAMINATED, str(leak))
 
 
-def _unlike(spool: Spool, threshold: float | None, register: Register) -> Iterator[int]:
+def _unlike(spool: MappedPairs, threshold: float | None, register: DropLog) -> Iterator[int]:
     """Places of the pairs that nearly repeat none before them."""
     if threshold is None:
         yield from range(len(spool))
         return
-    duplicates = NearDuplicates(threshold, spool.instruction)
+    duplicates = NearDuplicateIndex(threshold, spool.instruction)
     for place in range(len(spool)):
         twin = duplicates.twin_of(place, spool.instruction(place))
         if twin is None:
             yield place
         else:
             detail = f"similarity {twin.similarity:.2f} with row {spool[twin.key].row}"
-            register.leave_out(spool[place].row, Why.NEAR_DUPLICATE, detail)
+            register.leave_out(spool[place].row, DropReason.NEAR_DUPLICATE, detail)
 
 
 def _draw(clean: Sequence[int], config: SeedsConfig) -> Sequence[int]:
@@ -186,11 +186,11 @@ def _draw(clean: Sequence[int], config: SeedsConfig) -> Sequence[int]:
     return sorted(Random(f"seeds {config.seed}").sample(clean, config.size))
 
 
-def _example(pair: Pair) -> Example:
+def _example(pair: SeedPair) -> Example:
     return Example(id=example_id(pair.instruction), instruction=pair.instruction, response=pair.response)
 
 
-def _refuse_a_bad_source(register: Register, max_failed: float) -> None:
+def _refuse_a_bad_source(register: DropLog, max_failed: float) -> None:
     unusable = register.failures.total()
     if register.read and unusable <= max_failed * register.read and unusable < register.read:
         return

@@ -5,13 +5,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tapir_exp.data.formats import Pair
+from tapir_exp.data.formats import SeedPair
 
 BATCH = 4096
 """Pairs of one Arrow record batch."""
 
 
-class Spool:
+class MappedPairs:
     """Pairs in a memory-mapped Arrow file."""
 
     def __init__(self, path: Path) -> None:
@@ -22,10 +22,10 @@ class Spool:
     def __len__(self) -> int:
         return sum(batch.num_rows for batch in self._batches)
 
-    def __getitem__(self, place: int) -> Pair:
+    def __getitem__(self, place: int) -> SeedPair:
         batch, offset = self._batches[place // BATCH], place % BATCH
         row, instruction, response = (batch.column(name)[offset].as_py() for name in ("row", "instruction", "response"))
-        return Pair(row, instruction, response)
+        return SeedPair(row, instruction, response)
 
     def instruction(self, place: int) -> str:
         """The instruction at a place, without the rest."""
@@ -33,7 +33,7 @@ class Spool:
         return text
 
 
-def write_spool(path: Path, pairs: Iterable[Pair]) -> Spool:
+def write_mapped_pairs(path: Path, pairs: Iterable[SeedPair]) -> MappedPairs:
     """Put pairs on disk, a batch at a time."""
     import pyarrow
 
@@ -47,7 +47,7 @@ def write_spool(path: Path, pairs: Iterable[Pair]) -> Spool:
                 [pair.response for pair in batch],
             )
             writer.write_batch(pyarrow.record_batch([*map(pyarrow.array, columns)], schema=schema))
-    return Spool(path)
+    return MappedPairs(path)
 
 
 def _batches(reader: Any) -> list[Any]:

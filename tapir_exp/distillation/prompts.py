@@ -48,7 +48,7 @@ def load_prompt(name: str) -> Prompt:
     return Prompt(name, path.read_text().strip())
 
 
-def style_of(task: TaskType) -> Prompt:
+def refinement_style(task: TaskType) -> Prompt:
     """How a response to a task of this type should read: its own file in `prompts/style/`, or the general one."""
     name = task.lower().replace(" ", "_").replace("-", "_")
     own = PROMPTS / "style" / f"{name}.md"

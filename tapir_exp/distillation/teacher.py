@@ -7,11 +7,11 @@ from typing import TypeVar
 
 from tapir_exp.config import TeacherConfig
 from tapir_exp.core.errors import ReplyError
-from tapir_exp.core.records import Answer, Example
+from tapir_exp.core.records import Example, Response
 from tapir_exp.core.task_types import TaskType
-from tapir_exp.distillation.prompts import load_prompt, style_of
-from tapir_exp.llm.chat import ChatModel, ChatRequest, Message, Reply
-from tapir_exp.llm.executor import Outcome, ask_all
+from tapir_exp.distillation.prompts import load_prompt, refinement_style
+from tapir_exp.llm.chat import ChatModel, ChatRequest, Completion, Message
+from tapir_exp.llm.executor import RequestResult, run_requests
 
 T = TypeVar("T")
 
@@ -22,7 +22,7 @@ _TAG = re.compile(r"</?(?:pair|instruction|response)>")
 
 
 @dataclass(frozen=True)
-class Draft:
+class RefinementRequest:
     """A response that the teacher is to refine in the style of its task type."""
 
     id: str
@@ -32,7 +32,7 @@ class Draft:
 
 
 @dataclass(frozen=True)
-class Pair:
+class InstructionPair:
     """A new instruction with its response, as the teacher wrote them."""
 
     instruction: str
@@ -40,7 +40,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Commission:
+class ExpansionRequest:
     """One expansion call: so many new pairs of a task type, after these examples.
 
     sample: tells repeated calls with the same examples apart, so that each is a draw of its own.
@@ -52,7 +52,7 @@ class Commission:
     sample: int
 
 
-def answer(examples: Sequence[Example], chat: ChatModel, config: TeacherConfig, label: str) -> list[Answer]:
+def respond(examples: Sequence[Example], chat: ChatModel, config: TeacherConfig, label: str) -> list[Response]:
     """The teacher's own response to each instruction, in order.
 
     Raises TooManyFailures where more than `config.max_failed` of them are missing.
@@ -62,7 +62,7 @@ def answer(examples: Sequence[Example], chat: ChatModel, config: TeacherConfig, 
     return [_answer_of(example.id, outcome) for example, outcome in zip(examples, outcomes, strict=True)]
 
 
-def refine(drafts: Sequence[Draft], chat: ChatModel, config: TeacherConfig, label: str) -> list[Answer]:
+def refine(drafts: Sequence[RefinementRequest], chat: ChatModel, config: TeacherConfig, label: str) -> list[Response]:
     """Each draft's response rewritten in the style its task type needs, in order.
 
     Raises TooManyFailures where more than `config.max_failed` of them are missing.
@@ -73,8 +73,8 @@ def refine(drafts: Sequence[Draft], chat: ChatModel, config: TeacherConfig, labe
 
 
 def expand(
-    commissions: Sequence[Commission], chat: ChatModel, config: TeacherConfig, label: str
-) -> list[tuple[Pair, ...]]:
+    commissions: Sequence[ExpansionRequest], chat: ChatModel, config: TeacherConfig, label: str
+) -> list[tuple[InstructionPair, ...]]:
     """The new pairs of each commission, in order; none where the call failed.
 
     Raises TooManyFailures where more than `config.max_failed` of the calls brought nothing.
@@ -89,15 +89,15 @@ def answer_request(example: Example, config: TeacherConfig) -> ChatRequest:
     return _request(example.instruction, config)
 
 
-def refine_request(draft: Draft, config: TeacherConfig) -> ChatRequest:
+def refine_request(draft: RefinementRequest, config: TeacherConfig) -> ChatRequest:
     """The call that asks for one response to be rewritten."""
     text = load_prompt("refine").fill(
-        task=draft.task, instruction=draft.instruction, response=draft.response, style=style_of(draft.task).text
+        task=draft.task, instruction=draft.instruction, response=draft.response, style=refinement_style(draft.task).text
     )
     return _request(text, config)
 
 
-def expand_request(commission: Commission, config: TeacherConfig) -> ChatRequest:
+def expand_request(commission: ExpansionRequest, config: TeacherConfig) -> ChatRequest:
     """The call that asks for new pairs, drawn at the configured temperature."""
     shown = [
         f"<pair>\n<instruction>\n{example.instruction}\n</instruction>\n"
@@ -109,7 +109,7 @@ def expand_request(commission: Commission, config: TeacherConfig) -> ChatRequest
     return _request(text, config).model_copy(update={"temperature": config.temperature, "sample": commission.sample})
 
 
-def read_text(reply: Reply) -> str:
+def read_text(reply: Completion) -> str:
     """The whole reply. Raises ReplyError where it was cut at its length limit or is empty."""
     if reply.finish_reason == "length":
         raise ReplyError("It was cut at the length limit; be briefer.")
@@ -118,7 +118,7 @@ def read_text(reply: Reply) -> str:
     return reply.text.strip()
 
 
-def read_response(reply: Reply) -> str:
+def read_response(reply: Completion) -> str:
     """What stands between the response tags. Raises ReplyError where the reply holds anything else."""
     found = _RESPONSE.fullmatch(read_text(reply))
     if found is None:
@@ -126,17 +126,17 @@ def read_response(reply: Reply) -> str:
     return found[1]
 
 
-def read_response_or_all(reply: Reply) -> str:
+def read_response_or_all(reply: Completion) -> str:
     """As `read_response`; the whole reply where it holds no tag at all."""
     return read_response(reply) if _TAG.search(reply.text) else read_text(reply)
 
 
-def read_pairs(reply: Reply) -> tuple[Pair, ...]:
+def read_pairs(reply: Completion) -> tuple[InstructionPair, ...]:
     """The pairs of an expansion. Raises ReplyError where the reply holds anything but whole pairs."""
     text = read_text(reply)
     if _PAIR.sub("", text).strip():
         raise ReplyError("It must consist of whole <pair>...</pair> blocks in the form given, and nothing else.")
-    return tuple(Pair(instruction, response) for instruction, response in _PAIR.findall(text))
+    return tuple(InstructionPair(instruction, response) for instruction, response in _PAIR.findall(text))
 
 
 def _request(text: str, config: TeacherConfig) -> ChatRequest:
@@ -144,10 +144,16 @@ def _request(text: str, config: TeacherConfig) -> ChatRequest:
 
 
 def _ask(
-    chat: ChatModel, requests: Sequence[ChatRequest], parse: Callable[[Reply], T], config: TeacherConfig, label: str
-) -> list[Outcome[T]]:
-    return ask_all(chat, requests, parse, label=label, concurrency=config.llm.concurrency, max_failed=config.max_failed)
+    chat: ChatModel,
+    requests: Sequence[ChatRequest],
+    parse: Callable[[Completion], T],
+    config: TeacherConfig,
+    label: str,
+) -> list[RequestResult[T]]:
+    return run_requests(
+        chat, requests, parse, label=label, concurrency=config.llm.concurrency, max_failed=config.max_failed
+    )
 
 
-def _answer_of(row: str, outcome: Outcome[str]) -> Answer:
-    return Answer(id=row, text=outcome.value, failure=outcome.failure)
+def _answer_of(row: str, outcome: RequestResult[str]) -> Response:
+    return Response(id=row, text=outcome.value, failure=outcome.failure)

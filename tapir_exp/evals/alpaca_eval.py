@@ -20,10 +20,10 @@ from typing import Any
 from tapir_exp.core.errors import EvaluationError, ReplyError
 from tapir_exp.core.records import Record
 from tapir_exp.evals.json_files import read_json_rows, text_of
-from tapir_exp.evals.length_control import Comparison, GamedRow, LengthControlled, length_controlled
+from tapir_exp.evals.length_control import GamedRow, LengthComparison, LengthControlled, length_controlled
 from tapir_exp.evals.win_rate import DRAW, WinRate, is_preference, win_rate
-from tapir_exp.llm.chat import ChatModel, ChatRequest, Message, Reply, TokenLogprob
-from tapir_exp.llm.executor import Outcome, ask_all
+from tapir_exp.llm.chat import ChatModel, ChatRequest, Completion, Message, TokenLogprob
+from tapir_exp.llm.executor import RequestResult, run_requests
 
 HUB = "hf://datasets/tatsu-lab/alpaca_eval/alpaca_eval_gpt4_baseline.json"
 PROMPT_IN_PACKAGE = "evaluators_configs/alpaca_eval_clf_gpt4_turbo/alpaca_eval_clf.txt"
@@ -64,7 +64,7 @@ class Annotation(Record):
 
 
 @dataclass(frozen=True)
-class Pair:
+class OutputPair:
     """Two outputs for one instruction."""
 
     reference: Output
@@ -77,7 +77,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ParsedPreference:
     """A reply of the annotator: the preference between first and second, and the log-probabilities it is made of."""
 
     preference: float
@@ -178,10 +178,10 @@ def annotator_name(model: str) -> str:
     return OFFICIAL_ANNOTATORS.get(short, f"weighted_alpaca_eval_{short}")
 
 
-def pair_up(references: Sequence[Output], outputs: Sequence[Output]) -> list[Pair]:
+def pair_up(references: Sequence[Output], outputs: Sequence[Output]) -> list[OutputPair]:
     """The instructions for which both have an output, in the order of the references."""
     known = {output.instruction: output for output in outputs}
-    pairs = [Pair(ref, known[ref.instruction]) for ref in references if ref.instruction in known]
+    pairs = [OutputPair(ref, known[ref.instruction]) for ref in references if ref.instruction in known]
     if not pairs:
         raise EvaluationError("None of the outputs answers an instruction of the benchmark.")
     return pairs
@@ -192,7 +192,7 @@ def is_switched(instruction: str, seed: int = 0) -> bool:
     return Random(f"is_switched_outputs{instruction}{seed}").choices([False, True], k=1)[0]
 
 
-def render(template: Sequence[Message], pair: Pair) -> tuple[Message, ...]:
+def render(template: Sequence[Message], pair: OutputPair) -> tuple[Message, ...]:
     """The prompt for a pair, in the order of `is_switched`. Fields are filled in one pass, whatever the texts hold."""
     shown = [pair.reference.output, pair.output.output]
     first, second = reversed(shown) if is_switched(pair.reference.instruction) else shown
@@ -203,11 +203,11 @@ def render(template: Sequence[Message], pair: Pair) -> tuple[Message, ...]:
     )
 
 
-def read_reply(reply: Reply) -> Reading:
+def read_reply(reply: Completion) -> ParsedPreference:
     """The preference from 1, first, to 2, second. Raises ReplyError where the likeliest tokens hold neither name."""
     if not reply.top_logprobs:
         raise ReplyError("It came without log-probabilities, which this annotator is all about.")
-    return Reading(preference_of(reply.top_logprobs[0]), reply.top_logprobs[0])
+    return ParsedPreference(preference_of(reply.top_logprobs[0]), reply.top_logprobs[0])
 
 
 def preference_of(logprobs: Sequence[TokenLogprob]) -> float:
@@ -230,7 +230,7 @@ def mirrored(preference: float, instruction: str) -> float:
 
 
 def annotate(
-    pairs: Sequence[Pair],
+    pairs: Sequence[OutputPair],
     template: Sequence[Message],
     known: Sequence[Annotation],
     annotator: str,
@@ -248,7 +248,7 @@ def annotate(
     open_pairs = [pair for pair, row in zip(pairs, settled, strict=True) if row is None]
     requests = [_request(render(template, pair)) for pair in open_pairs]
     label = f"{annotator} compares"
-    heard = ask_all(chat, requests, read_reply, label=label, concurrency=concurrency, max_failed=max_failed)
+    heard = run_requests(chat, requests, read_reply, label=label, concurrency=concurrency, max_failed=max_failed)
     fresh = iter([_annotation(pair, annotator, outcome) for pair, outcome in zip(open_pairs, heard, strict=True)])
     return [row if row is not None else next(fresh) for row in settled]
 
@@ -262,14 +262,16 @@ def _key(row: Annotation) -> tuple[str, str, str, str]:
     return row.instruction, row.output_1, row.output_2, row.annotator
 
 
-def _settled(pair: Pair, annotator: str, ready: Mapping[tuple[str, str, str, str], Annotation]) -> Annotation | None:
+def _settled(
+    pair: OutputPair, annotator: str, ready: Mapping[tuple[str, str, str, str], Annotation]
+) -> Annotation | None:
     if pair.is_same:
         return _row(pair, annotator, DRAW)
     known = ready.get((pair.reference.instruction, pair.reference.output, pair.output.output, annotator))
     return None if known is None else _row(pair, annotator, known.preference, known.preference_raw_completion)
 
 
-def _annotation(pair: Pair, annotator: str, outcome: Outcome[Reading]) -> Annotation:
+def _annotation(pair: OutputPair, annotator: str, outcome: RequestResult[ParsedPreference]) -> Annotation:
     if outcome.value is None:
         return _row(pair, annotator, None, {"text": outcome.raw}, outcome.failure)
     preference = mirrored(outcome.value.preference, pair.reference.instruction)
@@ -284,7 +286,7 @@ def _completion(text: str, logprobs: Sequence[TokenLogprob]) -> dict[str, Any]:
 
 
 def _row(
-    pair: Pair, annotator: str, preference: float | None, raw: Any = None, failure: str | None = None
+    pair: OutputPair, annotator: str, preference: float | None, raw: Any = None, failure: str | None = None
 ) -> Annotation:
     return Annotation(
         dataset=pair.reference.dataset,
@@ -345,7 +347,8 @@ def _controlled(
     if annotations[0].generator_1 == annotations[0].generator_2:
         return LengthControlled(50.0, 0.0, 0.0, 0.0, 0.0), None
     rows = [
-        Comparison(places[row.instruction], len(row.output_1), len(row.output_2), row.preference) for row in annotations
+        LengthComparison(places[row.instruction], len(row.output_1), len(row.output_2), row.preference)
+        for row in annotations
     ]
     try:
         return length_controlled(rows, gamed), None

@@ -47,7 +47,7 @@ class Bin:
 
 
 @dataclass(frozen=True)
-class LabellingFigures:
+class ClassificationFigures:
     """What a comparison of labels with the truth, or with another labeller's labels, shows.
 
     macro_f1: over the types that the truth holds. kappa: Cohen's, the agreement beyond chance.
@@ -72,14 +72,14 @@ def measure(
     *,
     resamples: int,
     seed: int,
-) -> LabellingFigures:
+) -> ClassificationFigures:
     """Compare labels with the truth, row by row. Raises ValueError for no rows."""
     if not truth:
         raise ValueError("a labeller cannot be measured on no rows")
-    true, said = places_of(truth), places_of(named)
+    true, said = task_indices(truth), task_indices(named)
     counts = confusion_of(true, said, UNLABELLED + 1)
     bins = reliability(true == said, confidences)
-    return LabellingFigures(
+    return ClassificationFigures(
         rows=len(true),
         unlabelled=int((said == UNLABELLED).sum()),
         accuracy=_bootstrap(true, said, accuracy, resamples, seed),
@@ -92,7 +92,7 @@ def measure(
     )
 
 
-def places_of(tasks: Sequence[TaskType | None]) -> Counts:
+def task_indices(tasks: Sequence[TaskType | None]) -> Counts:
     """The column of each type in the confusion matrix."""
     return np.array([UNLABELLED if task is None else TASKS.index(task) for task in tasks], dtype=np.int64)
 

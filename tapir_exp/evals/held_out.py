@@ -14,7 +14,7 @@ TIE = 0.05
 
 
 @dataclass(frozen=True)
-class Duel:
+class HeadToHead:
     """A student beside the one before it.
 
     win_rate: the mean preference, 0 to 1, with its t interval over the instructions: the soft win rate of AlpacaEval
@@ -33,12 +33,12 @@ def preferences(verdicts: Sequence[Verdict]) -> list[float]:
     return [0.5 - verdict.gap / SPAN for verdict in verdicts if verdict.gap is not None]
 
 
-def duel(verdicts: Sequence[Verdict]) -> Duel:
+def head_to_head(verdicts: Sequence[Verdict]) -> HeadToHead:
     """What the judge made of a student against the one before it, who stands in the teacher's place."""
     shares = preferences(verdicts)
     won, lost = (sum(sign * (share - 0.5) > TIE for share in shares) for sign in (1, -1))
     rate = t_interval(shares) if shares else None
-    return Duel(rate, won, len(shares) - won - lost, lost, len(verdicts) - len(shares))
+    return HeadToHead(rate, won, len(shares) - won - lost, lost, len(verdicts) - len(shares))
 
 
 def perplexity(losses: Sequence[ResponseLoss]) -> float | None:

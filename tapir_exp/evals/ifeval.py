@@ -21,7 +21,7 @@ from tapir_exp.evals.statistics import proportion
 HUB = "google/IFEval"
 
 
-class Question(Record):
+class IFEvalQuestion(Record):
     """A row of google/IFEval: a prompt, the instructions in it, and their arguments in the same order."""
 
     key: int
@@ -56,11 +56,13 @@ def load_checker() -> Checker:
         raise EvaluationError(f"IFEval needs lm_eval: pip install 'tapir-exp[ifeval]' ({error}).") from error
 
 
-def load_questions(path: str | None) -> list[Question]:
+def load_questions(path: str | None) -> list[IFEvalQuestion]:
     """The questions of a file, or of the hub. Raises EvaluationError where they cannot be had."""
     rows = _hub_rows() if path is None else read_json_rows(Path(path))
     try:
-        return [Question.model_validate({name: row.get(name) for name in Question.model_fields}) for row in rows]
+        return [
+            IFEvalQuestion.model_validate({name: row.get(name) for name in IFEvalQuestion.model_fields}) for row in rows
+        ]
     except ValidationError as error:
         raise EvaluationError(f"{path or HUB}: a row is not one of IFEval's: {error}") from error
 
@@ -76,7 +78,7 @@ def _hub_rows() -> list[Mapping[str, Any]]:
         ) from error
 
 
-def check(question: Question, response: str, checker: Checker) -> Checked:
+def check(question: IFEvalQuestion, response: str, checker: Checker) -> Checked:
     """What the programs make of a response. Raises EvaluationError where they lack the instruction, or their data."""
     try:
         found = checker.run(question.model_dump(), [response])

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Sequence
 
-from tapir_exp.core.records import Answer, BenchmarkResult, example_id
+from tapir_exp.core.records import BenchmarkResult, Response, example_id
 from tapir_exp.lab.family import Family, Problem
 from tapir_exp.lab.world import held_out_problems
 
 Prompts = Sequence[tuple[str, str]]
 
 
-def run_benchmark(per_cell: int, seed: int, answer: Callable[[Prompts], list[Answer]]) -> list[BenchmarkResult]:
+def run_benchmark(per_cell: int, seed: int, answer: Callable[[Prompts], list[Response]]) -> list[BenchmarkResult]:
     """Put `per_cell` held-out problems of each family and level to a student and grade what it answers.
 
     answer: takes (id, instruction) pairs and gives one Answer each, in order.
@@ -19,7 +19,7 @@ def run_benchmark(per_cell: int, seed: int, answer: Callable[[Prompts], list[Ans
     return [grade(*posed, given) for posed, given in zip(problems, answers, strict=True)]
 
 
-def grade(family: Family, problem: Problem, given: Answer) -> BenchmarkResult:
+def grade(family: Family, problem: Problem, given: Response) -> BenchmarkResult:
     """What the grader makes of one answer; no answer is a wrong one."""
     response = given.text or ""
     return BenchmarkResult(

@@ -40,7 +40,7 @@ class GamedRow:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class LengthComparison:
     """The lengths of two outputs in characters, and the preference from 1 to 2; index: place of the instruction."""
 
     index: int
@@ -81,7 +81,7 @@ def _gamed_row(row: dict[str, str]) -> GamedRow:
     )
 
 
-def length_controlled(comparisons: Sequence[Comparison], gamed: Sequence[GamedRow]) -> LengthControlled:
+def length_controlled(comparisons: Sequence[LengthComparison], gamed: Sequence[GamedRow]) -> LengthControlled:
     """Fit the model on the gamed rows and on the comparisons, and predict every comparison at equal lengths.
 
     Comparisons stand in the order of their instructions, which decides the folds. One without a preference is
@@ -104,7 +104,7 @@ def length_controlled(comparisons: Sequence[Comparison], gamed: Sequence[GamedRo
     return LengthControlled(estimate.mean, estimate.error, length, difficulty, model)
 
 
-def _difficulties(comparisons: Sequence[Comparison], gamed: Sequence[GamedRow]) -> list[float]:
+def _difficulties(comparisons: Sequence[LengthComparison], gamed: Sequence[GamedRow]) -> list[float]:
     known: dict[int, float] = {}
     for row in gamed:
         known.setdefault(row.index, row.difficulty)
@@ -117,7 +117,7 @@ def _difficulties(comparisons: Sequence[Comparison], gamed: Sequence[GamedRow]) 
     return [known[c.index] for c in comparisons]
 
 
-def _spread(comparisons: Sequence[Comparison]) -> float:
+def _spread(comparisons: Sequence[LengthComparison]) -> float:
     """The standard deviation of the differences in length."""
     differences = [c.baseline_length - c.model_length for c in comparisons]
     spread = stdev(differences) if len(differences) > 1 else 0.0

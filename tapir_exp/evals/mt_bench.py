@@ -19,8 +19,8 @@ from tapir_exp.core.errors import EvaluationError, ReplyError
 from tapir_exp.core.records import Record
 from tapir_exp.evals.json_files import read_json_rows
 from tapir_exp.evals.statistics import Estimate, mean_and_error
-from tapir_exp.llm.chat import ChatModel, ChatRequest, Message, Reply
-from tapir_exp.llm.executor import Outcome, ask_all
+from tapir_exp.llm.chat import ChatModel, ChatRequest, Completion, Message
+from tapir_exp.llm.executor import RequestResult, run_requests
 
 TEMPERATURES = {
     "writing": 0.7,
@@ -46,7 +46,7 @@ _RATING_BACKUP = re.compile(r"\[(\d+\.?\d*)\]")
 FLEXEVAL_DATA = "core/chat_dataset/chatbot_bench_datasets"
 
 
-class Question(Record):
+class MTBenchQuestion(Record):
     """A line of question.jsonl, without what nothing here reads."""
 
     question_id: int
@@ -93,10 +93,10 @@ class JudgePrompt:
 
 
 @dataclass(frozen=True)
-class Match:
+class GradingRequest:
     """One turn that is to be judged."""
 
-    question: Question
+    question: MTBenchQuestion
     turn: int
     prompt: JudgePrompt
     user_prompt: str
@@ -152,11 +152,11 @@ def _mean(estimate: Estimate | None) -> float | None:
     return None if estimate is None else estimate.mean
 
 
-def load_questions(path: str | None) -> list[Question]:
+def load_questions(path: str | None) -> list[MTBenchQuestion]:
     """The questions of a file, or of an installed flexeval. Raises EvaluationError where there are none."""
     file = _data_file(path, "questions", "mt-en.jsonl")
-    rows = [{name: row.get(name) for name in Question.model_fields} for row in read_json_rows(file)]
-    return [_as(Question, row, file) for row in rows]
+    rows = [{name: row.get(name) for name in MTBenchQuestion.model_fields} for row in read_json_rows(file)]
+    return [_as(MTBenchQuestion, row, file) for row in rows]
 
 
 def load_references(path: str | None) -> dict[int, Dialogue]:
@@ -216,12 +216,12 @@ def prompt_name(category: str, turn: int) -> str:
     return f"single{'-math' if category in WITH_REFERENCE else ''}-v1{'-multi-turn' if turn > 1 else ''}"
 
 
-def make_matches(
-    questions: Sequence[Question],
+def build_grading_requests(
+    questions: Sequence[MTBenchQuestion],
     answers: Mapping[int, Dialogue],
     references: Mapping[int, Dialogue],
     prompts: Mapping[str, JudgePrompt],
-) -> list[Match]:
+) -> list[GradingRequest]:
     """Every turn to be judged: all first turns, then the second ones of two-turn questions.
 
     Raises EvaluationError where a question has no answer, or needs a reference that is not there.
@@ -232,34 +232,38 @@ def make_matches(
     return [_match(question, turn, answers, references, prompts) for question, turn in turns]
 
 
-def _needs(question: Question) -> bool:
+def _needs(question: MTBenchQuestion) -> bool:
     return question.category in WITH_REFERENCE
 
 
-def _turns(dialogues: Mapping[int, Dialogue], question: Question) -> tuple[str, ...]:
+def _turns(dialogues: Mapping[int, Dialogue], question: MTBenchQuestion) -> tuple[str, ...]:
     dialogue = dialogues.get(question.question_id)
     return () if dialogue is None else dialogue.turns
 
 
-def _refuse_gaps(what: str, questions: Sequence[Question]) -> None:
+def _refuse_gaps(what: str, questions: Sequence[MTBenchQuestion]) -> None:
     if questions:
         numbers = ", ".join(str(question.question_id) for question in questions[:10])
         raise EvaluationError(f"MT-Bench lacks the {what}s of {len(questions)} questions: {numbers} …")
 
 
 def _match(
-    question: Question,
+    question: MTBenchQuestion,
     turn: int,
     answers: Mapping[int, Dialogue],
     references: Mapping[int, Dialogue],
     prompts: Mapping[str, JudgePrompt],
-) -> Match:
+) -> GradingRequest:
     prompt = prompts[prompt_name(question.category, turn)]
     reference = references[question.question_id] if _needs(question) else None
-    return Match(question, turn, prompt, render(prompt, question, answers[question.question_id], reference, turn))
+    return GradingRequest(
+        question, turn, prompt, render(prompt, question, answers[question.question_id], reference, turn)
+    )
 
 
-def render(prompt: JudgePrompt, question: Question, answer: Dialogue, reference: Dialogue | None, turn: int) -> str:
+def render(
+    prompt: JudgePrompt, question: MTBenchQuestion, answer: Dialogue, reference: Dialogue | None, turn: int
+) -> str:
     """The judge's user prompt on one turn, byte for byte FastChat's."""
     if turn == 1:
         values = {"question": question.turns[0], "answer": answer.turns[0]}
@@ -287,7 +291,7 @@ def strict_score(judgment: str) -> int | float | None:
     return official_score(judgment)
 
 
-def read_judgment(reply: Reply) -> int | float:
+def read_judgment(reply: Completion) -> int | float:
     """The official score. Raises ReplyError where FastChat's rule finds none, so that the judge is asked once more."""
     score = official_score(reply.text)
     if score == UNPARSED:
@@ -296,7 +300,7 @@ def read_judgment(reply: Reply) -> int | float:
 
 
 def judge(
-    matches: Sequence[Match],
+    matches: Sequence[GradingRequest],
     model: str,
     known: Sequence[Judgment],
     judge_name: str,
@@ -314,7 +318,7 @@ def judge(
     open_matches = [match for match, row in zip(matches, settled, strict=True) if row is None]
     requests = [_request(match) for match in open_matches]
     label = f"{judge_name} rates"
-    heard = ask_all(chat, requests, read_judgment, label=label, concurrency=concurrency, max_failed=max_failed)
+    heard = run_requests(chat, requests, read_judgment, label=label, concurrency=concurrency, max_failed=max_failed)
     fresh = iter([_judgment(m, model, judge_name, outcome) for m, outcome in zip(open_matches, heard, strict=True)])
     return [row if row is not None else next(fresh) for row in settled]
 
@@ -324,18 +328,18 @@ def _key(row: Judgment) -> tuple[object, ...]:
 
 
 def _settled(
-    match: Match, model: str, judge_name: str, ready: Mapping[tuple[object, ...], Judgment]
+    match: GradingRequest, model: str, judge_name: str, ready: Mapping[tuple[object, ...], Judgment]
 ) -> Judgment | None:
     judge = (judge_name, match.prompt.name)
     return ready.get((match.question.question_id, match.turn, model, judge, match.user_prompt))
 
 
-def _request(match: Match) -> ChatRequest:
+def _request(match: GradingRequest) -> ChatRequest:
     system = [Message(role="system", content=match.prompt.system)] if match.prompt.system else []
     return ChatRequest(messages=(*system, Message(role="user", content=match.user_prompt)), max_tokens=JUDGE_MAX_TOKENS)
 
 
-def _judgment(match: Match, model: str, judge_name: str, outcome: Outcome[int | float]) -> Judgment:
+def _judgment(match: GradingRequest, model: str, judge_name: str, outcome: RequestResult[int | float]) -> Judgment:
     return Judgment(
         question_id=match.question.question_id,
         model=model,
@@ -354,7 +358,7 @@ def load_judgments(path: Path) -> list[Judgment]:
     return [_as(Judgment, row, path) for row in rows]
 
 
-def figures(judgments: Sequence[Judgment], questions: Sequence[Question]) -> MTBenchFigures:
+def figures(judgments: Sequence[Judgment], questions: Sequence[MTBenchQuestion]) -> MTBenchFigures:
     """The scores of one model's judgments. Raises EvaluationError for none, and for an unknown question."""
     categories = {question.question_id: question.category for question in questions}
     strangers = sorted({row.question_id for row in judgments} - categories.keys())

@@ -11,7 +11,7 @@ from transformers.utils import logging
 
 from tapir_exp.config import LabStudentConfig
 from tapir_exp.core.errors import ConfigError
-from tapir_exp.core.store import write_whole
+from tapir_exp.core.store import write_text_atomic
 
 LIMIT = 3_000_000
 """Most parameters that a student of the lab may have."""
@@ -44,7 +44,7 @@ def build_base_student(directory: Path, config: LabStudentConfig, corpus: Iterab
     for name in ("config.json", "generation_config.json"):
         settings = json.loads((directory / name).read_text())
         settings.pop("transformers_version", None)  # the bytes must not depend on it
-        write_whole(directory / name, json.dumps(settings, indent=2, sort_keys=True) + "\n")
+        write_text_atomic(directory / name, json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
 
 def _check(config: LabStudentConfig) -> None:

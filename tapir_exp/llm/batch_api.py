@@ -22,7 +22,7 @@ from tapir_exp.llm.chat import ChatRequest
 from tapir_exp.llm.failures import CallError, EndpointError, FailureKind, Policy, failure_of_status, short
 from tapir_exp.llm.openai_transport import BROKEN, OPENAI, HttpTransport, open_session, read_completion
 from tapir_exp.llm.sqlite import Database
-from tapir_exp.llm.transport import Response
+from tapir_exp.llm.transport import RawCompletion
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS batched
@@ -43,7 +43,7 @@ LOST = (aiohttp.ClientError, TimeoutError)
 Json = Mapping[str, Any]
 
 
-class Batches:
+class BatchRecords:
     """Which requests are in which batch, by account, until their results are read; on disk, to outlive any process."""
 
     def __init__(self, database: Database) -> None:
@@ -75,11 +75,11 @@ class BatchEndpoint:
     config: LLMConfig
     key: str | None
     role: str
-    batches: Batches
+    batches: BatchRecords
 
     async def fetch(
         self, requests: Mapping[str, ChatRequest], check: Callable[[], None]
-    ) -> AsyncIterator[tuple[str, Response]]:
+    ) -> AsyncIterator[tuple[str, RawCompletion]]:
         """The responses to `requests`, by their keys, as their batches end; what a batch could not answer is absent.
 
         check: called before each submission; what it raises ends the fetch. What a process that was stopped has
@@ -87,7 +87,7 @@ class BatchEndpoint:
         Raises EndpointError where the endpoint takes no batches, or refuses one.
         """
         async with open_session(self.config, self.key) as session:
-            desk = _Desk(session, (self.config.api_base or OPENAI).rstrip("/"), self.role, self.key)
+            desk = _BatchApi(session, (self.config.api_base or OPENAI).rstrip("/"), self.role, self.key)
             await self._submit(desk, requests, check)
             keys_of = defaultdict(set)
             for key, batch in self.batches.holding(self._account, requests).items():
@@ -102,14 +102,16 @@ class BatchEndpoint:
     def _account(self) -> str:
         return f"{self.config.api_base} {self.config.model} {self.config.api_key_env}"
 
-    async def _submit(self, desk: "_Desk", requests: Mapping[str, ChatRequest], check: Callable[[], None]) -> None:
+    async def _submit(self, desk: "_BatchApi", requests: Mapping[str, ChatRequest], check: Callable[[], None]) -> None:
         """Submit what is in no batch yet."""
         under_way = self.batches.holding(self._account, requests)
         keys = [key for key in requests if key not in under_way]
         for start in range(0, len(keys), LARGEST):
             check()
             some = keys[start : start + LARGEST]
-            batch = await desk.adopt(digest_of(some)) or await desk.submit(self._lines(requests, some), digest_of(some))
+            batch = await desk.adopt(batch_digest(some)) or await desk.submit(
+                self._lines(requests, some), batch_digest(some)
+            )
             self.batches.add(self._account, batch, some)
 
     def _lines(self, requests: Mapping[str, ChatRequest], keys: Sequence[str]) -> bytes:
@@ -121,7 +123,7 @@ class BatchEndpoint:
         )
         return "".join(json.dumps(line) + "\n" for line in lines).encode()
 
-    async def _results(self, desk: "_Desk", batch: str) -> AsyncIterator[tuple[str, Response]]:
+    async def _results(self, desk: "_BatchApi", batch: str) -> AsyncIterator[tuple[str, RawCompletion]]:
         output = await desk.wait_for(batch)
         if output is None:
             return
@@ -133,7 +135,7 @@ class BatchEndpoint:
 
 
 @dataclass(frozen=True)
-class _Desk:
+class _BatchApi:
     """The calls of the batch protocol."""
 
     session: aiohttp.ClientSession
@@ -220,6 +222,6 @@ class _Desk:
         )
 
 
-def digest_of(keys: Sequence[str]) -> str:
+def batch_digest(keys: Sequence[str]) -> str:
     """What tells a batch from others: 32 hex digits over its keys, whatever their order."""
     return sha256("\n".join(sorted(keys)).encode()).hexdigest()[:32]

@@ -6,35 +6,37 @@ from pathlib import Path
 
 from tapir_exp.config import LLMConfig, SpendConfig
 from tapir_exp.llm import batch_api, inflight, ledger, rate_limit, response_cache
-from tapir_exp.llm.inflight import Claims
-from tapir_exp.llm.ledger import Account, Ledger
-from tapir_exp.llm.rate_limit import Limiter
-from tapir_exp.llm.response_cache import ReplyCache
+from tapir_exp.llm.inflight import InFlightLocks
+from tapir_exp.llm.ledger import Ledger, SpendScope
+from tapir_exp.llm.rate_limit import RateLimiter
+from tapir_exp.llm.response_cache import ResponseCache
 from tapir_exp.llm.sqlite import Database
 
-REPLIES = "books.sqlite"
+CALLS_FILE = "books.sqlite"
 """Replies, spend and batches: what was paid for. It waits for the disk, so that nothing is paid twice."""
-TRAFFIC = "traffic.sqlite"
+TRAFFIC_FILE = "traffic.sqlite"
 """Claims and rate limits: what holds for a minute. It waits for nothing."""
 
 
-class Books:
+class CallStore:
     """The two files of a store, and one way of writing down what was paid: a reply and its price at once."""
 
-    def __init__(self, root: Path, account: Account, budget: SpendConfig) -> None:
+    def __init__(self, root: Path, account: SpendScope, budget: SpendConfig) -> None:
         """root: directory of the store. Raises StoreError where one of the files is something else."""
-        self._durable = Database(root / REPLIES, response_cache.SCHEMA + ledger.SCHEMA + batch_api.SCHEMA, durable=True)
-        self._traffic = Database(root / TRAFFIC, inflight.SCHEMA + rate_limit.SCHEMA, durable=False)
-        self.replies = ReplyCache(self._durable)
+        self._durable = Database(
+            root / CALLS_FILE, response_cache.SCHEMA + ledger.SCHEMA + batch_api.SCHEMA, durable=True
+        )
+        self._traffic = Database(root / TRAFFIC_FILE, inflight.SCHEMA + rate_limit.SCHEMA, durable=False)
+        self.replies = ResponseCache(self._durable)
         self.ledger = Ledger(self._durable, account, budget)
-        self.batches = batch_api.Batches(self._durable)
-        self.claims = Claims(self._traffic)
+        self.batches = batch_api.BatchRecords(self._durable)
+        self.claims = InFlightLocks(self._traffic)
         self._waiting: list[tuple[Callable[[], None], asyncio.Future[None]]] = []
 
-    def limiter(self, config: LLMConfig) -> Limiter:
+    def limiter(self, config: LLMConfig) -> RateLimiter:
         """The gate to a model's account: the endpoint, the model and the key by which the provider tells us apart."""
         account = f"{config.api_base} {config.model} {config.api_key_env}"
-        return Limiter(self._traffic, account, config.requests_per_minute, config.tokens_per_minute)
+        return RateLimiter(self._traffic, account, config.requests_per_minute, config.tokens_per_minute)
 
     async def write(self, entry: Callable[[], None]) -> None:
         """Carry out a change of the durable file; it is on disk when this returns.

@@ -45,7 +45,7 @@ class Usage(Record):
     usd: float | None
 
 
-class Reply(Record):
+class Completion(Record):
     """What the model wrote.
 
     finish_reason: the provider's: stop, length, content_filter, ...
@@ -76,7 +76,7 @@ class ChatModel(Protocol):
         """
         ...
 
-    async def reply(self, request: ChatRequest) -> Reply:
+    async def reply(self, request: ChatRequest) -> Completion:
         """Answer one request, within `connected`.
 
         Raises CallError where no reply could be had, EndpointError where none ever will.

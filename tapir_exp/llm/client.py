@@ -12,16 +12,16 @@ from typing import Any
 from tapir_exp.config import LLMConfig
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.llm.batch_api import BatchEndpoint
-from tapir_exp.llm.call_store import Books
-from tapir_exp.llm.chat import ChatRequest, Reply, Usage
+from tapir_exp.llm.call_store import CallStore
+from tapir_exp.llm.chat import ChatRequest, Completion, Usage
 from tapir_exp.llm.failures import CallError, EndpointError, FailureKind, Policy
 from tapir_exp.llm.litellm_transport import LitellmTransport
 from tapir_exp.llm.openai_transport import HttpTransport, speaks_openai
 from tapir_exp.llm.pricing import Price, price_of
 from tapir_exp.llm.response_cache import cache_key
 from tapir_exp.llm.serving.pool import ServedTransport
-from tapir_exp.llm.serving.server import Server
-from tapir_exp.llm.transport import Response, Transport
+from tapir_exp.llm.serving.server import ManagedServer
+from tapir_exp.llm.transport import RawCompletion, Transport
 
 FIRST_WAIT_S = 1.0
 """Pause before the second try; it doubles with every further one."""
@@ -48,11 +48,11 @@ class Client:
         self,
         config: LLMConfig,
         role: str,
-        books: Books,
+        books: CallStore,
         *,
         prepare: Callable[[], None] | None = None,
         version: str | None = None,
-        server: Server | None = None,
+        server: ManagedServer | None = None,
     ) -> None:
         """`role` names the spender in the ledger; `prepare` runs once, before litellm's first call.
 
@@ -68,7 +68,7 @@ class Client:
         self._price = price_of(config)
         self._price_in_batch = price_of(config, batched=True)
         self._limiter = books.limiter(config)
-        self._flying: dict[str, asyncio.Task[Reply]] = {}
+        self._flying: dict[str, asyncio.Task[Completion]] = {}
 
     def identity(self) -> dict[str, Any]:
         """The model, its endpoint, its options and its version, if it has one: what changes replies."""
@@ -114,7 +114,7 @@ class Client:
                 await self._fetch_batches(requests)
             yield
 
-    async def reply(self, request: ChatRequest) -> Reply:
+    async def reply(self, request: ChatRequest) -> Completion:
         """The reply, from the cache where it is there; identical requests in flight are one call.
 
         Raises CallError after the last try, EndpointError where none can succeed, BudgetSpent where none may be made.
@@ -158,14 +158,14 @@ class Client:
     def _key_of(self, request: ChatRequest) -> str:
         return cache_key(self.identity(), request)
 
-    def _take_off(self, key: str, request: ChatRequest) -> asyncio.Task[Reply]:
+    def _take_off(self, key: str, request: ChatRequest) -> asyncio.Task[Completion]:
         """The call as a task of its own, so that whoever shares it does not share the first asker's cancellation."""
         call = asyncio.get_running_loop().create_task(self._fetch_alone(key, request))
         self._flying[key] = call
         call.add_done_callback(lambda _: self._flying.pop(key, None))
         return call
 
-    async def _fetch_alone(self, key: str, request: ChatRequest) -> Reply:
+    async def _fetch_alone(self, key: str, request: ChatRequest) -> Completion:
         """The reply, asked by this process alone: where another is asking the same, its reply is waited for."""
         while not self._books.claims.take(key):
             await asyncio.sleep(POLL_S)
@@ -178,7 +178,7 @@ class Client:
         finally:
             self._books.claims.release(key)
 
-    async def _fetch(self, key: str, request: ChatRequest) -> Reply:
+    async def _fetch(self, key: str, request: ChatRequest) -> Completion:
         self.check()
         for attempt in range(1, self._config.attempts + 1):
             try:
@@ -194,7 +194,7 @@ class Client:
                 await self._pause(error, attempt)
         raise ConfigError([f"{self._role}: attempts is {self._config.attempts}, but must be at least 1"])
 
-    async def _try(self, key: str, request: ChatRequest) -> Reply:
+    async def _try(self, key: str, request: ChatRequest) -> Completion:
         tokens = request.max_tokens + sum(len(turn.content) for turn in request.messages) // CHARACTERS_PER_TOKEN
         admitted = await self._admission(tokens)
         response = await self._transport.send(request)
@@ -217,7 +217,7 @@ class Client:
         longest = min(FIRST_WAIT_S * 2 ** (attempt - 1), LONGEST_WAIT_S)
         await asyncio.sleep(random.uniform(longest / 2, longest))
 
-    async def _settle(self, key: str, request: ChatRequest, response: Response, price: Price | None) -> Reply:
+    async def _settle(self, key: str, request: ChatRequest, response: RawCompletion, price: Price | None) -> Completion:
         """Write down a response, which is paid for whether or not it can be used, and give it as a reply.
 
         Raises CallError where it cannot be used.
@@ -227,13 +227,13 @@ class Client:
         if (error := _unusable(response)) is not None:
             await self._books.write(lambda: None)
             raise error
-        reply = Reply(
+        reply = Completion(
             text=response.text,
             finish_reason=response.finish_reason,
             usage=usage,
             top_logprobs=response.top_logprobs,
         )
-        kept: list[Reply] = []
+        kept: list[Completion] = []
         put = self._books.replies.put
         await self._books.write(lambda: kept.append(put(key, self._config.model, request, reply)))
         return kept[0]
@@ -253,14 +253,14 @@ class Client:
             for key in claimed:
                 self._books.claims.release(key)
 
-    async def _settle_from_batch(self, key: str, request: ChatRequest, response: Response) -> None:
+    async def _settle_from_batch(self, key: str, request: ChatRequest, response: RawCompletion) -> None:
         try:
             await self._settle(key, request, response, self._price_in_batch)
         except CallError as error:  # it is asked again, singly
             self._books.ledger.record_fault(self._role, error.kind)
 
 
-def _usage_of(response: Response, price: Price | None) -> Usage:
+def _usage_of(response: RawCompletion, price: Price | None) -> Usage:
     """What the provider counted; where it counted nothing, nothing is known of the price either."""
     counted = response.prompt_tokens + response.completion_tokens > 0
     free = price is not None and price.of(1, 1) == 0.0
@@ -272,7 +272,7 @@ def _usage_of(response: Response, price: Price | None) -> Usage:
     )
 
 
-def _unusable(response: Response) -> CallError | None:
+def _unusable(response: RawCompletion) -> CallError | None:
     """Why a response is no reply. One cut before its first word is a reply, which whoever reads it will refuse."""
     if response.finish_reason == "content_filter":
         return CallError(FailureKind.FILTERED, "the provider's content filter stopped the reply", raw=response.text)

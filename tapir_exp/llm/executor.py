@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from tapir_exp.core.console import Progress, console
 from tapir_exp.core.errors import ReplyError, TooManyFailures
-from tapir_exp.llm.chat import ChatModel, ChatRequest, Message, Reply
+from tapir_exp.llm.chat import ChatModel, ChatRequest, Completion, Message
 from tapir_exp.llm.failures import CallError, FailureKind
 
 T = TypeVar("T")
@@ -23,7 +23,7 @@ REASONS = 20
 
 
 @dataclass(frozen=True)
-class Outcome(Generic[T]):
+class RequestResult(Generic[T]):
     """What became of one request: a value, or None and the failure that says why; `raw` is the last reply."""
 
     value: T | None
@@ -31,32 +31,32 @@ class Outcome(Generic[T]):
     failure: str | None = None
 
 
-def ask_all(
+def run_requests(
     chat: ChatModel,
     requests: Sequence[ChatRequest],
-    parse: Callable[[Reply], T],
+    parse: Callable[[Completion], T],
     *,
     label: str,
     concurrency: int,
     max_failed: float,
-) -> list[Outcome[T]]:
+) -> list[RequestResult[T]]:
     """Ask every request, in order, with `concurrency` in flight; a reply that `parse` refuses is asked for once more.
 
     Raises TooManyFailures, with a table of reasons, as soon as more than the share `max_failed` of them brought
     nothing; the share is rounded up to a whole request, so that one failure in a handful stops nothing.
     KeyboardInterrupt comes through within seconds, after what was in flight has been given time to arrive.
     """
-    outcomes: list[Outcome[T] | None] = [None] * len(requests)
-    failures = Failures(label, len(requests), max_failed)
+    outcomes: list[RequestResult[T] | None] = [None] * len(requests)
+    failures = FailureBudget(label, len(requests), max_failed)
     with Progress(label, total=len(requests)) as progress:
 
-        def keep(place: int, outcome: Outcome[T]) -> None:
+        def keep(place: int, outcome: RequestResult[T]) -> None:
             outcomes[place] = outcome
             progress.advance()
             failures.count(outcome)
 
         try:
-            asyncio.run(ask_each(chat, requests, parse, keep, concurrency=concurrency))
+            asyncio.run(run_request_stream(chat, requests, parse, keep, concurrency=concurrency))
         except KeyboardInterrupt:
             done = sum(outcome is not None for outcome in outcomes)
             console.print(f"{label}: stopped with {done} of {len(requests)} done; their replies are kept.")
@@ -64,20 +64,20 @@ def ask_all(
     return [outcome for outcome in outcomes if outcome is not None]
 
 
-async def ask_each(
+async def run_request_stream(
     chat: ChatModel,
-    requests: "Sequence[ChatRequest] | Iterable[ChatRequest] | Arrivals",
-    parse: Callable[[Reply], T],
-    keep: Callable[[int, Outcome[T]], None],
+    requests: "Sequence[ChatRequest] | Iterable[ChatRequest] | RequestQueue",
+    parse: Callable[[Completion], T],
+    keep: Callable[[int, RequestResult[T]], None],
     *,
     concurrency: int,
 ) -> None:
     """Ask with `concurrency` calls in flight, and hand every outcome to `keep`, with its place, as it comes.
 
-    Holds no more than what is in flight, and of `Arrivals` what waits. An error, of a call or of `keep`, ends the
+    Holds no more than what is in flight, and of `RequestQueue` what waits. An error, of a call or of `keep`, ends the
     asking: nothing new is asked, and what is in flight may land before it is raised.
     """
-    waiting = requests if isinstance(requests, Arrivals) else _Waiting(enumerate(requests))
+    waiting = requests if isinstance(requests, RequestQueue) else _PendingRequests(enumerate(requests))
 
     async def work() -> None:
         while (item := await waiting.take()) is not None:
@@ -97,7 +97,7 @@ async def ask_each(
             worker.result()
 
 
-class _Waiting:
+class _PendingRequests:
     """What is still to be asked; nothing any more once it is closed."""
 
     def __init__(self, items: Iterable[tuple[int, ChatRequest]]) -> None:
@@ -113,8 +113,8 @@ class _Waiting:
         self._closed = True
 
 
-class Arrivals:
-    """As `_Waiting`, for requests that are still being made: they are added, within the event loop, until `end`."""
+class RequestQueue:
+    """As `_PendingRequests`, for requests that are still being made: they are added, within the event loop, until `end`."""
 
     def __init__(self) -> None:
         self._queue: asyncio.Queue[tuple[int, ChatRequest] | None] = asyncio.Queue()
@@ -141,7 +141,9 @@ class Arrivals:
         self.end()
 
 
-async def _land(workers: Sequence[asyncio.Task[None]], waiting: _Waiting | Arrivals, grace_s: float) -> None:
+async def _land(
+    workers: Sequence[asyncio.Task[None]], waiting: _PendingRequests | RequestQueue, grace_s: float
+) -> None:
     """Let the workers end what they are at, for so long; then end them."""
     waiting.close()
     await asyncio.wait(workers, timeout=grace_s)
@@ -150,27 +152,27 @@ async def _land(workers: Sequence[asyncio.Task[None]], waiting: _Waiting | Arriv
     await asyncio.gather(*workers, return_exceptions=True)
 
 
-async def _ask(chat: ChatModel, request: ChatRequest, parse: Callable[[Reply], T]) -> Outcome[T]:
+async def _ask(chat: ChatModel, request: ChatRequest, parse: Callable[[Completion], T]) -> RequestResult[T]:
     raw = ""
     try:
         reply = await chat.reply(request)
         raw = reply.text
         try:
-            return Outcome(parse(reply), raw)
+            return RequestResult(parse(reply), raw)
         except ReplyError as refusal:
             request = _again(request, reply, refusal)
             reply = await chat.reply(request)
             raw = reply.text
-            return Outcome(parse(reply), raw)
+            return RequestResult(parse(reply), raw)
     except ReplyError as refusal:
         error = CallError(FailureKind.CUT if _is_cut(reply) else FailureKind.UNREADABLE, str(refusal), raw=raw)
     except CallError as failure:
         error = CallError(failure.kind, failure.detail, raw=failure.raw or raw)
     chat.give_up(request, error)
-    return Outcome(None, error.raw, str(error))
+    return RequestResult(None, error.raw, str(error))
 
 
-def _again(request: ChatRequest, reply: Reply, refusal: ReplyError) -> ChatRequest:
+def _again(request: ChatRequest, reply: Completion, refusal: ReplyError) -> ChatRequest:
     """The request with twice the room where the reply was cut; else with the reply and what was wrong with it."""
     if _is_cut(reply):
         return request.model_copy(update={"max_tokens": 2 * request.max_tokens})
@@ -179,11 +181,11 @@ def _again(request: ChatRequest, reply: Reply, refusal: ReplyError) -> ChatReque
     return request.model_copy(update={"messages": (*request.messages, *turns)})
 
 
-def _is_cut(reply: Reply) -> bool:
+def _is_cut(reply: Completion) -> bool:
     return reply.finish_reason == "length"
 
 
-class Failures:
+class FailureBudget:
     """The failed rows so far, and how many are too many."""
 
     def __init__(self, label: str, total: int, max_failed: float) -> None:
@@ -194,7 +196,7 @@ class Failures:
         self._reasons: Counter[str] = Counter()
         self._asked = 0
 
-    def count(self, outcome: Outcome[T]) -> None:
+    def count(self, outcome: RequestResult[T]) -> None:
         """Raises TooManyFailures where this failure is one too many."""
         self._asked += 1
         if outcome.failure is None:

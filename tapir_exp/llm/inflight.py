@@ -11,7 +11,7 @@ from tapir_exp.llm.sqlite import Database
 SCHEMA = "CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, owner TEXT) WITHOUT ROWID;"
 
 
-class Claims:
+class InFlightLocks:
     """The keys that this process and others are asking for. A process holds a lock on a file of its own while it
     lives, by which the others know that its claims count."""
 

@@ -76,7 +76,7 @@ class Faults(Record):
     count: int
 
 
-class GivenUp(Record):
+class FailedRequest(Record):
     """A request that brought nothing in the end: why, and what was said last."""
 
     stage: str
@@ -88,7 +88,7 @@ class GivenUp(Record):
 
 
 @dataclass(frozen=True)
-class Account:
+class SpendScope:
     """Whose spend a ledger writes down: a job, and the scope that shares a budget: its sweep, or the run alone."""
 
     scope: str
@@ -98,7 +98,7 @@ class Account:
 class Ledger:
     """The spend of one job, and the budget that all jobs of its scope share."""
 
-    def __init__(self, database: Database, account: Account, budget: SpendConfig) -> None:
+    def __init__(self, database: Database, account: SpendScope, budget: SpendConfig) -> None:
         self._database = database
         self._account = account
         self._budget = budget
@@ -191,14 +191,14 @@ class Ledger:
         )
         return [Faults(stage=stage, role=role, kind=kind, count=count) for stage, role, kind, count in rows]
 
-    def given_up(self) -> list[GivenUp]:
+    def given_up(self) -> list[FailedRequest]:
         """The requests of this job that brought nothing."""
         rows = self._database.run(
             "SELECT stage, role, key, kind, detail, raw FROM given_up WHERE scope = ? AND job = ? ORDER BY stage, key",
             *(self._account.scope, self._account.job),
         )
         names = ("stage", "role", "key", "kind", "detail", "raw")
-        return [GivenUp.model_validate(dict(zip(names, row, strict=True))) for row in rows]
+        return [FailedRequest.model_validate(dict(zip(names, row, strict=True))) for row in rows]
 
     def _on_disk(self) -> Spend:
         return sum((spend for _, _, spend in self._read("scope = ?", self._account.scope)), Spend())
@@ -222,9 +222,9 @@ class Ledger:
             yield stage, role, Spend(calls=calls, cached=cached, usd=price, **tokens)
 
 
-def accounts_of_given_up(database: Database) -> list[Account]:
+def scopes_with_failures(database: Database) -> list[SpendScope]:
     """Whose requests were given up."""
-    return [Account(*row) for row in database.run("SELECT DISTINCT scope, job FROM given_up ORDER BY scope, job")]
+    return [SpendScope(*row) for row in database.run("SELECT DISTINCT scope, job FROM given_up ORDER BY scope, job")]
 
 
 def _columns(spend: Spend) -> tuple[int, int, int, int, float, int]:

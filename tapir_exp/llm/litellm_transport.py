@@ -12,7 +12,7 @@ from typing import Any
 from tapir_exp.config import LLMConfig
 from tapir_exp.llm.chat import ChatRequest, TokenLogprob
 from tapir_exp.llm.failures import CallError, FailureKind, failure_of_status, short
-from tapir_exp.llm.transport import Response, asked_wait_s, storable
+from tapir_exp.llm.transport import RawCompletion, drop_surrogates, retry_after_s
 
 LAB = "lab/"
 """How the models of the embedded lab begin: they are free, and told which draw of a prompt is wanted."""
@@ -42,7 +42,7 @@ class LitellmTransport:
         """litellm keeps its own connections."""
         yield
 
-    async def send(self, request: ChatRequest) -> Response:
+    async def send(self, request: ChatRequest) -> RawCompletion:
         """Send a request once. Raises CallError."""
         litellm = self._load()
         try:
@@ -86,15 +86,15 @@ class LitellmTransport:
         if type(error).__name__ == "APIConnectionError":
             return CallError(FailureKind.CONNECTION, short(str(error), self._key))
         headers = getattr(error, "litellm_response_headers", None) or {}
-        return failure_of_status(status, str(error), asked_wait_s(headers), self._key)
+        return failure_of_status(status, str(error), retry_after_s(headers), self._key)
 
 
-def _read(response: Any) -> Response:
+def _read(response: Any) -> RawCompletion:
     if not response.choices:
         raise CallError(FailureKind.MALFORMED, "a response without choices")
     choice, usage = response.choices[0], getattr(response, "usage", None)
-    return Response(
-        text=storable(choice.message.content or ""),
+    return RawCompletion(
+        text=drop_surrogates(choice.message.content or ""),
         finish_reason=choice.finish_reason or "stop",
         prompt_tokens=getattr(usage, "prompt_tokens", 0) or 0,
         completion_tokens=getattr(usage, "completion_tokens", 0) or 0,
@@ -105,6 +105,6 @@ def _read(response: Any) -> Response:
 def _top_logprobs(choice: Any) -> tuple[tuple[TokenLogprob, ...], ...]:
     places = getattr(getattr(choice, "logprobs", None), "content", None) or ()
     return tuple(
-        tuple(TokenLogprob(token=storable(top.token), logprob=top.logprob) for top in place.top_logprobs)
+        tuple(TokenLogprob(token=drop_surrogates(top.token), logprob=top.logprob) for top in place.top_logprobs)
         for place in places
     )

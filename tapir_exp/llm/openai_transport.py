@@ -15,7 +15,7 @@ import aiohttp
 from tapir_exp.config import LLMConfig
 from tapir_exp.llm.chat import ChatRequest, TokenLogprob
 from tapir_exp.llm.failures import CallError, FailureKind, failure_of_status, short
-from tapir_exp.llm.transport import Response, asked_wait_s, storable
+from tapir_exp.llm.transport import RawCompletion, drop_surrogates, retry_after_s
 
 OPENAI = "https://api.openai.com/v1"
 PREFIXES = ("openai/", "hosted_vllm/")
@@ -50,7 +50,7 @@ class HttpTransport:
             finally:
                 self._session = None
 
-    async def send(self, request: ChatRequest) -> Response:
+    async def send(self, request: ChatRequest) -> RawCompletion:
         """Send a request once. Raises CallError."""
         assert self._session is not None, "send is called within connected"
         try:
@@ -87,11 +87,11 @@ def open_session(config: LLMConfig, key: str | None) -> aiohttp.ClientSession:
     )
 
 
-def read_response(status: int, headers: Mapping[str, str], body: bytes, key: str | None = None) -> Response:
+def read_response(status: int, headers: Mapping[str, str], body: bytes, key: str | None = None) -> RawCompletion:
     """A completion out of an HTTP response. Raises CallError where there is none in it."""
     text = body.decode(errors="replace")
     if status != HTTPStatus.OK:
-        raise failure_of_status(status, _message_of(text), asked_wait_s(headers), key)
+        raise failure_of_status(status, _message_of(text), retry_after_s(headers), key)
     try:
         return read_completion(json.loads(text))
     except BROKEN as error:
@@ -99,13 +99,13 @@ def read_response(status: int, headers: Mapping[str, str], body: bytes, key: str
         raise CallError(FailureKind.MALFORMED, short(f"{page}: {text}", key)) from None
 
 
-def read_completion(body: Mapping[str, Any]) -> Response:
+def read_completion(body: Mapping[str, Any]) -> RawCompletion:
     """A completion out of the protocol's JSON. Raises one of BROKEN where it has another form."""
     choice = body["choices"][0]
     usage = body.get("usage") or {}
-    return Response(
-        text=storable(choice["message"].get("content") or ""),
-        finish_reason=storable(choice.get("finish_reason") or "stop"),
+    return RawCompletion(
+        text=drop_surrogates(choice["message"].get("content") or ""),
+        finish_reason=drop_surrogates(choice.get("finish_reason") or "stop"),
         prompt_tokens=int(usage.get("prompt_tokens") or 0),
         completion_tokens=int(usage.get("completion_tokens") or 0),
         top_logprobs=_top_logprobs(choice.get("logprobs") or {}),
@@ -115,7 +115,9 @@ def read_completion(body: Mapping[str, Any]) -> Response:
 def _top_logprobs(logprobs: Mapping[str, Any]) -> tuple[tuple[TokenLogprob, ...], ...]:
     places = logprobs.get("content") or ()
     return tuple(
-        tuple(TokenLogprob(token=storable(top["token"]), logprob=top["logprob"]) for top in place["top_logprobs"])
+        tuple(
+            TokenLogprob(token=drop_surrogates(top["token"]), logprob=top["logprob"]) for top in place["top_logprobs"]
+        )
         for place in places
     )
 

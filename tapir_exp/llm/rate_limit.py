@@ -24,7 +24,7 @@ Slot = tuple[int, int, int]
 """Number of the slot (its start in units of SLOT_S since 1970), requests and tokens in it."""
 
 
-class Limiter:
+class RateLimiter:
     """The gate to one account at a provider, the same for every process."""
 
     def __init__(self, database: Database, account: str, requests: int | None, tokens: int | None) -> None:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from tapir_exp.core.errors import StoreError
 from tapir_exp.core.records import Record
-from tapir_exp.llm.chat import ChatRequest, Reply
+from tapir_exp.llm.chat import ChatRequest, Completion
 from tapir_exp.llm.sqlite import Database
 
 SCHEMA = """
@@ -24,18 +24,18 @@ BULK = 500
 Kept = TypeVar("Kept", bound=Record)
 
 
-class Entry(Record):
+class CacheEntry(Record):
     """A reply with what was asked and when (seconds since 1970)."""
 
     key: str
     model: str
     asked: float
     request: ChatRequest
-    reply: Reply
+    reply: Completion
 
 
 @dataclass(frozen=True)
-class Holding:
+class CacheSummary:
     """What the cache holds of one model; first and last in seconds since 1970."""
 
     model: str
@@ -51,50 +51,50 @@ def cache_key(identity: Mapping[str, Any], request: ChatRequest) -> str:
     return sha256(text.encode()).hexdigest()
 
 
-class ReplyCache:
+class ResponseCache:
     """Good replies by key: a reply outlives the process once the transaction that `put` is part of has ended."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def get(self, key: str) -> Reply | None:
+    def get(self, key: str) -> Completion | None:
         """The reply, or None. Raises StoreError where what is stored is not a reply of this version."""
         row = self._database.run("SELECT reply FROM replies WHERE key = ?", key).fetchone()
-        return None if row is None else self._read(key, row[0], Reply)
+        return None if row is None else self._read(key, row[0], Completion)
 
-    def get_many(self, keys: Sequence[str]) -> dict[str, Reply]:
+    def get_many(self, keys: Sequence[str]) -> dict[str, Completion]:
         """The replies that are there, by key. Raises StoreError as `get`."""
-        found: dict[str, Reply] = {}
+        found: dict[str, Completion] = {}
         for start in range(0, len(keys), BULK):
             some = keys[start : start + BULK]
             marks = ",".join("?" * len(some))
             rows = self._database.run(f"SELECT key, reply FROM replies WHERE key IN ({marks})", *some)
-            found.update((key, self._read(key, text, Reply)) for key, text in rows)
+            found.update((key, self._read(key, text, Completion)) for key, text in rows)
         return found
 
-    def put(self, key: str, model: str, request: ChatRequest, reply: Reply) -> Reply:
+    def put(self, key: str, model: str, request: ChatRequest, reply: Completion) -> Completion:
         """Keep a reply, and return the one that counts: the first, should two processes have asked at once."""
         values = (key, model, time.time(), request.model_dump_json(), reply.model_dump_json())
         added = self._database.run("INSERT INTO replies VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", *values)
         return reply if added.rowcount else self.get(key) or reply
 
-    def holdings(self) -> list[Holding]:
+    def holdings(self) -> list[CacheSummary]:
         """What is there, by model."""
         rows = self._database.run(
             "SELECT model, count(*), min(asked), max(asked), sum(length(request) + length(reply)) "
             "FROM replies GROUP BY model ORDER BY model"
         )
-        return [Holding(*row) for row in rows]
+        return [CacheSummary(*row) for row in rows]
 
-    def entries(self, model: str | None = None) -> Iterator[Entry]:
+    def entries(self, model: str | None = None) -> Iterator[CacheEntry]:
         """Every reply, of one model or of all, one at a time. Raises StoreError as `get`."""
         where, values = _chosen(model, None)
         rows = self._database.run(
             f"SELECT key, model, asked, request, reply FROM replies {where} ORDER BY key", *values
         )
         for key, of_model, asked, question, answer in rows:
-            request, reply = self._read(key, question, ChatRequest), self._read(key, answer, Reply)
-            yield Entry(key=key, model=of_model, asked=asked, request=request, reply=reply)
+            request, reply = self._read(key, question, ChatRequest), self._read(key, answer, Completion)
+            yield CacheEntry(key=key, model=of_model, asked=asked, request=request, reply=reply)
 
     def prune(self, model: str | None = None, before: float | None = None) -> int:
         """Forget the replies of one model, or those asked before a time (seconds since 1970), or both; how many."""

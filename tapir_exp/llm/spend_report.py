@@ -5,14 +5,14 @@ from pathlib import Path
 
 from tapir_exp.core.console import console
 from tapir_exp.core.records import Record
-from tapir_exp.core.store import write_whole
+from tapir_exp.core.store import write_text_atomic
 from tapir_exp.llm.failures import FailureKind
-from tapir_exp.llm.ledger import Faults, GivenUp, Ledger, Spend
+from tapir_exp.llm.ledger import FailedRequest, Faults, Ledger, Spend
 
 SPENDING = "spend.json"
 
 
-class Spending(Record):
+class SpendReport(Record):
     """The ledger of one job.
 
     stages: by stage and role, what the job itself paid for and found in the cache, before it was stopped and since.
@@ -22,7 +22,7 @@ class Spending(Record):
     stages: dict[str, dict[str, Spend]]
     scope: Spend
     faults: tuple[Faults, ...]
-    given_up: tuple[GivenUp, ...]
+    given_up: tuple[FailedRequest, ...]
 
     @property
     def total(self) -> Spend:
@@ -38,7 +38,7 @@ class Spending(Record):
         return dict(counts.most_common())
 
     @classmethod
-    def of(cls, ledger: Ledger) -> "Spending":
+    def of(cls, ledger: Ledger) -> "SpendReport":
         """What a ledger holds by now."""
         return cls(
             stages=ledger.by_stage(),
@@ -48,16 +48,16 @@ class Spending(Record):
         )
 
     @classmethod
-    def load(cls, run_dir: Path) -> "Spending | None":
+    def load(cls, run_dir: Path) -> "SpendReport | None":
         """What a run wrote down; None for one that did not come so far."""
         path = run_dir / SPENDING
         return cls.model_validate_json(path.read_text()) if path.is_file() else None
 
 
-def tell_spending(ledger: Ledger, run_dir: Path) -> None:
+def write_spend_report(ledger: Ledger, run_dir: Path) -> None:
     """Write `spend.json`, and say its sum where anything was asked."""
-    spending = Spending.of(ledger)
-    write_whole(run_dir / SPENDING, spending.model_dump_json(indent=1) + "\n")
+    spending = SpendReport.of(ledger)
+    write_text_atomic(run_dir / SPENDING, spending.model_dump_json(indent=1) + "\n")
     total = spending.total
     if total.calls + total.cached == 0:
         return

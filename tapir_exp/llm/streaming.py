@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from tapir_exp.core.console import Progress, console
-from tapir_exp.llm.chat import ChatModel, ChatRequest, Reply
-from tapir_exp.llm.executor import GRACE_S, LANDING_S, Arrivals, Failures, Outcome, ask_each
+from tapir_exp.llm.chat import ChatModel, ChatRequest, Completion
+from tapir_exp.llm.executor import GRACE_S, LANDING_S, FailureBudget, RequestQueue, RequestResult, run_request_stream
 
 T = TypeVar("T")
 Made = TypeVar("Made")
@@ -30,7 +30,7 @@ class AskAlong(Generic[T]):
     def __init__(
         self,
         chat: ChatModel,
-        parse: Callable[[Reply], T],
+        parse: Callable[[Completion], T],
         *,
         label: str,
         total: int,
@@ -38,10 +38,10 @@ class AskAlong(Generic[T]):
         max_failed: float,
     ) -> None:
         """total: how many requests there will be at most."""
-        self._arrivals = Arrivals()
-        self._ask = partial(ask_each, chat, self._arrivals, parse, self._keep, concurrency=concurrency)
-        self._outcomes: dict[int, Outcome[T]] = {}
-        self._failures = Failures(label, total, max_failed)
+        self._arrivals = RequestQueue()
+        self._ask = partial(run_request_stream, chat, self._arrivals, parse, self._keep, concurrency=concurrency)
+        self._outcomes: dict[int, RequestResult[T]] = {}
+        self._failures = FailureBudget(label, total, max_failed)
         self._label, self._total = label, total
         self._advance: Callable[[], None] = lambda: None
         self._work: threading.Thread | None = None
@@ -54,7 +54,7 @@ class AskAlong(Generic[T]):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Let what is in flight arrive, as `ask_each` does; work that still goes on ends when it hands over next."""
+        """Let what is in flight arrive, as `run_request_stream` does; work that still goes on ends when it hands over next."""
         self._over.set()
         self._arrivals.close()
         if isinstance(error, KeyboardInterrupt):
@@ -72,7 +72,7 @@ class AskAlong(Generic[T]):
         """Ask this too, in `finish`: for what no work has handed over."""
         self._arrivals.add(place, request)
 
-    def finish(self) -> dict[int, Outcome[T]]:
+    def finish(self) -> dict[int, RequestResult[T]]:
         """Ask the rest; what became of every request, by its place. Raises as `ask_all`."""
         self._arrivals.end()
         with Progress(self._label, self._total) as progress:
@@ -111,7 +111,7 @@ class AskAlong(Generic[T]):
     async def _wait(self, seconds: float | None = None) -> None:
         await asyncio.wait([self._asking], timeout=seconds)
 
-    def _keep(self, place: int, outcome: Outcome[T]) -> None:
+    def _keep(self, place: int, outcome: RequestResult[T]) -> None:
         self._outcomes[place] = outcome
         self._advance()
         self._failures.count(outcome)

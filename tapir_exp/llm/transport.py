@@ -11,7 +11,7 @@ from tapir_exp.llm.chat import ChatRequest, TokenLogprob
 
 
 @dataclass(frozen=True)
-class Response:
+class RawCompletion:
     """What a provider sent back, before anybody asked whether it can be used.
 
     prompt_tokens, completion_tokens: as the provider counted; 0 both where it did not say.
@@ -31,12 +31,12 @@ class Transport(Protocol):
         """Connections that live as long as an event loop needs them."""
         ...
 
-    async def send(self, request: ChatRequest) -> Response:
+    async def send(self, request: ChatRequest) -> RawCompletion:
         """Send a request once, within `connected`. Raises CallError, which says what kind of failure it was."""
         ...
 
 
-def asked_wait_s(headers: Mapping[str, str]) -> float:
+def retry_after_s(headers: Mapping[str, str]) -> float:
     """Seconds that the Retry-After header asks to wait: a number or an HTTP date; 0 where it is missing."""
     asked = headers.get("retry-after", "")
     try:
@@ -49,6 +49,6 @@ def asked_wait_s(headers: Mapping[str, str]) -> float:
         return 0.0
 
 
-def storable(text: str) -> str:
+def drop_surrogates(text: str) -> str:
     """Text without the lone surrogates that JSON can smuggle in and no file can hold."""
     return text.encode(errors="replace").decode()

@@ -7,19 +7,19 @@ from typing import Any
 
 from tapir_exp.config import Suite
 from tapir_exp.core.errors import ConfigError
-from tapir_exp.core.records import Answer, BenchmarkResult, example_id
-from tapir_exp.core.store import Artifact, recipe_key, write_rows, write_whole
+from tapir_exp.core.records import BenchmarkResult, Response, example_id
+from tapir_exp.core.store import Artifact, recipe_key, write_rows, write_text_atomic
 from tapir_exp.evals import alpaca_eval, ifeval, mt_bench
 from tapir_exp.evals.lab_benchmark import run_benchmark
 from tapir_exp.evals.length_control import load_gamed
 from tapir_exp.evals.statistics import accuracy_by_task, macro_accuracy
 from tapir_exp.lab.oracle import LAB_VERSION
 from tapir_exp.llm.chat import Message
-from tapir_exp.pipeline.subject import Asked, Subject
-from tapir_exp.pipeline.workspace import Bench, Product
+from tapir_exp.pipeline.subject import EvalQuestion, EvaluatedModel
+from tapir_exp.pipeline.workspace import StageOutput, Workspace
 
 
-def lab_suite(bench: Bench, subject: Subject) -> Artifact:
+def lab_suite(bench: Workspace, subject: EvaluatedModel) -> Artifact:
     """The held-out problems of the lab, graded for the exact answer."""
     per_cell, seed = bench.config.evals.per_cell, bench.config.lab.seed
     if not per_cell:
@@ -42,7 +42,7 @@ def lab_figures(results: list[BenchmarkResult]) -> dict[str, Any]:
     return {"accuracy": 100 * macro.mean, "accuracy_error": error, "problems": macro.n, **by_task}
 
 
-def alpaca_suite(bench: Bench, subject: Subject) -> Artifact:
+def alpaca_suite(bench: Workspace, subject: EvaluatedModel) -> Artifact:
     """AlpacaEval 2.0, with model_outputs.json, annotations.json and leaderboard.csv."""
     config = bench.config.evals.alpaca_eval
     template = alpaca_eval.load_template(config.prompt)
@@ -55,9 +55,9 @@ def alpaca_suite(bench: Bench, subject: Subject) -> Artifact:
         rows = annotations.rows(alpaca_eval.Annotation)
         places = {row.instruction: place for place, row in enumerate(reference.rows(alpaca_eval.Output))}
         found = alpaca_eval.figures(rows, places, gamed)
-        write_whole(directory / "model_outputs.json", alpaca_eval.to_json(outputs.rows(alpaca_eval.Output)))
-        write_whole(directory / "annotations.json", alpaca_eval.to_json(rows))
-        write_whole(directory / "leaderboard.csv", alpaca_eval.to_leaderboard(rows[0].generator_2, found))
+        write_text_atomic(directory / "model_outputs.json", alpaca_eval.to_json(outputs.rows(alpaca_eval.Output)))
+        write_text_atomic(directory / "annotations.json", alpaca_eval.to_json(rows))
+        write_text_atomic(directory / "leaderboard.csv", alpaca_eval.to_leaderboard(rows[0].generator_2, found))
         without = {"length_controlled_winrate": found.without} if found.without else {}
         benchmark = recipe_key("alpaca_eval", {"reference": reference.key, "annotator": rows[0].annotator})
         return {**found.as_metrics(), "without": without, "benchmark": benchmark}
@@ -66,32 +66,32 @@ def alpaca_suite(bench: Bench, subject: Subject) -> Artifact:
     return bench.directory("alpaca-suite", None, recipe, make)
 
 
-def _alpaca_reference(bench: Bench) -> Artifact:
+def _alpaca_reference(bench: Workspace) -> Artifact:
     path = bench.config.evals.alpaca_eval.reference
 
-    def make() -> Product:
+    def make() -> StageOutput:
         rows = alpaca_eval.load_hub_reference() if path is None else alpaca_eval.load_outputs(Path(path))
-        return Product(rows, {})
+        return StageOutput(rows, {})
 
     return bench.rows("alpaca-reference", None, {"file": _file_digest(path) or alpaca_eval.HUB}, make)
 
 
-def _alpaca_outputs(bench: Bench, subject: Subject, reference: Artifact) -> Artifact:
+def _alpaca_outputs(bench: Workspace, subject: EvaluatedModel, reference: Artifact) -> Artifact:
     """The outputs to judge: given, or answers of the student; one that cannot be used is an empty text."""
     config, seed = bench.config.evals.alpaca_eval, bench.config.evals.seed
     path, subject = config.outputs, subject.limited(config.max_new_tokens)
 
-    def make() -> Product:
+    def make() -> StageOutput:
         if path is not None:
-            return Product(alpaca_eval.load_outputs(Path(path)), {})
+            return StageOutput(alpaca_eval.load_outputs(Path(path)), {})
         asked = reference.rows(alpaca_eval.Output)
-        dialogues = [Asked(example_id(row.instruction), (row.instruction,), config.temperature) for row in asked]
+        dialogues = [EvalQuestion(example_id(row.instruction), (row.instruction,), config.temperature) for row in asked]
         given = [turn for (turn,) in subject.converse(dialogues, seed, f"{subject.name} answers AlpacaEval")]
         rows = [
             row.model_copy(update={"output": answer.text or "", "generator": subject.name})
             for row, answer in zip(asked, given, strict=True)
         ]
-        return Product(rows, _answer_figures(given))
+        return StageOutput(rows, _answer_figures(given))
 
     recipe: dict[str, Any] = {"file": _file_digest(path)}
     if path is None:
@@ -100,11 +100,13 @@ def _alpaca_outputs(bench: Bench, subject: Subject, reference: Artifact) -> Arti
     return bench.rows("alpaca-outputs", None, recipe, make)
 
 
-def _alpaca_annotations(bench: Bench, reference: Artifact, outputs: Artifact, template: Sequence[Message]) -> Artifact:
+def _alpaca_annotations(
+    bench: Workspace, reference: Artifact, outputs: Artifact, template: Sequence[Message]
+) -> Artifact:
     config, judge = bench.config.evals.alpaca_eval, bench.config.judge
     annotator = config.annotator or alpaca_eval.annotator_name(judge.llm.model)
 
-    def make() -> Product:
+    def make() -> StageOutput:
         pairs = alpaca_eval.pair_up(reference.rows(alpaca_eval.Output), outputs.rows(alpaca_eval.Output))
         rows = alpaca_eval.annotate(
             pairs,
@@ -116,7 +118,7 @@ def _alpaca_annotations(bench: Bench, reference: Artifact, outputs: Artifact, te
             max_failed=judge.max_failed,
         )
         draws = sum(pair.is_same for pair in pairs)
-        return Product(rows, {"failed": sum(row.preference is None for row in rows), "identical": draws})
+        return StageOutput(rows, {"failed": sum(row.preference is None for row in rows), "identical": draws})
 
     recipe = {
         "reference": reference.key,
@@ -129,7 +131,7 @@ def _alpaca_annotations(bench: Bench, reference: Artifact, outputs: Artifact, te
     return bench.rows("alpaca-annotations", None, recipe, make)
 
 
-def mt_suite(bench: Bench, subject: Subject) -> Artifact:
+def mt_suite(bench: Workspace, subject: EvaluatedModel) -> Artifact:
     """MT-Bench, with FastChat's files of questions, answers and judgments."""
     config, judge = bench.config.evals.mt_bench, bench.config.judge
     questions = mt_bench.load_questions(config.questions)
@@ -139,7 +141,7 @@ def mt_suite(bench: Bench, subject: Subject) -> Artifact:
     name = judge.llm.model.rpartition("/")[2]
     answers = _mt_answers(bench, subject, questions)
     dialogues = {row.question_id: row for row in answers.rows(mt_bench.Dialogue)}
-    matches = mt_bench.make_matches(questions, dialogues, references, prompts)
+    matches = mt_bench.build_grading_requests(questions, dialogues, references, prompts)
     judgments = _mt_judgments(bench, answers, matches, model, name)
 
     def make(directory: Path) -> Mapping[str, Any]:
@@ -147,8 +149,10 @@ def mt_suite(bench: Bench, subject: Subject) -> Artifact:
         write_rows(directory / "question.jsonl", questions)
         for folder in ("model_answer", "model_judgment"):
             (directory / folder).mkdir(exist_ok=True)
-        write_whole(directory / f"model_answer/{model}.jsonl", mt_bench.to_answer_lines(model, [*dialogues.values()]))
-        write_whole(directory / f"model_judgment/{name}_single.jsonl", mt_bench.to_judgment_lines(rows))
+        write_text_atomic(
+            directory / f"model_answer/{model}.jsonl", mt_bench.to_answer_lines(model, [*dialogues.values()])
+        )
+        write_text_atomic(directory / f"model_judgment/{name}_single.jsonl", mt_bench.to_judgment_lines(rows))
         return {**mt_bench.figures(rows, questions).as_metrics(), "benchmark": recipe_key("mt_bench", asked)}
 
     asked = {"questions": [row.model_dump() for row in questions]}
@@ -156,20 +160,20 @@ def mt_suite(bench: Bench, subject: Subject) -> Artifact:
     return bench.directory("mt-suite", None, recipe, make)
 
 
-def _mt_answers(bench: Bench, subject: Subject, questions: list[mt_bench.Question]) -> Artifact:
+def _mt_answers(bench: Workspace, subject: EvaluatedModel, questions: list[mt_bench.MTBenchQuestion]) -> Artifact:
     config, seed = bench.config.evals.mt_bench, bench.config.evals.seed
     subject = subject.limited(config.max_new_tokens)
 
-    def make() -> Product:
+    def make() -> StageOutput:
         if config.answers is not None:
-            return Product(mt_bench.load_dialogues(Path(config.answers)).values(), {})
-        asked = [Asked(str(row.question_id), row.turns, row.temperature) for row in questions]
+            return StageOutput(mt_bench.load_dialogues(Path(config.answers)).values(), {})
+        asked = [EvalQuestion(str(row.question_id), row.turns, row.temperature) for row in questions]
         given = subject.converse(asked, seed, f"{subject.name} answers MT-Bench")
         rows = [
             mt_bench.Dialogue(question_id=row.question_id, turns=tuple(answer.text or "" for answer in answers))
             for row, answers in zip(questions, given, strict=True)
         ]
-        return Product(rows, _answer_figures([answer for answers in given for answer in answers]))
+        return StageOutput(rows, _answer_figures([answer for answers in given for answer in answers]))
 
     recipe: dict[str, Any] = {"file": _file_digest(config.answers)}
     if config.answers is None:
@@ -179,12 +183,12 @@ def _mt_answers(bench: Bench, subject: Subject, questions: list[mt_bench.Questio
 
 
 def _mt_judgments(
-    bench: Bench, answers: Artifact, matches: list[mt_bench.Match], model: str, judge_name: str
+    bench: Workspace, answers: Artifact, matches: list[mt_bench.GradingRequest], model: str, judge_name: str
 ) -> Artifact:
     judge = bench.config.judge
     path = bench.config.evals.mt_bench.judgments
 
-    def make() -> Product:
+    def make() -> StageOutput:
         rows = mt_bench.judge(
             matches,
             model,
@@ -194,7 +198,7 @@ def _mt_judgments(
             concurrency=judge.llm.concurrency,
             max_failed=judge.max_failed,
         )
-        return Product(rows, {"unparsed": sum(row.score == mt_bench.UNPARSED for row in rows)})
+        return StageOutput(rows, {"unparsed": sum(row.score == mt_bench.UNPARSED for row in rows)})
 
     recipe = {
         "answers": answers.key,
@@ -206,7 +210,7 @@ def _mt_judgments(
     return bench.rows("mt-judgments", None, recipe, make)
 
 
-def ifeval_suite(bench: Bench, subject: Subject) -> Artifact:
+def ifeval_suite(bench: Workspace, subject: EvaluatedModel) -> Artifact:
     """IFEval: greedy answers, checked by lm_eval's programs."""
     path = bench.config.evals.ifeval.questions
     subject = subject.limited(bench.config.evals.ifeval.max_new_tokens)
@@ -224,7 +228,7 @@ def ifeval_suite(bench: Bench, subject: Subject) -> Artifact:
     return bench.directory("ifeval-suite", None, {**benchmark, **_asked(subject)}, make)
 
 
-SUITES: Mapping[Suite, Callable[[Bench, Subject], Artifact]] = {
+SUITES: Mapping[Suite, Callable[[Workspace, EvaluatedModel], Artifact]] = {
     Suite.lab: lab_suite,
     Suite.alpaca_eval: alpaca_suite,
     Suite.mt_bench: mt_suite,
@@ -232,7 +236,7 @@ SUITES: Mapping[Suite, Callable[[Bench, Subject], Artifact]] = {
 }
 
 
-def _asked(subject: Subject) -> dict[str, Any]:
+def _asked(subject: EvaluatedModel) -> dict[str, Any]:
     """What a student's answers depend on, beside the questions."""
     student = subject.student
     limits = {"max_length": student.max_length, "max_new_tokens": student.max_new_tokens}
@@ -240,7 +244,7 @@ def _asked(subject: Subject) -> dict[str, Any]:
     return {"subject": dict(subject.identity), "name": subject.name, "asked": how}
 
 
-def _answer_figures(answers: list[Answer]) -> dict[str, int]:
+def _answer_figures(answers: list[Response]) -> dict[str, int]:
     return {"cut": sum(not row.finished for row in answers), "empty": sum(row.text is None for row in answers)}
 
 

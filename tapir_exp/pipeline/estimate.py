@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, is_dataclass
 from math import ceil
 from statistics import fmean
 
-from tapir_exp.config import BudgetConfig, Config, Difficulty, JudgeProtocol, LabellerKind, LLMConfig
+from tapir_exp.config import BudgetConfig, ClassifierKind, Config, Difficulty, JudgeProtocol, LLMConfig
 from tapir_exp.core.records import Example
 from tapir_exp.core.task_types import TaskType
-from tapir_exp.distillation.judge.requests import orders_of
-from tapir_exp.distillation.prompts import load_prompt, style_of
+from tapir_exp.distillation.judge.requests import presentation_orders
+from tapir_exp.distillation.prompts import load_prompt, refinement_style
 from tapir_exp.llm.pricing import price_of
 from tapir_exp.student.training.memory import parameters_of
 
@@ -36,7 +36,7 @@ FLOPS_PER_TOKEN = 6
 
 
 @dataclass(frozen=True)
-class Sizes:
+class SeedStatistics:
     """What is known of the seeds: how many, and the mean length of an instruction and a response, in tokens."""
 
     seeds: int
@@ -64,23 +64,23 @@ class StageEstimate:
     at_most: bool = False
 
 
-def sizes_of(seeds: list[Example]) -> Sizes:
+def seed_statistics(seeds: list[Example]) -> SeedStatistics:
     """The sizes of seeds, of which there is at least one."""
-    return Sizes(
+    return SeedStatistics(
         seeds=len(seeds),
         instruction=fmean(len(seed.instruction) for seed in seeds) / CHARACTERS_PER_TOKEN,
         response=fmean(len(seed.response) for seed in seeds) / CHARACTERS_PER_TOKEN,
     )
 
 
-def estimate_run(config: Config, sizes: Sizes) -> list[StageEstimate]:
+def estimate_run(config: Config, sizes: SeedStatistics) -> list[StageEstimate]:
     """Every stage of a run that asks a chat model or fits a student, in their order."""
     return list(_before_the_rounds(config, sizes)) + [
         stage for number in range(1, config.curriculum.rounds + 1) for stage in _round(config, sizes, number)
     ]
 
 
-def _before_the_rounds(config: Config, sizes: Sizes) -> Iterator[StageEstimate]:
+def _before_the_rounds(config: Config, sizes: SeedStatistics) -> Iterator[StageEstimate]:
     row = sizes.instruction + sizes.response
     student = _share(config.seeds, config.student, config.sft, config.trainer, config.seed, config.lab)
     if kept := config.evals.held_out:
@@ -96,7 +96,7 @@ def _before_the_rounds(config: Config, sizes: Sizes) -> Iterator[StageEstimate]:
     yield from _scores(config, 0, sizes.seeds, sizes, f"{student} {answered} {_share(config.judge)}")
 
 
-def _round(config: Config, sizes: Sizes, number: int) -> Iterator[StageEstimate]:
+def _round(config: Config, sizes: SeedStatistics, number: int) -> Iterator[StageEstimate]:
     """A round in which the pool holds nothing of what is wanted, so that the teacher has to write all of it."""
     teacher, rows = config.teacher, config.curriculum.rows
     share = f"{number} {_share(config)}"
@@ -111,7 +111,7 @@ def _round(config: Config, sizes: Sizes, number: int) -> Iterator[StageEstimate]
         llm = config.judge.llm
         yield _calls(f"expansions-{number}", "judge", llm, rated, asked, RATING_TOKENS, share, at_most=True)
     if config.curriculum.refine:
-        asked = _prompt_tokens("refine") + len(style_of(TaskType.MATH).text) / CHARACTERS_PER_TOKEN + pair
+        asked = _prompt_tokens("refine") + len(refinement_style(TaskType.MATH).text) / CHARACTERS_PER_TOKEN + pair
         yield _calls(f"mix-{number}", "teacher", teacher.llm, rows, asked, REFINED_TIMES * sizes.response, share)
     longer = REFINED_TIMES if config.curriculum.refine else 1.0
     yield _fit(config, number, config.sft.round, rows, sizes.instruction + longer * sizes.response, share)
@@ -121,16 +121,16 @@ def _round(config: Config, sizes: Sizes, number: int) -> Iterator[StageEstimate]
 
 
 def _labels(
-    config: Config, stage: str, rows: int, sizes: Sizes, share: str, *, at_most: bool = False
+    config: Config, stage: str, rows: int, sizes: SeedStatistics, share: str, *, at_most: bool = False
 ) -> Iterator[StageEstimate]:
     """The calls of a chat model that labels; a trained labeller asks nobody."""
-    if config.classifier.kind is not LabellerKind.llm:
+    if config.classifier.kind is not ClassifierKind.llm:
         return
     asked = _prompt_tokens("label") + len(", ".join(TaskType)) / CHARACTERS_PER_TOKEN + sizes.instruction
     yield _calls(stage, "labeller", config.classifier.llm, rows, asked, LABEL_TOKENS, share, at_most)
 
 
-def _scores(config: Config, number: int, rows: int, sizes: Sizes, share: str) -> Iterator[StageEstimate]:
+def _scores(config: Config, number: int, rows: int, sizes: SeedStatistics, share: str) -> Iterator[StageEstimate]:
     """The judge's verdicts, and what it is asked for the configured difficulty on top."""
     curriculum = config.curriculum
     yield _verdicts(config, f"verdicts-{number}", rows, sizes, share)
@@ -142,14 +142,14 @@ def _scores(config: Config, number: int, rows: int, sizes: Sizes, share: str) ->
         yield _calls(f"ratings-{number}", "judge", config.judge.llm, rows, asked, VERDICT_TOKENS, share)
 
 
-def _held_out(config: Config, number: int, sizes: Sizes, share: str) -> Iterator[StageEstimate]:
+def _held_out(config: Config, number: int, sizes: SeedStatistics, share: str) -> Iterator[StageEstimate]:
     """The judge's verdicts on a student beside the one before it, where anything is kept out of training."""
     if config.evals.held_out:
         yield _verdicts(config, f"held-out-verdicts-{number}", config.evals.held_out, sizes, share)
 
 
-def _verdicts(config: Config, stage: str, rows: int, sizes: Sizes, share: str) -> StageEstimate:
-    judge, orders = config.judge, orders_of(config.judge)
+def _verdicts(config: Config, stage: str, rows: int, sizes: SeedStatistics, share: str) -> StageEstimate:
+    judge, orders = config.judge, presentation_orders(config.judge)
     shown = len(orders[0].shown) * sizes.response + (sizes.response if judge.reference else 0.0)
     asked = _prompt_tokens(f"judge/{judge.protocol.value}") + sizes.instruction + shown
     written = 1 if judge.protocol is JudgeProtocol.pair_logprobs else VERDICT_TOKENS

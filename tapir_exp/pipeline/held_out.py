@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from tapir_exp.core.errors import ConfigError
-from tapir_exp.core.records import Answer, Example
+from tapir_exp.core.records import Example, Response
 from tapir_exp.core.store import Artifact
 from tapir_exp.data.seeds import load_seeds, source_digest
 from tapir_exp.distillation import teacher
-from tapir_exp.distillation.judge.requests import Match
-from tapir_exp.pipeline.scoring import Asked, held_out_losses, held_out_verdicts
-from tapir_exp.pipeline.workspace import Bench, Product, generation_recipe, role_recipe
+from tapir_exp.distillation.judge.requests import ResponsePair
+from tapir_exp.pipeline.scoring import ScoringInputs, held_out_losses, held_out_verdicts
+from tapir_exp.pipeline.workspace import StageOutput, Workspace, generation_recipe, role_recipe
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class HeldOut:
     responses: Artifact
 
 
-def keep_out(bench: Bench, seeds: Artifact) -> Artifact:
+def hold_out(bench: Workspace, seeds: Artifact) -> Artifact:
     """So many clean rows of the seeds' source that are no seeds, drawn by the seed after theirs. Rows: Example.
 
     Raises ConfigError where the seeds leave fewer of the source.
@@ -36,60 +36,62 @@ def keep_out(bench: Bench, seeds: Artifact) -> Artifact:
     size = None if config.size is None else config.size + wanted
     drawn = replace(config, size=size, seed=config.seed + 1)
 
-    def make() -> Product:
+    def make() -> StageOutput:
         trained = {seed.id for seed in seeds.rows(Example)}
         left = [row for row in load_seeds(drawn) if row.id not in trained]
         if len(left) < wanted:
             told = f"expected at most the {len(left)} clean rows that the seeds leave; a smaller seeds.size leaves more"
             raise ConfigError([f"evals.held_out = {wanted}: {told}"])
-        return Product(left[:wanted], {})
+        return StageOutput(left[:wanted], {})
 
     recipe = {"seeds": seeds.key, "drawn": asdict(drawn), "source": source_digest(config)}
     return bench.rows("held-out", None, recipe, make)
 
 
-def ask_teacher(bench: Bench, rows: Artifact) -> HeldOut:
+def ask_teacher(bench: Workspace, rows: Artifact) -> HeldOut:
     """The teacher's own responses to them. Rows: Answer."""
     config = bench.config.teacher
 
-    def make() -> Product:
-        told = teacher.answer(rows.rows(Example), bench.teacher, config, "the teacher answers what is kept out")
-        return Product(told, {"failed": sum(row.text is None for row in told)})
+    def make() -> StageOutput:
+        told = teacher.respond(rows.rows(Example), bench.teacher, config, "the teacher answers what is kept out")
+        return StageOutput(told, {"failed": sum(row.text is None for row in told)})
 
     recipe = {"rows": rows.key, "teacher": role_recipe(bench.teacher, config)}
     return HeldOut(rows, bench.rows("held-out-responses", None, recipe, make))
 
 
-def examine_base(bench: Bench, held: HeldOut, base: Path, identity: Mapping[str, Any]) -> Artifact:
+def evaluate_base(bench: Workspace, held: HeldOut, base: Path, identity: Mapping[str, Any]) -> Artifact:
     """What the base model says, before any fit of ours. Rows: Answer."""
     return _answers(bench, "base-answers", None, held, base, identity)
 
 
-def examine(bench: Bench, number: int, student: Artifact, held: HeldOut, before: Artifact) -> Artifact:
+def compare_with_previous(
+    bench: Workspace, number: int, student: Artifact, held: HeldOut, before: Artifact
+) -> Artifact:
     """S_r beside what the student before it said; returns the answers of S_r. Rows: Answer."""
     answers = _answers(bench, "held-out-answers", number, held, student.path, {"student": student.key})
     rows = held.rows.rows(Example)
-    first, second = ({row.id: row.text or "" for row in given.rows(Answer)} for given in (before, answers))
-    matches = [Match(row.id, row.instruction, first[row.id], second[row.id]) for row in rows]
-    held_out_verdicts(bench, Asked(number, student, matches, (before.key, answers.key)))
-    told = {row.id: row.text for row in held.responses.rows(Answer)}
-    taught = [Match(row.id, row.instruction, text, "") for row in rows if (text := told[row.id]) is not None]
-    held_out_losses(bench, Asked(number, student, taught, (held.responses.key,)))
+    first, second = ({row.id: row.text or "" for row in given.rows(Response)} for given in (before, answers))
+    matches = [ResponsePair(row.id, row.instruction, first[row.id], second[row.id]) for row in rows]
+    held_out_verdicts(bench, ScoringInputs(number, student, matches, (before.key, answers.key)))
+    told = {row.id: row.text for row in held.responses.rows(Response)}
+    taught = [ResponsePair(row.id, row.instruction, text, "") for row in rows if (text := told[row.id]) is not None]
+    held_out_losses(bench, ScoringInputs(number, student, taught, (held.responses.key,)))
     return answers
 
 
 def _answers(
-    bench: Bench, stage: str, number: int | None, held: HeldOut, student: Path, identity: Mapping[str, Any]
+    bench: Workspace, stage: str, number: int | None, held: HeldOut, student: Path, identity: Mapping[str, Any]
 ) -> Artifact:
     config = bench.config.student
 
-    def make() -> Product:
-        from tapir_exp.student.generate import answer_all
+    def make() -> StageOutput:
+        from tapir_exp.student.generate import generate_responses
 
         prompts = [(row.id, row.instruction) for row in held.rows.rows(Example)]
         who = "the base model" if number is None else f"S_{number}"
-        rows = answer_all(student, prompts, config, f"{who} answers what is kept out")
-        return Product(
+        rows = generate_responses(student, prompts, config, f"{who} answers what is kept out")
+        return StageOutput(
             rows, {"cut": sum(not row.finished for row in rows), "empty": sum(row.text is None for row in rows)}
         )
 

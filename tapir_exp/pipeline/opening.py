@@ -6,20 +6,20 @@ from pathlib import Path
 
 from tapir_exp.config import Config, LLMConfig
 from tapir_exp.core.store import Store
-from tapir_exp.distillation.classifier.base import open_labeller
+from tapir_exp.distillation.classifier.base import open_classifier
 from tapir_exp.lab import provider
 from tapir_exp.lab.oracle import LAB_VERSION
-from tapir_exp.llm.call_store import Books
+from tapir_exp.llm.call_store import CallStore
 from tapir_exp.llm.client import Client
-from tapir_exp.llm.ledger import Account
+from tapir_exp.llm.ledger import SpendScope
 from tapir_exp.llm.litellm_transport import LAB
-from tapir_exp.llm.serving.pool import Servers, identity_of
+from tapir_exp.llm.serving.pool import ServerPool, server_identity
 from tapir_exp.llm.serving.weights import find_weights
-from tapir_exp.pipeline.workspace import Bench
+from tapir_exp.pipeline.workspace import Workspace
 
 
 @contextmanager
-def open_bench(config: Config, account: Account, *, calling: bool = True) -> Iterator[Bench]:
+def open_workspace(config: Config, account: SpendScope, *, calling: bool = True) -> Iterator[Workspace]:
     """The workbench of a run: the shared store, and the models that the configuration names.
 
     account: to whom the spend is written down. calling: whether models will be asked, so that all it takes must be
@@ -27,8 +27,8 @@ def open_bench(config: Config, account: Account, *, calling: bool = True) -> Ite
     in USD cannot be kept, or a trained labeller is not there.
     """
     store = Store(Path(config.outputs) / "store")
-    books = Books(store.root, account, config.spend)
-    servers = Servers(store.root / "servers")
+    books = CallStore(store.root, account, config.spend)
+    servers = ServerPool(store.root / "servers")
 
     def open_checked(llm: LLMConfig, role: str) -> Client:
         chat = open_chat(llm, role, books, servers)
@@ -39,14 +39,14 @@ def open_bench(config: Config, account: Account, *, calling: bool = True) -> Ite
     try:
         teacher = open_checked(config.teacher.llm, "teacher")
         judge = open_checked(config.judge.llm, "judge")
-        labeller = open_labeller(config.classifier, lambda: open_checked(config.classifier.llm, "labeller"))
-        yield Bench(config, store, teacher, judge, labeller, books.ledger)
+        labeller = open_classifier(config.classifier, lambda: open_checked(config.classifier.llm, "labeller"))
+        yield Workspace(config, store, teacher, judge, labeller, books.ledger)
     finally:
         servers.close()
         books.close()
 
 
-def open_chat(llm: LLMConfig, role: str, books: Books, servers: Servers) -> Client:
+def open_chat(llm: LLMConfig, role: str, books: CallStore, servers: ServerPool) -> Client:
     """A chat model for a role; the oracles of the lab are made known to litellm first.
 
     servers: those of the job, of which the model's may be one. Raises ConfigError where weights are missing, or others.
@@ -54,7 +54,7 @@ def open_chat(llm: LLMConfig, role: str, books: Books, servers: Servers) -> Clie
     if llm.server.command:
         found = None if llm.server.weights is None else find_weights(llm.server.weights)
         server = servers.open(llm.server, found.path if found else None, role)
-        version = identity_of(llm.server, found.sha256 if found else None)
+        version = server_identity(llm.server, found.sha256 if found else None)
         return Client(llm, role, books, version=version, server=server)
     if not llm.model.startswith(LAB):
         return Client(llm, role, books)

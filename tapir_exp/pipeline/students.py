@@ -6,13 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from tapir_exp.config import BudgetConfig, LabStudentConfig, Method, StudentConfig
-from tapir_exp.core.records import Example, Origin, Part, TrainingExample
+from tapir_exp.core.records import Example, Origin, Subset, TrainingExample
 from tapir_exp.core.store import ROWS, Artifact, recipe_key
 from tapir_exp.lab.oracle import LAB_VERSION
 from tapir_exp.lab.world import even_problems
 from tapir_exp.llm.serving.weights import find_weights, is_gguf
-from tapir_exp.pipeline.workspace import Bench
-from tapir_exp.student.model_card import Ancestor, Data, Place, Provenance, kept_figures, settings_of, write_provenance
+from tapir_exp.pipeline.workspace import Workspace
+from tapir_exp.student.model_card import (
+    ModelLocation,
+    ModelRef,
+    Provenance,
+    TrainingData,
+    kept_figures,
+    settings_of,
+    write_provenance,
+)
 
 LAB_STUDENT = "lab"
 
@@ -21,7 +29,7 @@ CORPUS_PER_CELL = 100
 """Problems of each family and level on which the base student's tokenizer is trained."""
 
 
-def base_student(bench: Bench) -> Artifact:
+def base_student(bench: Workspace) -> Artifact:
     """The untrained student of the lab, an ordinary Hugging Face directory."""
     from tapir_exp.lab.base_student import build_base_student
 
@@ -34,7 +42,7 @@ def base_student(bench: Bench) -> Artifact:
     return bench.directory("base-student", None, {"student": asdict(config), "lab": LAB_VERSION}, make)
 
 
-def unpacked_student(bench: Bench) -> Artifact:
+def unpacked_student(bench: Workspace) -> Artifact:
     """The student of a GGUF file, turned into an ordinary Hugging Face directory once."""
     weights = find_weights(bench.config.student.model)
 
@@ -54,7 +62,7 @@ def lab_corpus(config: LabStudentConfig) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class Start:
+class ParentModel:
     """The student from which a fit goes on.
 
     path: directory or hub id. named: what provenance calls it. base: the model before any fit of ours. beside: the
@@ -62,49 +70,49 @@ class Start:
     """
 
     path: Path
-    named: Ancestor
-    base: Ancestor
+    named: ModelRef
+    base: ModelRef
     beside: str | None = None
 
 
-def base_model(bench: Bench) -> tuple[Start, dict[str, Any]]:
+def base_model(bench: Workspace) -> tuple[ParentModel, dict[str, Any]]:
     """The student before any fit of ours, and what tells it from others."""
     config = bench.config.student
     base: dict[str, Any] = {"model": config.model, "revision": config.revision}
-    named = _configured(config)
-    start = Start(Path(config.model), named, named)
+    named = _configured_ref(config)
+    start = ParentModel(Path(config.model), named, named)
     if config.model == LAB_STUDENT or is_gguf(config.model):
         built = base_student(bench) if config.model == LAB_STUDENT else unpacked_student(bench)
-        named = Ancestor(place=Place.STORE, name=built.name)
-        start, base = Start(built.path, named, named, built.beside), {"model": built.key}
+        named = ModelRef(place=ModelLocation.STORE, name=built.name)
+        start, base = ParentModel(built.path, named, named, built.beside), {"model": built.key}
     return start, base
 
 
-def first_student(bench: Bench, seeds: Artifact, start: Start, base: Mapping[str, Any]) -> Artifact:
+def finetune_on_seeds(bench: Workspace, seeds: Artifact, start: ParentModel, base: Mapping[str, Any]) -> Artifact:
     """S_0: the base model fine-tuned on the seeds with their own responses."""
     rows = [_seed_row(seed) for seed in seeds.rows(Example)]
     return _finetune(bench, 0, start, rows, seeds, None, bench.config.sft.start, {"rows": seeds.key, **base})
 
 
-def next_student(bench: Bench, round_number: int, student: Artifact, mix: Artifact, alpha: float) -> Artifact:
+def finetune_round(bench: Workspace, round_number: int, student: Artifact, mix: Artifact, alpha: float) -> Artifact:
     """S_r: the student fine-tuned on the round's mix with the alpha-weighted loss."""
     recipe = {"rows": mix.key, "parent": student.key, "alpha": alpha}
     known = Provenance.load(student.path)
-    base = known.base if known else _configured(bench.config.student)
-    start = Start(student.path, Ancestor(place=Place.STORE, name=student.name), base)
+    base = known.base if known else _configured_ref(bench.config.student)
+    start = ParentModel(student.path, ModelRef(place=ModelLocation.STORE, name=student.name), base)
     rows = mix.rows(TrainingExample)
     return _finetune(bench, round_number, start, rows, mix, alpha, bench.config.sft.round, recipe)
 
 
-def _configured(student: StudentConfig) -> Ancestor:
-    place = Place.DIRECTORY if Path(student.model).is_dir() else Place.HUB
-    return Ancestor(place=place, name=student.model, revision=student.revision)
+def _configured_ref(student: StudentConfig) -> ModelRef:
+    place = ModelLocation.DIRECTORY if Path(student.model).is_dir() else ModelLocation.HUB
+    return ModelRef(place=place, name=student.model, revision=student.revision)
 
 
 def _finetune(
-    bench: Bench,
+    bench: Workspace,
     round_number: int,
-    start: Start,
+    start: ParentModel,
     rows: Sequence[TrainingExample],
     data: Artifact,
     alpha: float | None,
@@ -115,11 +123,11 @@ def _finetune(
     student, trainer, seed = config.student, config.trainer, config.seed
 
     def make(directory: Path) -> Mapping[str, Any]:
-        from tapir_exp.student.loading import Base
+        from tapir_exp.student.loading import AdapterBase
         from tapir_exp.student.training.encoding import TrainingRow
         from tapir_exp.student.training.train import finetune
 
-        label, base = f"training S_{round_number}", None if start.beside is None else Base(start.beside)
+        label, base = f"training S_{round_number}", None if start.beside is None else AdapterBase(start.beside)
         taught = [TrainingRow(row.instruction, row.response, row.part) for row in rows]
         figures = asdict(
             finetune(start.path, taught, alpha, config.sft, budget, student, trainer, seed, directory, label, base)
@@ -132,7 +140,7 @@ def _finetune(
             artifact=f"student/{recipe_key('student', recipe)}",
             base=start.base,
             parent=start.named,
-            data=Data(artifact=data.name, sha256=data.files[ROWS]),
+            data=TrainingData(artifact=data.name, sha256=data.files[ROWS]),
             method=config.sft.method,
             alpha=alpha,
             seed=seed,
@@ -160,7 +168,7 @@ def _seed_row(seed: Example) -> TrainingExample:
         instruction=seed.instruction,
         response=seed.response,
         task=None,
-        part=Part.REST,
+        part=Subset.REST,
         origin=Origin.SEED,
         parents=(),
         born=0,

@@ -9,7 +9,7 @@ from typing import Any
 from tapir_exp.config import StudentConfig
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.manifest import Manifest
-from tapir_exp.core.records import Answer
+from tapir_exp.core.records import Response
 from tapir_exp.core.store import digest_files
 
 LAB_STUDENT = "lab"
@@ -20,7 +20,7 @@ NO_STUDENT = (
 
 
 @dataclass(frozen=True)
-class Asked:
+class EvalQuestion:
     """What a student is asked: the turns of a dialogue, and the temperature of its answers."""
 
     id: str
@@ -29,7 +29,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvaluatedModel:
     """A student and how it is asked.
 
     name: in the benchmarks' files. student: how it is asked; its `model` is what it was trained from, or is.
@@ -44,22 +44,22 @@ class Subject:
     run: Path | None = None
     manifest: Manifest | None = None
 
-    def limited(self, max_new_tokens: int) -> "Subject":
+    def limited(self, max_new_tokens: int) -> "EvaluatedModel":
         """The same student with another limit on its answers, in tokens."""
         return replace(self, student=replace(self.student, max_new_tokens=max_new_tokens))
 
-    def answer(self, prompts: Sequence[tuple[str, str]], label: str) -> list[Answer]:
+    def answer(self, prompts: Sequence[tuple[str, str]], label: str) -> list[Response]:
         """Greedy answers to (id, instruction) pairs. Raises ConfigError where there is no student."""
-        from tapir_exp.student.generate import answer_all
+        from tapir_exp.student.generate import generate_responses
 
-        return answer_all(self._found(), prompts, self.student, label)
+        return generate_responses(self._found(), prompts, self.student, label)
 
-    def converse(self, asked: Sequence[Asked], seed: int, label: str) -> list[list[Answer]]:
+    def converse(self, asked: Sequence[EvalQuestion], seed: int, label: str) -> list[list[Response]]:
         """Answers to every turn of every dialogue. Raises ConfigError where there is no student."""
-        from tapir_exp.student.multi_turn import Questions, converse_all
+        from tapir_exp.student.multi_turn import Conversation, generate_conversations
 
-        dialogues = [Questions(row.id, row.turns, row.temperature) for row in asked]
-        return converse_all(self._found(), dialogues, self.student, seed, label)
+        dialogues = [Conversation(row.id, row.turns, row.temperature) for row in asked]
+        return generate_conversations(self._found(), dialogues, self.student, seed, label)
 
     def _found(self) -> Path:
         if self.source is None:
@@ -67,11 +67,11 @@ class Subject:
         return self.source
 
 
-def last_student(run: Path, name: str | None, student: StudentConfig) -> Subject:
+def last_student(run: Path, name: str | None, student: StudentConfig) -> EvaluatedModel:
     """The last student of a finished run; `student` is how that run asks it. Raises StoreError without a manifest."""
     manifest = Manifest.load(run)
     artifact = manifest.open(run)[f"student-{len(manifest.alphas)}"]
-    return Subject(
+    return EvaluatedModel(
         name=name or f"{manifest.name}-{manifest.arm}-seed{manifest.seed}",
         student=student,
         source=artifact.path,
@@ -81,10 +81,10 @@ def last_student(run: Path, name: str | None, student: StudentConfig) -> Subject
     )
 
 
-def any_student(name: str | None, student: StudentConfig) -> Subject:
+def any_student(name: str | None, student: StudentConfig) -> EvaluatedModel:
     """The model that the configuration names; the lab's own is only there within a run."""
     source = None if student.model == LAB_STUDENT else Path(student.model)
-    return Subject(
+    return EvaluatedModel(
         name=name or Path(student.model).name,
         student=student,
         source=source,

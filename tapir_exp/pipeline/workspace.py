@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from tapir_exp.config import Config, JudgeConfig, StudentConfig, TeacherConfig
-from tapir_exp.core.console import say_stage
+from tapir_exp.core.console import print_stage
 from tapir_exp.core.manifest import Entry, entry_of
-from tapir_exp.core.records import LeftOut, Record
-from tapir_exp.core.store import LEFT_OUT, ROWS, Artifact, Store, write_rows
-from tapir_exp.distillation.classifier.base import Labeller
+from tapir_exp.core.records import DroppedRow, Record
+from tapir_exp.core.store import DROPPED, ROWS, Artifact, Store, write_rows
+from tapir_exp.distillation.classifier.base import TaskClassifier
 from tapir_exp.llm.chat import ChatModel
 from tapir_exp.llm.ledger import Ledger
 
@@ -21,16 +21,16 @@ NO_REPLY = ("llm", "max_failed", "while_answering")
 
 
 @dataclass(frozen=True)
-class Product:
+class StageOutput:
     """The rows that a stage made, its figures, and what it left out, where it picks and chooses."""
 
     rows: Iterable[Record]
     figures: Mapping[str, Any]
-    left_out: Sequence[LeftOut] | None = None
+    left_out: Sequence[DroppedRow] | None = None
 
 
 @dataclass
-class Bench:
+class Workspace:
     """Where the stages of one run are carried out and written down.
 
     kept_out: instructions that nothing which is trained on may repeat.
@@ -40,13 +40,19 @@ class Bench:
     store: Store
     teacher: ChatModel
     judge: ChatModel
-    labeller: Labeller
+    labeller: TaskClassifier
     ledger: Ledger
     entries: list[Entry] = field(default_factory=list)
     kept_out: frozenset[str] = frozenset()
 
     def rows(
-        self, stage: str, round_number: int | None, recipe: Recipe, make: Callable[[], Product], *, asks: bool = True
+        self,
+        stage: str,
+        round_number: int | None,
+        recipe: Recipe,
+        make: Callable[[], StageOutput],
+        *,
+        asks: bool = True,
     ) -> Artifact:
         """Carry out a stage whose product is rows; `round_number` is None for what belongs to no round.
 
@@ -59,7 +65,7 @@ class Bench:
                 product = make()
                 count = write_rows(directory / ROWS, product.rows)
                 if product.left_out is not None:
-                    write_rows(directory / LEFT_OUT, product.left_out)
+                    write_rows(directory / DROPPED, product.left_out)
             spend = {role: of_role.model_dump() for role, of_role in spent.items()}
             return {"rows": count, **product.figures, "spend": spend}
 
@@ -73,7 +79,7 @@ class Bench:
         name = _name(stage, round_number)
         entry = entry_of(name, round_number or 0, artifact)
         self.entries[:] = [*(known for known in self.entries if known != entry), entry]
-        say_stage(name, artifact.figures, artifact.seconds, artifact.reused)
+        print_stage(name, artifact.figures, artifact.seconds, artifact.reused)
         return artifact
 
 

@@ -14,7 +14,7 @@ from tapir_exp.evals.statistics import (
     sign_flip_p,
     sign_test_p,
 )
-from tapir_exp.report.evaluations import Measured, Values
+from tapir_exp.report.evaluations import EvaluationResult, Values
 
 BASELINE = "tapir"
 STEPS = {"lab": 100.0, "ifeval": 100.0, "mt_bench": 0.5}
@@ -22,7 +22,7 @@ STEPS = {"lab": 100.0, "ifeval": 100.0, "mt_bench": 0.5}
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ArmComparison:
     """An arm less TAPIR, in the suite's unit.
 
     interval: bootstrap over seeds and instructions. p_instructions: exact, over the sums by instruction; p_seeds: exact
@@ -42,7 +42,7 @@ class Comparison:
     p_seeds_holm: float | None = None
 
 
-def compare_arms(suite: str, measured: Sequence[Measured]) -> list[Comparison]:
+def compare_arms(suite: str, measured: Sequence[EvaluationResult]) -> list[ArmComparison]:
     """Every arm against TAPIR of the same experiment, model, judge and benchmark, over the seeds that both have."""
     families: defaultdict[tuple[object, ...], dict[str, dict[int, Values]]] = defaultdict(dict)
     for found in measured:
@@ -54,7 +54,7 @@ def compare_arms(suite: str, measured: Sequence[Measured]) -> list[Comparison]:
     return [comparison for family in compared for comparison in family]
 
 
-def _family(experiment: str, suite: str, arms: Mapping[str, Mapping[int, Values]]) -> list[Comparison]:
+def _family(experiment: str, suite: str, arms: Mapping[str, Mapping[int, Values]]) -> list[ArmComparison]:
     tables = {arm: _differences(seeds, arms[BASELINE]) for arm, seeds in arms.items() if arm != BASELINE}
     rows = {arm: _compare(experiment, arm, suite, table) for arm, table in tables.items() if table and table[0]}
     by_instruction = holm({arm: row.p_instructions for arm, row in rows.items()})
@@ -73,10 +73,10 @@ def _differences(arm: Mapping[int, Values], baseline: Mapping[int, Values]) -> l
     return [[arm[seed][key] - baseline[seed][key] for key in shared] for seed in seeds]
 
 
-def _compare(experiment: str, arm: str, suite: str, table: Sequence[Sequence[float]]) -> Comparison:
+def _compare(experiment: str, arm: str, suite: str, table: Sequence[Sequence[float]]) -> ArmComparison:
     sums = [sum(column) for column in zip(*table, strict=True)]
     error = mean_and_error([total / len(table) for total in sums]).error
-    return Comparison(
+    return ArmComparison(
         experiment=experiment,
         arm=arm,
         seeds=len(table),

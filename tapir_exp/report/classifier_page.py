@@ -5,9 +5,9 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from tapir_exp.core.store import write_whole
+from tapir_exp.core.store import write_text_atomic
 from tapir_exp.core.task_types import TaskType
-from tapir_exp.evals.classification import LabellingFigures
+from tapir_exp.evals.classification import ClassificationFigures
 from tapir_exp.report import charts
 from tapir_exp.report.templates import REPORT, render
 
@@ -19,7 +19,7 @@ def write_labelling_report(
     data: str,
     counts: Mapping[str, int],
     left_out: Mapping[str, int],
-    measured: Mapping[str, LabellingFigures],
+    measured: Mapping[str, ClassificationFigures],
 ) -> Path:
     """Write the page: every labeller of `measured` in a table, the first one in charts and type by type.
 
@@ -37,11 +37,11 @@ def write_labelling_report(
         confusion=Markup(draw_confusion(first)),
         reliability=Markup(draw_reliability(first)),
     )
-    write_whole(path, page)
+    write_text_atomic(path, page)
     return path
 
 
-def draw_confusion(figures: LabellingFigures) -> str:
+def draw_confusion(figures: ClassificationFigures) -> str:
     """The confusion matrix over the types that occur; empty rows and columns are left out."""
     rows = [place for place, row in enumerate(figures.confusion) if any(row)]
     columns = [place for place in range(len(NAMES)) if place in rows or any(row[place] for row in figures.confusion)]
@@ -56,7 +56,7 @@ def draw_confusion(figures: LabellingFigures) -> str:
     )
 
 
-def draw_reliability(figures: LabellingFigures) -> str:
+def draw_reliability(figures: ClassificationFigures) -> str:
     """Accuracy over confidence; empty where the labeller does not say how sure it is."""
     if not figures.reliability:
         return ""

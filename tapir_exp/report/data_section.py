@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tapir_exp.core.records import LeftOut, Why
-from tapir_exp.core.store import LEFT_OUT, Artifact, read_rows
+from tapir_exp.core.records import DroppedRow, DropReason
+from tapir_exp.core.store import DROPPED, Artifact, read_rows
 from tapir_exp.report.run_view import RunView
 
 MOST_LEAKS = 10
@@ -29,11 +29,11 @@ class Origins:
 
     seeds: Mapping[str, Any]
     expansions: tuple[Expanded, ...]
-    leaks: tuple[LeftOut, ...]
+    leaks: tuple[DroppedRow, ...]
     more: int
 
 
-def origins(run: RunView) -> Origins:
+def data_origins(run: RunView) -> Origins:
     """Read the counts from a run's artifacts."""
     seeds = run.artifacts["seeds"].figures
     expansions = tuple(Expanded(r.number, r.expanded) for r in run.rounds if "kept_per_call" in r.expanded)
@@ -41,7 +41,7 @@ def origins(run: RunView) -> Origins:
     return Origins(seeds if "read" in seeds else {}, expansions, tuple(found[:MOST_LEAKS]), len(found[MOST_LEAKS:]))
 
 
-def _leaks(artifact: Artifact) -> list[LeftOut]:
+def _leaks(artifact: Artifact) -> list[DroppedRow]:
     if not artifact.figures.get("contaminated"):
         return []
-    return [one for one in read_rows(artifact.path / LEFT_OUT, LeftOut) if one.why is Why.CONTAMINATED]
+    return [one for one in read_rows(artifact.path / DROPPED, DroppedRow) if one.why is DropReason.CONTAMINATED]

@@ -17,7 +17,7 @@ Values = Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class Measured:
+class EvaluationResult:
     """An evaluation; figures: by suite and name.
 
     link, run: its manifest, and that of the run that trained its student, as the tables link to them.
@@ -53,14 +53,16 @@ class Measured:
         return READERS[suite](self.artifacts[suite].path)
 
 
-def load_measured(directory: Path, folder: Path) -> Measured:
+def load_evaluation(directory: Path, folder: Path) -> EvaluationResult:
     """Read an evaluation; links are as seen from `folder`.
 
     Raises StoreError where its manifest or one of its artifacts cannot be had.
     """
     evaluation = Evaluation.load(directory)
     run = None if evaluation.run is None else os.path.relpath(directory / evaluation.run / MANIFEST, folder)
-    return Measured(evaluation, evaluation.open(directory), os.path.relpath(directory / EVALUATION, folder), run)
+    return EvaluationResult(
+        evaluation, evaluation.open(directory), os.path.relpath(directory / EVALUATION, folder), run
+    )
 
 
 def _lab(path: Path) -> dict[str, float]:

@@ -3,11 +3,11 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from tapir_exp.llm.spend_report import Spending
+from tapir_exp.llm.spend_report import SpendReport
 
 
 @dataclass(frozen=True)
-class FaultRow:
+class FailureRow:
     """One way of failing: how many tries failed so, what is done about it, and how many requests it ended."""
 
     kind: str
@@ -16,10 +16,10 @@ class FaultRow:
     given_up: int
 
 
-def fault_rows(spending: Spending | None) -> list[FaultRow]:
+def failure_rows(spending: SpendReport | None) -> list[FailureRow]:
     """Every way in which calls of the run failed, the commonest first; none where the run wrote nothing down."""
     if spending is None:
         return []
     tries, ended = spending.faults_by_kind, Counter(row.kind for row in spending.given_up)
     kinds = [*tries, *(kind for kind in ended if kind not in tries)]
-    return [FaultRow(kind, kind.policy, tries.get(kind, 0), ended[kind]) for kind in kinds]
+    return [FailureRow(kind, kind.policy, tries.get(kind, 0), ended[kind]) for kind in kinds]

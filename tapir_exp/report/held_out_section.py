@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tapir_exp.core.records import Answer, Example, ResponseLoss, Verdict
+from tapir_exp.core.records import Example, Response, ResponseLoss, Verdict
 from tapir_exp.core.store import Artifact
-from tapir_exp.evals.held_out import Duel, duel, loss_change, perplexity, preferences
+from tapir_exp.evals.held_out import HeadToHead, head_to_head, loss_change, perplexity, preferences
 from tapir_exp.evals.statistics import Interval
 from tapir_exp.report.run_view import RunView
 
@@ -18,13 +18,13 @@ class HeldOutRow:
     """S_r beside the student before it; change: of its mean loss on the teacher's responses, None for S_0."""
 
     round: int
-    duel: Duel
+    head_to_head: HeadToHead
     perplexity: float | None
     change: Interval | None
 
 
 @dataclass(frozen=True)
-class Said:
+class Transcript:
     """An instruction, and what the base model, S_0, the last student and the teacher said; None: no usable answer.
 
     preferred: how surely the judge preferred each student to the one before it, by round, 0 to 1.
@@ -48,12 +48,12 @@ def held_out_rows(run: RunView) -> list[HeldOutRow]:
             return []
         losses = run.artifacts[f"held-out-losses-{r.number}"].rows(ResponseLoss)
         change = loss_change(before, losses) if r.number else None
-        rows.append(HeldOutRow(r.number, duel(verdicts.rows(Verdict)), perplexity(losses), change))
+        rows.append(HeldOutRow(r.number, head_to_head(verdicts.rows(Verdict)), perplexity(losses), change))
         before = losses
     return rows
 
 
-def gallery(run: RunView) -> list[Said]:
+def gallery(run: RunView) -> list[Transcript]:
     """The instructions whose hashes are smallest: nobody looked at how well they went."""
     if "base-answers" not in run.artifacts:
         return []
@@ -64,7 +64,9 @@ def gallery(run: RunView) -> list[Said]:
         for name in ("base-answers", "held-out-answers-0", f"held-out-answers-{last}", "held-out-responses")
     )
     return [
-        Said(row.instruction, base[row.id], first[row.id], final[row.id], teacher[row.id], _preferred(run, row.id))
+        Transcript(
+            row.instruction, base[row.id], first[row.id], final[row.id], teacher[row.id], _preferred(run, row.id)
+        )
         for row in asked
     ]
 
@@ -78,4 +80,4 @@ def _preferred(run: RunView, row: str) -> tuple[tuple[int, float], ...]:
 
 
 def _texts(answers: Artifact) -> dict[str, str | None]:
-    return {answer.id: answer.text for answer in answers.rows(Answer)}
+    return {answer.id: answer.text for answer in answers.rows(Response)}

@@ -6,10 +6,10 @@ from statistics import fmean
 from typing import Any
 
 from tapir_exp.core.manifest import Manifest
-from tapir_exp.core.records import BenchmarkResult, Origin, Part, ResponseLoss, TrainingExample, Verdict
+from tapir_exp.core.records import BenchmarkResult, Origin, ResponseLoss, Subset, TrainingExample, Verdict
 from tapir_exp.core.store import Artifact
 from tapir_exp.distillation.curriculum.difficulty import scored_gaps
-from tapir_exp.evals.held_out import duel, perplexity
+from tapir_exp.evals.held_out import head_to_head, perplexity
 from tapir_exp.evals.statistics import accuracy_by_task, macro_accuracy
 
 Artifacts = Mapping[str, Artifact]
@@ -56,7 +56,7 @@ def _mix_metrics(rows: list[TrainingExample]) -> Metrics:
     shares = Counter(row.task for row in rows)
     return {
         "mix/rows": len(rows),
-        "mix/hard_share": fmean(row.part is Part.HARD for row in rows),
+        "mix/hard_share": fmean(row.part is Subset.HARD for row in rows),
         "mix/new_share": fmean(row.origin is Origin.EXPANSION for row in rows),
         **{f"mix/task/{task}": count / len(rows) for task, count in sorted(shares.items(), key=str)},
     }
@@ -84,7 +84,7 @@ def _gap_metrics(verdicts: Artifact, delta: float) -> Metrics:
 
 
 def _held_out_metrics(verdicts: Artifact, losses: Artifact) -> Metrics:
-    fought = duel(verdicts.rows(Verdict))
+    fought = head_to_head(verdicts.rows(Verdict))
     rate = fought.win_rate
     return {
         "held_out/win_rate": rate and rate.mean,

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from tapir_exp.core.errors import StoreError
 from tapir_exp.core.evaluation_manifest import EVALUATION
-from tapir_exp.core.store import write_whole
+from tapir_exp.core.store import write_text_atomic
 from tapir_exp.evals.statistics import detectable_difference, error_of_difference, mean_and_error, pairs_needed
-from tapir_exp.report.arm_comparison import Comparison, compare_arms
-from tapir_exp.report.evaluations import Measured, load_measured
+from tapir_exp.report.arm_comparison import ArmComparison, compare_arms
+from tapir_exp.report.evaluations import EvaluationResult, load_evaluation
 from tapir_exp.report.published import MEANINGS, Column, Plan, PublishedRow, PublishedTable, Status, load_tables
 from tapir_exp.report.templates import render
 
@@ -24,7 +24,7 @@ CSV_HEAD = (
 
 
 @dataclass(frozen=True)
-class Ours:
+class OurResult:
     """A cell of ours: a mean over training seeds, or one evaluation's figure; `why` says why there is none.
 
     error: the standard error, over seeds where there are several, else over the benchmark's instructions.
@@ -55,7 +55,7 @@ class Cell:
     column: str
     published: float | None
     status: Status | None
-    ours: Ours
+    ours: OurResult
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Table:
     name: str
     published: PublishedTable
     lines: tuple[Line, ...]
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[ArmComparison, ...]
     meanings: Mapping[Status, str]
 
     @property
@@ -96,7 +96,7 @@ class Table:
     @property
     def plan(self) -> str | None:
         """What it would take to tell the two figures of the table's plan apart."""
-        return None if self.published.plan is None else tell_plan(self.published.plan)
+        return None if self.published.plan is None else describe_plan(self.published.plan)
 
 
 def write_paper_tables(directory: Path) -> Path:
@@ -110,20 +110,20 @@ def write_paper_tables(directory: Path) -> Path:
     tables = [build_table(name, table, measured) for name, table in load_tables().items()]
     for table in tables:
         for kind in ("md", "tex"):
-            write_whole(folder / f"{table.name}.{kind}", render(f"paper.{kind}.jinja", table=table, cell=CELLS))
-        write_whole(folder / f"{table.name}.csv", to_csv(table))
+            write_text_atomic(folder / f"{table.name}.{kind}", render(f"paper.{kind}.jinja", table=table, cell=CELLS))
+        write_text_atomic(folder / f"{table.name}.csv", to_csv(table))
     page = render("paper.html.jinja", tables=tables, measured=measured, unfinished=unfinished, cell=CELLS)
-    write_whole(folder / "index.html", page)
+    write_text_atomic(folder / "index.html", page)
     return folder / "index.html"
 
 
-def load_evaluations(directory: Path, folder: Path) -> tuple[list[Measured], list[str]]:
+def load_evaluations(directory: Path, folder: Path) -> tuple[list[EvaluationResult], list[str]]:
     """The finished evaluations below a directory, in the order of their paths, and those that are not finished."""
     if not directory.is_dir():
         raise StoreError(f"There is no directory {directory}.")
     begun = sorted({*(path.parent for path in directory.rglob(EVALUATION)), *_begun(directory)})
     finished = [path for path in begun if (path / EVALUATION).is_file()]
-    measured = [load_measured(path, folder) for path in finished]
+    measured = [load_evaluation(path, folder) for path in finished]
     return measured, [str(path.relative_to(directory)) for path in begun if path not in finished]
 
 
@@ -133,7 +133,7 @@ def _begun(directory: Path) -> list[Path]:
     return [path.parent.parent for path in noted if "config_name: evaluate\n" in path.read_text(encoding="utf-8")]
 
 
-def build_table(name: str, published: PublishedTable, measured: Sequence[Measured]) -> Table:
+def build_table(name: str, published: PublishedTable, measured: Sequence[EvaluationResult]) -> Table:
     """One table: the published rows with ours beside them, then the rows that are ours alone."""
     suited = [found for found in measured if published.suite in found.figures]
     lines, placed = [], set()
@@ -149,12 +149,12 @@ def build_table(name: str, published: PublishedTable, measured: Sequence[Measure
     return Table(name, published, tuple(lines), tuple(compare_arms(published.suite, suited)), MEANINGS)
 
 
-def _belongs(found: Measured, row: PublishedRow) -> bool:
+def _belongs(found: EvaluationResult, row: PublishedRow) -> bool:
     known = found.evaluation
     return row.model is not None and (known.model, known.arm) == (row.model, row.arm)
 
 
-def _groups(measured: Sequence[Measured], table: PublishedTable) -> list[list[Measured]]:
+def _groups(measured: Sequence[EvaluationResult], table: PublishedTable) -> list[list[EvaluationResult]]:
     """Evaluations of one label, judge and benchmark together; a second one of a seed begins a group of its own."""
     left, groups = list(measured), []
     while left:
@@ -164,17 +164,17 @@ def _groups(measured: Sequence[Measured], table: PublishedTable) -> list[list[Me
     return groups
 
 
-def _pick(measured: Sequence[Measured], table: PublishedTable) -> list[Measured]:
+def _pick(measured: Sequence[EvaluationResult], table: PublishedTable) -> list[EvaluationResult]:
     """Those of one judge and benchmark, of the table's judge where there are any; of each seed the first."""
     preferred = [found for found in measured if _short(found.circumstances(table.suite)[0]) == table.judge] or measured
-    by_seed: dict[int | None, Measured] = {}
+    by_seed: dict[int | None, EvaluationResult] = {}
     for found in preferred:
         if found.circumstances(table.suite) == preferred[0].circumstances(table.suite):
             by_seed.setdefault(found.evaluation.seed, found)
     return list(by_seed.values())
 
 
-def _line(row: PublishedRow, table: PublishedTable, group: Sequence[Measured], *, ours: bool = False) -> Line:
+def _line(row: PublishedRow, table: PublishedTable, group: Sequence[EvaluationResult], *, ours: bool = False) -> Line:
     return Line(
         row.label,
         tuple(
@@ -189,7 +189,9 @@ def _line(row: PublishedRow, table: PublishedTable, group: Sequence[Measured], *
     )
 
 
-def _ours(row: PublishedRow, name: str, column: Column, table: PublishedTable, group: Sequence[Measured]) -> Ours:
+def _ours(
+    row: PublishedRow, name: str, column: Column, table: PublishedTable, group: Sequence[EvaluationResult]
+) -> OurResult:
     if not group:
         return _missing(_why_nothing(row, table))
     known = [(found, v) for found in group if (v := found.figures[table.suite].get(name)) is not None]
@@ -200,10 +202,10 @@ def _ours(row: PublishedRow, name: str, column: Column, table: PublishedTable, g
     runs = tuple(found.run for found, _ in known if found.run is not None)
     judge, _ = group[0].circumstances(table.suite)
     strange = table.judge is not None and _short(judge) != table.judge
-    return Ours(value, error, len(known), links, runs, judge, None, strange)
+    return OurResult(value, error, len(known), links, runs, judge, None, strange)
 
 
-def _mean(values: Sequence[float], found: Measured, suite: str, column: Column) -> tuple[float, float | None]:
+def _mean(values: Sequence[float], found: EvaluationResult, suite: str, column: Column) -> tuple[float, float | None]:
     """The mean over seeds with its error; of one seed, the figure with the benchmark's own error."""
     if len(values) > 1:
         estimate = mean_and_error(values)
@@ -211,8 +213,8 @@ def _mean(values: Sequence[float], found: Measured, suite: str, column: Column) 
     return values[0], found.figures[suite].get(column.error) if column.error else None
 
 
-def _missing(why: str) -> Ours:
-    return Ours(None, None, 0, (), (), None, why)
+def _missing(why: str) -> OurResult:
+    return OurResult(None, None, 0, (), (), None, why)
 
 
 def _why_nothing(row: PublishedRow, table: PublishedTable) -> str:
@@ -226,7 +228,7 @@ def _short(model: str | None) -> str | None:
     return None if model is None else model.rpartition("/")[2]
 
 
-def tell_plan(plan: Plan) -> str:
+def describe_plan(plan: Plan) -> str:
     """What two figures with equal errors can and cannot show, and how many instructions would tell them apart."""
     gap = abs(plan.first - plan.second)
     error = error_of_difference(plan.error, plan.error)
@@ -262,7 +264,7 @@ def cell_published(cell: Cell) -> str:
     return f"{cell.published:.2f} ({cell.status})"
 
 
-def cell_ours(ours: Ours) -> str:
+def cell_ours(ours: OurResult) -> str:
     """A figure of ours with its error, and the number of seeds where there are several."""
     if ours.value is None:
         return "–"

@@ -9,16 +9,16 @@ from typing import Any
 from markupsafe import Markup
 
 from tapir_exp.core.records import TrainingStep
-from tapir_exp.core.store import write_whole
+from tapir_exp.core.store import write_text_atomic
 from tapir_exp.core.task_types import BOOSTED, TaskType
-from tapir_exp.distillation.judge.self_preference import kinship
+from tapir_exp.distillation.judge.self_preference import shared_family
 from tapir_exp.evals.statistics import Estimate, accuracy_by_task, macro_accuracy, wilson_interval
-from tapir_exp.llm.spend_report import Spending
+from tapir_exp.llm.spend_report import SpendReport
 from tapir_exp.report import charts
-from tapir_exp.report.data_section import Origins, origins
-from tapir_exp.report.failures_section import FaultRow, fault_rows
-from tapir_exp.report.held_out_section import HeldOutRow, Said, gallery, held_out_rows
-from tapir_exp.report.run_samples import Sample, Trail, samples, trails
+from tapir_exp.report.data_section import Origins, data_origins
+from tapir_exp.report.failures_section import FailureRow, failure_rows
+from tapir_exp.report.held_out_section import HeldOutRow, Transcript, gallery, held_out_rows
+from tapir_exp.report.run_samples import Lineage, Sample, lineages, samples
 from tapir_exp.report.run_view import RoundView, RunView, Spend, spend_by_role
 from tapir_exp.report.templates import NONE, RARE, REPORT, render, student_name
 
@@ -73,7 +73,7 @@ class StageTime:
 
 
 @dataclass(frozen=True)
-class Choice:
+class SettingSource:
     """A value that the run stands on, and whose it is; `known` says how surely."""
 
     what: str
@@ -83,7 +83,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Drawings:
+class Charts:
     """The page's charts; empty text where the run has nothing to draw."""
 
     gaps: list[Markup]
@@ -102,19 +102,19 @@ class Page:
     run: RunView
     headline: Headline | None
     rounds: list[RoundRow]
-    drawings: Drawings
+    drawings: Charts
     origins: Origins
     judge: list[JudgeRow]
     kinship: str | None
     difficulty: str
     samples: list[Sample]
     held_out: list[HeldOutRow]
-    gallery: list[Said]
-    trails: list[Trail]
+    gallery: list[Transcript]
+    trails: list[Lineage]
     spend: list[Spend]
-    faults: list[FaultRow]
+    faults: list[FailureRow]
     times: list[StageTime]
-    choices: list[Choice]
+    choices: list[SettingSource]
 
     @property
     def seconds(self) -> float:
@@ -128,7 +128,7 @@ def write_report(run_dir: Path) -> Path:
     Raises StoreError where the run, or an artifact that it names, is not there.
     """
     path = run_dir / REPORT
-    write_whole(path, render("run_page.html.jinja", page=build_page(RunView.load(run_dir))))
+    write_text_atomic(path, render("run_page.html.jinja", page=build_page(RunView.load(run_dir))))
     return path
 
 
@@ -140,16 +140,16 @@ def build_page(run: RunView) -> Page:
         headline=_headline(run.rounds),
         rounds=[_round_row(run, r) for r in run.rounds],
         drawings=_draw(run),
-        origins=origins(run),
+        origins=data_origins(run),
         judge=list(_judge_rows(run)),
-        kinship=kinship(_setting(run, "teacher.llm.model"), _setting(run, "judge.llm.model")),
+        kinship=shared_family(_setting(run, "teacher.llm.model"), _setting(run, "judge.llm.model")),
         difficulty=_setting(run, "curriculum.difficulty"),
         samples=samples(run),
         held_out=held_out_rows(run),
         gallery=gallery(run),
-        trails=trails(run),
+        trails=lineages(run),
         spend=spend_by_role(artifacts),
-        faults=fault_rows(Spending.load(run.path)),
+        faults=failure_rows(SpendReport.load(run.path)),
         times=_times((a.stage, a.seconds) for a in artifacts),
         choices=_choices(run) if run.manifest.alphas else [],
     )
@@ -194,8 +194,8 @@ def _last_loss(steps: Sequence[TrainingStep]) -> float | None:
     return smoothed[-1][1] if smoothed else None
 
 
-def _draw(run: RunView) -> Drawings:
-    return Drawings(
+def _draw(run: RunView) -> Charts:
+    return Charts(
         gaps=[Markup(svg) for svg in _gap_charts(run)],
         hard=Markup(_hard_chart(run)),
         mix=Markup(_mix_chart(run, charts.WIDE)),
@@ -317,21 +317,25 @@ def _times(stages: Iterable[tuple[str, float]]) -> list[StageTime]:
     return sorted(rows, key=lambda row: (-row.seconds, row.stage))
 
 
-def _choices(run: RunView) -> list[Choice]:
+def _choices(run: RunView) -> list[SettingSource]:
     """The values behind the run; what PAPER.md does not confirm from a primary source is called ours."""
     manifest = run.manifest
     tasks = str(_setting(run, "tasks.name"))
     return [
-        Choice("gap", "score(teacher) − score(student)", "paper", "its words; its printed formula has the other sign"),
-        Choice("judge's protocol", _setting(run, "judge.protocol"), "ours", "not confirmed by the paper"),
-        Choice("orders asked", _setting(run, "judge.orders"), "ours", "Lion asks both; not known for TAPIR"),
-        Choice("hard set by", _setting(run, "curriculum.difficulty"), *_whose_score(run)),
-        Choice("threshold δ", f"{manifest.delta:g}", "ours", "not confirmed by the paper; Lion uses 1"),
-        Choice("rounds", str(len(manifest.alphas)), "ours", "not confirmed by the paper"),
-        Choice("α by round", ", ".join(f"{a:.2g}" for a in manifest.alphas), "ours", "not confirmed by the paper"),
-        Choice("loss", "α · hard + (1 − α) · rest", "ours", "derived from the paper's words"),
-        Choice("target mix", f"preset {tasks}", *_whose_mix(tasks)),
-        Choice("learning rate", _setting(run, "sft.learning_rate"), "ours", "not confirmed by the paper"),
+        SettingSource(
+            "gap", "score(teacher) − score(student)", "paper", "its words; its printed formula has the other sign"
+        ),
+        SettingSource("judge's protocol", _setting(run, "judge.protocol"), "ours", "not confirmed by the paper"),
+        SettingSource("orders asked", _setting(run, "judge.orders"), "ours", "Lion asks both; not known for TAPIR"),
+        SettingSource("hard set by", _setting(run, "curriculum.difficulty"), *_whose_score(run)),
+        SettingSource("threshold δ", f"{manifest.delta:g}", "ours", "not confirmed by the paper; Lion uses 1"),
+        SettingSource("rounds", str(len(manifest.alphas)), "ours", "not confirmed by the paper"),
+        SettingSource(
+            "α by round", ", ".join(f"{a:.2g}" for a in manifest.alphas), "ours", "not confirmed by the paper"
+        ),
+        SettingSource("loss", "α · hard + (1 − α) · rest", "ours", "derived from the paper's words"),
+        SettingSource("target mix", f"preset {tasks}", *_whose_mix(tasks)),
+        SettingSource("learning rate", _setting(run, "sft.learning_rate"), "ours", "not confirmed by the paper"),
     ]
 
 

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tapir_exp.core.records import Answer, Origin, TrainingExample, Verdict
+from tapir_exp.core.records import Origin, Response, TrainingExample, Verdict
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.report.run_view import RunView, by_interest
 
@@ -72,7 +72,7 @@ def _sample(run: RunView, row: str, task: TaskType) -> Sample:
     )
 
 
-def _text(answers: Mapping[str, Answer], row: str) -> str | None:
+def _text(answers: Mapping[str, Response], row: str) -> str | None:
     return answers[row].text if row in answers else None
 
 
@@ -82,7 +82,7 @@ def verdicts_on(run: RunView, row: str) -> tuple[Judged, ...]:
 
 
 @dataclass(frozen=True)
-class Station:
+class LineageStep:
     """One thing that happened to a row: kind is seed, expansion, trained or judged."""
 
     round: int
@@ -94,29 +94,29 @@ class Station:
 
 
 @dataclass(frozen=True)
-class Trail:
+class Lineage:
     """The way of one row, from the seed that it descends from to the last round that used it."""
 
     id: str
     task: TaskType | None
-    stations: tuple[Station, ...]
+    stations: tuple[LineageStep, ...]
 
 
-def trails(run: RunView, most: int = 4) -> list[Trail]:
+def lineages(run: RunView, most: int = 4) -> list[Lineage]:
     """The trails of up to `most` expansions, one per task type: of those used in the most rounds, the smallest id."""
     by_task: defaultdict[TaskType, list[TrainingExample]] = defaultdict(list)
     for row in (row for r in run.rounds for row in r.expansions.values()):
         if row.task is not None:
             by_task[row.task].append(row)
     chosen = [min(by_task[task], key=lambda row: (-_uses(run, row.id), row.id)) for task in by_interest(by_task)]
-    return [Trail(row.id, row.task, tuple(_stations(run, row))) for row in chosen[:most]]
+    return [Lineage(row.id, row.task, tuple(_stations(run, row))) for row in chosen[:most]]
 
 
 def _uses(run: RunView, row: str) -> int:
     return sum((row in r.mix) + (row in r.verdicts) for r in run.rounds)
 
 
-def _stations(run: RunView, row: TrainingExample) -> list[Station]:
+def _stations(run: RunView, row: TrainingExample) -> list[LineageStep]:
     line = _line(run, row)
     stations = [station for ancestor in line[:-1] for station in _birth(run, ancestor)]
     return [*stations, *_birth(run, row.id), *_life(run, row.id)]
@@ -131,24 +131,24 @@ def _line(run: RunView, row: TrainingExample) -> list[str]:
     return line
 
 
-def _birth(run: RunView, row: str) -> list[Station]:
+def _birth(run: RunView, row: str) -> list[LineageStep]:
     """Where a row came from; for a seed, with the verdict that made the teacher look at it."""
     if row in run.seeds:
-        seed = Station(0, Origin.SEED.value, row, None, None, run.seeds[row].instruction)
+        seed = LineageStep(0, Origin.SEED.value, row, None, None, run.seeds[row].instruction)
         return [seed, *(_judged(judged, row) for judged in verdicts_on(run, row)[:1])]
     example = next(r.expansions[row] for r in run.rounds if row in r.expansions)
-    return [Station(example.born, Origin.EXPANSION.value, row, None, None, example.instruction)]
+    return [LineageStep(example.born, Origin.EXPANSION.value, row, None, None, example.instruction)]
 
 
-def _life(run: RunView, row: str) -> list[Station]:
+def _life(run: RunView, row: str) -> list[LineageStep]:
     stations = []
     for r in run.rounds:
         if row in r.mix:
-            stations.append(Station(r.number, "trained", row, r.mix[row].part.value, r.mix[row].gap, None))
+            stations.append(LineageStep(r.number, "trained", row, r.mix[row].part.value, r.mix[row].gap, None))
         if row in r.verdicts:
             stations.append(_judged(Judged(r.number, r.verdicts[row]), row))
     return stations
 
 
-def _judged(judged: Judged, row: str) -> Station:
-    return Station(judged.round, "judged", row, None, judged.verdict.gap, None)
+def _judged(judged: Judged, row: str) -> LineageStep:
+    return LineageStep(judged.round, "judged", row, None, judged.verdict.gap, None)

@@ -13,12 +13,12 @@ from omegaconf import OmegaConf
 from tapir_exp.core.errors import StoreError
 from tapir_exp.core.manifest import Manifest
 from tapir_exp.core.records import (
-    Answer,
     BenchmarkResult,
     Example,
     Label,
     Quota,
     Record,
+    Response,
     TrainingExample,
     TrainingStep,
     Verdict,
@@ -38,7 +38,7 @@ TRAINING = "training.jsonl"
 Row = TypeVar("Row", bound=Record)
 
 
-HasId = TypeVar("HasId", Example, Label, Answer, Verdict, TrainingExample)
+HasId = TypeVar("HasId", Example, Label, Response, Verdict, TrainingExample)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class RoundView:
     expansions: Mapping[str, TrainingExample]
     mix: Mapping[str, TrainingExample]
     steps: tuple[TrainingStep, ...]
-    answers: Mapping[str, Answer]
+    answers: Mapping[str, Response]
     verdicts: Mapping[str, Verdict]
     benchmark: tuple[BenchmarkResult, ...]
 
@@ -93,7 +93,7 @@ class RunView:
     artifacts: Mapping[str, Artifact]
     seeds: Mapping[str, Example]
     labels: Mapping[str, Label]
-    responses: Mapping[str, Answer]
+    responses: Mapping[str, Response]
     rounds: tuple[RoundView, ...]
 
     @classmethod
@@ -103,7 +103,7 @@ class RunView:
         What a plain fit on the seeds lacks may be absent; anything else that is missing raises StoreError.
         """
         manifest = Manifest.load(run_dir)
-        shelf = _Shelf(run_dir, manifest.open(run_dir))
+        shelf = _RunFiles(run_dir, manifest.open(run_dir))
         text = shelf.text(CONFIG)
         metrics = tuple(json.loads(line) for line in shelf.text(METRICS).splitlines())
         last = len(manifest.alphas)
@@ -116,7 +116,7 @@ class RunView:
             artifacts=shelf.artifacts,
             seeds=_by_id(shelf.rows("seeds", Example)),
             labels=_by_id(shelf.rows("labels", Label, needed=last > 0)),
-            responses=_by_id(shelf.rows("responses", Answer, needed=last > 0)),
+            responses=_by_id(shelf.rows("responses", Response, needed=last > 0)),
             rounds=tuple(_round(shelf, number, manifest) for number in range(last + 1)),
         )
 
@@ -137,7 +137,7 @@ class RunView:
 
 
 @dataclass(frozen=True)
-class _Shelf:
+class _RunFiles:
     """The files of a run directory and the artifacts that its manifest names."""
 
     run_dir: Path
@@ -163,7 +163,7 @@ class _Shelf:
         return read_rows(path, TrainingStep) if path.is_file() else []
 
 
-def _round(shelf: _Shelf, number: int, manifest: Manifest) -> RoundView:
+def _round(shelf: _RunFiles, number: int, manifest: Manifest) -> RoundView:
     later, judged = number > 0, number < len(manifest.alphas)
     expansions = f"expansions-{number}"
     return RoundView(
@@ -174,7 +174,7 @@ def _round(shelf: _Shelf, number: int, manifest: Manifest) -> RoundView:
         expansions=_by_id(shelf.rows(expansions, TrainingExample, needed=later)),
         mix=_by_id(shelf.rows(f"mix-{number}", TrainingExample, needed=later)),
         steps=tuple(shelf.steps(f"student-{number}")),
-        answers=_by_id(shelf.rows(f"answers-{number}", Answer, needed=judged)),
+        answers=_by_id(shelf.rows(f"answers-{number}", Response, needed=judged)),
         verdicts=_by_id(shelf.rows(f"verdicts-{number}", Verdict, needed=judged)),
         benchmark=tuple(shelf.rows(f"benchmark-{number}", BenchmarkResult, needed=_has_benchmark(shelf.artifacts))),
     )

@@ -5,19 +5,23 @@ from pathlib import Path
 
 from tapir_exp.config import StudentConfig
 from tapir_exp.core.console import Progress
-from tapir_exp.core.records import Answer
+from tapir_exp.core.records import Response
 from tapir_exp.student.chat_template import Chat, load_chat
 from tapir_exp.student.engines.base import Continuation, Engine
 from tapir_exp.student.engines.factory import open_engine
 from tapir_exp.student.engines.sampling import Draw
 
-Hear = Callable[[Answer], None]
+OnResponse = Callable[[Response], None]
 """Gets every answer as soon as it is finished."""
 
 
-def answer_all(
-    student_dir: Path, prompts: Sequence[tuple[str, str]], student: StudentConfig, label: str, hear: Hear | None = None
-) -> list[Answer]:
+def generate_responses(
+    student_dir: Path,
+    prompts: Sequence[tuple[str, str]],
+    student: StudentConfig,
+    label: str,
+    hear: OnResponse | None = None,
+) -> list[Response]:
     """The student's greedy answers, in the order of `prompts`, which are (id, instruction) pairs.
 
     An answer of `student.max_new_tokens` tokens counts as cut; an empty one, and a prompt that fills
@@ -27,27 +31,27 @@ def answer_all(
     names, encoded = [name for name, _ in prompts], chat.encode_prompts([instruction for _, instruction in prompts])
     with open_engine(student_dir, chat, student) as engine, Progress(label, len(prompts)) as progress:
 
-        def tell(answer: Answer) -> None:
+        def tell(answer: Response) -> None:
             progress.advance()
             if hear is not None:
                 hear(answer)
 
-        return answer_encoded(engine, chat, names, encoded, student, tell)
+        return generate_encoded(engine, chat, names, encoded, student, tell)
 
 
-def answer_encoded(
+def generate_encoded(
     engine: Engine,
     chat: Chat,
     names: Sequence[str],
     encoded: Sequence[Sequence[int]],
     student: StudentConfig,
-    hear: Hear,
+    hear: OnResponse,
     draws: Sequence[Draw] | None = None,
-) -> list[Answer]:
+) -> list[Response]:
     """An answer to each encoded prompt, in their order and under their names; greedy where there are no `draws`."""
-    answers: dict[int, Answer] = {}
+    answers: dict[int, Response] = {}
 
-    def keep(place: int, answer: Answer) -> None:
+    def keep(place: int, answer: Response) -> None:
         answers[place] = answer
         hear(answer)
 
@@ -60,12 +64,12 @@ def answer_encoded(
     return [answers[place] for place in range(len(names))]
 
 
-def _answer(name: str, chat: Chat, written: Continuation) -> Answer:
+def _answer(name: str, chat: Chat, written: Continuation) -> Response:
     text = chat.decode(written.tokens)
     if not text:
-        return Answer(id=name, text=None, finished=written.finished, failure="empty answer")
-    return Answer(id=name, text=text, finished=written.finished)
+        return Response(id=name, text=None, finished=written.finished, failure="empty answer")
+    return Response(id=name, text=text, finished=written.finished)
 
 
-def _too_long(name: str, tokens: int) -> Answer:
-    return Answer(id=name, text=None, failure=f"the prompt's {tokens} tokens leave no room for an answer")
+def _too_long(name: str, tokens: int) -> Response:
+    return Response(id=name, text=None, failure=f"the prompt's {tokens} tokens leave no room for an answer")

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils import logging
 
-from tapir_exp.core.store import write_whole
+from tapir_exp.core.store import write_text_atomic
 
 
 def convert(gguf: Path, directory: Path) -> None:
@@ -22,7 +22,7 @@ def convert(gguf: Path, directory: Path) -> None:
     for path in directory.glob("*config.json"):
         settings = json.loads(path.read_text())
         kept = {key: value for key, value in settings.items() if key not in ("transformers_version", "_name_or_path")}
-        write_whole(path, json.dumps(kept, indent=2, sort_keys=True) + "\n")
+        write_text_atomic(path, json.dumps(kept, indent=2, sort_keys=True) + "\n")
 
 
 def convert_tokenizer(gguf: Path, directory: Path) -> None:

@@ -28,7 +28,7 @@ os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
 
 
 @dataclass(frozen=True)
-class Base:
+class AdapterBase:
     """The model to which an adapter belongs.
 
     name: a hub id, a directory, or a path as seen from the adapter's own directory, so that both can move together.
@@ -53,9 +53,9 @@ def load_model(source: Path, student: StudentConfig) -> PreTrainedModel:
     if adapter is None:
         return load_whole(source, student, student.revision)
     base = read_base(adapter)
-    over = put_adapter(load_whole(base.place(adapter), student, base.revision), adapter)
+    over = attach_adapter(load_whole(base.place(adapter), student, base.revision), adapter)
     merged: PreTrainedModel = over.merge_and_unload()
-    _stop_as(merged, adapter)
+    _set_eos_from(merged, adapter)
     return merged
 
 
@@ -70,13 +70,13 @@ def find_adapter(source: Path, student: StudentConfig) -> Path | None:
     return directory
 
 
-def read_base(adapter: Path) -> Base:
+def read_base(adapter: Path) -> AdapterBase:
     """What an adapter says of its base."""
     settings = json.loads((adapter / ADAPTER).read_text())
-    return Base(settings["base_model_name_or_path"], settings.get("revision"))
+    return AdapterBase(settings["base_model_name_or_path"], settings.get("revision"))
 
 
-def pin(source: Path, revision: str | None) -> str | None:
+def resolve_commit(source: Path, revision: str | None) -> str | None:
     """The commit of a hub model, by which it is found again however its branch moves on; None for a directory."""
     if source.is_dir():
         return None
@@ -84,7 +84,7 @@ def pin(source: Path, revision: str | None) -> str | None:
         return extract_commit_hash(cached_file(str(source), "config.json", revision=revision), None) or revision
 
 
-def put_adapter(model: PreTrainedModel, adapter: Path, *, trained: bool = False) -> Any:
+def attach_adapter(model: PreTrainedModel, adapter: Path, *, trained: bool = False) -> Any:
     """The base with the adapter over it, a PeftModel; `trained`: whether it is to be trained on."""
     from peft import PeftModel
 
@@ -163,7 +163,7 @@ def _download(source: Path, student: StudentConfig) -> Path:
     return Path(snapshot_download(str(source), revision=student.revision, allow_patterns=patterns))
 
 
-def _stop_as(model: PreTrainedModel, adapter: Path) -> None:
+def _set_eos_from(model: PreTrainedModel, adapter: Path) -> None:
     """End turns as the adapter was taught to, not as its base does."""
     if (adapter / GENERATION).is_file():
         model.generation_config = GenerationConfig.from_pretrained(str(adapter))

@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tapir_exp.config import BudgetConfig, ChatTemplate, Method, Precision, SFTConfig, StudentConfig, TrainerConfig
 from tapir_exp.core.records import Record
-from tapir_exp.core.store import write_whole
+from tapir_exp.core.store import write_text_atomic
 
 PROVENANCE, CARD = "provenance.json", "README.md"
 FIGURES = ("steps", "rows", "tokens", "supervised_tokens", "truncated", "dropped", "final_loss")
@@ -36,7 +36,7 @@ class Setting(Record):
     why: str
 
 
-class Place(StrEnum):
+class ModelLocation(StrEnum):
     """Where a model is that a fit went on from."""
 
     HUB = "hub"
@@ -44,15 +44,15 @@ class Place(StrEnum):
     STORE = "store"
 
 
-class Ancestor(Record):
+class ModelRef(Record):
     """A model from which a fit went on; `name`: a hub id or directory as configured, or stage/key in the same store."""
 
-    place: Place
+    place: ModelLocation
     name: str
     revision: str | None = None
 
 
-class Data(Record):
+class TrainingData(Record):
     """The rows of the fit: their artifact in the same store, and the SHA-256 of its file of rows."""
 
     artifact: str
@@ -68,9 +68,9 @@ class Provenance(Record):
     """
 
     artifact: str
-    base: Ancestor
-    parent: Ancestor
-    data: Data
+    base: ModelRef
+    parent: ModelRef
+    data: TrainingData
     method: Method
     alpha: float | None
     seed: int
@@ -124,8 +124,8 @@ def settings_of(
 def write_provenance(directory: Path, provenance: Provenance, *, command: str | None = None) -> None:
     """Write `provenance.json` and the model card; `command`: of the run, where there is one to tell."""
     text = json.dumps(provenance.model_dump(mode="json"), indent=1, ensure_ascii=False, sort_keys=True)
-    write_whole(directory / PROVENANCE, text + "\n")
-    write_whole(directory / CARD, model_card(provenance, command))
+    write_text_atomic(directory / PROVENANCE, text + "\n")
+    write_text_atomic(directory / CARD, model_card(provenance, command))
 
 
 def model_card(provenance: Provenance, command: str | None) -> str:
@@ -149,7 +149,7 @@ def _head(provenance: Provenance) -> dict[str, Any]:
         "pipeline_tag": "text-generation",
         "tags": ["tapir", "distillation", "sft", *([] if provenance.method is Method.full else ["lora"])],
     }
-    if provenance.base.place is Place.HUB:
+    if provenance.base.place is ModelLocation.HUB:
         head["base_model"] = provenance.base.name
         head["base_model_relation"] = "adapter" if provenance.is_adapter else "finetune"
     return head

@@ -7,15 +7,15 @@ from pathlib import Path
 
 from tapir_exp.config import StudentConfig
 from tapir_exp.core.console import Progress
-from tapir_exp.core.records import Answer
+from tapir_exp.core.records import Response
 from tapir_exp.student.chat_template import load_chat
 from tapir_exp.student.engines.factory import open_engine
 from tapir_exp.student.engines.sampling import Draw
-from tapir_exp.student.generate import answer_encoded
+from tapir_exp.student.generate import generate_encoded
 
 
 @dataclass(frozen=True)
-class Questions:
+class Conversation:
     """The turns of one user, known beforehand, and the temperature at which they are answered."""
 
     id: str
@@ -23,9 +23,9 @@ class Questions:
     temperature: float
 
 
-def converse_all(
-    student_dir: Path, dialogues: Sequence[Questions], student: StudentConfig, seed: int, label: str
-) -> list[list[Answer]]:
+def generate_conversations(
+    student_dir: Path, dialogues: Sequence[Conversation], student: StudentConfig, seed: int, label: str
+) -> list[list[Response]]:
     """The student's answers to every turn of every dialogue, in their order.
 
     A turn without a usable answer is shown as an empty one in what follows. An answer depends on the seed, its dialogue
@@ -33,7 +33,7 @@ def converse_all(
     """
     chat = load_chat(student_dir, student)
     sampled = any(dialogue.temperature for dialogue in dialogues)
-    answers: list[list[Answer]] = [[] for _ in dialogues]
+    answers: list[list[Response]] = [[] for _ in dialogues]
     with (
         open_engine(student_dir, chat, student, sampled=sampled) as engine,
         Progress(label, sum(len(dialogue.turns) for dialogue in dialogues)) as progress,
@@ -43,18 +43,18 @@ def converse_all(
             encoded = chat.encode_dialogues([_so_far(dialogues[place], answers[place]) for place in going])
             names = [dialogues[place].id for place in going]
             draws = [_draw(dialogues[place], turn, seed) for place in going] if sampled else None
-            given = answer_encoded(engine, chat, names, encoded, student, lambda _: progress.advance(), draws)
+            given = generate_encoded(engine, chat, names, encoded, student, lambda _: progress.advance(), draws)
             for place, answer in zip(going, given, strict=True):
                 answers[place].append(answer)
     return answers
 
 
-def _so_far(dialogue: Questions, answers: Sequence[Answer]) -> list[str]:
+def _so_far(dialogue: Conversation, answers: Sequence[Response]) -> list[str]:
     """The turns of user and student in order, up to the user's next one."""
     before = [text for turn, answer in zip(dialogue.turns, answers, strict=False) for text in (turn, answer.text or "")]
     return [*before, dialogue.turns[len(answers)]]
 
 
-def _draw(dialogue: Questions, turn: int, seed: int) -> Draw:
+def _draw(dialogue: Conversation, turn: int, seed: int) -> Draw:
     digest = sha256(f"{seed}\0{dialogue.id}\0{turn}".encode()).digest()
     return Draw(dialogue.temperature, int.from_bytes(digest[:7]))

@@ -31,7 +31,7 @@ class RowBounds(NamedTuple):
     places: Tensor
 
 
-def bounds_of(lengths: Sequence[int]) -> RowBounds:
+def row_bounds(lengths: Sequence[int]) -> RowBounds:
     """The bounds of rows of these lengths."""
     starts = torch.tensor([0, *lengths]).cumsum(0, dtype=torch.int32)
     return RowBounds(tuple(lengths), starts, torch.cat([torch.arange(length) for length in lengths]))

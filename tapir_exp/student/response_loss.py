@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from tapir_exp.config import StudentConfig
 from tapir_exp.core.console import Progress
-from tapir_exp.core.records import Part, ResponseLoss
+from tapir_exp.core.records import ResponseLoss, Subset
 from tapir_exp.student.chat_template import load_chat
 from tapir_exp.student.engines.hf import load_on_device
 from tapir_exp.student.packing import pack_attention
@@ -24,7 +24,7 @@ of a response has something to follow, and a chat model is not surprised by the 
 
 
 @dataclass(frozen=True)
-class Taught:
+class LossRow:
     """A response that the student is to learn."""
 
     id: str
@@ -33,7 +33,7 @@ class Taught:
 
 
 def response_losses(
-    student_dir: Path, taught: Sequence[Taught], student: StudentConfig, label: str
+    student_dir: Path, taught: Sequence[LossRow], student: StudentConfig, label: str
 ) -> list[ResponseLoss]:
     """The losses of each response after its instruction and after none, in order; both include the end of turn.
 
@@ -60,7 +60,7 @@ def _mean_losses(
     progress: Progress,
 ) -> list[float | None]:
     """Mean negative log-likelihood of each response after its prompt, in nats per token; None where it does not fit."""
-    rows = [Row((*prompt, *response), len(prompt), Part.REST) for prompt, response in pairs]
+    rows = [Row((*prompt, *response), len(prompt), Subset.REST) for prompt, response in pairs]
     losses: list[float | None] = [None] * len(rows)
     for batch in _batches(rows, student):
         micro = move_data_to_device(collate([rows[index] for index in batch]), model.device)

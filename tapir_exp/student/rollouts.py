@@ -6,21 +6,21 @@ from pathlib import Path
 
 from tapir_exp.config import RolloutConfig, StudentConfig
 from tapir_exp.core.console import Progress
-from tapir_exp.core.records import Answer, rollout_id
+from tapir_exp.core.records import Response, rollout_id
 from tapir_exp.student.chat_template import load_chat
 from tapir_exp.student.engines.factory import open_engine
 from tapir_exp.student.engines.sampling import Draw
-from tapir_exp.student.generate import answer_encoded
+from tapir_exp.student.generate import generate_encoded
 
 
-def roll_out(
+def sample_rollouts(
     student_dir: Path,
     prompts: Sequence[tuple[str, str]],
     student: StudentConfig,
     rollouts: RolloutConfig,
     seed: int,
     label: str,
-) -> list[Answer]:
+) -> list[Response]:
     """`rollouts.answers` sampled answers to each of the (id, instruction) pairs, those to one instruction in a row.
 
     Each goes by `rollout_id`. In float32 an answer depends on seed, row and number alone, not on its batch.
@@ -32,7 +32,7 @@ def roll_out(
     repeated = [prompt for prompt in encoded for _ in numbers]
     draws = [Draw(rollouts.temperature, _stream(seed, name)) for name in names]
     with open_engine(student_dir, chat, student, sampled=True) as engine, Progress(label, len(names)) as progress:
-        return answer_encoded(engine, chat, names, repeated, student, lambda _: progress.advance(), draws)
+        return generate_encoded(engine, chat, names, repeated, student, lambda _: progress.advance(), draws)
 
 
 def _stream(seed: int, name: str) -> int:

@@ -7,20 +7,20 @@ from typing import Any
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from tapir_exp.config import StudentConfig
-from tapir_exp.core.store import write_whole
+from tapir_exp.core.store import write_text_atomic
 from tapir_exp.student.chat_template import Chat
-from tapir_exp.student.loading import ADAPTER, GENERATION, Base, load_model, load_tokenizer
+from tapir_exp.student.loading import ADAPTER, GENERATION, AdapterBase, load_model, load_tokenizer
 
 ORIGIN = ("transformers_version", "peft_version", "name_or_path", "is_local", "local_files_only")
 """Settings that name the software or the place of a file's making; a student's bytes must not depend on them."""
 
 
-def save_student(model: PreTrainedModel, chat: Chat, directory: Path, base: Base | None = None) -> None:
+def save_student(model: PreTrainedModel, chat: Chat, directory: Path, base: AdapterBase | None = None) -> None:
     """Save weights, tokenizer with chat template, and the tokens at which generation stops, the same everywhere.
 
     base: where the model is an adapter over it, and the adapter is all that is saved.
     """
-    _end_alike(model, chat)
+    _align_eos(model, chat)
     if base is None:
         model.save_pretrained(str(directory))
     else:
@@ -39,7 +39,7 @@ def save_merged(source: Path, student: StudentConfig, directory: Path) -> None:
     _forget_origin(directory)
 
 
-def _end_alike(model: PreTrainedModel, chat: Chat) -> None:
+def _align_eos(model: PreTrainedModel, chat: Chat) -> None:
     """One token ends a turn, for tokenizer, model and generation; the base's own may be another (Qwen's is)."""
     chat.tokenizer.eos_token = chat.tokenizer.convert_ids_to_tokens(chat.end)
     model.config.eos_token_id = chat.end
@@ -53,7 +53,7 @@ def _ending(tokenizer: PreTrainedTokenizerBase, end: int | None, pad: int | None
     )
 
 
-def _save_adapter(model: Any, directory: Path, base: Base) -> None:
+def _save_adapter(model: Any, directory: Path, base: AdapterBase) -> None:
     model.save_pretrained(str(directory), save_embedding_layers=False)  # "auto" asks the hub
     model.generation_config.save_pretrained(str(directory))
     (directory / "README.md").unlink()  # peft's, which names its version
@@ -71,4 +71,4 @@ def _forget_origin(directory: Path) -> None:
 def _rewrite(path: Path, changes: dict[str, Any]) -> None:
     settings = json.loads(path.read_text()) | changes
     kept = {key: value for key, value in settings.items() if key not in ORIGIN}
-    write_whole(path, json.dumps(kept, indent=2, sort_keys=True) + "\n")
+    write_text_atomic(path, json.dumps(kept, indent=2, sort_keys=True) + "\n")

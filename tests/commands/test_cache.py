@@ -16,11 +16,11 @@ from fakes import reply_of
 
 from tapir_exp.commands.cache import main
 from tapir_exp.config import SpendConfig
-from tapir_exp.llm.call_store import REPLIES, Books
+from tapir_exp.llm.call_store import CALLS_FILE, CallStore
 from tapir_exp.llm.chat import ChatRequest, Message
 from tapir_exp.llm.failures import CallError, FailureKind
-from tapir_exp.llm.ledger import Account
-from tapir_exp.llm.response_cache import Entry
+from tapir_exp.llm.ledger import SpendScope
+from tapir_exp.llm.response_cache import CacheEntry
 
 ASKED = {
     "1": ("openai/gpt-4o", "2026-03-01", "One\u2028line."),
@@ -34,7 +34,7 @@ ASKED = {
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The store of an outputs directory in the directory that the command is called in."""
     monkeypatch.chdir(tmp_path)
-    books = Books(tmp_path / "outputs" / "store", Account("run"), SpendConfig())
+    books = CallStore(tmp_path / "outputs" / "store", SpendScope("run"), SpendConfig())
     for key, (model, day, text) in ASKED.items():
         monkeypatch.setattr(time, "time", lambda day=day: seconds(day))
         books.replies.put(key, model, question(key), reply_of(text))
@@ -78,9 +78,11 @@ def test_list_tells_replies_and_days_and_size_by_model(store: Path, capsys: pyte
 
 
 def test_export_gives_every_entry_whole_one_a_line(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    entries = [Entry.model_validate_json(line) for line in lines(capsys, "export")]
+    entries = [CacheEntry.model_validate_json(line) for line in lines(capsys, "export")]
     for entry, (key, (model, day, text)) in zip(entries, ASKED.items(), strict=True):
-        assert entry == Entry(key=key, model=model, asked=seconds(day), request=question(key), reply=reply_of(text))
+        assert entry == CacheEntry(
+            key=key, model=model, asked=seconds(day), request=question(key), reply=reply_of(text)
+        )
     assert keys(capsys, "--model", "openai/gpt-4o") == ["1", "2"]
     assert keys(capsys, "--model", "openai/gpt") == []
 
@@ -88,7 +90,7 @@ def test_export_gives_every_entry_whole_one_a_line(store: Path, capsys: pytest.C
 def test_export_needs_no_more_memory_for_more_replies(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    books = Books(store, Account("run"), SpendConfig())
+    books = CallStore(store, SpendScope("run"), SpendConfig())
     for number in range(100):
         books.replies.put(f"long {number}", "m", question("?"), reply_of("x" * 100_000))
     books.close()
@@ -103,7 +105,7 @@ def test_export_needs_no_more_memory_for_more_replies(
 
 
 def test_export_ends_quietly_when_nobody_reads_on(store: Path) -> None:
-    books = Books(store, Account("run"), SpendConfig())
+    books = CallStore(store, SpendScope("run"), SpendConfig())
     for number in range(20):
         books.replies.put(f"long {number}", "m", question("?"), reply_of("x" * 100_000))
     books.close()
@@ -156,8 +158,8 @@ def test_everything_is_forgotten_only_where_that_is_said(
 @pytest.fixture
 def failed(store: Path) -> None:
     """Two runs that gave up what they asked: one alone, one a job of a sweep."""
-    for account in (Account(str(store.parent / "runs" / "lab")), Account("outputs/sweeps/delta", "seed-1")):
-        books = Books(store, account, SpendConfig())
+    for account in (SpendScope(str(store.parent / "runs" / "lab")), SpendScope("outputs/sweeps/delta", "seed-1")):
+        books = CallStore(store, account, SpendConfig())
         with books.ledger.during("labels"):
             for key in "ab":
                 error = CallError(FailureKind.UNREADABLE, "no number", raw="VII")
@@ -194,7 +196,7 @@ def test_a_missing_store_is_an_error_that_says_what_to_do(
 ) -> None:
     code, _ = refused(capsys, *command.split(), "--store", str(tmp_path / "nowhere"))
     assert code == (
-        f"tapir-replies: {tmp_path}/nowhere/{REPLIES} is not there; name the store of an outputs directory, as in "
+        f"tapir-replies: {tmp_path}/nowhere/{CALLS_FILE} is not there; name the store of an outputs directory, as in "
         "--store outputs/store."
     )
     assert list(tmp_path.iterdir()) == []

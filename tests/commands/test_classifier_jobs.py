@@ -13,20 +13,27 @@ from fakes import ScriptedChat, example, said_to
 
 from tapir_exp.commands.classifier_jobs import compare, label_pool, read_pool, run_job
 from tapir_exp.commands.classify import read
-from tapir_exp.config import ClassifierConfig, FitConfig, LabellerKind, LabellingConfig, Precision, TrainerConfig
+from tapir_exp.config import (
+    ClassifierConfig,
+    ClassifierFitConfig,
+    ClassifierKind,
+    ClassifyConfig,
+    Precision,
+    TrainerConfig,
+)
 from tapir_exp.core.errors import ConfigError, SeedError
 from tapir_exp.core.records import LabelledInstruction
 from tapir_exp.core.store import read_rows
 from tapir_exp.core.task_types import TaskType
-from tapir_exp.distillation.classifier.base import open_labeller
+from tapir_exp.distillation.classifier.base import open_classifier
 from tapir_exp.distillation.classifier.baselines import Baseline
 from tapir_exp.distillation.classifier.batching import Matrix
 from tapir_exp.distillation.classifier.card import read_card
-from tapir_exp.distillation.classifier.dataset import Labelled, LabelledSet
+from tapir_exp.distillation.classifier.dataset import LabelledDataset, LabelledText
 from tapir_exp.distillation.classifier.encoder_weights import PACKAGE
-from tapir_exp.distillation.classifier.llm import LLMLabeller
+from tapir_exp.distillation.classifier.llm import LLMClassifier
 from tapir_exp.distillation.classifier.trainable import known_tasks
-from tapir_exp.distillation.classifier.trained import TrainedLabeller, open_learner
+from tapir_exp.distillation.classifier.trained import CachedClassifier, open_trainer
 from tapir_exp.lab.world import natural_problems
 
 needs_minilm = pytest.mark.skipif(find_spec(PACKAGE) is None, reason="the extra `local` is not installed")
@@ -41,13 +48,13 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def configured(tmp_path: Path, *overrides: str) -> LabellingConfig:
+def configured(tmp_path: Path, *overrides: str) -> ClassifyConfig:
     return read([f"out={tmp_path / 'out'}", f"outputs={tmp_path}", "resamples=50", *overrides])
 
 
 def test_a_chat_model_labels_a_pool_with_its_name_beside_every_label(tmp_path: Path) -> None:
     chat = ScriptedChat(lambda request: "Math" if "add" in said_to(request) else "no type")
-    labeller = LLMLabeller(chat, ClassifierConfig(max_failed=1.0))
+    labeller = LLMClassifier(chat, ClassifierConfig(max_failed=1.0))
     counts = label_pool([example("add 1"), example("add 2"), example("hum")], labeller, tmp_path)
     assert counts == {"Math": 2, "unlabelled": 1}
     rows = read_rows(tmp_path / "labels.jsonl", LabelledInstruction)
@@ -64,7 +71,7 @@ def test_a_pool_is_read_a_chunk_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("tapir_exp.commands.classifier_jobs.CHUNK", 2)
     asked, labelled = [], []
 
-    class Watched(LLMLabeller):
+    class Watched(LLMClassifier):
         def label(self, examples, progress):  # type: ignore[no-untyped-def]
             labelled.append((len(asked), len(examples)))
             return super().label(examples, progress)
@@ -115,7 +122,7 @@ class Parrot:
 
     temperature = 1.0
 
-    def __init__(self, rows: Sequence[Labelled] = ()) -> None:
+    def __init__(self, rows: Sequence[LabelledText] = ()) -> None:
         self.seen = {row.text: row.task for row in rows}
         self.tasks = known_tasks(rows)
 
@@ -125,7 +132,7 @@ class Parrot:
     def base(self) -> dict[str, Any]:
         return {}
 
-    def learn(self, rows: Sequence[Labelled], seed: int, progress: str) -> "Parrot":
+    def learn(self, rows: Sequence[LabelledText], seed: int, progress: str) -> "Parrot":
         return Parrot(rows)
 
     def save(self, directory: Path) -> None:
@@ -140,8 +147,8 @@ class Parrot:
 def test_the_figures_are_of_rows_that_neither_labeller_nor_baseline_has_seen(held_out: int | None, rows: int) -> None:
     pytest.importorskip("sklearn", reason="the extra `local` is not installed")
     tasks = [TaskType.MATH, TaskType.LAW, TaskType.ART] * 20
-    known = LabelledSet(tuple(Labelled(f"word{place}", task) for place, task in enumerate(tasks)), {}, "", "")
-    compared = compare(Parrot(), known, LabellingConfig(folds=5, held_out=held_out))
+    known = LabelledDataset(tuple(LabelledText(f"word{place}", task) for place, task in enumerate(tasks)), {}, "", "")
+    compared = compare(Parrot(), known, ClassifyConfig(folds=5, held_out=held_out))
     for name, comparison in compared.items():
         assert len(comparison.truth) == rows
         assert comparison.measure(10, 0).accuracy.mean <= 0.4, name  # by heart it would be 1, by chance a third
@@ -151,9 +158,9 @@ def test_the_figures_are_of_rows_that_neither_labeller_nor_baseline_has_seen(hel
 def test_a_trained_labeller_is_known_by_its_files_and_by_its_encoder(tmp_path: Path) -> None:
     run_job(configured(tmp_path, "do=train", "held_out=1"))
     directory = tmp_path / "out" / "labeller"
-    config = ClassifierConfig(kind=LabellerKind.encoder, path=str(directory))
-    before = TrainedLabeller(config)
-    assert before.recipe() == TrainedLabeller(config).recipe()
+    config = ClassifierConfig(kind=ClassifierKind.encoder, path=str(directory))
+    before = CachedClassifier(config)
+    assert before.recipe() == CachedClassifier(config).recipe()
     (label,) = before.label([example("What is 7 times 8?")], "")
     assert (label.task, label.source, label.raw) == (TaskType.MATH, before.source, "")
     assert label.confidence is not None
@@ -163,19 +170,19 @@ def test_a_trained_labeller_is_known_by_its_files_and_by_its_encoder(tmp_path: P
     data = bytearray(head.read_bytes())
     data[-1] ^= 1
     head.write_bytes(data)
-    after = TrainedLabeller(config)
+    after = CachedClassifier(config)
     assert after.recipe() != before.recipe()
     assert after.source != before.source
 
     card = directory / "labeller.json"
     card.write_text(card.read_text().replace('"sha256": "', '"sha256": "0', 1).replace('"sha256":"', '"sha256":"0', 1))
     with pytest.raises(ConfigError, match=r"minilm: other weights than .* was trained on; train it anew"):
-        TrainedLabeller(config)
+        CachedClassifier(config)
 
 
 @needs_minilm
 def test_without_a_path_the_head_is_fit_on_the_package_s_examples() -> None:
-    labeller = open_labeller(ClassifierConfig(kind=LabellerKind.encoder), no_chat)
+    labeller = open_classifier(ClassifierConfig(kind=ClassifierKind.encoder), no_chat)
     assert labeller.recipe()["labeller"].keys() == {"examples", "encoder", "fit"}
     asked = {
         "Fix this Python code, which raises a KeyError: d = {}; print(d['a'])": TaskType.CODE_DEBUG,
@@ -191,7 +198,7 @@ def test_without_a_path_the_head_is_fit_on_the_package_s_examples() -> None:
 @needs_minilm
 def test_other_precision_is_another_labeller_of_nearly_the_same_labels() -> None:
     whole, half = (
-        open_labeller(ClassifierConfig(kind=LabellerKind.encoder, precision=precision), no_chat)
+        open_classifier(ClassifierConfig(kind=ClassifierKind.encoder, precision=precision), no_chat)
         for precision in Precision
     )
     assert half.recipe()["labeller"] == whole.recipe()["labeller"] | {"precision": "bfloat16"}
@@ -209,7 +216,7 @@ def no_chat():  # type: ignore[no-untyped-def]
 def test_without_the_extra_training_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tapir_exp.distillation.classifier.trained.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"scikit-learn, which is missing: pip install .*tapir-exp\[local\]"):
-        open_learner(FitConfig(), TrainerConfig())
+        open_trainer(ClassifierFitConfig(), TrainerConfig())
 
 
 def test_a_labeller_of_another_kind_is_refused(tmp_path: Path) -> None:
@@ -217,7 +224,7 @@ def test_a_labeller_of_another_kind_is_refused(tmp_path: Path) -> None:
         '{"kind": "encoder", "tasks": [], "temperature": 1, "base": {}, "data": {}, "settings": {}, "figures": {}}'
     )
     with pytest.raises(ConfigError, match=r"classifier\.kind = deberta: expected encoder, which .* is"):
-        TrainedLabeller(ClassifierConfig(kind=LabellerKind.deberta, path=str(tmp_path)))
+        CachedClassifier(ClassifierConfig(kind=ClassifierKind.deberta, path=str(tmp_path)))
 
 
 @needs_minilm

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from tapir_exp.commands.classify import GROUPS, main, read
 from tapir_exp.commands.hydra_app import data_dir
-from tapir_exp.config import LabellerKind, LabellingJob, parse_labelling, to_yaml
+from tapir_exp.config import ClassifierKind, ClassifyJob, parse_classify, to_yaml
 from tapir_exp.core.errors import ConfigError
 
 CONF = data_dir("conf")
@@ -44,7 +44,7 @@ def test_every_choice_composes_parses_and_is_read_back(here: Path, leaf: str) ->
     config = read(completed(here, leaf))
     cfg = OmegaConf.create(to_yaml(config))
     assert OmegaConf.is_dict(cfg)
-    assert parse_labelling(cfg) == config
+    assert parse_classify(cfg) == config
     assert not GlobalHydra.instance().is_initialized()
 
 
@@ -55,11 +55,11 @@ def test_a_labeller_is_fitted_on_one_device(here: Path, leaf: str) -> None:
 
 
 def test_a_choice_means_what_its_name_says(here: Path) -> None:
-    assert read(completed(here)).classifier.kind is LabellerKind.encoder
-    assert read(completed(here)).do is LabellingJob.label
+    assert read(completed(here)).classifier.kind is ClassifierKind.encoder
+    assert read(completed(here)).do is ClassifyJob.label
     for size in ("xsmall", "small", "base"):
         fit = read(completed(here, f"fit=deberta_v3_{size}")).fit
-        assert (fit.kind, fit.encoder) == (LabellerKind.deberta, f"microsoft/deberta-v3-{size}")
+        assert (fit.kind, fit.encoder) == (ClassifierKind.deberta, f"microsoft/deberta-v3-{size}")
     names = read(completed(here, "labelled=wizardlm")).labelled.names
     assert names == {"Writting": "Writing", "Academic Writing": None, "TruthfulQA": None}
     assert sum(task is not None for task in read(completed(here, "labelled=dolly")).labelled.names.values()) == 2
@@ -140,4 +140,4 @@ def test_help_lists_every_choice(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     main()
     told = capsys.readouterr().out
     assert all(leaf.partition("=")[2] in told for leaf in LEAVES)
-    assert all(f"do={job.name}" in told for job in LabellingJob if job is not LabellingJob.label)
+    assert all(f"do={job.name}" in told for job in ClassifyJob if job is not ClassifyJob.label)

@@ -14,16 +14,24 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from tapir_exp.commands.export import main
 from tapir_exp.config import BudgetConfig, LabStudentConfig, Method, Precision, SFTConfig, StudentConfig, TrainerConfig
 from tapir_exp.core.manifest import Manifest, entry_of
-from tapir_exp.core.records import Part
+from tapir_exp.core.records import Subset
 from tapir_exp.core.store import Artifact, Store
 from tapir_exp.lab.base_student import build_base_student
-from tapir_exp.student.loading import Base, load_model
-from tapir_exp.student.model_card import Ancestor, Data, Place, Provenance, kept_figures, settings_of, write_provenance
+from tapir_exp.student.loading import AdapterBase, load_model
+from tapir_exp.student.model_card import (
+    ModelLocation,
+    ModelRef,
+    Provenance,
+    TrainingData,
+    kept_figures,
+    settings_of,
+    write_provenance,
+)
 from tapir_exp.student.training.encoding import TrainingRow
 from tapir_exp.student.training.train import finetune
 
 TINY = LabStudentConfig(vocabulary=300, hidden=32, intermediate=48, layers=2, heads=2)
-ROWS = [TrainingRow(f"Say {n}", f"{n} red", Part.REST) for n in range(8)]
+ROWS = [TrainingRow(f"Say {n}", f"{n} red", Subset.REST) for n in range(8)]
 STUDENT = StudentConfig(model="lab", max_length=128)
 SFT = SFTConfig(method=Method.lora, learning_rate=1e-2, batch_rows=4)
 TOKENS = torch.arange(20)[None]
@@ -54,14 +62,14 @@ def build(directory: Path) -> Mapping[str, Any]:
 
 
 def train(workdir: Path, base: Artifact) -> Mapping[str, Any]:
-    budget, beside, trainer = BudgetConfig(epochs=4), Base(base.beside), TrainerConfig(accelerator="cpu")
+    budget, beside, trainer = BudgetConfig(epochs=4), AdapterBase(base.beside), TrainerConfig(accelerator="cpu")
     figures = asdict(finetune(base.path, ROWS, None, SFT, budget, STUDENT, trainer, 0, workdir, "fit", beside))
-    start = Ancestor(place=Place.STORE, name=base.name)
+    start = ModelRef(place=ModelLocation.STORE, name=base.name)
     provenance = Provenance(
         artifact="student/x",
         base=start,
         parent=start,
-        data=Data(artifact="seeds/x", sha256="0"),
+        data=TrainingData(artifact="seeds/x", sha256="0"),
         method=SFT.method,
         alpha=None,
         seed=0,

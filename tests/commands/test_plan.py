@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from tapir_exp.commands import plan
-from tapir_exp.commands.plan import Ahead, Planned, SeedReader, merge_jobs, table_of
+from tapir_exp.commands.plan import PlannedStage, RemainingCost, SeedReader, merge_jobs, table_of
 from tapir_exp.config import SeedsConfig, SeedSource
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.records import Example
@@ -22,7 +22,7 @@ def a_stage(name: str = "labels", calls: int = 10, usd: float | None = 1.0, shar
     return StageEstimate(name, "judge", calls, 1000.0, 100.0, usd, None, share)
 
 
-def text_of(planned: list[Planned]) -> str:
+def text_of(planned: list[PlannedStage]) -> str:
     out = io.StringIO()
     Console(file=out, width=80).print(table_of(planned))
     return out.getvalue()
@@ -36,27 +36,27 @@ def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
 
 
 def test_what_is_finished_costs_nothing_more() -> None:
-    assert Planned(a_stage(usd=None), 0, finished=True).ahead == Ahead(cached=10)
+    assert PlannedStage(a_stage(usd=None), 0, finished=True).ahead == RemainingCost(cached=10)
 
 
 def test_what_is_cached_is_taken_off() -> None:
-    ahead = Planned(a_stage(), 4, finished=False).ahead
+    ahead = PlannedStage(a_stage(), 4, finished=False).ahead
     assert (ahead.calls, ahead.cached, ahead.prompt_tokens, ahead.usd) == pytest.approx((6, 4, 600, 0.6))
 
 
 def test_one_unknown_price_makes_the_sum_unknown() -> None:
-    rows = [Planned(a_stage(), 0, finished=False), Planned(a_stage("mix-1", usd=None), 0, finished=False)]
+    rows = [PlannedStage(a_stage(), 0, finished=False), PlannedStage(a_stage("mix-1", usd=None), 0, finished=False)]
     assert (rows[0].ahead + rows[1].ahead).usd is None
     assert "not known" in text_of(rows).splitlines()[-2]
 
 
 def test_jobs_make_what_they_share_once() -> None:
-    jobs = [[Planned(a_stage(share=share), 0, finished=False)] for share in ("x", "x", "y")]
+    jobs = [[PlannedStage(a_stage(share=share), 0, finished=False)] for share in ("x", "x", "y")]
     assert len(merge_jobs(jobs)) == 2
 
 
 def test_the_table_fits_eighty_columns() -> None:
-    assert max(map(len, text_of([Planned(a_stage("expansions-3", 12345), 17, finished=False)]).splitlines())) <= 80
+    assert max(map(len, text_of([PlannedStage(a_stage("expansions-3", 12345), 17, finished=False)]).splitlines())) <= 80
 
 
 def test_the_plan_of_a_fresh_run_writes_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

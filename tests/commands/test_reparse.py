@@ -5,19 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from tapir_exp.commands.reparse import CHANGED, FOUND, LOST, SAME, UNREAD, main, read_again
+from tapir_exp.commands.reparse import CHANGED, FOUND, LOST, SAME, UNREAD, main, reparse
 from tapir_exp.core.errors import StoreError
 from tapir_exp.core.manifest import Manifest, entry_of
-from tapir_exp.core.records import Ballot, Order, Verdict
+from tapir_exp.core.records import JudgeReply, PresentationOrder, Verdict
 from tapir_exp.core.store import ROWS, Store, write_rows
 
 
-def ballot(raw: str, scores: tuple[float, float] | None, finish_reason: str | None = "stop") -> Ballot:
+def ballot(raw: str, scores: tuple[float, float] | None, finish_reason: str | None = "stop") -> JudgeReply:
     """A kept reply, and how it was read when it came."""
     teacher, student = scores or (None, None)
     failure = None if scores else "unreadable reply: then"
-    return Ballot(
-        order=Order.TEACHER_FIRST,
+    return JudgeReply(
+        order=PresentationOrder.TEACHER_FIRST,
         teacher=teacher,
         student=student,
         raw=raw,
@@ -26,7 +26,7 @@ def ballot(raw: str, scores: tuple[float, float] | None, finish_reason: str | No
     )
 
 
-def verdict(row: str, kept: Ballot) -> Verdict:
+def verdict(row: str, kept: JudgeReply) -> Verdict:
     return Verdict(id=row, ballots=(kept,), teacher=kept.teacher, student=kept.student)
 
 
@@ -57,7 +57,7 @@ def run_of(root: Path, rows: Sequence[Verdict], config: str = "judge: {protocol:
 
 
 def test_every_reply_has_its_fate(tmp_path: Path) -> None:
-    (reading,) = read_again(run_of(tmp_path, KEPT))
+    (reading,) = reparse(run_of(tmp_path, KEPT))
     assert reading.name == "verdicts-0"
     assert reading.replies == {SAME: 1, FOUND: 1, CHANGED: 1, LOST: 1, UNREAD: 2}
     assert (reading.unscored_before, reading.unscored_now) == (3, 3)
@@ -66,7 +66,7 @@ def test_every_reply_has_its_fate(tmp_path: Path) -> None:
 def test_nothing_is_written(tmp_path: Path) -> None:
     run_dir = run_of(tmp_path, KEPT)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    read_again(run_dir)
+    reparse(run_dir)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
@@ -83,4 +83,4 @@ def test_the_command_names_what_is_missing(tmp_path: Path) -> None:
 
 def test_a_run_that_did_not_keep_replies_whole_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="before replies were kept whole"):
-        read_again(run_of(tmp_path, KEPT, config="judge: {orders: both}"))
+        reparse(run_of(tmp_path, KEPT, config="judge: {orders: both}"))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tapir_exp.core.store import PACE, SIDECAR
+from tapir_exp.core.store import SIDECAR, TIMINGS
 
 pytestmark = pytest.mark.slow
 
@@ -124,7 +124,7 @@ def sidecars(outputs: Path) -> Iterator[Path]:
 def digests(outputs: Path) -> dict[str, str]:
     """Every file of every artifact and the run's own figures; what holds seconds is left out."""
     kept = (path for sidecar in sidecars(outputs) for path in sidecar.parent.rglob("*"))
-    found = [path for path in kept if path.name not in (SIDECAR, PACE)]
+    found = [path for path in kept if path.name not in (SIDECAR, TIMINGS)]
     found += [path for name in ("manifest.json", "metrics.jsonl") for path in outputs.glob(f"runs/*/{name}")]
     files = (path for path in found if path.is_file())
     return {str(path.relative_to(outputs)): sha256(path.read_bytes()).hexdigest() for path in files}

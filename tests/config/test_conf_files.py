@@ -11,7 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from tapir_exp.commands.hydra_app import PAPER, data_dir
-from tapir_exp.config import Config, Merge, parse, to_yaml
+from tapir_exp.config import Config, RoundsMode, parse, to_yaml
 from tapir_exp.core.task_types import BOOSTED, TaskType
 from tapir_exp.lab.families import FAMILIES
 
@@ -144,7 +144,7 @@ def test_the_single_round_has_the_rows_of_all_and_the_first_alpha() -> None:
 
 
 def test_merging_twice_changes_nothing() -> None:
-    for merge in Merge:
+    for merge in RoundsMode:
         config = composed([f"curriculum.merge={merge.name}"])
         assert read_back(to_yaml(config)) == config
 

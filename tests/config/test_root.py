@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tapir_exp.commands.hydra_app import data_dir
 from tapir_exp.config import Config, Orders, SeedSource, parse, to_yaml
-from tapir_exp.config.problems import is_secret_name, shown
+from tapir_exp.config.problems import format_value, is_secret_name
 from tapir_exp.core.errors import ConfigError
 
 
@@ -184,8 +184,8 @@ def test_an_option_that_is_no_secret_is_none(name: str) -> None:
 
 
 def test_a_shown_value_is_the_value() -> None:
-    assert shown("seed", 3) == " = 3"
-    assert shown("teacher.llm.api_key_env", "OPENAI_API_KEY") == " = OPENAI_API_KEY"
+    assert format_value("seed", 3) == " = 3"
+    assert format_value("teacher.llm.api_key_env", "OPENAI_API_KEY") == " = OPENAI_API_KEY"
 
 
 def test_the_file_that_set_a_wrong_value_is_named() -> None:

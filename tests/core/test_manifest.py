@@ -8,14 +8,14 @@ from pydantic import ValidationError
 
 from tapir_exp.core.errors import StoreError
 from tapir_exp.core.manifest import MANIFEST, Manifest, entry_of
-from tapir_exp.core.records import Answer
+from tapir_exp.core.records import Response
 from tapir_exp.core.store import ROWS, Artifact, Store, write_rows
 from tapir_exp.core.task_types import TaskType
 
 
 def made(outputs: Path, text: str) -> Artifact:
     def make(directory: Path) -> dict[str, int]:
-        return {"rows": write_rows(directory / ROWS, [Answer(id="a", text=text)])}
+        return {"rows": write_rows(directory / ROWS, [Response(id="a", text=text)])}
 
     return Store(outputs / "store").produce("answers", {"text": text}, make)
 
@@ -54,14 +54,14 @@ def test_its_artifacts_open_by_name(tmp_path: Path) -> None:
     manifest, run_dir = written(tmp_path)
     opened = manifest.open(run_dir)
     assert list(opened) == ["answers-0", "answers-1"]
-    assert [opened[name].rows(Answer)[0].text for name in opened] == ["round 0", "round 1"]
+    assert [opened[name].rows(Response)[0].text for name in opened] == ["round 0", "round 1"]
 
 
 def test_outputs_may_be_moved_as_a_whole(tmp_path: Path) -> None:
     _, run_dir = written(tmp_path / "here")
     (tmp_path / "here").rename(tmp_path / "there")
     moved = tmp_path / "there" / run_dir.relative_to(tmp_path / "here")
-    assert Manifest.load(moved).open(moved)["answers-1"].rows(Answer)[0].text == "round 1"
+    assert Manifest.load(moved).open(moved)["answers-1"].rows(Response)[0].text == "round 1"
 
 
 def test_an_entry_names_stage_round_key_and_the_hash_of_every_file(tmp_path: Path) -> None:

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from tapir_exp.data.formats import Pair, UnusableRow, pair_of
+from tapir_exp.data.formats import SeedPair, UnusableRow, parse_pair
 
 
 def read(fields: dict[str, Any]) -> tuple[str, str]:
-    pair = pair_of(fields, 7)
-    assert pair == Pair(7, pair.instruction, pair.response)
+    pair = parse_pair(fields, 7)
+    assert pair == SeedPair(7, pair.instruction, pair.response)
     return pair.instruction, pair.response
 
 

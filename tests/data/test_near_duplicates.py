@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapir_exp.data.near_duplicates import NearDuplicates, jaccard, shingles_of
+from tapir_exp.data.near_duplicates import NearDuplicateIndex, jaccard, shingles
 
 LONG = "write a short poem about the rain in spring for a child of seven years"  # 15 words, 13 shingles
 
 
 def twins(texts: Sequence[str], threshold: float = 0.7) -> list[tuple[int, float] | None]:
-    index = NearDuplicates(threshold, lambda key: texts[key])
+    index = NearDuplicateIndex(threshold, lambda key: texts[key])
     found = [index.twin_of(key, text) for key, text in enumerate(texts)]
     return [None if twin is None else (twin.key, round(twin.similarity, 3)) for twin in found]
 
@@ -31,7 +31,7 @@ def twins(texts: Sequence[str], threshold: float = 0.7) -> list[tuple[int, float
     ],
 )
 def test_similarities_worked_by_hand(one: str, other: str, similarity: float) -> None:
-    assert jaccard(shingles_of(one), shingles_of(other)) == pytest.approx(similarity)
+    assert jaccard(shingles(one), shingles(other)) == pytest.approx(similarity)
 
 
 def test_a_later_text_is_the_duplicate_of_an_earlier_one() -> None:
@@ -68,7 +68,7 @@ def test_of_pairs_at_the_threshold_one_in_eighty_is_missed() -> None:
         words = [f"{pair}-{rng.random()}" for _ in range(40)]
         other = [*words[:-6], *(f"{rng.random()}" for _ in range(6))]
         texts = [" ".join(words), " ".join(other)]
-        similarity = jaccard(*map(shingles_of, texts))
+        similarity = jaccard(*map(shingles, texts))
         assert similarity > 0.7
         missed += twins(texts)[1] is None
     assert missed <= 12
@@ -81,4 +81,4 @@ def test_whoever_is_left_out_is_similar_to_one_that_stays(texts: list[str]) -> N
         if twin is not None:
             assert found[twin[0]] is None
             assert twin[0] < place
-            assert jaccard(shingles_of(texts[place]), shingles_of(texts[twin[0]])) >= 0.5
+            assert jaccard(shingles(texts[place]), shingles(texts[twin[0]])) >= 0.5

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapir_exp.core.text import words_of
+from tapir_exp.core.text import split_words
 from tapir_exp.data.novelty import Novelty
 
 sentences = st.lists(st.sampled_from("abcde"), max_size=8).map(" ".join)
@@ -50,7 +50,7 @@ def test_what_is_just_at_the_bound_is_new() -> None:
 
 @given(seen=st.lists(sentences, max_size=4), new=sentences, bound=st.floats(0.01, 0.999))
 def test_the_closest_of_all_that_was_seen_decides(seen: list[str], new: str, bound: float) -> None:
-    closest = max((rouge_l(words_of(other), words_of(new)) for other in seen), default=0.0)
+    closest = max((rouge_l(split_words(other), split_words(new)) for other in seen), default=0.0)
     assert admits(bound, seen, new) is (new not in seen and closest <= bound)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tapir_exp.core.errors import SourceError
-from tapir_exp.data.readers import RawRow, digest_of, read_file, read_hub
+from tapir_exp.data.readers import RawRow, read_file, read_hub, sha256_source
 
 ROWS = [{"instruction": "Grüße 你好", "n": 1.5}, {"instruction": "b\nc", "n": 2.0}]
 
@@ -107,7 +107,7 @@ def test_an_ending_that_nobody_reads_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_is_refused() -> None:
-    for read in (read_file, digest_of):
+    for read in (read_file, sha256_source):
         with pytest.raises(SourceError, match=r"There is no file no/such\.json"):
             read(Path("no/such.json"))
 

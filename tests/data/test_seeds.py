@@ -13,15 +13,15 @@ from fakes import ScriptedChat
 
 from tapir_exp.config import Config, DecontaminationConfig, SeedsConfig, SeedSource
 from tapir_exp.core.errors import SeedError, SourceError
-from tapir_exp.core.records import Example, LeftOut, Origin, example_id
-from tapir_exp.core.store import LEFT_OUT, ROWS, Artifact, Store, read_rows
+from tapir_exp.core.records import DroppedRow, Example, Origin, example_id
+from tapir_exp.core.store import DROPPED, ROWS, Artifact, Store, read_rows
 from tapir_exp.data.decontamination import load_benchmarks
 from tapir_exp.data.seeds import gather_seeds, load_seeds, source_digest
 from tapir_exp.lab.oracle import LAB_VERSION
 from tapir_exp.lab.world import is_held_out, natural_problems, recognise
-from tapir_exp.llm.call_store import Books
+from tapir_exp.llm.call_store import CallStore
 from tapir_exp.pipeline import data
-from tapir_exp.pipeline.workspace import Bench
+from tapir_exp.pipeline.workspace import Workspace
 
 UNCHECKED = DecontaminationConfig(benchmarks=[])
 LONG = "write a short poem about the rain in spring for a child of seven years"
@@ -34,7 +34,7 @@ class Gathered:
         directory.mkdir(exist_ok=True)
         self.figures = gather_seeds(config, load_benchmarks(config.decontamination), directory).figures
         self.examples = read_rows(directory / ROWS, Example)
-        self.left_out = read_rows(directory / LEFT_OUT, LeftOut)
+        self.left_out = read_rows(directory / DROPPED, DroppedRow)
         self.files = sorted(path.name for path in directory.iterdir())
 
     @property
@@ -170,9 +170,9 @@ def test_a_source_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:
 
 def test_nothing_but_the_rows_stays_in_the_directory_even_after_a_kill(tmp_path: Path) -> None:
     (tmp_path / "seeds").mkdir()
-    for name in ("pairs.arrow", LEFT_OUT, ROWS + ".partial"):
+    for name in ("pairs.arrow", DROPPED, ROWS + ".partial"):
         (tmp_path / "seeds" / name).write_text("half of it")
-    assert from_file(tmp_path, rows(3)).files == [LEFT_OUT, ROWS]
+    assert from_file(tmp_path, rows(3)).files == [DROPPED, ROWS]
 
 
 @pytest.mark.parametrize("path", ["no/such.jsonl", None])
@@ -229,38 +229,38 @@ def test_the_labs_source_is_its_code_and_the_hubs_its_name_alone() -> None:
     assert source_digest(SeedsConfig(source=SeedSource.hub, path="no/such")) == "hub"
 
 
-def bench_of(config: SeedsConfig, tmp_path: Path, books: Books) -> Bench:
+def bench_of(config: SeedsConfig, tmp_path: Path, books: CallStore) -> Workspace:
     nobody = ScriptedChat([])
-    return Bench(
+    return Workspace(
         cast(Config, SimpleNamespace(seeds=config)), Store(tmp_path / "store"), nobody, nobody, nobody, books.ledger
     )
 
 
 def test_the_artifact_of_an_edited_file_is_another_and_comes_back_with_the_old_bytes(
-    tmp_path: Path, books: Books
+    tmp_path: Path, books: CallStore
 ) -> None:
     path = tmp_path / "seeds.jsonl"
 
     def artifact(output: str) -> Artifact:
         path.write_text(json.dumps(row("a", output)))
-        return data.seeds(bench_of(file_config(path), tmp_path, books))
+        return data.load_seeds(bench_of(file_config(path), tmp_path, books))
 
     first, edited, again = artifact("b"), artifact("c"), artifact("b")
     assert first.key == again.key != edited.key
     assert [one.rows(Example)[0].response for one in (first, edited, again)] == ["b", "c", "b"]
-    assert set(first.files) == {ROWS, LEFT_OUT}
+    assert set(first.files) == {ROWS, DROPPED}
 
 
 def test_a_run_that_checks_nothing_says_so_and_the_lab_need_not(
-    tmp_path: Path, books: Books, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, books: CallStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr(data, "say_warning", said.append)
     (tmp_path / "seeds.jsonl").write_text(json.dumps(row("a")))
-    data.seeds(bench_of(file_config(tmp_path / "seeds.jsonl"), tmp_path, books))
+    data.load_seeds(bench_of(file_config(tmp_path / "seeds.jsonl"), tmp_path, books))
     assert ["checked for leaks" in text for text in said] == [True]
     lab = SeedsConfig(source=SeedSource.lab, size=5, near_duplicate=None, decontamination=UNCHECKED)
-    data.seeds(bench_of(lab, tmp_path, books))
+    data.load_seeds(bench_of(lab, tmp_path, books))
     assert len(said) == 1
 
 

@@ -12,22 +12,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tapir_exp.config import DecontaminationConfig, TeacherConfig
-from tapir_exp.core.records import Example, Label, LeftOut, Origin, Part, Why, example_id
+from tapir_exp.core.records import DroppedRow, DropReason, Example, Label, Origin, Subset, example_id
 from tapir_exp.core.task_types import TaskType
-from tapir_exp.core.text import words_of
-from tapir_exp.data.decontamination import Benchmarks, Question
+from tapir_exp.core.text import split_words
+from tapir_exp.data.decontamination import BenchmarkQuestion, Benchmarks
 from tapir_exp.data.novelty import Novelty
-from tapir_exp.distillation.curriculum.sampling import Candidate, Order
-from tapir_exp.distillation.expansion import Classify, Expand, Gate, Growth, Rate, commissions_of, grow, sample_of
-from tapir_exp.distillation.teacher import Commission, Pair
+from tapir_exp.distillation.curriculum.sampling import Candidate, GenerationRequest
+from tapir_exp.distillation.expansion import (
+    AcceptanceFilters,
+    Classify,
+    Expand,
+    ExpansionResult,
+    Rate,
+    build_expansion_requests,
+    expand_until_filled,
+    sample_of,
+)
+from tapir_exp.distillation.teacher import ExpansionRequest, InstructionPair
 
 MATH, LAW = TaskType.MATH, TaskType.LAW
 CONFIG = TeacherConfig(per_call=4, examples_per_call=3, waves=3)
 
 
-def order(wanted: int, task: TaskType = MATH, part: Part = Part.HARD, shown: int = 5) -> Order:
+def order(wanted: int, task: TaskType = MATH, part: Subset = Subset.HARD, shown: int = 5) -> GenerationRequest:
     rows = tuple(Candidate(example(f"{task} {part} example {n}"), task, 3.0, part) for n in range(shown))
-    return Order(task, part, wanted, rows)
+    return GenerationRequest(task, part, wanted, rows)
 
 
 def right(examples: Sequence[Example]) -> list[Label]:
@@ -40,23 +49,23 @@ class Writer:
     """A teacher that writes so many new pairs a call, whatever it is asked for, and remembers each commission."""
 
     def __init__(self, per_call: int | None = None) -> None:
-        self.waves: list[list[Commission]] = []
+        self.waves: list[list[ExpansionRequest]] = []
         self.per_call = per_call
         self.numbers: Iterator[int] = count()
 
-    def __call__(self, asked: Sequence[Commission]) -> list[tuple[Pair, ...]]:
+    def __call__(self, asked: Sequence[ExpansionRequest]) -> list[tuple[InstructionPair, ...]]:
         self.waves.append(list(asked))
         return [self.write(commission) for commission in asked]
 
-    def write(self, commission: Commission) -> tuple[Pair, ...]:
+    def write(self, commission: ExpansionRequest) -> tuple[InstructionPair, ...]:
         pairs = commission.count if self.per_call is None else self.per_call
-        return tuple(Pair(f"{commission.task}: {next(self.numbers)}", "done") for _ in range(pairs))
+        return tuple(InstructionPair(f"{commission.task}: {next(self.numbers)}", "done") for _ in range(pairs))
 
 
 def said(*waves: Sequence[str]) -> Expand:
     """A teacher that writes these instructions, one call and one wave after another."""
     replies = iter(waves)
-    return lambda asked: [tuple(Pair(text, "done") for text in next(replies)) for _ in asked]
+    return lambda asked: [tuple(InstructionPair(text, "done") for text in next(replies)) for _ in asked]
 
 
 def never(examples: Sequence[Example]) -> list[float | None]:
@@ -64,7 +73,7 @@ def never(examples: Sequence[Example]) -> list[float | None]:
 
 
 def grown(
-    orders: Sequence[Order],
+    orders: Sequence[GenerationRequest],
     expand: Expand,
     classify: Classify = right,
     seen: Sequence[str] = (),
@@ -73,13 +82,13 @@ def grown(
     questions: Sequence[str] = (),
     rate: Rate = never,
     similar_within: float | None = None,
-) -> Growth:
-    asked = [Question("bench", row, tuple(words_of(text))) for row, text in enumerate(questions, 1)]
-    gate = Gate(Novelty(1.0, seen), Benchmarks(asked, DecontaminationConfig()), classify, rate)
-    return grow(orders, gate, replace(CONFIG, similar_within=similar_within), seed, born, expand)
+) -> ExpansionResult:
+    asked = [BenchmarkQuestion("bench", row, tuple(split_words(text))) for row, text in enumerate(questions, 1)]
+    gate = AcceptanceFilters(Novelty(1.0, seen), Benchmarks(asked, DecontaminationConfig()), classify, rate)
+    return expand_until_filled(orders, gate, replace(CONFIG, similar_within=similar_within), seed, born, expand)
 
 
-def left_out(growth: Growth) -> dict[str, list[str]]:
+def left_out(growth: ExpansionResult) -> dict[str, list[str]]:
     """The texts left out, by reason."""
     texts: dict[str, list[str]] = {}
     for one in growth.left_out:
@@ -87,13 +96,13 @@ def left_out(growth: Growth) -> dict[str, list[str]]:
     return texts
 
 
-def instructions(growth: Growth) -> list[str]:
+def instructions(growth: ExpansionResult) -> list[str]:
     return [row.instruction for row in growth.rows]
 
 
 def test_an_order_is_filled_to_the_row() -> None:
-    growth = grown([order(10), order(3, LAW, Part.REST)], Writer())
-    assert [(row.task, row.part) for row in growth.rows] == [(MATH, Part.HARD)] * 10 + [(LAW, Part.REST)] * 3
+    growth = grown([order(10), order(3, LAW, Subset.REST)], Writer())
+    assert [(row.task, row.part) for row in growth.rows] == [(MATH, Subset.HARD)] * 10 + [(LAW, Subset.REST)] * 3
 
 
 def test_a_row_says_where_it_came_from() -> None:
@@ -118,7 +127,7 @@ def test_what_was_seen_is_not_kept() -> None:
 
 
 def test_a_repeat_is_not_kept_for_another_order_either() -> None:
-    orders = [order(1), order(1, part=Part.REST)]
+    orders = [order(1), order(1, part=Subset.REST)]
     growth = grown(orders, said(["Math: one"], ["Math: one"], ["Math: two"]))
     assert [(row.instruction, row.part) for row in growth.rows] == [("Math: one", "hard"), ("Math: two", "rest")]
 
@@ -172,23 +181,23 @@ def test_nothing_ordered_is_nothing_asked() -> None:
 def test_every_call_is_shown_the_next_examples_in_turn() -> None:
     wanted = order(9, shown=5)
     shown = [[wanted.examples.index(c) for c in wanted.examples if c.example in commission.examples]
-             for commission in commissions_of(wanted, 9, CONFIG, wave=0, occasion="one")]  # fmt: skip
+             for commission in build_expansion_requests(wanted, 9, CONFIG, wave=0, occasion="one")]  # fmt: skip
     assert shown == [[0, 1, 2], [0, 3, 4], [1, 2, 3]]
-    assert commissions_of(wanted, 9, CONFIG, wave=1, occasion="one")[0].examples == tuple(
+    assert build_expansion_requests(wanted, 9, CONFIG, wave=1, occasion="one")[0].examples == tuple(
         candidate.example for candidate in wanted.examples[3:] + wanted.examples[:1]
     )
 
 
 @pytest.mark.parametrize("at_hand", [0, 1, 2])
 def test_no_example_is_shown_twice_in_a_call(at_hand: int) -> None:
-    for commission in commissions_of(order(9, shown=at_hand), 9, CONFIG, wave=0, occasion="one"):
+    for commission in build_expansion_requests(order(9, shown=at_hand), 9, CONFIG, wave=0, occasion="one"):
         assert len({e.id for e in commission.examples}) == len(commission.examples) == at_hand
 
 
 @given(lacking=st.integers(0, 40), at_hand=st.integers(0, 7))
 def test_the_calls_of_an_order_ask_for_just_what_lacks_and_are_told_apart(lacking: int, at_hand: int) -> None:
     wanted = order(lacking, shown=at_hand)
-    calls = [call for wave in range(3) for call in commissions_of(wanted, lacking, CONFIG, wave, f"{wave}")]
+    calls = [call for wave in range(3) for call in build_expansion_requests(wanted, lacking, CONFIG, wave, f"{wave}")]
     assert sum(call.count for call in calls) == 3 * lacking
     assert all(1 <= call.count <= CONFIG.per_call for call in calls)
     assert len({call.sample for call in calls}) == len(calls)
@@ -197,7 +206,7 @@ def test_the_calls_of_an_order_ask_for_just_what_lacks_and_are_told_apart(lackin
 @pytest.mark.parametrize("shown", [0, 5])
 def test_two_orders_of_one_type_and_the_same_examples_are_different_draws(shown: int) -> None:
     hard = order(4, shown=shown)
-    rest = Order(hard.task, Part.REST, 4, hard.examples)
+    rest = GenerationRequest(hard.task, Subset.REST, 4, hard.examples)
     writer = Writer()
     grown([hard, rest], writer)
     assert len(set(writer.waves[0])) == 2
@@ -205,7 +214,7 @@ def test_two_orders_of_one_type_and_the_same_examples_are_different_draws(shown:
 
 @pytest.mark.parametrize("shown", [0, 3])
 def test_orders_waves_rounds_seeds_and_calls_that_show_the_same_are_different_draws(shown: int) -> None:
-    asked: list[Commission] = []
+    asked: list[ExpansionRequest] = []
     for seed, born in product((0, 1, 11), (1, 2, 11, 12)):
         writer = Writer(per_call=0)
         grown([order(8, shown=shown), order(8, shown=shown)], writer, seed=seed, born=born)
@@ -231,12 +240,18 @@ def test_every_proposal_is_kept_repeated_unlabelled_off_type_or_surplus(wanted: 
     rng, every = Random(words), [f"{kind}: {n}" for kind in ("Math", "Law", "?") for n in range(9)]
     texts = [rng.choices(every, k=rng.randrange(7)) for _ in range(40)]
     orders = [
-        order(rows, task, part) for rows, task, part in zip(wanted, (MATH, LAW, MATH), (*Part, Part.REST), strict=False)
+        order(rows, task, part)
+        for rows, task, part in zip(wanted, (MATH, LAW, MATH), (*Subset, Subset.REST), strict=False)
     ]
     growth = grown(orders, said(*texts), seen=["Math: 0", "Law: 0"])
     kept = len(growth.rows)
     assert growth.proposed == kept + len(growth.left_out)
-    assert {one.why for one in growth.left_out} <= {Why.REPEATED, Why.UNLABELLED, Why.OFF_TYPE, Why.SURPLUS}
+    assert {one.why for one in growth.left_out} <= {
+        DropReason.REPEATED,
+        DropReason.UNLABELLED,
+        DropReason.OFF_TYPE,
+        DropReason.SURPLUS,
+    }
     assert len({one.row for one in growth.left_out}) == len(growth.left_out)
     assert all(1 <= one.row <= growth.proposed for one in growth.left_out)
     assert all(len(growth.kept[one]) <= one.count for one in orders)
@@ -252,10 +267,10 @@ def test_a_leak_planted_by_the_teacher_is_not_kept_and_its_words_are_shown() -> 
     assert growth.figures["contaminated"] == 1
     words = "math how many apples has ann if ben gives her three of his seven apples"
     assert growth.left_out == [
-        LeftOut(
+        DroppedRow(
             source="round 2",
             row=1,
-            why=Why.CONTAMINATED,
+            why=DropReason.CONTAMINATED,
             detail=f"100% of bench, row 1: {words}",
             instruction=question,
         )
@@ -264,7 +279,7 @@ def test_a_leak_planted_by_the_teacher_is_not_kept_and_its_words_are_shown() -> 
 
 def test_a_leak_in_the_response_is_one_too() -> None:
     question = "how many apples has Ann if Ben gives her three of his seven apples?"
-    growth = grown([order(1)], lambda asked: [(Pair("Math: ask me", question),)], questions=[question])
+    growth = grown([order(1)], lambda asked: [(InstructionPair("Math: ask me", question),)], questions=[question])
     assert instructions(growth) == []
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tapir_exp.core.errors import PromptError
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.distillation import prompts
-from tapir_exp.distillation.prompts import PROMPTS, Prompt, load_prompt, style_of
+from tapir_exp.distillation.prompts import PROMPTS, Prompt, load_prompt, refinement_style
 
 GREETING = Prompt("greeting", "Hello {{name}}, {{name}} of {{place}}!")
 
@@ -83,7 +83,7 @@ def test_an_unknown_prompt_is_an_error_that_names_the_file_and_those_there_are()
     ],
 )
 def test_a_type_has_its_own_style_or_the_general_one(task: TaskType, style: str) -> None:
-    assert style_of(task).name == style
+    assert refinement_style(task).name == style
 
 
 def test_a_style_of_ones_own_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,10 +93,10 @@ def test_a_style_of_ones_own_is_one_file(tmp_path: Path, monkeypatch: pytest.Mon
         (tmp_path / "style" / f"{name}.md").write_text(f"As {task} is.\n")
     monkeypatch.setattr(prompts, "PROMPTS", tmp_path)
     monkeypatch.setattr(prompts, "load_prompt", prompts.load_prompt.__wrapped__)  # without its cache
-    assert [style_of(task).text for task in TaskType] == [f"As {task} is." for task in TaskType]
+    assert [refinement_style(task).text for task in TaskType] == [f"As {task} is." for task in TaskType]
 
 
 def test_every_style_is_some_types_and_asks_for_nothing() -> None:
-    styles = {style_of(task) for task in TaskType}
+    styles = {refinement_style(task) for task in TaskType}
     assert {style.name for style in styles} == {f"style/{path.stem}" for path in (PROMPTS / "style").glob("*")}
     assert all(style.text and not style.fields for style in styles)

@@ -5,14 +5,13 @@ from fakes import ScriptedChat, example, reply_of, said_to, tagged, time_out
 
 from tapir_exp.config import LLMConfig, TeacherConfig
 from tapir_exp.core.errors import ReplyError, TooManyFailures
-from tapir_exp.core.records import Answer
+from tapir_exp.core.records import Response
 from tapir_exp.core.task_types import TaskType
-from tapir_exp.distillation.prompts import style_of
+from tapir_exp.distillation.prompts import refinement_style
 from tapir_exp.distillation.teacher import (
-    Commission,
-    Draft,
-    Pair,
-    answer,
+    ExpansionRequest,
+    InstructionPair,
+    RefinementRequest,
     expand,
     expand_request,
     read_pairs,
@@ -21,8 +20,9 @@ from tapir_exp.distillation.teacher import (
     read_text,
     refine,
     refine_request,
+    respond,
 )
-from tapir_exp.llm.chat import Reply
+from tapir_exp.llm.chat import Completion
 
 CONFIG = TeacherConfig(llm=LLMConfig(model="m", concurrency=1), temperature=0.6, max_tokens=99, max_failed=0.5)
 A, B = example("Add 2 and 3.", "5"), example("Add 4 and 4.", "8")
@@ -32,12 +32,12 @@ def block(instruction: str = "i", response: str = "r") -> str:
     return f"<pair>\n<instruction>\n{instruction}\n</instruction>\n<response>\n{response}\n</response>\n</pair>"
 
 
-def draft(name: str, task: TaskType = TaskType.MATH) -> Draft:
-    return Draft(name, task, f"instruction {name}", f"response {name}")
+def draft(name: str, task: TaskType = TaskType.MATH) -> RefinementRequest:
+    return RefinementRequest(name, task, f"instruction {name}", f"response {name}")
 
 
-def commission(count: int = 2, sample: int = 0, shown: int = 2) -> Commission:
-    return Commission(TaskType.MATH, count, (A, B)[:shown], sample)
+def commission(count: int = 2, sample: int = 0, shown: int = 2) -> ExpansionRequest:
+    return ExpansionRequest(TaskType.MATH, count, (A, B)[:shown], sample)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def commission(count: int = 2, sample: int = 0, shown: int = 2) -> Commission:
     ],
 )
 def test_whole_pairs_are_read(text: str, pairs: list[tuple[str, str]]) -> None:
-    assert read_pairs(reply_of(text)) == tuple(Pair(*pair) for pair in pairs)
+    assert read_pairs(reply_of(text)) == tuple(InstructionPair(*pair) for pair in pairs)
 
 
 @pytest.mark.parametrize(
@@ -148,14 +148,14 @@ def test_a_cut_reply_is_refused_even_if_it_looks_whole(read: object, text: str) 
 
 def test_an_answer_is_asked_for_with_the_bare_instruction() -> None:
     chat = ScriptedChat(["5", "8"])
-    assert answer([A, B], chat, CONFIG, "answering") == [Answer(id=A.id, text="5"), Answer(id=B.id, text="8")]
+    assert respond([A, B], chat, CONFIG, "answering") == [Response(id=A.id, text="5"), Response(id=B.id, text="8")]
     assert [said_to(request) for request in chat.requests] == ["Add 2 and 3.", "Add 4 and 4."]
     assert [(request.temperature, request.max_tokens) for request in chat.requests] == [(0, 99), (0, 99)]
 
 
 def test_an_answer_that_failed_has_no_text_but_a_reason() -> None:
     cut = reply_of("5 and then", finish_reason="length")
-    lost, got = answer([A, B], ScriptedChat([cut, cut, "8"]), CONFIG, "answering")
+    lost, got = respond([A, B], ScriptedChat([cut, cut, "8"]), CONFIG, "answering")
     assert (lost.id, lost.text) == (A.id, None)
     assert "cut at the length limit" in (lost.failure or "")
     assert (got.text, got.failure) == ("8", None)
@@ -168,15 +168,15 @@ def test_a_refinement_shows_instruction_response_type_and_style(task: TaskType) 
     assert tagged(prompt, "instruction") == ["instruction a {{style}}"]
     assert tagged(prompt, "response")[0] == "response a {{style}}"
     assert f"<task>{task}</task>" in prompt
-    assert style_of(task).text in prompt
+    assert refinement_style(task).text in prompt
     assert (request.temperature, request.max_tokens, request.sample) == (0, 99, 0)
 
 
 def test_refinements_come_in_the_order_of_the_drafts() -> None:
     chat = ScriptedChat(lambda request: f"<response>{tagged(said_to(request), 'response')[0]}!</response>")
     assert refine([draft("a"), draft("b")], chat, CONFIG, "refining") == [
-        Answer(id="a", text="response a!"),
-        Answer(id="b", text="response b!"),
+        Response(id="a", text="response a!"),
+        Response(id="b", text="response b!"),
     ]
 
 
@@ -230,14 +230,14 @@ def test_an_expansion_without_examples_says_so() -> None:
 def test_every_commission_has_its_pairs_and_a_failed_one_none() -> None:
     chat = ScriptedChat([block("a", "b") + block("c", "d"), "?", "??", block("e", "f")])
     assert expand([commission(sample=n) for n in range(3)], chat, CONFIG, "expanding") == [
-        (Pair("a", "b"), Pair("c", "d")),
+        (InstructionPair("a", "b"), InstructionPair("c", "d")),
         (),
-        (Pair("e", "f"),),
+        (InstructionPair("e", "f"),),
     ]
 
 
 def test_an_expansion_that_was_cut_is_asked_again() -> None:
-    cut: Reply = reply_of(block("a", "b"), finish_reason="length")
+    cut: Completion = reply_of(block("a", "b"), finish_reason="length")
     chat = ScriptedChat([cut, block("c", "d")])
-    assert expand([commission()], chat, CONFIG, "expanding") == [(Pair("c", "d"),)]
+    assert expand([commission()], chat, CONFIG, "expanding") == [(InstructionPair("c", "d"),)]
     assert [request.max_tokens for request in chat.requests] == [CONFIG.max_tokens, 2 * CONFIG.max_tokens]

@@ -17,7 +17,7 @@ from standins import ANNOTATOR_PROMPT, INSTRUCTIONS, reference_rows, write_alpac
 from tapir_exp.core.errors import EvaluationError, ReplyError, TooManyFailures
 from tapir_exp.evals import alpaca_eval as ae
 from tapir_exp.evals.length_control import load_gamed
-from tapir_exp.llm.chat import ChatRequest, Message, Reply, TokenLogprob
+from tapir_exp.llm.chat import ChatRequest, Completion, Message, TokenLogprob
 
 TEMPLATE = (Message(role="user", content="{instruction}|{output_1}|{output_2}"),)
 SWITCHED = next(text for text in INSTRUCTIONS if ae.is_switched(text))
@@ -28,16 +28,18 @@ def output(instruction: str, text: str, generator: str = "student") -> ae.Output
     return ae.Output(instruction=instruction, output=text, generator=generator)
 
 
-def pair(instruction: str, reference: str, text: str) -> ae.Pair:
-    return ae.Pair(output(instruction, reference, "baseline"), output(instruction, text))
+def pair(instruction: str, reference: str, text: str) -> ae.OutputPair:
+    return ae.OutputPair(output(instruction, reference, "baseline"), output(instruction, text))
 
 
-def likely(**logprobs: float) -> Reply:
+def likely(**logprobs: float) -> Completion:
     top = tuple(TokenLogprob(token=token, logprob=value) for token, value in logprobs.items())
     return reply_of(top[0].token).model_copy(update={"top_logprobs": (top,)})
 
 
-def annotate(pairs: list[ae.Pair], chat: ScriptedChat, known: list[ae.Annotation] | None = None) -> list[ae.Annotation]:
+def annotate(
+    pairs: list[ae.OutputPair], chat: ScriptedChat, known: list[ae.Annotation] | None = None
+) -> list[ae.Annotation]:
     return ae.annotate(pairs, TEMPLATE, known or [], "us", chat, concurrency=1, max_failed=0.5)
 
 
@@ -51,7 +53,7 @@ def test_a_preference_is_what_is_not_the_first_s_share() -> None:
 @pytest.mark.parametrize(
     ("reply", "wrong"), [(reply_of("m"), "without log-prob"), (likely(The=-0.1), "Neither m nor M")]
 )
-def test_a_reply_without_either_name_is_refused(reply: Reply, wrong: str) -> None:
+def test_a_reply_without_either_name_is_refused(reply: Completion, wrong: str) -> None:
     with pytest.raises(ReplyError, match=wrong):
         ae.read_reply(reply)
 
@@ -224,7 +226,7 @@ def test_the_leaderboard_row_and_why_length_control_is_absent(tmp_path: Path) ->
 
 
 def test_the_baseline_against_itself_wins_half() -> None:
-    pairs = [ae.Pair(output(text, "same", "baseline"), output(text, "same", "baseline")) for text in INSTRUCTIONS]
+    pairs = [ae.OutputPair(output(text, "same", "baseline"), output(text, "same", "baseline")) for text in INSTRUCTIONS]
     found = ae.figures(annotate(pairs, ScriptedChat([])), {text: n for n, text in enumerate(INSTRUCTIONS)}, [])
     assert found.length_controlled is not None
     assert (found.raw.win_rate, found.length_controlled.win_rate) == (50.0, 50.0)

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from tapir_exp.core.records import ResponseLoss, Verdict
-from tapir_exp.evals.held_out import duel, loss_change, perplexity, preferences
+from tapir_exp.evals.held_out import head_to_head, loss_change, perplexity, preferences
 
 
 def verdict(row: str, before: float | None, after: float | None) -> Verdict:
@@ -28,7 +28,7 @@ def test_a_duel_counts_and_gives_an_interval() -> None:
         verdict("d", 10, 1),
         verdict("e", None, None),
     ]
-    fought = duel(rows)
+    fought = head_to_head(rows)
     assert (fought.won, fought.tied, fought.lost, fought.unscored) == (2, 1, 1, 1)
     assert fought.win_rate is not None
     assert fought.win_rate.mean == 0.625
@@ -38,7 +38,7 @@ def test_a_duel_counts_and_gives_an_interval() -> None:
 
 
 def test_a_duel_without_verdicts_says_so() -> None:
-    fought = duel([verdict("a", None, None)])
+    fought = head_to_head([verdict("a", None, None)])
     assert fought.win_rate is None
     assert fought.unscored == 1
 

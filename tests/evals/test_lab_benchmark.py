@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tapir_exp.core.records import Answer, example_id
+from tapir_exp.core.records import Response, example_id
 from tapir_exp.evals.lab_benchmark import Prompts, grade, run_benchmark
 from tapir_exp.lab.families import FAMILIES
 from tapir_exp.lab.world import held_out_problems, is_held_out, recognise
@@ -13,9 +13,9 @@ from tapir_exp.lab.world import held_out_problems, is_held_out, recognise
 CELLS = {(family.name, level) for family in FAMILIES for level in family.levels}
 
 
-def answering(text: Callable[[str], str | None]) -> Callable[[Prompts], list[Answer]]:
+def answering(text: Callable[[str], str | None]) -> Callable[[Prompts], list[Response]]:
     """A student that says `text(instruction)`."""
-    return lambda prompts: [Answer(id=row, text=text(instruction)) for row, instruction in prompts]
+    return lambda prompts: [Response(id=row, text=text(instruction)) for row, instruction in prompts]
 
 
 def right(instruction: str) -> str:
@@ -67,13 +67,13 @@ def test_a_failure_among_right_answers_counts_against_them() -> None:
 
 def test_an_answer_cut_at_its_limit_is_graded_as_it_stands() -> None:
     family, problem = held_out_problems(1, 0)[0]
-    assert grade(family, problem, Answer(id="a", text=problem.terse, finished=False)).exact
+    assert grade(family, problem, Response(id="a", text=problem.terse, finished=False)).exact
 
 
 def test_the_student_is_given_ids_and_bare_instructions_in_the_order_of_the_results() -> None:
     asked: list[tuple[str, str]] = []
 
-    def student(prompts: Prompts) -> list[Answer]:
+    def student(prompts: Prompts) -> list[Response]:
         asked.extend(prompts)
         return answering(right)(prompts)
 

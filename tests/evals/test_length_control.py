@@ -12,7 +12,7 @@ from assets import asset
 from standins import gamed_csv
 
 from tapir_exp.core.errors import EvaluationError
-from tapir_exp.evals.length_control import Comparison, GamedRow, length_controlled, load_gamed
+from tapir_exp.evals.length_control import GamedRow, LengthComparison, length_controlled, load_gamed
 
 N = 120
 
@@ -24,13 +24,13 @@ def gamed(tmp_path_factory: pytest.TempPathFactory) -> list[GamedRow]:
     return load_gamed(path)
 
 
-def comparisons(liking: float, longer: float = 1.0) -> list[Comparison]:
+def comparisons(liking: float, longer: float = 1.0) -> list[LengthComparison]:
     """A model that is as good as the baseline, but writes longer; `liking` is what the annotator gives for length."""
     rng = random.Random(1)
     differences = [-longer + rng.gauss(0, 1) for _ in range(N)]
     spread = math.sqrt(sum((d - sum(differences) / N) ** 2 for d in differences) / (N - 1))
     return [
-        Comparison(n, 5000, 5000 - round(1000 * d), 2 - 1 / (1 + math.exp(-liking * math.tanh(d / spread))))
+        LengthComparison(n, 5000, 5000 - round(1000 * d), 2 - 1 / (1 + math.exp(-liking * math.tanh(d / spread))))
         for n, d in enumerate(differences)
     ]
 
@@ -57,7 +57,7 @@ def test_a_missing_preference_is_predicted_but_not_fitted(gamed: list[GamedRow])
     assert length_controlled(holed, gamed).win_rate == pytest.approx(50, abs=4)
 
 
-def noisy() -> list[Comparison]:
+def noisy() -> list[LengthComparison]:
     """Preferences that length, the instruction and chance have made, with every seventh missing."""
     rng = random.Random(2)
     rows = [replace(row, preference=1 + rng.random() ** (1.5 + n / N)) for n, row in enumerate(comparisons(liking=1.5))]
@@ -73,7 +73,7 @@ def test_the_figures_are_alpaca_eval_s_own(gamed: list[GamedRow]) -> None:
 def test_what_cannot_be_controlled_is_an_error(gamed: list[GamedRow]) -> None:
     rows = comparisons(liking=1.5)
     with pytest.raises(EvaluationError, match="1 instructions have no difficulty"):
-        length_controlled([*rows, Comparison(N, 1, 2, 1.0)], gamed)
+        length_controlled([*rows, LengthComparison(N, 1, 2, 1.0)], gamed)
     with pytest.raises(EvaluationError, match="varying amounts"):
         length_controlled([replace(row, model_length=1) for row in rows], gamed)
 
@@ -96,7 +96,7 @@ def test_another_file_is_not_taken_for_the_gamed_one(tmp_path: Path) -> None:
 def test_published_figures_come_out(model: str) -> None:
     golden = json.loads(asset(f"alpacaeval/golden_{model}.json").read_text())
     columns = zip(golden["index"], golden["len_baseline"], golden["len_model"], golden["preference"], strict=True)
-    rows = [Comparison(*row) for row in columns]
+    rows = [LengthComparison(*row) for row in columns]
     found = length_controlled(rows, load_gamed(asset("alpacaeval/df_gamed_surrogate.csv")))
     assert found.win_rate == pytest.approx(golden["published"]["length_controlled_winrate"], abs=1e-6)
     package = golden["package_lc_with_surrogate_df_gamed"]

@@ -19,15 +19,15 @@ def files(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def questions(files: dict[str, str]) -> list[mt.Question]:
+def questions(files: dict[str, str]) -> list[mt.MTBenchQuestion]:
     return mt.load_questions(files["questions"])
 
 
 @pytest.fixture
-def matches(files: dict[str, str], questions: list[mt.Question]) -> list[mt.Match]:
+def matches(files: dict[str, str], questions: list[mt.MTBenchQuestion]) -> list[mt.GradingRequest]:
     answers = {q.question_id: mt.Dialogue(question_id=q.question_id, turns=("one {x}", "two")) for q in questions}
     references, prompts = mt.load_references(files["references"]), mt.load_judge_prompts(files["judge_prompts"])
-    return mt.make_matches(questions, answers, references, prompts)
+    return mt.build_grading_requests(questions, answers, references, prompts)
 
 
 def judged(text: str, *, question: int = 1, turn: int = 1) -> mt.Judgment:
@@ -42,7 +42,7 @@ def judged(text: str, *, question: int = 1, turn: int = 1) -> mt.Judgment:
     )
 
 
-def test_every_category_has_its_official_temperature(questions: list[mt.Question]) -> None:
+def test_every_category_has_its_official_temperature(questions: list[mt.MTBenchQuestion]) -> None:
     assert [question.temperature for question in questions] == [0.7, 0.0, 0.1, 0.0]
     assert mt.TEMPERATURES["roleplay"] == 0.7
     assert mt.TEMPERATURES["humanities"] == 0.1
@@ -55,7 +55,7 @@ def test_math_reasoning_and_coding_are_judged_by_reference() -> None:
     assert set(named.values()) == {"single-v1", "single-math-v1"}
 
 
-def test_each_turn_has_the_prompt_of_its_category(matches: list[mt.Match]) -> None:
+def test_each_turn_has_the_prompt_of_its_category(matches: list[mt.GradingRequest]) -> None:
     named = [(match.question.question_id, match.turn, match.prompt.name) for match in matches]
     assert named == [
         (1, 1, "single-v1"),
@@ -69,28 +69,31 @@ def test_each_turn_has_the_prompt_of_its_category(matches: list[mt.Match]) -> No
     ]
 
 
-def test_prompts_are_filled_with_questions_answers_and_references(matches: list[mt.Match]) -> None:
+def test_prompts_are_filled_with_questions_answers_and_references(matches: list[mt.GradingRequest]) -> None:
     assert matches[0].user_prompt == "Rate this.\n\nQ: Describe {a} harbour.\nA: one {x}"
     assert matches[1].user_prompt == "Rate this.\n\nQ: What is 6 times 7?\nA: one {x}\nR: 42"
     both = "Q: What is 6 times 7?\nA: one {x}\nQ: And half of it?\nA: two\nR: 42, 21"
     assert matches[5].user_prompt == both
 
 
-def test_questions_of_one_turn_are_judged_once(files: dict[str, str], questions: list[mt.Question]) -> None:
+def test_questions_of_one_turn_are_judged_once(files: dict[str, str], questions: list[mt.MTBenchQuestion]) -> None:
     single = [questions[0].model_copy(update={"turns": ("Only this.",)})]
     answers = {1: mt.Dialogue(question_id=1, turns=("Yes.",))}
     assert [
-        match.turn for match in mt.make_matches(single, answers, {}, mt.load_judge_prompts(files["judge_prompts"]))
+        match.turn
+        for match in mt.build_grading_requests(single, answers, {}, mt.load_judge_prompts(files["judge_prompts"]))
     ] == [1]
 
 
-def test_what_is_missing_is_an_error_before_the_first_call(files: dict[str, str], questions: list[mt.Question]) -> None:
+def test_what_is_missing_is_an_error_before_the_first_call(
+    files: dict[str, str], questions: list[mt.MTBenchQuestion]
+) -> None:
     prompts = mt.load_judge_prompts(files["judge_prompts"])
     answers = {q.question_id: mt.Dialogue(question_id=q.question_id, turns=("one", "two")) for q in questions}
     with pytest.raises(EvaluationError, match="lacks the references of 2 questions: 2, 4"):
-        mt.make_matches(questions, answers, {}, prompts)
+        mt.build_grading_requests(questions, answers, {}, prompts)
     with pytest.raises(EvaluationError, match="lacks the answers of 1 questions: 3"):
-        mt.make_matches(questions, {n: a for n, a in answers.items() if n != 3}, {}, prompts)
+        mt.build_grading_requests(questions, {n: a for n, a in answers.items() if n != 3}, {}, prompts)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +119,7 @@ def test_ratings_are_read_by_both_rules(text: str, official: float, strict: floa
     assert mt.strict_score(text) == strict
 
 
-def test_an_unparsable_reply_is_asked_again_then_counted(matches: list[mt.Match]) -> None:
+def test_an_unparsable_reply_is_asked_again_then_counted(matches: list[mt.GradingRequest]) -> None:
     def script(request: Any) -> str:
         return "No number." if "harbour" in said_to(request) or "harbour" in request.messages[1].content else "[[8]]"
 
@@ -132,7 +135,7 @@ def test_an_unparsable_reply_is_asked_again_then_counted(matches: list[mt.Match]
         mt.read_judgment(reply_of("No."))
 
 
-def test_the_judge_is_asked_as_officially(matches: list[mt.Match]) -> None:
+def test_the_judge_is_asked_as_officially(matches: list[mt.GradingRequest]) -> None:
     chat = ScriptedChat(lambda _: "[[5]]")
     mt.judge(matches, "student", [], "j", chat, concurrency=1, max_failed=0)
     system, user = chat.requests[4].messages
@@ -141,7 +144,7 @@ def test_the_judge_is_asked_as_officially(matches: list[mt.Match]) -> None:
     assert {(request.temperature, request.max_tokens) for request in chat.requests} == {(0.0, 2048)}
 
 
-def test_what_is_judged_is_not_asked_again_and_other_answers_are(matches: list[mt.Match]) -> None:
+def test_what_is_judged_is_not_asked_again_and_other_answers_are(matches: list[mt.GradingRequest]) -> None:
     rows = mt.judge(matches, "student", [], "j", ScriptedChat(lambda _: "[[5]]"), concurrency=1, max_failed=0)
     assert mt.judge(matches, "student", rows, "j", ScriptedChat([]), concurrency=1, max_failed=0) == rows
     changed = [
@@ -155,7 +158,7 @@ def test_what_is_judged_is_not_asked_again_and_other_answers_are(matches: list[m
     assert len(chat.requests) == 10
 
 
-def test_both_means_by_hand(questions: list[mt.Question]) -> None:
+def test_both_means_by_hand(questions: list[mt.MTBenchQuestion]) -> None:
     rows = [judged("[[4]]"), judged("[[8]]", turn=2), judged("no", question=2), judged("[[95]]", question=2, turn=2)]
     found = mt.figures(rows, questions)
     assert found.overall.official is not None
@@ -172,14 +175,14 @@ def test_both_means_by_hand(questions: list[mt.Question]) -> None:
     assert metrics["first"] == 4.0
 
 
-def test_strange_questions_and_no_judgments_are_errors(questions: list[mt.Question]) -> None:
+def test_strange_questions_and_no_judgments_are_errors(questions: list[mt.MTBenchQuestion]) -> None:
     with pytest.raises(EvaluationError, match="999"):
         mt.figures([judged("[[4]]", question=999)], questions)
     with pytest.raises(EvaluationError, match="no judgments"):
         mt.figures([], questions)
 
 
-def test_files_are_read_as_they_are_written(tmp_path: Path, matches: list[mt.Match]) -> None:
+def test_files_are_read_as_they_are_written(tmp_path: Path, matches: list[mt.GradingRequest]) -> None:
     rows = mt.judge(matches, "student", [], "j", ScriptedChat(lambda _: "a\u2028[[5]]"), concurrency=1, max_failed=0)
     (tmp_path / "j_single.jsonl").write_text(mt.to_judgment_lines(rows))
     assert mt.load_judgments(tmp_path / "j_single.jsonl") == rows
@@ -250,7 +253,7 @@ def test_fast_chat_s_prompts_are_rendered_byte_for_byte() -> None:
     answers = {
         q.question_id: mt.Dialogue(question_id=q.question_id, turns=("{ref_answer_1}", "b\n")) for q in questions
     }
-    matches = mt.make_matches(questions, answers, references, prompts)
+    matches = mt.build_grading_requests(questions, answers, references, prompts)
     assert len(matches) == 160
     raw = {row["name"]: row for row in map(json.loads, asset("mtbench/judge_prompts.jsonl").read_text().splitlines())}
     for match in matches:  # as run_judge_single of FastChat 0.2.36 fills them

@@ -13,15 +13,15 @@ from assets import ROOT
 from fakes import example, reply_of
 
 from tapir_exp.config import ClassifierConfig, JudgeConfig, JudgeProtocol, TeacherConfig
-from tapir_exp.core.records import BOTH_ORDERS, Example, Order
+from tapir_exp.core.records import BOTH_ORDERS, Example, PresentationOrder
 from tapir_exp.core.task_types import TaskType
-from tapir_exp.distillation.classifier.llm import label_request, read_task
-from tapir_exp.distillation.judge.parse import read_score, read_scores
-from tapir_exp.distillation.judge.requests import Match, complexity_request, judge_request
+from tapir_exp.distillation.classifier.llm import build_classification_request, parse_task
+from tapir_exp.distillation.judge.parse import parse_pair_scores, parse_single_score
+from tapir_exp.distillation.judge.requests import ResponsePair, build_complexity_request, build_judge_request
 from tapir_exp.distillation.teacher import (
-    Commission,
-    Draft,
-    Pair,
+    ExpansionRequest,
+    InstructionPair,
+    RefinementRequest,
     expand_request,
     read_pairs,
     read_response,
@@ -55,26 +55,28 @@ def question(instruction: str) -> ChatRequest:
 
 
 def label_of(instruction: str, error_rate: float = 0.0) -> TaskType:
-    return read_task(
-        reply_of(said("labeller", label_request(instruction, ClassifierConfig()), {"error_rate": error_rate}))
+    return parse_task(
+        reply_of(
+            said("labeller", build_classification_request(instruction, ClassifierConfig()), {"error_rate": error_rate})
+        )
     )
 
 
-def scores(match: Match, order: Order, options: Mapping[str, float] = FAIR) -> tuple[float, float]:
+def scores(match: ResponsePair, order: PresentationOrder, options: Mapping[str, float] = FAIR) -> tuple[float, float]:
     """What the judge gives the teacher and the student."""
-    read = read_scores(reply_of(said("judge", judge_request(match, order, JudgeConfig()), options)))
-    return (read[0], read[1]) if order is Order.TEACHER_FIRST else (read[1], read[0])
+    read = parse_pair_scores(reply_of(said("judge", build_judge_request(match, order, JudgeConfig()), options)))
+    return (read[0], read[1]) if order is PresentationOrder.TEACHER_FIRST else (read[1], read[0])
 
 
-def gaps(matches: Sequence[Match], order: Order, options: Mapping[str, float]) -> list[float]:
+def gaps(matches: Sequence[ResponsePair], order: PresentationOrder, options: Mapping[str, float]) -> list[float]:
     given = [scores(match, order, options) for match in matches]
     return [teacher - student for teacher, student in given]
 
 
 def new_pairs(
     shown: Sequence[Example], task: TaskType, count: int, sample: int, options: Mapping[str, float] = RIGHT
-) -> tuple[Pair, ...]:
-    request = expand_request(Commission(task, count, tuple(shown), sample), TEACHER)
+) -> tuple[InstructionPair, ...]:
+    request = expand_request(ExpansionRequest(task, count, tuple(shown), sample), TEACHER)
     return read_pairs(reply_of(said("teacher", request, options)))
 
 
@@ -102,7 +104,7 @@ def test_the_teacher_answers_tersely_and_errs_at_its_rate(known: list[Known], ra
 def test_the_teacher_refines_whatever_the_draft_and_errs_at_its_rate(known: list[Known], rate: float) -> None:
     wrong = 0
     for family, problem in known:
-        request = refine_request(Draft("a", family.task, problem.instruction, "a wrong draft"), TEACHER)
+        request = refine_request(RefinementRequest("a", family.task, problem.instruction, "a wrong draft"), TEACHER)
         response = read_response(reply_of(said("teacher", request, {**RIGHT, "error_rate": rate})))
         assert response in (problem.refined, problem.slip)
         wrong += response != problem.refined
@@ -118,11 +120,11 @@ def test_the_labeller_errs_at_its_rate(known: list[Known], rate: float) -> None:
 @pytest.mark.parametrize("role", ROLES)
 def test_the_same_request_has_the_same_reply_and_another_another(role: str, known: list[Known]) -> None:
     options = {"error_rate": 0.5, "expansion_error_rate": 0.5, "noise": 2.0, "position_bias": 0.5}
-    match = Match("a", known[0][1].instruction, known[0][1].refined, known[0][1].slip)
+    match = ResponsePair("a", known[0][1].instruction, known[0][1].refined, known[0][1].slip)
     requests = {
-        "teacher": expand_request(Commission(TaskType.MATH, 3, (), 0), TEACHER),
-        "judge": judge_request(match, Order.TEACHER_FIRST, JudgeConfig()),
-        "labeller": label_request(known[0][1].instruction, ClassifierConfig()),
+        "teacher": expand_request(ExpansionRequest(TaskType.MATH, 3, (), 0), TEACHER),
+        "judge": build_judge_request(match, PresentationOrder.TEACHER_FIRST, JudgeConfig()),
+        "labeller": build_classification_request(known[0][1].instruction, ClassifierConfig()),
     }
     draws = [requests[role].model_copy(update={"sample": sample}) for sample in range(30)]
     replies = [said(role, request, options) for request in draws]
@@ -131,7 +133,7 @@ def test_the_same_request_has_the_same_reply_and_another_another(role: str, know
 
 
 def test_temperature_options_and_a_second_turn_make_another_draw() -> None:
-    request = expand_request(Commission(TaskType.MATH, 3, (), 0), TEACHER)
+    request = expand_request(ExpansionRequest(TaskType.MATH, 3, (), 0), TEACHER)
     turn = Message(role="user", content="Reply again.")
     replies = {
         said("teacher", request, RIGHT),
@@ -156,10 +158,10 @@ def test_a_reply_is_the_same_in_every_process() -> None:
 
 
 @pytest.fixture(scope="module")
-def matches(known: list[Known]) -> list[Match]:
+def matches(known: list[Known]) -> list[ResponsePair]:
     """Two different responses of the same worth, well within the scale, to each of 300 problems."""
     alike = [
-        Match(str(n), problem.instruction, problem.slip, f"Answer: {problem.slip}")
+        ResponsePair(str(n), problem.instruction, problem.slip, f"Answer: {problem.slip}")
         for n, (family, problem) in enumerate(known)
         if 3 <= family.grade(problem, problem.slip).score <= 7
         and family.grade(problem, problem.slip) == family.grade(problem, f"Answer: {problem.slip}")
@@ -169,12 +171,12 @@ def matches(known: list[Known]) -> list[Match]:
 
 def test_a_fair_judge_gives_the_graders_scores(known: list[Known]) -> None:
     for family, problem in known[:200]:
-        match = Match("a", problem.instruction, problem.refined, problem.slip)
+        match = ResponsePair("a", problem.instruction, problem.refined, problem.slip)
         marks = (family.grade(problem, problem.refined).score, family.grade(problem, problem.slip).score)
-        assert scores(match, Order.TEACHER_FIRST) == scores(match, Order.STUDENT_FIRST) == marks
+        assert scores(match, PresentationOrder.TEACHER_FIRST) == scores(match, PresentationOrder.STUDENT_FIRST) == marks
 
 
-def test_the_judges_position_bias_shows_in_one_order_and_is_gone_in_both(matches: list[Match]) -> None:
+def test_the_judges_position_bias_shows_in_one_order_and_is_gone_in_both(matches: list[ResponsePair]) -> None:
     assert len(matches) == 300
     options = {"noise": 0.5, "position_bias": 0.7}
     ahead, behind = (gaps(matches, order, options) for order in BOTH_ORDERS)
@@ -184,27 +186,31 @@ def test_the_judges_position_bias_shows_in_one_order_and_is_gone_in_both(matches
     assert fmean(both) == pytest.approx(0, abs=0.15)
 
 
-def test_the_judges_noise_shows_and_shrinks_over_both_orders(matches: list[Match]) -> None:
+def test_the_judges_noise_shows_and_shrinks_over_both_orders(matches: list[ResponsePair]) -> None:
     options = {"noise": 1.0, "position_bias": 0.0}
     one, other = (gaps(matches, order, options) for order in BOTH_ORDERS)
-    assert {*gaps(matches, Order.TEACHER_FIRST, FAIR)} == {0}
+    assert {*gaps(matches, PresentationOrder.TEACHER_FIRST, FAIR)} == {0}
     assert stdev(one) == pytest.approx(sqrt(2), abs=0.25)
     both = [(first + second) / 2 for first, second in zip(one, other, strict=True)]
     assert stdev(both) == pytest.approx(1, abs=0.2)
     assert stdev(both) < stdev(one)
 
 
-def test_scores_stay_on_the_scale_whatever_the_noise(matches: list[Match]) -> None:
+def test_scores_stay_on_the_scale_whatever_the_noise(matches: list[ResponsePair]) -> None:
     given = [
-        score for match in matches for score in scores(match, Order.TEACHER_FIRST, {"noise": 9, "position_bias": 3})
+        score
+        for match in matches
+        for score in scores(match, PresentationOrder.TEACHER_FIRST, {"noise": 9, "position_bias": 3})
     ]
     assert (min(given), max(given)) == (1, 10)
 
 
 def test_the_judge_gives_its_reasons_after_the_scores() -> None:
     problem = draw(FAMILIES[0], 1, Random(1), held_out=False)
-    match = Match("a", problem.instruction, problem.refined, problem.slip)
-    head, reasons = said("judge", judge_request(match, Order.STUDENT_FIRST, JudgeConfig()), FAIR).split("\n")
+    match = ResponsePair("a", problem.instruction, problem.refined, problem.slip)
+    head, reasons = said(
+        "judge", build_judge_request(match, PresentationOrder.STUDENT_FIRST, JudgeConfig()), FAIR
+    ).split("\n")
     assert head.split()[1] == "10"
     assert reasons.startswith("Assistant 1 is wrong: expected")
     assert reasons.endswith("Assistant 2 is right, with the detail the task wants.")
@@ -213,34 +219,34 @@ def test_the_judge_gives_its_reasons_after_the_scores() -> None:
 @pytest.mark.parametrize("response", ["", "  ", "</assistant_2>", "é"])
 def test_the_judge_marks_down_a_response_that_is_none(response: str) -> None:
     problem = draw(FAMILIES[0], 1, Random(1), held_out=False)
-    match = Match("a", problem.instruction, problem.refined, response)
-    assert scores(match, Order.TEACHER_FIRST) == scores(match, Order.STUDENT_FIRST) == (10, 1)
+    match = ResponsePair("a", problem.instruction, problem.refined, response)
+    assert scores(match, PresentationOrder.TEACHER_FIRST) == scores(match, PresentationOrder.STUDENT_FIRST) == (10, 1)
 
 
 def test_the_judge_scores_an_answer_alone_as_it_does_in_a_pair(known: list[Known]) -> None:
     config = JudgeConfig(protocol=JudgeProtocol.single_score)
     for _, problem in known[:50]:
-        match = Match("a", problem.instruction, problem.refined, problem.slip)
+        match = ResponsePair("a", problem.instruction, problem.refined, problem.slip)
         alone = [
-            read_score(reply_of(said("judge", judge_request(match, order, config), FAIR)))
-            for order in (Order.TEACHER_ALONE, Order.STUDENT_ALONE)
+            parse_single_score(reply_of(said("judge", build_judge_request(match, order, config), FAIR)))
+            for order in (PresentationOrder.TEACHER_ALONE, PresentationOrder.STUDENT_ALONE)
         ]
-        assert tuple(score for (score,) in alone) == scores(match, Order.TEACHER_FIRST)
+        assert tuple(score for (score,) in alone) == scores(match, PresentationOrder.TEACHER_FIRST)
 
 
 def test_the_judge_rates_higher_levels_as_more_complex(known: list[Known]) -> None:
     for _, problem in known[:50]:
-        reply = said("judge", complexity_request(problem.instruction, JudgeConfig()), FAIR)
-        assert read_score(reply_of(reply)) == (3 * problem.level,)
+        reply = said("judge", build_complexity_request(problem.instruction, JudgeConfig()), FAIR)
+        assert parse_single_score(reply_of(reply)) == (3 * problem.level,)
 
 
 @pytest.mark.parametrize("bias", [0.0, 2.0])
 def test_the_judge_prefers_what_it_would_score_higher(known: list[Known], bias: float) -> None:
     for _, problem in known[:50]:
-        match = Match("a", problem.instruction, problem.refined, problem.slip)
-        request = judge_request(match, Order.TEACHER_FIRST, JudgeConfig())
+        match = ResponsePair("a", problem.instruction, problem.refined, problem.slip)
+        request = build_judge_request(match, PresentationOrder.TEACHER_FIRST, JudgeConfig())
         messages = [message.model_dump() for message in request.messages]
-        teacher, student = scores(match, Order.TEACHER_FIRST)
+        teacher, student = scores(match, PresentationOrder.TEACHER_FIRST)
         sure = prefer(messages, {**FAIR, "position_bias": bias}, 0.0, 0)
         assert sure == pytest.approx(1 / (1 + exp(student - teacher - bias)))
 
@@ -300,12 +306,12 @@ def test_labels_are_the_types_of_the_families(known: list[Known]) -> None:
 
 def test_what_the_lab_does_not_know() -> None:
     assert said("teacher", question(UNKNOWN), RIGHT) == AT_A_LOSS
-    refined = said("teacher", refine_request(Draft("a", TaskType.ART, UNKNOWN, "Knock."), TEACHER), RIGHT)
+    refined = said("teacher", refine_request(RefinementRequest("a", TaskType.ART, UNKNOWN, "Knock."), TEACHER), RIGHT)
     assert read_response(reply_of(refined)) == AT_A_LOSS
-    assert said("teacher", expand_request(Commission(TaskType.ART, 2, (), 0), TEACHER), RIGHT) == AT_A_LOSS
+    assert said("teacher", expand_request(ExpansionRequest(TaskType.ART, 2, (), 0), TEACHER), RIGHT) == AT_A_LOSS
     assert label_of(UNKNOWN) is TaskType.OTHERS
-    match = Match("a", UNKNOWN, "Knock knock.", "No.")
-    assert scores(match, Order.TEACHER_FIRST) == (5, 5)
+    match = ResponsePair("a", UNKNOWN, "Knock knock.", "No.")
+    assert scores(match, PresentationOrder.TEACHER_FIRST) == (5, 5)
 
 
 def test_a_role_that_the_lab_has_not_is_an_error_that_names_those_it_has() -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from tapir_exp.config import LLMConfig
 from tapir_exp.lab import oracle, provider
-from tapir_exp.llm.call_store import Books
-from tapir_exp.llm.chat import ChatRequest, Message, Reply
+from tapir_exp.llm.call_store import CallStore
+from tapir_exp.llm.chat import ChatRequest, Completion, Message
 from tapir_exp.llm.client import Client
 from tapir_exp.llm.failures import CallError, FailureKind
 from tapir_exp.llm.ledger import Spend
@@ -56,16 +56,16 @@ def providers() -> Iterator[Any]:
     litellm.custom_provider_map = before
 
 
-def chat_with(model: str, books: Books) -> Client:
+def chat_with(model: str, books: CallStore) -> Client:
     config = LLMConfig(model=model, options=dict(OPTIONS), usd_per_million_input=0.0, usd_per_million_output=0.0)
     return Client(config, "the role", books, prepare=provider.register)
 
 
-def ask(chat: Client, **changes: Any) -> Reply:
+def ask(chat: Client, **changes: Any) -> Completion:
     messages = (Message(role="system", content="Be brief."), Message(role="user", content="Why is  that\nso?"))
     request = ChatRequest(messages=messages, **{"max_tokens": 2, **changes})
 
-    async def within() -> Reply:
+    async def within() -> Completion:
         async with chat.connected():
             return await chat.reply(request)
 
@@ -74,13 +74,15 @@ def ask(chat: Client, **changes: Any) -> Reply:
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
 @pytest.mark.parametrize("sample", [0, 3])
-def test_the_oracle_gets_exactly_its_arguments(heard: Recorder, books: Books, temperature: float, sample: int) -> None:
+def test_the_oracle_gets_exactly_its_arguments(
+    heard: Recorder, books: CallStore, temperature: float, sample: int
+) -> None:
     ask(chat_with("lab/teacher", books), temperature=temperature, sample=sample)
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why is  that\nso?"}]
     assert heard.calls == [("teacher", messages, OPTIONS, temperature, sample)]
 
 
-def test_the_reply_is_the_oracles_with_words_for_tokens_and_free(heard: Recorder, books: Books) -> None:
+def test_the_reply_is_the_oracles_with_words_for_tokens_and_free(heard: Recorder, books: CallStore) -> None:
     reply = ask(chat_with("lab/judge", books))
     assert (reply.text, reply.finish_reason) == ("judge says four words", "stop")
     assert reply.usage.model_dump() == {"prompt_tokens": 6, "completion_tokens": 4, "usd": 0.0}
@@ -88,7 +90,7 @@ def test_the_reply_is_the_oracles_with_words_for_tokens_and_free(heard: Recorder
 
 
 @pytest.mark.parametrize("error", [ValueError("no such role"), KeyError("noise"), AttributeError("a bug")])
-def test_what_an_oracle_cannot_answer_is_refused_at_once(heard: Recorder, books: Books, error: Exception) -> None:
+def test_what_an_oracle_cannot_answer_is_refused_at_once(heard: Recorder, books: CallStore, error: Exception) -> None:
     heard.error = error
     with pytest.raises(CallError) as caught:
         ask(chat_with("lab/teacher", books))
@@ -98,7 +100,7 @@ def test_what_an_oracle_cannot_answer_is_refused_at_once(heard: Recorder, books:
     assert len(heard.calls) == 1
 
 
-def test_a_role_that_the_lab_does_not_have_is_named(books: Books) -> None:
+def test_a_role_that_the_lab_does_not_have_is_named(books: CallStore) -> None:
     with pytest.raises(CallError, match="lab/prophet"):
         ask(chat_with("lab/prophet", books))
 
@@ -113,7 +115,7 @@ def test_registering_twice_leaves_one_entry_and_those_of_others(providers: Any) 
     assert isinstance(providers.custom_provider_map[1]["custom_handler"], providers.CustomLLM)
 
 
-def test_others_may_register_afterwards(heard: Recorder, books: Books, providers: Any) -> None:
+def test_others_may_register_afterwards(heard: Recorder, books: CallStore, providers: Any) -> None:
     chat = chat_with("lab/teacher", books)
     ask(chat)
     providers.custom_provider_map.append({"provider": "other", "custom_handler": providers.CustomLLM()})

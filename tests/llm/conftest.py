@@ -10,7 +10,7 @@ from serving import serving
 
 from tapir_exp.config import LLMConfig
 from tapir_exp.llm import client
-from tapir_exp.llm.call_store import Books
+from tapir_exp.llm.call_store import CallStore
 from tapir_exp.llm.client import Client
 from tapir_exp.llm.ledger import Ledger
 
@@ -32,12 +32,12 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def ledger(books: Books) -> Ledger:
+def ledger(books: CallStore) -> Ledger:
     return books.ledger
 
 
 @pytest.fixture(params=["direct", "litellm"])
-def make(server: Server, books: Books, request: pytest.FixtureRequest) -> Callable[..., Client]:
+def make(server: Server, books: CallStore, request: pytest.FixtureRequest) -> Callable[..., Client]:
     """Makes clients of the server that speak to it directly, and in a second run of the test through litellm."""
 
     def made(**changes: Any) -> Client:

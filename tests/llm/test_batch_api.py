@@ -18,13 +18,13 @@ from loopback import PAID, Server, completion, dropped, request, status
 from tapir_exp.config import LLMConfig, SpendConfig
 from tapir_exp.core.errors import BudgetSpent, ConfigError
 from tapir_exp.llm import batch_api, client
-from tapir_exp.llm.batch_api import digest_of
-from tapir_exp.llm.call_store import Books
+from tapir_exp.llm.batch_api import batch_digest
+from tapir_exp.llm.call_store import CallStore
 from tapir_exp.llm.chat import Usage
 from tapir_exp.llm.client import Client
-from tapir_exp.llm.executor import ask_all
+from tapir_exp.llm.executor import run_requests
 from tapir_exp.llm.failures import EndpointError, FailureKind
-from tapir_exp.llm.ledger import Account
+from tapir_exp.llm.ledger import SpendScope
 from tapir_exp.llm.pricing import Price
 from tapir_exp.llm.response_cache import cache_key
 
@@ -37,10 +37,10 @@ def short_polls(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def make(server: Server, books: Books) -> Make:
+def make(server: Server, books: CallStore) -> Make:
     """Makes clients that ask in batches."""
 
-    def made(books: Books = books, **changes: Any) -> Client:
+    def made(books: CallStore = books, **changes: Any) -> Client:
         values = {"model": "openai/m", "api_base": server.base, "timeout_s": 10.0, "attempts": 3, "batch": True}
         return Client(LLMConfig(**{**values, **changes}), "teacher", books)
 
@@ -49,7 +49,7 @@ def make(server: Server, books: Books) -> Make:
 
 def ask(chat: Client, *prompts: str) -> list[str | None]:
     asked = [request(prompt) for prompt in prompts]
-    outcomes = ask_all(chat, asked, lambda reply: reply.text, label="test", concurrency=8, max_failed=1.0)
+    outcomes = run_requests(chat, asked, lambda reply: reply.text, label="test", concurrency=8, max_failed=1.0)
     return [outcome.value for outcome in outcomes]
 
 
@@ -64,7 +64,9 @@ def interrupt(chat: Client, *prompts: str) -> None:
         asyncio.run(begin())
 
 
-def test_all_is_asked_in_one_batch_and_paid_and_kept(make: Make, server: Server, desk: BatchDesk, books: Books) -> None:
+def test_all_is_asked_in_one_batch_and_paid_and_kept(
+    make: Make, server: Server, desk: BatchDesk, books: CallStore
+) -> None:
     chat = make()
     assert ask(chat, "a", "b", "c") == ["batched: a", "batched: b", "batched: c"]
     assert server.seen == []
@@ -88,7 +90,7 @@ def test_a_line_is_the_call_that_would_be_made_singly(make: Make, server: Server
     assert desk.batches[0]["completion_window"] == "24h"
 
 
-def test_what_is_kept_is_in_no_batch(make: Make, desk: BatchDesk, books: Books) -> None:
+def test_what_is_kept_is_in_no_batch(make: Make, desk: BatchDesk, books: CallStore) -> None:
     ask(make(), "a", "b")
     assert ask(make(), "a", "b", "c") == ["batched: a", "batched: b", "batched: c"]
     assert desk.prompts() == [["a", "b"], ["c"]]
@@ -98,9 +100,9 @@ def test_what_is_kept_is_in_no_batch(make: Make, desk: BatchDesk, books: Books) 
 
 
 def test_what_another_process_asks_for_is_in_no_batch(
-    make: Make, desk: BatchDesk, books: Books, tmp_path: Path
+    make: Make, desk: BatchDesk, books: CallStore, tmp_path: Path
 ) -> None:
-    other = Books(tmp_path / "books", Account("other"), SpendConfig())
+    other = CallStore(tmp_path / "books", SpendScope("other"), SpendConfig())
     chat = make()
     assert other.claims.take(cache_key(chat.identity(), request("a")))
 
@@ -120,7 +122,7 @@ def test_large_sets_are_split(make: Make, desk: BatchDesk, monkeypatch: pytest.M
 
 
 def test_lines_that_failed_are_asked_singly_and_at_their_own_price(
-    make: Make, server: Server, desk: BatchDesk, books: Books, monkeypatch: pytest.MonkeyPatch
+    make: Make, server: Server, desk: BatchDesk, books: CallStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "price_of", lambda config, batched=False: Price(0.0, 1.0 if batched else 2.0))
     desk.failing = {"b"}
@@ -138,7 +140,7 @@ def test_a_result_that_is_no_completion_is_asked_singly(make: Make, desk: BatchD
 
 
 def test_a_result_that_cannot_be_used_is_paid_counted_and_asked_singly(
-    make: Make, desk: BatchDesk, books: Books
+    make: Make, desk: BatchDesk, books: CallStore
 ) -> None:
     desk.odd["b"] = completion(" ", usage=PAID)
     with books.ledger.during("stage"):
@@ -154,7 +156,7 @@ def test_an_expired_batch_gives_what_it_has(make: Make, desk: BatchDesk) -> None
 
 @pytest.mark.parametrize("ends", ["failed", "cancelled"])
 def test_a_batch_that_failed_as_a_whole_is_asked_singly_and_never_adopted(
-    make: Make, server: Server, desk: BatchDesk, books: Books, ends: str
+    make: Make, server: Server, desk: BatchDesk, books: CallStore, ends: str
 ) -> None:
     desk.ends = ends
     assert ask(make(), "a", "b") == ["re: a", "re: b"]
@@ -172,7 +174,7 @@ def test_a_batch_under_way_is_read_not_submitted_again(make: Make, desk: BatchDe
     assert desk.prompts() == [["a", "b"], ["c"]]
 
 
-def test_a_batch_whose_id_was_lost_is_found_by_its_digest(make: Make, desk: BatchDesk, books: Books) -> None:
+def test_a_batch_whose_id_was_lost_is_found_by_its_digest(make: Make, desk: BatchDesk, books: CallStore) -> None:
     chat = make()
     desk.held = True
     interrupt(chat, "a", "b")
@@ -257,7 +259,7 @@ def test_a_provider_of_another_protocol_takes_no_batches(make: Make) -> None:
 def test_the_budget_is_checked_before_a_batch_is_submitted(
     make: Make, server: Server, desk: BatchDesk, tmp_path: Path
 ) -> None:
-    books = Books(tmp_path / "small", Account("run"), SpendConfig(max_calls=1))
+    books = CallStore(tmp_path / "small", SpendScope("run"), SpendConfig(max_calls=1))
     books.ledger.record_paid("teacher", Usage(prompt_tokens=1, completion_tokens=1, usd=None))
     books.ledger.flush()
     with pytest.raises(BudgetSpent):
@@ -267,5 +269,5 @@ def test_the_budget_is_checked_before_a_batch_is_submitted(
 
 
 def test_the_digest_is_of_the_set_of_keys() -> None:
-    assert digest_of(["a", "b"]) == digest_of(["b", "a"]) != digest_of(["a", "c"])
-    assert len(digest_of([])) == 32
+    assert batch_digest(["a", "b"]) == batch_digest(["b", "a"]) != batch_digest(["a", "c"])
+    assert len(batch_digest([])) == 32

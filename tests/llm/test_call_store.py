@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from tapir_exp.config import LLMConfig, SpendConfig
-from tapir_exp.llm.call_store import REPLIES, TRAFFIC, Books
-from tapir_exp.llm.chat import ChatRequest, Message, Reply, Usage
-from tapir_exp.llm.ledger import Account
+from tapir_exp.llm.call_store import CALLS_FILE, TRAFFIC_FILE, CallStore
+from tapir_exp.llm.chat import ChatRequest, Completion, Message, Usage
+from tapir_exp.llm.ledger import SpendScope
 from tapir_exp.llm.sqlite import Database
 
 USAGE = Usage(prompt_tokens=3, completion_tokens=1, usd=0.5)
-REPLY = Reply(text="Because.", finish_reason="stop", usage=USAGE)
+REPLY = Completion(text="Because.", finish_reason="stop", usage=USAGE)
 REQUEST = ChatRequest(messages=(Message(role="user", content="Why?"),), max_tokens=10)
 
 WRITER = """
@@ -45,20 +45,20 @@ asyncio.run(main())
 """
 
 
-def put(books: Books, key: str) -> Callable[[], Any]:
+def put(books: CallStore, key: str) -> Callable[[], Any]:
     books.ledger.record_paid("teacher", USAGE)
     return lambda: books.replies.put(key, "m", REQUEST, REPLY)
 
 
-def write_all(books: Books, *entries: Callable[[], Any]) -> list[Any]:
+def write_all(books: CallStore, *entries: Callable[[], Any]) -> list[Any]:
     async def together() -> list[Any]:
         return await asyncio.gather(*map(books.write, entries), return_exceptions=True)
 
     return asyncio.run(together())
 
 
-def opened(tmp_path: Path) -> Books:
-    return Books(tmp_path / "books", Account("run"), SpendConfig())
+def opened(tmp_path: Path) -> CallStore:
+    return CallStore(tmp_path / "books", SpendScope("run"), SpendConfig())
 
 
 def count_transactions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -74,18 +74,18 @@ def count_transactions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_what_is_written_at_one_moment_is_one_transaction(
-    books: Books, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    books: CallStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = count_transactions(monkeypatch)
     assert write_all(books, *(put(books, key) for key in "abcde")) == [None] * 5
-    assert begun == [REPLIES]
+    assert begun == [CALLS_FILE]
     other = opened(tmp_path)
     assert len(other.replies.get_many(list("abcde"))) == 5
     assert other.ledger.spent_by_scope().calls == 5
     other.close()
 
 
-def test_a_reply_is_on_disk_when_the_write_returns_with_its_price(books: Books, tmp_path: Path) -> None:
+def test_a_reply_is_on_disk_when_the_write_returns_with_its_price(books: CallStore, tmp_path: Path) -> None:
     other = opened(tmp_path)
 
     async def one_after_the_other() -> None:
@@ -98,7 +98,7 @@ def test_a_reply_is_on_disk_when_the_write_returns_with_its_price(books: Books, 
     other.close()
 
 
-def test_an_error_reaches_all_writers_and_nothing_is_written(books: Books) -> None:
+def test_an_error_reaches_all_writers_and_nothing_is_written(books: CallStore) -> None:
     def fail() -> None:
         raise OSError("the disk is full")
 
@@ -110,7 +110,7 @@ def test_an_error_reaches_all_writers_and_nothing_is_written(books: Books) -> No
     assert books.ledger.spent_by_scope().calls == 3
 
 
-def test_a_writer_that_was_cancelled_keeps_nobody_from_writing(books: Books) -> None:
+def test_a_writer_that_was_cancelled_keeps_nobody_from_writing(books: CallStore) -> None:
     def fail() -> None:
         raise OSError("the disk is full")
 
@@ -153,7 +153,7 @@ def test_closing_writes_what_was_counted_and_gives_claims_back(tmp_path: Path) -
     other.close()
 
 
-def test_an_account_is_an_endpoint_a_model_and_a_key(books: Books) -> None:
+def test_an_account_is_an_endpoint_a_model_and_a_key(books: CallStore) -> None:
     config = LLMConfig(model="m", requests_per_minute=1)
     changed = [{"api_base": "http://localhost/v1"}, {"model": "n"}, {"api_key_env": "KEY"}]
     now = time.time()
@@ -164,7 +164,7 @@ def test_an_account_is_an_endpoint_a_model_and_a_key(books: Books) -> None:
         assert books.limiter(other).admit(1, now) == 0.0
 
 
-def test_what_must_last_and_what_need_not_are_two_files(books: Books, tmp_path: Path) -> None:
-    assert {path.name for path in (tmp_path / "books").glob("*.sqlite")} == {REPLIES, TRAFFIC}
+def test_what_must_last_and_what_need_not_are_two_files(books: CallStore, tmp_path: Path) -> None:
+    assert {path.name for path in (tmp_path / "books").glob("*.sqlite")} == {CALLS_FILE, TRAFFIC_FILE}
     levels = [database.run("PRAGMA synchronous").fetchone()[0] for database in (books._durable, books._traffic)]
     assert levels == [2, 0]

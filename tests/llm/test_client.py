@@ -16,23 +16,23 @@ from loopback import PAID, Answer, Server, dropped, html, request, said, status
 from tapir_exp.config import LLMConfig, SpendConfig
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.llm import client
-from tapir_exp.llm.call_store import Books
-from tapir_exp.llm.chat import ChatRequest, Message, Reply
+from tapir_exp.llm.call_store import CallStore
+from tapir_exp.llm.chat import ChatRequest, Completion, Message
 from tapir_exp.llm.client import Client
-from tapir_exp.llm.executor import Outcome, ask_all
+from tapir_exp.llm.executor import RequestResult, run_requests
 from tapir_exp.llm.failures import CallError, EndpointError, FailureKind
-from tapir_exp.llm.ledger import Account, Ledger, Spend
+from tapir_exp.llm.ledger import Ledger, Spend, SpendScope
 from tapir_exp.llm.litellm_transport import load_litellm
 from tapir_exp.llm.response_cache import cache_key
 
 
-def ask(chat: Client, *prompts: str) -> list[Outcome[Reply]]:
+def ask(chat: Client, *prompts: str) -> list[RequestResult[Completion]]:
     asked = [request(prompt) for prompt in prompts]
-    return ask_all(chat, asked, lambda reply: reply, label="test", concurrency=8, max_failed=1.0)
+    return run_requests(chat, asked, lambda reply: reply, label="test", concurrency=8, max_failed=1.0)
 
 
-def one(chat: Client, prompt: str, **changes: Any) -> Reply:
-    async def within() -> Reply:
+def one(chat: Client, prompt: str, **changes: Any) -> Completion:
+    async def within() -> Completion:
         async with chat.connected():
             return await chat.reply(request(prompt, **changes))
 
@@ -57,7 +57,7 @@ def test_the_call_carries_the_request_and_the_options_and_nothing_else(make: Any
     turns = (system, *request("hello").messages)
     chat = make(options={"top_p": 0.5, "extra_body": {"min_p": 0.1}})
     asked = [ChatRequest(messages=turns, max_tokens=20, temperature=0.7, sample=3)]
-    ask_all(chat, asked, lambda reply: reply, label="test", concurrency=1, max_failed=0.0)
+    run_requests(chat, asked, lambda reply: reply, label="test", concurrency=1, max_failed=0.0)
     assert server.bodies == [
         {
             "model": "m",
@@ -104,7 +104,7 @@ def test_identical_requests_in_flight_share_the_error(make: Any, server: Server,
 def test_who_shares_a_call_does_not_share_the_first_askers_cancellation(make: Any, server: Server) -> None:
     server.delay_s["a"] = 0.3
 
-    async def two(chat: Client) -> Reply:
+    async def two(chat: Client) -> Completion:
         async with chat.connected():
             first = asyncio.ensure_future(chat.reply(request("a")))
             await asyncio.sleep(0)
@@ -389,7 +389,7 @@ def test_cached_replies_need_no_key(make: Any, monkeypatch: pytest.MonkeyPatch) 
     assert one(make(api_key_env="TAPIR_TEST_KEY"), "a").text == "re: a"
 
 
-def test_the_identity_is_what_changes_replies(make: Any, server: Server, books: Books) -> None:
+def test_the_identity_is_what_changes_replies(make: Any, server: Server, books: CallStore) -> None:
     chat = make(options={"top_p": 0.5}, concurrency=2, usd_per_million_input=1.0)
     expected = {"model": "openai/m", "api_base": server.base, "options": {"top_p": 0.5}}
     assert chat.identity() == expected
@@ -398,7 +398,7 @@ def test_the_identity_is_what_changes_replies(make: Any, server: Server, books: 
     assert cache_key(versioned.identity(), request("a")) != cache_key(expected, request("a"))
 
 
-def test_prepare_runs_once_before_litellms_first_call(server: Server, books: Books) -> None:
+def test_prepare_runs_once_before_litellms_first_call(server: Server, books: CallStore) -> None:
     calls: list[int] = []
     config = LLMConfig(model="openai/m", api_base=server.base, direct=False)
     chat = Client(config, "teacher", books, prepare=lambda: calls.append(len(server.seen)))
@@ -407,10 +407,10 @@ def test_prepare_runs_once_before_litellms_first_call(server: Server, books: Boo
     assert calls == [0]
 
 
-def test_a_kept_reply_is_on_disk_before_it_is_used(make: Any, books: Books, tmp_path: Path) -> None:
+def test_a_kept_reply_is_on_disk_before_it_is_used(make: Any, books: CallStore, tmp_path: Path) -> None:
     chat = make()
     one(chat, "a")
-    other = Books(tmp_path / "books", Account("other"), SpendConfig())
+    other = CallStore(tmp_path / "books", SpendScope("other"), SpendConfig())
     kept = other.replies.get(cache_key(chat.identity(), request("a")))
     other.close()
     assert kept is not None

@@ -9,9 +9,9 @@ from serving import serving
 
 from tapir_exp.config import LLMConfig
 from tapir_exp.core.errors import TooManyFailures
-from tapir_exp.llm.call_store import Books
+from tapir_exp.llm.call_store import CallStore
 from tapir_exp.llm.client import Client
-from tapir_exp.llm.executor import Outcome, ask_all
+from tapir_exp.llm.executor import RequestResult, run_requests
 from tapir_exp.llm.failures import FailureKind
 
 ROWS = 120
@@ -28,16 +28,16 @@ KINDS = {
 """What the ledger calls those that the client meets; a cut or unreadable reply is met by whoever reads it."""
 
 
-def ask_rows(server: Faulty, books: Books, max_failed: float) -> list[Outcome[str]]:
+def ask_rows(server: Faulty, books: CallStore, max_failed: float) -> list[RequestResult[str]]:
     config = LLMConfig(model="openai/m", api_base=server.base, timeout_s=TIMEOUT_S, concurrency=64)
     prompts = [request(f"question {n}") for n in range(ROWS)]
     chat = Client(config, "teacher", books)
-    return ask_all(chat, prompts, read_whole, label="rows", concurrency=64, max_failed=max_failed)
+    return run_requests(chat, prompts, read_whole, label="rows", concurrency=64, max_failed=max_failed)
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.3])
 @pytest.mark.parametrize("faults", [*((fault,) for fault in FAULTS), tuple(FAULTS)], ids=" or ".join)
-def test_no_row_is_ever_empty_cut_or_invented(faults: tuple[str, ...], rate: float, books: Books) -> None:
+def test_no_row_is_ever_empty_cut_or_invented(faults: tuple[str, ...], rate: float, books: CallStore) -> None:
     with serving(Faulty(faults, rate)) as server, books.ledger.during("stage"):
         outcomes = ask_rows(server, books, max_failed=1.0)
     whole = [outcome.value == f"re: question {n}" for n, outcome in enumerate(outcomes)]
@@ -53,7 +53,7 @@ def test_no_row_is_ever_empty_cut_or_invented(faults: tuple[str, ...], rate: flo
 
 
 @pytest.mark.parametrize("faults", [("content filter",), tuple(FAULTS)], ids=len)
-def test_too_many_failures_are_an_error_with_the_table(faults: tuple[str, ...], books: Books) -> None:
+def test_too_many_failures_are_an_error_with_the_table(faults: tuple[str, ...], books: CallStore) -> None:
     with serving(Faulty(faults, 0.9)) as server, pytest.raises(TooManyFailures) as caught:
         ask_rows(server, books, max_failed=0.01)
     table = str(caught.value).splitlines()

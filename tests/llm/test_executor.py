@@ -17,18 +17,18 @@ from loopback import Server
 from tapir_exp.config import SpendConfig
 from tapir_exp.core.errors import ConfigError, ReplyError, TooManyFailures
 from tapir_exp.llm import executor as asking
-from tapir_exp.llm.call_store import Books
-from tapir_exp.llm.chat import ChatRequest, Message, Reply, Usage
-from tapir_exp.llm.executor import Outcome, ask_all, ask_each
+from tapir_exp.llm.call_store import CallStore
+from tapir_exp.llm.chat import ChatRequest, Completion, Message, Usage
+from tapir_exp.llm.executor import RequestResult, run_request_stream, run_requests
 from tapir_exp.llm.failures import CallError, FailureKind
-from tapir_exp.llm.ledger import Account
+from tapir_exp.llm.ledger import SpendScope
 
 
 class Scripted:
     """A chat model that says what `answer` makes of the conversation; an exception is raised."""
 
     def __init__(
-        self, answer: Callable[[ChatRequest], str | Reply | Exception], delay: Callable[[int], float] = lambda _: 0
+        self, answer: Callable[[ChatRequest], str | Completion | Exception], delay: Callable[[int], float] = lambda _: 0
     ) -> None:
         self.answer, self.delay = answer, delay
         self.asked: list[ChatRequest] = []
@@ -48,7 +48,7 @@ class Scripted:
     def give_up(self, request: ChatRequest, error: CallError) -> None:
         self.given_up.append((request, error))
 
-    async def reply(self, request: ChatRequest) -> Reply:
+    async def reply(self, request: ChatRequest) -> Completion:
         self.asked.append(request)
         self.flying += 1
         self.most_flying = max(self.most_flying, self.flying)
@@ -57,19 +57,19 @@ class Scripted:
         said = self.answer(request)
         if isinstance(said, Exception):
             raise said
-        return said if isinstance(said, Reply) else a_reply(said)
+        return said if isinstance(said, Completion) else a_reply(said)
 
 
-def a_reply(text: str, finish_reason: str = "stop") -> Reply:
+def a_reply(text: str, finish_reason: str = "stop") -> Completion:
     usage = Usage(prompt_tokens=1, completion_tokens=1, usd=0.0)
-    return Reply(text=text, finish_reason=finish_reason, usage=usage)
+    return Completion(text=text, finish_reason=finish_reason, usage=usage)
 
 
 def requests(*questions: str) -> list[ChatRequest]:
     return [ChatRequest(messages=(Message(role="user", content=text),), max_tokens=5) for text in questions]
 
 
-def a_number(reply: Reply) -> int:
+def a_number(reply: Completion) -> int:
     try:
         return int(reply.text)
     except ValueError:
@@ -77,7 +77,7 @@ def a_number(reply: Reply) -> int:
 
 
 def ask(chat: Scripted, *questions: str, max_failed: float = 1.0, concurrency: int = 4) -> list[Any]:
-    return ask_all(
+    return run_requests(
         chat, requests(*questions), a_number, label="numbers", concurrency=concurrency, max_failed=max_failed
     )
 
@@ -190,14 +190,14 @@ def test_a_second_call_works_on_a_fresh_event_loop() -> None:
     assert [ask(chat, "1")[0].value, ask(chat, "2")[0].value] == [1, 2]
 
 
-def all_of_it(reply: Reply) -> int:
+def all_of_it(reply: Completion) -> int:
     if reply.finish_reason == "length":
         raise ReplyError("The reply was cut.")
     return a_number(reply)
 
 
-def ask_for_all_of_it(chat: Scripted, *questions: str) -> list[Outcome[int]]:
-    return ask_all(chat, requests(*questions), all_of_it, label="numbers", concurrency=4, max_failed=1.0)
+def ask_for_all_of_it(chat: Scripted, *questions: str) -> list[RequestResult[int]]:
+    return run_requests(chat, requests(*questions), all_of_it, label="numbers", concurrency=4, max_failed=1.0)
 
 
 def test_a_cut_reply_is_asked_again_with_twice_the_room() -> None:
@@ -273,8 +273,8 @@ def test_what_hangs_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) 
     assert time.monotonic() - started < 5.0
 
 
-def each(chat: Scripted, asked: Any, keep: Callable[[int, Outcome[int]], None], *, concurrency: int) -> None:
-    asyncio.run(ask_each(chat, asked, a_number, keep, concurrency=concurrency))
+def each(chat: Scripted, asked: Any, keep: Callable[[int, RequestResult[int]], None], *, concurrency: int) -> None:
+    asyncio.run(run_request_stream(chat, asked, a_number, keep, concurrency=concurrency))
 
 
 def test_outcomes_are_handed_over_as_they_come_with_their_place() -> None:
@@ -294,7 +294,7 @@ def test_no_more_is_held_than_what_is_in_flight() -> None:
             most_held = max(most_held, made - kept)
             yield from requests(str(number))
 
-    def keep(place: int, outcome: Outcome[int]) -> None:
+    def keep(place: int, outcome: RequestResult[int]) -> None:
         nonlocal kept
         assert outcome.value == place
         kept += 1
@@ -304,7 +304,7 @@ def test_no_more_is_held_than_what_is_in_flight() -> None:
 
 
 def test_an_error_in_keeping_ends_the_asking() -> None:
-    def keep(place: int, outcome: Outcome[int]) -> None:
+    def keep(place: int, outcome: RequestResult[int]) -> None:
         raise OSError("the disk is full")
 
     chat = Scripted(echo)
@@ -348,7 +348,7 @@ def test_ctrl_c_stops_within_seconds_and_keeps_what_arrived(server: Server, tmp_
     assert (process.returncode, out) == (130, "")
     arrived = 20 + late
     assert err == f"numbers: stopped with {arrived} of 40 done; their replies are kept.\n"
-    books = Books(tmp_path, Account("run"), SpendConfig())
+    books = CallStore(tmp_path, SpendScope("run"), SpendConfig())
     assert sum(held.replies for held in books.replies.holdings()) == arrived
     assert books.ledger.spent_by_scope().calls == arrived
     books.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tapir_exp.llm.inflight import SCHEMA, Claims
+from tapir_exp.llm.inflight import SCHEMA, InFlightLocks
 from tapir_exp.llm.sqlite import Database
 
 CLAIMER = """
@@ -25,13 +25,13 @@ time.sleep(60)
 
 
 @pytest.fixture
-def open_claims(tmp_path: Path) -> Iterator[Callable[[], Claims]]:
+def open_claims(tmp_path: Path) -> Iterator[Callable[[], InFlightLocks]]:
     """Opens the claims as one more process would."""
     databases: list[Database] = []
 
-    def opened() -> Claims:
+    def opened() -> InFlightLocks:
         databases.append(Database(tmp_path / "traffic.sqlite", SCHEMA, durable=False))
-        return Claims(databases[-1])
+        return InFlightLocks(databases[-1])
 
     yield opened
     for database in databases:
@@ -59,7 +59,7 @@ def kill(process: "subprocess.Popen[str]") -> None:
     process.wait(10)
 
 
-def test_a_key_is_taken_once_until_it_is_given_back(open_claims: Callable[[], Claims]) -> None:
+def test_a_key_is_taken_once_until_it_is_given_back(open_claims: Callable[[], InFlightLocks]) -> None:
     first, second = open_claims(), open_claims()
     assert first.take("k")
     assert not second.take("k")
@@ -71,7 +71,7 @@ def test_a_key_is_taken_once_until_it_is_given_back(open_claims: Callable[[], Cl
     assert second.take("k")
 
 
-def test_closing_gives_all_back(open_claims: Callable[[], Claims], tmp_path: Path) -> None:
+def test_closing_gives_all_back(open_claims: Callable[[], InFlightLocks], tmp_path: Path) -> None:
     first, second = open_claims(), open_claims()
     assert first.take("a")
     assert first.take("b")
@@ -94,7 +94,9 @@ def test_two_processes_take_every_key_once(tmp_path: Path) -> None:
     assert sorted(taken, key=int) == [str(number) for number in range(300)]
 
 
-def test_the_claims_of_a_killed_process_are_void_at_once(open_claims: Callable[[], Claims], tmp_path: Path) -> None:
+def test_the_claims_of_a_killed_process_are_void_at_once(
+    open_claims: Callable[[], InFlightLocks], tmp_path: Path
+) -> None:
     claimer, claims = start_claimer(tmp_path, 3), open_claims()
     begin(claimer)
     assert taken_by(claimer) == ["0", "1", "2"]

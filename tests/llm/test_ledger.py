@@ -11,10 +11,10 @@ from tapir_exp.config import SpendConfig
 from tapir_exp.core.errors import BudgetSpent
 from tapir_exp.llm.chat import Usage
 from tapir_exp.llm.failures import CallError, FailureKind
-from tapir_exp.llm.ledger import SCHEMA, Account, Ledger, Spend
+from tapir_exp.llm.ledger import SCHEMA, Ledger, Spend, SpendScope
 from tapir_exp.llm.sqlite import Database
 
-RUN = Account("run")
+RUN = SpendScope("run")
 Open = Callable[..., Ledger]
 
 SPENDER = """
@@ -44,7 +44,7 @@ def open_ledger(tmp_path: Path) -> Iterator[Open]:
     """Opens the books as one more process would."""
     databases: list[Database] = []
 
-    def opened(account: Account = RUN, **budget: float) -> Ledger:
+    def opened(account: SpendScope = RUN, **budget: float) -> Ledger:
         databases.append(Database(tmp_path / "books.sqlite", SCHEMA, durable=False))
         return Ledger(databases[-1], account, SpendConfig(**budget))  # type: ignore[arg-type]
 
@@ -181,7 +181,8 @@ def test_a_budget_in_usd_ends_at_the_first_unknown_price(open_ledger: Open) -> N
 
 def test_the_jobs_of_a_scope_share_a_budget_and_nothing_else(open_ledger: Open) -> None:
     first, second, other = (
-        open_ledger(Account(scope, job), max_calls=2) for scope, job in (("sweep", "1"), ("sweep", "2"), ("else", "1"))
+        open_ledger(SpendScope(scope, job), max_calls=2)
+        for scope, job in (("sweep", "1"), ("sweep", "2"), ("else", "1"))
     )
     for ledger in (first, second):
         with ledger.during("labels"):
@@ -205,7 +206,7 @@ def test_processes_share_a_budget(open_ledger: Open, tmp_path: Path) -> None:
     spenders = [subprocess.Popen([*command, job], stdout=subprocess.PIPE, text=True) for job in "12"]
     paid = [int(spender.communicate(timeout=60)[0]) for spender in spenders]
     assert 300 <= sum(paid) <= 301
-    assert open_ledger(Account("sweep")).spent_by_scope() == Spend(
+    assert open_ledger(SpendScope("sweep")).spent_by_scope() == Spend(
         calls=sum(paid), prompt_tokens=sum(paid), completion_tokens=sum(paid), usd=sum(paid) / 2
     )
 

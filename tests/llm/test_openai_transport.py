@@ -13,7 +13,7 @@ from tapir_exp.config import LLMConfig
 from tapir_exp.llm.chat import TokenLogprob
 from tapir_exp.llm.failures import CallError, FailureKind
 from tapir_exp.llm.openai_transport import OPENAI, HttpTransport, read_response, speaks_openai
-from tapir_exp.llm.transport import Response, asked_wait_s
+from tapir_exp.llm.transport import RawCompletion, retry_after_s
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 9) | st.floats() | st.text(max_size=5),
@@ -26,7 +26,9 @@ def body_of(config: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
     return HttpTransport(LLMConfig(**{"model": "openai/m", **config}), None).body_of(request("Why?", **changes))
 
 
-def read(body: Any, status: int = 200, headers: Mapping[str, str] | None = None, key: str | None = None) -> Response:
+def read(
+    body: Any, status: int = 200, headers: Mapping[str, str] | None = None, key: str | None = None
+) -> RawCompletion:
     text = body if isinstance(body, bytes) else json.dumps(body).encode()
     return read_response(status, headers or {}, text, key)
 
@@ -78,15 +80,15 @@ def test_log_probabilities_are_asked_for_and_read() -> None:
 
 
 def test_a_completion_is_read() -> None:
-    assert read(completion("Because.", "length", PAID)) == Response("Because.", "length", **PAID)
+    assert read(completion("Because.", "length", PAID)) == RawCompletion("Because.", "length", **PAID)
 
 
 @pytest.mark.parametrize("content", [None, ""])
 def test_what_is_not_said_is_empty_and_uncounted(content: str | None) -> None:
     body = completion(content)
     del body["choices"][0]["finish_reason"]
-    assert read(body) == Response("", "stop", 0, 0)
-    assert read({**completion("a"), "usage": None}) == Response("a", "stop", 0, 0)
+    assert read(body) == RawCompletion("", "stop", 0, 0)
+    assert read({**completion("a"), "usage": None}) == RawCompletion("a", "stop", 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -193,4 +195,4 @@ def test_the_wait_that_a_provider_asks_for_is_passed_on() -> None:
     ],
 )
 def test_a_wait_is_a_number_or_a_date_to_come(header: str, seconds: float) -> None:
-    assert asked_wait_s({"retry-after": header}) == seconds
+    assert retry_after_s({"retry-after": header}) == seconds

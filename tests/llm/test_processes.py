@@ -15,8 +15,8 @@ from faulty import Faulty
 from serving import serving
 
 from tapir_exp.config import SpendConfig
-from tapir_exp.llm.call_store import Books
-from tapir_exp.llm.ledger import Account, Spend
+from tapir_exp.llm.call_store import CallStore
+from tapir_exp.llm.ledger import Spend, SpendScope
 
 ASKER = SUPPORT / "asker.py"
 IN_FLIGHT = 16
@@ -42,7 +42,7 @@ def end(process: "subprocess.Popen[str]") -> list[str]:
 
 
 def spent(store: Path, job: str = "") -> Spend:
-    books = Books(store, Account("sweep", job), SpendConfig())
+    books = CallStore(store, SpendScope("sweep", job), SpendConfig())
     total = books.ledger.spent_by_scope()
     books.close()
     return total

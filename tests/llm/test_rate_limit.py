@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapir_exp.llm.rate_limit import MARGIN_S, SCHEMA, SLOT_S, WINDOW_S, Limiter, wait_for
+from tapir_exp.llm.rate_limit import MARGIN_S, SCHEMA, SLOT_S, WINDOW_S, RateLimiter, wait_for
 from tapir_exp.llm.sqlite import Database
 
 START = 1_764_000_000.0
@@ -25,8 +25,8 @@ print(sum(limiter.admit(1, time.time()) == 0.0 for _ in range(300)))
 """
 
 
-def limiter(requests: int | None = None, tokens: int | None = None, database: Database | None = None) -> Limiter:
-    return Limiter(database or Database(Path(":memory:"), SCHEMA, durable=False), "account", requests, tokens)
+def limiter(requests: int | None = None, tokens: int | None = None, database: Database | None = None) -> RateLimiter:
+    return RateLimiter(database or Database(Path(":memory:"), SCHEMA, durable=False), "account", requests, tokens)
 
 
 calls = st.lists(
@@ -148,7 +148,7 @@ def test_old_slots_are_forgotten() -> None:
 def test_a_closed_gate_keeps_everybody_out_of_that_account() -> None:
     database = Database(Path(":memory:"), SCHEMA, durable=False)
     first, second = limiter(database=database), limiter(requests=100, database=database)
-    other = Limiter(database, "another", None, None)
+    other = RateLimiter(database, "another", None, None)
     now = time.time()
     first.close_for(20.0)
     second.close_for(5.0)

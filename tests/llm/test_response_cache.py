@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from tapir_exp.core.errors import StoreError
-from tapir_exp.llm.chat import ChatRequest, Message, Reply, TokenLogprob, Usage
-from tapir_exp.llm.response_cache import BULK, SCHEMA, Holding, ReplyCache, cache_key
+from tapir_exp.llm.chat import ChatRequest, Completion, Message, TokenLogprob, Usage
+from tapir_exp.llm.response_cache import BULK, SCHEMA, CacheSummary, ResponseCache, cache_key
 from tapir_exp.llm.sqlite import Database
 
 IDENTITY: dict[str, Any] = {"model": "openai/m", "api_base": None, "options": {"top_p": 0.9}}
@@ -43,12 +43,12 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 
 @pytest.fixture
-def cache(database: Database) -> ReplyCache:
-    return ReplyCache(database)
+def cache(database: Database) -> ResponseCache:
+    return ResponseCache(database)
 
 
-def a_reply(text: str = "Because.") -> Reply:
-    return Reply(text=text, finish_reason="stop", usage=Usage(prompt_tokens=3, completion_tokens=1, usd=0.5))
+def a_reply(text: str = "Because.") -> Completion:
+    return Completion(text=text, finish_reason="stop", usage=Usage(prompt_tokens=3, completion_tokens=1, usd=0.5))
 
 
 def start_writer(path: Path, text: str, count: int) -> "subprocess.Popen[str]":
@@ -63,12 +63,12 @@ def set_time(monkeypatch: pytest.MonkeyPatch, now: float) -> None:
 def test_what_was_put_is_there_for_the_next_process(database: Database) -> None:
     top = ((TokenLogprob(token="Be", logprob=-0.1), TokenLogprob(token="So", logprob=-2.5)),)
     reply = a_reply("line\nbreak\u2028 and é").model_copy(update={"top_logprobs": top})
-    assert ReplyCache(database).get("k") is None
-    assert ReplyCache(database).put("k", "m", REQUEST, reply) == reply
-    assert ReplyCache(Database(database.path, SCHEMA, durable=False)).get("k") == reply
+    assert ResponseCache(database).get("k") is None
+    assert ResponseCache(database).put("k", "m", REQUEST, reply) == reply
+    assert ResponseCache(Database(database.path, SCHEMA, durable=False)).get("k") == reply
 
 
-def test_the_first_reply_counts(cache: ReplyCache) -> None:
+def test_the_first_reply_counts(cache: ResponseCache) -> None:
     cache.put("k", "m", REQUEST, a_reply("first"))
     assert cache.put("k", "m", REQUEST, a_reply("second")).text == "first"
     kept = cache.get("k")
@@ -101,7 +101,7 @@ def test_the_key_does_not_depend_on_the_order_of_options() -> None:
     assert cache_key(one, REQUEST) == cache_key(other, REQUEST)
 
 
-def test_many_are_looked_up_at_once(cache: ReplyCache, database: Database) -> None:
+def test_many_are_looked_up_at_once(cache: ResponseCache, database: Database) -> None:
     count = 2 * BULK + 1
     with database.transaction():
         for number in range(count):
@@ -112,18 +112,18 @@ def test_many_are_looked_up_at_once(cache: ReplyCache, database: Database) -> No
     assert cache.get_many([]) == {}
 
 
-def test_holdings_are_told_by_model(cache: ReplyCache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_holdings_are_told_by_model(cache: ResponseCache, monkeypatch: pytest.MonkeyPatch) -> None:
     for key, model, asked in (("1", "b", 30.0), ("2", "a", 20.0), ("3", "b", 10.0)):
         set_time(monkeypatch, asked)
         cache.put(key, model, REQUEST, a_reply())
     size = len(REQUEST.model_dump_json() + a_reply().model_dump_json())
     assert cache.holdings() == [
-        Holding("a", replies=1, first=20.0, last=20.0, characters=size),
-        Holding("b", replies=2, first=10.0, last=30.0, characters=2 * size),
+        CacheSummary("a", replies=1, first=20.0, last=20.0, characters=size),
+        CacheSummary("b", replies=2, first=10.0, last=30.0, characters=2 * size),
     ]
 
 
-def test_entries_hold_what_was_asked_and_when(cache: ReplyCache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entries_hold_what_was_asked_and_when(cache: ResponseCache, monkeypatch: pytest.MonkeyPatch) -> None:
     set_time(monkeypatch, 5.0)
     cache.put("2", "b", REQUEST, a_reply("two"))
     cache.put("1", "a", REQUEST, a_reply("one"))
@@ -133,7 +133,7 @@ def test_entries_hold_what_was_asked_and_when(cache: ReplyCache, monkeypatch: py
     assert [entry.key for entry in cache.entries("b")] == ["2"]
 
 
-def test_entries_are_read_one_at_a_time(cache: ReplyCache, database: Database) -> None:
+def test_entries_are_read_one_at_a_time(cache: ResponseCache, database: Database) -> None:
     with database.transaction():
         for number in range(200):
             cache.put(str(number), "m", REQUEST, a_reply("x" * 50_000))
@@ -150,7 +150,7 @@ def test_entries_are_read_one_at_a_time(cache: ReplyCache, database: Database) -
     [(None, None, ""), ("a", None, "34"), (None, 3.0, "34"), ("b", 4.0, "124"), ("c", None, "1234")],
 )
 def test_what_is_pruned_is_what_meets_all_conditions(
-    cache: ReplyCache, monkeypatch: pytest.MonkeyPatch, model: str | None, before: float | None, left: str
+    cache: ResponseCache, monkeypatch: pytest.MonkeyPatch, model: str | None, before: float | None, left: str
 ) -> None:
     for number, of_model in enumerate("aabb", 1):
         set_time(monkeypatch, float(number))
@@ -176,12 +176,12 @@ def test_a_killed_process_loses_nothing_that_it_was_told_is_kept(tmp_path: Path)
         assert writer.stdout is not None
         told = [writer.stdout.readline() for _ in range(50)]
         os.kill(writer.pid, signal.SIGKILL)
-    cache = ReplyCache(Database(path, SCHEMA, durable=True))
+    cache = ResponseCache(Database(path, SCHEMA, durable=True))
     assert len(told) == 50
     assert all(cache.get(line.split()[0]) is not None for line in told)
 
 
-def test_an_entry_that_is_no_reply_is_named(cache: ReplyCache, database: Database) -> None:
+def test_an_entry_that_is_no_reply_is_named(cache: ResponseCache, database: Database) -> None:
     cache.put("k", "m", REQUEST, a_reply())
     database.run("UPDATE replies SET reply = ?", '{"text": "hm"}')
     for read in (lambda: cache.get("k"), lambda: cache.get_many(["k"]), lambda: list(cache.entries())):

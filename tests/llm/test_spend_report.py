@@ -9,11 +9,11 @@ from rich.console import Console
 
 from tapir_exp.config import SpendConfig
 from tapir_exp.llm import spend_report
-from tapir_exp.llm.call_store import Books
+from tapir_exp.llm.call_store import CallStore
 from tapir_exp.llm.chat import Usage
 from tapir_exp.llm.failures import CallError, FailureKind
-from tapir_exp.llm.ledger import Account, Spend
-from tapir_exp.llm.spend_report import Spending, tell_spending
+from tapir_exp.llm.ledger import Spend, SpendScope
+from tapir_exp.llm.spend_report import SpendReport, write_spend_report
 
 PAID = {"calls": 1, "cached": 0, "prompt_tokens": 5, "completion_tokens": 2, "usd": 0.25}
 
@@ -26,7 +26,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     return out
 
 
-def spend(books: Books) -> None:
+def spend(books: CallStore) -> None:
     ledger = books.ledger
     with ledger.during("labels"):
         ledger.record_paid("teacher", Usage(prompt_tokens=5, completion_tokens=2, usd=0.25))
@@ -36,9 +36,9 @@ def spend(books: Books) -> None:
         ledger.record_given_up("teacher", "k", CallError(FailureKind.UNREADABLE, "no number", raw="siebenund\u2028"))
 
 
-def test_all_that_was_counted_is_in_the_file(books: Books, tmp_path: Path, told: io.StringIO) -> None:
+def test_all_that_was_counted_is_in_the_file(books: CallStore, tmp_path: Path, told: io.StringIO) -> None:
     spend(books)
-    tell_spending(books.ledger, tmp_path)
+    write_spend_report(books.ledger, tmp_path)
     nothing = dict.fromkeys(PAID, 0)
     assert json.loads((tmp_path / "spend.json").read_text()) == {
         "stages": {"labels": {"judge": {**nothing, "cached": 1, "usd": 0.0}, "teacher": PAID}},
@@ -52,41 +52,41 @@ def test_all_that_was_counted_is_in_the_file(books: Books, tmp_path: Path, told:
             | {"raw": "siebenund\u2028"}
         ],
     }
-    assert Spending.load(tmp_path) == Spending.of(books.ledger)
+    assert SpendReport.load(tmp_path) == SpendReport.of(books.ledger)
 
 
-def test_people_are_told_the_sum_in_one_line(books: Books, tmp_path: Path, told: io.StringIO) -> None:
+def test_people_are_told_the_sum_in_one_line(books: CallStore, tmp_path: Path, told: io.StringIO) -> None:
     spend(books)
-    tell_spending(books.ledger, tmp_path)
+    write_spend_report(books.ledger, tmp_path)
     assert told.getvalue() == (
         "chat models: 1 calls paid, 1 from the cache, 7 tokens, 0.25 USD; failed tries: server error 2, empty reply 1; "
         "1 requests given up (spend.json)\n"
     )
 
 
-def test_an_unknown_price_is_told_as_such(books: Books, tmp_path: Path, told: io.StringIO) -> None:
+def test_an_unknown_price_is_told_as_such(books: CallStore, tmp_path: Path, told: io.StringIO) -> None:
     books.ledger.record_paid("teacher", Usage(prompt_tokens=5, completion_tokens=2, usd=None))
-    tell_spending(books.ledger, tmp_path)
+    write_spend_report(books.ledger, tmp_path)
     assert told.getvalue() == ("chat models: 1 calls paid, 0 from the cache, 7 tokens, a price that is not known\n")
 
 
 def test_the_scope_is_of_all_jobs_the_stages_of_this_one(tmp_path: Path) -> None:
-    first, second = (Books(tmp_path / "books", Account("sweep", job), SpendConfig()) for job in "12")
+    first, second = (CallStore(tmp_path / "books", SpendScope("sweep", job), SpendConfig()) for job in "12")
     for books, calls in ((first, 1), (second, 2)):
         with books.ledger.during("labels"):
             for _ in range(calls):
                 books.ledger.record_paid("teacher", Usage(prompt_tokens=1, completion_tokens=1, usd=None))
-    spend_report = Spending.of(first.ledger)
+    spend_report = SpendReport.of(first.ledger)
     assert spend_report.total == Spend(calls=1, prompt_tokens=1, completion_tokens=1, usd=None)
     assert spend_report.scope == Spend(calls=3, prompt_tokens=3, completion_tokens=3, usd=None)
     first.close()
     second.close()
 
 
-def test_where_nothing_was_asked_nothing_is_told(books: Books, tmp_path: Path, told: io.StringIO) -> None:
-    assert Spending.load(tmp_path) is None
-    tell_spending(books.ledger, tmp_path)
+def test_where_nothing_was_asked_nothing_is_told(books: CallStore, tmp_path: Path, told: io.StringIO) -> None:
+    assert SpendReport.load(tmp_path) is None
+    write_spend_report(books.ledger, tmp_path)
     assert told.getvalue() == ""
-    spend_report = Spending.load(tmp_path)
+    spend_report = SpendReport.load(tmp_path)
     assert spend_report is not None
     assert (spend_report.stages, spend_report.total, spend_report.faults_by_kind) == ({}, Spend(), {})

@@ -9,21 +9,25 @@ from fakes import ScriptedChat, training_row
 
 from tapir_exp.config import CurriculumConfig, TeacherConfig
 from tapir_exp.core.errors import TapirError
-from tapir_exp.core.records import Part, TrainingExample
+from tapir_exp.core.records import Subset, TrainingExample
 from tapir_exp.core.store import Artifact
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.distillation.curriculum.pool import Pool
-from tapir_exp.distillation.curriculum.sampling import Order, RoundPlan
-from tapir_exp.pipeline.data import mix
-from tapir_exp.pipeline.workspace import Bench, Product
+from tapir_exp.distillation.curriculum.sampling import GenerationRequest, RoundPlan
+from tapir_exp.pipeline.data import build_mix
+from tapir_exp.pipeline.workspace import StageOutput, Workspace
 
-PLAN = RoundPlan((), (Order(TaskType.MATH, Part.HARD, 3, ()), Order(TaskType.WRITING, Part.REST, 2, ())), ())
+PLAN = RoundPlan(
+    (),
+    (GenerationRequest(TaskType.MATH, Subset.HARD, 3, ()), GenerationRequest(TaskType.WRITING, Subset.REST, 2, ())),
+    (),
+)
 
 
-def mixed(replies: list[str], written: list[TrainingExample], *, refine: bool = True) -> Product:
+def mixed(replies: list[str], written: list[TrainingExample], *, refine: bool = True) -> StageOutput:
     """What the stage makes of rows that the teacher has written, where it says this when it is to refine them."""
 
-    def rows(name: str, round_number: int, recipe: Mapping[str, Any], make: Callable[[], Product]) -> Product:
+    def rows(name: str, round_number: int, recipe: Mapping[str, Any], make: Callable[[], StageOutput]) -> StageOutput:
         return make()
 
     config = SimpleNamespace(curriculum=CurriculumConfig(refine=refine), teacher=TeacherConfig(max_failed=1.0))
@@ -31,8 +35,8 @@ def mixed(replies: list[str], written: list[TrainingExample], *, refine: bool = 
     bench = SimpleNamespace(config=config, rows=rows, teacher=chat)
     expansions = SimpleNamespace(key="expansions", rows=lambda row_type: written)
     pool = Pool({}, frozenset(), ("seeds",))
-    made = mix(cast(Bench, bench), 2, PLAN, cast(Artifact, expansions), pool)
-    return cast(Product, made)
+    made = build_mix(cast(Workspace, bench), 2, PLAN, cast(Artifact, expansions), pool)
+    return cast(StageOutput, made)
 
 
 def test_rows_that_are_not_refined_are_left_out_and_counted() -> None:

@@ -22,9 +22,9 @@ from tapir_exp.config import (
     StudentConfig,
     TeacherConfig,
 )
-from tapir_exp.pipeline.estimate import Sizes, StageEstimate, estimate_run, sizes_of
+from tapir_exp.pipeline.estimate import SeedStatistics, StageEstimate, estimate_run, seed_statistics
 
-SIZES = Sizes(seeds=1000, instruction=20.0, response=60.0)
+SIZES = SeedStatistics(seeds=1000, instruction=20.0, response=60.0)
 
 
 def priced(model: str, usd: float | None = 1.0) -> LLMConfig:
@@ -134,14 +134,14 @@ def test_two_values_of_delta_share_what_comes_before_the_rounds() -> None:
 
 @given(st.integers(1, 10**6), st.floats(1, 1e4), st.floats(1, 1e4))
 def test_the_cost_is_the_tokens_times_the_price(seeds: int, instruction: float, response: float) -> None:
-    for row in estimate_run(config(), Sizes(seeds, instruction, response)):
+    for row in estimate_run(config(), SeedStatistics(seeds, instruction, response)):
         if row.role != "fit":
             assert row.usd == pytest.approx((row.prompt_tokens + row.completion_tokens) / 1e6)
 
 
 def test_sizes_are_means_in_tokens() -> None:
-    sizes = sizes_of([example("a" * 40, "b" * 80), example("c" * 80, "d" * 40)])
-    assert sizes == Sizes(seeds=2, instruction=15.0, response=15.0)
+    sizes = seed_statistics([example("a" * 40, "b" * 80), example("c" * 80, "d" * 40)])
+    assert sizes == SeedStatistics(seeds=2, instruction=15.0, response=15.0)
 
 
 def test_the_protocol_settles_what_a_verdict_costs() -> None:

@@ -10,7 +10,7 @@ from tapir_exp.commands.run import run
 from tapir_exp.config import Config, parse, to_yaml
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.manifest import Manifest
-from tapir_exp.core.records import Answer, Example, TrainingExample, Verdict
+from tapir_exp.core.records import Example, Response, TrainingExample, Verdict
 from tapir_exp.core.store import Artifact
 from tapir_exp.report.metrics import run_metrics
 
@@ -53,7 +53,7 @@ def test_nothing_that_is_kept_out_is_trained_on(artifacts: dict[str, Artifact]) 
 def test_every_student_is_compared_with_the_one_before_it(artifacts: dict[str, Artifact], done: Path) -> None:
     kept = {row.id for row in artifacts["held-out"].rows(Example)}
     for name in ("base-answers", "held-out-answers-0", "held-out-answers-1", "held-out-responses"):
-        assert {row.id for row in artifacts[name].rows(Answer)} == kept
+        assert {row.id for row in artifacts[name].rows(Response)} == kept
     for number in (0, 1):
         assert {row.id for row in artifacts[f"held-out-verdicts-{number}"].rows(Verdict)} == kept
     metrics = run_metrics(Manifest.load(done), artifacts)

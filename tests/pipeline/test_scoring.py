@@ -15,17 +15,17 @@ from hydra.core.global_hydra import GlobalHydra
 
 from tapir_exp.commands.hydra_app import data_dir
 from tapir_exp.config import Config, Difficulty, parse
-from tapir_exp.core.records import Rating, ResponseLoss, Verdict, row_of_rollout
+from tapir_exp.core.records import Rating, ResponseLoss, Verdict, row_id_of_rollout
 from tapir_exp.core.store import Artifact, Store
 from tapir_exp.distillation.curriculum.difficulty import rollout_spread
-from tapir_exp.distillation.judge.requests import Match
+from tapir_exp.distillation.judge.requests import ResponsePair
 from tapir_exp.lab.base_student import build_base_student
 from tapir_exp.llm.chat import ChatRequest
 from tapir_exp.llm.ledger import Ledger
-from tapir_exp.pipeline.scoring import SCORES, Asked, Scored, score
-from tapir_exp.pipeline.workspace import Bench
+from tapir_exp.pipeline.scoring import SCORES, DifficultyScores, ScoringInputs, score
+from tapir_exp.pipeline.workspace import Workspace
 
-MATCHES = [Match(str(n), f"Say {n}", "red " * (n + 1), "blue") for n in range(6)]
+MATCHES = [ResponsePair(str(n), f"Say {n}", "red " * (n + 1), "blue") for n in range(6)]
 UNSCORED = "4"
 """The row whose instruction the judge refuses to score."""
 TINY = [
@@ -82,16 +82,18 @@ def student(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Artifac
 
 def bench_of(
     config: Config, root: Path, how: Difficulty, *, beta: float = 1.0, reference: bool = False
-) -> tuple[Bench, ScriptedChat]:
+) -> tuple[Workspace, ScriptedChat]:
     chat = ScriptedChat(say)
     plan = replace(config.curriculum, difficulty=how, rollouts=replace(config.curriculum.rollouts, beta=beta))
     changed = replace(config, curriculum=plan, judge=replace(config.judge, reference=reference))
-    return Bench(changed, Store(root), chat, chat, chat, cast(Ledger, NoLedger())), chat
+    return Workspace(changed, Store(root), chat, chat, chat, cast(Ledger, NoLedger())), chat
 
 
-def scored(config: Config, student: Artifact, root: Path, how: Difficulty) -> tuple[Scored, dict[str, Artifact]]:
+def scored(
+    config: Config, student: Artifact, root: Path, how: Difficulty
+) -> tuple[DifficultyScores, dict[str, Artifact]]:
     bench, _ = bench_of(config, root, how)
-    result = score(bench, Asked(1, student, MATCHES, ("answers", "mix")))
+    result = score(bench, ScoringInputs(1, student, MATCHES, ("answers", "mix")))
     return result, {entry.name: bench.store.open(entry.stage, entry.key) for entry in bench.entries}
 
 
@@ -133,7 +135,7 @@ def test_gaps_are_the_judge_s_and_the_unscored_row_is_absent(config: Config, stu
 def test_a_judge_with_references_tells_how_many_rows_had_one(config: Config, student: Artifact, tmp_path: Path) -> None:
     bench, chat = bench_of(config, tmp_path, Difficulty.mfd, reference=True)
     matches = [replace(MATCHES[0], reference="a model answer"), *MATCHES[1:]]
-    score(bench, Asked(0, student, matches, ("answers",)))
+    score(bench, ScoringInputs(0, student, matches, ("answers",)))
     (entry,) = bench.entries
     assert bench.store.open(entry.stage, entry.key).figures["referenced"] == 1
     assert sum("a model answer" in said_to(request) for request in chat.requests) == 2
@@ -155,7 +157,7 @@ def test_eps_is_the_spread_of_the_students_scores(config: Config, student: Artif
     rewards: dict[str, list[float]] = {}
     for verdict in artifacts["rollout_verdicts-1"].rows(Verdict):
         if verdict.student is not None:
-            rewards.setdefault(row_of_rollout(verdict.id), []).append(verdict.student)
+            rewards.setdefault(row_id_of_rollout(verdict.id), []).append(verdict.student)
     assert set(result.by_row) == {match.id for match in MATCHES if match.id != UNSCORED}
     assert result.by_row == {row: rollout_spread(given, 1.0) for row, given in rewards.items()}
     assert all(len(given) == 4 for given in rewards.values())
@@ -163,7 +165,7 @@ def test_eps_is_the_spread_of_the_students_scores(config: Config, student: Artif
 
 
 def test_another_beta_reads_the_same_rollouts_otherwise(config: Config, student: Artifact, tmp_path: Path) -> None:
-    asked = Asked(1, student, MATCHES, ("answers", "mix"))
+    asked = ScoringInputs(1, student, MATCHES, ("answers", "mix"))
     results = [score(bench_of(config, tmp_path, Difficulty.eps, beta=beta)[0], asked) for beta in (0.5, 5.0)]
     assert results[0].keys == results[1].keys
     assert results[0].by_row != results[1].by_row
@@ -182,7 +184,7 @@ def test_ratings_are_of_instructions_and_length_is_of_responses(
 def test_a_rating_that_failed_leaves_the_row_unscored(config: Config, student: Artifact, tmp_path: Path) -> None:
     bench, chat = bench_of(config, tmp_path, Difficulty.judge_rated)
     chat._script = lambda request: "Hm." if "Say 2" in said_to(request) and "Rate" in said_to(request) else say(request)
-    result = score(bench, Asked(1, student, MATCHES, ("answers", "mix")))
+    result = score(bench, ScoringInputs(1, student, MATCHES, ("answers", "mix")))
     assert set(result.by_row) == {match.id for match in MATCHES} - {"2"}
 
 

@@ -15,17 +15,17 @@ from omegaconf import OmegaConf
 from tapir_exp.core.manifest import Entry, Manifest, entry_of
 from tapir_exp.core.records import (
     BOTH_ORDERS,
-    Answer,
-    Ballot,
     BenchmarkResult,
     Example,
+    JudgeReply,
     Label,
-    Order,
     Origin,
-    Part,
+    PresentationOrder,
     Quota,
     Record,
+    Response,
     ResponseLoss,
+    Subset,
     TrainingExample,
     TrainingStep,
     Verdict,
@@ -33,7 +33,7 @@ from tapir_exp.core.records import (
 )
 from tapir_exp.core.store import Store, write_rows
 from tapir_exp.core.task_types import BOOSTED, TaskType
-from tapir_exp.distillation.judge.diagnostics import Lengths, diagnose
+from tapir_exp.distillation.judge.diagnostics import Lengths, diagnose_judge
 from tapir_exp.evals.statistics import accuracy_by_task, macro_accuracy
 
 TASKS = {
@@ -99,7 +99,7 @@ class FakeRun:
     def _rounds(self, seeds: list[Example], tasks: dict[str, TaskType]) -> None:
         labels = [Label(id=s.id, task=tasks[s.id], raw=tasks[s.id]) for s in seeds]
         self._put("labels", labels, spend={"labeller": spend(len(seeds), None)})
-        responses = [Answer(id=s.id, text=f"The teacher's answer. {NASTY}\nAnswer: 42") for s in seeds]
+        responses = [Response(id=s.id, text=f"The teacher's answer. {NASTY}\nAnswer: 42") for s in seeds]
         self._put("responses", responses, spend={"teacher": spend(len(seeds), 0.31)})
         gaps = self._judge(0, [s.id for s in seeds])
         pool = [row_of(s, tasks[s.id], gaps.get(s.id)) for s in seeds]
@@ -117,7 +117,7 @@ class FakeRun:
         rows = [Example(id=example_id(text), instruction=text, response="-") for text in texts]
         stages: dict[str, Sequence[Record]] = {"held-out": rows}
         for name in ("base-answers", "held-out-responses", *(f"held-out-answers-{n}" for n in range(self.rounds + 1))):
-            stages[name] = [Answer(id=row.id, text=f"{name} says {NASTY}") for row in rows]
+            stages[name] = [Response(id=row.id, text=f"{name} says {NASTY}") for row in rows]
         for number in range(self.rounds + 1):
             stages[f"held-out-verdicts-{number}"] = [
                 Verdict(id=row.id, ballots=(), teacher=3.0 - place, student=7.5 - place)
@@ -132,12 +132,12 @@ class FakeRun:
 
     def _judge(self, number: int, ids: Sequence[str]) -> dict[str, float]:
         answers = [
-            Answer(id=i, text=f"S{number} says {self.rng.randrange(99)}", finished=k != 1) for k, i in enumerate(ids)
+            Response(id=i, text=f"S{number} says {self.rng.randrange(99)}", finished=k != 1) for k, i in enumerate(ids)
         ]
         self._put(f"answers-{number}", answers)
         verdicts = [self._verdict(i, number, unread=k == 5) for k, i in enumerate(ids)]
         lengths = {row: Lengths(40 + place % 7, 30) for place, row in enumerate(ids)}
-        figures = {"unscored": 1, "diagnosis": asdict(diagnose(verdicts, lengths))}
+        figures = {"unscored": 1, "diagnosis": asdict(diagnose_judge(verdicts, lengths))}
         self._put(f"verdicts-{number}", verdicts, spend={"judge": spend(2 * len(ids), 0.52)}, **figures)
         return {v.id: v.gap for v in verdicts if v.gap is not None}
 
@@ -145,14 +145,14 @@ class FakeRun:
         true = max(0.0, self.rng.choice((0.3, 4.5 - number)) + self.rng.gauss(0, 1.1))
         ballots = []
         for order in BOTH_ORDERS:
-            lean = 0.5 if order is Order.TEACHER_FIRST else -0.5
+            lean = 0.5 if order is PresentationOrder.TEACHER_FIRST else -0.5
             teacher, student = 9.0, round(min(10, max(1, 9 - true - lean)) * 2) / 2
             ballots.append(
-                Ballot(order=order, teacher=teacher, student=student, raw=f"{teacher} {student}\nThe first {NASTY}")
+                JudgeReply(order=order, teacher=teacher, student=student, raw=f"{teacher} {student}\nThe first {NASTY}")
             )
         if unread:
-            ballots[1] = Ballot(
-                order=Order.STUDENT_FIRST, teacher=None, student=None, raw="I cannot.", failure="no scores"
+            ballots[1] = JudgeReply(
+                order=PresentationOrder.STUDENT_FIRST, teacher=None, student=None, raw="I cannot.", failure="no scores"
             )
             return Verdict(id=row, ballots=tuple(ballots), teacher=None, student=None)
         mean = sum(b.student or 0 for b in ballots) / 2
@@ -161,9 +161,11 @@ class FakeRun:
     def _mix(self, number: int, pool: list[TrainingExample]) -> list[TrainingExample]:
         drawn, born, quotas = [], [], []
         for task, share in TARGET.items():
-            for part in Part:
+            for part in Subset:
                 wanted = round(share * self.size * 0.5)
-                rows = [r for r in pool if r.task is task and r.gap is not None and (r.gap > 2) == (part is Part.HARD)]
+                rows = [
+                    r for r in pool if r.task is task and r.gap is not None and (r.gap > 2) == (part is Subset.HARD)
+                ]
                 taken = rows[-wanted:]
                 ordered = wanted - len(taken)
                 new = [self._expansion(task, part, number, i, rows or pool) for i in range(ordered - (ordered > 4))]
@@ -189,7 +191,7 @@ class FakeRun:
         return mix
 
     def _expansion(
-        self, task: TaskType, part: Part, number: int, i: int, parents: Sequence[TrainingExample]
+        self, task: TaskType, part: Subset, number: int, i: int, parents: Sequence[TrainingExample]
     ) -> TrainingExample:
         text = f"{task}: a new one, number {i} of round {number} for the {part} part."
         chosen = tuple(self.rng.choice(parents).id for _ in range(3))
@@ -319,7 +321,7 @@ def row_of(seed: Example, task: TaskType, gap: float | None) -> TrainingExample:
         instruction=seed.instruction,
         response=seed.response,
         task=task,
-        part=Part.REST,
+        part=Subset.REST,
         origin=Origin.SEED,
         parents=(),
         born=0,

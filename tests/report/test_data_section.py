@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tapir_exp.core.records import LeftOut, Why
-from tapir_exp.core.store import LEFT_OUT, write_rows
-from tapir_exp.report.data_section import MOST_LEAKS, origins
+from tapir_exp.core.records import DroppedRow, DropReason
+from tapir_exp.core.store import DROPPED, write_rows
+from tapir_exp.report.data_section import MOST_LEAKS, data_origins
 from tapir_exp.report.run_page import build_page
 from tapir_exp.report.run_view import RunView
 from tapir_exp.report.templates import render
@@ -31,16 +31,16 @@ EXPANSIONS = {
 }
 
 
-def leak(number: int) -> LeftOut:
+def leak(number: int) -> DroppedRow:
     detail = f"100% of question.jsonl, row {number}: <b>how many</b>"
-    return LeftOut(source="seeds.jsonl", row=number, why=Why.CONTAMINATED, detail=detail)
+    return DroppedRow(source="seeds.jsonl", row=number, why=DropReason.CONTAMINATED, detail=detail)
 
 
 def counted(run_dir: Path, tmp_path: Path, contaminated: int | None) -> RunView:
     """A run whose first two stages have all their figures; so many seeds leaked."""
     run = RunView.load(run_dir)
-    other = LeftOut(source="seeds.jsonl", row=99, why=Why.REPEATED, detail="the instruction of row 1")
-    write_rows(tmp_path / LEFT_OUT, [other, *(leak(number) for number in range(1, (contaminated or 0) + 1))])
+    other = DroppedRow(source="seeds.jsonl", row=99, why=DropReason.REPEATED, detail="the instruction of row 1")
+    write_rows(tmp_path / DROPPED, [other, *(leak(number) for number in range(1, (contaminated or 0) + 1))])
     seeds = replace(run.artifacts["seeds"], path=tmp_path, figures={**SEEDS, "contaminated": contaminated})
     expanded = {**EXPANSIONS, "contaminated": None if contaminated is None else 0}
     first = replace(run.rounds[1], expanded=expanded)
@@ -66,7 +66,7 @@ def test_the_counts_are_those_of_the_stages(fake_run: MakeRun, tmp_path: Path) -
 
 def test_leaks_are_shown_with_what_is_shared_and_escaped(fake_run: MakeRun, tmp_path: Path) -> None:
     run = counted(fake_run(), tmp_path, contaminated=MOST_LEAKS + 3)
-    found = origins(run)
+    found = data_origins(run)
     assert [one.row for one in found.leaks] == list(range(1, MOST_LEAKS + 1))
     assert found.more == 3
     text = section(page_of(run))

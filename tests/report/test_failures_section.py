@@ -1,17 +1,17 @@
 """The table of failed calls: every kind once, with what was tried and what was given up."""
 
 from tapir_exp.llm.failures import FailureKind
-from tapir_exp.llm.ledger import Faults, GivenUp, Spend
-from tapir_exp.llm.spend_report import Spending
-from tapir_exp.report.failures_section import FaultRow, fault_rows
+from tapir_exp.llm.ledger import FailedRequest, Faults, Spend
+from tapir_exp.llm.spend_report import SpendReport
+from tapir_exp.report.failures_section import FailureRow, failure_rows
 
 
 def fault(kind: FailureKind, count: int, stage: str = "labels") -> Faults:
     return Faults(stage=stage, role="judge", kind=kind, count=count)
 
 
-def lost(kind: FailureKind, key: str) -> GivenUp:
-    return GivenUp(stage="labels", role="judge", key=key, kind=kind, detail="why", raw="hm")
+def lost(kind: FailureKind, key: str) -> FailedRequest:
+    return FailedRequest(stage="labels", role="judge", key=key, kind=kind, detail="why", raw="hm")
 
 
 def test_tries_of_all_stages_are_summed_and_stand_beside_what_they_ended() -> None:
@@ -21,13 +21,13 @@ def test_tries_of_all_stages_are_summed_and_stand_beside_what_they_ended() -> No
         fault(FailureKind.SERVER, 4, stage="mix-1"),
     )
     given_up = (lost(FailureKind.SERVER, "a"), lost(FailureKind.UNREADABLE, "b"), lost(FailureKind.UNREADABLE, "c"))
-    rows = fault_rows(Spending(stages={}, scope=Spend(), faults=faults, given_up=given_up))
+    rows = failure_rows(SpendReport(stages={}, scope=Spend(), faults=faults, given_up=given_up))
     assert rows == [
-        FaultRow("server error", FailureKind.SERVER.policy, 7, 1),
-        FaultRow("time-out", FailureKind.TIMEOUT.policy, 2, 0),
-        FaultRow("unreadable reply", FailureKind.UNREADABLE.policy, 0, 2),
+        FailureRow("server error", FailureKind.SERVER.policy, 7, 1),
+        FailureRow("time-out", FailureKind.TIMEOUT.policy, 2, 0),
+        FailureRow("unreadable reply", FailureKind.UNREADABLE.policy, 0, 2),
     ]
 
 
 def test_a_run_that_wrote_nothing_down_has_no_rows() -> None:
-    assert fault_rows(None) == []
+    assert failure_rows(None) == []

@@ -15,7 +15,7 @@ from tapir_exp.core.evaluation_manifest import EVALUATION, Evaluation
 from tapir_exp.core.manifest import entry_of
 from tapir_exp.core.store import Store
 from tapir_exp.report.arm_comparison import compare_arms
-from tapir_exp.report.evaluations import Measured
+from tapir_exp.report.evaluations import EvaluationResult
 from tapir_exp.report.paper_tables import build_table, cell_ours, cell_published, load_evaluations, tex
 from tapir_exp.report.published import Figure, PublishedTable, Status, load_table, load_tables
 
@@ -65,7 +65,7 @@ class Shelf:
         ).write(directory)
         return directory
 
-    def measured(self) -> list[Measured]:
+    def measured(self) -> list[EvaluationResult]:
         directory = self.root / "evaluations"
         return load_evaluations(directory, directory / "paper")[0]
 

@@ -10,7 +10,7 @@ import pytest
 
 from tapir_exp.core.errors import StoreError
 from tapir_exp.core.task_types import BOOSTED, TaskType
-from tapir_exp.report.run_samples import samples, trails
+from tapir_exp.report.run_samples import lineages, samples
 from tapir_exp.report.run_view import RunView, by_interest, spend_by_role
 
 MakeRun = Callable[..., Path]
@@ -48,7 +48,7 @@ def test_a_plain_fit_needs_no_rounds(fake_run: MakeRun) -> None:
     assert len(run.rounds) == 1
     assert not run.labels
     assert samples(run) == []
-    assert trails(run) == []
+    assert lineages(run) == []
 
 
 def test_a_run_may_have_no_benchmark(fake_run: MakeRun) -> None:
@@ -122,7 +122,7 @@ def test_a_row_is_not_passed_over_for_an_unusable_answer(fake_run: MakeRun) -> N
 
 def test_a_trail_leads_from_a_seed_to_the_last_round(fake_run: MakeRun) -> None:
     run = RunView.load(fake_run())
-    for trail in trails(run):
+    for trail in lineages(run):
         kinds = [station.kind for station in trail.stations]
         assert kinds[0] == "seed"
         assert trail.stations[0].row in run.seeds

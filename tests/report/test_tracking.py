@@ -14,14 +14,14 @@ import pytest
 from assets import ROOT
 
 from tapir_exp.config import LoggerConfig, WandbMode
-from tapir_exp.core.records import Part, Quota
+from tapir_exp.core.records import Quota, Subset
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.report.tracking import Tracker
 
 BLOCK, HEADER = 32 * 1024, 7
 QUOTAS = [
-    Quota(task=TaskType.MATH, part=Part.HARD, wanted=5, drawn=2, ordered=3, filled=1),
-    Quota(task=TaskType.LAW, part=Part.REST, wanted=4, drawn=4, ordered=0, filled=0),
+    Quota(task=TaskType.MATH, part=Subset.HARD, wanted=5, drawn=2, ordered=3, filled=1),
+    Quota(task=TaskType.LAW, part=Subset.REST, wanted=4, drawn=4, ordered=0, filled=0),
 ]
 
 

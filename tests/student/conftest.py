@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tapir_exp.config import LabStudentConfig, SFTConfig, StudentConfig, TrainerConfig
-from tapir_exp.core.records import Part
+from tapir_exp.core.records import Subset
 from tapir_exp.lab.base_student import build_base_student
 from tapir_exp.student.chat_template import Chat, load_chat
 from tapir_exp.student.training.encoding import TrainingRow
@@ -21,7 +21,7 @@ def rows() -> list[TrainingRow]:
         TrainingRow(
             "Say " + " ".join(words[i % 5] for i in range(n)),
             " ".join(words[(i + n) % 5] for i in range(1 + n % 4)),
-            Part.HARD if n % 3 == 0 else Part.REST,
+            Subset.HARD if n % 3 == 0 else Subset.REST,
         )
         for n in range(1, 19)
     ]

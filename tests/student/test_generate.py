@@ -9,10 +9,10 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from tapir_exp.config import BudgetConfig, SFTConfig, StudentConfig, TrainerConfig
-from tapir_exp.core.records import Answer
+from tapir_exp.core.records import Response
 from tapir_exp.student.chat_template import Chat
 from tapir_exp.student.engines import kv_cache
-from tapir_exp.student.generate import answer_all
+from tapir_exp.student.generate import generate_responses
 from tapir_exp.student.training.encoding import TrainingRow
 from tapir_exp.student.training.train import finetune
 
@@ -50,7 +50,7 @@ def answer_by_transformers(student_dir: Path, chat: Chat, prompt: str, limit: in
 def test_answers_are_those_of_transformers(
     trained: Path, chat: Chat, prompts: list[tuple[str, str]], student: StudentConfig
 ) -> None:
-    answers = answer_all(trained, prompts, student, "answers")
+    answers = generate_responses(trained, prompts, student, "answers")
     assert [answer.id for answer in answers] == [name for name, _ in prompts]
     for answer, (_, prompt) in zip(answers, prompts, strict=True):
         assert (answer.text, answer.finished) == answer_by_transformers(trained, chat, prompt, student.max_new_tokens)
@@ -62,14 +62,14 @@ def test_answers_are_those_of_transformers(
 def test_neighbours_do_not_matter(
     trained: Path, prompts: list[tuple[str, str]], student: StudentConfig, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = answer_all(trained, prompts, student, "answers")
+    expected = generate_responses(trained, prompts, student, "answers")
     monkeypatch.setattr(kv_cache, "ROOM", 2)  # so that the cache has to grow
-    assert answer_all(trained, prompts, replace(student, generation_batch=batch), "answers") == expected
+    assert generate_responses(trained, prompts, replace(student, generation_batch=batch), "answers") == expected
 
 
 def test_cut_answers_are_not_finished(trained: Path, prompts: list[tuple[str, str]], student: StudentConfig) -> None:
-    whole = answer_all(trained, prompts, student, "answers")
-    cut = answer_all(trained, prompts, replace(student, max_new_tokens=1), "answers")
+    whole = generate_responses(trained, prompts, student, "answers")
+    cut = generate_responses(trained, prompts, replace(student, max_new_tokens=1), "answers")
     assert not any(answer.finished for answer in cut)
     assert all((b.text or "").startswith(a.text or "") for a, b in zip(cut, whole, strict=True))
 
@@ -78,11 +78,11 @@ def test_answer_that_ends_at_the_limit_is_finished(
     trained: Path, chat: Chat, prompts: list[tuple[str, str]], student: StudentConfig
 ) -> None:
     """The end of turn is a token too: an answer of n tokens is finished under a limit of n + 1, cut under n."""
-    answer = next(a for a in answer_all(trained, prompts, student, "answers") if a.finished)
+    answer = next(a for a in generate_responses(trained, prompts, student, "answers") if a.finished)
     prompt = [pair for pair in prompts if pair[0] == answer.id]
     length = len(chat.encode_responses([answer.text or ""])[0]) - 1
     for limit, finished in ((length, False), (length + 1, True)):
-        (again,) = answer_all(trained, prompt, replace(student, max_new_tokens=limit), "answers")
+        (again,) = generate_responses(trained, prompt, replace(student, max_new_tokens=limit), "answers")
         assert (again.text, again.finished) == (answer.text, finished)
 
 
@@ -92,17 +92,17 @@ def test_empty_answer_is_a_failure(
     silent = [TrainingRow(row.instruction, "") for row in rows]
     sft = SFTConfig(learning_rate=1e-2, batch_rows=6)
     finetune(base, silent, None, sft, BudgetConfig(epochs=4), student, trainer, 0, tmp_path, "fit")
-    answers = answer_all(tmp_path, [("a", "Say red")], student, "answers")
-    assert answers == [Answer(id="a", text=None, finished=True, failure="empty answer")]
+    answers = generate_responses(tmp_path, [("a", "Say red")], student, "answers")
+    assert answers == [Response(id="a", text=None, finished=True, failure="empty answer")]
 
 
 def test_prompt_without_room_is_a_failure(trained: Path, student: StudentConfig) -> None:
     short = replace(student, max_length=30)
-    long, ordinary = answer_all(trained, [("a", "red " * 50), ("b", "Say red")], short, "answers")
+    long, ordinary = generate_responses(trained, [("a", "red " * 50), ("b", "Say red")], short, "answers")
     assert long.text is None
     assert "leave no room" in (long.failure or "")
     assert ordinary.text
 
 
 def test_no_prompts_no_answers(trained: Path, student: StudentConfig) -> None:
-    assert answer_all(trained, [], student, "answers") == []
+    assert generate_responses(trained, [], student, "answers") == []

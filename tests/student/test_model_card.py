@@ -11,10 +11,10 @@ from tapir_exp.config import BudgetConfig, ChatTemplate, Method, Precision, SFTC
 from tapir_exp.student.model_card import (
     CARD,
     PROVENANCE,
-    Ancestor,
-    Data,
-    Place,
+    ModelLocation,
+    ModelRef,
     Provenance,
+    TrainingData,
     kept_figures,
     model_card,
     settings_of,
@@ -33,15 +33,15 @@ FIGURES = {
     "final_loss": 0.5,
     "tokens_per_second": 123.0,
 }
-HUB = Ancestor(place=Place.HUB, name=LLAMA.model, revision="abc")
+HUB = ModelRef(place=ModelLocation.HUB, name=LLAMA.model, revision="abc")
 
 
 def provenance(**changes: Any) -> Provenance:
     known: dict[str, Any] = {
         "artifact": "student/0123",
         "base": HUB,
-        "parent": Ancestor(place=Place.STORE, name="student/4567"),
-        "data": Data(artifact="mix/89ab", sha256="f" * 64),
+        "parent": ModelRef(place=ModelLocation.STORE, name="student/4567"),
+        "data": TrainingData(artifact="mix/89ab", sha256="f" * 64),
         "method": Method.lora,
         "alpha": 0.3,
         "seed": 0,
@@ -90,9 +90,9 @@ def test_the_head_is_what_the_hub_reads(changes: dict[str, Any], library: str, r
     assert "license" not in read  # it is the base's
 
 
-@pytest.mark.parametrize("place", [Place.STORE, Place.DIRECTORY])
-def test_a_base_that_is_not_on_the_hub_is_no_link(place: Place) -> None:
-    assert "base_model" not in head(model_card(provenance(base=Ancestor(place=place, name="models/llama")), None))
+@pytest.mark.parametrize("place", [ModelLocation.STORE, ModelLocation.DIRECTORY])
+def test_a_base_that_is_not_on_the_hub_is_no_link(place: ModelLocation) -> None:
+    assert "base_model" not in head(model_card(provenance(base=ModelRef(place=place, name="models/llama")), None))
 
 
 def test_the_card_tells_data_method_and_figures() -> None:

@@ -10,8 +10,8 @@ import torch
 from tapir_exp.config import BudgetConfig, SFTConfig, StudentConfig, TrainerConfig
 from tapir_exp.student.chat_template import Chat, render_prompt
 from tapir_exp.student.engines.sampling import Draw, Sampler
-from tapir_exp.student.generate import answer_all
-from tapir_exp.student.multi_turn import Questions, converse_all
+from tapir_exp.student.generate import generate_responses
+from tapir_exp.student.multi_turn import Conversation, generate_conversations
 from tapir_exp.student.training.encoding import TrainingRow
 from tapir_exp.student.training.train import finetune
 
@@ -30,20 +30,24 @@ def trained(
     return workdir
 
 
-def asked(temperature: float, count: int = 6) -> list[Questions]:
+def asked(temperature: float, count: int = 6) -> list[Conversation]:
     return [
-        Questions(str(n), (f"Say {'red ' * (n + 1)}", "Say green blue", "Say black")[: 2 + n % 2], temperature)
+        Conversation(str(n), (f"Say {'red ' * (n + 1)}", "Say green blue", "Say black")[: 2 + n % 2], temperature)
         for n in range(count)
     ]
 
 
-def texts(trained: Path, dialogues: list[Questions], student: StudentConfig, seed: int = 0) -> list[list[str | None]]:
-    return [[answer.text for answer in turns] for turns in converse_all(trained, dialogues, student, seed, "talk")]
+def texts(
+    trained: Path, dialogues: list[Conversation], student: StudentConfig, seed: int = 0
+) -> list[list[str | None]]:
+    return [
+        [answer.text for answer in turns] for turns in generate_conversations(trained, dialogues, student, seed, "talk")
+    ]
 
 
 def test_the_first_turn_at_temperature_0_is_the_greedy_answer(trained: Path, student: StudentConfig) -> None:
     dialogues = asked(0.0)
-    greedy = answer_all(trained, [(d.id, d.turns[0]) for d in dialogues], student, "answers")
+    greedy = generate_responses(trained, [(d.id, d.turns[0]) for d in dialogues], student, "answers")
     assert [turns[0] for turns in texts(trained, dialogues, student)] == [answer.text for answer in greedy]
 
 
@@ -58,15 +62,15 @@ def test_a_later_turn_sees_everything_before_it(
         return encode(self, dialogues)
 
     monkeypatch.setattr(Chat, "encode_dialogues", spy)
-    (answers,) = texts(trained, [Questions("a", ("Say red", "Say green blue"), 0.0)], student)
+    (answers,) = texts(trained, [Conversation("a", ("Say red", "Say green blue"), 0.0)], student)
     assert shown == [["Say red"], ["Say red", answers[0] or "", "Say green blue"]]
     (encoded,) = encode(chat, shown[1:])
     assert chat.tokenizer.decode(encoded) == render_prompt(chat.tokenizer, shown[1], None)
 
 
 def test_a_turn_without_an_answer_is_an_empty_one_and_the_talk_goes_on(trained: Path, student: StudentConfig) -> None:
-    long = Questions("a", ("red " * 150, "Say red"), 0.0)
-    first, second = converse_all(trained, [long], student, 0, "talk")[0]
+    long = Conversation("a", ("red " * 150, "Say red"), 0.0)
+    first, second = generate_conversations(trained, [long], student, 0, "talk")[0]
     assert "leave no room" in (first.failure or "")
     assert second.text is None  # the long turn is still in view
 

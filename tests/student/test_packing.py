@@ -17,9 +17,9 @@ from transformers import (
 
 from tapir_exp.config import StudentConfig
 from tapir_exp.core.errors import TapirError
-from tapir_exp.core.records import Part
+from tapir_exp.core.records import Subset
 from tapir_exp.student.loading import load_model
-from tapir_exp.student.packing import RowBounds, bounds_of, pack_attention, packed_hidden
+from tapir_exp.student.packing import RowBounds, pack_attention, packed_hidden, row_bounds
 from tapir_exp.student.training.batching import collate
 from tapir_exp.student.training.encoded_rows import Row
 
@@ -46,7 +46,7 @@ def rows() -> list[Tensor]:
 
 
 def hidden_of(model: PreTrainedModel) -> Tensor:
-    return packed_hidden(model.get_decoder(), torch.cat(rows()), bounds_of(LENGTHS))
+    return packed_hidden(model.get_decoder(), torch.cat(rows()), row_bounds(LENGTHS))
 
 
 @pytest.mark.parametrize("name", models())
@@ -74,7 +74,7 @@ def test_a_change_in_one_row_changes_no_other() -> None:
     before, after = rows(), rows()
     after[0] = (after[0] + 1) % 50
     with torch.no_grad():
-        one, other = (packed_hidden(model.get_decoder(), torch.cat(r), bounds_of(LENGTHS)) for r in (before, after))
+        one, other = (packed_hidden(model.get_decoder(), torch.cat(r), row_bounds(LENGTHS)) for r in (before, after))
     assert torch.equal(one[LENGTHS[0] :], other[LENGTHS[0] :])
     assert not torch.allclose(one[: LENGTHS[0]], other[: LENGTHS[0]])
 
@@ -82,7 +82,7 @@ def test_a_change_in_one_row_changes_no_other() -> None:
 def test_the_trap_leaks_where_bounds_are_not_told() -> None:
     """What the tests above would find if rows were joined: one long row gives other logits."""
     model = pack_attention(models()["llama"].eval())
-    joined = RowBounds((sum(LENGTHS),), *bounds_of(LENGTHS)[1:])
+    joined = RowBounds((sum(LENGTHS),), *row_bounds(LENGTHS)[1:])
     with torch.no_grad():
         packed, leaking = hidden_of(model), packed_hidden(model.get_decoder(), torch.cat(rows()), joined)
     assert (packed - leaking).abs().max() > 0.01
@@ -106,7 +106,7 @@ def test_rows_longer_than_the_sliding_window_are_refused() -> None:
 
 def test_one_row_is_as_plain_as_transformers_own(base: Path, student: StudentConfig) -> None:
     model = load_model(base, student)
-    batch = collate([Row(tuple(range(10, 30)), 4, Part.REST)])
+    batch = collate([Row(tuple(range(10, 30)), 4, Subset.REST)])
     with torch.no_grad():
         plain = model(batch.tokens[None], output_hidden_states=True).hidden_states[-1][0]
         packed = packed_hidden(pack_attention(model).get_decoder(), batch.tokens, batch.bounds)

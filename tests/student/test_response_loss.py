@@ -11,14 +11,14 @@ from tapir_exp.config import BudgetConfig, SFTConfig, StudentConfig, TrainerConf
 from tapir_exp.distillation.curriculum.difficulty import instruction_following_difficulty
 from tapir_exp.student.chat_template import Chat
 from tapir_exp.student.loading import load_model
-from tapir_exp.student.response_loss import Taught, response_losses
+from tapir_exp.student.response_loss import LossRow, response_losses
 from tapir_exp.student.training.encoding import TrainingRow
 from tapir_exp.student.training.train import finetune
 
 
 @pytest.fixture(scope="module")
-def taught(rows: list[TrainingRow]) -> list[Taught]:
-    return [Taught(f"id{n}", row.instruction, row.response) for n, row in enumerate(rows)]
+def taught(rows: list[TrainingRow]) -> list[LossRow]:
+    return [LossRow(f"id{n}", row.instruction, row.response) for n, row in enumerate(rows)]
 
 
 @torch.no_grad()
@@ -29,7 +29,7 @@ def loss_by_hand(model: torch.nn.Module, chat: Chat, instruction: str, response:
 
 
 def test_losses_are_those_of_each_row_alone(
-    base: Path, chat: Chat, student: StudentConfig, taught: list[Taught]
+    base: Path, chat: Chat, student: StudentConfig, taught: list[LossRow]
 ) -> None:
     model = load_model(base, student)
     losses = response_losses(base, taught, student, "losses")
@@ -41,7 +41,7 @@ def test_losses_are_those_of_each_row_alone(
 
 
 @pytest.mark.parametrize("batch", [1, 18])
-def test_neighbours_do_not_matter(base: Path, student: StudentConfig, taught: list[Taught], batch: int) -> None:
+def test_neighbours_do_not_matter(base: Path, student: StudentConfig, taught: list[LossRow], batch: int) -> None:
     expected = response_losses(base, taught, student, "losses")
     found = response_losses(base, taught, replace(student, generation_batch=batch), "losses")
     for one, other in zip(found, expected, strict=True):
@@ -55,7 +55,7 @@ def test_an_instruction_that_was_learnt_helps(
     told = [TrainingRow(f"Say {word}", word) for word in ("red", "green", "blue", "black", "white")]
     sft = SFTConfig(learning_rate=1e-2, batch_rows=5)
     finetune(base, told, None, sft, BudgetConfig(epochs=60), student, trainer, 0, tmp_path, "fit")
-    taught = [Taught(row.response, row.instruction, row.response) for row in told]
+    taught = [LossRow(row.response, row.instruction, row.response) for row in told]
     before, after = (response_losses(directory, taught, student, "losses") for directory in (base, tmp_path))
     ratios = [instruction_following_difficulty(loss.instructed or 0.0, loss.alone or 0.0) for loss in (*before, *after)]
     assert max(ratios[5:]) < 0.5 < min(ratios[:5])
@@ -63,7 +63,7 @@ def test_an_instruction_that_was_learnt_helps(
 
 def test_a_row_that_does_not_fit_has_no_losses_and_says_why(base: Path, student: StudentConfig) -> None:
     long, ordinary = response_losses(
-        base, [Taught("a", "red " * 200, "blue"), Taught("b", "Say red", "red")], replace(student, max_length=60), "x"
+        base, [LossRow("a", "red " * 200, "blue"), LossRow("b", "Say red", "red")], replace(student, max_length=60), "x"
     )
     assert (long.instructed, long.alone) == (None, None)
     assert "do not fit" in (long.failure or "")

@@ -15,13 +15,13 @@ from tiny import llama_base, qwen_base
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from tapir_exp.config import BudgetConfig, ChatTemplate, Method, Precision, SFTConfig, StudentConfig, TrainerConfig
-from tapir_exp.core.records import Part
+from tapir_exp.core.records import Subset
 from tapir_exp.core.store import digest_files
 from tapir_exp.student.chat_template import load_chat
-from tapir_exp.student.generate import answer_all
-from tapir_exp.student.loading import Base, load_model
-from tapir_exp.student.multi_turn import Questions, converse_all
-from tapir_exp.student.response_loss import Taught, response_losses
+from tapir_exp.student.generate import generate_responses
+from tapir_exp.student.loading import AdapterBase, load_model
+from tapir_exp.student.multi_turn import Conversation, generate_conversations
+from tapir_exp.student.response_loss import LossRow, response_losses
 from tapir_exp.student.saving import save_merged
 from tapir_exp.student.training.batching import collate
 from tapir_exp.student.training.encoding import TrainingRow, encode_rows
@@ -44,7 +44,7 @@ def fit(base: Path, rows: list[TrainingRow], lora: SFTConfig, student: StudentCo
     def run(outputs: Path) -> Path:
         store = outputs / "store"
         shutil.copytree(base, store / "base-student" / "base")
-        workdir, beside = store / "student" / "one", Base("../../base-student/base")
+        workdir, beside = store / "student" / "one", AdapterBase("../../base-student/base")
         parent = store / "base-student" / "base"
         finetune(parent, rows, 0.3, lora, BudgetConfig(epochs=4), student, trainer, 0, workdir, "fit", beside)
         return workdir
@@ -116,20 +116,23 @@ def test_everything_opens_an_adapter_wherever_its_outputs_are_moved(
     fit: Fit, tmp_path: Path, student: StudentConfig, lora: SFTConfig, rows: list[TrainingRow], trainer: TrainerConfig
 ) -> None:
     adapter = fit(tmp_path / "outputs")
-    before = answer_all(adapter, [("one", "Say red")], student, "answers")
+    before = generate_responses(adapter, [("one", "Say red")], student, "answers")
     (tmp_path / "outputs").rename(tmp_path / "moved")
     adapter = tmp_path / "moved" / "store" / "student" / "one"
-    assert answer_all(adapter, [("one", "Say red")], student, "answers") == before
-    assert response_losses(adapter, [Taught("one", "Say red", "green")], student, "losses")[0].instructed
-    assert len(converse_all(adapter, [Questions("one", ("Say red", "And?"), 0.0)], student, 0, "turns")[0]) == 2
+    assert generate_responses(adapter, [("one", "Say red")], student, "answers") == before
+    assert response_losses(adapter, [LossRow("one", "Say red", "green")], student, "losses")[0].instructed
+    assert (
+        len(generate_conversations(adapter, [Conversation("one", ("Say red", "And?"), 0.0)], student, 0, "turns")[0])
+        == 2
+    )
     nothing = BudgetConfig(epochs=0)
     finetune(adapter, rows, 0.3, lora, nothing, student, trainer, 0, adapter.parent / "two", "fit")
     weights = [digest_files(adapter.parent / name)["adapter_model.safetensors"] for name in ("one", "two")]
     assert weights[0] == weights[1]
-    assert answer_all(adapter.parent / "two", [("one", "Say red")], student, "answers") == before
+    assert generate_responses(adapter.parent / "two", [("one", "Say red")], student, "answers") == before
 
 
-TWO_LINES = [TrainingRow("What is red?", "A hue.", Part.REST), TrainingRow("What is a cat?", "A beast.", Part.HARD)]
+TWO_LINES = [TrainingRow("What is red?", "A hue.", Subset.REST), TrainingRow("What is a cat?", "A beast.", Subset.HARD)]
 KINDS: dict[str, tuple[Callable[[Path], Path], ChatTemplate, str]] = {
     "llama2": (llama_base, ChatTemplate.llama2, "</s>"),
     "qwen base": (qwen_base, ChatTemplate.chatml, "<|im_end|>"),
@@ -174,7 +177,7 @@ def test_one_token_ends_a_turn_for_tokenizer_model_and_generation(taught: tuple[
 def test_a_student_ends_what_it_has_learnt(taught: tuple[Path, StudentConfig, str]) -> None:
     """Only a supervised end of turn, and one at which generation stops, gives this."""
     directory, student, _ = taught
-    answers = answer_all(directory, [(row.response, row.instruction) for row in TWO_LINES], student, "answers")
+    answers = generate_responses(directory, [(row.response, row.instruction) for row in TWO_LINES], student, "answers")
     assert [(answer.text, answer.finished) for answer in answers] == [(row.response, True) for row in TWO_LINES]
 
 

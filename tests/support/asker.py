@@ -8,11 +8,11 @@ from typing import Any
 from tapir_exp.config import LLMConfig, SpendConfig
 from tapir_exp.core.errors import TapirError
 from tapir_exp.llm import client
-from tapir_exp.llm.call_store import Books
+from tapir_exp.llm.call_store import CallStore
 from tapir_exp.llm.chat import ChatRequest, Message
 from tapir_exp.llm.client import Client
-from tapir_exp.llm.executor import ask_all
-from tapir_exp.llm.ledger import Account
+from tapir_exp.llm.executor import run_requests
+from tapir_exp.llm.ledger import SpendScope
 
 client.FIRST_WAIT_S = 0.02
 
@@ -20,13 +20,13 @@ client.FIRST_WAIT_S = 0.02
 def main(base: str, store: str, rows: str, *settings: str) -> None:
     values: dict[str, Any] = {name: json.loads(value) for name, value in (text.split("=") for text in settings)}
     budget = SpendConfig(max_calls=values.pop("max_calls", None))
-    books = Books(Path(store), Account("sweep", values.pop("job", "")), budget)
+    books = CallStore(Path(store), SpendScope("sweep", values.pop("job", "")), budget)
     config = LLMConfig(**{"model": "openai/m", "api_base": base, "concurrency": 16, **values})
     requests = [
         ChatRequest(messages=(Message(role="user", content=f"question {n}"),), max_tokens=20) for n in range(int(rows))
     ]
     try:
-        outcomes = ask_all(
+        outcomes = run_requests(
             Client(config, "teacher", books),
             requests,
             lambda reply: reply.text,

@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from tapir_exp.core.records import Example, Origin, TrainingExample, example_id
-from tapir_exp.llm.chat import ChatRequest, Reply, Usage
+from tapir_exp.llm.chat import ChatRequest, Completion, Usage
 from tapir_exp.llm.failures import CallError, FailureKind
 
-Said = str | Reply | CallError
+Said = str | Completion | CallError
 
 
 class ScriptedChat:
@@ -36,7 +36,7 @@ class ScriptedChat:
     def give_up(self, request: ChatRequest, error: CallError) -> None:
         self.given_up.append(error)
 
-    async def reply(self, request: ChatRequest) -> Reply:
+    async def reply(self, request: ChatRequest) -> Completion:
         self.requests.append(request)
         said = self._script(request) if callable(self._script) else self._script[len(self.requests) - 1]
         if isinstance(said, CallError):
@@ -44,9 +44,11 @@ class ScriptedChat:
         return reply_of(said) if isinstance(said, str) else said
 
 
-def reply_of(text: str, finish_reason: str = "stop") -> Reply:
+def reply_of(text: str, finish_reason: str = "stop") -> Completion:
     """A reply of this text."""
-    return Reply(text=text, finish_reason=finish_reason, usage=Usage(prompt_tokens=1, completion_tokens=1, usd=None))
+    return Completion(
+        text=text, finish_reason=finish_reason, usage=Usage(prompt_tokens=1, completion_tokens=1, usd=None)
+    )
 
 
 def time_out() -> CallError:

@@ -10,7 +10,7 @@ from aiohttp import web
 from loopback import Server, dropped, html, said, status
 
 from tapir_exp.core.errors import ReplyError
-from tapir_exp.llm.chat import Reply
+from tapir_exp.llm.chat import Completion
 
 TIMEOUT_S = 1.0
 """The time-out to give a client, so that a hanging call is one within a test's patience."""
@@ -75,7 +75,7 @@ class Faulty(Server):
         return fault
 
 
-def read_whole(reply: Reply) -> str:
+def read_whole(reply: Completion) -> str:
     """The reply as a stage reads it. Raises ReplyError where it is cut or of another form."""
     if reply.finish_reason == "length" or not reply.text.startswith("re: "):
         raise ReplyError("It must begin with 're: ' and be whole.")

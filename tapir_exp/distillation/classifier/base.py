@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from tapir_exp.config import ClassifierConfig, LabellerKind
+from tapir_exp.config import ClassifierConfig, ClassifierKind
 from tapir_exp.core.records import Example, Label
 from tapir_exp.llm.chat import ChatModel
 
 
-class Labeller(Protocol):
+class TaskClassifier(Protocol):
     """Anything that names the task types of instructions."""
 
     def recipe(self) -> dict[str, Any]:
@@ -24,15 +24,15 @@ class Labeller(Protocol):
         ...
 
 
-def open_labeller(config: ClassifierConfig, open_chat: Callable[[], ChatModel]) -> Labeller:
+def open_classifier(config: ClassifierConfig, open_chat: Callable[[], ChatModel]) -> TaskClassifier:
     """The labeller of a configuration; `open_chat` opens the chat model, where one is asked.
 
     Raises ConfigError where a trained labeller, its encoder or a package that it needs is missing or another.
     """
-    if config.kind is LabellerKind.llm:
-        from tapir_exp.distillation.classifier.llm import LLMLabeller
+    if config.kind is ClassifierKind.llm:
+        from tapir_exp.distillation.classifier.llm import LLMClassifier
 
-        return LLMLabeller(open_chat(), config)
-    from tapir_exp.distillation.classifier.trained import TrainedLabeller
+        return LLMClassifier(open_chat(), config)
+    from tapir_exp.distillation.classifier.trained import CachedClassifier
 
-    return TrainedLabeller(config)
+    return CachedClassifier(config)

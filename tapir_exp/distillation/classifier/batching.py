@@ -9,7 +9,7 @@ Matrix = NDArray[np.float32]
 """One row a text."""
 
 
-def by_length(texts: Sequence[str], batch: int) -> list[list[int]]:
+def length_sorted_batches(texts: Sequence[str], batch: int) -> list[list[int]]:
     """Places of the texts in batches of neighbours by length, so that little is padding."""
     order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
     return [order[start : start + batch] for start in range(0, len(order), batch)]

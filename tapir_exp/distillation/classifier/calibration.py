@@ -7,7 +7,7 @@ Logits = NDArray[np.floating]
 COLDEST, HOTTEST = 0.01, 100.0
 
 
-def shares(logits: Logits, temperature: float) -> NDArray[np.float64]:
+def softmax(logits: Logits, temperature: float) -> NDArray[np.float64]:
     """Softmax of logits / temperature, row by row."""
     scaled = logits.astype(np.float64) / temperature
     powers = np.exp(scaled - scaled.max(1, keepdims=True))
@@ -32,7 +32,7 @@ def fit_temperature(logits: Logits, targets: NDArray[np.int64]) -> float:
     wanted[np.arange(len(targets)), targets] += 1 - 1 / (len(targets) + 2)
 
     def nll(log_temperature: float) -> float:
-        sure = shares(logits, float(np.exp(log_temperature)))
+        sure = softmax(logits, float(np.exp(log_temperature)))
         return float(-(wanted * np.log(np.maximum(sure, 1e-12))).sum())
 
     found = minimize_scalar(nll, bounds=(np.log(COLDEST), np.log(HOTTEST)), method="bounded")

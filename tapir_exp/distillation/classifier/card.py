@@ -8,11 +8,11 @@ from pydantic import ValidationError
 from tapir_exp.config.validate import CARD
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.records import Record
-from tapir_exp.core.store import write_whole
+from tapir_exp.core.store import write_text_atomic
 from tapir_exp.core.task_types import TaskType
 
 
-class Card(Record):
+class ClassifierCard(Record):
     """Provenance of a trained labeller, beside its weights.
 
     tasks: the types it can name, in the order of its scores. temperature: divides the scores before the softmax.
@@ -30,17 +30,17 @@ class Card(Record):
     figures: dict[str, Any]
 
 
-def write_card(directory: Path, card: Card) -> None:
+def write_card(directory: Path, card: ClassifierCard) -> None:
     """Write the card, last, so that a directory with a card is whole."""
-    write_whole(directory / CARD, card.model_dump_json(indent=1) + "\n")
+    write_text_atomic(directory / CARD, card.model_dump_json(indent=1) + "\n")
 
 
-def read_card(directory: Path) -> Card:
+def read_card(directory: Path) -> ClassifierCard:
     """The card of a trained labeller. Raises ConfigError where there is none, or it cannot be read."""
     path = directory / CARD
     if not path.is_file():
         raise ConfigError([f"classifier.path = {directory}: expected a trained labeller, but there is no {CARD}"])
     try:
-        return Card.model_validate_json(path.read_text(encoding="utf-8"))
+        return ClassifierCard.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:
         raise ConfigError([f"{path} is not a labeller's card: {error}"]) from error

@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tapir_exp.config import LabelledConfig
+from tapir_exp.config import LabelledDataConfig
 from tapir_exp.core.errors import SeedError
 from tapir_exp.core.task_types import TaskType
 
@@ -18,7 +18,7 @@ EXAMPLES = Path(__file__).parent / "examples.json"
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledText:
     """An instruction, its input included, and its task type."""
 
     text: str
@@ -26,13 +26,13 @@ class Labelled:
 
 
 @dataclass(frozen=True)
-class LabelledSet:
+class LabelledDataset:
     """Labelled instructions, each text once.
 
     left_out: rows that could not be taken, by the reason. digest: SHA-256 of the file.
     """
 
-    rows: tuple[Labelled, ...]
+    rows: tuple[LabelledText, ...]
     left_out: Mapping[str, int]
     name: str
     digest: str
@@ -43,13 +43,13 @@ class LabelledSet:
         return {str(task): count for task, count in Counter(row.task for row in self.rows).most_common()}
 
 
-def read_labelled(config: LabelledConfig) -> LabelledSet:
+def read_labelled(config: LabelledDataConfig) -> LabelledDataset:
     """The configured labelled instructions. Raises SeedError where the file holds none."""
     if config.path is None:
         return package_examples()
     path = Path(config.path)
     left_out: Counter[str] = Counter()
-    rows: dict[str, Labelled] = {}
+    rows: dict[str, LabelledText] = {}
     for row in read_objects(path):
         taken = _take(row, config)
         if isinstance(taken, str):
@@ -60,14 +60,14 @@ def read_labelled(config: LabelledConfig) -> LabelledSet:
             rows[taken.text] = taken
     if not rows:
         raise SeedError(f"{path} holds no labelled instruction: {dict(left_out)}; see the fields of `labelled`.")
-    return LabelledSet(tuple(rows.values()), dict(left_out), path.name, sha256(path.read_bytes()).hexdigest())
+    return LabelledDataset(tuple(rows.values()), dict(left_out), path.name, sha256(path.read_bytes()).hexdigest())
 
 
-def package_examples() -> LabelledSet:
+def package_examples() -> LabelledDataset:
     """The examples that come with the package."""
     data = EXAMPLES.read_bytes()
-    rows = tuple(Labelled(text, TaskType(task)) for task, texts in json.loads(data).items() for text in texts)
-    return LabelledSet(rows, {}, "the package's examples", sha256(data).hexdigest())
+    rows = tuple(LabelledText(text, TaskType(task)) for task, texts in json.loads(data).items() for text in texts)
+    return LabelledDataset(rows, {}, "the package's examples", sha256(data).hexdigest())
 
 
 def read_objects(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -89,7 +89,7 @@ def instruction_of(row: Mapping[str, Any], instruction: str = "instruction", giv
     return "\n\n".join(part for part in parts if part) if parts[0] else ""
 
 
-def cut_into(rows: Sequence[Labelled], count: int, seed: int) -> list[list[int]]:
+def stratified_folds(rows: Sequence[LabelledText], count: int, seed: int) -> list[list[int]]:
     """Places of the rows in `count` parts: each type is shuffled and dealt out, going on where the last one stopped."""
     dealt: list[int] = []
     for task in TaskType:
@@ -109,7 +109,7 @@ def _object(row: Any, path: Path, number: int) -> Mapping[str, Any]:
     return read
 
 
-def _take(row: Mapping[str, Any], config: LabelledConfig) -> Labelled | str:
+def _take(row: Mapping[str, Any], config: LabelledDataConfig) -> LabelledText | str:
     """The labelled instruction of a row, or why it has none."""
     text, name = instruction_of(row, config.instruction, config.input), row.get(config.task)
     if not text or name is None:
@@ -117,4 +117,4 @@ def _take(row: Mapping[str, Any], config: LabelledConfig) -> Labelled | str:
     task = config.names.get(str(name), str(name))
     if task is None:
         return f"{name}: left out by labelled.names"
-    return Labelled(text, TaskType(task)) if task in set(TaskType) else f"{name}: no task type, see labelled.names"
+    return LabelledText(text, TaskType(task)) if task in set(TaskType) else f"{name}: no task type, see labelled.names"

@@ -8,13 +8,13 @@ from tapir_exp.core.errors import ReplyError
 from tapir_exp.core.records import Example, Label
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.distillation.prompts import load_prompt
-from tapir_exp.llm.chat import ChatModel, ChatRequest, Message, Reply
-from tapir_exp.llm.executor import ask_all
+from tapir_exp.llm.chat import ChatModel, ChatRequest, Completion, Message
+from tapir_exp.llm.executor import run_requests
 
 _BY_NAME = {task.casefold(): task for task in TaskType}
 
 
-class LLMLabeller:
+class LLMClassifier:
     """A labeller that asks a chat model; it says nothing of how sure it is."""
 
     def __init__(self, chat: ChatModel, config: ClassifierConfig) -> None:
@@ -27,17 +27,19 @@ class LLMLabeller:
 
     def count_cached(self, examples: Sequence[Example]) -> int:
         """How many of the examples need no call."""
-        return self._chat.count_cached([label_request(example.instruction, self._config) for example in examples])
+        return self._chat.count_cached(
+            [build_classification_request(example.instruction, self._config) for example in examples]
+        )
 
     def label(self, examples: Sequence[Example], progress: str) -> list[Label]:
         """One label an example, in order; a reply that names no type leaves the row unlabelled, never "Others".
 
         Raises TooManyFailures where more than `max_failed` of the rows are unlabelled.
         """
-        outcomes = ask_all(
+        outcomes = run_requests(
             self._chat,
-            [label_request(example.instruction, self._config) for example in examples],
-            read_task,
+            [build_classification_request(example.instruction, self._config) for example in examples],
+            parse_task,
             label=progress,
             concurrency=self._config.llm.concurrency,
             max_failed=self._config.max_failed,
@@ -49,13 +51,13 @@ class LLMLabeller:
         ]
 
 
-def label_request(instruction: str, config: ClassifierConfig) -> ChatRequest:
+def build_classification_request(instruction: str, config: ClassifierConfig) -> ChatRequest:
     """The call that asks for the type of one instruction."""
     text = load_prompt("label").fill(types=", ".join(TaskType), instruction=instruction)
     return ChatRequest(messages=(Message(role="user", content=text),), max_tokens=config.max_tokens)
 
 
-def read_task(reply: Reply) -> TaskType:
+def parse_task(reply: Completion) -> TaskType:
     """The type that the reply consists of. Raises ReplyError where it holds anything else."""
     name = reply.text.strip().rstrip(".").casefold()
     if name not in _BY_NAME:

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.distillation.classifier.baselines import Baseline
 from tapir_exp.distillation.classifier.batching import Matrix
-from tapir_exp.distillation.classifier.calibration import shares
-from tapir_exp.distillation.classifier.dataset import Labelled
+from tapir_exp.distillation.classifier.calibration import softmax
+from tapir_exp.distillation.classifier.dataset import LabelledText
 
 
-class Learnt(Protocol):
+class TrainedClassifier(Protocol):
     """A trained model: it scores texts for the types that it learnt."""
 
     @property
@@ -37,10 +37,10 @@ class Learnt(Protocol):
         ...
 
 
-class Learner(Protocol):
+class ClassifierTrainer(Protocol):
     """A way to train a labeller."""
 
-    def learn(self, rows: Sequence[Labelled], seed: int, progress: str) -> Learnt:
+    def learn(self, rows: Sequence[LabelledText], seed: int, progress: str) -> TrainedClassifier:
         """Train on labelled rows; the same arguments give the same labeller."""
         ...
 
@@ -54,29 +54,31 @@ class Learner(Protocol):
 
 
 @dataclass(frozen=True)
-class Guess:
+class Prediction:
     """A type, and how sure the labeller is of it: 0 to 1, or None where it does not say."""
 
     task: TaskType | None
     confidence: float | None
 
 
-def guess(learnt: Learnt, texts: Sequence[str], progress: str) -> list[Guess]:
+def predict(learnt: TrainedClassifier, texts: Sequence[str], progress: str) -> list[Prediction]:
     """The likeliest type of each text with its calibrated probability."""
     if not texts:
         return []
-    sure = shares(learnt.score(texts, progress), learnt.temperature)
+    sure = softmax(learnt.score(texts, progress), learnt.temperature)
     best = sure.argmax(1)
-    return [Guess(learnt.tasks[int(place)], round(float(row[place]), 6)) for place, row in zip(best, sure, strict=True)]
+    return [
+        Prediction(learnt.tasks[int(place)], round(float(row[place]), 6)) for place, row in zip(best, sure, strict=True)
+    ]
 
 
-def known_tasks(rows: Sequence[Labelled]) -> tuple[TaskType, ...]:
+def known_tasks(rows: Sequence[LabelledText]) -> tuple[TaskType, ...]:
     """The types that rows hold, in the order of the taxonomy."""
     present = {row.task for row in rows}
     return tuple(task for task in TaskType if task in present)
 
 
-def targets_of(rows: Sequence[Labelled], tasks: Sequence[TaskType]) -> NDArray[np.int64]:
+def targets_of(rows: Sequence[LabelledText], tasks: Sequence[TaskType]) -> NDArray[np.int64]:
     """The place of each row's type among the tasks."""
     return np.array([tasks.index(row.task) for row in rows], dtype=np.int64)
 

@@ -8,22 +8,22 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tapir_exp.config import ClassifierConfig, FitConfig, LabellerKind, Precision, TrainerConfig
+from tapir_exp.config import ClassifierConfig, ClassifierFitConfig, ClassifierKind, Precision, TrainerConfig
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.records import Example, Label
 from tapir_exp.core.store import digest_files
-from tapir_exp.distillation.classifier.card import Card, read_card
+from tapir_exp.distillation.classifier.card import ClassifierCard, read_card
 from tapir_exp.distillation.classifier.dataset import package_examples
 from tapir_exp.distillation.classifier.encoder_weights import REMEDY, find_encoder, weights_digest
-from tapir_exp.distillation.classifier.trainable import Learner, Learnt, guess
+from tapir_exp.distillation.classifier.trainable import ClassifierTrainer, TrainedClassifier, predict
 
 
-class TrainedLabeller:
+class CachedClassifier:
     """A labeller that learnt its types from labelled instructions; it always names one, and how sure it is."""
 
     def __init__(self, config: ClassifierConfig) -> None:
         """Raises ConfigError where the labeller is not there, or not of the configured kind, or its encoder changed."""
-        self._config, self._fit = config, FitConfig(precision=config.precision)
+        self._config, self._fit = config, ClassifierFitConfig(precision=config.precision)
         self._card = None if config.path is None else read_card(Path(config.path))
         self._recipe = _examples_recipe(self._fit) if self._card is None else _directory_recipe(config, self._card)
 
@@ -42,36 +42,36 @@ class TrainedLabeller:
 
     def label(self, examples: Sequence[Example], progress: str) -> list[Label]:
         """The likeliest type of each example, with its calibrated probability."""
-        guesses = guess(self._learnt, [example.instruction for example in examples], progress)
+        guesses = predict(self._learnt, [example.instruction for example in examples], progress)
         return [
             Label(id=example.id, task=made.task, raw="", confidence=made.confidence, source=self.source)
             for example, made in zip(examples, guesses, strict=True)
         ]
 
     @cached_property
-    def _learnt(self) -> Learnt:
+    def _learnt(self) -> TrainedClassifier:
         if self._card is None or self._config.path is None:
-            return open_learner(self._fit, TrainerConfig()).learn(package_examples().rows, 0, "fitting the labeller")
-        return open_learnt(Path(self._config.path), self._card, self._config)
+            return open_trainer(self._fit, TrainerConfig()).learn(package_examples().rows, 0, "fitting the labeller")
+        return open_trained(Path(self._config.path), self._card, self._config)
 
 
-def open_learner(fit: FitConfig, trainer: TrainerConfig) -> Learner:
+def open_trainer(fit: ClassifierFitConfig, trainer: TrainerConfig) -> ClassifierTrainer:
     """The way to train that a configuration asks for. Raises ConfigError where a package or its encoder is missing."""
     if find_spec("sklearn") is None:
         raise ConfigError([f"fit.kind = {fit.kind.value}: training takes scikit-learn, which is missing: {REMEDY}"])
-    if fit.kind is LabellerKind.deberta:
-        from tapir_exp.distillation.classifier.deberta.trainer import DebertaLearner
+    if fit.kind is ClassifierKind.deberta:
+        from tapir_exp.distillation.classifier.deberta.trainer import DebertaTrainer
 
-        return DebertaLearner(fit, trainer)
-    from tapir_exp.distillation.classifier.encoder.linear_probe import EncoderLearner
+        return DebertaTrainer(fit, trainer)
+    from tapir_exp.distillation.classifier.encoder.linear_probe import LinearProbeTrainer
 
-    return EncoderLearner(fit)
+    return LinearProbeTrainer(fit)
 
 
-def open_learnt(directory: Path, card: Card, config: ClassifierConfig) -> Learnt:
+def open_trained(directory: Path, card: ClassifierCard, config: ClassifierConfig) -> TrainedClassifier:
     """A trained labeller from its directory, to label as configured."""
     batch, length = config.batch, int(card.settings["max_length"])
-    if card.kind == LabellerKind.deberta.value:
+    if card.kind == ClassifierKind.deberta.value:
         from tapir_exp.distillation.classifier.deberta.trainer import open_deberta
 
         return open_deberta(directory, card.tasks, card.temperature, length, batch)
@@ -81,7 +81,7 @@ def open_learnt(directory: Path, card: Card, config: ClassifierConfig) -> Learnt
     return open_linear(directory, encoder, card.tasks, card.temperature, length, batch, config.precision)
 
 
-def _examples_recipe(fit: FitConfig) -> dict[str, Any]:
+def _examples_recipe(fit: ClassifierFitConfig) -> dict[str, Any]:
     return {
         "examples": package_examples().digest,
         "encoder": weights_digest(find_encoder(fit.encoder)),
@@ -90,11 +90,11 @@ def _examples_recipe(fit: FitConfig) -> dict[str, Any]:
     }
 
 
-def _directory_recipe(config: ClassifierConfig, card: Card) -> dict[str, Any]:
+def _directory_recipe(config: ClassifierConfig, card: ClassifierCard) -> dict[str, Any]:
     if card.kind != config.kind.value:
         raise ConfigError([f"classifier.kind = {config.kind.value}: expected {card.kind}, which {config.path} is"])
     recipe: dict[str, Any] = {"kind": card.kind, "files": digest_files(Path(str(config.path)))}
-    if config.kind is LabellerKind.encoder:
+    if config.kind is ClassifierKind.encoder:
         recipe |= _precision_recipe(config.precision)
         recipe["encoder"] = weights_digest(find_encoder(str(card.base["encoder"])))
         if recipe["encoder"] != card.base["sha256"]:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tapir_exp.core.records import Answer, Example, Label, Origin, Part, TrainingExample
+from tapir_exp.core.records import Example, Label, Origin, Response, Subset, TrainingExample
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.distillation.curriculum.sampling import Candidate
 from tapir_exp.distillation.curriculum.task_mix import Shares, natural_shares
@@ -50,9 +50,9 @@ class Pool:
         alike.
         """
         return [
-            Candidate(row.example, row.task, row.difficulty, Part.HARD, _weight(row) if guided else 1.0)
+            Candidate(row.example, row.task, row.difficulty, Subset.HARD, _weight(row) if guided else 1.0)
             if key in hard
-            else Candidate(row.example, row.task, row.difficulty, Part.REST)
+            else Candidate(row.example, row.task, row.difficulty, Subset.REST)
             for key, row in self.rows.items()
         ]
 
@@ -65,7 +65,7 @@ class Pool:
         new_rows = list(expansions)
         for new in new_rows:
             if new.id in scores and new.task is not None:
-                rows[new.id] = PoolRow(example_of(new), new.task, scores[new.id])
+                rows[new.id] = PoolRow(example_from_training_row(new), new.task, scores[new.id])
         return Pool(rows, self.seen | {new.instruction for new in new_rows}, (*self.keys, *keys))
 
 
@@ -76,7 +76,7 @@ def _weight(row: PoolRow) -> float:
 def seed_pool(
     seeds: Collection[Example],
     labels: Iterable[Label],
-    responses: Iterable[Answer],
+    responses: Iterable[Response],
     scores: Mapping[str, float],
     keys: Sequence[str],
 ) -> Pool:
@@ -91,7 +91,7 @@ def seed_pool(
     return Pool(rows, frozenset(seed.instruction for seed in seeds), tuple(keys))
 
 
-def example_of(row: TrainingExample) -> Example:
+def example_from_training_row(row: TrainingExample) -> Example:
     """The example that a training row was made from."""
     return Example(
         id=row.id,

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tapir_exp.core.records import Example, Part, Quota
+from tapir_exp.core.records import Example, Quota, Subset
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.distillation.curriculum.difficulty import uniform
 from tapir_exp.distillation.curriculum.task_mix import Shares, apportion_parts
@@ -20,12 +20,12 @@ class Candidate:
     example: Example
     task: TaskType
     difficulty: float
-    part: Part
+    part: Subset
     weight: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
-class Order:
+class GenerationRequest:
     """New rows wanted of the teacher: so many of one type, about as difficult as the examples.
 
     examples: rows of that type, of the same part where there are any; empty where the type is not at hand.
@@ -33,7 +33,7 @@ class Order:
     """
 
     task: TaskType
-    part: Part
+    part: Subset
     count: int
     examples: tuple[Candidate, ...]
 
@@ -43,11 +43,11 @@ class RoundPlan:
     """What goes into a round's mix: rows drawn from the pool, and orders for what the pool lacks."""
 
     drawn: tuple[Candidate, ...]
-    orders: tuple[Order, ...]
+    orders: tuple[GenerationRequest, ...]
     quotas: tuple[Quota, ...]
 
 
-def alpha_of(round_number: int, alpha: float, delta_alpha: float) -> float:
+def alpha_for_round(round_number: int, alpha: float, delta_alpha: float) -> float:
     """Weight of the hard set in round 1, 2, ...: alpha grows by a constant and stays within 0 and 1."""
     return min(1.0, max(0.0, alpha + (round_number - 1) * delta_alpha))
 
@@ -59,10 +59,10 @@ def plan_round(pool: Sequence[Candidate], shares: Shares, rows: int, alpha: floa
     the teacher. `draw` names the draw: another name, such as that of another seed or round, is another draw.
     """
     hard_rows = round(alpha * rows)
-    wanted = dict(zip(Part, apportion_parts((hard_rows, rows - hard_rows), shares), strict=True))
+    wanted = dict(zip(Subset, apportion_parts((hard_rows, rows - hard_rows), shares), strict=True))
     found = _by_kind(pool, draw)
     drawn: list[Candidate] = []
-    orders: list[Order] = []
+    orders: list[GenerationRequest] = []
     quotas: list[Quota] = []
     for part, by_task in wanted.items():
         for task, count in by_task.items():
@@ -71,14 +71,14 @@ def plan_round(pool: Sequence[Candidate], shares: Shares, rows: int, alpha: floa
             drawn += at_hand[:count]
             if lacking:
                 examples = at_hand or found[task, _other(part)]
-                orders.append(Order(task, part, lacking, tuple(examples)))
+                orders.append(GenerationRequest(task, part, lacking, tuple(examples)))
             quotas.append(Quota(task=task, part=part, wanted=count, drawn=count - lacking, ordered=lacking, filled=0))
     return RoundPlan(tuple(drawn), tuple(orders), tuple(quotas))
 
 
-def _by_kind(pool: Sequence[Candidate], draw: str) -> Mapping[tuple[TaskType, Part], list[Candidate]]:
+def _by_kind(pool: Sequence[Candidate], draw: str) -> Mapping[tuple[TaskType, Subset], list[Candidate]]:
     """The rows of each type and part, ordered by weighted sampling without replacement (Efraimidis, Spirakis 2006)."""
-    kinds: defaultdict[tuple[TaskType, Part], list[Candidate]] = defaultdict(list)
+    kinds: defaultdict[tuple[TaskType, Subset], list[Candidate]] = defaultdict(list)
     for row in pool:
         kinds[row.task, row.part].append(row)
     for rows in kinds.values():
@@ -86,5 +86,5 @@ def _by_kind(pool: Sequence[Candidate], draw: str) -> Mapping[tuple[TaskType, Pa
     return kinds
 
 
-def _other(part: Part) -> Part:
-    return Part.REST if part is Part.HARD else Part.HARD
+def _other(part: Subset) -> Subset:
+    return Subset.REST if part is Subset.HARD else Subset.HARD

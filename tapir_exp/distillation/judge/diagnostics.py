@@ -22,7 +22,7 @@ class Lengths:
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class JudgeDiagnostics:
     """Figures about a judge; None where its verdicts tell nothing about one.
 
     unscored: share of the rows without a verdict. ties: share of the scored rows with gap 0.
@@ -43,14 +43,14 @@ class Diagnosis:
     length_correlation: float | None
 
 
-def diagnose(verdicts: Sequence[Verdict], lengths: Mapping[str, Lengths]) -> Diagnosis:
+def diagnose_judge(verdicts: Sequence[Verdict], lengths: Mapping[str, Lengths]) -> JudgeDiagnostics:
     """The figures; `lengths` holds the responses' by row id."""
     gaps = {verdict.id: verdict.gap for verdict in verdicts if verdict.gap is not None}
     leads = [lead for verdict in verdicts if (lead := _leads(verdict)) is not None]
     biases = [(first - second) / 2 for first, second in leads]
     flips = sum(first * second < 0 for first, second in leads)
     decided = [(gap > 0) == (lengths[row].log_ratio > 0) for row, gap in gaps.items() if gap and lengths[row].log_ratio]
-    return Diagnosis(
+    return JudgeDiagnostics(
         unscored=1 - len(gaps) / len(verdicts) if verdicts else 0.0,
         ties=_mean([gap == 0 for gap in gaps.values()]),
         flips=flips,

@@ -13,9 +13,9 @@ from math import exp
 
 from tapir_exp.config import JudgeProtocol
 from tapir_exp.core.errors import ReplyError
-from tapir_exp.llm.chat import Reply, TokenLogprob
+from tapir_exp.llm.chat import Completion, TokenLogprob
 
-READER = 1
+PARSER_VERSION = 1
 """Version of these rules, part of the key of every verdict: raise it with them, and kept replies are read anew."""
 LOWEST, HIGHEST = 1.0, 10.0
 LEAST_MASS = 0.5
@@ -46,17 +46,17 @@ Scores = tuple[float, ...]
 """One score for each answer shown, in the order shown."""
 
 
-def read_scores(reply: Reply) -> Scores:
+def parse_pair_scores(reply: Completion) -> Scores:
     """The two scores of a pairwise reply. Raises ReplyError where it holds anything but what was asked."""
     return _read_numbers(reply, 2)
 
 
-def read_score(reply: Reply) -> Scores:
+def parse_single_score(reply: Completion) -> Scores:
     """The score of a reply about one thing. Raises ReplyError where it holds anything but what was asked."""
     return _read_numbers(reply, 1)
 
 
-def read_preference(reply: Reply) -> Scores:
+def parse_preference(reply: Completion) -> Scores:
     """A preference by the log-probabilities of the first token, as two scores from 1 to 10 that sum to 11.
 
     With p = P(1) / (P(1) + P(2)), the scores are 1 + 9 p and 10 - 9 p, so the gap of first and second is
@@ -71,15 +71,15 @@ def read_preference(reply: Reply) -> Scores:
     return (LOWEST + 9 * share, HIGHEST - 9 * share)
 
 
-READERS: Mapping[JudgeProtocol, Callable[[Reply], Scores]] = {
-    JudgeProtocol.pair_scores: read_scores,
-    JudgeProtocol.single_score: read_score,
-    JudgeProtocol.pair_logprobs: read_preference,
+PARSERS: Mapping[JudgeProtocol, Callable[[Completion], Scores]] = {
+    JudgeProtocol.pair_scores: parse_pair_scores,
+    JudgeProtocol.single_score: parse_single_score,
+    JudgeProtocol.pair_logprobs: parse_preference,
 }
 """How a reply is read under each protocol."""
 
 
-def _read_numbers(reply: Reply, count: int) -> Scores:
+def _read_numbers(reply: Completion, count: int) -> Scores:
     first_line, _, reasons = (part.strip() for part in reply.text.strip().partition("\n"))
     if reply.finish_reason == "length" and not reasons:
         raise ReplyError("It was cut at the length limit before the scores were surely whole; write them first.")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from tapir_exp.llm.chat import ChatModel, ChatRequest, Message, Reply
+from tapir_exp.llm.chat import ChatModel, ChatRequest, Completion, Message
 from tapir_exp.llm.failures import CallError
 
 
@@ -13,9 +13,9 @@ class Listener:
 
     def __init__(self, chat: ChatModel) -> None:
         self._chat = chat
-        self._heard: dict[Message, Reply] = {}
+        self._heard: dict[Message, Completion] = {}
 
-    def last_reply(self, request: ChatRequest) -> Reply | None:
+    def last_reply(self, request: ChatRequest) -> Completion | None:
         """What was said last to a request or, once it was refused, to the same request again."""
         return self._heard.get(request.messages[0])
 
@@ -31,7 +31,7 @@ class Listener:
         """That of the model."""
         return self._chat.connected(requests)
 
-    async def reply(self, request: ChatRequest) -> Reply:
+    async def reply(self, request: ChatRequest) -> Completion:
         """The model's reply, remembered."""
         reply = await self._chat.reply(request)
         self._heard[request.messages[0]] = reply

@@ -9,17 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tapir_exp.config import JudgeConfig, JudgeProtocol, Orders
-from tapir_exp.core.records import BOTH_ORDERS, Order
+from tapir_exp.core.records import BOTH_ORDERS, PresentationOrder
 from tapir_exp.distillation.prompts import Prompt, load_prompt
 from tapir_exp.llm.chat import ChatRequest, Message
 
-LIKELIEST = 10
+TOP_LOGPROBS = 10
 """Tokens reported in place of the first, where preferences are read from log-probabilities."""
 _TAG = re.compile(r"</(\w+)>")
 
 
 @dataclass(frozen=True)
-class Match:
+class ResponsePair:
     """Two responses to one instruction, and a response to check them against, where there is one."""
 
     id: str
@@ -30,49 +30,49 @@ class Match:
 
 
 @dataclass(frozen=True)
-class Question:
+class JudgeRequest:
     """One call, and which answers it shows."""
 
-    order: Order
+    order: PresentationOrder
     request: ChatRequest
 
 
-def questions_of(match: Match, config: JudgeConfig) -> list[Question]:
+def requests_for(match: ResponsePair, config: JudgeConfig) -> list[JudgeRequest]:
     """The calls that a match takes under the configured protocol, in a fixed sequence."""
-    return [Question(order, judge_request(match, order, config)) for order in orders_of(config)]
+    return [JudgeRequest(order, build_judge_request(match, order, config)) for order in presentation_orders(config)]
 
 
-def orders_of(config: JudgeConfig) -> tuple[Order, ...]:
+def presentation_orders(config: JudgeConfig) -> tuple[PresentationOrder, ...]:
     """What a verdict is put together from: two orders, one, or each answer alone."""
     if config.protocol is JudgeProtocol.single_score:
-        return (Order.TEACHER_ALONE, Order.STUDENT_ALONE)
-    return BOTH_ORDERS if config.orders is Orders.both else (Order.TEACHER_FIRST,)
+        return (PresentationOrder.TEACHER_ALONE, PresentationOrder.STUDENT_ALONE)
+    return BOTH_ORDERS if config.orders is Orders.both else (PresentationOrder.TEACHER_FIRST,)
 
 
-def judge_request(match: Match, order: Order, config: JudgeConfig) -> ChatRequest:
+def build_judge_request(match: ResponsePair, order: PresentationOrder, config: JudgeConfig) -> ChatRequest:
     """The call that shows the answers of a match in one order, or one of them alone."""
     return ChatRequest(
         messages=(Message(role="user", content=_prompt_of(match, order, config)),),
         max_tokens=config.max_tokens,
         temperature=config.temperature,
-        top_logprobs=LIKELIEST if config.protocol is JudgeProtocol.pair_logprobs else 0,
+        top_logprobs=TOP_LOGPROBS if config.protocol is JudgeProtocol.pair_logprobs else 0,
     )
 
 
-def complexity_request(instruction: str, config: JudgeConfig) -> ChatRequest:
+def build_complexity_request(instruction: str, config: JudgeConfig) -> ChatRequest:
     """The call that asks how complex an instruction is."""
     text = _fill(load_prompt("judge/complexity"), {"instruction": instruction})
     message = Message(role="user", content=text)
     return ChatRequest(messages=(message,), max_tokens=config.max_tokens, temperature=config.temperature)
 
 
-def prompts_of(config: JudgeConfig) -> dict[str, str]:
+def judge_prompts(config: JudgeConfig) -> dict[str, str]:
     """The templates that the configured protocol fills; part of the key of what is made with them."""
     prompts = [_template_of(config), *([load_prompt("judge/reference")] if config.reference else [])]
     return {prompt.name: prompt.text for prompt in prompts}
 
 
-def _prompt_of(match: Match, order: Order, config: JudgeConfig) -> str:
+def _prompt_of(match: ResponsePair, order: PresentationOrder, config: JudgeConfig) -> str:
     texts = {"teacher": match.teacher, "student": match.student}
     shown = [texts[owner] for owner in order.shown]
     fields = ("answer",) if len(shown) == 1 else ("first", "second")
@@ -84,7 +84,7 @@ def _template_of(config: JudgeConfig) -> Prompt:
     return load_prompt(f"judge/{config.protocol.value}")
 
 
-def _reference_of(match: Match, config: JudgeConfig) -> dict[str, str]:
+def _reference_of(match: ResponsePair, config: JudgeConfig) -> dict[str, str]:
     """The part of the prompt that shows the reference; empty where none is wanted or none is there."""
     if not config.reference or match.reference is None:
         return {"reference": ""}

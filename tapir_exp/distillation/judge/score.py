@@ -12,40 +12,40 @@ from typing import Any
 
 from tapir_exp.config import JudgeConfig, JudgeProtocol
 from tapir_exp.core.errors import ReplyError
-from tapir_exp.core.records import Ballot, Order, Rating, Verdict
-from tapir_exp.distillation.judge.parse import READERS, Scores, read_score
+from tapir_exp.core.records import JudgeReply, PresentationOrder, Rating, Verdict
+from tapir_exp.distillation.judge.parse import PARSERS, Scores, parse_single_score
 from tapir_exp.distillation.judge.recording import Listener
-from tapir_exp.distillation.judge.requests import Match, Question, complexity_request, questions_of
-from tapir_exp.llm.chat import ChatModel, Reply, TokenLogprob, Usage
-from tapir_exp.llm.executor import Outcome, ask_all
+from tapir_exp.distillation.judge.requests import JudgeRequest, ResponsePair, build_complexity_request, requests_for
+from tapir_exp.llm.chat import ChatModel, Completion, TokenLogprob, Usage
+from tapir_exp.llm.executor import RequestResult, run_requests
 
 
-def judge(matches: Sequence[Match], chat: ChatModel, config: JudgeConfig, label: str) -> list[Verdict]:
+def score_pairs(matches: Sequence[ResponsePair], chat: ChatModel, config: JudgeConfig, label: str) -> list[Verdict]:
     """One verdict a match, in order. A match with any ballot missing is unscored.
 
     Raises TooManyFailures where more than `config.max_failed` of the ballots are missing.
     """
-    asked = [(match.id, question) for match in matches for question in questions_of(match, config)]
+    asked = [(match.id, question) for match in matches for question in requests_for(match, config)]
     listener = Listener(chat)
-    outcomes = ask_all(
+    outcomes = run_requests(
         listener,
         [question.request for _, question in asked],
-        READERS[config.protocol],
+        PARSERS[config.protocol],
         label=label,
         concurrency=config.llm.concurrency,
         max_failed=config.max_failed,
     )
-    return verdicts_of(asked, outcomes, listener)
+    return build_verdicts(asked, outcomes, listener)
 
 
-def verdicts_of(
-    asked: Sequence[tuple[str, Question]], outcomes: Sequence[Outcome[Scores]], listener: Listener
+def build_verdicts(
+    asked: Sequence[tuple[str, JudgeRequest]], outcomes: Sequence[RequestResult[Scores]], listener: Listener
 ) -> list[Verdict]:
     """The outcomes of the questions put together, one verdict for each row; questions come with their rows' ids."""
-    ballots: defaultdict[str, list[Ballot]] = defaultdict(list)
+    ballots: defaultdict[str, list[JudgeReply]] = defaultdict(list)
     for (row, question), outcome in zip(asked, outcomes, strict=True):
-        ballots[row].append(ballot_of(question, outcome, listener.last_reply(question.request)))
-    return [verdict_of(row, cast) for row, cast in ballots.items()]
+        ballots[row].append(build_judge_reply(question, outcome, listener.last_reply(question.request)))
+    return [build_verdict(row, cast) for row, cast in ballots.items()]
 
 
 def rate_complexity(
@@ -55,10 +55,10 @@ def rate_complexity(
 
     Raises TooManyFailures where more than `config.max_failed` of the ratings are missing.
     """
-    outcomes = ask_all(
+    outcomes = run_requests(
         chat,
-        [complexity_request(text, config) for _, text in instructions],
-        read_score,
+        [build_complexity_request(text, config) for _, text in instructions],
+        parse_single_score,
         label=label,
         concurrency=config.llm.concurrency,
         max_failed=config.max_failed,
@@ -74,11 +74,11 @@ def rate_complexity(
     ]
 
 
-def ballot_of(question: Question, outcome: Outcome[Scores], reply: Reply | None) -> Ballot:
+def build_judge_reply(question: JudgeRequest, outcome: RequestResult[Scores], reply: Completion | None) -> JudgeReply:
     """A reply as a ballot: the scores given back to whom they belong, and all that a reader reads."""
-    return Ballot(
+    return JudgeReply(
         order=question.order,
-        **_given_back(question.order, outcome.value),
+        **_scores_by_owner(question.order, outcome.value),
         raw=outcome.raw,
         failure=outcome.failure,
         finish_reason=None if reply is None else reply.finish_reason,
@@ -86,7 +86,7 @@ def ballot_of(question: Question, outcome: Outcome[Scores], reply: Reply | None)
     )
 
 
-def verdict_of(row: str, ballots: Sequence[Ballot]) -> Verdict:
+def build_verdict(row: str, ballots: Sequence[JudgeReply]) -> Verdict:
     """The mean over all ballots, or unscored where one is missing: half a verdict would carry the order's bias."""
     teacher = [ballot.teacher for ballot in ballots if ballot.teacher is not None]
     student = [ballot.student for ballot in ballots if ballot.student is not None]
@@ -95,36 +95,36 @@ def verdict_of(row: str, ballots: Sequence[Ballot]) -> Verdict:
     return Verdict(id=row, ballots=tuple(ballots), teacher=fmean(teacher), student=fmean(student))
 
 
-def reread(verdict: Verdict, protocol: JudgeProtocol) -> Verdict:
+def reparse_verdict(verdict: Verdict, protocol: JudgeProtocol) -> Verdict:
     """The verdict that the present reader makes of the replies that are kept; no call is made.
 
     What never came as a reply stays missing. A reply that is refused now is not asked for again.
     """
-    return verdict_of(verdict.id, [_reread(ballot, protocol) for ballot in verdict.ballots])
+    return build_verdict(verdict.id, [_reparse_reply(ballot, protocol) for ballot in verdict.ballots])
 
 
-def _reread(ballot: Ballot, protocol: JudgeProtocol) -> Ballot:
+def _reparse_reply(ballot: JudgeReply, protocol: JudgeProtocol) -> JudgeReply:
     if ballot.finish_reason is None:
         return ballot
     tokens = tuple(TokenLogprob(token=token, logprob=logprob) for token, logprob in ballot.first_token)
     unpaid = Usage(prompt_tokens=0, completion_tokens=0, usd=None)
-    reply = Reply(
+    reply = Completion(
         text=ballot.raw, finish_reason=ballot.finish_reason, usage=unpaid, top_logprobs=(tokens,) if tokens else ()
     )
     try:
-        read: dict[str, Any] = {**_given_back(ballot.order, READERS[protocol](reply)), "failure": None}
+        read: dict[str, Any] = {**_scores_by_owner(ballot.order, PARSERS[protocol](reply)), "failure": None}
     except ReplyError as refusal:
-        read = {**_given_back(ballot.order, None), "failure": f"unreadable reply: {refusal}"}
+        read = {**_scores_by_owner(ballot.order, None), "failure": f"unreadable reply: {refusal}"}
     return ballot.model_copy(update=read)
 
 
-def _given_back(order: Order, scores: Scores | None) -> dict[str, float | None]:
+def _scores_by_owner(order: PresentationOrder, scores: Scores | None) -> dict[str, float | None]:
     """The scores by owner; None for whom the reply says nothing of."""
     owned = {} if scores is None else dict(zip(order.shown, scores, strict=True))
     return {"teacher": owned.get("teacher"), "student": owned.get("student")}
 
 
-def _first_token(reply: Reply | None) -> tuple[tuple[str, float], ...]:
+def _first_token(reply: Completion | None) -> tuple[tuple[str, float], ...]:
     if reply is None or not reply.top_logprobs:
         return ()
     return tuple((token.token, token.logprob) for token in reply.top_logprobs[0])

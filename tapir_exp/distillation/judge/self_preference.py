@@ -28,7 +28,7 @@ def family_of(model: str) -> str | None:
     return next(found, None)
 
 
-def kinship(teacher: str, judge: str) -> str | None:
+def shared_family(teacher: str, judge: str) -> str | None:
     """What a judge shares with the teacher, in words; None where they are not of a kind as far as their names tell."""
     if ORACLES in (teacher[: len(ORACLES)], judge[: len(ORACLES)]):
         return None

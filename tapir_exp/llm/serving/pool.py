@@ -11,33 +11,33 @@ from tapir_exp.config import LLMConfig, ServerConfig
 from tapir_exp.llm.chat import ChatRequest
 from tapir_exp.llm.failures import CallError, EndpointError, FailureKind
 from tapir_exp.llm.openai_transport import HttpTransport
-from tapir_exp.llm.serving.server import Server, ServerError, Service
-from tapir_exp.llm.transport import Response
+from tapir_exp.llm.serving.server import ManagedServer, ServerError, ServerSpec
+from tapir_exp.llm.transport import RawCompletion
 
 WEIGHTS = "{weights}"
 """What stands in a command for the file of the weights."""
 
 
-def identity_of(config: ServerConfig, sha256: str | None) -> str:
+def server_identity(config: ServerConfig, sha256: str | None) -> str:
     """What tells the model behind a server from another: its weights by hash, else the command that serves it."""
     return sha256 or shlex.join(config.command)
 
 
-class Servers:
+class ServerPool:
     """The servers of one job, each started when first needed; `close` stops them all."""
 
     def __init__(self, logs: Path) -> None:
         """logs: directory of what they print."""
         self._logs = logs
-        self._running: dict[tuple[str, ...], Server] = {}
+        self._running: dict[tuple[str, ...], ManagedServer] = {}
 
-    def open(self, config: ServerConfig, weights: Path | None, role: str) -> Server:
+    def open(self, config: ServerConfig, weights: Path | None, role: str) -> ManagedServer:
         """The server of a configuration; the same command is one server, whatever roles it plays."""
         command = tuple(word.replace(WEIGHTS, str(weights or "")) for word in config.command)
         if command not in self._running:
             log = self._logs / f"{role}.log"
-            service = Service(role, command, log, config.health, config.start_s, config.restarts)
-            self._running[command] = Server(service)
+            service = ServerSpec(role, command, log, config.health, config.start_s, config.restarts)
+            self._running[command] = ManagedServer(service)
         return self._running[command]
 
     def close(self) -> None:
@@ -49,7 +49,7 @@ class Servers:
 class ServedTransport:
     """An endpoint behind a server of the run's own, which is started, or started again, before a call that needs it."""
 
-    def __init__(self, config: LLMConfig, key: str | None, server: Server) -> None:
+    def __init__(self, config: LLMConfig, key: str | None, server: ManagedServer) -> None:
         self._server = server
         self._direct = HttpTransport(replace(config, api_base=f"{server.base}/v1"), key)
 
@@ -59,7 +59,7 @@ class ServedTransport:
         async with self._direct.connected():
             yield
 
-    async def send(self, request: ChatRequest) -> Response:
+    async def send(self, request: ChatRequest) -> RawCompletion:
         """Send a request once; where it runs out of time and the server hangs, the next one finds another server.
 
         Raises CallError; EndpointError with the server's last words where it cannot serve.

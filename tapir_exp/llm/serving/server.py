@@ -42,7 +42,7 @@ class ServerError(TapirError):
 
 
 @dataclass(frozen=True)
-class Service:
+class ServerSpec:
     """What a server is.
 
     name: for messages. command: its words, with {port} where it is told the port and {python} for this interpreter.
@@ -62,10 +62,10 @@ class Service:
         return [word.replace(PORT, str(port)).replace(PYTHON, sys.executable) for word in self.command]
 
 
-class Server:
+class ManagedServer:
     """A service while it is needed: `ensure` starts it, or starts it again; the end of the `with` stops it."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: ServerSpec) -> None:
         self._service = service
         self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -73,7 +73,7 @@ class Server:
         self._deaths = 0
         self._gave_up: str | None = None
 
-    def __enter__(self) -> "Server":
+    def __enter__(self) -> "ManagedServer":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

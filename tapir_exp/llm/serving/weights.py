@@ -65,7 +65,7 @@ def find_weights(name: str) -> Weights:
         raise ConfigError(
             [f"{name}: no GGUF file; expected a path, {HUB}owner/repository/file.gguf, or one of {known}"]
         )
-    return Weights(path, sha256_of(path))
+    return Weights(path, sha256_weights(path))
 
 
 def is_gguf(name: str) -> bool:
@@ -73,7 +73,7 @@ def is_gguf(name: str) -> bool:
     return name in CATALOGUE or name.endswith(".gguf")
 
 
-def sha256_of(path: Path) -> str:
+def sha256_weights(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()
@@ -88,7 +88,7 @@ def _packaged(packaged: Packaged) -> Weights:
 
 def check_digest(path: Path, expected: str) -> None:
     """Raises ConfigError where a file is another than expected, with both hashes and the remedy."""
-    found = sha256_of(path)
+    found = sha256_weights(path)
     if found != expected:
         hashes = f"sha256 expected {expected}, found {found}"
         remedy = f"It was not loaded. Delete it and fetch it anew: {REMEDY}"

@@ -4,12 +4,12 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from tapir_exp.core.store import write_whole
+from tapir_exp.core.store import write_text_atomic
 from tapir_exp.report import charts
 from tapir_exp.report.sweep.comparison import BASELINE, Sweep, load_sweep
 from tapir_exp.report.sweep.csv_table import to_csv
 from tapir_exp.report.sweep.formatting import CELLS, cell_accuracy
-from tapir_exp.report.sweep.rounds_section import courses, panels
+from tapir_exp.report.sweep.rounds_section import accuracies_by_round, panels
 from tapir_exp.report.sweep.samples_section import side_by_side
 from tapir_exp.report.sweep.spend_section import spend_by_arm
 from tapir_exp.report.sweep.task_mix_section import task_mix
@@ -24,16 +24,16 @@ def write_sweep_report(sweep_dir: Path) -> Path:
     Raises StoreError where there is no job.
     """
     sweep = load_sweep(sweep_dir)
-    write_whole(sweep_dir / "comparison.md", render("comparison.md.jinja", sweep=sweep, cell=CELLS))
-    write_whole(sweep_dir / "comparison.csv", to_csv(sweep))
-    write_whole(sweep_dir / "comparison.svg", standalone(draw(sweep)))
-    write_whole(sweep_dir / INDEX, render_page(sweep))
+    write_text_atomic(sweep_dir / "comparison.md", render("comparison.md.jinja", sweep=sweep, cell=CELLS))
+    write_text_atomic(sweep_dir / "comparison.csv", to_csv(sweep))
+    write_text_atomic(sweep_dir / "comparison.svg", standalone(draw(sweep)))
+    write_text_atomic(sweep_dir / INDEX, render_page(sweep))
     return sweep_dir / INDEX
 
 
 def render_page(sweep: Sweep) -> str:
     """The page of a sweep, self-contained, from what its jobs left and without a call."""
-    found = courses(sweep.arms)
+    found = accuracies_by_round(sweep.arms)
     return render(
         "sweep/page.html.jinja",
         sweep=sweep,

@@ -12,7 +12,7 @@ from tapir_exp.report.templates import student_name
 
 
 @dataclass(frozen=True)
-class Course:
+class AccuracyByRound:
     """The students of an arm in their order, as many as any arm has.
 
     accuracies: None for a student that no finished job has, or has no benchmark of.
@@ -24,16 +24,16 @@ class Course:
     why: str
 
 
-def courses(arms: Mapping[str, Sequence[Job]]) -> list[Course]:
+def accuracies_by_round(arms: Mapping[str, Sequence[Job]]) -> list[AccuracyByRound]:
     """The course of every arm. Accuracies are shares."""
     students = max((len(job.rounds) for jobs in arms.values() for job in jobs if job.finished), default=0)
     return [_course(label, jobs, students) for label, jobs in arms.items()]
 
 
-def _course(label: str, jobs: Sequence[Job], students: int) -> Course:
+def _course(label: str, jobs: Sequence[Job], students: int) -> AccuracyByRound:
     found = [[job.figure_of(number, ACCURACY) for job in jobs] for number in range(students)]
     accuracies = tuple(interval_of(value for value in values if value is not None) for values in found)
-    return Course(label, accuracies, _why(jobs, accuracies))
+    return AccuracyByRound(label, accuracies, _why(jobs, accuracies))
 
 
 def _why(jobs: Sequence[Job], accuracies: Sequence[Interval | None]) -> str:
@@ -47,20 +47,20 @@ def _why(jobs: Sequence[Job], accuracies: Sequence[Interval | None]) -> str:
     return ""
 
 
-def panels(found: Sequence[Course]) -> list[str]:
+def panels(found: Sequence[AccuracyByRound]) -> list[str]:
     """A small chart for every arm that has anything to draw, all on the same axes and before the baseline's line."""
     behind = [_line(course, "quiet") for course in found if course.label == BASELINE]
     return [_panel(course, behind) for course in found if any(course.accuracies)]
 
 
-def _panel(course: Course, behind: Sequence[charts.Series]) -> str:
+def _panel(course: AccuracyByRound, behind: Sequence[charts.Series]) -> str:
     ticks = [student_name(number) for number in range(len(course.accuracies))]
     told = ", ".join(f"{tick}: {cell_mean(i)} %" for tick, i in zip(ticks, course.accuracies, strict=True) if i)
     series = [_line(course, "warm")] if course.label == BASELINE else [*behind, _line(course, "accent")]
     return charts.lines(series, ticks, course.label, told, width=200, height=136, small=True)
 
 
-def _line(course: Course, tone: str) -> charts.Series:
+def _line(course: AccuracyByRound, tone: str) -> charts.Series:
     """The line of an arm; a quiet one has neither intervals nor a label."""
     known = [(number, i) for number, i in enumerate(course.accuracies) if i is not None]
     if tone == "quiet":

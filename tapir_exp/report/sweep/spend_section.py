@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from tapir_exp.llm.ledger import Spend
-from tapir_exp.llm.spend_report import SPENDING, Spending
+from tapir_exp.llm.spend_report import SPENDING, SpendReport
 from tapir_exp.report.sweep.jobs import Job, named
 
 
@@ -47,7 +47,7 @@ def _arm_spend(label: str, jobs: Sequence[Job]) -> ArmSpend:
 def _read(job: Job) -> Spend | str:
     """What a job spent, or why that is not known."""
     try:
-        spending = Spending.load(job.path)
+        spending = SpendReport.load(job.path)
     except ValidationError:
         return f"{SPENDING} cannot be read"
     return f"no {SPENDING}" if spending is None else spending.total

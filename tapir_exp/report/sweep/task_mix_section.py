@@ -23,7 +23,7 @@ class ArmMix:
 
 
 @dataclass(frozen=True)
-class Aim:
+class TargetMix:
     """A target and the arms that had it."""
 
     target: Shares
@@ -35,7 +35,7 @@ class TaskMix:
     """columns: task types, the rare ones together as the last; without: arms that have no mix, and why."""
 
     columns: tuple[str, ...]
-    aims: tuple[Aim, ...]
+    aims: tuple[TargetMix, ...]
     without: Mapping[str, str]
 
 
@@ -63,10 +63,10 @@ def task_mix(arms: Mapping[str, Sequence[Job]]) -> TaskMix:
     trained = {label: _mean(found) for label, found in mixes.items() if found}
     wanted = {label: _mean(_targets(arms[label])) for label in trained}
     columns = _columns([*wanted.values(), *trained.values()])
-    aims: list[Aim] = []
+    aims: list[TargetMix] = []
     for target in _different(columns.fold(shares) for shares in wanted.values()):
         had = (label for label in trained if columns.fold(wanted[label]) == target)
-        aims.append(Aim(target, tuple(ArmMix(label, columns.fold(trained[label])) for label in had)))
+        aims.append(TargetMix(target, tuple(ArmMix(label, columns.fold(trained[label])) for label in had)))
     without = {label: _why(arms[label]) for label in arms if label not in trained}
     return TaskMix(columns.names, tuple(aims), without)
 

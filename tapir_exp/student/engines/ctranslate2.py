@@ -12,9 +12,9 @@ from transformers import PreTrainedModel
 
 from tapir_exp.config import Precision, StudentConfig
 from tapir_exp.core.errors import ConfigError
-from tapir_exp.core.store import write_whole
+from tapir_exp.core.store import write_text_atomic
 from tapir_exp.student.chat_template import Chat
-from tapir_exp.student.engines.base import Continuation, batches, stops_of
+from tapir_exp.student.engines.base import Continuation, length_sorted_batches, stop_token_ids
 from tapir_exp.student.engines.sampling import Draw
 from tapir_exp.student.loading import load_model
 
@@ -38,7 +38,7 @@ def open_ctranslate2(student_dir: Path, chat: Chat, student: StudentConfig) -> I
         generator = library.Generator(
             str(converted), device="cpu", compute_type="float32", intra_threads=torch.get_num_threads()
         )
-        stops, names = stops_of(model.generation_config, chat), _read_names(converted, chat)
+        stops, names = stop_token_ids(model.generation_config, chat), _read_names(converted, chat)
         yield Ctranslate2Engine(generator, names, stops, student.generation_batch)
 
 
@@ -58,7 +58,7 @@ class Ctranslate2Engine:
         """As `Engine.write`, greedy only: the rows of a batch come together, when the last of them is finished."""
         if draws is not None:
             raise _refusal("sampled answers")
-        for places in _apart(batches(prompts, self._batch), prompts):
+        for places in _apart(length_sorted_batches(prompts, self._batch), prompts):
             rows = self._write_batch([prompts[place] for place in places], limit)
             for place, tokens in zip(places, rows, strict=True):
                 finished = bool(tokens) and tokens[-1] in self._stops
@@ -103,7 +103,7 @@ def _convert(model: PreTrainedModel, chat: Chat, folder: Path) -> Path:
     settings = json.loads((converted / "config.json").read_text())
     # Its loader wants a text here, though we send every token ourselves; Qwen's tokenizer has no BOS, ours neither.
     settings["bos_token"] = settings["bos_token"] or ""
-    write_whole(converted / "config.json", json.dumps(settings))
+    write_text_atomic(converted / "config.json", json.dumps(settings))
     return converted
 
 

@@ -11,7 +11,7 @@ from transformers.cache_utils import Cache
 
 from tapir_exp.config import StudentConfig
 from tapir_exp.student.chat_template import Chat
-from tapir_exp.student.engines.base import Continuation, batches, stops_of
+from tapir_exp.student.engines.base import Continuation, length_sorted_batches, stop_token_ids
 from tapir_exp.student.engines.kv_cache import GrowingLayer
 from tapir_exp.student.engines.sampling import Draw, Sampler
 from tapir_exp.student.loading import load_model
@@ -21,7 +21,7 @@ from tapir_exp.student.loading import load_model
 def open_transformers(student_dir: Path, chat: Chat, student: StudentConfig) -> Iterator["TransformersEngine"]:
     """The engine with the student in `student_dir`, on the GPU where there is one."""
     model = load_on_device(student_dir, student)
-    yield TransformersEngine(model, stops_of(model.generation_config, chat), chat.pad, student.generation_batch)
+    yield TransformersEngine(model, stop_token_ids(model.generation_config, chat), chat.pad, student.generation_batch)
 
 
 class TransformersEngine:
@@ -41,7 +41,7 @@ class TransformersEngine:
         self, prompts: Sequence[Sequence[int]], limit: int, draws: Sequence[Draw] | None = None
     ) -> Iterator[tuple[int, Continuation]]:
         """As `Engine.write`."""
-        for places in batches(prompts, self._batch):
+        for places in length_sorted_batches(prompts, self._batch):
             sampler = None if draws is None else Sampler([draws[place] for place in places])
             for row, continuation in self._write_batch([prompts[place] for place in places], limit, sampler):
                 yield places[row], continuation

@@ -16,9 +16,9 @@ from transformers import GenerationConfig
 
 from tapir_exp.config import StudentConfig
 from tapir_exp.core.errors import ConfigError
-from tapir_exp.llm.serving.server import PORT, Server, ServerError, Service, last_lines
+from tapir_exp.llm.serving.server import PORT, ManagedServer, ServerError, ServerSpec, last_lines
 from tapir_exp.student.chat_template import Chat
-from tapir_exp.student.engines.base import Continuation, stops_of
+from tapir_exp.student.engines.base import Continuation, stop_token_ids
 from tapir_exp.student.engines.sampling import Draw
 from tapir_exp.student.loading import GENERATION, find_adapter
 from tapir_exp.student.saving import save_merged
@@ -46,7 +46,7 @@ def open_vllm(student_dir: Path, chat: Chat, student: StudentConfig) -> Iterator
             whole = Path(folder, "student")
             save_merged(student_dir, student, whole)
         service = _service(whole, student, Path(folder, "server.log"))
-        with Server(service) as server:
+        with ManagedServer(service) as server:
             server.ensure()
             yield VllmEngine(server, service.log, _stops(whole, chat), student)
 
@@ -54,7 +54,7 @@ def open_vllm(student_dir: Path, chat: Chat, student: StudentConfig) -> Iterator
 class VllmEngine:
     """A running server, asked for many prompts at once; it batches them itself."""
 
-    def __init__(self, server: Server, log: Path, stops: frozenset[int], student: StudentConfig) -> None:
+    def __init__(self, server: ManagedServer, log: Path, stops: frozenset[int], student: StudentConfig) -> None:
         self._server = server
         self._log = log
         self._stops = stops
@@ -124,15 +124,15 @@ async def _next_of(coming: AsyncIterator[tuple[int, Continuation]]) -> tuple[int
     return await anext(coming, None)
 
 
-def _service(student_dir: Path, student: StudentConfig, log: Path) -> Service:
+def _service(student_dir: Path, student: StudentConfig, log: Path) -> ServerSpec:
     """The server's command; it is to leave alone what the base's makers wished for, such as penalties for repeating."""
     config, length = student.vllm, student.max_length + student.max_new_tokens
     place = ("--served-model-name", NAME, "--host", "127.0.0.1", "--port", PORT)
     how = ("--dtype", student.precision.value, "--max-model-len", str(length), "--generation-config", "vllm")
     command = (*config.executable, "serve", str(student_dir), *place, *how, *config.options)
-    return Service("vllm", command, log, start_s=config.start_s, restarts=RESTARTS)
+    return ServerSpec("vllm", command, log, start_s=config.start_s, restarts=RESTARTS)
 
 
 def _stops(student_dir: Path, chat: Chat) -> frozenset[int]:
     there = (student_dir / GENERATION).is_file()
-    return stops_of(GenerationConfig.from_pretrained(str(student_dir)) if there else None, chat)
+    return stop_token_ids(GenerationConfig.from_pretrained(str(student_dir)) if there else None, chat)

@@ -10,9 +10,18 @@ import torch
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from tapir_exp.config import LoraConfig, Method, Precision, SFTConfig, StudentConfig, TrainerConfig
-from tapir_exp.core.console import say_warning
+from tapir_exp.core.console import print_warning
 from tapir_exp.core.errors import ConfigError, TapirError
-from tapir_exp.student.loading import ADAPTER, Base, find_adapter, load_model, load_whole, pin, put_adapter, read_base
+from tapir_exp.student.loading import (
+    ADAPTER,
+    AdapterBase,
+    attach_adapter,
+    find_adapter,
+    load_model,
+    load_whole,
+    read_base,
+    resolve_commit,
+)
 
 HALVES = ("bf16-true", "16-true")
 """Of trainer.precision, what makes every weight a half."""
@@ -21,8 +30,8 @@ PARTS = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout", "targets
 
 
 def open_for_training(
-    parent: Path, student: StudentConfig, sft: SFTConfig, trainer: TrainerConfig, base: Base | None = None
-) -> tuple[PreTrainedModel, Base | None]:
+    parent: Path, student: StudentConfig, sft: SFTConfig, trainer: TrainerConfig, base: AdapterBase | None = None
+) -> tuple[PreTrainedModel, AdapterBase | None]:
     """The student in `parent`, a directory or hub id, ready to be trained, and the base of its adapter if it has one.
 
     A student that is an adapter goes on from it, over the same base; any other gets a new one, which changes nothing
@@ -31,16 +40,16 @@ def open_for_training(
     """
     if sft.method is Method.full:
         trained = replace(student, precision=trained_precision(student, trainer))
-        return ready(load_model(parent, trained), trainer), None
+        return prepare_for_training(load_model(parent, trained), trainer), None
     adapter = find_adapter(parent, student)
     if adapter is None:
-        over = base or Base(str(parent), pin(parent, student.revision))
+        over = base or AdapterBase(str(parent), resolve_commit(parent, student.revision))
         model = _load_frozen(parent, over.revision, student, sft, trainer)
         return add_adapter(model, sft.lora), over
     _check_shape(adapter, sft.lora)
     over = read_base(adapter)
     model = _load_frozen(over.place(adapter), over.revision, student, sft, trainer)
-    return put_adapter(model, adapter, trained=True), over
+    return attach_adapter(model, adapter, trained=True), over
 
 
 def trained_precision(student: StudentConfig, trainer: TrainerConfig) -> Precision:
@@ -51,7 +60,7 @@ def trained_precision(student: StudentConfig, trainer: TrainerConfig) -> Precisi
     if trainer.precision.endswith("-mixed"):
         return Precision.float32
     if trainer.precision in HALVES or student.precision is not Precision.float32:
-        say_warning(
+        print_warning(
             f"All weights are trained in half precision (trainer.precision={trainer.precision}), where an update below "
             "0.2 % of a weight is lost; trainer.precision=bf16-mixed trains float32 weights."
         )
@@ -121,16 +130,16 @@ def _load_frozen(
 ) -> PreTrainedModel:
     """The base, of which nothing will be trained."""
     if sft.method is not Method.qlora:
-        return ready(load_whole(source, student, revision), trainer)
+        return prepare_for_training(load_whole(source, student, revision), trainer)
     from peft import prepare_model_for_kbit_training
 
     check_quantisation(trainer)
     model = load_whole(source, student, revision, quantisation(student))
     prepared: PreTrainedModel = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # type: ignore[no-untyped-call]
-    return ready(prepared, trainer)
+    return prepare_for_training(prepared, trainer)
 
 
-def ready(model: PreTrainedModel, trainer: TrainerConfig) -> PreTrainedModel:
+def prepare_for_training(model: PreTrainedModel, trainer: TrainerConfig) -> PreTrainedModel:
     """The model with the kernels and the checkpointing that are asked for, and every embedding trained alike.
 
     torch gives the padding token's embedding no gradient; where padding is the end of turn, as in SmolLM2, that would

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from tapir_exp.config import BudgetConfig
-from tapir_exp.core.records import Part
-from tapir_exp.student.packing import RowBounds, bounds_of
+from tapir_exp.core.records import Subset
+from tapir_exp.student.packing import RowBounds, row_bounds
 from tapir_exp.student.training.encoded_rows import Row
 
 GROUPED_BATCHES = 16
@@ -173,11 +173,11 @@ def collate(rows: Sequence[Row]) -> MicroBatch:
     lengths = [len(row.tokens) for row in rows]
     ends = list(accumulate(lengths))
     before = [place for row, end in zip(rows, ends, strict=True) for place in range(end - row.supervised - 1, end - 1)]
-    hard = [row.part is Part.HARD for row in rows for _ in range(row.supervised)]
+    hard = [row.part is Subset.HARD for row in rows for _ in range(row.supervised)]
     targets = [token for row in rows for token in row.tokens[row.prompt :]]
     return MicroBatch(
         torch.tensor([token for row in rows for token in row.tokens]),
-        bounds_of(lengths),
+        row_bounds(lengths),
         torch.tensor(before, dtype=torch.long),
         torch.tensor(targets, dtype=torch.long),
         torch.tensor(hard, dtype=torch.bool),

@@ -9,7 +9,7 @@ from typing import overload
 import pyarrow as pa
 from datasets import Dataset
 
-from tapir_exp.core.records import Part
+from tapir_exp.core.records import Subset
 
 SCHEMA = pa.schema([("tokens", pa.list_(pa.int32())), ("prompt", pa.int32()), ("part", pa.string())])
 WRITTEN_AT_ONCE = 1024
@@ -25,7 +25,7 @@ class Row:
 
     tokens: tuple[int, ...]
     prompt: int
-    part: Part
+    part: Subset
 
     @property
     def supervised(self) -> int:
@@ -50,7 +50,7 @@ class MappedRows(Sequence[Row]):
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(len(self)))]
         row = self._data[index]
-        return Row(tuple(row["tokens"]), row["prompt"], Part(row["part"]))
+        return Row(tuple(row["tokens"]), row["prompt"], Subset(row["part"]))
 
 
 def write_rows_to_map(rows: Iterable[Row], file: Path) -> MappedRows:

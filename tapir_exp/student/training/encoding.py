@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tapir_exp.core.errors import TapirError
-from tapir_exp.core.records import Part
+from tapir_exp.core.records import Subset
 from tapir_exp.student.chat_template import Chat
 from tapir_exp.student.training.encoded_rows import Row, write_rows_to_map
 
@@ -20,7 +20,7 @@ class TrainingRow:
 
     instruction: str
     response: str
-    part: Part = Part.REST
+    part: Subset = Subset.REST
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class EncodedRows:
     rows: Sequence[Row]
     lengths: tuple[int, ...]
     targets: tuple[int, ...]
-    supervised: Mapping[Part, int]
+    supervised: Mapping[Subset, int]
     truncated: int
     dropped: int
 
@@ -50,7 +50,7 @@ def encode_rows(
     tally: Counter[str] = Counter()
     lengths: list[int] = []
     targets: list[int] = []
-    supervised = dict.fromkeys(Part, 0)
+    supervised = dict.fromkeys(Subset, 0)
 
     def kept() -> Iterator[Row]:
         for row in _encode(rows, chat):

@@ -7,9 +7,9 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from tapir_exp.config import SFTConfig, StudentConfig, TrainerConfig
-from tapir_exp.core.records import Part
-from tapir_exp.core.store import write_whole
-from tapir_exp.student.loading import Base
+from tapir_exp.core.records import Subset
+from tapir_exp.core.store import write_text_atomic
+from tapir_exp.student.loading import AdapterBase
 from tapir_exp.student.training.batching import BatchPlan
 
 
@@ -21,8 +21,8 @@ class FitJob:
     """
 
     parent: Path
-    base: Base | None
-    weights: Mapping[Part, float]
+    base: AdapterBase | None
+    weights: Mapping[Subset, float]
     plan: BatchPlan
     sft: SFTConfig
     student: StudentConfig
@@ -36,7 +36,7 @@ class FitJob:
 
     def write(self, path: Path) -> None:
         """Write it down as JSON."""
-        write_whole(path, _JSON.dump_json(self).decode())
+        write_text_atomic(path, _JSON.dump_json(self).decode())
 
 
 _JSON = TypeAdapter(FitJob)

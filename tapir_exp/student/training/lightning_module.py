@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from tapir_exp.config import SFTConfig
 from tapir_exp.core.errors import TapirError
-from tapir_exp.core.records import Part, TrainingStep
+from tapir_exp.core.records import Subset, TrainingStep
 from tapir_exp.student.cross_entropy import token_nll, weighted_cross_entropy
 from tapir_exp.student.packing import pack_attention, packed_hidden
 from tapir_exp.student.training.batching import MicroBatch, StepBatch
@@ -20,7 +20,7 @@ from tapir_exp.student.training.strategies import gradients_meet, shard, step_cl
 STEPS_KEY = "training_steps"
 
 
-def part_weights(alpha: float | None, hard: int, rest: int) -> dict[Part, float]:
+def part_weights(alpha: float | None, hard: int, rest: int) -> dict[Subset, float]:
     """Token weights that make a weighted mean over all tokens the loss of the paper.
 
     L = alpha * mean over the hard part of -log p(y|x) + (1 - alpha) * mean over the rest, so a hard token weighs
@@ -30,9 +30,9 @@ def part_weights(alpha: float | None, hard: int, rest: int) -> dict[Part, float]
     every token weighs 1: the present part has the whole weight, which is plain fine-tuning.
     """
     if alpha is None or not hard or not rest:
-        return {Part.HARD: 1.0, Part.REST: 1.0}
+        return {Subset.HARD: 1.0, Subset.REST: 1.0}
     total = hard + rest
-    return {Part.HARD: alpha * total / hard, Part.REST: (1 - alpha) * total / rest}
+    return {Subset.HARD: alpha * total / hard, Subset.REST: (1 - alpha) * total / rest}
 
 
 def response_nll(model: PreTrainedModel, batch: MicroBatch) -> Tensor:
@@ -68,7 +68,7 @@ class StudentModule(pl.LightningModule):
     """A causal language model under the alpha-weighted loss; one batch is one optimiser step."""
 
     def __init__(
-        self, model: PreTrainedModel, weights: Mapping[Part, float], sft: SFTConfig, total_steps: int, seed: int
+        self, model: PreTrainedModel, weights: Mapping[Subset, float], sft: SFTConfig, total_steps: int, seed: int
     ) -> None:
         """weights: of a supervised token, by part. seed: of dropout."""
         super().__init__()
@@ -118,7 +118,7 @@ class StudentModule(pl.LightningModule):
         The weights are used in here alone, so that a strategy can put them together around it.
         """
         scale = self.trainer.world_size / supervised  # the ranks' gradients are averaged, where their sum is meant
-        hard, rest = self._weights[Part.HARD] * scale, self._weights[Part.REST] * scale
+        hard, rest = self._weights[Subset.HARD] * scale, self._weights[Subset.REST] * scale
         weights = torch.full(batch.hard.shape, rest, dtype=torch.float32, device=batch.hard.device)
         weights = weights.masked_fill(batch.hard, hard)
         return weighted_cross_entropy(_predicting(self.model, batch), _head(self.model), batch.targets, weights)
@@ -143,7 +143,7 @@ class StudentModule(pl.LightningModule):
 
     def _record(self, step: int, batch: StepBatch, sums: Tensor, rate: float, norm: float) -> None:
         (hard, hard_tokens), (rest, rest_tokens) = sums.tolist()
-        weighted = self._weights[Part.HARD] * hard + self._weights[Part.REST] * rest
+        weighted = self._weights[Subset.HARD] * hard + self._weights[Subset.REST] * rest
         if not math.isfinite(weighted):
             raise TapirError(f"The loss of step {step} is {weighted}; lower sft.learning_rate or sft.clip.")
         seen = self.history[-1].tokens if self.history else 0

@@ -13,7 +13,15 @@ of an H200 it told to 1 % (`benchmarks/sft/gpu.py`).
 import math
 from dataclasses import dataclass, replace
 
-from tapir_exp.config import LoraConfig, Method, SFTConfig, ShapeConfig, StrategyName, StudentConfig, TrainerConfig
+from tapir_exp.config import (
+    ArchitectureConfig,
+    LoraConfig,
+    Method,
+    SFTConfig,
+    StrategyName,
+    StudentConfig,
+    TrainerConfig,
+)
 
 GB = 1e9
 LEAST_TOKENS = 256
@@ -50,7 +58,7 @@ class Widths:
         return self.stored != self.computed
 
 
-def widths_of(student: StudentConfig, method: Method, precision: str) -> Widths | None:
+def element_widths(student: StudentConfig, method: Method, precision: str) -> Widths | None:
     """Under trainer.precision `precision`; None for one that is not known.
 
     Mixed precision trains float32 weights, and leaves frozen ones as they are; peft makes adapters float32, and under
@@ -88,13 +96,13 @@ class FitMemory:
         return self.weights + self.gradients + self.moments
 
 
-def memory_of(student: StudentConfig, sft: SFTConfig, trainer: TrainerConfig) -> FitMemory | None:
+def estimate_fit_memory(student: StudentConfig, sft: SFTConfig, trainer: TrainerConfig) -> FitMemory | None:
     """The peak of a fit on each of its devices.
 
     None where the shape or the precision is not known, where an adapter's target is no linear layer of a block by its
     bare name, and for DeepSpeed.
     """
-    shape, widths = student.shape, widths_of(student, sft.method, trainer.precision)
+    shape, widths = student.shape, element_widths(student, sft.method, trainer.precision)
     full = sft.method is Method.full
     if widths is None or not _is_known(shape) or not (full or set(sft.lora.targets) <= set(_linears(shape))):
         return None
@@ -116,9 +124,9 @@ def memory_of(student: StudentConfig, sft: SFTConfig, trainer: TrainerConfig) ->
     )
 
 
-def memory_in_words(student: StudentConfig, sft: SFTConfig, trainer: TrainerConfig) -> str:
+def describe_memory(student: StudentConfig, sft: SFTConfig, trainer: TrainerConfig) -> str:
     """One line: the peak, its parts, and what to change where a common card has less."""
-    memory = memory_of(student, sft, trainer)
+    memory = estimate_fit_memory(student, sft, trainer)
     if memory is None:
         settings = "student.shape, trainer.precision, trainer.strategy and sft.lora.targets"
         return f"memory of a fit: not known; see {settings}"
@@ -138,7 +146,7 @@ def parameters_of(student: StudentConfig) -> float | None:
     return count_parameters(student.shape)
 
 
-def count_parameters(shape: ShapeConfig) -> int:
+def count_parameters(shape: ArchitectureConfig) -> int:
     """Weights of a model; tied embeddings count once."""
     hidden = shape.hidden_size
     biases = hidden + 2 * _key_value_size(shape) if shape.qkv_bias else 0
@@ -147,19 +155,19 @@ def count_parameters(shape: ShapeConfig) -> int:
     return tables * shape.vocab_size * hidden + shape.num_hidden_layers * block + hidden
 
 
-def count_adapter(shape: ShapeConfig, lora: LoraConfig) -> int:
+def count_adapter(shape: ArchitectureConfig, lora: LoraConfig) -> int:
     """Weights of a low-rank adapter, whose targets are linear layers of a block."""
     sizes = _linears(shape)
     return shape.num_hidden_layers * lora.rank * sum(sum(sizes[target]) for target in lora.targets)
 
 
-def count_linear(shape: ShapeConfig) -> int:
+def count_linear(shape: ArchitectureConfig) -> int:
     """Weights that are multiplied: those of the blocks' linear layers and of the output layer."""
     block = sum(wide * high for wide, high in _linears(shape).values())
     return shape.num_hidden_layers * block + shape.vocab_size * shape.hidden_size
 
 
-def cast_bytes(shape: ShapeConfig, widths: Widths, checkpointing: bool) -> int:
+def cast_bytes(shape: ArchitectureConfig, widths: Widths, checkpointing: bool) -> int:
     """Copies of weights in the type of their multiplication, which live as long as the backward pass may need them.
 
     With checkpointing it is those of one block and of the output layer.
@@ -171,7 +179,7 @@ def cast_bytes(shape: ShapeConfig, widths: Widths, checkpointing: bool) -> int:
     return widths.computed * (head + (blocks // shape.num_hidden_layers if checkpointing else blocks))
 
 
-def activations(shape: ShapeConfig, widths: Widths, block: int, checkpointing: bool) -> int:
+def activations(shape: ArchitectureConfig, widths: Widths, block: int, checkpointing: bool) -> int:
     """Bytes per token that the backward pass needs, up to the loss; `block`: of one block.
 
     With checkpointing a block keeps its input, and one block at a time everything.
@@ -182,7 +190,7 @@ def activations(shape: ShapeConfig, widths: Widths, block: int, checkpointing: b
     return blocks + (FLOAT32 + widths.stored) * shape.hidden_size  # the last norm's output is the loss's
 
 
-def full_block(shape: ShapeConfig, widths: Widths) -> int:
+def full_block(shape: ArchitectureConfig, widths: Widths) -> int:
     """Bytes per token that the backward pass of full fine-tuning needs of a block.
 
     Two norms; attention, which keeps queries, keys, values, its output, and a float32 per head; the MLP, which keeps
@@ -193,7 +201,7 @@ def full_block(shape: ShapeConfig, widths: Widths) -> int:
     return 2 * _norm(shape, widths) + casts + _attention(shape, widths) + 4 * widths.computed * shape.intermediate_size
 
 
-def lora_block(shape: ShapeConfig, lora: LoraConfig, widths: Widths) -> int:
+def lora_block(shape: ArchitectureConfig, lora: LoraConfig, widths: Widths) -> int:
     """Bytes per token that the backward pass of an adapter needs of a block.
 
     Frozen layers keep what their inputs' gradients need: no input of a linear layer, and of a norm the float32 only.
@@ -206,7 +214,7 @@ def lora_block(shape: ShapeConfig, lora: LoraConfig, widths: Widths) -> int:
     return frozen + _attention(shape, widths) + added
 
 
-def loss_bytes(shape: ShapeConfig, tokens: int, width: int, *, trained: bool) -> int:
+def loss_bytes(shape: ArchitectureConfig, tokens: int, width: int, *, trained: bool) -> int:
     """What the loss has at its peak: a chunk's logits, their softmax and its cast, and the gradients it leaves."""
     chunk = min(tokens, max(1, CHUNK_LOGITS // shape.vocab_size))
     at_once = chunk * shape.vocab_size * (2 * FLOAT32 + (width if width == HALF else 0))
@@ -214,7 +222,7 @@ def loss_bytes(shape: ShapeConfig, tokens: int, width: int, *, trained: bool) ->
     return at_once + tokens * width * shape.hidden_size + head
 
 
-def gathered_bytes(shape: ShapeConfig, widths: Widths) -> int:
+def gathered_bytes(shape: ArchitectureConfig, widths: Widths) -> int:
     """Weights that FSDP has put together at once: the embeddings and the output layer throughout, and a few blocks."""
     tables = (1 if shape.tie_word_embeddings else 2) * shape.vocab_size * shape.hidden_size
     block = (count_parameters(shape) - tables) // shape.num_hidden_layers
@@ -226,21 +234,21 @@ def _parts(trainer: TrainerConfig) -> int:
     return trainer.devices * trainer.num_nodes if trainer.strategy is StrategyName.fsdp else 1
 
 
-def _copies_bytes(shape: ShapeConfig, widths: Widths, method: Method, trainer: TrainerConfig) -> int:
+def _copies_bytes(shape: ArchitectureConfig, widths: Widths, method: Method, trainer: TrainerConfig) -> int:
     """Weights that are there a second time: gathered, or cast; 4 bits are unpacked a layer at a time."""
     if _parts(trainer) > 1:
         return gathered_bytes(shape, widths)
     return 0 if method is Method.qlora else cast_bytes(shape, widths, trainer.activation_checkpointing)
 
 
-def _base_bytes(shape: ShapeConfig, widths: Widths, method: Method) -> int:
+def _base_bytes(shape: ArchitectureConfig, widths: Widths, method: Method) -> int:
     if method is Method.qlora:
         in_blocks = count_linear(shape) - shape.vocab_size * shape.hidden_size
         return int(FOUR_BITS * in_blocks) + widths.stored * (count_parameters(shape) - in_blocks)
     return widths.stored * count_parameters(shape)
 
 
-def _norm(shape: ShapeConfig, widths: Widths) -> int:
+def _norm(shape: ArchitectureConfig, widths: Widths) -> int:
     """A norm keeps its input in float32, its normalised value, and its output, which the layers after it share.
 
     In mixed precision they share nothing, since each casts it.
@@ -248,11 +256,11 @@ def _norm(shape: ShapeConfig, widths: Widths) -> int:
     return (FLOAT32 + (widths.stored if widths.mixed else 2 * widths.stored)) * shape.hidden_size
 
 
-def _attention(shape: ShapeConfig, widths: Widths) -> int:
+def _attention(shape: ArchitectureConfig, widths: Widths) -> int:
     return widths.computed * 2 * (shape.hidden_size + _key_value_size(shape)) + FLOAT32 * shape.num_attention_heads
 
 
-def _linears(shape: ShapeConfig) -> dict[str, tuple[int, int]]:
+def _linears(shape: ArchitectureConfig) -> dict[str, tuple[int, int]]:
     """Inputs and outputs of the linear layers of a block, by name."""
     hidden, inner, pair = shape.hidden_size, shape.intermediate_size, _key_value_size(shape)
     return {
@@ -266,11 +274,11 @@ def _linears(shape: ShapeConfig) -> dict[str, tuple[int, int]]:
     }
 
 
-def _key_value_size(shape: ShapeConfig) -> int:
+def _key_value_size(shape: ArchitectureConfig) -> int:
     return shape.hidden_size // shape.num_attention_heads * shape.num_key_value_heads
 
 
-def _is_known(shape: ShapeConfig) -> bool:
+def _is_known(shape: ArchitectureConfig) -> bool:
     attention = (shape.num_attention_heads, shape.num_key_value_heads)
     return all((shape.hidden_size, shape.num_hidden_layers, *attention, shape.intermediate_size, shape.vocab_size))
 
@@ -295,7 +303,7 @@ def _enough_devices(student: StudentConfig, sft: SFTConfig, trainer: TrainerConf
         return None
     for devices in DEVICES:
         divided = replace(trainer, strategy=StrategyName.fsdp, devices=devices, num_nodes=1)
-        memory = memory_of(student, sft, divided)
+        memory = estimate_fit_memory(student, sft, divided)
         if memory is not None and memory.total <= CARD_GB * GB:
             return devices
     return None

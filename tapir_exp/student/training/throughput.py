@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from tapir_exp.core.records import Pace
+from tapir_exp.core.records import StepTiming
 from tapir_exp.student.training.batching import StepBatch
 
 PEAK_TFLOPS = {
@@ -50,7 +50,7 @@ class Work:
         return float(linear + head + 6 * self.attention * sum(length * length for length in lengths))
 
 
-def work_of(model: Any) -> Work:
+def training_work(model: Any) -> Work:
     """The work of a causal language model, which may have an adapter."""
     whole = model.get_base_model() if hasattr(model, "get_base_model") else model
     head = whole.get_output_embeddings()
@@ -67,7 +67,7 @@ def work_of(model: Any) -> Work:
     )
 
 
-class Speedometer:
+class ThroughputMeter:
     """Measures a fit step by step."""
 
     def __init__(self, work: Work, device: torch.device, ranks: int, peak_tflops: float | None) -> None:
@@ -75,13 +75,13 @@ class Speedometer:
         self._work, self._device = work, device
         peak = peak_tflops or _peak_tflops(device)
         self._peak = None if peak is None else peak * 1e12 * ranks
-        self.paces: list[Pace] = []
+        self.paces: list[StepTiming] = []
 
     def measure(self, step: int, batch: StepBatch, seconds: float) -> None:
         """Write down that this step took so many seconds of wall time."""
         flops = self._work.flops(batch.lengths, batch.supervised)
         self.paces.append(
-            Pace(
+            StepTiming(
                 step=step,
                 seconds=seconds,
                 tokens=batch.tokens,

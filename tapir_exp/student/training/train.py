@@ -12,11 +12,11 @@ from transformers import PreTrainedModel
 
 from tapir_exp.config import BudgetConfig, SFTConfig, StudentConfig, TrainerConfig
 from tapir_exp.core.console import Progress
-from tapir_exp.core.determinism import apart_from_the_world
-from tapir_exp.core.records import Pace, Part, TrainingStep
-from tapir_exp.core.store import PACE, read_rows, write_rows
+from tapir_exp.core.determinism import deterministic_scope
+from tapir_exp.core.records import StepTiming, Subset, TrainingStep
+from tapir_exp.core.store import TIMINGS, read_rows, write_rows
 from tapir_exp.student.chat_template import load_chat
-from tapir_exp.student.loading import Base
+from tapir_exp.student.loading import AdapterBase
 from tapir_exp.student.saving import save_student
 from tapir_exp.student.training.adapter import as_stored, open_for_training
 from tapir_exp.student.training.batching import StepLoader, plan_batches
@@ -26,7 +26,7 @@ from tapir_exp.student.training.job import FitJob
 from tapir_exp.student.training.launcher import launch
 from tapir_exp.student.training.lightning_module import StudentModule, part_weights
 from tapir_exp.student.training.strategies import build_strategy, environments, is_sharded
-from tapir_exp.student.training.throughput import Speedometer, work_of
+from tapir_exp.student.training.throughput import ThroughputMeter, training_work
 
 TRAINING = "training.jsonl"
 CHECKPOINTS = "checkpoints"
@@ -41,7 +41,7 @@ class FitFigures:
     counted. rows: rows of the training set; truncated, dropped: rows cut at the length limit, and left out for it.
     final_loss: of the last step, in nats; None where the budget allowed no step. The rest since the fit was last
     resumed: tokens_per_second, supervised_tokens_per_second: real tokens, and those that the loss counted, by wall
-    time; mfu, peak_memory_mb: see `Pace`.
+    time; mfu, peak_memory_mb: see `StepTiming`.
     """
 
     steps: int
@@ -68,7 +68,7 @@ def finetune(
     seed: int,
     workdir: Path,
     label: str,
-    base: Base | None = None,
+    base: AdapterBase | None = None,
 ) -> FitFigures:
     """Fine-tune the student in `parent` on `rows` and save it, with its training.jsonl, in `workdir`.
 
@@ -82,7 +82,7 @@ def finetune(
     chat = load_chat(parent, student)
     encoded = encode_rows(rows, chat, student.max_length, sft.max_dropped, workdir / ENCODED)
     plan = plan_batches(encoded.lengths, budget, sft.batch_rows, seed)
-    weights = part_weights(alpha, encoded.supervised[Part.HARD], encoded.supervised[Part.REST])
+    weights = part_weights(alpha, encoded.supervised[Subset.HARD], encoded.supervised[Subset.REST])
     job = FitJob(parent, base, weights, plan, sft, student, trainer, seed)
     with Progress(label, len(plan.steps)) as progress:
         if job.ranks > 1:
@@ -96,7 +96,7 @@ def finetune(
 
 
 def _figures(workdir: Path, encoded: EncodedRows, supervised: int) -> FitFigures:
-    history, paces = read_rows(workdir / TRAINING, TrainingStep), read_rows(workdir / PACE, Pace)
+    history, paces = read_rows(workdir / TRAINING, TrainingStep), read_rows(workdir / TIMINGS, StepTiming)
     last = history[-1] if history else None
     seconds = sum(pace.seconds for pace in paces) or 1.0  # without a step there is no speed
     known = [pace.mfu * pace.seconds for pace in paces if pace.mfu is not None]
@@ -118,7 +118,7 @@ def _figures(workdir: Path, encoded: EncodedRows, supervised: int) -> FitFigures
 def fit(job: FitJob, workdir: Path, progress: Progress) -> None:
     """Carry out a fit, or a rank's part in it, on the rows in `workdir`; the first rank saves the student there."""
     rows = MappedRows(workdir / ENCODED)
-    with apart_from_the_world(job.seed):
+    with deterministic_scope(job.seed):
         model, over = _open(job)
         module = StudentModule(model, job.weights, job.sft, len(job.plan.steps), job.seed)
         clock = _Clock(progress, job.trainer.peak_tflops)
@@ -131,11 +131,11 @@ def fit(job: FitJob, workdir: Path, progress: Progress) -> None:
         if trainer.is_global_zero:
             chat = load_chat(job.parent, job.student)
             save_student(trained if over else as_stored(trained, job.student), chat, workdir, over)
-            write_rows(workdir / PACE, clock.paces)
+            write_rows(workdir / TIMINGS, clock.paces)
             write_rows(workdir / TRAINING, module.history)
 
 
-def _open(job: FitJob) -> tuple[PreTrainedModel, Base | None]:
+def _open(job: FitJob) -> tuple[PreTrainedModel, AdapterBase | None]:
     return open_for_training(job.parent, job.student, job.sft, job.trainer, job.base)
 
 
@@ -172,17 +172,17 @@ class _Clock(pl.Callback):
 
     def __init__(self, progress: Progress, peak_tflops: float | None) -> None:
         self._progress, self._peak_tflops = progress, peak_tflops
-        self._speedometer: Speedometer | None = None
+        self._speedometer: ThroughputMeter | None = None
 
     @property
-    def paces(self) -> list[Pace]:
+    def paces(self) -> list[StepTiming]:
         """Of all steps so far."""
         return self._speedometer.paces if self._speedometer else []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._progress.advance(trainer.global_step)
-        work = work_of(pl_module.model)
-        self._speedometer = Speedometer(work, pl_module.device, trainer.world_size, self._peak_tflops)
+        work = training_work(pl_module.model)
+        self._speedometer = ThroughputMeter(work, pl_module.device, trainer.world_size, self._peak_tflops)
         self._last = time.perf_counter()
 
     def on_train_batch_end(

@@ -11,12 +11,12 @@ from threading import Thread
 
 from tapir_exp.core.console import Progress
 from tapir_exp.core.errors import TapirError
-from tapir_exp.core.store import write_whole
+from tapir_exp.core.store import write_text_atomic
 from tapir_exp.student.training.job import read_job
 from tapir_exp.student.training.launcher import JOB, LOG, ORPHANED, PROGRESS, REFUSED
 
 
-class Told(Progress):
+class FileProgress(Progress):
     """Tells the parent process how far the fit is, in the place of a progress bar."""
 
     def __init__(self, path: Path) -> None:
@@ -27,7 +27,7 @@ class Told(Progress):
         """Move on by so many steps."""
         self._done += steps
         if own_rank() == 0:
-            write_whole(self._path, str(self._done))
+            write_text_atomic(self._path, str(self._done))
 
 
 def own_rank() -> int:
@@ -63,9 +63,9 @@ def main(room: Path) -> None:
     from tapir_exp.student.training.train import fit
 
     try:
-        fit(read_job(room / JOB), room.parent, Told(room / PROGRESS))
+        fit(read_job(room / JOB), room.parent, FileProgress(room / PROGRESS))
     except TapirError as error:
-        write_whole(room / REFUSED.format(own_rank()), str(error))
+        write_text_atomic(room / REFUSED.format(own_rank()), str(error))
         raise
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tapir_exp.core.task_types import TaskType
-from tapir_exp.distillation.classifier.dataset import Labelled
+from tapir_exp.distillation.classifier.dataset import LabelledText
 
 SUBJECTS = {
     TaskType.MATH: ("Add", "Multiply", "Subtract", "Divide"),
@@ -17,15 +17,18 @@ OBJECTS = ("the red one", "the blue one", "the green one", "the large one", "the
 
 
 @pytest.fixture(scope="session")
-def rows() -> list[Labelled]:
+def rows() -> list[LabelledText]:
     """72 instructions of three types, told apart by their verbs."""
     return [
-        Labelled(f"{verb} {thing} now", task) for task, verbs in SUBJECTS.items() for verb in verbs for thing in OBJECTS
+        LabelledText(f"{verb} {thing} now", task)
+        for task, verbs in SUBJECTS.items()
+        for verb in verbs
+        for thing in OBJECTS
     ]
 
 
 @pytest.fixture(scope="session")
-def deberta_base(tmp_path_factory: pytest.TempPathFactory, rows: list[Labelled]) -> Path:
+def deberta_base(tmp_path_factory: pytest.TempPathFactory, rows: list[LabelledText]) -> Path:
     """A DeBERTa-v2 with random weights, as the hub has the v3: safetensors, and a sentencepiece model as tokenizer."""
     sentencepiece = pytest.importorskip("sentencepiece", reason="the extra `local` is not installed")
     import torch

@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapir_exp.config import LabelledConfig
+from tapir_exp.config import LabelledDataConfig
 from tapir_exp.core.errors import SeedError
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.distillation.classifier.dataset import (
-    Labelled,
-    cut_into,
+    LabelledText,
     instruction_of,
     package_examples,
     read_labelled,
     read_objects,
+    stratified_folds,
 )
 
 ROWS = [
@@ -36,10 +36,10 @@ CONFIG = {"instruction": "q", "input": "given", "task": "skill", "names": {"Writ
 def test_rows_are_mapped_and_what_is_left_out_is_counted(tmp_path: Path, form: str) -> None:
     path = tmp_path / "rows.json"
     path.write_text(json.dumps(ROWS) if form == "array" else "\n".join(map(json.dumps, ROWS)) + "\n\n")
-    found = read_labelled(LabelledConfig(path=str(path), **CONFIG))  # type: ignore[arg-type]
+    found = read_labelled(LabelledDataConfig(path=str(path), **CONFIG))  # type: ignore[arg-type]
     assert found.rows == (
-        Labelled("Add 1 and 2.", TaskType.MATH),
-        Labelled("Write a poem.\n\nabout rain", TaskType.WRITING),
+        LabelledText("Add 1 and 2.", TaskType.MATH),
+        LabelledText("Write a poem.\n\nabout rain", TaskType.WRITING),
     )
     assert found.left_out == {
         "TruthfulQA: left out by labelled.names": 1,
@@ -55,7 +55,7 @@ def test_a_file_without_labelled_instructions_is_refused_with_what_it_holds(tmp_
     path = tmp_path / "rows.json"
     path.write_text(json.dumps(ROWS))
     with pytest.raises(SeedError, match=r"rows\.json holds no labelled instruction: .*without an instruction.*7"):
-        read_labelled(LabelledConfig(path=str(path)))
+        read_labelled(LabelledDataConfig(path=str(path)))
 
 
 @pytest.mark.parametrize(
@@ -78,15 +78,15 @@ def test_the_package_has_eight_examples_of_every_type() -> None:
     found = package_examples()
     assert found.counts == {str(task): 8 for task in TaskType}
     assert len({row.text for row in found.rows}) == 8 * len(TaskType)
-    assert read_labelled(LabelledConfig()) == found
+    assert read_labelled(LabelledDataConfig()) == found
 
 
 @given(st.lists(st.sampled_from(list(TaskType)), min_size=2, max_size=80), st.integers(2, 6), st.integers(0, 3))
 def test_the_parts_hold_every_row_once_and_every_type_evenly(tasks: list[TaskType], count: int, seed: int) -> None:
-    rows = [Labelled(str(place), task) for place, task in enumerate(tasks)]
-    parts = cut_into(rows, count, seed)
+    rows = [LabelledText(str(place), task) for place, task in enumerate(tasks)]
+    parts = stratified_folds(rows, count, seed)
     assert sorted(place for part in parts for place in part) == list(range(len(rows)))
-    assert parts == cut_into(rows, count, seed)
+    assert parts == stratified_folds(rows, count, seed)
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
     for task in set(tasks):
         shares = [Counter(rows[place].task for place in part)[task] for part in parts]

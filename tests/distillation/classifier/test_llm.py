@@ -9,7 +9,7 @@ from tapir_exp.config import ClassifierConfig, LLMConfig
 from tapir_exp.core.errors import ReplyError, TooManyFailures
 from tapir_exp.core.records import Label
 from tapir_exp.core.task_types import TaskType
-from tapir_exp.distillation.classifier.llm import LLMLabeller, label_request, read_task
+from tapir_exp.distillation.classifier.llm import LLMClassifier, build_classification_request, parse_task
 from tapir_exp.distillation.prompts import load_prompt
 
 CONFIG = ClassifierConfig(llm=LLMConfig(model="m", concurrency=1), max_failed=0.5)
@@ -18,7 +18,7 @@ CONFIG = ClassifierConfig(llm=LLMConfig(model="m", concurrency=1), max_failed=0.
 @pytest.mark.parametrize("task", TaskType)
 def test_every_type_is_read_by_its_name(task: TaskType) -> None:
     for text in (task.value, f" {task.value}.\n", task.value.lower(), task.value.upper()):
-        assert read_task(reply_of(text)) is task
+        assert parse_task(reply_of(text)) is task
 
 
 @pytest.mark.parametrize(
@@ -43,12 +43,12 @@ def test_every_type_is_read_by_its_name(task: TaskType) -> None:
 )
 def test_anything_else_is_refused_and_quoted(text: str) -> None:
     with pytest.raises(ReplyError) as caught:
-        read_task(reply_of(text))
+        parse_task(reply_of(text))
     assert f"the name of one type and nothing else, but it is {text.strip()!r}" in str(caught.value)
 
 
 def test_the_prompt_shows_every_type_and_the_instruction() -> None:
-    request = label_request("Add {{types}} 2 and 3.", ClassifierConfig(max_tokens=9))
+    request = build_classification_request("Add {{types}} 2 and 3.", ClassifierConfig(max_tokens=9))
     assert all(task in said_to(request) for task in TaskType)
     assert "<instruction>\nAdd {{types}} 2 and 3.\n</instruction>" in said_to(request)
     assert (request.max_tokens, request.temperature) == (9, 0)
@@ -57,7 +57,7 @@ def test_the_prompt_shows_every_type_and_the_instruction() -> None:
 def test_labels_come_in_the_order_of_the_examples() -> None:
     chat = ScriptedChat(["Math", "Law.", "Art"])
     seeds = [example(name) for name in "abc"]
-    assert LLMLabeller(chat, CONFIG).label(seeds, "typing") == [
+    assert LLMClassifier(chat, CONFIG).label(seeds, "typing") == [
         Label(id=seed.id, task=task, raw=raw, source="scripted")
         for seed, task, raw in zip(
             seeds, (TaskType.MATH, TaskType.LAW, TaskType.ART), ("Math", "Law.", "Art"), strict=True
@@ -78,7 +78,7 @@ def test_labels_come_in_the_order_of_the_examples() -> None:
 )
 def test_a_row_without_a_type_is_unlabelled_and_says_why(said: Said, raw: str, reason: str) -> None:
     chat = ScriptedChat(lambda request: said if "first" in said_to(request) else "Math")
-    first, second = LLMLabeller(chat, CONFIG).label([example("first"), example("second")], "typing")
+    first, second = LLMClassifier(chat, CONFIG).label([example("first"), example("second")], "typing")
     assert (first.task, first.raw) == (None, raw)
     assert (first.failure or "").startswith(reason)
     assert (second.task, second.failure) == (TaskType.MATH, None)
@@ -86,7 +86,7 @@ def test_a_row_without_a_type_is_unlabelled_and_says_why(said: Said, raw: str, r
 
 def test_a_refused_reply_is_asked_again_once() -> None:
     chat = ScriptedChat(["It is Math", "Math"])
-    (label,) = LLMLabeller(chat, CONFIG).label([example("a")], "typing")
+    (label,) = LLMClassifier(chat, CONFIG).label([example("a")], "typing")
     assert (label.task, label.raw, label.failure) == (TaskType.MATH, "Math", None)
     assert "'It is Math'" in chat.requests[1].messages[-1].content
 
@@ -94,11 +94,11 @@ def test_a_refused_reply_is_asked_again_once() -> None:
 def test_too_many_unlabelled_rows_stop_the_stage() -> None:
     config, chat = replace(CONFIG, max_failed=0.3), ScriptedChat(["?"] * 4 + ["Math"])  # one of three
     with pytest.raises(TooManyFailures, match=r"typing: 2 of 3 rows failed(.|\n)*2  unreadable reply: .*'\?'"):
-        LLMLabeller(chat, config).label([example(name) for name in "abc"], "typing")
+        LLMClassifier(chat, config).label([example(name) for name in "abc"], "typing")
 
 
 def test_the_recipe_is_the_model_its_settings_and_the_prompt() -> None:
-    recipe = LLMLabeller(ScriptedChat([]), ClassifierConfig(max_tokens=9, batch=7)).recipe()
+    recipe = LLMClassifier(ScriptedChat([]), ClassifierConfig(max_tokens=9, batch=7)).recipe()
     assert recipe == {
         "labeller": {"model": {"model": "scripted"}, "max_tokens": 9},
         "label prompt": load_prompt("label").text,

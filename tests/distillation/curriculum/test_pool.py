@@ -5,9 +5,9 @@ from collections import Counter
 import pytest
 from fakes import example, training_row
 
-from tapir_exp.core.records import Answer, Example, Label, Origin, Part, TrainingExample, example_id
+from tapir_exp.core.records import Example, Label, Origin, Response, Subset, TrainingExample, example_id
 from tapir_exp.core.task_types import TaskType
-from tapir_exp.distillation.curriculum.pool import LIGHTEST, Pool, PoolRow, example_of, seed_pool
+from tapir_exp.distillation.curriculum.pool import LIGHTEST, Pool, PoolRow, example_from_training_row, seed_pool
 from tapir_exp.distillation.curriculum.sampling import plan_round
 
 A, B, C = (example(name, response=f"the dataset's {name}") for name in "abc")
@@ -18,8 +18,8 @@ def label(seed: Example, task: TaskType | None) -> Label:
     return Label(id=seed.id, task=task, raw="", failure=None if task else "unreadable reply")
 
 
-def answer(seed: Example, text: str | None = "the teacher's") -> Answer:
-    return Answer(id=seed.id, text=text, failure=None if text else "time-out")
+def answer(seed: Example, text: str | None = "the teacher's") -> Response:
+    return Response(id=seed.id, text=text, failure=None if text else "time-out")
 
 
 def pool_of(*rows: tuple[Example, TaskType, float]) -> Pool:
@@ -46,7 +46,7 @@ def test_a_seed_enters_with_the_teachers_response_its_type_and_its_gap() -> None
     ids=["unlabelled", "label gone", "unanswered", "answer gone", "unscored"],
 )
 def test_a_seed_that_lacks_anything_does_not_enter(
-    labels: list[Label], answers: list[Answer], gaps: dict[str, float]
+    labels: list[Label], answers: list[Response], gaps: dict[str, float]
 ) -> None:
     pool = seed_pool([A, B], [label(A, MATH), *labels], [answer(A), *answers], {A.id: 0.0, **gaps}, [])
     assert list(pool.rows) == [A.id]
@@ -63,8 +63,8 @@ def test_rows_keep_the_order_of_the_seeds() -> None:
 def test_candidates_tell_the_hard_set_from_the_rest(guided: bool) -> None:
     found = pool_of((A, MATH, 5.0), (B, LAW, 1.0)).candidates(frozenset({A.id}), guided=guided)
     assert [(c.example, c.task, c.difficulty, c.part) for c in found] == [
-        (A, MATH, 5.0, Part.HARD),
-        (B, LAW, 1.0, Part.REST),
+        (A, MATH, 5.0, Subset.HARD),
+        (B, LAW, 1.0, Subset.REST),
     ]
 
 
@@ -155,7 +155,7 @@ def test_a_gap_of_a_row_that_is_not_known_changes_nothing() -> None:
 
 
 def test_an_example_comes_back_out_of_its_training_row() -> None:
-    assert example_of(training_row("new", parents=("p", "q"), born=3)) == Example(
+    assert example_from_training_row(training_row("new", parents=("p", "q"), born=3)) == Example(
         id=example_id("new"),
         instruction="new",
         response="a response",

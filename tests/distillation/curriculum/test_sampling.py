@@ -10,9 +10,9 @@ from fakes import example
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapir_exp.core.records import Part
+from tapir_exp.core.records import Subset
 from tapir_exp.core.task_types import TaskType
-from tapir_exp.distillation.curriculum.sampling import Candidate, RoundPlan, alpha_of, plan_round
+from tapir_exp.distillation.curriculum.sampling import Candidate, RoundPlan, alpha_for_round, plan_round
 from tapir_exp.distillation.curriculum.task_mix import apportion, target_shares
 
 TAPIR = target_shares(yaml.safe_load((ROOT / "conf/tasks/tapir.yaml").read_text())["ratios"], {})
@@ -20,11 +20,13 @@ MATH, WRITING, LAW = TaskType.MATH, TaskType.WRITING, TaskType.LAW
 HALVES = {MATH: 0.5, WRITING: 0.5}
 
 
-def row(name: str, task: TaskType = MATH, gap: float = 3.0, part: Part = Part.HARD, weight: float = 1.0) -> Candidate:
+def row(
+    name: str, task: TaskType = MATH, gap: float = 3.0, part: Subset = Subset.HARD, weight: float = 1.0
+) -> Candidate:
     return Candidate(example(name), task, gap, part, weight)
 
 
-def rows_of(count: int, task: TaskType, part: Part, gap: float = 3.0) -> list[Candidate]:
+def rows_of(count: int, task: TaskType, part: Subset, gap: float = 3.0) -> list[Candidate]:
     return [row(f"{task} {part} {n}", task, gap, part) for n in range(count)]
 
 
@@ -33,7 +35,7 @@ def names(candidates: Sequence[Candidate]) -> list[str]:
 
 
 pools = st.lists(
-    st.tuples(st.sampled_from((MATH, WRITING, LAW)), st.floats(-9, 9), st.sampled_from(Part), st.floats(0.1, 9)),
+    st.tuples(st.sampled_from((MATH, WRITING, LAW)), st.floats(-9, 9), st.sampled_from(Subset), st.floats(0.1, 9)),
     max_size=40,
 ).map(lambda drawn: [row(f"row {n}", *fields) for n, fields in enumerate(drawn)])
 mixes = st.dictionaries(st.sampled_from((MATH, WRITING, LAW)), st.floats(0.01, 1), min_size=1)
@@ -50,13 +52,13 @@ mixes = st.dictionaries(st.sampled_from((MATH, WRITING, LAW)), st.floats(0.01, 1
     ],
 )
 def test_alpha_grows_by_a_constant_and_stays_within_0_and_1(alpha: float, step: float, alphas: list[float]) -> None:
-    assert [alpha_of(n, alpha, step) for n in range(1, len(alphas) + 1)] == pytest.approx(alphas)
+    assert [alpha_for_round(n, alpha, step) for n in range(1, len(alphas) + 1)] == pytest.approx(alphas)
 
 
 @given(number=st.integers(1, 20), alpha=st.floats(0, 1), step=st.floats(-1, 1))
 def test_alpha_is_always_a_share(number: int, alpha: float, step: float) -> None:
-    assert 0 <= alpha_of(number, alpha, step) <= 1
-    assert (alpha_of(number + 1, alpha, step) - alpha_of(number, alpha, step)) * step >= 0
+    assert 0 <= alpha_for_round(number, alpha, step) <= 1
+    assert (alpha_for_round(number + 1, alpha, step) - alpha_for_round(number, alpha, step)) * step >= 0
 
 
 @given(pool=pools, shares=mixes, rows=st.integers(0, 60), alpha=st.floats(0, 1), draw=st.text(max_size=3))
@@ -64,8 +66,8 @@ def test_a_plan_adds_up(
     pool: list[Candidate], shares: dict[TaskType, float], rows: int, alpha: float, draw: str
 ) -> None:
     plan = plan_round(pool, shares, rows, alpha, draw)
-    by_part = Counter({part: sum(q.wanted for q in plan.quotas if q.part is part) for part in Part})
-    assert by_part == {Part.HARD: round(alpha * rows), Part.REST: rows - round(alpha * rows)}
+    by_part = Counter({part: sum(q.wanted for q in plan.quotas if q.part is part) for part in Subset})
+    assert by_part == {Subset.HARD: round(alpha * rows), Subset.REST: rows - round(alpha * rows)}
     assert len(plan.drawn) + sum(order.count for order in plan.orders) == rows
     drawn = Counter((candidate.task, candidate.part) for candidate in plan.drawn)
     ordered = Counter({(order.task, order.part): order.count for order in plan.orders})
@@ -106,12 +108,12 @@ def test_nothing_is_ordered_while_the_pool_has_it(
 
 def test_both_parts_keep_the_task_ratio() -> None:
     plan = plan_round([], TAPIR, 2000, 0.3, draw="any")
-    for part, rows in ((Part.HARD, 600), (Part.REST, 1400)):
+    for part, rows in ((Subset.HARD, 600), (Subset.REST, 1400)):
         assert {q.task: q.wanted for q in plan.quotas if q.part is part} == apportion(rows, TAPIR)
 
 
 def test_500_rows_of_one_type_make_a_plan_for_all_32_types() -> None:
-    pool = rows_of(200, WRITING, Part.HARD) + rows_of(300, WRITING, Part.REST, gap=0.0)
+    pool = rows_of(200, WRITING, Subset.HARD) + rows_of(300, WRITING, Subset.REST, gap=0.0)
     plan = plan_round(pool, TAPIR, 500, 0.3, draw="any")
     wanted = Counter(dict.fromkeys(TaskType, 0))
     for quota in plan.quotas:
@@ -126,12 +128,12 @@ def test_500_rows_of_one_type_make_a_plan_for_all_32_types() -> None:
 
 
 def test_a_surplus_is_drawn_the_same_way_every_time_and_differently_under_another_name() -> None:
-    pool = rows_of(60, MATH, Part.HARD) + rows_of(60, MATH, Part.REST)
+    pool = rows_of(60, MATH, Subset.HARD) + rows_of(60, MATH, Subset.REST)
     draws = ("seed 1 round 1", "seed 1 round 1", "seed 1 round 2", "seed 2 round 1")
     plans: list[RoundPlan] = [plan_round(pool, {MATH: 1.0}, 20, 0.5, draw) for draw in draws]
     drawn = [names(plan.drawn) for plan in plans]
     assert drawn[0] == drawn[1]
-    for part in Part:
+    for part in Subset:
         by_draw = [frozenset(c.example.id for c in plan.drawn if c.part is part) for plan in plans]
         assert by_draw[0] == by_draw[1]
         assert len(set(by_draw)) == 3
@@ -143,22 +145,22 @@ def shares_of_first(pool: Sequence[Candidate], alpha: float, draws: int) -> dict
     return {name: counts[name] / draws for name in names(pool)}
 
 
-@pytest.mark.parametrize("part", Part)
-def test_a_row_is_drawn_in_proportion_to_its_weight(part: Part) -> None:
+@pytest.mark.parametrize("part", Subset)
+def test_a_row_is_drawn_in_proportion_to_its_weight(part: Subset) -> None:
     pool = [row("one", part=part, weight=0.5), row("three", part=part, weight=1.5), row("six", part=part, weight=3.0)]
-    shares = shares_of_first(pool, float(part is Part.HARD), 1500)
+    shares = shares_of_first(pool, float(part is Subset.HARD), 1500)
     assert shares == {name: pytest.approx(share, abs=0.05) for name, share in zip(shares, (0.1, 0.3, 0.6), strict=True)}
 
 
-@pytest.mark.parametrize("part", Part)
-def test_rows_of_one_weight_are_drawn_alike_whatever_their_gaps(part: Part) -> None:
+@pytest.mark.parametrize("part", Subset)
+def test_rows_of_one_weight_are_drawn_alike_whatever_their_gaps(part: Subset) -> None:
     pool = [row("near", gap=0.5, part=part), row("far", gap=9.0, part=part), row("below", gap=-9.0, part=part)]
-    shares = shares_of_first(pool, float(part is Part.HARD), 1500)
+    shares = shares_of_first(pool, float(part is Subset.HARD), 1500)
     assert shares == dict.fromkeys(shares, pytest.approx(1 / 3, abs=0.05))  # 4 sd
 
 
 def test_a_candidate_weighs_1_unless_told_otherwise() -> None:
-    assert Candidate(example("plain"), MATH, 9.0, Part.HARD).weight == 1.0
+    assert Candidate(example("plain"), MATH, 9.0, Subset.HARD).weight == 1.0
 
 
 def test_the_lightest_row_is_drawn_where_there_is_no_other() -> None:
@@ -174,22 +176,22 @@ def test_heavier_rows_are_drawn_before_lighter_ones_of_their_own_type_alone() ->
 
 
 def test_an_order_is_shown_rows_of_its_type_and_part() -> None:
-    pool = rows_of(2, MATH, Part.HARD) + rows_of(3, MATH, Part.REST) + rows_of(2, WRITING, Part.HARD)
+    pool = rows_of(2, MATH, Subset.HARD) + rows_of(3, MATH, Subset.REST) + rows_of(2, WRITING, Subset.HARD)
     plan = plan_round(pool, HALVES, 20, 0.5, draw="any")
     shown = {(order.task, order.part): set(names(order.examples)) for order in plan.orders}
-    assert shown[MATH, Part.HARD] == {"Math hard 0", "Math hard 1"}
-    assert shown[MATH, Part.REST] == {"Math rest 0", "Math rest 1", "Math rest 2"}
-    assert shown[WRITING, Part.HARD] == {"Writing hard 0", "Writing hard 1"}
+    assert shown[MATH, Subset.HARD] == {"Math hard 0", "Math hard 1"}
+    assert shown[MATH, Subset.REST] == {"Math rest 0", "Math rest 1", "Math rest 2"}
+    assert shown[WRITING, Subset.HARD] == {"Writing hard 0", "Writing hard 1"}
 
 
 def test_an_order_whose_part_is_empty_is_shown_the_other_part() -> None:
-    plan = plan_round(rows_of(3, WRITING, Part.HARD), HALVES, 20, 0.5, draw="any")
+    plan = plan_round(rows_of(3, WRITING, Subset.HARD), HALVES, 20, 0.5, draw="any")
     shown = {(order.task, order.part): names(order.examples) for order in plan.orders}
-    assert sorted(shown[WRITING, Part.REST]) == [f"Writing hard {n}" for n in range(3)]
+    assert sorted(shown[WRITING, Subset.REST]) == [f"Writing hard {n}" for n in range(3)]
 
 
 def test_an_order_of_a_type_that_is_not_at_hand_is_shown_nothing() -> None:
-    plan = plan_round(rows_of(30, MATH, Part.HARD), HALVES, 20, 0.5, draw="any")
+    plan = plan_round(rows_of(30, MATH, Subset.HARD), HALVES, 20, 0.5, draw="any")
     assert [order.examples for order in plan.orders if order.task is WRITING] == [(), ()]
 
 

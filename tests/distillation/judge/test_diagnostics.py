@@ -5,26 +5,26 @@ from random import Random
 
 import pytest
 
-from tapir_exp.core.records import Ballot, Order, Verdict
-from tapir_exp.distillation.judge.diagnostics import Diagnosis, Lengths, diagnose
-from tapir_exp.distillation.judge.score import verdict_of
+from tapir_exp.core.records import JudgeReply, PresentationOrder, Verdict
+from tapir_exp.distillation.judge.diagnostics import JudgeDiagnostics, Lengths, diagnose_judge
+from tapir_exp.distillation.judge.score import build_verdict
 
 EQUAL = Lengths(10, 10)
 
 
-def ballot(order: Order, teacher: float | None, student: float | None) -> Ballot:
+def ballot(order: PresentationOrder, teacher: float | None, student: float | None) -> JudgeReply:
     failure = None if teacher is not None or student is not None else "unreadable reply"
-    return Ballot(order=order, teacher=teacher, student=student, raw="", failure=failure)
+    return JudgeReply(order=order, teacher=teacher, student=student, raw="", failure=failure)
 
 
 def both(row: str, first: tuple[float, float], second: tuple[float, float]) -> Verdict:
     """A verdict by (teacher, student) with the teacher first, and with the student first."""
-    orders = (Order.TEACHER_FIRST, Order.STUDENT_FIRST)
-    return verdict_of(row, [ballot(order, *scores) for order, scores in zip(orders, (first, second), strict=True)])
+    orders = (PresentationOrder.TEACHER_FIRST, PresentationOrder.STUDENT_FIRST)
+    return build_verdict(row, [ballot(order, *scores) for order, scores in zip(orders, (first, second), strict=True)])
 
 
-def figures(*verdicts: Verdict, **lengths: Lengths) -> Diagnosis:
-    return diagnose(verdicts, {verdict.id: lengths.get(verdict.id, EQUAL) for verdict in verdicts})
+def figures(*verdicts: Verdict, **lengths: Lengths) -> JudgeDiagnostics:
+    return diagnose_judge(verdicts, {verdict.id: lengths.get(verdict.id, EQUAL) for verdict in verdicts})
 
 
 def test_a_flip_is_two_orders_with_two_winners() -> None:
@@ -58,7 +58,9 @@ def test_a_planted_bias_is_found(bias: float) -> None:
 
 
 def test_ties_and_unscored_rows_are_shares() -> None:
-    lost = verdict_of("lost", [ballot(Order.TEACHER_FIRST, 5, 5), ballot(Order.STUDENT_FIRST, None, None)])
+    lost = build_verdict(
+        "lost", [ballot(PresentationOrder.TEACHER_FIRST, 5, 5), ballot(PresentationOrder.STUDENT_FIRST, None, None)]
+    )
     found = figures(both("a", (5, 5), (5, 5)), both("b", (5, 6), (6, 5)), both("c", (9, 5), (9, 5)), lost)
     assert (found.unscored, found.ties) == (0.25, pytest.approx(2 / 3))
 
@@ -81,7 +83,7 @@ def test_the_longer_answer_wins_as_often_as_it_does() -> None:
 def test_gap_and_length_correlate_on_a_logarithmic_scale() -> None:
     lengths = {"a": Lengths(10, 10), "b": Lengths(100, 10), "c": Lengths(10, 100), "d": Lengths(1000, 10)}
     verdicts = [both(row, (5 + gap, 5), (5 + gap, 5)) for row, gap in {"a": 0, "b": 2, "c": -2, "d": 4}.items()]
-    assert diagnose(verdicts, lengths).length_correlation == pytest.approx(1)
+    assert diagnose_judge(verdicts, lengths).length_correlation == pytest.approx(1)
 
 
 def test_an_empty_answer_has_a_length_too() -> None:
@@ -89,8 +91,10 @@ def test_an_empty_answer_has_a_length_too() -> None:
 
 
 def test_what_the_verdicts_do_not_tell_is_none() -> None:
-    one = verdict_of("a", [ballot(Order.TEACHER_FIRST, 8, 6)])
-    alone = verdict_of("b", [ballot(Order.TEACHER_ALONE, 8, None), ballot(Order.STUDENT_ALONE, None, 6)])
+    one = build_verdict("a", [ballot(PresentationOrder.TEACHER_FIRST, 8, 6)])
+    alone = build_verdict(
+        "b", [ballot(PresentationOrder.TEACHER_ALONE, 8, None), ballot(PresentationOrder.STUDENT_ALONE, None, 6)]
+    )
     for found in (figures(one), figures(alone)):
         assert (found.flips, found.flip_share, found.position_bias, found.position_bias_se) == (0, None, None, None)
         assert (found.longer_wins, found.length_correlation) == (None, None)
@@ -98,4 +102,4 @@ def test_what_the_verdicts_do_not_tell_is_none() -> None:
 
 
 def test_no_verdicts_are_no_reason_to_fail() -> None:
-    assert diagnose([], {}) == Diagnosis(0.0, None, 0, None, None, None, None, None)
+    assert diagnose_judge([], {}) == JudgeDiagnostics(0.0, None, 0, None, None, None, None, None)

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tapir_exp.core.errors import ReplyError
-from tapir_exp.distillation.judge.parse import READERS, Scores, read_score, read_scores
-from tapir_exp.llm.chat import Reply
+from tapir_exp.distillation.judge.parse import PARSERS, Scores, parse_pair_scores, parse_single_score
+from tapir_exp.llm.chat import Completion
 
 WORDS = dict(zip("123456789", ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"], strict=True))
 NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
@@ -153,7 +153,7 @@ CUTS = (None, 0.02, 0.05, 0.1, 0.3, 0.6, 0.95)
 """The share of a spoilt reply that came before the length limit; None where it came whole."""
 
 
-def spoil(case: Case, names: list[str], cut: float | None) -> Reply:
+def spoil(case: Case, names: list[str], cut: float | None) -> Completion:
     for name in names:
         case = DISTORTIONS[name](case)
     if cut is None or case.copied:
@@ -161,7 +161,7 @@ def spoil(case: Case, names: list[str], cut: float | None) -> Reply:
     return reply_of(case.text[: round(cut * len(case.text))], finish_reason="length")
 
 
-def hold_the_line(read: Callable[[Reply], Scores], case: Case, names: list[str], cut: float | None = None) -> bool:
+def hold_the_line(read: Callable[[Completion], Scores], case: Case, names: list[str], cut: float | None = None) -> bool:
     """Whether the reply was read; asserts that it was then read right."""
     try:
         scores = read(spoil(case, names, cut))
@@ -174,28 +174,28 @@ def hold_the_line(read: Callable[[Reply], Scores], case: Case, names: list[str],
 @settings(max_examples=2000)
 @given(case=cases(2), names=mishaps, cut=st.sampled_from(CUTS))
 def test_a_spoilt_pair_of_scores_is_read_right_or_not_at_all(case: Case, names: list[str], cut: float | None) -> None:
-    hold_the_line(read_scores, case, names, cut)
+    hold_the_line(parse_pair_scores, case, names, cut)
 
 
 @settings(max_examples=2000)
 @given(case=cases(1), names=mishaps, cut=st.sampled_from(CUTS))
 def test_a_spoilt_single_score_is_read_right_or_not_at_all(case: Case, names: list[str], cut: float | None) -> None:
-    hold_the_line(read_score, case, names, cut)
+    hold_the_line(parse_single_score, case, names, cut)
 
 
-@pytest.mark.parametrize("read", [read_scores, read_score])
-def test_the_replies_are_good_before_they_are_spoilt(read: Callable[[Reply], Scores]) -> None:
-    meant = (8.0, 6.5) if read is read_scores else (8.0,)
+@pytest.mark.parametrize("read", [parse_pair_scores, parse_single_score])
+def test_the_replies_are_good_before_they_are_spoilt(read: Callable[[Completion], Scores]) -> None:
+    meant = (8.0, 6.5) if read is parse_pair_scores else (8.0,)
     for reasons in REASONS:
         assert hold_the_line(read, Case(line_of(meant), reasons, meant, "10 1"), [])
 
 
 def test_harmless_changes_stay_readable() -> None:
     case = Case("8 6.5", REASONS[1], (8.0, 6.5), "10 1")
-    readable = {name for name in DISTORTIONS if hold_the_line(read_scores, case, [name])}
+    readable = {name for name in DISTORTIONS if hold_the_line(parse_pair_scores, case, [name])}
     assert readable == {"carriage return", "space around", "scores repeated below"}
-    assert [cut for cut in CUTS if hold_the_line(read_scores, case, [], cut)] == [None, 0.1, 0.3, 0.6, 0.95]
+    assert [cut for cut in CUTS if hold_the_line(parse_pair_scores, case, [], cut)] == [None, 0.1, 0.3, 0.6, 0.95]
 
 
 def test_every_protocol_has_a_reader() -> None:
-    assert {protocol.name for protocol in READERS} == {"pair_scores", "single_score", "pair_logprobs"}
+    assert {protocol.name for protocol in PARSERS} == {"pair_scores", "single_score", "pair_logprobs"}

@@ -14,8 +14,8 @@ from fakes import ScriptedChat, said_to, tagged
 
 from tapir_exp.config import CurriculumConfig, JudgeConfig, LLMConfig, Orders
 from tapir_exp.distillation.curriculum.difficulty import choose_hard, scored_gaps
-from tapir_exp.distillation.judge.requests import Match
-from tapir_exp.distillation.judge.score import judge
+from tapir_exp.distillation.judge.requests import ResponsePair
+from tapir_exp.distillation.judge.score import score_pairs
 from tapir_exp.llm.chat import ChatRequest
 
 ROWS, NOISE, BIAS, DELTA = 1500, 0.5, 1.0, 2.0
@@ -24,10 +24,12 @@ UNBIASED, OTHERS = 0, (1, 2, 3, 4)
 
 
 @cache
-def matches() -> tuple[Match, ...]:
+def matches() -> tuple[ResponsePair, ...]:
     rng = Random(0)
     worths = [(rng.uniform(4.5, 8), rng.uniform(2.5, 8)) for _ in range(ROWS)]
-    return tuple(Match(str(n), f"task {n}", f"worth {t:.3f}", f"worth {s:.3f}") for n, (t, s) in enumerate(worths))
+    return tuple(
+        ResponsePair(str(n), f"task {n}", f"worth {t:.3f}", f"worth {s:.3f}") for n, (t, s) in enumerate(worths)
+    )
 
 
 def judging(bias: float, seed: int) -> Callable[[ChatRequest], str]:
@@ -48,7 +50,7 @@ def judging(bias: float, seed: int) -> Callable[[ChatRequest], str]:
 @cache
 def hard_set(orders: Orders, bias: float, seed: int) -> frozenset[str]:
     config = JudgeConfig(llm=LLMConfig(model="m", concurrency=1), orders=orders)
-    verdicts = judge(matches(), ScriptedChat(judging(bias, seed)), config, "judging")
+    verdicts = score_pairs(matches(), ScriptedChat(judging(bias, seed)), config, "judging")
     return choose_hard(scored_gaps(verdicts), CurriculumConfig(delta=DELTA, rows=1), 0)
 
 

@@ -7,7 +7,7 @@ from assets import asset
 from fakes import reply_of
 
 from tapir_exp.core.errors import ReplyError
-from tapir_exp.distillation.judge.parse import read_scores
+from tapir_exp.distillation.judge.parse import parse_pair_scores
 
 RIGHT = 281
 """Of 300; 16 of the others hide their scores in prose, three give 0 on a scale from 1."""
@@ -18,7 +18,7 @@ def test_no_real_reply_becomes_a_wrong_number() -> None:
     right = 0
     for row in rows:
         try:
-            scores = read_scores(reply_of(row["reply"]))
+            scores = parse_pair_scores(reply_of(row["reply"]))
         except ReplyError:
             continue
         assert scores == pytest.approx(row["official"]), row["question_id"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tapir_exp.distillation.judge.self_preference import family_of, kinship
+from tapir_exp.distillation.judge.self_preference import family_of, shared_family
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_a_name_tells_its_family(model: str, family: str | None) -> None:
     ],
 )
 def test_kin_are_named(teacher: str, judge: str, words: str) -> None:
-    assert words in (kinship(teacher, judge) or "")
+    assert words in (shared_family(teacher, judge) or "")
 
 
 @pytest.mark.parametrize(
@@ -43,4 +43,4 @@ def test_kin_are_named(teacher: str, judge: str, words: str) -> None:
     [("openai/gpt-4o", "anthropic/claude-x"), ("hosted_vllm/a", "hosted_vllm/b"), ("lab/teacher", "lab/judge")],
 )
 def test_strangers_are_not(teacher: str, judge: str) -> None:
-    assert kinship(teacher, judge) is None
+    assert shared_family(teacher, judge) is None

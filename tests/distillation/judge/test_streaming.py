@@ -21,20 +21,20 @@ from tapir_exp import tapir
 from tapir_exp.commands.hydra_app import data_dir
 from tapir_exp.config import Config, LLMConfig, StudentConfig, parse
 from tapir_exp.core.errors import TooManyFailures
-from tapir_exp.core.records import Answer, Example
+from tapir_exp.core.records import Example, Response
 from tapir_exp.core.store import SIDECAR, Artifact, Store
 from tapir_exp.llm import client, streaming
-from tapir_exp.llm.call_store import REPLIES, Books
+from tapir_exp.llm.call_store import CALLS_FILE, CallStore
 from tapir_exp.llm.chat import ChatRequest
 from tapir_exp.llm.client import Client
 from tapir_exp.llm.failures import EndpointError
-from tapir_exp.llm.ledger import Account
-from tapir_exp.llm.serving.pool import Servers
-from tapir_exp.llm.transport import Response
+from tapir_exp.llm.ledger import SpendScope
+from tapir_exp.llm.serving.pool import ServerPool
+from tapir_exp.llm.transport import RawCompletion
 from tapir_exp.pipeline import scoring
 from tapir_exp.pipeline.opening import open_chat
-from tapir_exp.pipeline.scoring import Scored
-from tapir_exp.pipeline.workspace import Bench, Product
+from tapir_exp.pipeline.scoring import DifficultyScores
+from tapir_exp.pipeline.workspace import StageOutput, Workspace
 from tapir_exp.student import generate
 
 ROWS = 12
@@ -78,8 +78,8 @@ class SlowStudent:
         prompts: list[tuple[str, str]],
         student: StudentConfig,
         label: str,
-        hear: Callable[[Answer], None] | None,
-    ) -> list[Answer]:
+        hear: Callable[[Response], None] | None,
+    ) -> list[Response]:
         answers = []
         for number, (name, instruction) in reversed(list(enumerate(prompts))):
             time.sleep(WRITE_S)
@@ -88,7 +88,7 @@ class SlowStudent:
             self.wrote_at.append(time.monotonic())
             silent = {"text": None, "failure": "empty answer"}
             said = silent if number == SILENT else {"text": f"{instruction} Done."}
-            answers.append(Answer.model_validate({"id": name, **said}))
+            answers.append(Response.model_validate({"id": name, **said}))
             assert hear is not None
             hear(answers[-1])
         return answers[::-1]
@@ -120,18 +120,18 @@ class Run:
 
     def __init__(self, config: Config, root: Path, *, along: bool) -> None:
         self.config = replace(config, judge=replace(config.judge, while_answering=along))
-        self.books = Books(root, Account("run"), config.spend)
-        judge = open_chat(config.judge.llm, "judge", self.books, Servers(root / "servers"))
+        self.books = CallStore(root, SpendScope("run"), config.spend)
+        judge = open_chat(config.judge.llm, "judge", self.books, ServerPool(root / "servers"))
         assert isinstance(judge, Client)
-        self.bench = Bench(self.config, Store(root), judge, judge, None, self.books.ledger)  # type: ignore[arg-type]
+        self.bench = Workspace(self.config, Store(root), judge, judge, None, self.books.ledger)  # type: ignore[arg-type]
         self.seconds = 0.0
 
-    def examine(self) -> Scored:
+    def examine(self) -> DifficultyScores:
         """The student of round 0 on a dozen rows, whose teacher failed to answer the last."""
         rows = [Example(id=f"row {n}", instruction=f"Say {n}.", response="So be it.") for n in range(ROWS)]
         seeds = self.made("seeds", rows)
         responses = self.made(
-            "responses", [Answer(id=row.id, text="Well, " * (n % 4 + 1)) for n, row in enumerate(rows)]
+            "responses", [Response(id=row.id, text="Well, " * (n % 4 + 1)) for n, row in enumerate(rows)]
         )
         student = Artifact("student", "key", Path("nowhere"), {}, {}, 0.0, reused=False)
         began = time.monotonic()
@@ -141,8 +141,8 @@ class Run:
         finally:
             self.seconds = time.monotonic() - began
 
-    def made(self, stage: str, rows: list[Example] | list[Answer]) -> Artifact:
-        return self.bench.rows(stage, None, {"rows": len(rows)}, lambda: Product(rows, {}))
+    def made(self, stage: str, rows: list[Example] | list[Response]) -> Artifact:
+        return self.bench.rows(stage, None, {"rows": len(rows)}, lambda: StageOutput(rows, {}))
 
     def artifacts(self) -> dict[str, object]:
         """Name, place in the manifest, files and figures of everything that was made."""
@@ -278,7 +278,7 @@ def test_ctrl_c_stops_writer_and_judge_within_seconds(
 
 
 def replies(root: Path) -> int:
-    with sqlite3.connect(root / REPLIES) as books:
+    with sqlite3.connect(root / CALLS_FILE) as books:
         return int(books.execute("SELECT count(*) FROM replies").fetchone()[0])
 
 
@@ -292,7 +292,7 @@ def test_batches_begin_after_the_answers(
         def __init__(self, *asked: object) -> None:
             pass
 
-        async def fetch(self, asked: dict[str, ChatRequest], check: object) -> AsyncIterator[tuple[str, Response]]:
+        async def fetch(self, asked: dict[str, ChatRequest], check: object) -> AsyncIterator[tuple[str, RawCompletion]]:
             sent.append((len(asked), len(list(tmp_path.glob(f"answers/*/{SIDECAR}")))))
             return
             yield

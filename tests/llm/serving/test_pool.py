@@ -13,13 +13,13 @@ from rich.console import Console
 
 from tapir_exp.config import LLMConfig, ServerConfig
 from tapir_exp.core.errors import ConfigError, TapirError
-from tapir_exp.llm.call_store import Books
-from tapir_exp.llm.chat import ChatRequest, Message, Reply
+from tapir_exp.llm.call_store import CallStore
+from tapir_exp.llm.chat import ChatRequest, Completion, Message
 from tapir_exp.llm.client import Client
-from tapir_exp.llm.executor import ask_all
+from tapir_exp.llm.executor import run_requests
 from tapir_exp.llm.failures import EndpointError, FailureKind
 from tapir_exp.llm.serving import server
-from tapir_exp.llm.serving.pool import Servers, identity_of
+from tapir_exp.llm.serving.pool import ServerPool, server_identity
 
 FAKE = """
 import http.server, json, os, sys, time
@@ -74,8 +74,8 @@ def config(asked: Path) -> LLMConfig:
 
 
 @pytest.fixture
-def open_client(config: LLMConfig, books: Books, tmp_path: Path) -> "Callable[[Servers], Client]":
-    def opened(servers: Servers) -> Client:
+def open_client(config: LLMConfig, books: CallStore, tmp_path: Path) -> "Callable[[Servers], Client]":
+    def opened(servers: ServerPool) -> Client:
         return Client(config, "teacher", books, server=servers.open(config.server, None, "teacher"))
 
     return opened
@@ -86,17 +86,17 @@ def requests(*prompts: str) -> list[ChatRequest]:
 
 
 def ask(client: Client, *prompts: str) -> list[str | None]:
-    def text(reply: Reply) -> str:
+    def text(reply: Completion) -> str:
         return reply.text
 
-    outcomes = ask_all(client, requests(*prompts), text, label="asking", concurrency=1, max_failed=0.0)
+    outcomes = run_requests(client, requests(*prompts), text, label="asking", concurrency=1, max_failed=0.0)
     return [outcome.value for outcome in outcomes]
 
 
 def test_a_server_killed_in_mid_stage_is_started_again_and_nothing_is_paid_twice(
-    open_client: Callable[[Servers], Client], asked: Path, books: Books, tmp_path: Path
+    open_client: Callable[[ServerPool], Client], asked: Path, books: CallStore, tmp_path: Path
 ) -> None:
-    servers = Servers(tmp_path / "logs")
+    servers = ServerPool(tmp_path / "logs")
     client = open_client(servers)
     prompts = ("one", "two", "fatal", "three", "two")
     try:
@@ -114,9 +114,9 @@ def test_a_server_killed_in_mid_stage_is_started_again_and_nothing_is_paid_twice
 
 
 def test_one_that_dies_too_often_ends_the_stage_with_its_reason_and_what_was_answered_is_kept(
-    open_client: Callable[[Servers], Client], asked: Path, books: Books, tmp_path: Path
+    open_client: Callable[[ServerPool], Client], asked: Path, books: CallStore, tmp_path: Path
 ) -> None:
-    servers = Servers(tmp_path / "logs")
+    servers = ServerPool(tmp_path / "logs")
     client = open_client(servers)
     try:
         with pytest.raises(
@@ -129,12 +129,12 @@ def test_one_that_dies_too_often_ends_the_stage_with_its_reason_and_what_was_ans
 
 
 def test_one_that_hangs_is_stopped_and_started_again(
-    config: LLMConfig, books: Books, asked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: LLMConfig, books: CallStore, asked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = StringIO()
     monkeypatch.setattr(server, "console", Console(file=out))
     monkeypatch.setattr(server, "HUNG_S", 0.5)
-    servers = Servers(tmp_path / "logs")
+    servers = ServerPool(tmp_path / "logs")
     client = Client(replace(config, timeout_s=1.0), "teacher", books, server=servers.open(config.server, None, "t"))
     try:
         assert ask(client, "one", "hang", "two") == ["re: one", "re: hang", "re: two"]
@@ -145,8 +145,8 @@ def test_one_that_hangs_is_stopped_and_started_again(
     assert len({line.split()[0] for line in asked.read_text().splitlines()}) == 2
 
 
-def test_one_that_is_only_slow_goes_on(config: LLMConfig, books: Books, asked: Path, tmp_path: Path) -> None:
-    servers = Servers(tmp_path / "logs")
+def test_one_that_is_only_slow_goes_on(config: LLMConfig, books: CallStore, asked: Path, tmp_path: Path) -> None:
+    servers = ServerPool(tmp_path / "logs")
     impatient = replace(config, timeout_s=1.0, attempts=2)
     client = Client(impatient, "teacher", books, server=servers.open(config.server, None, "teacher"))
     try:
@@ -160,13 +160,15 @@ def test_one_that_is_only_slow_goes_on(config: LLMConfig, books: Books, asked: P
 
 def test_a_server_without_weights_of_ours_is_told_by_its_command() -> None:
     served_there = ServerConfig(command=["serve", "my model", "{port}"])
-    assert identity_of(served_there, None) == "serve 'my model' '{port}'"
-    assert identity_of(replace(served_there, weights="w"), "abc") == "abc"
+    assert server_identity(served_there, None) == "serve 'my model' '{port}'"
+    assert server_identity(replace(served_there, weights="w"), "abc") == "abc"
 
 
-def test_what_is_cached_starts_no_server(open_client: Callable[[Servers], Client], asked: Path, tmp_path: Path) -> None:
+def test_what_is_cached_starts_no_server(
+    open_client: Callable[[ServerPool], Client], asked: Path, tmp_path: Path
+) -> None:
     for _ in range(2):
-        servers = Servers(tmp_path / "logs")
+        servers = ServerPool(tmp_path / "logs")
         try:
             assert ask(open_client(servers), "one") == ["re: one"]
         finally:
@@ -176,7 +178,7 @@ def test_what_is_cached_starts_no_server(open_client: Callable[[Servers], Client
 
 
 def test_roles_share_the_server_of_one_command(config: LLMConfig, tmp_path: Path) -> None:
-    servers = Servers(tmp_path)
+    servers = ServerPool(tmp_path)
     first = servers.open(config.server, None, "teacher")
     assert servers.open(config.server, None, "judge") is first
     other = replace(config.server, command=[*config.server.command, "more"])
@@ -184,30 +186,32 @@ def test_roles_share_the_server_of_one_command(config: LLMConfig, tmp_path: Path
 
 
 def test_the_weights_stand_in_the_command_and_the_port_in_no_cache_key(
-    config: LLMConfig, books: Books, tmp_path: Path
+    config: LLMConfig, books: CallStore, tmp_path: Path
 ) -> None:
-    servers = Servers(tmp_path)
+    servers = ServerPool(tmp_path)
     server = servers.open(ServerConfig(command=["serve", "{weights}", "{port}"]), Path("/w.gguf"), "teacher")
     assert server._service.words(1) == ["serve", "/w.gguf", "1"]
     client = Client(config, "teacher", books, version="abc", server=server)
     assert client.identity() == {"model": "openai/m", "api_base": None, "options": {}, "version": "abc"}
 
 
-def test_another_protocol_is_refused(config: LLMConfig, books: Books, tmp_path: Path) -> None:
-    server = Servers(tmp_path).open(config.server, None, "teacher")
+def test_another_protocol_is_refused(config: LLMConfig, books: CallStore, tmp_path: Path) -> None:
+    server = ServerPool(tmp_path).open(config.server, None, "teacher")
     with pytest.raises(ConfigError, match="speaks the OpenAI protocol"):
         Client(replace(config, model="anthropic/x"), "teacher", books, server=server).check()
 
 
-def test_an_address_beside_a_server_of_one_s_own_is_refused(config: LLMConfig, books: Books, tmp_path: Path) -> None:
-    server = Servers(tmp_path).open(config.server, None, "teacher")
+def test_an_address_beside_a_server_of_one_s_own_is_refused(
+    config: LLMConfig, books: CallStore, tmp_path: Path
+) -> None:
+    server = ServerPool(tmp_path).open(config.server, None, "teacher")
     with pytest.raises(ConfigError, match="api_base must be null"):
         Client(replace(config, api_base="http://localhost:1/v1"), "teacher", books, server=server).check()
 
 
-def test_a_stop_during_the_start_does_not_wait_for_it(config: LLMConfig, books: Books, tmp_path: Path) -> None:
+def test_a_stop_during_the_start_does_not_wait_for_it(config: LLMConfig, books: CallStore, tmp_path: Path) -> None:
     slow = ServerConfig(command=["{python}", "-c", "import time; time.sleep(600)", "{port}"], start_s=600.0)
-    servers = Servers(tmp_path / "logs")
+    servers = ServerPool(tmp_path / "logs")
     client = Client(config, "teacher", books, server=servers.open(slow, None, "teacher"))
 
     async def interrupted() -> None:
@@ -221,8 +225,8 @@ def test_a_stop_during_the_start_does_not_wait_for_it(config: LLMConfig, books: 
     servers.close()
 
 
-def test_nothing_is_left_running(open_client: Callable[[Servers], Client], asked: Path, tmp_path: Path) -> None:
-    servers = Servers(tmp_path / "logs")
+def test_nothing_is_left_running(open_client: Callable[[ServerPool], Client], asked: Path, tmp_path: Path) -> None:
+    servers = ServerPool(tmp_path / "logs")
     ask(open_client(servers), "one")
     servers.close()
     pid = int(asked.read_text().split()[0])

@@ -14,7 +14,7 @@ import pytest
 from assets import ROOT
 
 from tapir_exp.core.console import console
-from tapir_exp.llm.serving.server import Server, ServerError, Service
+from tapir_exp.llm.serving.server import ManagedServer, ServerError, ServerSpec
 
 FAKE = """
 import http.server, os, sys
@@ -30,11 +30,11 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 
 
-def fake(tmp_path: Path, code: str = FAKE, **settings: object) -> Service:
-    return Service("teacher", ("{python}", "-c", code, "{port}"), tmp_path / "server.log", **settings)  # type: ignore[arg-type]
+def fake(tmp_path: Path, code: str = FAKE, **settings: object) -> ServerSpec:
+    return ServerSpec("teacher", ("{python}", "-c", code, "{port}"), tmp_path / "server.log", **settings)  # type: ignore[arg-type]
 
 
-def ask(server: Server, path: str = "/health") -> int:
+def ask(server: ManagedServer, path: str = "/health") -> int:
     with urlopen(server.base + path, timeout=5) as answer:
         return int(answer.read())
 
@@ -55,7 +55,7 @@ def wait_for(holds: Callable[[], bool], seconds: float = 15.0) -> None:
 
 
 def test_it_serves_until_the_end_of_the_with(tmp_path: Path) -> None:
-    with Server(fake(tmp_path)) as server:
+    with ManagedServer(fake(tmp_path)) as server:
         assert not server.alive  # nothing is started before somebody needs it
         server.ensure()
         pid = ask(server)
@@ -66,7 +66,7 @@ def test_it_serves_until_the_end_of_the_with(tmp_path: Path) -> None:
 
 
 def test_many_callers_start_one(tmp_path: Path) -> None:
-    with Server(fake(tmp_path)) as server:
+    with ManagedServer(fake(tmp_path)) as server:
         callers = [threading.Thread(target=server.ensure) for _ in range(8)]
         for caller in callers:
             caller.start()
@@ -78,7 +78,7 @@ def test_many_callers_start_one(tmp_path: Path) -> None:
 def test_one_that_dies_is_started_again_at_the_same_address_and_said(
     tmp_path: Path,
 ) -> None:
-    with Server(fake(tmp_path, restarts=1)) as server, console.capture() as said:
+    with ManagedServer(fake(tmp_path, restarts=1)) as server, console.capture() as said:
         server.ensure()
         base, pid = server.base, ask(server)
         os.kill(pid, signal.SIGKILL)
@@ -98,7 +98,7 @@ def test_one_that_dies_is_started_again_at_the_same_address_and_said(
 def test_one_that_cannot_start_says_why(tmp_path: Path) -> None:
     code = "import sys; print('no such weights'); sys.exit(7)"
     with (
-        Server(fake(tmp_path, code)) as server,
+        ManagedServer(fake(tmp_path, code)) as server,
         pytest.raises(ServerError, match=r"(?s)ended with status 7 before it could serve.*no such weights"),
     ):
         server.ensure()
@@ -107,7 +107,7 @@ def test_one_that_cannot_start_says_why(tmp_path: Path) -> None:
 def test_one_that_never_answers_is_given_up_in_time_and_stopped(tmp_path: Path) -> None:
     code = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
     with (
-        Server(fake(tmp_path, code, start_s=1.0)) as server,
+        ManagedServer(fake(tmp_path, code, start_s=1.0)) as server,
         pytest.raises(ServerError, match=r"did not answer http://127\.0\.0\.1:\d+/health within 1 s"),
     ):
         server.ensure()
@@ -116,7 +116,7 @@ def test_one_that_never_answers_is_given_up_in_time_and_stopped(tmp_path: Path) 
 
 def test_what_the_server_started_ends_with_it(tmp_path: Path) -> None:
     child = "import subprocess, sys; c = subprocess.Popen(['sleep', '600']); print(c.pid, flush=True)\n"
-    with Server(fake(tmp_path, child + FAKE)) as server:
+    with ManagedServer(fake(tmp_path, child + FAKE)) as server:
         server.ensure()
         pid = int((tmp_path / "server.log").read_text().split()[0])
         assert is_running(pid)
@@ -141,7 +141,7 @@ def test_it_ends_with_a_process_that_is_killed(tmp_path: Path) -> None:
 
 
 def test_it_ends_with_its_guard(tmp_path: Path) -> None:
-    with Server(fake(tmp_path)) as server:
+    with ManagedServer(fake(tmp_path)) as server:
         server.ensure()
         pid = ask(server)
         assert server._process is not None
@@ -150,7 +150,7 @@ def test_it_ends_with_its_guard(tmp_path: Path) -> None:
 
 
 def test_another_servers_health_is_not_taken_for_its_own(tmp_path: Path) -> None:
-    with Server(fake(tmp_path)) as first, Server(fake(tmp_path)) as second:
+    with ManagedServer(fake(tmp_path)) as first, ManagedServer(fake(tmp_path)) as second:
         first.ensure()
         second._port = first._port  # somebody else was faster
         with pytest.raises(ServerError, match="taken by another"):

@@ -11,13 +11,13 @@ from tapir_exp.evals.statistics import t_interval
 from tapir_exp.report.sweep.comparison import load_sweep
 from tapir_exp.report.sweep.formatting import cell_mean
 from tapir_exp.report.sweep.page import render_page
-from tapir_exp.report.sweep.rounds_section import Course, courses, panels
+from tapir_exp.report.sweep.rounds_section import AccuracyByRound, accuracies_by_round, panels
 
 MakeRun = Callable[..., Path]
 
 
-def course(sweep_dir: Path, arm: str) -> Course:
-    return next(found for found in courses(load_sweep(sweep_dir).arms) if found.label == arm)
+def course(sweep_dir: Path, arm: str) -> AccuracyByRound:
+    return next(found for found in accuracies_by_round(load_sweep(sweep_dir).arms) if found.label == arm)
 
 
 def test_every_student_has_its_mean_and_interval_over_the_seeds(ablation: Path) -> None:
@@ -27,7 +27,7 @@ def test_every_student_has_its_mean_and_interval_over_the_seeds(ablation: Path) 
     ]
     expected = [t_interval([job[r]["benchmark/accuracy"] for job in lines]) for r in range(4)]
     assert list(course(ablation, "tapir").accuracies) == expected
-    assert courses(load_sweep(ablation).arms)[0].label == "tapir"
+    assert accuracies_by_round(load_sweep(ablation).arms)[0].label == "tapir"
 
 
 def test_an_unfinished_job_counts_in_no_round(ablation: Path) -> None:
@@ -49,7 +49,7 @@ def test_an_arm_without_a_finished_job_or_a_benchmark_says_so(fake_run: MakeRun,
     fake_run(name="sweep/arm-lion_seed-1", arm="lion", seed=1, size=40, benchmark=False)
     assert course(ablation, "tapir").why == "no finished job"
     assert course(ablation, "lion").why == "a benchmark was not run"
-    drawn = "".join(panels(courses(load_sweep(ablation).arms)))
+    drawn = "".join(panels(accuracies_by_round(load_sweep(ablation).arms)))
     assert "natural_mix" in drawn
     assert "tapir" not in drawn
     assert "lion" not in drawn
@@ -64,7 +64,7 @@ def test_one_seed_gives_a_dash_and_no_whisker(fake_run: MakeRun) -> None:
 
 
 def test_an_interval_beyond_what_a_share_can_be_is_drawn_up_to_there() -> None:
-    wide = Course("tapir", (t_interval([0.0, 0.02]), t_interval([0.98, 1.0])), "")
+    wide = AccuracyByRound("tapir", (t_interval([0.0, 0.02]), t_interval([0.98, 1.0])), "")
     ends = re.findall(r'y1="([^"]+)" x2="[^"]+" y2="([^"]+)" class="s-warm whisker"', panels([wide])[0])
     bottom, top = 136 - 24, 30
     assert float(ends[0][0]) == bottom
@@ -73,7 +73,7 @@ def test_an_interval_beyond_what_a_share_can_be_is_drawn_up_to_there() -> None:
 
 
 def test_the_baseline_stands_behind_every_other_arm(ablation: Path) -> None:
-    first, *others = panels(courses(load_sweep(ablation).arms))
+    first, *others = panels(accuracies_by_round(load_sweep(ablation).arms))
     assert "s-quiet" not in first
     for svg in others:
         assert svg.count("s-quiet stroke") == 1

@@ -27,7 +27,7 @@ from transformers import (
 
 from tapir_exp.config import EngineKind, Precision, StudentConfig, VllmConfig
 from tapir_exp.core.errors import ConfigError
-from tapir_exp.llm.serving.server import Server, ServerError, Service
+from tapir_exp.llm.serving.server import ManagedServer, ServerError, ServerSpec
 from tapir_exp.student.chat_template import Chat
 from tapir_exp.student.engines import base as engines
 from tapir_exp.student.engines import vllm
@@ -228,21 +228,25 @@ def test_ctranslate2_that_is_not_installed_is_named_with_the_remedy(
 
 
 @pytest.fixture
-def servers(monkeypatch: pytest.MonkeyPatch) -> list[Server]:
+def servers(monkeypatch: pytest.MonkeyPatch) -> list[ManagedServer]:
     """Every server that is opened."""
-    opened_servers: list[Server] = []
+    opened_servers: list[ManagedServer] = []
 
-    class Known(Server):
-        def __init__(self, service: Service) -> None:
+    class Known(ManagedServer):
+        def __init__(self, service: ServerSpec) -> None:
             super().__init__(service)
             opened_servers.append(self)
 
-    monkeypatch.setattr(vllm, "Server", Known)
+    monkeypatch.setattr(vllm, "ManagedServer", Known)
     return opened_servers
 
 
 def test_the_server_is_gone_after_each_stage(
-    random_student: Path, chat: Chat, prompts: list[list[int]], expected: list[Continuation], servers: list[Server]
+    random_student: Path,
+    chat: Chat,
+    prompts: list[list[int]],
+    expected: list[Continuation],
+    servers: list[ManagedServer],
 ) -> None:
     with opened(EngineKind.vllm, random_student, chat) as engine:
         places = [place for place, _ in engine.write(prompts, LIMIT)]
@@ -263,7 +267,11 @@ def test_a_server_that_dies_half_way_is_started_again_once(
 
 
 def test_a_server_that_dies_again_ends_the_stage_with_its_last_words(
-    random_student: Path, chat: Chat, prompts: list[list[int]], expected: list[Continuation], servers: list[Server]
+    random_student: Path,
+    chat: Chat,
+    prompts: list[list[int]],
+    expected: list[Continuation],
+    servers: list[ManagedServer],
 ) -> None:
     student = student_of(EngineKind.vllm, 2, "dies")
     with (
@@ -275,7 +283,7 @@ def test_a_server_that_dies_again_ends_the_stage_with_its_last_words(
 
 
 def test_a_server_that_never_gets_healthy_is_given_up_in_time(
-    random_student: Path, chat: Chat, servers: list[Server]
+    random_student: Path, chat: Chat, servers: list[ManagedServer]
 ) -> None:
     student = student_of(EngineKind.vllm, 2, "deaf")
     short = replace(student, vllm=replace(student.vllm, start_s=1.5))

@@ -9,7 +9,7 @@ import torch
 
 from tapir_exp.config import BudgetConfig
 from tapir_exp.core.errors import TapirError
-from tapir_exp.core.records import Part
+from tapir_exp.core.records import Subset
 from tapir_exp.student.chat_template import Chat
 from tapir_exp.student.training.batching import StepBatch, StepLoader, collate, divide_step, plan_batches
 from tapir_exp.student.training.encoded_rows import MappedRows, Row, write_rows_to_map
@@ -18,15 +18,15 @@ from tapir_exp.student.training.encoding import TrainingRow, encode_rows
 LENGTHS = [3 + (7 * n) % 40 for n in range(100)]
 
 
-def make_row(length: int, prompt: int, part: Part = Part.REST) -> Row:
+def make_row(length: int, prompt: int, part: Subset = Subset.REST) -> Row:
     return Row(tuple(range(10, 10 + length)), prompt, part)
 
 
 def test_row_is_prompt_response_end(chat: Chat) -> None:
-    (row,) = encode_rows([TrainingRow("Say red", "red 12", Part.HARD)], chat, 100).rows
+    (row,) = encode_rows([TrainingRow("Say red", "red 12", Subset.HARD)], chat, 100).rows
     assert chat.tokenizer.decode(list(row.tokens)) == "<|bos|><|user|>Say red<|end|><|assistant|>red 12<|end|>"
     assert chat.tokenizer.decode(list(row.tokens[row.prompt :])) == "red 12<|end|>"
-    assert row.part is Part.HARD
+    assert row.part is Subset.HARD
 
 
 def test_only_response_and_end_are_supervised(chat: Chat) -> None:
@@ -54,7 +54,7 @@ def test_mapped_rows_are_not_held_in_memory(chat: Chat, tmp_path: Path) -> None:
     import pyarrow as pa
 
     before = pa.total_allocated_bytes()
-    long = Row(tuple(range(4000)), 5, Part.HARD)
+    long = Row(tuple(range(4000)), 5, Subset.HARD)
     mapped = write_rows_to_map((long for _ in range(3000)), tmp_path / "rows")
     assert (tmp_path / "rows").stat().st_size > 45e6
     assert mapped[2999] == long
@@ -130,7 +130,7 @@ def test_batches_are_grouped_by_length_and_shuffled() -> None:
 
 
 def test_rows_are_packed_behind_one_another() -> None:
-    batch = collate([make_row(5, 2), make_row(3, 1, Part.HARD)])
+    batch = collate([make_row(5, 2), make_row(3, 1, Subset.HARD)])
     assert batch.tokens.tolist() == [10, 11, 12, 13, 14, 10, 11, 12]
     assert batch.bounds.lengths == (5, 3)
     assert batch.bounds.starts.tolist() == [0, 5, 8]

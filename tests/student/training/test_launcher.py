@@ -11,8 +11,8 @@ import pytest
 
 from tapir_exp.config import Launcher, SFTConfig, StrategyName, StudentConfig, TrainerConfig
 from tapir_exp.core.errors import TapirError
-from tapir_exp.core.records import Part
-from tapir_exp.student.loading import Base
+from tapir_exp.core.records import Subset
+from tapir_exp.student.loading import AdapterBase
 from tapir_exp.student.training.batching import BatchPlan
 from tapir_exp.student.training.job import FitJob, read_job
 from tapir_exp.student.training.launcher import LAUNCHER_LOG, LOG, _failure, _started, clean_environment, commands
@@ -25,11 +25,18 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 
 @pytest.fixture
 def job(student: StudentConfig) -> FitJob:
-    weights = {Part.HARD: 0.1 + 0.2, Part.REST: 1 / 3}
+    weights = {Subset.HARD: 0.1 + 0.2, Subset.REST: 1 / 3}
     trainer = TrainerConfig(devices=2, num_nodes=3, strategy=StrategyName.fsdp, hosts=["a", "b", "c"])
     plan = BatchPlan(((1, 2), (0,)))
     return FitJob(
-        Path("meta-llama/Llama-2-7b-hf"), Base("../base", "main"), weights, plan, SFTConfig(), student, trainer, 7
+        Path("meta-llama/Llama-2-7b-hf"),
+        AdapterBase("../base", "main"),
+        weights,
+        plan,
+        SFTConfig(),
+        student,
+        trainer,
+        7,
     )
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tapir_exp.config import BudgetConfig, SFTConfig, StudentConfig, TrainerConfig
-from tapir_exp.core.records import Part, TrainingStep
+from tapir_exp.core.records import Subset, TrainingStep
 from tapir_exp.core.store import read_rows
 from tapir_exp.student.chat_template import Chat
 from tapir_exp.student.loading import load_model
@@ -60,12 +60,12 @@ def test_one_batch_of_everything_has_the_loss_of_the_paper(
     finetune(base, rows, alpha, sft, BudgetConfig(epochs=1), student, trainer, 0, tmp_path, "fit")
     model = load_model(base, student)
     with torch.no_grad():
-        losses = {part: [nll_by_hand(model, row) for row in encoded if row.part is part] for part in Part}
+        losses = {part: [nll_by_hand(model, row) for row in encoded if row.part is part] for part in Subset}
     means = {part: torch.cat(found).mean().item() for part, found in losses.items()}
     step = first_step(tmp_path)
-    assert step.loss == pytest.approx(alpha * means[Part.HARD] + (1 - alpha) * means[Part.REST], rel=1e-5)
-    assert step.loss_hard == pytest.approx(means[Part.HARD], rel=1e-5)
-    assert step.loss_rest == pytest.approx(means[Part.REST], rel=1e-5)
+    assert step.loss == pytest.approx(alpha * means[Subset.HARD] + (1 - alpha) * means[Subset.REST], rel=1e-5)
+    assert step.loss_hard == pytest.approx(means[Subset.HARD], rel=1e-5)
+    assert step.loss_rest == pytest.approx(means[Subset.REST], rel=1e-5)
 
 
 @pytest.mark.parametrize("alpha", [0.2, 0.8])
@@ -83,7 +83,7 @@ def test_gradient_is_that_of_the_paper(
     finetune(base, rows, alpha, sft, BudgetConfig(epochs=1), student, trainer, 0, tmp_path, "fit")
     model = load_model(base, student)
     loss = torch.zeros(())
-    for part, weight in ((Part.HARD, alpha), (Part.REST, 1 - alpha)):
+    for part, weight in ((Subset.HARD, alpha), (Subset.REST, 1 - alpha)):
         chosen = [row for row in encoded if row.part is part]
         total = sum(nll_by_hand(model, row).sum() for row in chosen)
         loss = loss + weight * total / sum(row.supervised for row in chosen)
@@ -111,15 +111,15 @@ def test_accumulation_equals_the_big_batch(
 
 
 def test_weights_without_a_second_part_are_plain() -> None:
-    plain = {Part.HARD: 1.0, Part.REST: 1.0}
+    plain = {Subset.HARD: 1.0, Subset.REST: 1.0}
     assert part_weights(None, 10, 20) == part_weights(0.3, 0, 20) == part_weights(0.3, 20, 0) == plain
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
 def test_weights_average_to_one(alpha: float) -> None:
     weights = part_weights(alpha, 30, 70)
-    assert (30 * weights[Part.HARD] + 70 * weights[Part.REST]) / 100 == pytest.approx(1)
-    assert 30 * weights[Part.HARD] / 100 == pytest.approx(alpha)
+    assert (30 * weights[Subset.HARD] + 70 * weights[Subset.REST]) / 100 == pytest.approx(1)
+    assert 30 * weights[Subset.HARD] / 100 == pytest.approx(alpha)
 
 
 def test_learning_rate_rises_then_falls_to_nothing() -> None:

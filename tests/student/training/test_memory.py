@@ -20,22 +20,22 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Co
 from tapir_exp.commands import plan
 from tapir_exp.commands.hydra_app import data_dir
 from tapir_exp.config import (
+    ArchitectureConfig,
     Config,
     LoraConfig,
     Method,
     Precision,
     SFTConfig,
-    ShapeConfig,
     StrategyName,
     StudentConfig,
     TrainerConfig,
     parse,
 )
-from tapir_exp.core.records import Part
+from tapir_exp.core.records import Subset
 from tapir_exp.student import cross_entropy, packing
 from tapir_exp.student.cross_entropy import weighted_cross_entropy
 from tapir_exp.student.packing import pack_attention
-from tapir_exp.student.training.adapter import add_adapter, ready
+from tapir_exp.student.training.adapter import add_adapter, prepare_for_training
 from tapir_exp.student.training.batching import MicroBatch, collate
 from tapir_exp.student.training.encoded_rows import Row
 from tapir_exp.student.training.lightning_module import _head, _predicting
@@ -49,12 +49,12 @@ from tapir_exp.student.training.memory import (
     count_adapter,
     count_linear,
     count_parameters,
+    describe_memory,
+    element_widths,
+    estimate_fit_memory,
     full_block,
     lora_block,
-    memory_in_words,
-    memory_of,
     parameters_of,
-    widths_of,
 )
 from tapir_exp.student.training.strategies import divide
 
@@ -67,7 +67,7 @@ PUBLISHED = {
     "qwen1_5_14b": 14_167_290_880,
 }
 """Parameters of the models' files, as their pages on the hub state them."""
-SMALL = ShapeConfig(64, 3, 4, 4, 172, 300)
+SMALL = ArchitectureConfig(64, 3, 4, 4, 172, 300)
 ROWS, LENGTH = 4, 32
 TOKENS = ROWS * LENGTH
 KINDS = {4: torch.float32, 2: torch.bfloat16}
@@ -78,7 +78,7 @@ def preset(*overrides: str) -> Config:
         return parse(compose("config", list(overrides)))
 
 
-def a_model(shape: ShapeConfig, dtype: torch.dtype) -> PreTrainedModel:
+def a_model(shape: ArchitectureConfig, dtype: torch.dtype) -> PreTrainedModel:
     sizes = {name: size for name, size in vars(shape).items() if name != "qkv_bias"}
     if shape.qkv_bias:
         return Qwen2ForCausalLM(Qwen2Config(**sizes)).to(dtype)
@@ -99,7 +99,7 @@ class Fit(torch.nn.Module):
 
 def kept_bytes(fit: Fit, precision: str = "32-true") -> int:
     """What autograd keeps for the backward pass of a micro-batch: every storage once, and no weight."""
-    rows = [Row(tuple(torch.randint(SMALL.vocab_size, (LENGTH,)).tolist()), 1, Part.REST) for _ in range(ROWS)]
+    rows = [Row(tuple(torch.randint(SMALL.vocab_size, (LENGTH,)).tolist()), 1, Subset.REST) for _ in range(ROWS)]
     batch = collate(rows)
     own = {p.untyped_storage().data_ptr() for p in fit.parameters() if not isinstance(p, DTensor)}
     kept: dict[int, torch.UntypedStorage] = {}
@@ -150,18 +150,18 @@ def test_a_preset_s_shape_has_the_published_parameters(name: str) -> None:
     "shape",
     [
         SMALL,
-        ShapeConfig(64, 2, 4, 2, 172, 300, qkv_bias=True),
-        ShapeConfig(64, 2, 4, 4, 172, 300, tie_word_embeddings=True, qkv_bias=True),
+        ArchitectureConfig(64, 2, 4, 2, 172, 300, qkv_bias=True),
+        ArchitectureConfig(64, 2, 4, 4, 172, 300, tie_word_embeddings=True, qkv_bias=True),
     ],
 )
-def test_parameters_are_those_that_transformers_makes(shape: ShapeConfig) -> None:
+def test_parameters_are_those_that_transformers_makes(shape: ArchitectureConfig) -> None:
     assert count_parameters(shape) == a_model(shape, torch.float32).num_parameters()
 
 
 @pytest.mark.usefixtures("_fused")
 @pytest.mark.parametrize("precision", ["32-true", "bf16-true", "bf16-mixed"])
 def test_activations_of_full_training_are_what_torch_keeps(precision: str) -> None:
-    widths = widths_of(StudentConfig(model="m"), Method.full, precision)
+    widths = element_widths(StudentConfig(model="m"), Method.full, precision)
     assert widths is not None
     model = a_model(SMALL, KINDS[widths.stored])
     expected = expected_bytes(widths, full_block(SMALL, widths), trained=True)
@@ -185,7 +185,7 @@ def test_fsdp_keeps_no_gathered_block_and_no_wider_stream(alone: DeviceMesh, pre
 )
 def test_an_adapter_is_counted_and_keeps_what_torch_keeps(stored: str, precision: str) -> None:
     lora = LoraConfig(rank=4, dropout=0.0, targets=["q_proj", "v_proj", "o_proj", "down_proj"])
-    widths = widths_of(StudentConfig(model="m", precision=Precision(stored)), Method.lora, precision)
+    widths = element_widths(StudentConfig(model="m", precision=Precision(stored)), Method.lora, precision)
     assert widths is not None
     model = add_adapter(a_model(SMALL, KINDS[widths.stored]), lora)
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -197,7 +197,7 @@ def test_an_adapter_is_counted_and_keeps_what_torch_keeps(stored: str, precision
 
 def test_checkpointing_keeps_the_blocks_inputs() -> None:
     widths = Widths(4, 4, 4, 4)
-    model = ready(a_model(SMALL, torch.float32), TrainerConfig(activation_checkpointing=True))
+    model = prepare_for_training(a_model(SMALL, torch.float32), TrainerConfig(activation_checkpointing=True))
     one_block = TOKENS * full_block(SMALL, widths)  # which is there in the backward pass only
     expected = expected_bytes(widths, full_block(SMALL, widths), trained=True, checkpointing=True) - one_block
     assert kept_bytes(Fit(model)) == pytest.approx(expected, rel=0.05)
@@ -205,7 +205,7 @@ def test_checkpointing_keeps_the_blocks_inputs() -> None:
 
 def test_the_parts_of_a_fit_by_hand() -> None:
     student = StudentConfig(model="m", shape=SMALL)
-    memory = memory_of(student, SFTConfig(micro_batch_tokens=200), TrainerConfig(precision="bf16-true"))
+    memory = estimate_fit_memory(student, SFTConfig(micro_batch_tokens=200), TrainerConfig(precision="bf16-true"))
     assert memory is not None
     count = count_parameters(SMALL)
     assert (memory.weights, memory.gradients, memory.moments) == (2 * count, 2 * count, 4 * count)
@@ -215,7 +215,7 @@ def test_the_parts_of_a_fit_by_hand() -> None:
 
 def test_mixed_precision_trains_float32_and_casts_what_it_multiplies() -> None:
     student = StudentConfig(model="m", shape=SMALL, precision=Precision.bfloat16)
-    memory = memory_of(student, SFTConfig(), TrainerConfig(precision="bf16-mixed"))
+    memory = estimate_fit_memory(student, SFTConfig(), TrainerConfig(precision="bf16-mixed"))
     assert memory is not None
     count = count_parameters(SMALL)
     assert memory.weights == 4 * count + 2 * count_linear(SMALL)
@@ -226,7 +226,7 @@ def test_mixed_precision_trains_float32_and_casts_what_it_multiplies() -> None:
 def test_fsdp_divides_what_is_kept_and_gathers_two_blocks(tied: bool) -> None:
     shape = replace(SMALL, tie_word_embeddings=tied)
     trainer = TrainerConfig(precision="bf16-mixed", strategy=StrategyName.fsdp, devices=4, num_nodes=2)
-    memory = memory_of(StudentConfig(model="m", shape=shape), SFTConfig(), trainer)
+    memory = estimate_fit_memory(StudentConfig(model="m", shape=shape), SFTConfig(), trainer)
     assert memory is not None
     model = a_model(shape, torch.float32)
     count, layer = model.num_parameters(), sum(p.numel() for p in model.model.layers[0].parameters())
@@ -240,19 +240,20 @@ def test_fsdp_divides_what_is_kept_and_gathers_two_blocks(tied: bool) -> None:
 
 def test_ddp_needs_on_each_device_what_one_needs() -> None:
     student, sft = preset("student=qwen1_5_0_5b").student, SFTConfig()
-    one, four = (memory_of(student, sft, TrainerConfig(strategy=StrategyName.ddp, devices=n)) for n in (1, 4))
+    one, four = (estimate_fit_memory(student, sft, TrainerConfig(strategy=StrategyName.ddp, devices=n)) for n in (1, 4))
     assert one == four
-    assert "on each of 4 devices" in memory_in_words(student, sft, TrainerConfig(devices=4))
+    assert "on each of 4 devices" in describe_memory(student, sft, TrainerConfig(devices=4))
 
 
 @pytest.mark.parametrize("name", ["llama2_7b", "qwen1_5_14b"])
 def test_a_model_that_is_too_large_for_one_device_is_told_on_how_many_it_fits(name: str) -> None:
     student, sft, trainer = preset(f"student={name}").student, SFTConfig(), TrainerConfig(precision="bf16-mixed")
-    said = re.search(r"trainer=fsdp trainer\.devices=(\d)", memory_in_words(student, sft, trainer))
+    said = re.search(r"trainer=fsdp trainer\.devices=(\d)", describe_memory(student, sft, trainer))
     assert said is not None
     enough = int(said[1])
     fits, exceeds = (
-        memory_of(student, sft, replace(trainer, strategy=StrategyName.fsdp, devices=n)) for n in (enough, enough // 2)
+        estimate_fit_memory(student, sft, replace(trainer, strategy=StrategyName.fsdp, devices=n))
+        for n in (enough, enough // 2)
     )
     assert fits is not None
     assert exceeds is not None
@@ -262,7 +263,7 @@ def test_a_model_that_is_too_large_for_one_device_is_told_on_how_many_it_fits(na
 def test_checkpointing_takes_less() -> None:
     student = preset("student=llama2_7b").student
     least, most = (
-        memory_of(student, SFTConfig(), TrainerConfig(precision="bf16-true", activation_checkpointing=choice))
+        estimate_fit_memory(student, SFTConfig(), TrainerConfig(precision="bf16-true", activation_checkpointing=choice))
         for choice in (True, False)
     )
     assert least is not None
@@ -287,15 +288,17 @@ def test_checkpointing_takes_less() -> None:
 def test_what_cannot_be_computed_is_said_to_be_unknown(
     student: StudentConfig, sft: SFTConfig, trainer: TrainerConfig
 ) -> None:
-    assert memory_of(student, sft, trainer) is None
-    assert "not known" in memory_in_words(student, sft, trainer)
+    assert estimate_fit_memory(student, sft, trainer) is None
+    assert "not known" in describe_memory(student, sft, trainer)
 
 
 def test_the_advice_fits_the_card_and_twice_its_tokens_do_not() -> None:
     student, trainer = preset("student=qwen1_5_1_8b").student, TrainerConfig(precision="bf16-true")
-    said = memory_in_words(student, SFTConfig(micro_batch_tokens=2**17), trainer)
+    said = describe_memory(student, SFTConfig(micro_batch_tokens=2**17), trainer)
     tokens = int(re.search(r"micro_batch_tokens=(\d+)", said)[1])  # type: ignore[index]
-    fits, exceeds = (memory_of(student, SFTConfig(micro_batch_tokens=n), trainer) for n in (tokens, 2 * tokens))
+    fits, exceeds = (
+        estimate_fit_memory(student, SFTConfig(micro_batch_tokens=n), trainer) for n in (tokens, 2 * tokens)
+    )
     assert fits is not None
     assert exceeds is not None
     assert fits.total <= CARD_GB * GB < exceeds.total

@@ -9,22 +9,22 @@ import pytest
 import torch
 
 from tapir_exp.config import (
+    ArchitectureConfig,
     BudgetConfig,
     LabStudentConfig,
     Method,
     SFTConfig,
-    ShapeConfig,
     StudentConfig,
     TrainerConfig,
 )
 from tapir_exp.core.records import TrainingStep
 from tapir_exp.core.store import digest_files, read_rows
 from tapir_exp.lab.base_student import build_base_student
-from tapir_exp.student.generate import answer_all
+from tapir_exp.student.generate import generate_responses
 from tapir_exp.student.training import train
 from tapir_exp.student.training.adapter import open_for_training
 from tapir_exp.student.training.encoding import TrainingRow
-from tapir_exp.student.training.memory import memory_of
+from tapir_exp.student.training.memory import estimate_fit_memory
 from tapir_exp.student.training.train import TRAINING, finetune
 
 pytestmark = [
@@ -76,8 +76,8 @@ def test_the_memory_of_the_base_is_what_the_plan_says(parent: Path, student: Stu
         return own + sum(part.untyped_storage().nbytes() for part in (scales.absmax, scales.state2.absmax))
 
     model: Any = open_for_training(parent, student, qlora, TRAINER)[0]
-    shape = ShapeConfig(64, 2, 2, 2, 128, 300, tie_word_embeddings=True)
-    predicted = memory_of(replace(student, shape=shape), qlora, TRAINER)
+    shape = ArchitectureConfig(64, 2, 2, 2, 128, 300, tie_word_embeddings=True)
+    predicted = estimate_fit_memory(replace(student, shape=shape), qlora, TRAINER)
     assert predicted
     assert sum(map(size, model.parameters())) == pytest.approx(predicted.weights, rel=0.01)
 
@@ -114,5 +114,5 @@ def test_a_fit_learns_goes_on_after_a_kill_and_answers(
     assert digest_files(tmp_path / "broken") == digest_files(tmp_path / "whole")
     fit(tmp_path / "next", tmp_path / "whole")
     assert read_rows(tmp_path / "next" / TRAINING, TrainingStep)[0].loss < 0.7 * steps[0].loss
-    (answer,) = answer_all(tmp_path / "next", [("one", rows[0].instruction)], student, "answers")
+    (answer,) = generate_responses(tmp_path / "next", [("one", rows[0].instruction)], student, "answers")
     assert answer.text

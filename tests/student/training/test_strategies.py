@@ -18,8 +18,8 @@ import torch
 
 from tapir_exp.config import BudgetConfig, Launcher, Method, SFTConfig, StrategyName, StudentConfig, TrainerConfig
 from tapir_exp.core.errors import TapirError
-from tapir_exp.core.records import Pace, Part, TrainingStep
-from tapir_exp.core.store import PACE, digest_files, read_rows
+from tapir_exp.core.records import StepTiming, Subset, TrainingStep
+from tapir_exp.core.store import TIMINGS, digest_files, read_rows
 from tapir_exp.student.loading import load_model
 from tapir_exp.student.training.encoding import TrainingRow
 from tapir_exp.student.training.launcher import PROGRESS, ROOM
@@ -49,7 +49,7 @@ def uneven() -> list[TrainingRow]:
         TrainingRow(
             "Say " + " ".join(words[i % 5] for i in range(n)),
             " ".join(words[(i + n) % 5] for i in range(1 if n % 2 else 30)),
-            Part.HARD if n % 3 == 0 else Part.REST,
+            Subset.HARD if n % 3 == 0 else Subset.REST,
         )
         for n in range(1, 19)
     ]
@@ -105,7 +105,7 @@ def test_two_ranks_are_as_good_as_one(
         monkeypatch.setenv(name, value)
     figures = fit(tmp_path, TWO, replace(EIGHT, micro_batch_tokens=micro_batch_tokens))
     assert_same_fit(whole, tmp_path)
-    paces = read_rows(tmp_path / PACE, Pace)
+    paces = read_rows(tmp_path / TIMINGS, StepTiming)
     assert sum(pace.supervised for pace in paces) == figures.supervised_tokens
 
 
@@ -229,7 +229,7 @@ def test_killed_fit_leaves_no_rank_and_ends_with_the_same_bytes(
     assert_nothing_runs(tmp_path / "broken")
     assert list((tmp_path / "broken" / "checkpoints").glob("step-*.ckpt"))
     figures = fit(tmp_path / "broken", trainer, epochs=40)
-    assert len(read_rows(tmp_path / "broken" / PACE, Pace)) < figures.steps == 120
+    assert len(read_rows(tmp_path / "broken" / TIMINGS, StepTiming)) < figures.steps == 120
     assert digest_files(tmp_path / "broken") == digest_files(tmp_path / "whole")
 
 

@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from tapir_exp.config import BudgetConfig, Method, Precision, SFTConfig, StudentConfig, TrainerConfig
 from tapir_exp.core.console import console
 from tapir_exp.core.errors import TapirError
-from tapir_exp.core.records import Pace, TrainingStep
-from tapir_exp.core.store import PACE, digest_files, read_rows
+from tapir_exp.core.records import StepTiming, TrainingStep
+from tapir_exp.core.store import TIMINGS, digest_files, read_rows
 from tapir_exp.student.loading import load_model
 from tapir_exp.student.training import train
 from tapir_exp.student.training.encoding import TrainingRow
@@ -63,7 +63,7 @@ def test_student_is_an_ordinary_directory(fit: Fit, tmp_path: Path, base: Path) 
         "tokenizer_config.json",
         "chat_template.jinja",
         TRAINING,
-        PACE,
+        TIMINGS,
     }
     tokenizer = AutoTokenizer.from_pretrained(str(tmp_path))
     model = AutoModelForCausalLM.from_pretrained(str(tmp_path))
@@ -74,7 +74,7 @@ def test_student_is_an_ordinary_directory(fit: Fit, tmp_path: Path, base: Path) 
     assert (figures.steps, figures.tokens, figures.final_loss) == (12, steps[-1].tokens, steps[-1].loss)
     assert (figures.rows, figures.truncated, figures.dropped) == (18, 0, 0)
     assert 0 < figures.supervised_tokens < figures.tokens
-    paces = read_rows(tmp_path / PACE, Pace)
+    paces = read_rows(tmp_path / TIMINGS, StepTiming)
     assert [pace.step for pace in paces] == list(range(1, 13))
     assert [pace.tokens for pace in paces] == [b - a for a, b in pairwise([0, *(step.tokens for step in steps)])]
     assert sum(pace.supervised for pace in paces) == figures.supervised_tokens

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from tapir_exp.config import FitConfig
+from tapir_exp.config import ClassifierFitConfig
 from tapir_exp.evals.classification import confusion_of, macro_f1
 
 Batch = tuple[Mapping[str, Tensor], Tensor]
@@ -20,7 +20,9 @@ MACRO_F1 = "macro_f1"
 class ClassifierModule(pl.LightningModule):
     """A sequence classifier under weighted cross-entropy; it keeps the weights of its best validation."""
 
-    def __init__(self, model: PreTrainedModel, weights: Sequence[float], fit: FitConfig, total_steps: int) -> None:
+    def __init__(
+        self, model: PreTrainedModel, weights: Sequence[float], fit: ClassifierFitConfig, total_steps: int
+    ) -> None:
         """weights: of each type in the loss."""
         super().__init__()
         self.model = model

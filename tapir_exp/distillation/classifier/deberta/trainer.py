@@ -12,15 +12,15 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tapir_exp.config import FitConfig, TrainerConfig
+from tapir_exp.config import ClassifierFitConfig, TrainerConfig
 from tapir_exp.core.console import Progress
-from tapir_exp.core.determinism import apart_from_the_world
+from tapir_exp.core.determinism import deterministic_scope
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.distillation.classifier.baselines import Baseline
-from tapir_exp.distillation.classifier.batching import Matrix, by_length
+from tapir_exp.distillation.classifier.batching import Matrix, length_sorted_batches
 from tapir_exp.distillation.classifier.calibration import fit_temperature
-from tapir_exp.distillation.classifier.dataset import Labelled, cut_into
+from tapir_exp.distillation.classifier.dataset import LabelledText, stratified_folds
 from tapir_exp.distillation.classifier.deberta.model import load_classifier
 from tapir_exp.distillation.classifier.deberta.module import MACRO_F1, Batch, ClassifierModule
 from tapir_exp.distillation.classifier.encoder_weights import weights_digest
@@ -31,7 +31,7 @@ Row = tuple[str, int]
 
 
 @dataclass(frozen=True)
-class DebertaLabeller:
+class DebertaClassifier:
     """A trained sequence classifier; it scores in float32."""
 
     model: PreTrainedModel
@@ -47,7 +47,7 @@ class DebertaLabeller:
         rows = np.zeros((len(texts), len(self.tasks)), dtype=np.float32)
         model = self.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()  # type: ignore[arg-type]
         with Progress(progress, len(texts)) as bar:
-            for places in by_length(texts, self.batch):
+            for places in length_sorted_batches(texts, self.batch):
                 encoded = encode(self.tokenizer, [texts[place] for place in places], self.max_length)
                 rows[places] = model(**encoded.to(model.device)).logits.float().cpu().numpy()
                 bar.advance(len(places))
@@ -59,10 +59,10 @@ class DebertaLabeller:
         self.tokenizer.save_pretrained(str(directory))
 
 
-class DebertaLearner:
+class DebertaTrainer:
     """Trains all weights of an encoder, and a new head."""
 
-    def __init__(self, fit: FitConfig, trainer: TrainerConfig) -> None:
+    def __init__(self, fit: ClassifierFitConfig, trainer: TrainerConfig) -> None:
         self._fit, self._trainer = fit, trainer
 
     def base(self) -> dict[str, Any]:
@@ -75,26 +75,26 @@ class DebertaLearner:
         """None: without training, the encoder knows no types."""
         return {}
 
-    def learn(self, rows: Sequence[Labelled], seed: int, progress: str) -> DebertaLabeller:
+    def learn(self, rows: Sequence[LabelledText], seed: int, progress: str) -> DebertaClassifier:
         """Fit on all rows but a share that stops the fit and sets the temperature.
 
         Raises ConfigError where rows hold fewer than two types, or are too few to spare any.
         """
         tasks = known_tasks(rows)
-        validation = cut_into(rows, round(1 / self._fit.validation), seed)[0]
+        validation = stratified_folds(rows, round(1 / self._fit.validation), seed)[0]
         training = [place for place in range(len(rows)) if place not in set(validation)]
         if len(tasks) < 2 or not validation:
             raise ConfigError([f"labelled: {len(rows)} rows of {len(tasks)} types are too few to train on"])
         targets = targets_of(rows, tasks)
         weights = balanced_weights(targets[training], len(tasks)) if self._fit.class_weights else np.ones(len(tasks))
-        with apart_from_the_world(seed):
+        with deterministic_scope(seed):
             model, tokenizer = load_classifier(self._fit.encoder, tasks, self._fit.revision)
             pairs = [(row.text, int(target)) for row, target in zip(rows, targets, strict=True)]
             kept, held = [pairs[place] for place in training], [pairs[place] for place in validation]
             self._train(model, tokenizer, kept, held, weights.tolist(), progress)
-        raw = DebertaLabeller(model, tokenizer, tasks, 1.0, self._fit.max_length, self._fit.batch)
+        raw = DebertaClassifier(model, tokenizer, tasks, 1.0, self._fit.max_length, self._fit.batch)
         logits = raw.score([text for text, _ in held], progress)
-        return DebertaLabeller(
+        return DebertaClassifier(
             model, tokenizer, tasks, fit_temperature(logits, targets[validation]), raw.max_length, raw.batch
         )
 
@@ -148,13 +148,13 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length:
 
 def open_deberta(
     directory: Path, tasks: tuple[TaskType, ...], temperature: float, max_length: int, batch: int
-) -> DebertaLabeller:
+) -> DebertaClassifier:
     """What `save` wrote."""
     model, tokenizer = load_classifier(str(directory), tasks, None)
-    return DebertaLabeller(model, tokenizer, tasks, temperature, max_length, batch)
+    return DebertaClassifier(model, tokenizer, tasks, temperature, max_length, batch)
 
 
-def _build_trainer(config: TrainerConfig, fit: FitConfig, callbacks: list[pl.Callback]) -> pl.Trainer:
+def _build_trainer(config: TrainerConfig, fit: ClassifierFitConfig, callbacks: list[pl.Callback]) -> pl.Trainer:
     return pl.Trainer(
         accelerator=config.accelerator,
         devices=1,

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from tapir_exp.config import FitConfig, Precision
+from tapir_exp.config import ClassifierFitConfig, Precision
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.task_types import TaskType
-from tapir_exp.distillation.classifier.baselines import Baseline, fit_and_name
+from tapir_exp.distillation.classifier.baselines import Baseline, fit_and_predict
 from tapir_exp.distillation.classifier.batching import Matrix
 from tapir_exp.distillation.classifier.calibration import fit_temperature
-from tapir_exp.distillation.classifier.dataset import Labelled, cut_into
+from tapir_exp.distillation.classifier.dataset import LabelledText, stratified_folds
 from tapir_exp.distillation.classifier.encoder.embedding import Embedder
 from tapir_exp.distillation.classifier.encoder_weights import find_encoder, weights_digest
 from tapir_exp.distillation.classifier.trainable import known_tasks, targets_of
@@ -39,7 +39,7 @@ class Head:
 
 
 @dataclass(frozen=True)
-class LinearLabeller:
+class LinearClassifier:
     """An encoder with a trained head."""
 
     embedder: Embedder
@@ -56,10 +56,10 @@ class LinearLabeller:
         save_file({"weight": self.head.weight, "bias": self.head.bias}, directory / HEAD)
 
 
-class EncoderLearner:
+class LinearProbeTrainer:
     """Trains heads on one encoder; a text that comes again is not embedded again."""
 
-    def __init__(self, fit: FitConfig) -> None:
+    def __init__(self, fit: ClassifierFitConfig) -> None:
         directory = find_encoder(fit.encoder)
         self._fit, self._digest = fit, weights_digest(directory)
         self._embedder = Embedder(directory, fit.max_length, fit.batch, fit.precision)
@@ -69,7 +69,7 @@ class EncoderLearner:
         """The encoder and its digest."""
         return {"encoder": self._fit.encoder, "sha256": self._digest}
 
-    def learn(self, rows: Sequence[Labelled], seed: int, progress: str) -> LinearLabeller:
+    def learn(self, rows: Sequence[LabelledText], seed: int, progress: str) -> LinearClassifier:
         """Fit the head and its temperature. Raises ConfigError where rows hold fewer than two types."""
         tasks = known_tasks(rows)
         if len(tasks) < 2:
@@ -77,17 +77,17 @@ class EncoderLearner:
         vectors = self.vectors([row.text for row in rows], progress)
         targets = targets_of(rows, tasks)
         temperature = self._temperature(rows, vectors, targets, seed)
-        return LinearLabeller(self._embedder, fit_head(vectors, targets, self._fit), tasks, temperature)
+        return LinearClassifier(self._embedder, fit_head(vectors, targets, self._fit), tasks, temperature)
 
     def baselines(self) -> Mapping[str, Baseline]:
         """The nearest mean vector."""
         return {f"{self._fit.encoder}, nearest centroid": self._take_the_nearest}
 
-    def _take_the_nearest(self, rows: Sequence[Labelled], texts: Sequence[str]) -> list[TaskType]:
+    def _take_the_nearest(self, rows: Sequence[LabelledText], texts: Sequence[str]) -> list[TaskType]:
         from sklearn.neighbors import NearestCentroid
 
         known, asked = (self.vectors(found, "embedding") for found in ([row.text for row in rows], texts))
-        return fit_and_name(NearestCentroid(), known, rows, asked)
+        return fit_and_predict(NearestCentroid(), known, rows, asked)
 
     def vectors(self, texts: Sequence[str], progress: str) -> Matrix:
         """One row a text."""
@@ -95,11 +95,13 @@ class EncoderLearner:
         self._known.update(zip(fresh, self._embedder.embed(fresh, progress), strict=True))
         return np.stack([self._known[text] for text in texts])
 
-    def _temperature(self, rows: Sequence[Labelled], vectors: Matrix, targets: NDArray[np.int64], seed: int) -> float:
+    def _temperature(
+        self, rows: Sequence[LabelledText], vectors: Matrix, targets: NDArray[np.int64], seed: int
+    ) -> float:
         """Of heads that did not see the rows they score; a row whose type only it has tells nothing."""
         count = int(targets.max()) + 1
         logits, scored = np.full((len(rows), count), -np.inf, dtype=np.float32), np.zeros(len(rows), dtype=bool)
-        for part in cut_into(rows, CALIBRATION_PARTS, seed):
+        for part in stratified_folds(rows, CALIBRATION_PARTS, seed):
             rest = np.setdiff1d(np.arange(len(rows)), part)
             seen, places = np.unique(targets[rest], return_inverse=True)
             if len(seen) > 1:
@@ -108,7 +110,7 @@ class EncoderLearner:
         return fit_temperature(logits[scored], targets[scored])
 
 
-def fit_head(vectors: Matrix, targets: NDArray[np.int64], fit: FitConfig) -> Head:
+def fit_head(vectors: Matrix, targets: NDArray[np.int64], fit: ClassifierFitConfig) -> Head:
     """Multinomial logistic regression with an L2 penalty; targets are 0 to count - 1, each of them present."""
     from sklearn.linear_model import LogisticRegression
 
@@ -129,8 +131,8 @@ def open_linear(
     max_length: int,
     batch: int,
     precision: Precision,
-) -> LinearLabeller:
+) -> LinearClassifier:
     """What `save` wrote, on its encoder."""
     head = load_file(directory / HEAD)
     embedder = Embedder(find_encoder(encoder), max_length, batch, precision)
-    return LinearLabeller(embedder, Head(head["weight"], head["bias"]), tasks, temperature)
+    return LinearClassifier(embedder, Head(head["weight"], head["bias"]), tasks, temperature)

@@ -7,23 +7,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tapir_exp.config import FitConfig, LabellerKind, TrainerConfig
+from tapir_exp.config import ClassifierFitConfig, ClassifierKind, TrainerConfig
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.task_types import TaskType
-from tapir_exp.distillation.classifier.dataset import Labelled
+from tapir_exp.distillation.classifier.dataset import LabelledText
 from tapir_exp.distillation.classifier.deberta.model import load_classifier
 from tapir_exp.distillation.classifier.deberta.module import ClassifierModule
-from tapir_exp.distillation.classifier.deberta.trainer import DebertaLabeller, DebertaLearner, open_deberta
-from tapir_exp.distillation.classifier.trainable import balanced_weights, guess
+from tapir_exp.distillation.classifier.deberta.trainer import DebertaClassifier, DebertaTrainer, open_deberta
+from tapir_exp.distillation.classifier.trainable import balanced_weights, predict
 
 CPU = TrainerConfig(accelerator="cpu")
 TASKS = (TaskType.MATH, TaskType.WRITING, TaskType.MUSIC)
 
 
 @pytest.fixture(scope="module")
-def fit(deberta_base: Path) -> FitConfig:
-    return FitConfig(
-        kind=LabellerKind.deberta,
+def fit(deberta_base: Path) -> ClassifierFitConfig:
+    return ClassifierFitConfig(
+        kind=ClassifierKind.deberta,
         encoder=str(deberta_base),
         max_length=32,
         batch=8,
@@ -35,18 +35,18 @@ def fit(deberta_base: Path) -> FitConfig:
 
 
 @pytest.fixture(scope="module")
-def learnt(fit: FitConfig, rows: list[Labelled]) -> DebertaLabeller:
-    return DebertaLearner(fit, CPU).learn(rows, 0, "")
+def learnt(fit: ClassifierFitConfig, rows: list[LabelledText]) -> DebertaClassifier:
+    return DebertaTrainer(fit, CPU).learn(rows, 0, "")
 
 
-def test_it_learns_and_is_sure_but_not_certain(learnt: DebertaLabeller, rows: list[Labelled]) -> None:
-    found = guess(learnt, [row.text for row in rows], "")
+def test_it_learns_and_is_sure_but_not_certain(learnt: DebertaClassifier, rows: list[LabelledText]) -> None:
+    found = predict(learnt, [row.text for row in rows], "")
     assert np.mean([made.task is row.task for made, row in zip(found, rows, strict=True)]) > 0.95
     assert 0.6 < np.mean([made.confidence or 0 for made in found]) < 0.995
 
 
 def test_what_is_saved_is_an_ordinary_directory_that_comes_back_the_same(
-    learnt: DebertaLabeller, rows: list[Labelled], tmp_path: Path
+    learnt: DebertaClassifier, rows: list[LabelledText], tmp_path: Path
 ) -> None:
     from transformers import pipeline
 
@@ -60,13 +60,13 @@ def test_what_is_saved_is_an_ordinary_directory_that_comes_back_the_same(
     assert not list(tmp_path.glob("*.bin"))
 
 
-def test_attention_is_eager_and_weights_are_float32(learnt: DebertaLabeller) -> None:
+def test_attention_is_eager_and_weights_are_float32(learnt: DebertaClassifier) -> None:
     assert learnt.model.config._attn_implementation == "eager"
     assert {str(p.dtype) for p in learnt.model.parameters()} == {"torch.float32"}
 
 
 def test_the_same_fit_gives_the_same_weights_whatever_the_caller_s_random_state(
-    fit: FitConfig, rows: list[Labelled]
+    fit: ClassifierFitConfig, rows: list[LabelledText]
 ) -> None:
     import torch
 
@@ -74,14 +74,14 @@ def test_the_same_fit_gives_the_same_weights_whatever_the_caller_s_random_state(
     for state in (1, 2):
         torch.manual_seed(state)
         before = torch.random.get_rng_state()
-        model = DebertaLearner(short, CPU).learn(rows, 0, "").model
+        model = DebertaTrainer(short, CPU).learn(rows, 0, "").model
         assert torch.equal(before, torch.random.get_rng_state())
         weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
     assert torch.equal(*weights)
 
 
 def test_a_fit_that_gets_no_better_stops_and_keeps_its_best_weights(
-    fit: FitConfig, rows: list[Labelled], monkeypatch: pytest.MonkeyPatch
+    fit: ClassifierFitConfig, rows: list[LabelledText], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([0.3, 0.9, 0.5, 0.4, 0.99])
     kept: list[dict[str, object]] = []
@@ -93,14 +93,14 @@ def test_a_fit_that_gets_no_better_stops_and_keeps_its_best_weights(
         kept.append({name: value.clone() for name, value in module.model.state_dict().items()})
 
     monkeypatch.setattr(ClassifierModule, "on_validation_epoch_end", scripted)
-    learnt = DebertaLearner(replace(fit, patience=2, epochs=9), CPU).learn(rows, 0, "")
+    learnt = DebertaTrainer(replace(fit, patience=2, epochs=9), CPU).learn(rows, 0, "")
     assert len(kept) == 4  # 0.9 came second, and two more brought nothing
     best = [all(value.equal(passed[name]) for name, value in learnt.model.state_dict().items()) for passed in kept]  # type: ignore[attr-defined]
     assert best == [False, True, False, False]
 
 
-def test_bfloat16_trains_too(fit: FitConfig, rows: list[Labelled]) -> None:
-    learnt = DebertaLearner(replace(fit, epochs=2), replace(CPU, precision="bf16-mixed")).learn(rows, 0, "")
+def test_bfloat16_trains_too(fit: ClassifierFitConfig, rows: list[LabelledText]) -> None:
+    learnt = DebertaTrainer(replace(fit, epochs=2), replace(CPU, precision="bf16-mixed")).learn(rows, 0, "")
     assert {str(p.dtype) for p in learnt.model.parameters()} == {"torch.float32"}
     assert np.isfinite(learnt.score([row.text for row in rows], "")).all()
 
@@ -128,9 +128,9 @@ def test_code_beside_the_weights_is_not_run(deberta_base: Path, tmp_path: Path) 
     assert not (tmp_path / "run").exists()
 
 
-def test_too_few_rows_are_refused(fit: FitConfig, rows: list[Labelled]) -> None:
+def test_too_few_rows_are_refused(fit: ClassifierFitConfig, rows: list[LabelledText]) -> None:
     with pytest.raises(ConfigError, match="24 rows of 1 types are too few"):
-        DebertaLearner(fit, CPU).learn(rows[:24], 0, "")
+        DebertaTrainer(fit, CPU).learn(rows[:24], 0, "")
 
 
 def test_under_class_weights_every_type_weighs_the_same() -> None:

@@ -6,24 +6,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tapir_exp.config import FitConfig, Precision
+from tapir_exp.config import ClassifierFitConfig, Precision
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.task_types import TaskType
-from tapir_exp.distillation.classifier.calibration import shares
-from tapir_exp.distillation.classifier.dataset import Labelled
+from tapir_exp.distillation.classifier.calibration import softmax
+from tapir_exp.distillation.classifier.dataset import LabelledText
 from tapir_exp.distillation.classifier.encoder.embedding import Embedder
-from tapir_exp.distillation.classifier.encoder.linear_probe import EncoderLearner, fit_head, open_linear
+from tapir_exp.distillation.classifier.encoder.linear_probe import LinearProbeTrainer, fit_head, open_linear
 from tapir_exp.distillation.classifier.encoder_weights import PACKAGE, find_encoder
-from tapir_exp.distillation.classifier.trainable import guess
+from tapir_exp.distillation.classifier.trainable import predict
 
 pytest.importorskip("sklearn", reason="the extra `local` is not installed")
 needs_minilm = pytest.mark.skipif(find_spec(PACKAGE) is None, reason="the extra `local` is not installed")
 
 
 @pytest.fixture(scope="module")
-def learner(deberta_base: Path) -> EncoderLearner:
+def learner(deberta_base: Path) -> LinearProbeTrainer:
     """Any Hugging Face directory is an encoder; this one knows nothing, so words tell types only by their letters."""
-    return EncoderLearner(FitConfig(encoder=str(deberta_base), max_length=32, inverse_penalty=1000.0))
+    return LinearProbeTrainer(ClassifierFitConfig(encoder=str(deberta_base), max_length=32, inverse_penalty=1000.0))
 
 
 def test_vectors_have_length_one_keep_their_order_and_do_not_depend_on_their_neighbours(deberta_base: Path) -> None:
@@ -52,11 +52,11 @@ def test_half_the_precision_gives_nearly_the_same_vectors_in_float32(deberta_bas
 
 
 def test_it_learns_rows_comes_back_from_disk_the_same_and_is_made_again_the_same(
-    learner: EncoderLearner, rows: list[Labelled], tmp_path: Path, deberta_base: Path
+    learner: LinearProbeTrainer, rows: list[LabelledText], tmp_path: Path, deberta_base: Path
 ) -> None:
     texts = [row.text for row in rows]
     learnt = learner.learn(rows, 0, "")
-    right = [made.task is row.task for made, row in zip(guess(learnt, texts, ""), rows, strict=True)]
+    right = [made.task is row.task for made, row in zip(predict(learnt, texts, ""), rows, strict=True)]
     assert np.mean(right) > 0.9
     learnt.save(tmp_path)
     opened = open_linear(tmp_path, str(deberta_base), learnt.tasks, learnt.temperature, 32, 8, Precision.float32)
@@ -66,17 +66,19 @@ def test_it_learns_rows_comes_back_from_disk_the_same_and_is_made_again_the_same
 
 
 def test_a_text_is_embedded_once(
-    learner: EncoderLearner, rows: list[Labelled], monkeypatch: pytest.MonkeyPatch
+    learner: LinearProbeTrainer, rows: list[LabelledText], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learner.vectors([row.text for row in rows], "")
     monkeypatch.setattr(learner._embedder, "embed", lambda texts, progress: np.zeros((len(texts), 32))[len(texts) :])
     assert learner.vectors([rows[3].text, rows[3].text], "").shape == (2, 32)
 
 
-def test_two_types_have_two_logits_and_one_type_is_refused(learner: EncoderLearner, rows: list[Labelled]) -> None:
+def test_two_types_have_two_logits_and_one_type_is_refused(
+    learner: LinearProbeTrainer, rows: list[LabelledText]
+) -> None:
     two = [row for row in rows if row.task is not TaskType.MUSIC]
     learnt = learner.learn(two, 0, "")
-    found = guess(learnt, [row.text for row in two], "")
+    found = predict(learnt, [row.text for row in two], "")
     assert np.mean([made.task is row.task for made, row in zip(found, two, strict=True)]) > 0.9
     assert all(made.confidence is not None and made.confidence >= 0.5 for made in found)
     with pytest.raises(ConfigError, match="24 rows of 1 types are too few"):
@@ -88,27 +90,27 @@ def test_class_weights_lift_a_rare_type() -> None:
     targets = np.array([0] * 40 + [1] * 2)
 
     def chance_of_the_rare(weighted: bool) -> float:
-        head = fit_head(vectors, targets, FitConfig(class_weights=weighted, inverse_penalty=1.0))
-        return float(shares(head.logits(np.array([[0.9, 0.3]], dtype=np.float32)), 1.0)[0, 1])
+        head = fit_head(vectors, targets, ClassifierFitConfig(class_weights=weighted, inverse_penalty=1.0))
+        return float(softmax(head.logits(np.array([[0.9, 0.3]], dtype=np.float32)), 1.0)[0, 1])
 
     assert chance_of_the_rare(weighted=True) > 2 * chance_of_the_rare(weighted=False)
 
 
 @needs_minilm
 def test_the_real_minilm_tells_types_apart_on_sentences_that_it_never_saw() -> None:
-    learner = EncoderLearner(FitConfig())
+    learner = LinearProbeTrainer(ClassifierFitConfig())
     rows = [
-        Labelled("Multiply 17 by 23.", TaskType.MATH),
-        Labelled("What is 15 percent of 80?", TaskType.MATH),
-        Labelled("Compose a lullaby in verse.", TaskType.WRITING),
-        Labelled("Write a letter to a friend.", TaskType.WRITING),
-        Labelled("Implement bubble sort in Python.", TaskType.CODE_GENERATION),
-        Labelled("Write a function that reverses a list.", TaskType.CODE_GENERATION),
+        LabelledText("Multiply 17 by 23.", TaskType.MATH),
+        LabelledText("What is 15 percent of 80?", TaskType.MATH),
+        LabelledText("Compose a lullaby in verse.", TaskType.WRITING),
+        LabelledText("Write a letter to a friend.", TaskType.WRITING),
+        LabelledText("Implement bubble sort in Python.", TaskType.CODE_GENERATION),
+        LabelledText("Write a function that reverses a list.", TaskType.CODE_GENERATION),
     ]
     asked = {
         "Solve the equation 2x + 3 = 11.": TaskType.MATH,
         "Compose a poem about autumn.": TaskType.WRITING,
         "Implement a stack in C++.": TaskType.CODE_GENERATION,
     }
-    assert [made.task for made in guess(learner.learn(rows, 0, ""), list(asked), "")] == list(asked.values())
+    assert [made.task for made in predict(learner.learn(rows, 0, ""), list(asked), "")] == list(asked.values())
     assert find_encoder("minilm").name == "model"
