@@ -35,79 +35,79 @@ class State:
     references: Mapping[str, str]
 
 
-def distill(bench: Workspace) -> Shares | None:
+def distill(ws: Workspace) -> Shares | None:
     """The whole method: S_0, its difficulties on the seeds, and every round after them.
 
     Returns the task mix that the rounds aimed at; None where there were no rounds.
     """
-    curriculum = bench.config.curriculum
-    seeds = data.load_seeds(bench)
-    start, base = students.base_model(bench)
-    examiner = _examiner(bench, seeds, start, base)
-    student = students.finetune_on_seeds(bench, seeds, start, base)
-    _benchmark(bench, 0, student)
+    curriculum = ws.config.curriculum
+    seeds = data.load_seeds(ws)
+    start, base = students.base_model(ws)
+    examiner = _examiner(ws, seeds, start, base)
+    student = students.finetune_on_seeds(ws, seeds, start, base)
+    _benchmark(ws, 0, student)
     examiner(0, student)
     if curriculum.rounds == 0:
         return None
-    state = score_seeds(bench, seeds, student)
+    state = score_seeds(ws, seeds, student)
     for number in range(1, curriculum.rounds + 1):
-        state = run_round(bench, state, number)
+        state = run_round(ws, state, number)
         examiner(number, state.student)
     return state.target
 
 
 def _examiner(
-    bench: Workspace, seeds: Artifact, start: ParentModel, base: Mapping[str, Any]
+    ws: Workspace, seeds: Artifact, start: ParentModel, base: Mapping[str, Any]
 ) -> Callable[[int, Artifact], None]:
     """What compares a student with the one before it on what is kept out of training; nothing where nothing is."""
-    if not bench.config.evals.held_out:
+    if not ws.config.evals.held_out:
         return lambda number, student: None
-    rows = held_out.hold_out(bench, seeds)
-    bench.kept_out = frozenset(row.instruction for row in rows.rows(Example))
-    held = held_out.ask_teacher(bench, rows)
-    said = [held_out.evaluate_base(bench, held, start.path, base)]
+    rows = held_out.hold_out(ws, seeds)
+    ws.held_out_instructions = frozenset(row.instruction for row in rows.rows(Example))
+    held = held_out.ask_teacher(ws, rows)
+    said = [held_out.evaluate_base(ws, held, start.path, base)]
 
     def examine(number: int, student: Artifact) -> None:
-        said.append(held_out.compare_with_previous(bench, number, student, held, said[-1]))
+        said.append(held_out.compare_with_previous(ws, number, student, held, said[-1]))
 
     return examine
 
 
-def score_seeds(bench: Workspace, seeds: Artifact, student: Artifact) -> State:
+def score_seeds(ws: Workspace, seeds: Artifact, student: Artifact) -> State:
     """Score S_0 against the teacher on every seed: the first difficulties."""
-    labels = data.classify_seeds(bench, seeds)
-    responses = data.teacher_responses(bench, seeds)
-    scored = _examine(bench, 0, student, seeds, _seed_blanks(seeds, responses), responses.key)
+    labels = data.classify_seeds(ws, seeds)
+    responses = data.teacher_responses(ws, seeds)
+    scored = _examine(ws, 0, student, seeds, _seed_blanks(seeds, responses), responses.key)
     keys = [seeds.key, labels.key, responses.key, *scored.keys]
     pool = seed_pool(seeds.rows(Example), labels.rows(Label), responses.rows(Response), scored.by_row, keys)
     references = {seed.id: seed.response for seed in seeds.rows(Example)}
-    return State(student, pool, target_shares(bench.config.tasks.ratios, pool.natural), references)
+    return State(student, pool, target_shares(ws.config.tasks.ratios, pool.natural), references)
 
 
-def run_round(bench: Workspace, state: State, number: int) -> State:
+def run_round(ws: Workspace, state: State, number: int) -> State:
     """One round, as the paper's algorithm box has it; the last one ends with the new student."""
-    curriculum, seed = bench.config.curriculum, bench.config.seed
+    curriculum, seed = ws.config.curriculum, ws.config.seed
     pool = state.pool
     alpha = alpha_for_round(number, curriculum.alpha, curriculum.delta_alpha)
     hard = choose_hard(pool.difficulties, curriculum, seed)
     candidates = pool.candidates(hard, guided=curriculum.difficulty is not Difficulty.random)
     plan = plan_round(candidates, state.target, curriculum.rows, alpha, f"seed {seed} round {number}")
-    choice = _choice(bench, state.target, alpha, number)
-    expansions = data.expand(bench, number, pool, plan, choice)
-    data.record_plan(bench, number, plan, expansions)
-    mix = data.build_mix(bench, number, plan, expansions, pool)
-    student = students.finetune_round(bench, number, state.student, mix, alpha)
-    _benchmark(bench, number, student)
+    choice = _choice(ws, state.target, alpha, number)
+    expansions = data.expand(ws, number, pool, plan, choice)
+    data.record_plan(ws, number, plan, expansions)
+    mix = data.build_mix(ws, number, plan, expansions, pool)
+    student = students.finetune_round(ws, number, state.student, mix, alpha)
+    _benchmark(ws, number, student)
     if number == curriculum.rounds:
         return replace(state, student=student)
-    scored = _examine(bench, number, student, mix, _mix_blanks(mix, state.references), mix.key)
+    scored = _examine(ws, number, student, mix, _mix_blanks(mix, state.references), mix.key)
     pool = pool.after(expansions.rows(TrainingExample), scored.by_row, [expansions.key, *scored.keys])
     return replace(state, student=student, pool=pool)
 
 
-def _choice(bench: Workspace, target: Shares, alpha: float, number: int) -> dict[str, object]:
+def _choice(ws: Workspace, target: Shares, alpha: float, number: int) -> dict[str, object]:
     """What, with the pool, determines a round's plan."""
-    curriculum = bench.config.curriculum
+    curriculum = ws.config.curriculum
     return {
         "round": number,
         "rows": curriculum.rows,
@@ -117,25 +117,25 @@ def _choice(bench: Workspace, target: Shares, alpha: float, number: int) -> dict
         "hard_share": curriculum.hard_share,
         "beta": curriculum.rollouts.beta,
         "target": dict(target),
-        "seed": bench.config.seed,
+        "seed": ws.config.seed,
     }
 
 
-def _benchmark(bench: Workspace, number: int, student: Artifact) -> None:
-    if bench.config.evals.per_cell:
-        generation.run_lab_benchmark(bench, number, student)
+def _benchmark(ws: Workspace, number: int, student: Artifact) -> None:
+    if ws.config.evals.per_cell:
+        generation.run_lab_benchmark(ws, number, student)
 
 
 def _examine(
-    bench: Workspace, number: int, student: Artifact, asked: Artifact, blanks: Sequence[ResponsePair], origin: str
+    ws: Workspace, number: int, student: Artifact, asked: Artifact, blanks: Sequence[ResponsePair], origin: str
 ) -> DifficultyScores:
     """The student's answers to the rows of `asked`, judged against the teacher's; `origin` is where those are from."""
 
     def answer(listen: Listen) -> Artifact:
-        return generation.student_responses(bench, number, student, asked, listen)
+        return generation.student_responses(ws, number, student, asked, listen)
 
-    key = generation.student_responses_key(bench, student, asked)
-    return score_student(bench, ScoringRequest(number, student, blanks, key, answer, (origin,)))
+    key = generation.student_responses_key(ws, student, asked)
+    return score_student(ws, ScoringRequest(number, student, blanks, key, answer, (origin,)))
 
 
 def _seed_blanks(seeds: Artifact, responses: Artifact) -> list[ResponsePair]:

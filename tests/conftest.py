@@ -29,8 +29,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def books(tmp_path: Path) -> Iterator[CallStore]:
-    """The books of a run that has no budget."""
-    books = CallStore(tmp_path / "books", SpendScope("run"), SpendConfig())
-    yield books
-    books.close()
+def call_store(tmp_path: Path) -> Iterator[CallStore]:
+    """The call_store of a run that has no budget."""
+    call_store = CallStore(tmp_path / "call_store", SpendScope("run"), SpendConfig())
+    yield call_store
+    call_store.close()

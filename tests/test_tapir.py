@@ -39,15 +39,15 @@ def planned(
 
     monkeypatch.setattr(tapir, "plan_round", plan_round)
     curriculum = CurriculumConfig(delta=2.0, alpha=0.3, delta_alpha=0.2, rows=60, difficulty=how, hard_share=1 / 3)
-    bench = OmegaConf.create({"config": {"curriculum": OmegaConf.structured(curriculum), "seed": seed}})
+    ws = OmegaConf.create({"config": {"curriculum": OmegaConf.structured(curriculum), "seed": seed}})
     state = State(cast(Artifact, None), POOL, {TaskType.MATH: 1.0}, {})
     with pytest.raises(PlannedError) as caught:
-        run_round(cast(Workspace, bench), state, number)
+        run_round(cast(Workspace, ws), state, number)
     return caught.value
 
 
 def test_the_hard_set_is_drawn_by_its_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = [(c.difficulty, c.part, c.weight) for c in planned(monkeypatch).candidates]
+    found = [(c.difficulty, c.subset, c.weight) for c in planned(monkeypatch).candidates]
     hard = [(gap, Subset.HARD, gap) for gap in (9.0, 6.0, 3.0)]
     assert found == [*hard, *((gap, Subset.REST, 1.0) for gap in (1.0, 0.0, -2.0))]
 
@@ -55,14 +55,14 @@ def test_the_hard_set_is_drawn_by_its_gaps(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("seed", range(8))
 def test_the_random_hard_set_is_as_large_and_not_guided_by_gaps(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     candidates = planned(monkeypatch, seed=seed, how=Difficulty.random).candidates
-    assert sum(c.part is Subset.HARD for c in candidates) == 3
+    assert sum(c.subset is Subset.HARD for c in candidates) == 3
     assert {c.weight for c in candidates} == {1.0}
 
 
 @pytest.mark.parametrize("how", [how for how in Difficulty if how not in (Difficulty.mfd, Difficulty.random)])
 def test_another_score_marks_its_share_and_guides_the_draw(monkeypatch: pytest.MonkeyPatch, how: Difficulty) -> None:
     candidates = planned(monkeypatch, how=how).candidates
-    hard = [(c.difficulty, c.weight) for c in candidates if c.part is Subset.HARD]
+    hard = [(c.difficulty, c.weight) for c in candidates if c.subset is Subset.HARD]
     assert hard == [(9.0, 9.0), (6.0, 6.0)]
 
 

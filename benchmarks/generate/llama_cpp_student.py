@@ -94,8 +94,8 @@ def _add_words(writer: GGUFWriter, count: int) -> None:
 def _name_of(name: str) -> str:
     if name in WHOLE:
         return WHOLE[name]
-    layer, _, part = name.removeprefix("model.layers.").partition(".")
-    return f"blk.{layer}.{NAMES[part]}"
+    layer, _, subset = name.removeprefix("model.layers.").partition(".")
+    return f"blk.{layer}.{NAMES[subset]}"
 
 
 def _turned(weights: Any, heads: int) -> Any:

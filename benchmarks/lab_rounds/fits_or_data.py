@@ -49,7 +49,7 @@ def accuracy_after(config: Config, start: Path, parts: Sequence[Sequence[Trainin
     with tempfile.TemporaryDirectory() as work:
         student = start
         for number, part in enumerate(parts):
-            rows = [TrainingRow(row.instruction, row.response, row.part) for row in part]
+            rows = [TrainingRow(row.instruction, row.response, row.subset) for row in part]
             place = Path(work) / str(number)
             place.mkdir()
             settings = (config.sft, budget, config.student, config.trainer, config.seed, place, f"fit {number}")

@@ -33,12 +33,12 @@ def resident_mb() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
 
-async def write_all(books: CallStore, keys: list[str]) -> None:
+async def write_all(call_store: CallStore, keys: list[str]) -> None:
     """Keep every reply as a run does: with as many at once as are in flight."""
     reply = Completion(text=TEXT, finish_reason="stop", usage=Usage(prompt_tokens=9, completion_tokens=70, usd=0.0))
 
     async def write(number: int) -> None:
-        await books.write(lambda: books.replies.put(keys[number], "m", request(number), reply) and None)
+        await call_store.write(lambda: call_store.replies.put(keys[number], "m", request(number), reply) and None)
 
     for start in range(0, REPLIES, WRITTEN_TOGETHER):
         await asyncio.gather(*(write(number) for number in range(start, min(start + WRITTEN_TOGETHER, REPLIES))))
@@ -47,18 +47,18 @@ async def write_all(books: CallStore, keys: list[str]) -> None:
 def main() -> None:
     """Print the figures."""
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as store:
-        books = CallStore(Path(store), SpendScope("benchmark"), SpendConfig())
-        chat = Client(LLMConfig(model="openai/m", api_base="http://127.0.0.1:9"), "teacher", books)
+        call_store = CallStore(Path(store), SpendScope("benchmark"), SpendConfig())
+        chat = Client(LLMConfig(model="openai/m", api_base="http://127.0.0.1:9"), "teacher", call_store)
         started = time.perf_counter()
         keys = [cache_key(chat.identity(), request(number)) for number in range(REPLIES)]
         print(f"keys: {REPLIES / (time.perf_counter() - started):,.0f}/s")
 
         started = time.perf_counter()
-        asyncio.run(write_all(books, keys))
+        asyncio.run(write_all(call_store, keys))
         print(f"durable writes, {WRITTEN_TOGETHER} at once: {REPLIES / (time.perf_counter() - started):,.0f}/s")
 
         started = time.perf_counter()
-        found = sum(len(books.replies.get_many(keys[at : at + 1000])) for at in range(0, REPLIES, 1000))
+        found = sum(len(call_store.replies.get_many(keys[at : at + 1000])) for at in range(0, REPLIES, 1000))
         print(f"bulk lookups: {found / (time.perf_counter() - started):,.0f}/s, {found} found")
 
         seen, memory = 0, [resident_mb()]
@@ -77,7 +77,7 @@ def main() -> None:
             f"asked one by one through the client: {seen / seconds:,.0f}/s, {seen} right, "
             f"resident {memory[0]:.0f} MB before, {max(memory):.0f} MB at most, {memory[-1]:.0f} MB at the end"
         )
-        books.close()
+        call_store.close()
 
 
 if __name__ == "__main__":

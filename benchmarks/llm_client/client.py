@@ -81,9 +81,9 @@ def ours_as(direct: bool) -> Any:
         from tapir_exp.llm.ledger import SpendScope
 
         with tempfile.TemporaryDirectory(dir=Path.cwd()) as store:
-            books = CallStore(Path(store), SpendScope("benchmark"), SpendConfig())
+            call_store = CallStore(Path(store), SpendScope("benchmark"), SpendConfig())
             config = LLMConfig(model="openai/m", api_base=base, concurrency=in_flight, direct=direct)
-            chat = Client(config, "teacher", books)
+            chat = Client(config, "teacher", call_store)
 
             async def ask(prompt: str) -> str:
                 turn = Message(role="user", content=prompt)
@@ -91,7 +91,7 @@ def ours_as(direct: bool) -> Any:
 
             async with chat.connected():
                 yield ask
-            books.close()
+            call_store.close()
 
     return ours
 

@@ -25,14 +25,14 @@ PER_MINUTE = 600
 def main() -> None:
     """Print rows, requests and seconds."""
     with server(per_minute=PER_MINUTE) as base, tempfile.TemporaryDirectory(dir=Path.cwd()) as store:
-        books = CallStore(Path(store), SpendScope("benchmark"), SpendConfig())
+        call_store = CallStore(Path(store), SpendScope("benchmark"), SpendConfig())
         config = LLMConfig(model="openai/m", api_base=base, concurrency=64, requests_per_minute=PER_MINUTE)
         asked = [
             ChatRequest(messages=(Message(role="user", content=f"question {n}"),), max_tokens=100) for n in range(ROWS)
         ]
         started = time.perf_counter()
         outcomes = run_requests(
-            Client(config, "teacher", books),
+            Client(config, "teacher", call_store),
             asked,
             lambda reply: reply.text,
             label="rows",
@@ -43,7 +43,7 @@ def main() -> None:
         right = sum(outcome.value == f"An answer to: question {n}" for n, outcome in enumerate(outcomes))
         with urlopen(base.replace("/v1", "/count")) as response:
             requests = json.load(response)["requests"]
-        books.close()
+        call_store.close()
     print(f"{right} of {ROWS} rows right, {requests / ROWS:.3f} requests a row, {seconds:.1f} s")
 
 

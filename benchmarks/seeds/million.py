@@ -5,7 +5,7 @@
 The rows are the base's (the lab's problems where no file is given), again and again, and varied: of a hundred copies
 ten repeat a row as it is, ten nearly, two hold a question of the benchmark (of the first file; where there is none, of
 one made up here), one is unusable, and in the others every third word is another. Each step runs in a process of its
-own. `--label` types every clean row by the offline labeller (MiniLM), in processes of one thread each; without it types
+own. `--label` types every clean row by the offline classifier (MiniLM), in processes of one thread each; without it types
 are drawn by hash. Gaps always are, in the place of the judge.
 """
 
@@ -44,7 +44,7 @@ WANTED = 23_333
 MOST_UNUSABLE = 0.05
 CHUNK = 10_000
 LABELS = "labels.jsonl"
-labeller: CachedClassifier
+classifier: CachedClassifier
 """Of a worker process, which opens it once."""
 
 
@@ -110,7 +110,7 @@ def label_pool(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     environ["OMP_NUM_THREADS"] = "1"
     types: Counter[str] = Counter()
     with (
-        get_context("spawn").Pool(args.workers, open_labeller, [args.label]) as pool,
+        get_context("spawn").Pool(args.workers, open_classifier, [args.label]) as pool,
         (folder / LABELS).open("w") as lines,
     ):
         for labels in pool.imap(label_chunk, chunks(folder / ROWS)):
@@ -129,10 +129,10 @@ def chunks(rows: Path) -> Iterator[tuple[Path, int]]:
             at += size
 
 
-def open_labeller(precision: str) -> None:
-    """The labeller of a worker, as `classifier=minilm` opens it."""
-    global labeller
-    labeller = CachedClassifier(ClassifierConfig(kind=ClassifierKind.encoder, precision=Precision(precision)))
+def open_classifier(precision: str) -> None:
+    """The classifier of a worker, as `classifier=minilm` opens it."""
+    global classifier
+    classifier = CachedClassifier(ClassifierConfig(kind=ClassifierKind.encoder, precision=Precision(precision)))
 
 
 def label_chunk(chunk: tuple[Path, int]) -> dict[str, str]:
@@ -141,7 +141,7 @@ def label_chunk(chunk: tuple[Path, int]) -> dict[str, str]:
     with path.open("rb") as lines:
         lines.seek(at)
         examples = [Example.model_validate_json(line) for line in islice(lines, CHUNK)]
-    return {label.id: str(label.task) for label in labeller.label(examples, "")}
+    return {label.id: str(label.task) for label in classifier.label(examples, "")}
 
 
 def plan_mix(args: argparse.Namespace, folder: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Real seeds from their file to a round's plan: cleaned, typed by the offline labeller, resampled to the paper's ratio.
+"""Real seeds from their file to a round's plan: cleaned, typed by the offline classifier, resampled to the paper's ratio.
 
     python benchmarks/seeds/resample.py ALPACA.json --benchmark alpaca_eval.jsonl question.jsonl
 
@@ -59,7 +59,7 @@ def main() -> None:
     pool = [Candidate(seed, task, 0.0, Subset.REST) for seed, task in zip(seeds, tasks, strict=True)]
     plan = plan_round(pool, target, len(seeds), 0.0, "resample")
     clock.tell("plan")
-    quotas = {quota.task: quota for quota in plan.quotas if quota.part is Subset.REST}
+    quotas = {quota.task: quota for quota in plan.quotas if quota.subset is Subset.REST}
     print("| task type | natural, % | target, % | wanted | drawn | ordered |\n|---|--:|--:|--:|--:|--:|")
     for task, quota in sorted(quotas.items(), key=lambda item: -natural.get(item[0], 0.0)):
         name = f"**{task}**" if task in BOOSTED else str(task)

@@ -1,4 +1,4 @@
-"""The jobs of `tapir-label`: label a pool, train a labeller, evaluate one, and have one learn from another."""
+"""The jobs of `tapir-label`: label a pool, train a classifier, evaluate one, and have one learn from another."""
 
 import json
 import time
@@ -40,11 +40,11 @@ from tapir_exp.pipeline.opening import open_chat
 from tapir_exp.report.classifier_page import write_labelling_report
 
 LABELS = "labels.jsonl"
-LABELLER = "labeller"
+CLASSIFIER = "labeller"
 FIGURES = "figures.json"
 CHUNK = 2048
 """Rows that are read, labelled and written at a time, so that a pool of any size fits."""
-TRAINED = "trained labeller"
+TRAINED = "trained classifier"
 
 
 @dataclass
@@ -72,48 +72,48 @@ def run_job(config: ClassifyConfig) -> None:
     if config.do is ClassifyJob.train:
         train(read_labelled(config.labelled), config, out)
         return
-    with opened_labeller(config) as labeller:
+    with opened_classifier(config) as classifier:
         match config.do:
             case ClassifyJob.label:
-                label_pool(read_pool(Path(str(config.pool))), labeller, out)
+                label_pool(read_pool(Path(str(config.pool))), classifier, out)
             case ClassifyJob.evaluate:
-                evaluate(read_labelled(config.labelled), labeller, config, out)
+                evaluate(read_labelled(config.labelled), classifier, config, out)
             case ClassifyJob.distil:
-                train(teach(labeller, config, out), config, out)
+                train(teach(classifier, config, out), config, out)
 
 
 @contextmanager
-def opened_labeller(config: ClassifyConfig) -> Iterator[TaskClassifier]:
-    """The configured labeller. A chat model's replies are kept with those of the runs, its spend is told at the end.
+def opened_classifier(config: ClassifyConfig) -> Iterator[TaskClassifier]:
+    """The configured classifier. A chat model's replies are kept with those of the runs, its spend is told at the end.
 
-    Raises ConfigError where no call of it can succeed, or a trained labeller is not there.
+    Raises ConfigError where no call of it can succeed, or a trained classifier is not there.
     """
     store = Path(config.outputs) / "store"
-    books, servers = CallStore(store, SpendScope(config.out), config.spend), ServerPool(store / "servers")
+    call_store, servers = CallStore(store, SpendScope(config.out), config.spend), ServerPool(store / "servers")
 
     def open_checked() -> Client:
-        chat = open_chat(config.classifier.llm, "labeller", books, servers)
+        chat = open_chat(config.classifier.llm, "labeller", call_store, servers)
         chat.check(priced=config.spend.max_usd is not None)
         return chat
 
     try:
-        with books.ledger.during("labelling"):
+        with call_store.ledger.during("labelling"):
             yield open_classifier(config.classifier, open_checked)
     finally:  # what was spent is told of a job that fails, too
         if config.classifier.kind is ClassifierKind.llm:
-            write_spend_report(books.ledger, Path(config.out))
+            write_spend_report(call_store.ledger, Path(config.out))
         servers.close()
-        books.close()
+        call_store.close()
 
 
-def label_pool(pool: Iterable[Example], labeller: TaskClassifier, out: Path) -> Counter[str]:
+def label_pool(pool: Iterable[Example], classifier: TaskClassifier, out: Path) -> Counter[str]:
     """Label a pool into `labels.jsonl`; returns the rows by type, and says how fast it went."""
     started, counts = time.monotonic(), Counter[str]()
     path, passing = out / LABELS, out / f"{LABELS}.partial"
     rows = iter(pool)
     with passing.open("w", encoding="utf-8") as lines:
         while chunk := list(islice(rows, CHUNK)):
-            labelled = _label(chunk, labeller)
+            labelled = _label(chunk, classifier)
             counts.update(_shown(row.task) for row in labelled)
             lines.writelines(f"{row.model_dump_json()}\n" for row in labelled)
     passing.replace(path)
@@ -121,20 +121,20 @@ def label_pool(pool: Iterable[Example], labeller: TaskClassifier, out: Path) -> 
     return counts
 
 
-def teach(labeller: TaskClassifier, config: ClassifyConfig, out: Path) -> LabelledDataset:
-    """Have the configured labeller label a sample of the pool; a row that it left unlabelled teaches nothing."""
+def teach(classifier: TaskClassifier, config: ClassifyConfig, out: Path) -> LabelledDataset:
+    """Have the configured classifier label a sample of the pool; a row that it left unlabelled teaches nothing."""
     pool = list({example.id: example for example in read_pool(Path(str(config.pool)))}.values())
     sample = Random(f"sample {config.seed}").sample(pool, min(config.sample, len(pool)))
-    label_pool(sample, labeller, out)
+    label_pool(sample, classifier, out)
     return read_labelled(LabelledDataConfig(path=str(out / LABELS)))
 
 
 def train(known: LabelledDataset, config: ClassifyConfig, out: Path) -> ClassifierCard:
-    """Train a labeller on all rows into `labeller/`; its figures are of siblings on rows that they did not see."""
+    """Train a classifier on all rows into `classifier/`; its figures are of siblings on rows that they did not see."""
     learner = open_trainer(config.fit, config.trainer)
     compared = compare(learner, known, config)
     figures = _report(compared, known, config, out)
-    directory = out / LABELLER
+    directory = out / CLASSIFIER
     directory.mkdir(exist_ok=True)
     whole = learner.learn(known.rows, config.seed, "training on all rows")
     whole.save(directory)
@@ -153,7 +153,7 @@ def train(known: LabelledDataset, config: ClassifyConfig, out: Path) -> Classifi
 
 
 def compare(learner: ClassifierTrainer, known: LabelledDataset, config: ClassifyConfig) -> dict[str, FoldComparison]:
-    """The labeller and the baselines on each part of the rows, trained on the others."""
+    """The classifier and the baselines on each part of the rows, trained on the others."""
     baselines = {**learner.baselines(), **BASELINES}
     compared = {name: FoldComparison() for name in (TRAINED, *baselines)}
     for number, part in enumerate(stratified_folds(known.rows, config.folds, config.seed)[: config.held_out], 1):
@@ -168,11 +168,11 @@ def compare(learner: ClassifierTrainer, known: LabelledDataset, config: Classify
 
 
 def evaluate(
-    known: LabelledDataset, labeller: TaskClassifier, config: ClassifyConfig, out: Path
+    known: LabelledDataset, classifier: TaskClassifier, config: ClassifyConfig, out: Path
 ) -> ClassificationFigures:
-    """Compare the configured labeller with labelled instructions, be they a person's or another labeller's."""
+    """Compare the configured classifier with labelled instructions, be they a person's or another classifier's."""
     examples = [_example(row.text) for row in known.rows]
-    labels = labeller.label(examples, "labelling")
+    labels = classifier.label(examples, "labelling")
     comparison = FoldComparison()
     comparison.add([row.task for row in known.rows], [Prediction(label.task, label.confidence) for label in labels])
     _report({"labeller": comparison}, known, config, out)
@@ -192,7 +192,7 @@ def _example(text: str) -> Example:
     return Example(id=example_id(text), instruction=text, response="")
 
 
-def _label(chunk: Sequence[Example], labeller: TaskClassifier) -> list[LabelledInstruction]:
+def _label(chunk: Sequence[Example], classifier: TaskClassifier) -> list[LabelledInstruction]:
     return [
         LabelledInstruction(
             id=example.id,
@@ -202,7 +202,7 @@ def _label(chunk: Sequence[Example], labeller: TaskClassifier) -> list[LabelledI
             source=label.source,
             failure=label.failure,
         )
-        for example, label in zip(chunk, labeller.label(chunk, "labelling"), strict=True)
+        for example, label in zip(chunk, classifier.label(chunk, "labelling"), strict=True)
     ]
 
 
@@ -213,7 +213,7 @@ def _report(
     measured = {name: comparison.measure(config.resamples, config.seed) for name, comparison in compared.items()}
     figures = {name: asdict(found) for name, found in measured.items()}
     write_text_atomic(out / FIGURES, json.dumps({"data": _data_card(known), "figures": figures}, indent=1) + "\n")
-    page = write_labelling_report(out, known.name, known.counts, known.left_out, measured)
+    page = write_labelling_report(out, known.name, known.counts, known.dropped, measured)
     rows = [
         [name, _percent(found.accuracy), _percent(found.macro_f1), f"{found.kappa.mean:.2f}", _error(found)]
         for name, found in measured.items()
@@ -229,7 +229,7 @@ def _data_card(known: LabelledDataset) -> dict[str, Any]:
         "sha256": known.digest,
         "rows": len(known.rows),
         "by_task": known.counts,
-        "left_out": dict(known.left_out),
+        "dropped": dict(known.dropped),
     }
 
 

@@ -35,23 +35,23 @@ def evaluate(config: Config, directory: Path, resolved: str, sweep_dir: Path | N
     write_text_atomic(directory / "config.yaml", resolved)
     subject = find_subject(config)
     account = SpendScope(str(directory)) if sweep_dir is None else SpendScope(str(sweep_dir), directory.name)
-    with open_workspace(config, account) as bench:
-        _check_judge(bench)
+    with open_workspace(config, account) as ws:
+        _check_judge(ws)
         console.rule(f"evaluation of {subject.name}")
         try:
-            done = {suite.value: SUITES[suite](bench, subject) for suite in config.evals.suites}
+            done = {suite.value: SUITES[suite](ws, subject) for suite in config.evals.suites}
         finally:
-            write_spend_report(bench.ledger, directory)
-        _manifest(bench, subject, directory, done).write(directory)
+            write_spend_report(ws.ledger, directory)
+        _manifest(ws, subject, directory, done).write(directory)
     write_results(directory, done)
     console.print(f"evaluation: {directory}", soft_wrap=True)
 
 
-def _check_judge(bench: Workspace) -> None:
+def _check_judge(ws: Workspace) -> None:
     """Raises ConfigError where a suite needs the judge, and no call of it can succeed."""
-    if _is_judged(bench.config):
-        assert isinstance(bench.judge, Client)
-        bench.judge.check(priced=bench.config.spend.max_usd is not None)
+    if _is_judged(ws.config):
+        assert isinstance(ws.judge, Client)
+        ws.judge.check(priced=ws.config.spend.max_usd is not None)
 
 
 def _is_judged(config: Config) -> bool:
@@ -59,7 +59,7 @@ def _is_judged(config: Config) -> bool:
     return any(suite.value in JUDGED for suite in config.evals.suites)
 
 
-def _manifest(bench: Workspace, subject: EvaluatedModel, directory: Path, done: Mapping[str, Artifact]) -> Evaluation:
+def _manifest(ws: Workspace, subject: EvaluatedModel, directory: Path, done: Mapping[str, Artifact]) -> Evaluation:
     run = subject.manifest
     return Evaluation(
         student=subject.name,
@@ -68,10 +68,10 @@ def _manifest(bench: Workspace, subject: EvaluatedModel, directory: Path, done: 
         arm=run.arm if run else None,
         seed=run.seed if run else None,
         run=relative(subject.run, directory),
-        judge=bench.config.judge.llm.model if _is_judged(bench.config) else None,
-        store=os.path.relpath(bench.store.root, directory),
+        judge=ws.config.judge.llm.model if _is_judged(ws.config) else None,
+        store=os.path.relpath(ws.store.root, directory),
         suites={suite: artifact.stage for suite, artifact in done.items()},
-        artifacts=tuple(bench.entries),
+        artifacts=tuple(ws.entries),
     )
 
 

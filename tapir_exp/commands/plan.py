@@ -125,8 +125,8 @@ def plan_job(config: Config, read: SeedReader) -> list[PlannedStage]:
     if not (Path(config.outputs) / "store").is_dir():
         sizes = seed_statistics(read(config.seeds))
         return [PlannedStage(estimate, 0, finished=False) for estimate in estimate_run(config, sizes)]
-    with open_workspace(config, SpendScope("plan"), calling=False) as bench:
-        dry = DryRunWorkspace(**{field.name: getattr(bench, field.name) for field in fields(Workspace)})
+    with open_workspace(config, SpendScope("plan"), calling=False) as ws:
+        dry = DryRunWorkspace(**{field.name: getattr(ws, field.name) for field in fields(Workspace)})
         made = _made(dry)
         seeds = made["seeds"].rows(Example) if "seeds" in made else read(config.seeds)
         cached = _cached(dry, seeds)
@@ -179,22 +179,22 @@ def main() -> None:
         console.print(said, soft_wrap=True, highlight=False)
 
 
-def _made(bench: DryRunWorkspace) -> Mapping[str, Artifact]:
+def _made(ws: DryRunWorkspace) -> Mapping[str, Artifact]:
     """What of a run is finished, as far as it can be told from its beginning."""
     with suppress(NotInStore):
-        distill(bench)
+        distill(ws)
     for stage in (data.classify_seeds, data.teacher_responses):
         with suppress(NotInStore):
-            stage(bench, data.load_seeds(bench))
-    return bench.made
+            stage(ws, data.load_seeds(ws))
+    return ws.made
 
 
-def _cached(bench: Workspace, seeds: Sequence[Example]) -> dict[str, int]:
+def _cached(ws: Workspace, seeds: Sequence[Example]) -> dict[str, int]:
     """How many calls of the stages that ask about the seeds have their replies in the cache, by stage."""
     some = seeds if len(seeds) <= SAMPLE else seeds[:: len(seeds) // SAMPLE]
     found = {
-        "labels": bench.labeller.count_cached(some),
-        "responses": bench.teacher.count_cached([teacher.answer_request(seed, bench.config.teacher) for seed in some]),
+        "labels": ws.classifier.count_cached(some),
+        "responses": ws.teacher.count_cached([teacher.answer_request(seed, ws.config.teacher) for seed in some]),
     }
     return {stage: count * len(seeds) // len(some) for stage, count in found.items()}
 

@@ -59,7 +59,7 @@ def _reading(name: str, before: Sequence[Verdict], protocol: JudgeProtocol) -> R
 
 def _ballots(verdicts: Iterable[tuple[Verdict, Verdict]]) -> Iterator[tuple[JudgeReply, JudgeReply]]:
     for old, new in verdicts:
-        yield from zip(old.ballots, new.ballots, strict=True)
+        yield from zip(old.replies, new.replies, strict=True)
 
 
 def _fate(old: JudgeReply, new: JudgeReply) -> str:

@@ -36,15 +36,15 @@ def run(config: Config, run_dir: Path, resolved: str, sweep_dir: Path | None = N
     account = SpendScope(str(run_dir)) if sweep_dir is None else SpendScope(str(sweep_dir), run_dir.name)
     with (
         Tracker(config.logger, run_dir, group=run_dir.parent.name, settings=yaml.safe_load(resolved)) as tracker,
-        open_workspace(config, account) as bench,
+        open_workspace(config, account) as ws,
     ):
         console.rule(f"{config.name}: {config.arm}, seed {config.seed}")
         _warn_of_kinship(config)
         try:
-            target = distill(bench)
+            target = distill(ws)
         finally:  # what was spent is told of a run that fails, too
-            write_spend_report(bench.ledger, run_dir)
-        manifest = _manifest(bench, run_dir, target)
+            write_spend_report(ws.ledger, run_dir)
+        manifest = _manifest(ws, run_dir, target)
         manifest.write(run_dir)
         artifacts = manifest.open(run_dir)
         metrics = run_metrics(manifest, artifacts)
@@ -62,21 +62,21 @@ def _warn_of_kinship(config: Config) -> None:
         console.print(f"warning: {kin}; judges favour their own family.", markup=False, soft_wrap=True)
 
 
-def _manifest(bench: Workspace, run_dir: Path, target: Shares | None) -> Manifest:
-    config = bench.config
+def _manifest(ws: Workspace, run_dir: Path, target: Shares | None) -> Manifest:
+    config = ws.config
     curriculum = config.curriculum
     return Manifest(
         name=config.name,
         arm=config.arm,
         seed=config.seed,
-        store=os.path.relpath(bench.store.root, run_dir),
+        store=os.path.relpath(ws.store.root, run_dir),
         delta=curriculum.delta,
         alphas=tuple(
             alpha_for_round(number, curriculum.alpha, curriculum.delta_alpha)
             for number in range(1, curriculum.rounds + 1)
         ),
         target=None if target is None else dict(target),
-        artifacts=tuple(bench.entries),
+        artifacts=tuple(ws.entries),
     )
 
 

@@ -28,7 +28,7 @@ class ClassifyJob(Enum):
 
 @dataclass
 class ClassifierConfig:
-    """The labeller of task types."""
+    """The classifier of task types."""
 
     kind: ClassifierKind = ClassifierKind.llm
     llm: LLMConfig = field(default_factory=LLMConfig)
@@ -38,10 +38,10 @@ class ClassifierConfig:
     max_failed: float = 0.05
     """Share of rows that the chat model may leave unlabelled before the stage stops, 0 to 1."""
     path: str | None = None
-    """Directory of a trained labeller, which `tapir-label do=train` wrote; null trains the kind encoder, in seconds, on
+    """Directory of a trained classifier, which `tapir-label do=train` wrote; null trains the kind encoder, in seconds, on
     the examples that come with the package."""
     batch: int = 32
-    """Texts that a trained labeller reads at once."""
+    """Texts that a trained classifier reads at once."""
     precision: Precision = Precision.float32
     """Of the encoder's weights (kind encoder). On a processor with AMX, bfloat16 labels some three times as fast."""
 
@@ -64,7 +64,7 @@ class LabelledDataConfig:
 
 @dataclass
 class ClassifierFitConfig:
-    """How a labeller is trained; the values are ours, since the paper's recipe is not public."""
+    """How a classifier is trained; the values are ours, since the paper's recipe is not public."""
 
     kind: ClassifierKind = ClassifierKind.encoder
     encoder: str = "minilm"
@@ -107,18 +107,18 @@ class ClassifyConfig:
     spend: SpendConfig = field(default_factory=SpendConfig)
     lab: LabConfig = field(default_factory=LabConfig)
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
-    """The labeller that labels, is evaluated, or teaches (distil)."""
+    """The classifier that labels, is evaluated, or teaches (distil)."""
     pool: str | None = None
     """JSON or JSONL of instructions, Alpaca's fields (label, distil)."""
     sample: int = 3000
-    """Rows of the pool that the teaching labeller labels (distil)."""
+    """Rows of the pool that the teaching classifier labels (distil)."""
     labelled: LabelledDataConfig = field(default_factory=LabelledDataConfig)
-    """What a labeller is trained on (train), or measured by (evaluate)."""
+    """What a classifier is trained on (train), or measured by (evaluate)."""
     fit: ClassifierFitConfig = field(default_factory=ClassifierFitConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     folds: int = 5
-    """Parts into which the rows are cut, every type evenly; a part is labelled by a labeller fit on the others."""
+    """Parts into which the rows are cut, every type evenly; a part is labelled by a classifier fit on the others."""
     held_out: int | None = None
-    """Parts that are labelled so, for the figures; null takes them all. The labeller kept is fit on all rows."""
+    """Parts that are labelled so, for the figures; null takes them all. The classifier kept is fit on all rows."""
     resamples: int = 1000
     """Bootstrap resamples of the intervals."""

@@ -35,6 +35,6 @@ class LabConfig:
     """Standard deviation of the judge's scores, in points."""
     judge_position_bias: float = 0.7
     """Points that the judge adds to the response it sees first."""
-    labeller_error_rate: float = 0.03
-    """Share of the labeller's replies that name another type, 0 to 1."""
+    classifier_error_rate: float = 0.03
+    """Share of the classifier's replies that name another type, 0 to 1."""
     student: LabStudentConfig = field(default_factory=LabStudentConfig)

@@ -35,10 +35,10 @@ SUM_TOLERANCE = 1e-6
 
 
 CARD = "labeller.json"
-"""What a trained labeller's directory holds, beside its weights."""
+"""What a trained classifier's directory holds, beside its weights."""
 
 
-LABELLER_PRECISIONS = ("32-true", "bf16-mixed")
+CLASSIFIER_PRECISIONS = ("32-true", "bf16-mixed")
 
 
 def find_problems(cfg: DictConfig, schema: Schema, origin: Callable[[str], str]) -> list[str]:
@@ -152,11 +152,11 @@ def _check_benchmarks(values: Values) -> Iterator[Problem]:
             yield Problem(key, format_value(key, name), f"{', '.join(BENCHMARKS)}, or a file that exists")
 
 
-def _check_labeller(values: Values) -> Iterator[Problem]:
+def _check_classifier(values: Values) -> Iterator[Problem]:
     kind, path = _choice(values, "classifier.kind"), values.get("classifier.path")
     if kind == "deberta" and not path:
         yield Problem(
-            "classifier.path", format_value("classifier.path", path), "a trained labeller, since kind is deberta"
+            "classifier.path", format_value("classifier.path", path), "a trained classifier, since kind is deberta"
         )
     elif kind != "llm" and path and not Path(path, CARD).is_file():
         yield Problem("classifier.path", f" = {path}", f"a directory with a {CARD}, as tapir-label do=train writes it")
@@ -181,9 +181,9 @@ def _check_labelling(values: Values) -> Iterator[Problem]:
         yield Problem("fit.kind", " = llm", "encoder or deberta: a chat model is asked, not trained")
     if _choice(values, "fit.kind") == "deberta" and _choice(values, "fit.precision") != "float32":
         yield Problem("fit.precision", " = bfloat16", "float32 for deberta, whose fit goes by trainer.precision")
-    if precision not in LABELLER_PRECISIONS:
+    if precision not in CLASSIFIER_PRECISIONS:
         reason = "float16 overflows in DeBERTa-v3, whose activations go beyond 65504"
-        yield Problem("trainer.precision", f" = {precision}", f"{' or '.join(LABELLER_PRECISIONS)}: {reason}")
+        yield Problem("trainer.precision", f" = {precision}", f"{' or '.join(CLASSIFIER_PRECISIONS)}: {reason}")
     yield from _check_names_of_types(names)
 
 
@@ -200,7 +200,7 @@ def _check_trainer(values: Values) -> Iterator[Problem]:
     if not devices or not nodes or hosts is None:
         return
     if "do" in values and devices * nodes > 1:
-        yield Problem("trainer.devices", f" = {devices}", "1, and 1 node: a labeller is fitted on one device")
+        yield Problem("trainer.devices", f" = {devices}", "1, and 1 node: a classifier is fitted on one device")
     if _choice(values, "sft.method") == "qlora" and _choice(values, "trainer.strategy") == "fsdp":
         yield Problem(
             "trainer.strategy", " = fsdp", "ddp or deepspeed for sft=qlora: weights of 4 bits are not divided"
@@ -273,7 +273,7 @@ CHECKS: tuple[Callable[[Values], Iterator[Problem]], ...] = (
     _check_ratios,
     _check_seeds,
     _check_benchmarks,
-    _check_labeller,
+    _check_classifier,
     _check_labelling,
     _check_trainer,
     _check_evals,

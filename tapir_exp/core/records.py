@@ -61,17 +61,17 @@ class DroppedRow(Record):
 
     source: str
     row: int
-    why: DropReason
+    reason: DropReason
     detail: str
     instruction: str | None = None
 
 
 class Label(Record):
-    """The task type of an instruction; `task` is None where the labeller failed, and `failure` says why.
+    """The task type of an instruction; `task` is None where the classifier failed, and `failure` says why.
 
-    raw: a chat model's reply; empty where a trained labeller answers.
-    confidence: how sure the labeller is, 0 to 1, calibrated; None where it does not say.
-    source: who labelled: a chat model by its name, a trained labeller by its kind and digest.
+    raw: a chat model's reply; empty where a trained classifier answers.
+    confidence: how sure the classifier is, 0 to 1, calibrated; None where it does not say.
+    source: who labelled: a chat model by its name, a trained classifier by its kind and digest.
     """
 
     id: str
@@ -83,7 +83,7 @@ class Label(Record):
 
 
 class LabelledInstruction(Record):
-    """A line of `tapir-label`'s labels: a label beside its instruction, so that a labeller can be trained on it."""
+    """A line of `tapir-label`'s labels: a label beside its instruction, so that a classifier can be trained on it."""
 
     id: str
     instruction: str
@@ -154,7 +154,7 @@ class Verdict(Record):
     """
 
     id: str
-    ballots: tuple[JudgeReply, ...]
+    replies: tuple[JudgeReply, ...]
     teacher: float | None
     student: float | None
 
@@ -199,7 +199,7 @@ class Subset(StrEnum):
 class TrainingExample(Record):
     """A row of a round's mix: what the student is trained on, and the whole way it came here.
 
-    gap: the difficulty by which it was placed, MFD unless the run chose another score; for a new expansion, which
+    difficulty: the difficulty by which it was placed, MFD unless the run chose another score; for a new expansion, which
     nobody has answered yet, None.
     """
 
@@ -207,11 +207,11 @@ class TrainingExample(Record):
     instruction: str
     response: str
     task: TaskType | None
-    part: Subset
+    subset: Subset
     origin: Origin
     parents: tuple[str, ...]
-    born: int
-    gap: float | None
+    created_in_round: int
+    difficulty: float | None
 
 
 def example_id(instruction: str) -> str:
@@ -271,7 +271,7 @@ class Quota(Record):
     """
 
     task: TaskType
-    part: Subset
+    subset: Subset
     wanted: int
     drawn: int
     ordered: int

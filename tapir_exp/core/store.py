@@ -23,7 +23,7 @@ SIDECAR = "artifact.json"
 TIMINGS = "pace.jsonl"
 """How fast a fit was, step by step; beside the student, and no part of it."""
 ROWS = "rows.jsonl"
-DROPPED = "left_out.jsonl"
+DROPPED = "dropped.jsonl"
 """Beside the rows of a stage that picks and chooses: what it left out, and why."""
 
 Row = TypeVar("Row", bound=Record)

@@ -2,7 +2,7 @@
 
 Source: the target-ratio table of TAPIR (arXiv 2405.13448). The paper speaks of 33 types; 32 of their
 names are known, and those are the members here. The 33rd is probably TruthfulQA (a guess: WizardLM's test set, whose
-other skills are these names, has it; the table gives it no ratio), so no labeller names it and no preset asks for it.
+other skills are these names, has it; the table gives it no ratio), so no classifier names it and no preset asks for it.
 """
 
 from enum import StrEnum

@@ -29,14 +29,14 @@ class SeedReport:
     """What came of a source.
 
     read: its rows; rows: those that became seeds; undrawn: clean ones beyond the size that is wanted.
-    left_out: the others, by reason.
+    dropped: the others, by reason.
     checked: whether there was a benchmark to check them against.
     """
 
     read: int
     rows: int
     undrawn: int
-    left_out: Counter[DropReason]
+    dropped: Counter[DropReason]
     checked: bool
 
     @property
@@ -45,10 +45,10 @@ class SeedReport:
         return {
             "rows": self.rows,
             "read": self.read,
-            "unusable": self.left_out[DropReason.UNUSABLE],
-            "repeated": self.left_out[DropReason.REPEATED],
-            "near_duplicates": self.left_out[DropReason.NEAR_DUPLICATE],
-            "contaminated": self.left_out[DropReason.CONTAMINATED] if self.checked else None,
+            "unusable": self.dropped[DropReason.UNUSABLE],
+            "repeated": self.dropped[DropReason.REPEATED],
+            "near_duplicates": self.dropped[DropReason.NEAR_DUPLICATE],
+            "contaminated": self.dropped[DropReason.CONTAMINATED] if self.checked else None,
             "undrawn": self.undrawn,
         }
 
@@ -63,13 +63,13 @@ class DropLog:
         self.source = source
         self._lines = lines
 
-    def leave_out(self, row: int, why: DropReason, detail: str) -> None:
+    def drop(self, row: int, reason: DropReason, detail: str) -> None:
         """Write down that a row is left out, and why."""
-        self.counts[why] += 1
-        if why is DropReason.UNUSABLE:
+        self.counts[reason] += 1
+        if reason is DropReason.UNUSABLE:
             self.failures[detail] += 1
-        left_out = DroppedRow(source=self.source, row=row, why=why, detail=detail)
-        self._lines.write(f"{left_out.model_dump_json()}\n")
+        dropped = DroppedRow(source=self.source, row=row, reason=reason, detail=detail)
+        self._lines.write(f"{dropped.model_dump_json()}\n")
 
 
 def gather_seeds(config: SeedsConfig, benchmarks: Benchmarks, directory: Path) -> SeedReport:
@@ -122,7 +122,7 @@ def _usable_pairs(config: SeedsConfig, register: DropLog) -> Iterator[SeedPair]:
         try:
             yield _pair(raw)
         except UnusableRow as reason:
-            register.leave_out(raw.number, DropReason.UNUSABLE, str(reason))
+            register.drop(raw.number, DropReason.UNUSABLE, str(reason))
 
 
 def _raw_rows(config: SeedsConfig) -> Iterator[RawRow]:
@@ -152,7 +152,7 @@ def _distinct(pairs: Iterator[SeedPair], register: DropLog) -> Iterator[SeedPair
         if row == pair.row:
             yield pair
         else:
-            register.leave_out(pair.row, DropReason.REPEATED, f"the instruction of row {row}")
+            register.drop(pair.row, DropReason.REPEATED, f"the instruction of row {row}")
 
 
 def _uncontaminated(pairs: Iterator[SeedPair], benchmarks: Benchmarks, register: DropLog) -> Iterator[SeedPair]:
@@ -161,7 +161,7 @@ def _uncontaminated(pairs: Iterator[SeedPair], benchmarks: Benchmarks, register:
         if leak is None:
             yield pair
         else:
-            register.leave_out(pair.row, DropReason.CONTAMINATED, str(leak))
+            register.drop(pair.row, DropReason.CONTAMINATED, str(leak))
 
 
 def _unlike(spool: MappedPairs, threshold: float | None, register: DropLog) -> Iterator[int]:
@@ -176,7 +176,7 @@ def _unlike(spool: MappedPairs, threshold: float | None, register: DropLog) -> I
             yield place
         else:
             detail = f"similarity {twin.similarity:.2f} with row {spool[twin.key].row}"
-            register.leave_out(spool[place].row, DropReason.NEAR_DUPLICATE, detail)
+            register.drop(spool[place].row, DropReason.NEAR_DUPLICATE, detail)
 
 
 def _draw(clean: Sequence[int], config: SeedsConfig) -> Sequence[int]:

@@ -47,7 +47,7 @@ class Candidate:
 class ExpansionResult:
     """What came of a plan's orders so far.
 
-    kept: the rows kept for each order, at most as many as ordered. left_out: every other proposal, with its reason.
+    kept: the rows kept for each order, at most as many as ordered. dropped: every other proposal, with its reason.
     checked: whether there was a benchmark to check them against.
     """
 
@@ -55,7 +55,7 @@ class ExpansionResult:
     checked: bool
     calls: int = 0
     proposed: int = 0
-    left_out: list[DroppedRow] = field(default_factory=list)
+    dropped: list[DroppedRow] = field(default_factory=list)
 
     def lacking(self, order: GenerationRequest) -> int:
         """Rows of an order that are still to come."""
@@ -73,7 +73,7 @@ class ExpansionResult:
         contaminated: None where nothing was checked. kept_per_call: rows a call. off_type_share: of the proposals that
         got a label; None where there were none.
         """
-        reasons = Counter(left_out.why for left_out in self.left_out)
+        reasons = Counter(dropped.reason for dropped in self.dropped)
         rows, missed = len(self.rows), reasons[DropReason.OFF_TYPE]
         typed = missed + reasons[DropReason.UNRATED] + reasons[DropReason.UNLIKE] + reasons[DropReason.SURPLUS] + rows
         return {
@@ -91,12 +91,14 @@ class ExpansionResult:
             "off_type_share": missed / typed if typed else None,
         }
 
-    def leave_out(self, proposal: Candidate, why: DropReason, detail: str) -> None:
+    def drop(self, proposal: Candidate, reason: DropReason, detail: str) -> None:
         """Write down that a proposal is left out, and why."""
         example = proposal.example
         source = f"round {example.round}"
-        self.left_out.append(
-            DroppedRow(source=source, row=proposal.number, why=why, detail=detail, instruction=example.instruction)
+        self.dropped.append(
+            DroppedRow(
+                source=source, row=proposal.number, reason=reason, detail=detail, instruction=example.instruction
+            )
         )
 
 
@@ -194,7 +196,7 @@ def _keep(
         if growth.lacking(proposal.order):
             growth.kept[proposal.order].append(_row(proposal.order, proposal.example))
         else:
-            growth.leave_out(proposal, DropReason.SURPLUS, "more than was ordered")
+            growth.drop(proposal, DropReason.SURPLUS, "more than was ordered")
 
 
 def _new(growth: ExpansionResult, proposals: Sequence[Candidate], novelty: Novelty) -> list[Candidate]:
@@ -203,7 +205,7 @@ def _new(growth: ExpansionResult, proposals: Sequence[Candidate], novelty: Novel
         if novelty.admit(proposal.example.instruction):
             new.append(proposal)
         else:
-            growth.leave_out(proposal, DropReason.REPEATED, "too close to an instruction seen before")
+            growth.drop(proposal, DropReason.REPEATED, "too close to an instruction seen before")
     return new
 
 
@@ -214,7 +216,7 @@ def _clean(growth: ExpansionResult, proposals: Sequence[Candidate], benchmarks: 
         if leak is None:
             clean.append(proposal)
         else:
-            growth.leave_out(proposal, DropReason.CONTAMINATED, str(leak))
+            growth.drop(proposal, DropReason.CONTAMINATED, str(leak))
     return clean
 
 
@@ -223,9 +225,9 @@ def _of_type(growth: ExpansionResult, proposals: Sequence[Candidate], classify: 
     labels = classify([proposal.example for proposal in proposals])
     for proposal, label in zip(proposals, labels, strict=True):
         if label.task is None:
-            growth.leave_out(proposal, DropReason.UNLABELLED, label.failure or "no label")
+            growth.drop(proposal, DropReason.UNLABELLED, label.failure or "no label")
         elif label.task is not proposal.order.task:
-            growth.leave_out(proposal, DropReason.OFF_TYPE, f"{label.task} instead of {proposal.order.task}")
+            growth.drop(proposal, DropReason.OFF_TYPE, f"{label.task} instead of {proposal.order.task}")
         else:
             typed.append(proposal)
     return typed
@@ -244,9 +246,9 @@ def _similar(growth: ExpansionResult, proposals: Sequence[Candidate], rate: Rate
         if not proposal.examples or (own is not None and others and abs(own - fmean(others)) <= within):
             similar.append(proposal)
         elif own is None or not others:
-            growth.leave_out(proposal, DropReason.UNRATED, "it, or every example of it, got no rating")
+            growth.drop(proposal, DropReason.UNRATED, "it, or every example of it, got no rating")
         else:
-            growth.leave_out(proposal, DropReason.UNLIKE, f"complexity {own:g}, its examples {fmean(others):.1f}")
+            growth.drop(proposal, DropReason.UNLIKE, f"complexity {own:g}, its examples {fmean(others):.1f}")
     return similar
 
 
@@ -256,9 +258,9 @@ def _row(order: GenerationRequest, example: Example) -> TrainingExample:
         instruction=example.instruction,
         response=example.response,
         task=order.task,
-        part=order.part,
+        subset=order.subset,
         origin=example.origin,
         parents=example.parents,
-        born=example.round,
-        gap=None,
+        created_in_round=example.round,
+        difficulty=None,
     )

@@ -1,4 +1,4 @@
-"""How well a labeller names task types: accuracy, macro-F1, agreement, calibration; pure.
+"""How well a classifier names task types: accuracy, macro-F1, agreement, calibration; pure.
 
 Rows are counted in a confusion matrix, one line a true type, one column a type named, in the order of the taxonomy, and
 a last column for rows left unlabelled, which are wrong. Intervals are percentile bootstraps over rows; a type of very
@@ -37,7 +37,7 @@ class TaskFigures:
 
 @dataclass(frozen=True)
 class Bin:
-    """Rows whose confidence lies in (low, high]: how sure the labeller was in the mean, and how often right."""
+    """Rows whose confidence lies in (low, high]: how sure the classifier was in the mean, and how often right."""
 
     low: float
     high: float
@@ -48,10 +48,10 @@ class Bin:
 
 @dataclass(frozen=True)
 class ClassificationFigures:
-    """What a comparison of labels with the truth, or with another labeller's labels, shows.
+    """What a comparison of labels with the truth, or with another classifier's labels, shows.
 
     macro_f1: over the types that the truth holds. kappa: Cohen's, the agreement beyond chance.
-    calibration_error: expected (ECE), 0 to 1; None where the labeller does not say how sure it is.
+    calibration_error: expected (ECE), 0 to 1; None where the classifier does not say how sure it is.
     """
 
     rows: int
@@ -75,7 +75,7 @@ def measure(
 ) -> ClassificationFigures:
     """Compare labels with the truth, row by row. Raises ValueError for no rows."""
     if not truth:
-        raise ValueError("a labeller cannot be measured on no rows")
+        raise ValueError("a classifier cannot be measured on no rows")
     true, said = task_indices(truth), task_indices(named)
     counts = confusion_of(true, said, UNLABELLED + 1)
     bins = reliability(true == said, confidences)

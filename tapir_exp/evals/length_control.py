@@ -169,10 +169,10 @@ def _numpy() -> Any:
     return numpy
 
 
-def _sklearn(part: str) -> Any:
+def _sklearn(subset: str) -> Any:
     """A module of scikit-learn, which only this figure needs."""
     try:
-        return import_module(f"sklearn.{part}")
+        return import_module(f"sklearn.{subset}")
     except ImportError as error:
         raise EvaluationError(
             "The length-controlled win rate needs scikit-learn: pip install 'tapir-exp[evals]', "

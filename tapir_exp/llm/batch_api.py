@@ -87,13 +87,13 @@ class BatchEndpoint:
         Raises EndpointError where the endpoint takes no batches, or refuses one.
         """
         async with open_session(self.config, self.key) as session:
-            desk = _BatchApi(session, (self.config.api_base or OPENAI).rstrip("/"), self.role, self.key)
-            await self._submit(desk, requests, check)
+            api = _BatchApi(session, (self.config.api_base or OPENAI).rstrip("/"), self.role, self.key)
+            await self._submit(api, requests, check)
             keys_of = defaultdict(set)
             for key, batch in self.batches.holding(self._account, requests).items():
                 keys_of[batch].add(key)
             for batch, keys in keys_of.items():
-                async for key, response in self._results(desk, batch):
+                async for key, response in self._results(api, batch):
                     if key in keys:
                         yield key, response
                 self.batches.forget(self._account, keys)
@@ -102,14 +102,14 @@ class BatchEndpoint:
     def _account(self) -> str:
         return f"{self.config.api_base} {self.config.model} {self.config.api_key_env}"
 
-    async def _submit(self, desk: "_BatchApi", requests: Mapping[str, ChatRequest], check: Callable[[], None]) -> None:
+    async def _submit(self, api: "_BatchApi", requests: Mapping[str, ChatRequest], check: Callable[[], None]) -> None:
         """Submit what is in no batch yet."""
         under_way = self.batches.holding(self._account, requests)
         keys = [key for key in requests if key not in under_way]
         for start in range(0, len(keys), LARGEST):
             check()
             some = keys[start : start + LARGEST]
-            batch = await desk.adopt(batch_digest(some)) or await desk.submit(
+            batch = await api.adopt(batch_digest(some)) or await api.submit(
                 self._lines(requests, some), batch_digest(some)
             )
             self.batches.add(self._account, batch, some)
@@ -123,11 +123,11 @@ class BatchEndpoint:
         )
         return "".join(json.dumps(line) + "\n" for line in lines).encode()
 
-    async def _results(self, desk: "_BatchApi", batch: str) -> AsyncIterator[tuple[str, RawCompletion]]:
-        output = await desk.wait_for(batch)
+    async def _results(self, api: "_BatchApi", batch: str) -> AsyncIterator[tuple[str, RawCompletion]]:
+        output = await api.wait_for(batch)
         if output is None:
             return
-        async for line in desk.lines(output):
+        async for line in api.lines(output):
             response = line.get("response") or {}
             if response.get("status_code") == HTTPStatus.OK:
                 with suppress(*BROKEN):  # what is no completion is absent, as what failed is

@@ -48,7 +48,7 @@ class Client:
         self,
         config: LLMConfig,
         role: str,
-        books: CallStore,
+        call_store: CallStore,
         *,
         prepare: Callable[[], None] | None = None,
         version: str | None = None,
@@ -61,13 +61,13 @@ class Client:
         """
         self._config = config
         self._role = role
-        self._books = books
+        self._call_store = call_store
         self._prepare = prepare
         self._version = version
         self._server = server
         self._price = price_of(config)
         self._price_in_batch = price_of(config, batched=True)
-        self._limiter = books.limiter(config)
+        self._limiter = call_store.limiter(config)
         self._flying: dict[str, asyncio.Task[Completion]] = {}
 
     def identity(self) -> dict[str, Any]:
@@ -100,7 +100,7 @@ class Client:
         if priced and self._price is None:
             problems.append(
                 f"{self._role}: spend.max_usd cannot be kept, for the price of {self._config.model} is not known; set "
-                f"{self._role}.llm.usd_per_million_input and usd_per_million_output (classifier for the labeller)"
+                f"{self._role}.llm.usd_per_million_input and usd_per_million_output (classifier for the classifier)"
             )
         if problems:
             raise ConfigError(problems)
@@ -120,23 +120,23 @@ class Client:
         Raises CallError after the last try, EndpointError where none can succeed, BudgetSpent where none may be made.
         """
         key = self._key_of(request)
-        known = self._books.replies.get(key)
+        known = self._call_store.replies.get(key)
         if known is not None:
-            self._books.ledger.record_cached(self._role)
+            self._call_store.ledger.record_cached(self._role)
             return known
         if key in self._flying:
             shared = await asyncio.shield(self._flying[key])
-            self._books.ledger.record_cached(self._role)
+            self._call_store.ledger.record_cached(self._role)
             return shared
         return await asyncio.shield(self._take_off(key, request))
 
     def count_cached(self, requests: Sequence[ChatRequest]) -> int:
         """How many of these requests have their reply in the cache."""
-        return len(self._books.replies.get_many([self._key_of(request) for request in requests]))
+        return len(self._call_store.replies.get_many([self._key_of(request) for request in requests]))
 
     def give_up(self, request: ChatRequest, error: CallError) -> None:
         """Keep the request's key with the reason and what was said last."""
-        self._books.ledger.record_given_up(self._role, self._key_of(request), error)
+        self._call_store.ledger.record_given_up(self._role, self._key_of(request), error)
 
     @cached_property
     def _transport(self) -> Transport:
@@ -167,16 +167,16 @@ class Client:
 
     async def _fetch_alone(self, key: str, request: ChatRequest) -> Completion:
         """The reply, asked by this process alone: where another is asking the same, its reply is waited for."""
-        while not self._books.claims.take(key):
+        while not self._call_store.claims.take(key):
             await asyncio.sleep(POLL_S)
         try:
-            known = self._books.replies.get(key)
+            known = self._call_store.replies.get(key)
             if known is not None:
-                self._books.ledger.record_cached(self._role)
+                self._call_store.ledger.record_cached(self._role)
                 return known
             return await self._fetch(key, request)
         finally:
-            self._books.claims.release(key)
+            self._call_store.claims.release(key)
 
     async def _fetch(self, key: str, request: ChatRequest) -> Completion:
         self.check()
@@ -184,7 +184,7 @@ class Client:
             try:
                 return await self._try(key, request)
             except CallError as error:
-                self._books.ledger.record_fault(self._role, error.kind)
+                self._call_store.ledger.record_fault(self._role, error.kind)
                 if error.kind.policy is Policy.STOP:
                     raise EndpointError(f"{self._role}: {self._config.model} refuses every call: {error}") from None
                 if error.kind.policy is not Policy.RETRY:
@@ -203,10 +203,10 @@ class Client:
 
     async def _admission(self, tokens: int) -> float:
         """Wait until a call may start, and say when it was let in. Raises BudgetSpent where it never may."""
-        self._books.ledger.check()
+        self._call_store.ledger.check()
         while wait_s := self._limiter.admit(tokens, now := time.time()):
             await asyncio.sleep(wait_s + random.uniform(0, min(wait_s, FIRST_WAIT_S) / 2))
-            self._books.ledger.check()
+            self._call_store.ledger.check()
         return now
 
     async def _pause(self, error: CallError, attempt: int) -> None:
@@ -223,9 +223,9 @@ class Client:
         Raises CallError where it cannot be used.
         """
         usage = _usage_of(response, price)
-        self._books.ledger.record_paid(self._role, usage)
+        self._call_store.ledger.record_paid(self._role, usage)
         if (error := _unusable(response)) is not None:
-            await self._books.write(lambda: None)
+            await self._call_store.write(lambda: None)
             raise error
         reply = Completion(
             text=response.text,
@@ -234,30 +234,30 @@ class Client:
             top_logprobs=response.top_logprobs,
         )
         kept: list[Completion] = []
-        put = self._books.replies.put
-        await self._books.write(lambda: kept.append(put(key, self._config.model, request, reply)))
+        put = self._call_store.replies.put
+        await self._call_store.write(lambda: kept.append(put(key, self._config.model, request, reply)))
         return kept[0]
 
     async def _fetch_batches(self, requests: Sequence[ChatRequest]) -> None:
         """Bring the replies that are neither there nor asked for by another process, in batches."""
         asked = {self._key_of(request): request for request in requests}
-        known = self._books.replies.get_many(list(asked))
-        claimed = {key: asked[key] for key in asked if key not in known and self._books.claims.take(key)}
+        known = self._call_store.replies.get_many(list(asked))
+        claimed = {key: asked[key] for key in asked if key not in known and self._call_store.claims.take(key)}
         if claimed:
             self.check()
-        endpoint = BatchEndpoint(self._config, self._api_key(), self._role, self._books.batches)
+        endpoint = BatchEndpoint(self._config, self._api_key(), self._role, self._call_store.batches)
         try:
-            async for key, response in endpoint.fetch(claimed, self._books.ledger.check):
+            async for key, response in endpoint.fetch(claimed, self._call_store.ledger.check):
                 await self._settle_from_batch(key, asked[key], response)
         finally:
             for key in claimed:
-                self._books.claims.release(key)
+                self._call_store.claims.release(key)
 
     async def _settle_from_batch(self, key: str, request: ChatRequest, response: RawCompletion) -> None:
         try:
             await self._settle(key, request, response, self._price_in_batch)
         except CallError as error:  # it is asked again, singly
-            self._books.ledger.record_fault(self._role, error.kind)
+            self._call_store.ledger.record_fault(self._role, error.kind)
 
 
 def _usage_of(response: RawCompletion, price: Price | None) -> Usage:

@@ -22,7 +22,7 @@ HandOver = Callable[[int, ChatRequest], None]
 class AskAlong(Generic[T]):
     """As `ask_all`, but the requests come one by one out of other work, which has a thread of its own.
 
-    All asking is done in the thread that enters this, like all else that touches the books: while `during` waits for
+    All asking is done in the thread that enters this, like all else that touches the call_store: while `during` waits for
     the work, and in `finish`. An error of the asking does not stop the work, so that its product can be kept;
     the terminal says so at once, and `finish` raises it.
     """

@@ -19,9 +19,9 @@ from tapir_exp.pipeline.subject import EvalQuestion, EvaluatedModel
 from tapir_exp.pipeline.workspace import StageOutput, Workspace
 
 
-def lab_suite(bench: Workspace, subject: EvaluatedModel) -> Artifact:
+def lab_suite(ws: Workspace, subject: EvaluatedModel) -> Artifact:
     """The held-out problems of the lab, graded for the exact answer."""
-    per_cell, seed = bench.config.evals.per_cell, bench.config.lab.seed
+    per_cell, seed = ws.config.evals.per_cell, ws.config.lab.seed
     if not per_cell:
         raise ConfigError(["evals.per_cell = 0: expected at least 1 for the lab's suite"])
 
@@ -31,7 +31,7 @@ def lab_suite(bench: Workspace, subject: EvaluatedModel) -> Artifact:
         return {**lab_figures(results), "benchmark": recipe_key("lab", benchmark)}
 
     benchmark = {"per_cell": per_cell, "seed": seed, "lab": LAB_VERSION}
-    return bench.directory("lab-suite", None, {"benchmark": benchmark, **_asked(subject)}, make)
+    return ws.directory("lab-suite", None, {"benchmark": benchmark, **_asked(subject)}, make)
 
 
 def lab_figures(results: list[BenchmarkResult]) -> dict[str, Any]:
@@ -42,14 +42,14 @@ def lab_figures(results: list[BenchmarkResult]) -> dict[str, Any]:
     return {"accuracy": 100 * macro.mean, "accuracy_error": error, "problems": macro.n, **by_task}
 
 
-def alpaca_suite(bench: Workspace, subject: EvaluatedModel) -> Artifact:
+def alpaca_suite(ws: Workspace, subject: EvaluatedModel) -> Artifact:
     """AlpacaEval 2.0, with model_outputs.json, annotations.json and leaderboard.csv."""
-    config = bench.config.evals.alpaca_eval
+    config = ws.config.evals.alpaca_eval
     template = alpaca_eval.load_template(config.prompt)
     gamed = None if config.gamed is None else load_gamed(Path(config.gamed))
-    reference = _alpaca_reference(bench)
-    outputs = _alpaca_outputs(bench, subject, reference)
-    annotations = _alpaca_annotations(bench, reference, outputs, template)
+    reference = _alpaca_reference(ws)
+    outputs = _alpaca_outputs(ws, subject, reference)
+    annotations = _alpaca_annotations(ws, reference, outputs, template)
 
     def make(directory: Path) -> Mapping[str, Any]:
         rows = annotations.rows(alpaca_eval.Annotation)
@@ -63,22 +63,22 @@ def alpaca_suite(bench: Workspace, subject: EvaluatedModel) -> Artifact:
         return {**found.as_metrics(), "without": without, "benchmark": benchmark}
 
     recipe = {"annotations": annotations.key, "reference": reference.key, "gamed": _file_digest(config.gamed)}
-    return bench.directory("alpaca-suite", None, recipe, make)
+    return ws.directory("alpaca-suite", None, recipe, make)
 
 
-def _alpaca_reference(bench: Workspace) -> Artifact:
-    path = bench.config.evals.alpaca_eval.reference
+def _alpaca_reference(ws: Workspace) -> Artifact:
+    path = ws.config.evals.alpaca_eval.reference
 
     def make() -> StageOutput:
         rows = alpaca_eval.load_hub_reference() if path is None else alpaca_eval.load_outputs(Path(path))
         return StageOutput(rows, {})
 
-    return bench.rows("alpaca-reference", None, {"file": _file_digest(path) or alpaca_eval.HUB}, make)
+    return ws.rows("alpaca-reference", None, {"file": _file_digest(path) or alpaca_eval.HUB}, make)
 
 
-def _alpaca_outputs(bench: Workspace, subject: EvaluatedModel, reference: Artifact) -> Artifact:
+def _alpaca_outputs(ws: Workspace, subject: EvaluatedModel, reference: Artifact) -> Artifact:
     """The outputs to judge: given, or answers of the student; one that cannot be used is an empty text."""
-    config, seed = bench.config.evals.alpaca_eval, bench.config.evals.seed
+    config, seed = ws.config.evals.alpaca_eval, ws.config.evals.seed
     path, subject = config.outputs, subject.limited(config.max_new_tokens)
 
     def make() -> StageOutput:
@@ -97,13 +97,11 @@ def _alpaca_outputs(bench: Workspace, subject: EvaluatedModel, reference: Artifa
     if path is None:
         how = {"temperature": config.temperature, "seed": seed}
         recipe = {"reference": reference.key, **how, **_asked(subject)}
-    return bench.rows("alpaca-outputs", None, recipe, make)
+    return ws.rows("alpaca-outputs", None, recipe, make)
 
 
-def _alpaca_annotations(
-    bench: Workspace, reference: Artifact, outputs: Artifact, template: Sequence[Message]
-) -> Artifact:
-    config, judge = bench.config.evals.alpaca_eval, bench.config.judge
+def _alpaca_annotations(ws: Workspace, reference: Artifact, outputs: Artifact, template: Sequence[Message]) -> Artifact:
+    config, judge = ws.config.evals.alpaca_eval, ws.config.judge
     annotator = config.annotator or alpaca_eval.annotator_name(judge.llm.model)
 
     def make() -> StageOutput:
@@ -113,7 +111,7 @@ def _alpaca_annotations(
             template,
             alpaca_eval.load_annotations(Path(config.annotations)) if config.annotations else [],
             annotator,
-            bench.judge,
+            ws.judge,
             concurrency=judge.llm.concurrency,
             max_failed=judge.max_failed,
         )
@@ -124,25 +122,25 @@ def _alpaca_annotations(
         "reference": reference.key,
         "outputs": outputs.key,
         "annotator": annotator,
-        "judge": bench.judge.identity(),
+        "judge": ws.judge.identity(),
         "prompt": [part.model_dump() for part in template],
         "known": _file_digest(config.annotations),
     }
-    return bench.rows("alpaca-annotations", None, recipe, make)
+    return ws.rows("alpaca-annotations", None, recipe, make)
 
 
-def mt_suite(bench: Workspace, subject: EvaluatedModel) -> Artifact:
+def mt_suite(ws: Workspace, subject: EvaluatedModel) -> Artifact:
     """MT-Bench, with FastChat's files of questions, answers and judgments."""
-    config, judge = bench.config.evals.mt_bench, bench.config.judge
+    config, judge = ws.config.evals.mt_bench, ws.config.judge
     questions = mt_bench.load_questions(config.questions)
     references = mt_bench.load_references(config.references)
     prompts = mt_bench.load_judge_prompts(config.judge_prompts)
     model = mt_bench.model_of(Path(config.answers)) if config.answers else subject.name
     name = judge.llm.model.rpartition("/")[2]
-    answers = _mt_answers(bench, subject, questions)
+    answers = _mt_answers(ws, subject, questions)
     dialogues = {row.question_id: row for row in answers.rows(mt_bench.Dialogue)}
     matches = mt_bench.build_grading_requests(questions, dialogues, references, prompts)
-    judgments = _mt_judgments(bench, answers, matches, model, name)
+    judgments = _mt_judgments(ws, answers, matches, model, name)
 
     def make(directory: Path) -> Mapping[str, Any]:
         rows = judgments.rows(mt_bench.Judgment)
@@ -157,11 +155,11 @@ def mt_suite(bench: Workspace, subject: EvaluatedModel) -> Artifact:
 
     asked = {"questions": [row.model_dump() for row in questions]}
     recipe = {"judgments": judgments.key, **asked}
-    return bench.directory("mt-suite", None, recipe, make)
+    return ws.directory("mt-suite", None, recipe, make)
 
 
-def _mt_answers(bench: Workspace, subject: EvaluatedModel, questions: list[mt_bench.MTBenchQuestion]) -> Artifact:
-    config, seed = bench.config.evals.mt_bench, bench.config.evals.seed
+def _mt_answers(ws: Workspace, subject: EvaluatedModel, questions: list[mt_bench.MTBenchQuestion]) -> Artifact:
+    config, seed = ws.config.evals.mt_bench, ws.config.evals.seed
     subject = subject.limited(config.max_new_tokens)
 
     def make() -> StageOutput:
@@ -179,14 +177,14 @@ def _mt_answers(bench: Workspace, subject: EvaluatedModel, questions: list[mt_be
     if config.answers is None:
         asked = [[row.question_id, row.turns, row.temperature] for row in questions]
         recipe = {"questions": asked, "seed": seed, **_asked(subject)}
-    return bench.rows("mt-answers", None, recipe, make)
+    return ws.rows("mt-answers", None, recipe, make)
 
 
 def _mt_judgments(
-    bench: Workspace, answers: Artifact, matches: list[mt_bench.GradingRequest], model: str, judge_name: str
+    ws: Workspace, answers: Artifact, matches: list[mt_bench.GradingRequest], model: str, judge_name: str
 ) -> Artifact:
-    judge = bench.config.judge
-    path = bench.config.evals.mt_bench.judgments
+    judge = ws.config.judge
+    path = ws.config.evals.mt_bench.judgments
 
     def make() -> StageOutput:
         rows = mt_bench.judge(
@@ -194,7 +192,7 @@ def _mt_judgments(
             model,
             mt_bench.load_judgments(Path(path)) if path else [],
             judge_name,
-            bench.judge,
+            ws.judge,
             concurrency=judge.llm.concurrency,
             max_failed=judge.max_failed,
         )
@@ -203,17 +201,17 @@ def _mt_judgments(
     recipe = {
         "answers": answers.key,
         "model": model,
-        "judge": bench.judge.identity(),
+        "judge": ws.judge.identity(),
         "prompts": [[match.prompt.system, match.user_prompt] for match in matches],
         "known": _file_digest(path),
     }
-    return bench.rows("mt-judgments", None, recipe, make)
+    return ws.rows("mt-judgments", None, recipe, make)
 
 
-def ifeval_suite(bench: Workspace, subject: EvaluatedModel) -> Artifact:
+def ifeval_suite(ws: Workspace, subject: EvaluatedModel) -> Artifact:
     """IFEval: greedy answers, checked by lm_eval's programs."""
-    path = bench.config.evals.ifeval.questions
-    subject = subject.limited(bench.config.evals.ifeval.max_new_tokens)
+    path = ws.config.evals.ifeval.questions
+    subject = subject.limited(ws.config.evals.ifeval.max_new_tokens)
     checker = ifeval.load_checker()
     questions = ifeval.load_questions(path)
 
@@ -225,7 +223,7 @@ def ifeval_suite(bench: Workspace, subject: EvaluatedModel) -> Artifact:
         return {**ifeval.figures(rows), **_answer_figures(given), "benchmark": recipe_key("ifeval", benchmark)}
 
     benchmark = {"questions": [row.model_dump() for row in questions], "checks": checker.version}
-    return bench.directory("ifeval-suite", None, {**benchmark, **_asked(subject)}, make)
+    return ws.directory("ifeval-suite", None, {**benchmark, **_asked(subject)}, make)
 
 
 SUITES: Mapping[Suite, Callable[[Workspace, EvaluatedModel], Artifact]] = {

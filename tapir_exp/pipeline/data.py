@@ -23,9 +23,9 @@ from tapir_exp.distillation.prompts import load_prompt, refinement_style
 from tapir_exp.pipeline.workspace import StageOutput, Workspace, role_recipe
 
 
-def load_seeds(bench: Workspace) -> Artifact:
+def load_seeds(ws: Workspace) -> Artifact:
     """D: the seed instructions with the responses that their dataset has. Rows: Example."""
-    config = bench.config.seeds
+    config = ws.config.seeds
     if not config.decontamination.benchmarks and config.source is not SeedSource.lab:
         print_warning("Neither seeds nor expansions are checked for leaks: seeds.decontamination.benchmarks is empty.")
 
@@ -37,87 +37,85 @@ def load_seeds(bench: Workspace) -> Artifact:
         "source": source_digest(config),
         "decontamination": benchmarks_recipe(config.decontamination),
     }
-    return bench.directory("seeds", None, recipe, make)
+    return ws.directory("seeds", None, recipe, make)
 
 
-def classify_seeds(bench: Workspace, seeds: Artifact) -> Artifact:
+def classify_seeds(ws: Workspace, seeds: Artifact) -> Artifact:
     """The task type of every seed. Rows: Label."""
 
     def make() -> StageOutput:
-        rows = bench.labeller.label(seeds.rows(Example), "typing the seeds")
+        rows = ws.classifier.label(seeds.rows(Example), "typing the seeds")
         return StageOutput(rows, {"unlabelled": sum(row.task is None for row in rows)})
 
-    return bench.rows("labels", None, {"seeds": seeds.key, **bench.labeller.recipe()}, make)
+    return ws.rows("labels", None, {"seeds": seeds.key, **ws.classifier.recipe()}, make)
 
 
-def teacher_responses(bench: Workspace, seeds: Artifact) -> Artifact:
+def teacher_responses(ws: Workspace, seeds: Artifact) -> Artifact:
     """The teacher's own response to every seed. Rows: Answer."""
 
     def make() -> StageOutput:
-        rows = teacher.respond(
-            seeds.rows(Example), bench.teacher, bench.config.teacher, "the teacher answers the seeds"
-        )
+        rows = teacher.respond(seeds.rows(Example), ws.teacher, ws.config.teacher, "the teacher answers the seeds")
         return StageOutput(rows, {"failed": sum(row.text is None for row in rows)})
 
-    return bench.rows("responses", None, {"seeds": seeds.key, "teacher": _teacher_recipe(bench)}, make)
+    return ws.rows("responses", None, {"seeds": seeds.key, "teacher": _teacher_recipe(ws)}, make)
 
 
-def expand(bench: Workspace, round_number: int, pool: Pool, plan: RoundPlan, choice: Mapping[str, Any]) -> Artifact:
+def expand(ws: Workspace, round_number: int, pool: Pool, plan: RoundPlan, choice: Mapping[str, Any]) -> Artifact:
     """What the teacher wrote for the orders of a plan; responses unrefined. Rows: TrainingExample.
 
     choice: the settings that, with the pool, determine the plan.
     """
-    config = bench.config.teacher
+    config = ws.config.teacher
 
     def make() -> StageOutput:
         growth = expansion.expand_until_filled(
             plan.orders,
-            _gate(bench, pool),
+            _gate(ws, pool),
             config,
-            bench.config.seed,
+            ws.config.seed,
             round_number,
-            lambda asked: teacher.expand(asked, bench.teacher, config, "the teacher expands"),
+            lambda asked: teacher.expand(asked, ws.teacher, config, "the teacher expands"),
         )
-        return StageOutput(growth.rows, growth.figures, growth.left_out)
+        return StageOutput(growth.rows, growth.figures, growth.dropped)
 
     recipe = {
         "pool": list(pool.keys),
         "plan": choice,
-        "teacher": _teacher_recipe(bench),
+        "teacher": _teacher_recipe(ws),
         "prompt": load_prompt("expand").text,
-        "decontamination": benchmarks_recipe(bench.config.seeds.decontamination),
-        **bench.labeller.recipe(),
+        "decontamination": benchmarks_recipe(ws.config.seeds.decontamination),
+        **ws.classifier.recipe(),
     }
-    if bench.kept_out:
-        recipe |= {"kept out": sorted(bench.kept_out)}
+    if ws.held_out_instructions:
+        recipe |= {"kept out": sorted(ws.held_out_instructions)}
     if config.similar_within is not None:
-        judge_recipe = role_recipe(bench.judge, bench.config.judge)
+        judge_recipe = role_recipe(ws.judge, ws.config.judge)
         recipe |= {"judge": judge_recipe, "complexity prompt": load_prompt("judge/complexity").text}
-    return bench.rows("expansions", round_number, recipe, make)
+    return ws.rows("expansions", round_number, recipe, make)
 
 
-def record_plan(bench: Workspace, round_number: int, planned: RoundPlan, expansions: Artifact) -> Artifact:
+def record_plan(ws: Workspace, round_number: int, planned: RoundPlan, expansions: Artifact) -> Artifact:
     """The plan of a round beside what became of it. Rows: Quota."""
 
     def make() -> StageOutput:
-        filled = Counter((row.task, row.part) for row in expansions.rows(TrainingExample))
-        rows = [quota.model_copy(update={"filled": filled[quota.task, quota.part]}) for quota in planned.quotas]
+        filled = Counter((row.task, row.subset) for row in expansions.rows(TrainingExample))
+        rows = [quota.model_copy(update={"filled": filled[quota.task, quota.subset]}) for quota in planned.quotas]
         unfilled = sum(row.ordered - row.filled for row in rows)
         return StageOutput(rows, {"drawn": sum(row.drawn for row in rows), "unfilled": unfilled})
 
-    return bench.rows("plan", round_number, {"expansions": expansions.key}, make)
+    return ws.rows("plan", round_number, {"expansions": expansions.key}, make)
 
 
-def build_mix(bench: Workspace, round_number: int, planned: RoundPlan, expansions: Artifact, pool: Pool) -> Artifact:
+def build_mix(ws: Workspace, round_number: int, planned: RoundPlan, expansions: Artifact, pool: Pool) -> Artifact:
     """The round's training rows, drawn and new, refined for their task types. Rows: TrainingExample.
 
     Raises TapirError where none is left.
     """
-    refining = bench.config.curriculum.refine
+    refining = ws.config.curriculum.refine
 
     def make() -> StageOutput:
         rows = [_drawn_row(candidate) for candidate in planned.drawn] + expansions.rows(TrainingExample)
-        refined = _refined(bench, rows) if refining else rows
+        refined = _refined(ws, rows) if refining else rows
         if not refined:
             ordered, drawn = sum(order.count for order in planned.orders), len(planned.drawn)
             raise TapirError(
@@ -125,44 +123,44 @@ def build_mix(bench: Workspace, round_number: int, planned: RoundPlan, expansion
                 f"{ordered} ordered ones written, and {len(rows)} lost in refinement; spend.json holds the teacher's "
                 "words. Raise curriculum.rows, teacher.waves or teacher.max_tokens, or take another teacher."
             )
-        hard = sum(row.part is Subset.HARD for row in refined)
+        hard = sum(row.subset is Subset.HARD for row in refined)
         return StageOutput(refined, {"hard": hard, "failed": len(rows) - len(refined)})
 
     recipe: dict[str, Any] = {"expansions": expansions.key, "pool": list(pool.keys), "refine": refining}
     if refining:
         styles = {task: refinement_style(task).text for task in TaskType}
         prompts = {"refine": load_prompt("refine").text, "styles": styles}
-        recipe |= {"teacher": _teacher_recipe(bench), "prompts": prompts}
-        if bench.config.teacher.bare_refinements:
+        recipe |= {"teacher": _teacher_recipe(ws), "prompts": prompts}
+        if ws.config.teacher.bare_refinements:
             recipe |= {"read": "bare"}
-    return bench.rows("mix", round_number, recipe, make)
+    return ws.rows("mix", round_number, recipe, make)
 
 
-def _gate(bench: Workspace, pool: Pool) -> expansion.AcceptanceFilters:
+def _gate(ws: Workspace, pool: Pool) -> expansion.AcceptanceFilters:
     """What a new pair must pass before it becomes a row."""
     return expansion.AcceptanceFilters(
-        Novelty(bench.config.teacher.novelty, sorted(pool.seen | bench.kept_out)),
-        load_benchmarks(bench.config.seeds.decontamination),
-        lambda fresh: bench.labeller.label(fresh, "typing what is new"),
-        lambda fresh: _rated(bench, fresh),
+        Novelty(ws.config.teacher.novelty, sorted(pool.seen | ws.held_out_instructions)),
+        load_benchmarks(ws.config.seeds.decontamination),
+        lambda fresh: ws.classifier.label(fresh, "typing what is new"),
+        lambda fresh: _rated(ws, fresh),
     )
 
 
-def _rated(bench: Workspace, examples: Sequence[Example]) -> list[float | None]:
+def _rated(ws: Workspace, examples: Sequence[Example]) -> list[float | None]:
     """How complex the judge calls each instruction, from 1 to 10; None where it gave no rating."""
     asked = [(example.id, example.instruction) for example in examples]
-    ratings = rate_complexity(asked, bench.judge, bench.config.judge, "rating what is new")
+    ratings = rate_complexity(asked, ws.judge, ws.config.judge, "rating what is new")
     return [rating.complexity for rating in ratings]
 
 
-def _refined(bench: Workspace, rows: Sequence[TrainingExample]) -> list[TrainingExample]:
+def _refined(ws: Workspace, rows: Sequence[TrainingExample]) -> list[TrainingExample]:
     """The rows with refined responses; a row whose refinement failed is left out."""
     drafts = [
         teacher.RefinementRequest(row.id, row.task, row.instruction, row.response)
         for row in rows
         if row.task is not None
     ]
-    written = teacher.refine(drafts, bench.teacher, bench.config.teacher, "the teacher refines")
+    written = teacher.refine(drafts, ws.teacher, ws.config.teacher, "the teacher refines")
     texts = {answer.id: answer.text for answer in written if answer.text is not None}
     return [row.model_copy(update={"response": texts[row.id]}) for row in rows if row.id in texts]
 
@@ -174,13 +172,13 @@ def _drawn_row(candidate: Candidate) -> TrainingExample:
         instruction=example.instruction,
         response=example.response,
         task=candidate.task,
-        part=candidate.part,
+        subset=candidate.subset,
         origin=example.origin,
         parents=example.parents,
-        born=example.round,
-        gap=candidate.difficulty,
+        created_in_round=example.round,
+        difficulty=candidate.difficulty,
     )
 
 
-def _teacher_recipe(bench: Workspace) -> dict[str, Any]:
-    return role_recipe(bench.teacher, bench.config.teacher)
+def _teacher_recipe(ws: Workspace) -> dict[str, Any]:
+    return role_recipe(ws.teacher, ws.config.teacher)

@@ -123,7 +123,7 @@ def _round(config: Config, sizes: SeedStatistics, number: int) -> Iterator[Stage
 def _labels(
     config: Config, stage: str, rows: int, sizes: SeedStatistics, share: str, *, at_most: bool = False
 ) -> Iterator[StageEstimate]:
-    """The calls of a chat model that labels; a trained labeller asks nobody."""
+    """The calls of a chat model that labels; a trained classifier asks nobody."""
     if config.classifier.kind is not ClassifierKind.llm:
         return
     asked = _prompt_tokens("label") + len(", ".join(TaskType)) / CHARACTERS_PER_TOKEN + sizes.instruction

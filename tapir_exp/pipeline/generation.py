@@ -13,7 +13,7 @@ from tapir_exp.pipeline.workspace import StageOutput, Workspace, generation_reci
 
 
 def student_responses(
-    bench: Workspace, round_number: int, student: Artifact, asked: Artifact, listen: Listen = unheard
+    ws: Workspace, round_number: int, student: Artifact, asked: Artifact, listen: Listen = unheard
 ) -> Artifact:
     """What the student says to the instructions of `asked`: the seeds, or a round's mix. Rows: Answer.
 
@@ -23,42 +23,42 @@ def student_responses(
 
     def make() -> StageOutput:
         prompts = [(row.id, row.instruction) for row in asked.rows(row_type)]
-        rows = listen(lambda hear: _generate(bench, student, prompts, f"S_{round_number} answers", hear))
+        rows = listen(lambda hear: _generate(ws, student, prompts, f"S_{round_number} answers", hear))
         cut, empty = sum(not row.finished for row in rows), sum(row.text is None for row in rows)
         return StageOutput(rows, {"cut": cut, "empty": empty})
 
-    return bench.rows("answers", round_number, _responses_recipe(bench, student, asked), make, asks=False)
+    return ws.rows("answers", round_number, _responses_recipe(ws, student, asked), make, asks=False)
 
 
-def student_responses_key(bench: Workspace, student: Artifact, asked: Artifact) -> str:
+def student_responses_key(ws: Workspace, student: Artifact, asked: Artifact) -> str:
     """The key that those answers have, or will have."""
-    return recipe_key("answers", _responses_recipe(bench, student, asked))
+    return recipe_key("answers", _responses_recipe(ws, student, asked))
 
 
-def run_lab_benchmark(bench: Workspace, round_number: int, student: Artifact) -> Artifact:
+def run_lab_benchmark(ws: Workspace, round_number: int, student: Artifact) -> Artifact:
     """The student on the lab's held-out problems. Rows: BenchmarkResult."""
-    config, seed = bench.config.evals, bench.config.lab.seed
+    config, seed = ws.config.evals, ws.config.lab.seed
 
     def make() -> StageOutput:
         label = f"S_{round_number} takes the benchmark"
-        rows = run_benchmark(config.per_cell, seed, lambda prompts: _generate(bench, student, prompts, label))
+        rows = run_benchmark(config.per_cell, seed, lambda prompts: _generate(ws, student, prompts, label))
         return StageOutput(rows, {"exact": fmean(row.exact for row in rows)})
 
     recipe = {
         "student": student.key,
         "benchmark": {"per_cell": config.per_cell, "seed": seed, "lab": LAB_VERSION},
-        "generation": generation_recipe(bench.config.student),
+        "generation": generation_recipe(ws.config.student),
     }
-    return bench.rows("benchmark", round_number, recipe, make)
+    return ws.rows("benchmark", round_number, recipe, make)
 
 
-def _responses_recipe(bench: Workspace, student: Artifact, asked: Artifact) -> dict[str, Any]:
-    return {"student": student.key, "asked": asked.key, "generation": generation_recipe(bench.config.student)}
+def _responses_recipe(ws: Workspace, student: Artifact, asked: Artifact) -> dict[str, Any]:
+    return {"student": student.key, "asked": asked.key, "generation": generation_recipe(ws.config.student)}
 
 
 def _generate(
-    bench: Workspace, student: Artifact, prompts: Sequence[tuple[str, str]], label: str, hear: Hear | None = None
+    ws: Workspace, student: Artifact, prompts: Sequence[tuple[str, str]], label: str, hear: Hear | None = None
 ) -> list[Response]:
     from tapir_exp.student.generate import generate_responses
 
-    return generate_responses(student.path, prompts, bench.config.student, label, hear)
+    return generate_responses(student.path, prompts, ws.config.student, label, hear)

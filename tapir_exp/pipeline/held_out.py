@@ -27,12 +27,12 @@ class HeldOut:
     responses: Artifact
 
 
-def hold_out(bench: Workspace, seeds: Artifact) -> Artifact:
+def hold_out(ws: Workspace, seeds: Artifact) -> Artifact:
     """So many clean rows of the seeds' source that are no seeds, drawn by the seed after theirs. Rows: Example.
 
     Raises ConfigError where the seeds leave fewer of the source.
     """
-    config, wanted = bench.config.seeds, bench.config.evals.held_out
+    config, wanted = ws.config.seeds, ws.config.evals.held_out
     size = None if config.size is None else config.size + wanted
     drawn = replace(config, size=size, seed=config.seed + 1)
 
@@ -45,45 +45,43 @@ def hold_out(bench: Workspace, seeds: Artifact) -> Artifact:
         return StageOutput(left[:wanted], {})
 
     recipe = {"seeds": seeds.key, "drawn": asdict(drawn), "source": source_digest(config)}
-    return bench.rows("held-out", None, recipe, make)
+    return ws.rows("held-out", None, recipe, make)
 
 
-def ask_teacher(bench: Workspace, rows: Artifact) -> HeldOut:
+def ask_teacher(ws: Workspace, rows: Artifact) -> HeldOut:
     """The teacher's own responses to them. Rows: Answer."""
-    config = bench.config.teacher
+    config = ws.config.teacher
 
     def make() -> StageOutput:
-        told = teacher.respond(rows.rows(Example), bench.teacher, config, "the teacher answers what is kept out")
+        told = teacher.respond(rows.rows(Example), ws.teacher, config, "the teacher answers what is kept out")
         return StageOutput(told, {"failed": sum(row.text is None for row in told)})
 
-    recipe = {"rows": rows.key, "teacher": role_recipe(bench.teacher, config)}
-    return HeldOut(rows, bench.rows("held-out-responses", None, recipe, make))
+    recipe = {"rows": rows.key, "teacher": role_recipe(ws.teacher, config)}
+    return HeldOut(rows, ws.rows("held-out-responses", None, recipe, make))
 
 
-def evaluate_base(bench: Workspace, held: HeldOut, base: Path, identity: Mapping[str, Any]) -> Artifact:
+def evaluate_base(ws: Workspace, held: HeldOut, base: Path, identity: Mapping[str, Any]) -> Artifact:
     """What the base model says, before any fit of ours. Rows: Answer."""
-    return _answers(bench, "base-answers", None, held, base, identity)
+    return _answers(ws, "base-answers", None, held, base, identity)
 
 
-def compare_with_previous(
-    bench: Workspace, number: int, student: Artifact, held: HeldOut, before: Artifact
-) -> Artifact:
+def compare_with_previous(ws: Workspace, number: int, student: Artifact, held: HeldOut, before: Artifact) -> Artifact:
     """S_r beside what the student before it said; returns the answers of S_r. Rows: Answer."""
-    answers = _answers(bench, "held-out-answers", number, held, student.path, {"student": student.key})
+    answers = _answers(ws, "held-out-answers", number, held, student.path, {"student": student.key})
     rows = held.rows.rows(Example)
     first, second = ({row.id: row.text or "" for row in given.rows(Response)} for given in (before, answers))
     matches = [ResponsePair(row.id, row.instruction, first[row.id], second[row.id]) for row in rows]
-    held_out_verdicts(bench, ScoringInputs(number, student, matches, (before.key, answers.key)))
+    held_out_verdicts(ws, ScoringInputs(number, student, matches, (before.key, answers.key)))
     told = {row.id: row.text for row in held.responses.rows(Response)}
     taught = [ResponsePair(row.id, row.instruction, text, "") for row in rows if (text := told[row.id]) is not None]
-    held_out_losses(bench, ScoringInputs(number, student, taught, (held.responses.key,)))
+    held_out_losses(ws, ScoringInputs(number, student, taught, (held.responses.key,)))
     return answers
 
 
 def _answers(
-    bench: Workspace, stage: str, number: int | None, held: HeldOut, student: Path, identity: Mapping[str, Any]
+    ws: Workspace, stage: str, number: int | None, held: HeldOut, student: Path, identity: Mapping[str, Any]
 ) -> Artifact:
-    config = bench.config.student
+    config = ws.config.student
 
     def make() -> StageOutput:
         from tapir_exp.student.generate import generate_responses
@@ -96,4 +94,4 @@ def _answers(
         )
 
     recipe = {**identity, "asked": held.rows.key, "generation": generation_recipe(config)}
-    return bench.rows(stage, number, recipe, make)
+    return ws.rows(stage, number, recipe, make)

@@ -24,14 +24,14 @@ def open_workspace(config: Config, account: SpendScope, *, calling: bool = True)
 
     account: to whom the spend is written down. calling: whether models will be asked, so that all it takes must be
     there. Raises ConfigError where no call of a chat model can succeed, a budget
-    in USD cannot be kept, or a trained labeller is not there.
+    in USD cannot be kept, or a trained classifier is not there.
     """
     store = Store(Path(config.outputs) / "store")
-    books = CallStore(store.root, account, config.spend)
+    call_store = CallStore(store.root, account, config.spend)
     servers = ServerPool(store.root / "servers")
 
     def open_checked(llm: LLMConfig, role: str) -> Client:
-        chat = open_chat(llm, role, books, servers)
+        chat = open_chat(llm, role, call_store, servers)
         if calling and config.curriculum.rounds:
             chat.check(priced=config.spend.max_usd is not None)
         return chat
@@ -39,14 +39,14 @@ def open_workspace(config: Config, account: SpendScope, *, calling: bool = True)
     try:
         teacher = open_checked(config.teacher.llm, "teacher")
         judge = open_checked(config.judge.llm, "judge")
-        labeller = open_classifier(config.classifier, lambda: open_checked(config.classifier.llm, "labeller"))
-        yield Workspace(config, store, teacher, judge, labeller, books.ledger)
+        classifier = open_classifier(config.classifier, lambda: open_checked(config.classifier.llm, "labeller"))
+        yield Workspace(config, store, teacher, judge, classifier, call_store.ledger)
     finally:
         servers.close()
-        books.close()
+        call_store.close()
 
 
-def open_chat(llm: LLMConfig, role: str, books: CallStore, servers: ServerPool) -> Client:
+def open_chat(llm: LLMConfig, role: str, call_store: CallStore, servers: ServerPool) -> Client:
     """A chat model for a role; the oracles of the lab are made known to litellm first.
 
     servers: those of the job, of which the model's may be one. Raises ConfigError where weights are missing, or others.
@@ -55,7 +55,7 @@ def open_chat(llm: LLMConfig, role: str, books: CallStore, servers: ServerPool) 
         found = None if llm.server.weights is None else find_weights(llm.server.weights)
         server = servers.open(llm.server, found.path if found else None, role)
         version = server_identity(llm.server, found.sha256 if found else None)
-        return Client(llm, role, books, version=version, server=server)
+        return Client(llm, role, call_store, version=version, server=server)
     if not llm.model.startswith(LAB):
-        return Client(llm, role, books)
-    return Client(llm, role, books, prepare=provider.register, version=LAB_VERSION)
+        return Client(llm, role, call_store)
+    return Client(llm, role, call_store, prepare=provider.register, version=LAB_VERSION)

@@ -63,7 +63,7 @@ class ScoringRequest:
     inputs: tuple[str, ...]
 
 
-def score_student(bench: Workspace, exam: ScoringRequest) -> DifficultyScores:
+def score_student(ws: Workspace, exam: ScoringRequest) -> DifficultyScores:
     """Let the student answer, let the judge compare it with the teacher, and score every row by that.
 
     The judge hears each answer while the next ones are written, unless it is asked in batches or
@@ -71,45 +71,45 @@ def score_student(bench: Workspace, exam: ScoringRequest) -> DifficultyScores:
     is the same.
     """
     inputs = (exam.answers_key, *exam.inputs)
-    early = _judge_while_answering(bench, exam, inputs) if _hears(bench, exam, inputs) else None
-    answers = exam.answer(unheard) if early is None else bench.store.open("answers", exam.answers_key)
+    early = _judge_while_answering(ws, exam, inputs) if _hears(ws, exam, inputs) else None
+    answers = exam.answer(unheard) if early is None else ws.store.open("answers", exam.answers_key)
     given = {answer.id: answer for answer in answers.rows(Response)}
     asked = ScoringInputs(exam.round, exam.student, [fill(blank, given[blank.id]) for blank in exam.blanks], inputs)
-    return score(bench, asked, early)
+    return score(ws, asked, early)
 
 
-def score(bench: Workspace, asked: ScoringInputs, judged: Artifact | None = None) -> DifficultyScores:
+def score(ws: Workspace, asked: ScoringInputs, judged: Artifact | None = None) -> DifficultyScores:
     """Let the judge compare student and teacher, and score every row by the configured difficulty.
 
     judged: the verdicts, where they are there. The judge is asked whatever the difficulty is: its gaps are what a run
     reports of a student.
     """
-    judged = verdicts(bench, asked) if judged is None else judged
-    return SCORES[bench.config.curriculum.difficulty](bench, asked, judged)
+    judged = verdicts(ws, asked) if judged is None else judged
+    return SCORES[ws.config.curriculum.difficulty](ws, asked, judged)
 
 
-def verdicts(bench: Workspace, asked: ScoringInputs) -> Artifact:
+def verdicts(ws: Workspace, asked: ScoringInputs) -> Artifact:
     """The judge's verdicts on teacher against student. Rows: Verdict."""
-    return _judged(bench, "verdicts", asked, asked.matches, asked.inputs)
+    return _judged(ws, "verdicts", asked, asked.matches, asked.inputs)
 
 
-def held_out_verdicts(bench: Workspace, asked: ScoringInputs) -> Artifact:
+def held_out_verdicts(ws: Workspace, asked: ScoringInputs) -> Artifact:
     """The judge's verdicts on the student before (in the teacher's place) against this one. Rows: Verdict."""
-    return _judged(bench, "held-out-verdicts", asked, asked.matches, asked.inputs)
+    return _judged(ws, "held-out-verdicts", asked, asked.matches, asked.inputs)
 
 
-def losses(bench: Workspace, asked: ScoringInputs) -> Artifact:
+def losses(ws: Workspace, asked: ScoringInputs) -> Artifact:
     """The student's losses on the teacher's responses, with and without the instruction. Rows: ResponseLoss."""
-    return _losses(bench, "losses", asked)
+    return _losses(ws, "losses", asked)
 
 
-def held_out_losses(bench: Workspace, asked: ScoringInputs) -> Artifact:
+def held_out_losses(ws: Workspace, asked: ScoringInputs) -> Artifact:
     """As `losses`, on instructions that are kept out of training."""
-    return _losses(bench, "held-out-losses", asked)
+    return _losses(ws, "held-out-losses", asked)
 
 
-def _losses(bench: Workspace, stage: str, asked: ScoringInputs) -> Artifact:
-    student = bench.config.student
+def _losses(ws: Workspace, stage: str, asked: ScoringInputs) -> Artifact:
+    student = ws.config.student
 
     def make() -> StageOutput:
         from tapir_exp.student.response_loss import LossRow, response_losses
@@ -125,12 +125,12 @@ def _losses(bench: Workspace, stage: str, asked: ScoringInputs) -> Artifact:
         "template": [student.chat_template, student.system_prompt, student.max_length],
         "precision": student.precision,
     }
-    return bench.rows(stage, asked.round, recipe, make)
+    return ws.rows(stage, asked.round, recipe, make)
 
 
-def rollouts(bench: Workspace, asked: ScoringInputs) -> Artifact:
+def rollouts(ws: Workspace, asked: ScoringInputs) -> Artifact:
     """Sampled answers of the student to every row. Rows: Answer, by the ids of `rollout_id`."""
-    config = bench.config
+    config = ws.config
 
     def make() -> StageOutput:
         from tapir_exp.student.rollouts import sample_rollouts
@@ -150,68 +150,68 @@ def rollouts(bench: Workspace, asked: ScoringInputs) -> Artifact:
         "seed": config.seed,
         "generation": generation_recipe(config.student),
     }
-    return bench.rows("rollouts", asked.round, recipe, make)
+    return ws.rows("rollouts", asked.round, recipe, make)
 
 
-def rollout_verdicts(bench: Workspace, asked: ScoringInputs, rollouts: Artifact) -> Artifact:
+def rollout_verdicts(ws: Workspace, asked: ScoringInputs, rollouts: Artifact) -> Artifact:
     """The judge's verdicts on every sampled answer, judged as the greedy ones are. Rows: Verdict, as the rollouts."""
     shown = {match.id: match for match in asked.matches}
     matches = [
         replace(shown[row_id_of_rollout(answer.id)], id=answer.id, student=answer.text or "")
         for answer in rollouts.rows(Response)
     ]
-    return _judged(bench, "rollout_verdicts", asked, matches, (rollouts.key, *asked.inputs))
+    return _judged(ws, "rollout_verdicts", asked, matches, (rollouts.key, *asked.inputs))
 
 
-def ratings(bench: Workspace, asked: ScoringInputs) -> Artifact:
+def ratings(ws: Workspace, asked: ScoringInputs) -> Artifact:
     """How complex the judge calls every instruction. Rows: Rating."""
 
     def make() -> StageOutput:
         instructions = [(match.id, match.instruction) for match in asked.matches]
-        rows = rate_complexity(instructions, bench.judge, bench.config.judge, "rating the instructions")
+        rows = rate_complexity(instructions, ws.judge, ws.config.judge, "rating the instructions")
         return StageOutput(rows, {"unrated": sum(row.complexity is None for row in rows)})
 
     recipe = {
         "inputs": asked.inputs,
-        "judge": role_recipe(bench.judge, bench.config.judge),
+        "judge": role_recipe(ws.judge, ws.config.judge),
         "prompt": load_prompt("judge/complexity").text,
         "reader": PARSER_VERSION,
     }
-    return bench.rows("ratings", asked.round, recipe, make)
+    return ws.rows("ratings", asked.round, recipe, make)
 
 
-def _hears(bench: Workspace, exam: ScoringRequest, inputs: Sequence[str]) -> bool:
+def _hears(ws: Workspace, exam: ScoringRequest, inputs: Sequence[str]) -> bool:
     """Whether the judge can hear answers while they are written, and there are any to be written."""
-    config, store = bench.config.judge, bench.store
-    there = store.has("answers", exam.answers_key) or store.find("verdicts", _judged_recipe(bench, inputs)) is not None
+    config, store = ws.config.judge, ws.store
+    there = store.has("answers", exam.answers_key) or store.find("verdicts", _judged_recipe(ws, inputs)) is not None
     return config.while_answering and not config.llm.batch and not there
 
 
-def _judge_while_answering(bench: Workspace, exam: ScoringRequest, inputs: Sequence[str]) -> Artifact | None:
+def _judge_while_answering(ws: Workspace, exam: ScoringRequest, inputs: Sequence[str]) -> Artifact | None:
     """The verdicts, for which the answers were written; None where another process was faster."""
     heard = False
 
     def make() -> StageOutput:
         nonlocal heard
         heard = True
-        with Hearing(exam.blanks, bench.judge, bench.config.judge, f"judging S_{exam.round}") as hearing:
+        with Hearing(exam.blanks, ws.judge, ws.config.judge, f"judging S_{exam.round}") as hearing:
             given = {answer.id: answer for answer in exam.answer(hearing.during).rows(Response)}
             matches = [fill(blank, given[blank.id]) for blank in exam.blanks]
-            return _judged_product(matches, hearing.verdicts(given.values()), bench.config.judge)
+            return _judged_product(matches, hearing.verdicts(given.values()), ws.config.judge)
 
-    judged = bench.rows("verdicts", exam.round, _judged_recipe(bench, inputs), make)
+    judged = ws.rows("verdicts", exam.round, _judged_recipe(ws, inputs), make)
     return judged if heard else None
 
 
 def _judged(
-    bench: Workspace, stage: str, asked: ScoringInputs, matches: Sequence[ResponsePair], inputs: Sequence[str]
+    ws: Workspace, stage: str, asked: ScoringInputs, matches: Sequence[ResponsePair], inputs: Sequence[str]
 ) -> Artifact:
-    config = bench.config.judge
+    config = ws.config.judge
 
     def make() -> StageOutput:
-        return _judged_product(matches, score_pairs(matches, bench.judge, config, f"judging S_{asked.round}"), config)
+        return _judged_product(matches, score_pairs(matches, ws.judge, config, f"judging S_{asked.round}"), config)
 
-    return bench.rows(stage, asked.round, _judged_recipe(bench, inputs), make)
+    return ws.rows(stage, asked.round, _judged_recipe(ws, inputs), make)
 
 
 def _judged_product(matches: Sequence[ResponsePair], rows: Sequence[Verdict], config: JudgeConfig) -> StageOutput:
@@ -221,11 +221,11 @@ def _judged_product(matches: Sequence[ResponsePair], rows: Sequence[Verdict], co
     return StageOutput(rows, figures)
 
 
-def _judged_recipe(bench: Workspace, inputs: Sequence[str]) -> dict[str, Any]:
-    config = bench.config.judge
+def _judged_recipe(ws: Workspace, inputs: Sequence[str]) -> dict[str, Any]:
+    config = ws.config.judge
     return {
         "inputs": list(inputs),
-        "judge": role_recipe(bench.judge, config),
+        "judge": role_recipe(ws.judge, config),
         "prompts": judge_prompts(config),
         "reader": PARSER_VERSION,
     }
@@ -242,12 +242,12 @@ def _figures(rows: Sequence[Verdict], lengths: Mapping[str, Lengths]) -> dict[st
     }
 
 
-def _by_gap(bench: Workspace, asked: ScoringInputs, judged: Artifact) -> DifficultyScores:
+def _by_gap(ws: Workspace, asked: ScoringInputs, judged: Artifact) -> DifficultyScores:
     return DifficultyScores(scored_gaps(judged.rows(Verdict)), (judged.key,))
 
 
-def _by_losses(bench: Workspace, asked: ScoringInputs, judged: Artifact) -> DifficultyScores:
-    measured = losses(bench, asked)
+def _by_losses(ws: Workspace, asked: ScoringInputs, judged: Artifact) -> DifficultyScores:
+    measured = losses(ws, asked)
     scores = {
         row.id: instruction_following_difficulty(row.instructed, row.alone)
         for row in measured.rows(ResponseLoss)
@@ -256,26 +256,26 @@ def _by_losses(bench: Workspace, asked: ScoringInputs, judged: Artifact) -> Diff
     return DifficultyScores(scores, (judged.key, measured.key))
 
 
-def _by_rollouts(bench: Workspace, asked: ScoringInputs, judged: Artifact) -> DifficultyScores:
+def _by_rollouts(ws: Workspace, asked: ScoringInputs, judged: Artifact) -> DifficultyScores:
     """A row with an unscored rollout is unscored: without its worst or best answer the spread would be another."""
-    answers = rollouts(bench, asked)
-    marked = rollout_verdicts(bench, asked, answers)
+    answers = rollouts(ws, asked)
+    marked = rollout_verdicts(ws, asked, answers)
     rewards: defaultdict[str, list[float | None]] = defaultdict(list)
     for verdict in marked.rows(Verdict):
         rewards[row_id_of_rollout(verdict.id)].append(verdict.student)
-    plan = bench.config.curriculum.rollouts
+    plan = ws.config.curriculum.rollouts
     whole = {row: [reward for reward in given if reward is not None] for row, given in rewards.items()}
     scores = {row: rollout_spread(given, plan.beta) for row, given in whole.items() if len(given) == plan.answers}
     return DifficultyScores(scores, (judged.key, answers.key, marked.key))
 
 
-def _by_rating(bench: Workspace, asked: ScoringInputs, judged: Artifact) -> DifficultyScores:
-    rated = ratings(bench, asked)
+def _by_rating(ws: Workspace, asked: ScoringInputs, judged: Artifact) -> DifficultyScores:
+    rated = ratings(ws, asked)
     known = [(row.id, row.complexity) for row in rated.rows(Rating) if row.complexity is not None]
     return DifficultyScores({row: rated_complexity(complexity) for row, complexity in known}, (judged.key, rated.key))
 
 
-def _by_length(bench: Workspace, asked: ScoringInputs, judged: Artifact) -> DifficultyScores:
+def _by_length(ws: Workspace, asked: ScoringInputs, judged: Artifact) -> DifficultyScores:
     return DifficultyScores({match.id: response_length(match.teacher) for match in asked.matches}, (judged.key,))
 
 

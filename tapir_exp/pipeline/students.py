@@ -29,22 +29,22 @@ CORPUS_PER_CELL = 100
 """Problems of each family and level on which the base student's tokenizer is trained."""
 
 
-def base_student(bench: Workspace) -> Artifact:
+def base_student(ws: Workspace) -> Artifact:
     """The untrained student of the lab, an ordinary Hugging Face directory."""
     from tapir_exp.lab.base_student import build_base_student
 
-    config = bench.config.lab.student
+    config = ws.config.lab.student
 
     def make(directory: Path) -> Mapping[str, Any]:
         build_base_student(directory, config, lab_corpus(config))
         return {}
 
-    return bench.directory("base-student", None, {"student": asdict(config), "lab": LAB_VERSION}, make)
+    return ws.directory("base-student", None, {"student": asdict(config), "lab": LAB_VERSION}, make)
 
 
-def unpacked_student(bench: Workspace) -> Artifact:
+def unpacked_student(ws: Workspace) -> Artifact:
     """The student of a GGUF file, turned into an ordinary Hugging Face directory once."""
-    weights = find_weights(bench.config.student.model)
+    weights = find_weights(ws.config.student.model)
 
     def make(directory: Path) -> Mapping[str, Any]:
         from tapir_exp.student.gguf import convert
@@ -52,7 +52,7 @@ def unpacked_student(bench: Workspace) -> Artifact:
         convert(weights.path, directory)
         return {}
 
-    return bench.directory("base-student", None, {"gguf": weights.sha256}, make)
+    return ws.directory("base-student", None, {"gguf": weights.sha256}, make)
 
 
 def lab_corpus(config: LabStudentConfig) -> Iterator[str]:
@@ -75,33 +75,33 @@ class ParentModel:
     beside: str | None = None
 
 
-def base_model(bench: Workspace) -> tuple[ParentModel, dict[str, Any]]:
+def base_model(ws: Workspace) -> tuple[ParentModel, dict[str, Any]]:
     """The student before any fit of ours, and what tells it from others."""
-    config = bench.config.student
+    config = ws.config.student
     base: dict[str, Any] = {"model": config.model, "revision": config.revision}
     named = _configured_ref(config)
     start = ParentModel(Path(config.model), named, named)
     if config.model == LAB_STUDENT or is_gguf(config.model):
-        built = base_student(bench) if config.model == LAB_STUDENT else unpacked_student(bench)
+        built = base_student(ws) if config.model == LAB_STUDENT else unpacked_student(ws)
         named = ModelRef(place=ModelLocation.STORE, name=built.name)
         start, base = ParentModel(built.path, named, named, built.beside), {"model": built.key}
     return start, base
 
 
-def finetune_on_seeds(bench: Workspace, seeds: Artifact, start: ParentModel, base: Mapping[str, Any]) -> Artifact:
+def finetune_on_seeds(ws: Workspace, seeds: Artifact, start: ParentModel, base: Mapping[str, Any]) -> Artifact:
     """S_0: the base model fine-tuned on the seeds with their own responses."""
     rows = [_seed_row(seed) for seed in seeds.rows(Example)]
-    return _finetune(bench, 0, start, rows, seeds, None, bench.config.sft.start, {"rows": seeds.key, **base})
+    return _finetune(ws, 0, start, rows, seeds, None, ws.config.sft.start, {"rows": seeds.key, **base})
 
 
-def finetune_round(bench: Workspace, round_number: int, student: Artifact, mix: Artifact, alpha: float) -> Artifact:
+def finetune_round(ws: Workspace, round_number: int, student: Artifact, mix: Artifact, alpha: float) -> Artifact:
     """S_r: the student fine-tuned on the round's mix with the alpha-weighted loss."""
     recipe = {"rows": mix.key, "parent": student.key, "alpha": alpha}
     known = Provenance.load(student.path)
-    base = known.base if known else _configured_ref(bench.config.student)
+    base = known.base if known else _configured_ref(ws.config.student)
     start = ParentModel(student.path, ModelRef(place=ModelLocation.STORE, name=student.name), base)
     rows = mix.rows(TrainingExample)
-    return _finetune(bench, round_number, start, rows, mix, alpha, bench.config.sft.round, recipe)
+    return _finetune(ws, round_number, start, rows, mix, alpha, ws.config.sft.round, recipe)
 
 
 def _configured_ref(student: StudentConfig) -> ModelRef:
@@ -110,7 +110,7 @@ def _configured_ref(student: StudentConfig) -> ModelRef:
 
 
 def _finetune(
-    bench: Workspace,
+    ws: Workspace,
     round_number: int,
     start: ParentModel,
     rows: Sequence[TrainingExample],
@@ -119,7 +119,7 @@ def _finetune(
     budget: BudgetConfig,
     recipe: Mapping[str, Any],
 ) -> Artifact:
-    config = bench.config
+    config = ws.config
     student, trainer, seed = config.student, config.trainer, config.seed
 
     def make(directory: Path) -> Mapping[str, Any]:
@@ -128,7 +128,7 @@ def _finetune(
         from tapir_exp.student.training.train import finetune
 
         label, base = f"training S_{round_number}", None if start.beside is None else AdapterBase(start.beside)
-        taught = [TrainingRow(row.instruction, row.response, row.part) for row in rows]
+        taught = [TrainingRow(row.instruction, row.response, row.subset) for row in rows]
         figures = asdict(
             finetune(start.path, taught, alpha, config.sft, budget, student, trainer, seed, directory, label, base)
         )
@@ -159,7 +159,7 @@ def _finetune(
         "seed": seed,
         **({} if config.sft.method is Method.full else {"product": "adapter"}),  # earlier versions merged it
     }
-    return bench.directory("student", round_number, recipe, make)
+    return ws.directory("student", round_number, recipe, make)
 
 
 def _seed_row(seed: Example) -> TrainingExample:
@@ -168,9 +168,9 @@ def _seed_row(seed: Example) -> TrainingExample:
         instruction=seed.instruction,
         response=seed.response,
         task=None,
-        part=Subset.REST,
+        subset=Subset.REST,
         origin=Origin.SEED,
         parents=(),
-        born=0,
-        gap=None,
+        created_in_round=0,
+        difficulty=None,
     )

@@ -26,24 +26,24 @@ class StageOutput:
 
     rows: Iterable[Record]
     figures: Mapping[str, Any]
-    left_out: Sequence[DroppedRow] | None = None
+    dropped: Sequence[DroppedRow] | None = None
 
 
 @dataclass
 class Workspace:
     """Where the stages of one run are carried out and written down.
 
-    kept_out: instructions that nothing which is trained on may repeat.
+    held_out_instructions: instructions that nothing which is trained on may repeat.
     """
 
     config: Config
     store: Store
     teacher: ChatModel
     judge: ChatModel
-    labeller: TaskClassifier
+    classifier: TaskClassifier
     ledger: Ledger
     entries: list[Entry] = field(default_factory=list)
-    kept_out: frozenset[str] = frozenset()
+    held_out_instructions: frozenset[str] = frozenset()
 
     def rows(
         self,
@@ -60,12 +60,12 @@ class Workspace:
         """
 
         def write(directory: Path) -> Mapping[str, Any]:
-            with ExitStack() as books:
-                spent = books.enter_context(self.ledger.during(_name(stage, round_number))) if asks else {}
+            with ExitStack() as call_store:
+                spent = call_store.enter_context(self.ledger.during(_name(stage, round_number))) if asks else {}
                 product = make()
                 count = write_rows(directory / ROWS, product.rows)
-                if product.left_out is not None:
-                    write_rows(directory / DROPPED, product.left_out)
+                if product.dropped is not None:
+                    write_rows(directory / DROPPED, product.dropped)
             spend = {role: of_role.model_dump() for role, of_role in spent.items()}
             return {"rows": count, **product.figures, "spend": spend}
 

@@ -1,4 +1,4 @@
-"""The page of a labeller's figures: `report.html`, self-contained."""
+"""The page of a classifier's figures: `report.html`, self-contained."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,10 +18,10 @@ def write_labelling_report(
     directory: Path,
     data: str,
     counts: Mapping[str, int],
-    left_out: Mapping[str, int],
+    dropped: Mapping[str, int],
     measured: Mapping[str, ClassificationFigures],
 ) -> Path:
-    """Write the page: every labeller of `measured` in a table, the first one in charts and type by type.
+    """Write the page: every classifier of `measured` in a table, the first one in charts and type by type.
 
     data: what they were measured on, with its rows of each type, and the rows left out by the reason.
     """
@@ -31,7 +31,7 @@ def write_labelling_report(
         "classifier_page.html.jinja",
         data=data,
         counts=counts,
-        left_out=left_out,
+        dropped=dropped,
         measured=measured,
         first=first,
         confusion=Markup(draw_confusion(first)),
@@ -57,7 +57,7 @@ def draw_confusion(figures: ClassificationFigures) -> str:
 
 
 def draw_reliability(figures: ClassificationFigures) -> str:
-    """Accuracy over confidence; empty where the labeller does not say how sure it is."""
+    """Accuracy over confidence; empty where the classifier does not say how sure it is."""
     if not figures.reliability:
         return ""
     points = tuple((found.confidence, found.accuracy, found.rows) for found in figures.reliability)

@@ -44,4 +44,4 @@ def data_origins(run: RunView) -> Origins:
 def _leaks(artifact: Artifact) -> list[DroppedRow]:
     if not artifact.figures.get("contaminated"):
         return []
-    return [one for one in read_rows(artifact.path / DROPPED, DroppedRow) if one.why is DropReason.CONTAMINATED]
+    return [one for one in read_rows(artifact.path / DROPPED, DroppedRow) if one.reason is DropReason.CONTAMINATED]

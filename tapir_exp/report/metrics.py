@@ -56,7 +56,7 @@ def _mix_metrics(rows: list[TrainingExample]) -> Metrics:
     shares = Counter(row.task for row in rows)
     return {
         "mix/rows": len(rows),
-        "mix/hard_share": fmean(row.part is Subset.HARD for row in rows),
+        "mix/hard_share": fmean(row.subset is Subset.HARD for row in rows),
         "mix/new_share": fmean(row.origin is Origin.EXPANSION for row in rows),
         **{f"mix/task/{task}": count / len(rows) for task, count in sorted(shares.items(), key=str)},
     }

@@ -39,7 +39,7 @@ class OurResult:
     links: tuple[str, ...]
     runs: tuple[str, ...]
     judge: str | None
-    why: str | None
+    reason: str | None
     strange_judge: bool = False
 
     @property
@@ -79,7 +79,7 @@ class Table:
     @property
     def reasons(self) -> list[str]:
         """The distinct reasons why cells of ours are missing, in the order of the table."""
-        return list(dict.fromkeys(cell.ours.why for line in self.lines for cell in line.cells if cell.ours.why))
+        return list(dict.fromkeys(cell.ours.reason for line in self.lines for cell in line.cells if cell.ours.reason))
 
     @property
     def judges(self) -> list[str]:
@@ -213,8 +213,8 @@ def _mean(values: Sequence[float], found: EvaluationResult, suite: str, column: 
     return values[0], found.figures[suite].get(column.error) if column.error else None
 
 
-def _missing(why: str) -> OurResult:
-    return OurResult(None, None, 0, (), (), None, why)
+def _missing(reason: str) -> OurResult:
+    return OurResult(None, None, 0, (), (), None, reason)
 
 
 def _why_nothing(row: PublishedRow, table: PublishedTable) -> str:
@@ -252,7 +252,7 @@ def to_csv(table: Table) -> str:
             ours, links = cell.ours, (" ".join(cell.ours.links), " ".join(cell.ours.runs))
             figure = (table.name, line.label, cell.column, cell.published, cell.status)
             writer.writerow(
-                [*figure, ours.value, ours.error, ours.error_over, ours.seeds or None, ours.judge, *links, ours.why]
+                [*figure, ours.value, ours.error, ours.error_over, ours.seeds or None, ours.judge, *links, ours.reason]
             )
     return out.getvalue()
 

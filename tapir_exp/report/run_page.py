@@ -257,7 +257,7 @@ def _group(
 
 
 def _with_rare_together(groups: Sequence[charts.Group]) -> list[charts.Group]:
-    """The groups, those that nobody wants and hardly anything is of as one: a labeller's errors, as a rule."""
+    """The groups, those that nobody wants and hardly anything is of as one: a classifier's errors, as a rule."""
     rare = [group for group in groups if not group.target and max(group.values) < RARE]
     if len(rare) < 2:
         return list(groups)

@@ -88,7 +88,7 @@ class LineageStep:
     round: int
     kind: str
     row: str
-    part: str | None
+    subset: str | None
     gap: float | None
     instruction: str | None
 
@@ -124,10 +124,10 @@ def _stations(run: RunView, row: TrainingExample) -> list[LineageStep]:
 
 def _line(run: RunView, row: TrainingExample) -> list[str]:
     """Ids from a seed down to `row`, always by the first parent."""
-    born = {example.id: example for r in run.rounds for example in r.expansions.values()}
+    created_in_round = {example.id: example for r in run.rounds for example in r.expansions.values()}
     line = [row.id]
-    while line[0] in born and born[line[0]].parents:
-        line.insert(0, born[line[0]].parents[0])
+    while line[0] in created_in_round and created_in_round[line[0]].parents:
+        line.insert(0, created_in_round[line[0]].parents[0])
     return line
 
 
@@ -137,14 +137,14 @@ def _birth(run: RunView, row: str) -> list[LineageStep]:
         seed = LineageStep(0, Origin.SEED.value, row, None, None, run.seeds[row].instruction)
         return [seed, *(_judged(judged, row) for judged in verdicts_on(run, row)[:1])]
     example = next(r.expansions[row] for r in run.rounds if row in r.expansions)
-    return [LineageStep(example.born, Origin.EXPANSION.value, row, None, None, example.instruction)]
+    return [LineageStep(example.created_in_round, Origin.EXPANSION.value, row, None, None, example.instruction)]
 
 
 def _life(run: RunView, row: str) -> list[LineageStep]:
     stations = []
     for r in run.rounds:
         if row in r.mix:
-            stations.append(LineageStep(r.number, "trained", row, r.mix[row].part.value, r.mix[row].gap, None))
+            stations.append(LineageStep(r.number, "trained", row, r.mix[row].subset.value, r.mix[row].difficulty, None))
         if row in r.verdicts:
             stations.append(_judged(Judged(r.number, r.verdicts[row]), row))
     return stations

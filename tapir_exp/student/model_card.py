@@ -33,7 +33,7 @@ class Setting(Record):
     name: str
     value: str
     whose: str
-    why: str
+    reason: str
 
 
 class ModelLocation(StrEnum):
@@ -155,8 +155,8 @@ def _head(provenance: Provenance) -> dict[str, Any]:
     return head
 
 
-def _ours(name: str, value: str, why: str) -> Setting:
-    return Setting(name=name, value=value, whose=OURS, why=why)
+def _ours(name: str, value: str, reason: str) -> Setting:
+    return Setting(name=name, value=value, whose=OURS, reason=reason)
 
 
 def _neighbours(value: str) -> str:
@@ -164,13 +164,13 @@ def _neighbours(value: str) -> str:
 
 
 def _whose_student(student: StudentConfig) -> Setting:
-    why = next((why for start, why in PAPERS_STUDENTS.items() if student.model.startswith(start)), None)
-    if why is None:
+    reason = next((why for start, why in PAPERS_STUDENTS.items() if student.model.startswith(start)), None)
+    if reason is None:
         return _ours("student", student.model, "not one of the paper's")
-    return Setting(name="student", value=student.model, whose=PAPER, why=why)
+    return Setting(name="student", value=student.model, whose=PAPER, reason=reason)
 
 
 def _whose_template(student: StudentConfig) -> Setting:
     if student.chat_template is ChatTemplate.llama2:
-        return Setting(name="chat template", value="llama2", whose=PAPER, why="the official one of LLaMA-2")
+        return Setting(name="chat template", value="llama2", whose=PAPER, reason="the official one of LLaMA-2")
     return _ours("chat template", student.chat_template.value, "the paper names LLaMA-2's only")

@@ -34,13 +34,13 @@ ASKED = {
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The store of an outputs directory in the directory that the command is called in."""
     monkeypatch.chdir(tmp_path)
-    books = CallStore(tmp_path / "outputs" / "store", SpendScope("run"), SpendConfig())
+    call_store = CallStore(tmp_path / "outputs" / "store", SpendScope("run"), SpendConfig())
     for key, (model, day, text) in ASKED.items():
         monkeypatch.setattr(time, "time", lambda day=day: seconds(day))
-        books.replies.put(key, model, question(key), reply_of(text))
+        call_store.replies.put(key, model, question(key), reply_of(text))
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
-    books.close()
+    call_store.close()
     return tmp_path / "outputs" / "store"
 
 
@@ -90,10 +90,10 @@ def test_export_gives_every_entry_whole_one_a_line(store: Path, capsys: pytest.C
 def test_export_needs_no_more_memory_for_more_replies(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    books = CallStore(store, SpendScope("run"), SpendConfig())
+    call_store = CallStore(store, SpendScope("run"), SpendConfig())
     for number in range(100):
-        books.replies.put(f"long {number}", "m", question("?"), reply_of("x" * 100_000))
-    books.close()
+        call_store.replies.put(f"long {number}", "m", question("?"), reply_of("x" * 100_000))
+    call_store.close()
     with (tmp_path / "exported").open("w") as out:
         monkeypatch.setattr(sys, "stdout", out)
         tracemalloc.start()
@@ -105,10 +105,10 @@ def test_export_needs_no_more_memory_for_more_replies(
 
 
 def test_export_ends_quietly_when_nobody_reads_on(store: Path) -> None:
-    books = CallStore(store, SpendScope("run"), SpendConfig())
+    call_store = CallStore(store, SpendScope("run"), SpendConfig())
     for number in range(20):
-        books.replies.put(f"long {number}", "m", question("?"), reply_of("x" * 100_000))
-    books.close()
+        call_store.replies.put(f"long {number}", "m", question("?"), reply_of("x" * 100_000))
+    call_store.close()
     process = subprocess.Popen(
         [sys.executable, "-c", "from tapir_exp.commands.cache import main; main(['export'])"],
         stdout=subprocess.PIPE,
@@ -159,12 +159,12 @@ def test_everything_is_forgotten_only_where_that_is_said(
 def failed(store: Path) -> None:
     """Two runs that gave up what they asked: one alone, one a job of a sweep."""
     for account in (SpendScope(str(store.parent / "runs" / "lab")), SpendScope("outputs/sweeps/delta", "seed-1")):
-        books = CallStore(store, account, SpendConfig())
-        with books.ledger.during("labels"):
+        call_store = CallStore(store, account, SpendConfig())
+        with call_store.ledger.during("labels"):
             for key in "ab":
                 error = CallError(FailureKind.UNREADABLE, "no number", raw="VII")
-                books.ledger.record_given_up("teacher", key, error)
-        books.close()
+                call_store.ledger.record_given_up("teacher", key, error)
+        call_store.close()
 
 
 def test_failures_are_told_with_run_reason_and_last_words(

@@ -54,8 +54,8 @@ def configured(tmp_path: Path, *overrides: str) -> ClassifyConfig:
 
 def test_a_chat_model_labels_a_pool_with_its_name_beside_every_label(tmp_path: Path) -> None:
     chat = ScriptedChat(lambda request: "Math" if "add" in said_to(request) else "no type")
-    labeller = LLMClassifier(chat, ClassifierConfig(max_failed=1.0))
-    counts = label_pool([example("add 1"), example("add 2"), example("hum")], labeller, tmp_path)
+    classifier = LLMClassifier(chat, ClassifierConfig(max_failed=1.0))
+    counts = label_pool([example("add 1"), example("add 2"), example("hum")], classifier, tmp_path)
     assert counts == {"Math": 2, "unlabelled": 1}
     rows = read_rows(tmp_path / "labels.jsonl", LabelledInstruction)
     assert [(row.instruction, row.task, row.confidence) for row in rows] == [
@@ -107,7 +107,7 @@ def test_the_recipe_a_chat_model_labels_and_an_encoder_learns_it_is_one_job(tmp_
     assert "<svg" in (tmp_path / "out" / "report.html").read_text()
     assert json.loads((tmp_path / "out" / "spend.json").read_text())["stages"]["labelling"]["labeller"]["calls"] == 200
     figures = json.loads((tmp_path / "out" / "figures.json").read_text())["figures"]
-    assert figures["trained labeller"]["macro_f1"]["mean"] > figures["commonest type"]["macro_f1"]["mean"]
+    assert figures["trained classifier"]["macro_f1"]["mean"] > figures["commonest type"]["macro_f1"]["mean"]
 
     trained = configured(
         tmp_path, "do=evaluate", f"labelled.path={tmp_path / 'out' / 'labels.jsonl'}", f"classifier.path={directory}"
@@ -182,8 +182,8 @@ def test_a_trained_labeller_is_known_by_its_files_and_by_its_encoder(tmp_path: P
 
 @needs_minilm
 def test_without_a_path_the_head_is_fit_on_the_package_s_examples() -> None:
-    labeller = open_classifier(ClassifierConfig(kind=ClassifierKind.encoder), no_chat)
-    assert labeller.recipe()["labeller"].keys() == {"examples", "encoder", "fit"}
+    classifier = open_classifier(ClassifierConfig(kind=ClassifierKind.encoder), no_chat)
+    assert classifier.recipe()["labeller"].keys() == {"examples", "encoder", "fit"}
     asked = {
         "Fix this Python code, which raises a KeyError: d = {}; print(d['a'])": TaskType.CODE_DEBUG,
         "Translate into Italian: I am hungry.": TaskType.MULTILINGUAL,
@@ -191,7 +191,7 @@ def test_without_a_path_the_head_is_fit_on_the_package_s_examples() -> None:
         "What is the chemical formula of ammonia?": TaskType.CHEMISTRY,
         "Pretend to be a wizard and greet me.": TaskType.ROLEPLAY,
     }
-    labels = labeller.label([example(text) for text in asked], "")
+    labels = classifier.label([example(text) for text in asked], "")
     assert [label.task for label in labels] == list(asked.values())
 
 
@@ -210,7 +210,7 @@ def test_other_precision_is_another_labeller_of_nearly_the_same_labels() -> None
 
 
 def no_chat():  # type: ignore[no-untyped-def]
-    raise AssertionError("a trained labeller asks no chat model")
+    raise AssertionError("a trained classifier asks no chat model")
 
 
 def test_without_the_extra_training_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from tapir_exp.core.errors import ConfigError
 
 CONF = data_dir("conf")
 SEVERAL = {"trainer=ddp", "trainer=fsdp", "trainer=deepspeed"}
-"""Choices of several devices; a labeller is fitted on one."""
+"""Choices of several devices; a classifier is fitted on one."""
 LEAVES = sorted({f"{group}={leaf.stem}" for group in GROUPS for leaf in (CONF / group).glob("*.yaml")} - SEVERAL)
 
 
@@ -50,7 +50,7 @@ def test_every_choice_composes_parses_and_is_read_back(here: Path, leaf: str) ->
 
 @pytest.mark.parametrize("leaf", sorted(SEVERAL))
 def test_a_labeller_is_fitted_on_one_device(here: Path, leaf: str) -> None:
-    with pytest.raises(ConfigError, match="a labeller is fitted on one device"):
+    with pytest.raises(ConfigError, match="a classifier is fitted on one device"):
         read(completed(here, leaf))
 
 
@@ -66,7 +66,7 @@ def test_a_choice_means_what_its_name_says(here: Path) -> None:
 
 
 def test_the_lab_s_labeller_errs_as_the_lab_section_says(here: Path) -> None:
-    config = read(completed(here, "classifier=lab", "lab.labeller_error_rate=0.4"))
+    config = read(completed(here, "classifier=lab", "lab.classifier_error_rate=0.4"))
     assert config.classifier.llm.options["error_rate"] == 0.4
 
 

@@ -27,7 +27,7 @@ def ballot(raw: str, scores: tuple[float, float] | None, finish_reason: str | No
 
 
 def verdict(row: str, kept: JudgeReply) -> Verdict:
-    return Verdict(id=row, ballots=(kept,), teacher=kept.teacher, student=kept.student)
+    return Verdict(id=row, replies=(kept,), teacher=kept.teacher, student=kept.student)
 
 
 KEPT = [

@@ -182,7 +182,9 @@ def flat(config: Config) -> dict[str, object]:
 
 
 def test_lab_roles_err_as_the_lab_section_says() -> None:
-    config = composed(["lab.teacher_error_rate=0.2", "lab.judge_noise=1", "lab.labeller_error_rate=0.3", "lab.seed=9"])
+    config = composed(
+        ["lab.teacher_error_rate=0.2", "lab.judge_noise=1", "lab.classifier_error_rate=0.3", "lab.seed=9"]
+    )
     assert config.teacher.llm.options == {"error_rate": 0.2, "expansion_error_rate": 0.05, "seed": 9}
     assert config.judge.llm.options == {"noise": 1.0, "position_bias": 0.7, "seed": 9}
     assert config.classifier.llm.options == {"error_rate": 0.3, "seed": 9}

@@ -144,9 +144,9 @@ def test_the_key_depends_on_every_part_of_the_recipe(change: dict[str, Any]) -> 
     assert recipe_key("labels", {**RECIPE, **change}) != recipe_key("labels", RECIPE)
 
 
-@pytest.mark.parametrize("part", RECIPE)
-def test_the_key_depends_on_no_part_being_left_out(part: str) -> None:
-    less = {name: value for name, value in RECIPE.items() if name != part}
+@pytest.mark.parametrize("subset", RECIPE)
+def test_the_key_depends_on_no_part_being_left_out(subset: str) -> None:
+    less = {name: value for name, value in RECIPE.items() if name != subset}
     assert recipe_key("labels", less) != recipe_key("labels", RECIPE)
 
 
@@ -186,12 +186,12 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
         ("", "JSON"),
     ],
 )
-def test_a_wrong_row_is_named_by_file_and_line(tmp_path: Path, line: str, why: str) -> None:
+def test_a_wrong_row_is_named_by_file_and_line(tmp_path: Path, line: str, reason: str) -> None:
     path = tmp_path / "rows.jsonl"
     write_rows(path, LABELS)
     with path.open("a") as file:
         file.write(f"{line}\n")
-    with pytest.raises(StoreError, match=rf"rows\.jsonl, line 3: not a Label: (?s:.*){why}"):
+    with pytest.raises(StoreError, match=rf"rows\.jsonl, line 3: not a Label: (?s:.*){reason}"):
         read_rows(path, Label)
 
 

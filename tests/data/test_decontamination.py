@@ -19,7 +19,7 @@ TINY = "Say hello."
 
 
 def loaded(tmp_path: Path, questions: Sequence[object] = (QUESTION, SHORT, TINY), ngram: int = 8) -> Benchmarks:
-    path = tmp_path / "bench.jsonl"
+    path = tmp_path / "ws.jsonl"
     path.write_text("".join(json.dumps({"question": question}) + "\n" for question in questions))
     return load_benchmarks(DecontaminationConfig(benchmarks=[str(path)], ngram=ngram))
 
@@ -41,14 +41,14 @@ def leak_of(tmp_path: Path, instruction: str, response: str = "Well.") -> str | 
 def test_a_planted_question_is_found_with_its_row_and_words(tmp_path: Path, instruction: str, response: str) -> None:
     leak = loaded(tmp_path).find_leak(instruction, response)
     assert leak is not None
-    assert (leak.question.benchmark, leak.question.row, leak.overlap) == ("bench.jsonl", 1, 1.0)
+    assert (leak.question.benchmark, leak.question.row, leak.overlap) == ("ws.jsonl", 1, 1.0)
     assert leak.shared.startswith("describe an imaginary bicycle tour across the frozen")
 
 
 def test_half_of_a_question_is_a_leak_and_a_phrase_of_it_is_none(tmp_path: Path) -> None:
     words = QUESTION.split()  # 17
     assert leak_of(tmp_path, " ".join(words[:9])) == (
-        "53% of bench.jsonl, row 1: describe an imaginary bicycle tour across the frozen lakes"
+        "53% of ws.jsonl, row 1: describe an imaginary bicycle tour across the frozen lakes"
     )
     assert leak_of(tmp_path, " ".join(words[:8])) is None  # 8 of 17
     assert leak_of(tmp_path, " ".join(words[:7]) + " the " + " ".join(words[8:14])) is None
@@ -100,7 +100,7 @@ def test_the_question_given_away_most_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_every_turn_of_every_format_is_a_question(tmp_path: Path, row: dict[str, object]) -> None:
-    path = tmp_path / "bench.json"
+    path = tmp_path / "ws.json"
     path.write_text(json.dumps([row]))
     benchmarks = load_benchmarks(DecontaminationConfig(benchmarks=[str(path)]))
     assert len(benchmarks) == (2 if "turns" in row else 1)
@@ -109,9 +109,9 @@ def test_every_turn_of_every_format_is_a_question(tmp_path: Path, row: dict[str,
 
 @pytest.mark.parametrize("row", ['{"text": "what?"}', '{"question": 3}', '{"turns": [1]}', "{"])
 def test_a_benchmark_without_questions_is_refused(tmp_path: Path, row: str) -> None:
-    path = tmp_path / "bench.jsonl"
+    path = tmp_path / "ws.jsonl"
     path.write_text('{"question": "What is it?"}\n' + row)
-    with pytest.raises(SourceError, match=r"Row 2 of the benchmark .*bench\.jsonl"):
+    with pytest.raises(SourceError, match=r"Row 2 of the benchmark .*ws\.jsonl"):
         load_benchmarks(DecontaminationConfig(benchmarks=[str(path)]))
 
 
@@ -149,7 +149,7 @@ def test_the_configuration_knows_the_same_names() -> None:
 
 
 def test_an_edited_file_is_another_decontamination(tmp_path: Path) -> None:
-    path = tmp_path / "bench.jsonl"
+    path = tmp_path / "ws.jsonl"
     config = DecontaminationConfig(benchmarks=["alpaca_eval", str(path)])
     recipes = []
     for text in ("a", "b", "a"):

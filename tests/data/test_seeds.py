@@ -34,7 +34,7 @@ class Gathered:
         directory.mkdir(exist_ok=True)
         self.figures = gather_seeds(config, load_benchmarks(config.decontamination), directory).figures
         self.examples = read_rows(directory / ROWS, Example)
-        self.left_out = read_rows(directory / DROPPED, DroppedRow)
+        self.dropped = read_rows(directory / DROPPED, DroppedRow)
         self.files = sorted(path.name for path in directory.iterdir())
 
     @property
@@ -43,7 +43,7 @@ class Gathered:
 
     @property
     def reasons(self) -> list[tuple[int, str, str]]:
-        return [(one.row, str(one.why), one.detail) for one in self.left_out]
+        return [(one.row, str(one.reason), one.detail) for one in self.dropped]
 
 
 def row(instruction: Any, output: Any = "done", **more: Any) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def test_a_bad_row_is_left_out_with_file_number_and_reason(tmp_path: Path) -> No
         (32, "unusable", "it has no response"),
         (33, "unusable", "it is no object"),
     ]
-    assert {one.source for one in seeds.left_out} == {str(tmp_path / "seeds.jsonl")}
+    assert {one.source for one in seeds.dropped} == {str(tmp_path / "seeds.jsonl")}
     assert (seeds.figures["read"], seeds.figures["rows"], seeds.figures["unusable"]) == (43, 40, 3)
 
 
@@ -115,12 +115,12 @@ def test_a_near_duplicate_is_left_out_and_says_of_which_row(tmp_path: Path) -> N
 
 def test_a_planted_leak_is_left_out_with_the_words_shared(tmp_path: Path) -> None:
     question = "Which of the nine planets that I drew on this card is the largest one?"
-    bench = tmp_path / "bench.jsonl"
-    bench.write_text(json.dumps({"instruction": question}))
+    ws = tmp_path / "ws.jsonl"
+    ws.write_text(json.dumps({"instruction": question}))
     content = [*rows(2), row("Answer this.", input=question), row("Ask me something.", question)]
-    seeds = from_file(tmp_path, content, decontamination=DecontaminationConfig(benchmarks=[str(bench)]))
+    seeds = from_file(tmp_path, content, decontamination=DecontaminationConfig(benchmarks=[str(ws)]))
     assert [pair[0] for pair in seeds.pairs] == ["task 0", "task 1"]
-    detail = "100% of bench.jsonl, row 1: which of the nine planets that i drew on this card is the largest one"
+    detail = "100% of ws.jsonl, row 1: which of the nine planets that i drew on this card is the largest one"
     assert seeds.reasons == [(3, "contaminated", detail), (4, "contaminated", detail)]
     assert seeds.figures["contaminated"] == 2
 
@@ -161,10 +161,10 @@ def test_who_wants_no_files_gets_the_same_seeds(tmp_path: Path) -> None:
 
 
 def test_a_source_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:
-    bench = tmp_path / "bench.jsonl"
-    bench.write_text(json.dumps({"question": LONG}))
-    guard = DecontaminationConfig(benchmarks=[str(bench)])
-    with pytest.raises(SeedError, match=r"No row of .*seeds\.jsonl is left: .*left_out\.jsonl says why"):
+    ws = tmp_path / "ws.jsonl"
+    ws.write_text(json.dumps({"question": LONG}))
+    guard = DecontaminationConfig(benchmarks=[str(ws)])
+    with pytest.raises(SeedError, match=r"No row of .*seeds\.jsonl is left: .*dropped\.jsonl says why"):
         from_file(tmp_path, [row(LONG)], decontamination=guard)
 
 
@@ -229,21 +229,26 @@ def test_the_labs_source_is_its_code_and_the_hubs_its_name_alone() -> None:
     assert source_digest(SeedsConfig(source=SeedSource.hub, path="no/such")) == "hub"
 
 
-def bench_of(config: SeedsConfig, tmp_path: Path, books: CallStore) -> Workspace:
+def bench_of(config: SeedsConfig, tmp_path: Path, call_store: CallStore) -> Workspace:
     nobody = ScriptedChat([])
     return Workspace(
-        cast(Config, SimpleNamespace(seeds=config)), Store(tmp_path / "store"), nobody, nobody, nobody, books.ledger
+        cast(Config, SimpleNamespace(seeds=config)),
+        Store(tmp_path / "store"),
+        nobody,
+        nobody,
+        nobody,
+        call_store.ledger,
     )
 
 
 def test_the_artifact_of_an_edited_file_is_another_and_comes_back_with_the_old_bytes(
-    tmp_path: Path, books: CallStore
+    tmp_path: Path, call_store: CallStore
 ) -> None:
     path = tmp_path / "seeds.jsonl"
 
     def artifact(output: str) -> Artifact:
         path.write_text(json.dumps(row("a", output)))
-        return data.load_seeds(bench_of(file_config(path), tmp_path, books))
+        return data.load_seeds(bench_of(file_config(path), tmp_path, call_store))
 
     first, edited, again = artifact("b"), artifact("c"), artifact("b")
     assert first.key == again.key != edited.key
@@ -252,15 +257,15 @@ def test_the_artifact_of_an_edited_file_is_another_and_comes_back_with_the_old_b
 
 
 def test_a_run_that_checks_nothing_says_so_and_the_lab_need_not(
-    tmp_path: Path, books: CallStore, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, call_store: CallStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr(data, "say_warning", said.append)
     (tmp_path / "seeds.jsonl").write_text(json.dumps(row("a")))
-    data.load_seeds(bench_of(file_config(tmp_path / "seeds.jsonl"), tmp_path, books))
+    data.load_seeds(bench_of(file_config(tmp_path / "seeds.jsonl"), tmp_path, call_store))
     assert ["checked for leaks" in text for text in said] == [True]
     lab = SeedsConfig(source=SeedSource.lab, size=5, near_duplicate=None, decontamination=UNCHECKED)
-    data.load_seeds(bench_of(lab, tmp_path, books))
+    data.load_seeds(bench_of(lab, tmp_path, call_store))
     assert len(said) == 1
 
 

@@ -34,9 +34,9 @@ MATH, LAW = TaskType.MATH, TaskType.LAW
 CONFIG = TeacherConfig(per_call=4, examples_per_call=3, waves=3)
 
 
-def order(wanted: int, task: TaskType = MATH, part: Subset = Subset.HARD, shown: int = 5) -> GenerationRequest:
-    rows = tuple(Candidate(example(f"{task} {part} example {n}"), task, 3.0, part) for n in range(shown))
-    return GenerationRequest(task, part, wanted, rows)
+def order(wanted: int, task: TaskType = MATH, subset: Subset = Subset.HARD, shown: int = 5) -> GenerationRequest:
+    rows = tuple(Candidate(example(f"{task} {subset} example {n}"), task, 3.0, subset) for n in range(shown))
+    return GenerationRequest(task, subset, wanted, rows)
 
 
 def right(examples: Sequence[Example]) -> list[Label]:
@@ -78,21 +78,23 @@ def grown(
     classify: Classify = right,
     seen: Sequence[str] = (),
     seed: int = 7,
-    born: int = 2,
+    created_in_round: int = 2,
     questions: Sequence[str] = (),
     rate: Rate = never,
     similar_within: float | None = None,
 ) -> ExpansionResult:
-    asked = [BenchmarkQuestion("bench", row, tuple(split_words(text))) for row, text in enumerate(questions, 1)]
+    asked = [BenchmarkQuestion("ws", row, tuple(split_words(text))) for row, text in enumerate(questions, 1)]
     gate = AcceptanceFilters(Novelty(1.0, seen), Benchmarks(asked, DecontaminationConfig()), classify, rate)
-    return expand_until_filled(orders, gate, replace(CONFIG, similar_within=similar_within), seed, born, expand)
+    return expand_until_filled(
+        orders, gate, replace(CONFIG, similar_within=similar_within), seed, created_in_round, expand
+    )
 
 
-def left_out(growth: ExpansionResult) -> dict[str, list[str]]:
+def dropped(growth: ExpansionResult) -> dict[str, list[str]]:
     """The texts left out, by reason."""
     texts: dict[str, list[str]] = {}
-    for one in growth.left_out:
-        texts.setdefault(one.why, []).append(one.instruction or "")
+    for one in growth.dropped:
+        texts.setdefault(one.reason, []).append(one.instruction or "")
     return texts
 
 
@@ -102,14 +104,14 @@ def instructions(growth: ExpansionResult) -> list[str]:
 
 def test_an_order_is_filled_to_the_row() -> None:
     growth = grown([order(10), order(3, LAW, Subset.REST)], Writer())
-    assert [(row.task, row.part) for row in growth.rows] == [(MATH, Subset.HARD)] * 10 + [(LAW, Subset.REST)] * 3
+    assert [(row.task, row.subset) for row in growth.rows] == [(MATH, Subset.HARD)] * 10 + [(LAW, Subset.REST)] * 3
 
 
 def test_a_row_says_where_it_came_from() -> None:
     wanted = order(2)
     (row, _) = grown([wanted], Writer()).rows
     assert (row.id, row.instruction, row.response) == (example_id("Math: 0"), "Math: 0", "done")
-    assert (row.origin, row.born, row.gap) == (Origin.EXPANSION, 2, None)
+    assert (row.origin, row.created_in_round, row.difficulty) == (Origin.EXPANSION, 2, None)
     assert row.parents == tuple(candidate.example.id for candidate in wanted.examples[:3])
 
 
@@ -117,26 +119,26 @@ def test_more_than_ordered_is_surplus() -> None:
     growth = grown([order(3)], Writer(per_call=7))
     assert instructions(growth) == ["Math: 0", "Math: 1", "Math: 2"]
     assert (growth.calls, growth.proposed) == (1, 7)
-    assert left_out(growth) == {"surplus": ["Math: 3", "Math: 4", "Math: 5", "Math: 6"]}
+    assert dropped(growth) == {"surplus": ["Math: 3", "Math: 4", "Math: 5", "Math: 6"]}
 
 
 def test_what_was_seen_is_not_kept() -> None:
     growth = grown([order(2)], said(["Math: old", "Math: new", "Math: new"], [], []), seen=["Math: old"])
     assert instructions(growth) == ["Math: new"]
-    assert left_out(growth) == {"repeated": ["Math: old", "Math: new"]}
+    assert dropped(growth) == {"repeated": ["Math: old", "Math: new"]}
 
 
 def test_a_repeat_is_not_kept_for_another_order_either() -> None:
-    orders = [order(1), order(1, part=Subset.REST)]
+    orders = [order(1), order(1, subset=Subset.REST)]
     growth = grown(orders, said(["Math: one"], ["Math: one"], ["Math: two"]))
-    assert [(row.instruction, row.part) for row in growth.rows] == [("Math: one", "hard"), ("Math: two", "rest")]
+    assert [(row.instruction, row.subset) for row in growth.rows] == [("Math: one", "hard"), ("Math: two", "rest")]
 
 
 def test_only_the_ordered_type_is_kept() -> None:
     growth = grown([order(3)], said(["Law: a", "Math: b", "? unlabelled"], ["Math: c"], ["Law: d"]))
     assert instructions(growth) == ["Math: b", "Math: c"]
-    assert left_out(growth) == {"off type": ["Law: a", "Law: d"], "unlabelled": ["? unlabelled"]}
-    assert [one.detail for one in growth.left_out] == ["Law instead of Math", "no label", "Law instead of Math"]
+    assert dropped(growth) == {"off type": ["Law: a", "Law: d"], "unlabelled": ["? unlabelled"]}
+    assert [one.detail for one in growth.dropped] == ["Law instead of Math", "no label", "Law instead of Math"]
 
 
 def test_a_row_of_another_type_does_not_fill_the_order_of_that_type() -> None:
@@ -174,7 +176,7 @@ def test_a_failed_call_is_asked_again_in_the_next_wave() -> None:
 def test_nothing_ordered_is_nothing_asked() -> None:
     writer = Writer()
     growth = grown([], writer)
-    assert (writer.waves, growth.rows, growth.left_out) == ([], [], [])
+    assert (writer.waves, growth.rows, growth.dropped) == ([], [], [])
     assert (growth.figures["kept_per_call"], growth.figures["off_type_share"]) == (None, None)
 
 
@@ -217,7 +219,7 @@ def test_orders_waves_rounds_seeds_and_calls_that_show_the_same_are_different_dr
     asked: list[ExpansionRequest] = []
     for seed, born in product((0, 1, 11), (1, 2, 11, 12)):
         writer = Writer(per_call=0)
-        grown([order(8, shown=shown), order(8, shown=shown)], writer, seed=seed, born=born)
+        grown([order(8, shown=shown), order(8, shown=shown)], writer, seed=seed, created_in_round=born)
         asked += [commission for wave in writer.waves for commission in wave]
     assert len({commission.examples for commission in asked}) <= 3  # the same three, from another one on
     assert len({commission.sample for commission in asked}) == len(asked) == 3 * 4 * 3 * 2 * 2
@@ -245,15 +247,15 @@ def test_every_proposal_is_kept_repeated_unlabelled_off_type_or_surplus(wanted: 
     ]
     growth = grown(orders, said(*texts), seen=["Math: 0", "Law: 0"])
     kept = len(growth.rows)
-    assert growth.proposed == kept + len(growth.left_out)
-    assert {one.why for one in growth.left_out} <= {
+    assert growth.proposed == kept + len(growth.dropped)
+    assert {one.reason for one in growth.dropped} <= {
         DropReason.REPEATED,
         DropReason.UNLABELLED,
         DropReason.OFF_TYPE,
         DropReason.SURPLUS,
     }
-    assert len({one.row for one in growth.left_out}) == len(growth.left_out)
-    assert all(1 <= one.row <= growth.proposed for one in growth.left_out)
+    assert len({one.row for one in growth.dropped}) == len(growth.dropped)
+    assert all(1 <= one.row <= growth.proposed for one in growth.dropped)
     assert all(len(growth.kept[one]) <= one.count for one in orders)
     assert all(row.instruction.startswith(f"{row.task}: ") for row in growth.rows)
     assert len(set(instructions(growth))) == kept
@@ -266,12 +268,12 @@ def test_a_leak_planted_by_the_teacher_is_not_kept_and_its_words_are_shown() -> 
     assert instructions(growth) == ["Math: clean"]
     assert growth.figures["contaminated"] == 1
     words = "math how many apples has ann if ben gives her three of his seven apples"
-    assert growth.left_out == [
+    assert growth.dropped == [
         DroppedRow(
             source="round 2",
             row=1,
-            why=DropReason.CONTAMINATED,
-            detail=f"100% of bench, row 1: {words}",
+            reason=DropReason.CONTAMINATED,
+            detail=f"100% of ws, row 1: {words}",
             instruction=question,
         )
     ]
@@ -312,15 +314,15 @@ def test_only_what_is_about_as_complex_as_its_examples_is_kept() -> None:
 
     growth = grown([order(9)], said(list(ratings), *[[]] * 9), rate=rate, similar_within=2)
     assert instructions(growth) == ["Math: 1", "Math: 2", "Math: 3"]
-    assert left_out(growth) == {"unlike": ["Math: 4", "Math: 5"], "unrated": ["Math: 6"]}
-    assert growth.left_out[0].detail == "complexity 6.1, its examples 4.0"
+    assert dropped(growth) == {"unlike": ["Math: 4", "Math: 5"], "unrated": ["Math: 6"]}
+    assert growth.dropped[0].detail == "complexity 6.1, its examples 4.0"
 
 
 def test_examples_that_nobody_rated_cannot_be_compared_with() -> None:
     def rate(examples: Sequence[Example]) -> list[float | None]:
         return [None if "example" in example.instruction else 4.0 for example in examples]
 
-    assert left_out(grown([order(1)], said(["Math: a"], [], []), rate=rate, similar_within=9)) == {
+    assert dropped(grown([order(1)], said(["Math: a"], [], []), rate=rate, similar_within=9)) == {
         "unrated": ["Math: a"]
     }
 

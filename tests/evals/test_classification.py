@@ -1,4 +1,4 @@
-"""The figures of a labeller, by hand on a small matrix and against scikit-learn on a large one."""
+"""The figures of a classifier, by hand on a small matrix and against scikit-learn on a large one."""
 
 import numpy as np
 import pytest

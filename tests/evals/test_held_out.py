@@ -9,7 +9,7 @@ from tapir_exp.evals.held_out import head_to_head, loss_change, perplexity, pref
 
 
 def verdict(row: str, before: float | None, after: float | None) -> Verdict:
-    return Verdict(id=row, ballots=(), teacher=before, student=after)
+    return Verdict(id=row, replies=(), teacher=before, student=after)
 
 
 def loss(row: str, nats: float | None, tokens: int = 10) -> ResponseLoss:

@@ -56,9 +56,9 @@ def providers() -> Iterator[Any]:
     litellm.custom_provider_map = before
 
 
-def chat_with(model: str, books: CallStore) -> Client:
+def chat_with(model: str, call_store: CallStore) -> Client:
     config = LLMConfig(model=model, options=dict(OPTIONS), usd_per_million_input=0.0, usd_per_million_output=0.0)
-    return Client(config, "the role", books, prepare=provider.register)
+    return Client(config, "the role", call_store, prepare=provider.register)
 
 
 def ask(chat: Client, **changes: Any) -> Completion:
@@ -75,34 +75,36 @@ def ask(chat: Client, **changes: Any) -> Completion:
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
 @pytest.mark.parametrize("sample", [0, 3])
 def test_the_oracle_gets_exactly_its_arguments(
-    heard: Recorder, books: CallStore, temperature: float, sample: int
+    heard: Recorder, call_store: CallStore, temperature: float, sample: int
 ) -> None:
-    ask(chat_with("lab/teacher", books), temperature=temperature, sample=sample)
+    ask(chat_with("lab/teacher", call_store), temperature=temperature, sample=sample)
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why is  that\nso?"}]
     assert heard.calls == [("teacher", messages, OPTIONS, temperature, sample)]
 
 
-def test_the_reply_is_the_oracles_with_words_for_tokens_and_free(heard: Recorder, books: CallStore) -> None:
-    reply = ask(chat_with("lab/judge", books))
+def test_the_reply_is_the_oracles_with_words_for_tokens_and_free(heard: Recorder, call_store: CallStore) -> None:
+    reply = ask(chat_with("lab/judge", call_store))
     assert (reply.text, reply.finish_reason) == ("judge says four words", "stop")
     assert reply.usage.model_dump() == {"prompt_tokens": 6, "completion_tokens": 4, "usd": 0.0}
-    assert books.ledger.spent_by_scope() == Spend(calls=1, prompt_tokens=6, completion_tokens=4, usd=0.0)
+    assert call_store.ledger.spent_by_scope() == Spend(calls=1, prompt_tokens=6, completion_tokens=4, usd=0.0)
 
 
 @pytest.mark.parametrize("error", [ValueError("no such role"), KeyError("noise"), AttributeError("a bug")])
-def test_what_an_oracle_cannot_answer_is_refused_at_once(heard: Recorder, books: CallStore, error: Exception) -> None:
+def test_what_an_oracle_cannot_answer_is_refused_at_once(
+    heard: Recorder, call_store: CallStore, error: Exception
+) -> None:
     heard.error = error
     with pytest.raises(CallError) as caught:
-        ask(chat_with("lab/teacher", books))
+        ask(chat_with("lab/teacher", call_store))
     assert caught.value.kind is FailureKind.REFUSED
     assert type(error).__name__ in str(caught.value)
     assert str(error) in str(caught.value)
     assert len(heard.calls) == 1
 
 
-def test_a_role_that_the_lab_does_not_have_is_named(books: CallStore) -> None:
+def test_a_role_that_the_lab_does_not_have_is_named(call_store: CallStore) -> None:
     with pytest.raises(CallError, match="lab/prophet"):
-        ask(chat_with("lab/prophet", books))
+        ask(chat_with("lab/prophet", call_store))
 
 
 def test_registering_twice_leaves_one_entry_and_those_of_others(providers: Any) -> None:
@@ -115,8 +117,8 @@ def test_registering_twice_leaves_one_entry_and_those_of_others(providers: Any) 
     assert isinstance(providers.custom_provider_map[1]["custom_handler"], providers.CustomLLM)
 
 
-def test_others_may_register_afterwards(heard: Recorder, books: CallStore, providers: Any) -> None:
-    chat = chat_with("lab/teacher", books)
+def test_others_may_register_afterwards(heard: Recorder, call_store: CallStore, providers: Any) -> None:
+    chat = chat_with("lab/teacher", call_store)
     ask(chat)
     providers.custom_provider_map.append({"provider": "other", "custom_handler": providers.CustomLLM()})
     assert ask(chat, sample=1).text == "teacher says four words"

@@ -16,13 +16,13 @@ from tapir_exp.llm.ledger import Ledger
 
 
 @pytest.fixture
-def desk() -> BatchDesk:
+def api() -> BatchDesk:
     return BatchDesk()
 
 
 @pytest.fixture
-def server(desk: BatchDesk) -> Iterator[Server]:
-    with serving(Server(), desk.add_to) as server:
+def server(api: BatchDesk) -> Iterator[Server]:
+    with serving(Server(), api.add_to) as server:
         yield server
 
 
@@ -32,17 +32,17 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def ledger(books: CallStore) -> Ledger:
-    return books.ledger
+def ledger(call_store: CallStore) -> Ledger:
+    return call_store.ledger
 
 
 @pytest.fixture(params=["direct", "litellm"])
-def make(server: Server, books: CallStore, request: pytest.FixtureRequest) -> Callable[..., Client]:
+def make(server: Server, call_store: CallStore, request: pytest.FixtureRequest) -> Callable[..., Client]:
     """Makes clients of the server that speak to it directly, and in a second run of the test through litellm."""
 
     def made(**changes: Any) -> Client:
         values = {"model": "openai/m", "api_base": server.base, "timeout_s": 10.0, "attempts": 3}
         values |= {"direct": request.param == "direct", **changes}
-        return Client(LLMConfig(**values), "teacher", books)
+        return Client(LLMConfig(**values), "teacher", call_store)
 
     return made

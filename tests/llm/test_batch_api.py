@@ -37,12 +37,12 @@ def short_polls(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def make(server: Server, books: CallStore) -> Make:
+def make(server: Server, call_store: CallStore) -> Make:
     """Makes clients that ask in batches."""
 
-    def made(books: CallStore = books, **changes: Any) -> Client:
+    def made(call_store: CallStore = call_store, **changes: Any) -> Client:
         values = {"model": "openai/m", "api_base": server.base, "timeout_s": 10.0, "attempts": 3, "batch": True}
-        return Client(LLMConfig(**{**values, **changes}), "teacher", books)
+        return Client(LLMConfig(**{**values, **changes}), "teacher", call_store)
 
     return made
 
@@ -65,44 +65,44 @@ def interrupt(chat: Client, *prompts: str) -> None:
 
 
 def test_all_is_asked_in_one_batch_and_paid_and_kept(
-    make: Make, server: Server, desk: BatchDesk, books: CallStore
+    make: Make, server: Server, api: BatchDesk, call_store: CallStore
 ) -> None:
     chat = make()
     assert ask(chat, "a", "b", "c") == ["batched: a", "batched: b", "batched: c"]
     assert server.seen == []
-    assert desk.prompts() == [["a", "b", "c"]]
-    assert (books.ledger.spent_by_scope().calls, books.ledger.spent_by_scope().tokens) == (3, 21)
-    kept = books.replies.get(cache_key(chat.identity(), request("a")))
+    assert api.prompts() == [["a", "b", "c"]]
+    assert (call_store.ledger.spent_by_scope().calls, call_store.ledger.spent_by_scope().tokens) == (3, 21)
+    kept = call_store.replies.get(cache_key(chat.identity(), request("a")))
     assert kept is not None
     assert kept.text == "batched: a"
 
 
-def test_a_line_is_the_call_that_would_be_made_singly(make: Make, server: Server, desk: BatchDesk) -> None:
+def test_a_line_is_the_call_that_would_be_made_singly(make: Make, server: Server, api: BatchDesk) -> None:
     chat = make()
     ask(chat, "a")
     ask(make(batch=False), "b")
-    (line,) = desk.files["file-0"]
+    (line,) = api.files["file-0"]
     assert (line["method"], line["url"]) == ("POST", "/v1/chat/completions")
     assert line["custom_id"] == cache_key(chat.identity(), request("a"))
     (single,) = server.bodies
     assert {**single, "messages": []} == {**line["body"], "messages": []}
-    assert desk.batches[0]["endpoint"] == "/v1/chat/completions"
-    assert desk.batches[0]["completion_window"] == "24h"
+    assert api.batches[0]["endpoint"] == "/v1/chat/completions"
+    assert api.batches[0]["completion_window"] == "24h"
 
 
-def test_what_is_kept_is_in_no_batch(make: Make, desk: BatchDesk, books: CallStore) -> None:
+def test_what_is_kept_is_in_no_batch(make: Make, api: BatchDesk, call_store: CallStore) -> None:
     ask(make(), "a", "b")
     assert ask(make(), "a", "b", "c") == ["batched: a", "batched: b", "batched: c"]
-    assert desk.prompts() == [["a", "b"], ["c"]]
-    polls = desk.polls
+    assert api.prompts() == [["a", "b"], ["c"]]
+    polls = api.polls
     ask(make(), "a", "b", "c")
-    assert (len(desk.batches), desk.polls) == (2, polls)
+    assert (len(api.batches), api.polls) == (2, polls)
 
 
 def test_what_another_process_asks_for_is_in_no_batch(
-    make: Make, desk: BatchDesk, books: CallStore, tmp_path: Path
+    make: Make, api: BatchDesk, call_store: CallStore, tmp_path: Path
 ) -> None:
-    other = CallStore(tmp_path / "books", SpendScope("other"), SpendConfig())
+    other = CallStore(tmp_path / "call_store", SpendScope("other"), SpendConfig())
     chat = make()
     assert other.claims.take(cache_key(chat.identity(), request("a")))
 
@@ -112,87 +112,87 @@ def test_what_another_process_asks_for_is_in_no_batch(
 
     asyncio.run(connect())
     other.close()
-    assert desk.prompts() == [["b"]]
+    assert api.prompts() == [["b"]]
 
 
-def test_large_sets_are_split(make: Make, desk: BatchDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_sets_are_split(make: Make, api: BatchDesk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_api, "LARGEST", 2)
     assert ask(make(), *"abcde") == [f"batched: {letter}" for letter in "abcde"]
-    assert desk.prompts() == [["a", "b"], ["c", "d"], ["e"]]
+    assert api.prompts() == [["a", "b"], ["c", "d"], ["e"]]
 
 
 def test_lines_that_failed_are_asked_singly_and_at_their_own_price(
-    make: Make, server: Server, desk: BatchDesk, books: CallStore, monkeypatch: pytest.MonkeyPatch
+    make: Make, server: Server, api: BatchDesk, call_store: CallStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "price_of", lambda config, batched=False: Price(0.0, 1.0 if batched else 2.0))
-    desk.failing = {"b"}
+    api.failing = {"b"}
     assert ask(make(), "a", "b", "c") == ["batched: a", "re: b", "batched: c"]
     assert [prompt for prompt, _ in server.seen] == ["b"]
-    assert books.ledger.spent_by_scope().usd == PAID["completion_tokens"] * (1.0 + 2.0 + 1.0)
+    assert call_store.ledger.spent_by_scope().usd == PAID["completion_tokens"] * (1.0 + 2.0 + 1.0)
 
 
 @pytest.mark.parametrize(
     "body", [{"choices": []}, [], None, {"choices": [{"message": {"content": "hm"}, "finish_reason": 3}]}]
 )
-def test_a_result_that_is_no_completion_is_asked_singly(make: Make, desk: BatchDesk, body: Any) -> None:
-    desk.odd["b"] = body
+def test_a_result_that_is_no_completion_is_asked_singly(make: Make, api: BatchDesk, body: Any) -> None:
+    api.odd["b"] = body
     assert ask(make(), "a", "b") == ["batched: a", "re: b"]
 
 
 def test_a_result_that_cannot_be_used_is_paid_counted_and_asked_singly(
-    make: Make, desk: BatchDesk, books: CallStore
+    make: Make, api: BatchDesk, call_store: CallStore
 ) -> None:
-    desk.odd["b"] = completion(" ", usage=PAID)
-    with books.ledger.during("stage"):
+    api.odd["b"] = completion(" ", usage=PAID)
+    with call_store.ledger.during("stage"):
         assert ask(make(), "a", "b") == ["batched: a", "re: b"]
-    assert books.ledger.spent_by_scope().calls == 3
-    assert [(fault.kind, fault.count) for fault in books.ledger.faults()] == [(FailureKind.EMPTY, 1)]
+    assert call_store.ledger.spent_by_scope().calls == 3
+    assert [(fault.kind, fault.count) for fault in call_store.ledger.faults()] == [(FailureKind.EMPTY, 1)]
 
 
-def test_an_expired_batch_gives_what_it_has(make: Make, desk: BatchDesk) -> None:
-    desk.ends, desk.failing = "expired", {"b"}
+def test_an_expired_batch_gives_what_it_has(make: Make, api: BatchDesk) -> None:
+    api.ends, api.failing = "expired", {"b"}
     assert ask(make(), "a", "b") == ["batched: a", "re: b"]
 
 
 @pytest.mark.parametrize("ends", ["failed", "cancelled"])
 def test_a_batch_that_failed_as_a_whole_is_asked_singly_and_never_adopted(
-    make: Make, server: Server, desk: BatchDesk, books: CallStore, ends: str
+    make: Make, server: Server, api: BatchDesk, call_store: CallStore, ends: str
 ) -> None:
-    desk.ends = ends
+    api.ends = ends
     assert ask(make(), "a", "b") == ["re: a", "re: b"]
-    books.replies.prune()
-    desk.ends = "completed"
+    call_store.replies.prune()
+    api.ends = "completed"
     assert ask(make(), "a", "b") == ["batched: a", "batched: b"]
-    assert len(desk.batches) == 2
+    assert len(api.batches) == 2
 
 
-def test_a_batch_under_way_is_read_not_submitted_again(make: Make, desk: BatchDesk) -> None:
-    desk.held = True
+def test_a_batch_under_way_is_read_not_submitted_again(make: Make, api: BatchDesk) -> None:
+    api.held = True
     interrupt(make(), "a", "b")
-    desk.held = False
+    api.held = False
     assert ask(make(), "a", "b", "c") == ["batched: a", "batched: b", "batched: c"]
-    assert desk.prompts() == [["a", "b"], ["c"]]
+    assert api.prompts() == [["a", "b"], ["c"]]
 
 
-def test_a_batch_whose_id_was_lost_is_found_by_its_digest(make: Make, desk: BatchDesk, books: CallStore) -> None:
+def test_a_batch_whose_id_was_lost_is_found_by_its_digest(make: Make, api: BatchDesk, call_store: CallStore) -> None:
     chat = make()
-    desk.held = True
+    api.held = True
     interrupt(chat, "a", "b")
     keys = [cache_key(chat.identity(), request(prompt)) for prompt in "ab"]
-    books.batches.forget(f"{chat._config.api_base} openai/m None", keys)
-    desk.held = False
+    call_store.batches.forget(f"{chat._config.api_base} openai/m None", keys)
+    api.held = False
     assert ask(make(), "b", "a") == ["batched: b", "batched: a"]
-    assert len(desk.batches) == 1
+    assert len(api.batches) == 1
 
 
-def test_a_batch_that_others_want_is_left_to_them(make: Make, desk: BatchDesk) -> None:
-    desk.held = True
+def test_a_batch_that_others_want_is_left_to_them(make: Make, api: BatchDesk) -> None:
+    api.held = True
     interrupt(make(), "a", "b", "c")
-    desk.held = False
+    api.held = False
     assert ask(make(), "d") == ["batched: d"]
     assert ask(make(), "c") == ["batched: c"]
     assert ask(make(), "a", "b") == ["batched: a", "batched: b"]
-    assert desk.prompts() == [["a", "b", "c"], ["d"]]
+    assert api.prompts() == [["a", "b", "c"], ["d"]]
 
 
 SCRIPT = """
@@ -214,39 +214,39 @@ ask_all(chat, asked, lambda reply: reply.text, label="test", concurrency=2, max_
 
 
 def test_a_killed_process_leaves_its_batch_to_the_next(
-    make: Make, server: Server, desk: BatchDesk, tmp_path: Path
+    make: Make, server: Server, api: BatchDesk, tmp_path: Path
 ) -> None:
-    desk.held = True
+    api.held = True
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, server.base, str(tmp_path / "books")], stderr=subprocess.DEVNULL
+        [sys.executable, "-c", SCRIPT, server.base, str(tmp_path / "call_store")], stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 30
-    while not desk.polls:
+    while not api.polls:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    desk.held = False
+    api.held = False
     assert ask(make(), "a", "b") == ["batched: a", "batched: b"]
-    assert len(desk.batches) == 1
+    assert len(api.batches) == 1
 
 
 @pytest.mark.parametrize("upset", [status(503), status(429), dropped, lambda _: web.Response(text="<html>")])
-def test_a_passing_failure_does_not_end_the_wait(make: Make, desk: BatchDesk, upset: Any) -> None:
-    desk.upsets = [upset] * 3
+def test_a_passing_failure_does_not_end_the_wait(make: Make, api: BatchDesk, upset: Any) -> None:
+    api.upsets = [upset] * 3
     assert ask(make(), "a") == ["batched: a"]
 
 
-def test_a_lasting_failure_ends_it_and_the_batch_is_read_later(make: Make, desk: BatchDesk) -> None:
-    desk.upsets = [status(500)] * batch_api.TRIES
+def test_a_lasting_failure_ends_it_and_the_batch_is_read_later(make: Make, api: BatchDesk) -> None:
+    api.upsets = [status(500)] * batch_api.TRIES
     with pytest.raises(EndpointError, match=r"teacher: http.*/batches/batch-0: server error: 500"):
         ask(make(), "a")
     assert ask(make(), "a") == ["batched: a"]
-    assert len(desk.batches) == 1
+    assert len(api.batches) == 1
 
 
-def test_an_endpoint_without_batches_says_so(make: Make, desk: BatchDesk) -> None:
-    desk.open = False
+def test_an_endpoint_without_batches_says_so(make: Make, api: BatchDesk) -> None:
+    api.open = False
     with pytest.raises(EndpointError, match=r"no access: 404.*Does this endpoint take batches\? If not, set batch"):
         ask(make(), "a")
 
@@ -257,15 +257,15 @@ def test_a_provider_of_another_protocol_takes_no_batches(make: Make) -> None:
 
 
 def test_the_budget_is_checked_before_a_batch_is_submitted(
-    make: Make, server: Server, desk: BatchDesk, tmp_path: Path
+    make: Make, server: Server, api: BatchDesk, tmp_path: Path
 ) -> None:
-    books = CallStore(tmp_path / "small", SpendScope("run"), SpendConfig(max_calls=1))
-    books.ledger.record_paid("teacher", Usage(prompt_tokens=1, completion_tokens=1, usd=None))
-    books.ledger.flush()
+    call_store = CallStore(tmp_path / "small", SpendScope("run"), SpendConfig(max_calls=1))
+    call_store.ledger.record_paid("teacher", Usage(prompt_tokens=1, completion_tokens=1, usd=None))
+    call_store.ledger.flush()
     with pytest.raises(BudgetSpent):
-        ask(make(books), "a")
-    assert (desk.batches, desk.files, server.seen) == ([], {}, [])
-    books.close()
+        ask(make(call_store), "a")
+    assert (api.batches, api.files, server.seen) == ([], {}, [])
+    call_store.close()
 
 
 def test_the_digest_is_of_the_set_of_keys() -> None:

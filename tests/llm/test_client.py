@@ -389,28 +389,28 @@ def test_cached_replies_need_no_key(make: Any, monkeypatch: pytest.MonkeyPatch) 
     assert one(make(api_key_env="TAPIR_TEST_KEY"), "a").text == "re: a"
 
 
-def test_the_identity_is_what_changes_replies(make: Any, server: Server, books: CallStore) -> None:
+def test_the_identity_is_what_changes_replies(make: Any, server: Server, call_store: CallStore) -> None:
     chat = make(options={"top_p": 0.5}, concurrency=2, usd_per_million_input=1.0)
     expected = {"model": "openai/m", "api_base": server.base, "options": {"top_p": 0.5}}
     assert chat.identity() == expected
-    versioned = Client(chat._config, "x", books, version="abc")
+    versioned = Client(chat._config, "x", call_store, version="abc")
     assert versioned.identity() == {**expected, "version": "abc"}
     assert cache_key(versioned.identity(), request("a")) != cache_key(expected, request("a"))
 
 
-def test_prepare_runs_once_before_litellms_first_call(server: Server, books: CallStore) -> None:
+def test_prepare_runs_once_before_litellms_first_call(server: Server, call_store: CallStore) -> None:
     calls: list[int] = []
     config = LLMConfig(model="openai/m", api_base=server.base, direct=False)
-    chat = Client(config, "teacher", books, prepare=lambda: calls.append(len(server.seen)))
+    chat = Client(config, "teacher", call_store, prepare=lambda: calls.append(len(server.seen)))
     ask(chat, "a", "b")
     ask(chat, "c")
     assert calls == [0]
 
 
-def test_a_kept_reply_is_on_disk_before_it_is_used(make: Any, books: CallStore, tmp_path: Path) -> None:
+def test_a_kept_reply_is_on_disk_before_it_is_used(make: Any, call_store: CallStore, tmp_path: Path) -> None:
     chat = make()
     one(chat, "a")
-    other = CallStore(tmp_path / "books", SpendScope("other"), SpendConfig())
+    other = CallStore(tmp_path / "call_store", SpendScope("other"), SpendConfig())
     kept = other.replies.get(cache_key(chat.identity(), request("a")))
     other.close()
     assert kept is not None
@@ -428,8 +428,8 @@ from tapir_exp.llm.chat import ChatRequest, Message
 from tapir_exp.llm.ledger import Account
 assert "litellm" not in sys.modules
 client.FIRST_WAIT_S = 0.01
-books = Books(Path(sys.argv[2]), Account("run"), SpendConfig())
-chat = client.Client(LLMConfig(model="openai/m", api_base=sys.argv[1], attempts=2, direct=False), "t", books)
+call_store = Books(Path(sys.argv[2]), Account("run"), SpendConfig())
+chat = client.Client(LLMConfig(model="openai/m", api_base=sys.argv[1], attempts=2, direct=False), "t", call_store)
 heard = []
 for turn in range(4):
     asked = [ChatRequest(messages=(Message(role="user", content=f"{turn}.{n}"),), max_tokens=9) for n in range(8)]

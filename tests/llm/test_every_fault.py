@@ -28,34 +28,34 @@ KINDS = {
 """What the ledger calls those that the client meets; a cut or unreadable reply is met by whoever reads it."""
 
 
-def ask_rows(server: Faulty, books: CallStore, max_failed: float) -> list[RequestResult[str]]:
+def ask_rows(server: Faulty, call_store: CallStore, max_failed: float) -> list[RequestResult[str]]:
     config = LLMConfig(model="openai/m", api_base=server.base, timeout_s=TIMEOUT_S, concurrency=64)
     prompts = [request(f"question {n}") for n in range(ROWS)]
-    chat = Client(config, "teacher", books)
+    chat = Client(config, "teacher", call_store)
     return run_requests(chat, prompts, read_whole, label="rows", concurrency=64, max_failed=max_failed)
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.3])
 @pytest.mark.parametrize("faults", [*((fault,) for fault in FAULTS), tuple(FAULTS)], ids=" or ".join)
-def test_no_row_is_ever_empty_cut_or_invented(faults: tuple[str, ...], rate: float, books: CallStore) -> None:
-    with serving(Faulty(faults, rate)) as server, books.ledger.during("stage"):
-        outcomes = ask_rows(server, books, max_failed=1.0)
+def test_no_row_is_ever_empty_cut_or_invented(faults: tuple[str, ...], rate: float, call_store: CallStore) -> None:
+    with serving(Faulty(faults, rate)) as server, call_store.ledger.during("stage"):
+        outcomes = ask_rows(server, call_store, max_failed=1.0)
     whole = [outcome.value == f"re: question {n}" for n, outcome in enumerate(outcomes)]
     assert all(
         good or (outcome.value is None and outcome.failure) for good, outcome in zip(whole, outcomes, strict=True)
     )
-    assert len(books.ledger.given_up()) == ROWS - sum(whole)
+    assert len(call_store.ledger.given_up()) == ROWS - sum(whole)
     for fault in set(faults) & set(KINDS):
-        counted = sum(row.count for row in books.ledger.faults() if row.kind is KINDS[fault])
+        counted = sum(row.count for row in call_store.ledger.faults() if row.kind is KINDS[fault])
         assert counted >= server.committed[fault] > 0 or server.committed[fault] == 0
     if "content filter" not in faults:  # which is final
         assert sum(whole) >= (ROWS - 1 if faults[0] not in ("cut", "unreadable") else ROWS * (1 - 2 * rate**2))
 
 
 @pytest.mark.parametrize("faults", [("content filter",), tuple(FAULTS)], ids=len)
-def test_too_many_failures_are_an_error_with_the_table(faults: tuple[str, ...], books: CallStore) -> None:
+def test_too_many_failures_are_an_error_with_the_table(faults: tuple[str, ...], call_store: CallStore) -> None:
     with serving(Faulty(faults, 0.9)) as server, pytest.raises(TooManyFailures) as caught:
-        ask_rows(server, books, max_failed=0.01)
+        ask_rows(server, call_store, max_failed=0.01)
     table = str(caught.value).splitlines()
     assert re.fullmatch(r"rows: \d+ of 120 rows failed, more than the allowed 1.0%:", table[0])
     assert sum(int(line.split()[0]) for line in table[1:-1] if "content filter" in line) >= 3

@@ -322,13 +322,13 @@ from tapir_exp.llm.call_store import Books
 from tapir_exp.llm.chat import ChatRequest, Message
 from tapir_exp.llm.client import Client
 from tapir_exp.llm.ledger import Account
-books = Books(Path(sys.argv[2]), Account("run"), SpendConfig())
-chat = Client(LLMConfig(model="openai/m", api_base=sys.argv[1]), "teacher", books)
+call_store = Books(Path(sys.argv[2]), Account("run"), SpendConfig())
+chat = Client(LLMConfig(model="openai/m", api_base=sys.argv[1]), "teacher", call_store)
 asked = [ChatRequest(messages=(Message(role="user", content=str(n)),), max_tokens=20) for n in range(40)]
 try:
     ask_all(chat, asked, lambda reply: reply.text, label="numbers", concurrency=8, max_failed=0.0)
 except KeyboardInterrupt:
-    books.close()
+    call_store.close()
     sys.exit(130)
 """
 
@@ -348,10 +348,10 @@ def test_ctrl_c_stops_within_seconds_and_keeps_what_arrived(server: Server, tmp_
     assert (process.returncode, out) == (130, "")
     arrived = 20 + late
     assert err == f"numbers: stopped with {arrived} of 40 done; their replies are kept.\n"
-    books = CallStore(tmp_path, SpendScope("run"), SpendConfig())
-    assert sum(held.replies for held in books.replies.holdings()) == arrived
-    assert books.ledger.spent_by_scope().calls == arrived
-    books.close()
+    call_store = CallStore(tmp_path, SpendScope("run"), SpendConfig())
+    assert sum(held.replies for held in call_store.replies.holdings()) == arrived
+    assert call_store.ledger.spent_by_scope().calls == arrived
+    call_store.close()
     assert len(server.seen) == 28
 
 

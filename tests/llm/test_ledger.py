@@ -41,7 +41,7 @@ except BudgetSpent:
 
 @pytest.fixture
 def open_ledger(tmp_path: Path) -> Iterator[Open]:
-    """Opens the books as one more process would."""
+    """Opens the call_store as one more process would."""
     databases: list[Database] = []
 
     def opened(account: SpendScope = RUN, **budget: float) -> Ledger:

@@ -42,9 +42,9 @@ def end(process: "subprocess.Popen[str]") -> list[str]:
 
 
 def spent(store: Path, job: str = "") -> Spend:
-    books = CallStore(store, SpendScope("sweep", job), SpendConfig())
-    total = books.ledger.spent_by_scope()
-    books.close()
+    call_store = CallStore(store, SpendScope("sweep", job), SpendConfig())
+    total = call_store.ledger.spent_by_scope()
+    call_store.close()
     return total
 
 

@@ -185,7 +185,7 @@ def test_an_entry_that_is_no_reply_is_named(cache: ResponseCache, database: Data
     cache.put("k", "m", REQUEST, a_reply())
     database.run("UPDATE replies SET reply = ?", '{"text": "hm"}')
     for read in (lambda: cache.get("k"), lambda: cache.get_many(["k"]), lambda: list(cache.entries())):
-        with pytest.raises(StoreError, match=r"books\.sqlite: the entry k is not a reply"):
+        with pytest.raises(StoreError, match=r"call_store\.sqlite: the entry k is not a reply"):
             read()
     database.run("UPDATE replies SET request = ?", "{}")
     with pytest.raises(StoreError, match="the entry k is not a reply"):

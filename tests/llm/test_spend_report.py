@@ -26,8 +26,8 @@ def told(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     return out
 
 
-def spend(books: CallStore) -> None:
-    ledger = books.ledger
+def spend(call_store: CallStore) -> None:
+    ledger = call_store.ledger
     with ledger.during("labels"):
         ledger.record_paid("teacher", Usage(prompt_tokens=5, completion_tokens=2, usd=0.25))
         ledger.record_cached("judge")
@@ -36,9 +36,9 @@ def spend(books: CallStore) -> None:
         ledger.record_given_up("teacher", "k", CallError(FailureKind.UNREADABLE, "no number", raw="siebenund\u2028"))
 
 
-def test_all_that_was_counted_is_in_the_file(books: CallStore, tmp_path: Path, told: io.StringIO) -> None:
-    spend(books)
-    write_spend_report(books.ledger, tmp_path)
+def test_all_that_was_counted_is_in_the_file(call_store: CallStore, tmp_path: Path, told: io.StringIO) -> None:
+    spend(call_store)
+    write_spend_report(call_store.ledger, tmp_path)
     nothing = dict.fromkeys(PAID, 0)
     assert json.loads((tmp_path / "spend.json").read_text()) == {
         "stages": {"labels": {"judge": {**nothing, "cached": 1, "usd": 0.0}, "teacher": PAID}},
@@ -52,30 +52,30 @@ def test_all_that_was_counted_is_in_the_file(books: CallStore, tmp_path: Path, t
             | {"raw": "siebenund\u2028"}
         ],
     }
-    assert SpendReport.load(tmp_path) == SpendReport.of(books.ledger)
+    assert SpendReport.load(tmp_path) == SpendReport.of(call_store.ledger)
 
 
-def test_people_are_told_the_sum_in_one_line(books: CallStore, tmp_path: Path, told: io.StringIO) -> None:
-    spend(books)
-    write_spend_report(books.ledger, tmp_path)
+def test_people_are_told_the_sum_in_one_line(call_store: CallStore, tmp_path: Path, told: io.StringIO) -> None:
+    spend(call_store)
+    write_spend_report(call_store.ledger, tmp_path)
     assert told.getvalue() == (
         "chat models: 1 calls paid, 1 from the cache, 7 tokens, 0.25 USD; failed tries: server error 2, empty reply 1; "
         "1 requests given up (spend.json)\n"
     )
 
 
-def test_an_unknown_price_is_told_as_such(books: CallStore, tmp_path: Path, told: io.StringIO) -> None:
-    books.ledger.record_paid("teacher", Usage(prompt_tokens=5, completion_tokens=2, usd=None))
-    write_spend_report(books.ledger, tmp_path)
+def test_an_unknown_price_is_told_as_such(call_store: CallStore, tmp_path: Path, told: io.StringIO) -> None:
+    call_store.ledger.record_paid("teacher", Usage(prompt_tokens=5, completion_tokens=2, usd=None))
+    write_spend_report(call_store.ledger, tmp_path)
     assert told.getvalue() == ("chat models: 1 calls paid, 0 from the cache, 7 tokens, a price that is not known\n")
 
 
 def test_the_scope_is_of_all_jobs_the_stages_of_this_one(tmp_path: Path) -> None:
-    first, second = (CallStore(tmp_path / "books", SpendScope("sweep", job), SpendConfig()) for job in "12")
-    for books, calls in ((first, 1), (second, 2)):
-        with books.ledger.during("labels"):
+    first, second = (CallStore(tmp_path / "call_store", SpendScope("sweep", job), SpendConfig()) for job in "12")
+    for call_store, calls in ((first, 1), (second, 2)):
+        with call_store.ledger.during("labels"):
             for _ in range(calls):
-                books.ledger.record_paid("teacher", Usage(prompt_tokens=1, completion_tokens=1, usd=None))
+                call_store.ledger.record_paid("teacher", Usage(prompt_tokens=1, completion_tokens=1, usd=None))
     spend_report = SpendReport.of(first.ledger)
     assert spend_report.total == Spend(calls=1, prompt_tokens=1, completion_tokens=1, usd=None)
     assert spend_report.scope == Spend(calls=3, prompt_tokens=3, completion_tokens=3, usd=None)
@@ -83,9 +83,9 @@ def test_the_scope_is_of_all_jobs_the_stages_of_this_one(tmp_path: Path) -> None
     second.close()
 
 
-def test_where_nothing_was_asked_nothing_is_told(books: CallStore, tmp_path: Path, told: io.StringIO) -> None:
+def test_where_nothing_was_asked_nothing_is_told(call_store: CallStore, tmp_path: Path, told: io.StringIO) -> None:
     assert SpendReport.load(tmp_path) is None
-    write_spend_report(books.ledger, tmp_path)
+    write_spend_report(call_store.ledger, tmp_path)
     assert told.getvalue() == ""
     spend_report = SpendReport.load(tmp_path)
     assert spend_report is not None

@@ -32,10 +32,10 @@ def mixed(replies: list[str], written: list[TrainingExample], *, refine: bool = 
 
     config = SimpleNamespace(curriculum=CurriculumConfig(refine=refine), teacher=TeacherConfig(max_failed=1.0))
     chat = ScriptedChat(replies)
-    bench = SimpleNamespace(config=config, rows=rows, teacher=chat)
+    ws = SimpleNamespace(config=config, rows=rows, teacher=chat)
     expansions = SimpleNamespace(key="expansions", rows=lambda row_type: written)
     pool = Pool({}, frozenset(), ("seeds",))
-    made = build_mix(cast(Workspace, bench), 2, PLAN, cast(Artifact, expansions), pool)
+    made = build_mix(cast(Workspace, ws), 2, PLAN, cast(Artifact, expansions), pool)
     return cast(StageOutput, made)
 
 

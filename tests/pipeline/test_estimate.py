@@ -36,7 +36,7 @@ def config(**changes: object) -> Config:
         name="plan",
         teacher=TeacherConfig(llm=priced("a/teacher")),
         judge=JudgeConfig(llm=priced("a/judge")),
-        classifier=ClassifierConfig(llm=priced("a/labeller")),
+        classifier=ClassifierConfig(llm=priced("a/classifier")),
         student=StudentConfig(model="m", parameters=1e9),
         curriculum=CurriculumConfig(rounds=2, rows=500),
         sft=SFTConfig(start=BudgetConfig(epochs=3.0), round=BudgetConfig(tokens=100_000)),

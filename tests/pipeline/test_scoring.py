@@ -54,7 +54,7 @@ def say(request: ChatRequest) -> str:
 
 
 class NoLedger:
-    """A ledger for a bench on which nothing is spent."""
+    """A ledger for a ws on which nothing is spent."""
 
     def during(self, stage: str) -> "NoLedger":
         return self
@@ -92,9 +92,9 @@ def bench_of(
 def scored(
     config: Config, student: Artifact, root: Path, how: Difficulty
 ) -> tuple[DifficultyScores, dict[str, Artifact]]:
-    bench, _ = bench_of(config, root, how)
-    result = score(bench, ScoringInputs(1, student, MATCHES, ("answers", "mix")))
-    return result, {entry.name: bench.store.open(entry.stage, entry.key) for entry in bench.entries}
+    ws, _ = bench_of(config, root, how)
+    result = score(ws, ScoringInputs(1, student, MATCHES, ("answers", "mix")))
+    return result, {entry.name: ws.store.open(entry.stage, entry.key) for entry in ws.entries}
 
 
 @pytest.mark.parametrize(
@@ -133,11 +133,11 @@ def test_gaps_are_the_judge_s_and_the_unscored_row_is_absent(config: Config, stu
 
 
 def test_a_judge_with_references_tells_how_many_rows_had_one(config: Config, student: Artifact, tmp_path: Path) -> None:
-    bench, chat = bench_of(config, tmp_path, Difficulty.mfd, reference=True)
+    ws, chat = bench_of(config, tmp_path, Difficulty.mfd, reference=True)
     matches = [replace(MATCHES[0], reference="a model answer"), *MATCHES[1:]]
-    score(bench, ScoringInputs(0, student, matches, ("answers",)))
-    (entry,) = bench.entries
-    assert bench.store.open(entry.stage, entry.key).figures["referenced"] == 1
+    score(ws, ScoringInputs(0, student, matches, ("answers",)))
+    (entry,) = ws.entries
+    assert ws.store.open(entry.stage, entry.key).figures["referenced"] == 1
     assert sum("a model answer" in said_to(request) for request in chat.requests) == 2
 
 
@@ -182,9 +182,9 @@ def test_ratings_are_of_instructions_and_length_is_of_responses(
 
 
 def test_a_rating_that_failed_leaves_the_row_unscored(config: Config, student: Artifact, tmp_path: Path) -> None:
-    bench, chat = bench_of(config, tmp_path, Difficulty.judge_rated)
+    ws, chat = bench_of(config, tmp_path, Difficulty.judge_rated)
     chat._script = lambda request: "Hm." if "Say 2" in said_to(request) and "Rate" in said_to(request) else say(request)
-    result = score(bench, ScoringInputs(1, student, MATCHES, ("answers", "mix")))
+    result = score(ws, ScoringInputs(1, student, MATCHES, ("answers", "mix")))
     assert set(result.by_row) == {match.id for match in MATCHES} - {"2"}
 
 

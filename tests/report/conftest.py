@@ -64,7 +64,7 @@ class FakeRun:
     size: int = 240
     benchmark: bool = True
     gain: float = 0.15
-    kept_out: int = 0
+    held_out_instructions: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
 
@@ -80,7 +80,7 @@ class FakeRun:
         self._student(0)
         if self.rounds:
             self._rounds(seeds, tasks)
-        if self.kept_out:
+        if self.held_out_instructions:
             self._held_out()
         self._finish()
         return self.run_dir
@@ -109,18 +109,20 @@ class FakeRun:
             if number < self.rounds:
                 gaps = self._judge(number, [row.id for row in mix])
                 known = {row.id: row for row in [*pool, *mix]}
-                pool = [row.model_copy(update={"gap": gaps.get(key, row.gap)}) for key, row in known.items()]
+                pool = [
+                    row.model_copy(update={"difficulty": gaps.get(key, row.difficulty)}) for key, row in known.items()
+                ]
 
     def _held_out(self) -> None:
         """So many instructions kept out; the later student is preferred by 0.75, and its losses fall by 0.5."""
-        texts = [f"Kept out, number {i}. {NASTY}" for i in range(self.kept_out)]
+        texts = [f"Kept out, number {i}. {NASTY}" for i in range(self.held_out_instructions)]
         rows = [Example(id=example_id(text), instruction=text, response="-") for text in texts]
         stages: dict[str, Sequence[Record]] = {"held-out": rows}
         for name in ("base-answers", "held-out-responses", *(f"held-out-answers-{n}" for n in range(self.rounds + 1))):
             stages[name] = [Response(id=row.id, text=f"{name} says {NASTY}") for row in rows]
         for number in range(self.rounds + 1):
             stages[f"held-out-verdicts-{number}"] = [
-                Verdict(id=row.id, ballots=(), teacher=3.0 - place, student=7.5 - place)
+                Verdict(id=row.id, replies=(), teacher=3.0 - place, student=7.5 - place)
                 for place, row in enumerate(rows)
             ]
             stages[f"held-out-losses-{number}"] = [
@@ -143,20 +145,20 @@ class FakeRun:
 
     def _verdict(self, row: str, number: int, unread: bool) -> Verdict:
         true = max(0.0, self.rng.choice((0.3, 4.5 - number)) + self.rng.gauss(0, 1.1))
-        ballots = []
+        replies = []
         for order in BOTH_ORDERS:
             lean = 0.5 if order is PresentationOrder.TEACHER_FIRST else -0.5
             teacher, student = 9.0, round(min(10, max(1, 9 - true - lean)) * 2) / 2
-            ballots.append(
+            replies.append(
                 JudgeReply(order=order, teacher=teacher, student=student, raw=f"{teacher} {student}\nThe first {NASTY}")
             )
         if unread:
-            ballots[1] = JudgeReply(
+            replies[1] = JudgeReply(
                 order=PresentationOrder.STUDENT_FIRST, teacher=None, student=None, raw="I cannot.", failure="no scores"
             )
-            return Verdict(id=row, ballots=tuple(ballots), teacher=None, student=None)
-        mean = sum(b.student or 0 for b in ballots) / 2
-        return Verdict(id=row, ballots=tuple(ballots), teacher=9.0, student=mean)
+            return Verdict(id=row, replies=tuple(replies), teacher=None, student=None)
+        mean = sum(b.student or 0 for b in replies) / 2
+        return Verdict(id=row, replies=tuple(replies), teacher=9.0, student=mean)
 
     def _mix(self, number: int, pool: list[TrainingExample]) -> list[TrainingExample]:
         drawn, born, quotas = [], [], []
@@ -164,7 +166,9 @@ class FakeRun:
             for part in Subset:
                 wanted = round(share * self.size * 0.5)
                 rows = [
-                    r for r in pool if r.task is task and r.gap is not None and (r.gap > 2) == (part is Subset.HARD)
+                    r
+                    for r in pool
+                    if r.task is task and r.difficulty is not None and (r.difficulty > 2) == (part is Subset.HARD)
                 ]
                 taken = rows[-wanted:]
                 ordered = wanted - len(taken)
@@ -172,7 +176,7 @@ class FakeRun:
                 drawn += [r.model_copy(update={"part": part}) for r in taken]
                 born += new
                 quotas.append(
-                    Quota(task=task, part=part, wanted=wanted, drawn=len(taken), ordered=ordered, filled=len(new))
+                    Quota(task=task, subset=part, wanted=wanted, drawn=len(taken), ordered=ordered, filled=len(new))
                 )
         self._put(
             f"expansions-{number}",
@@ -191,20 +195,20 @@ class FakeRun:
         return mix
 
     def _expansion(
-        self, task: TaskType, part: Subset, number: int, i: int, parents: Sequence[TrainingExample]
+        self, task: TaskType, subset: Subset, number: int, i: int, parents: Sequence[TrainingExample]
     ) -> TrainingExample:
-        text = f"{task}: a new one, number {i} of round {number} for the {part} part."
+        text = f"{task}: a new one, number {i} of round {number} for the {subset} part."
         chosen = tuple(self.rng.choice(parents).id for _ in range(3))
         return TrainingExample(
             id=example_id(text),
             instruction=text,
             response="fresh",
             task=task,
-            part=part,
+            subset=subset,
             origin=Origin.EXPANSION,
             parents=chosen,
-            born=number,
-            gap=None,
+            created_in_round=number,
+            difficulty=None,
         )
 
     def _student(self, number: int, mix: Sequence[TrainingExample] = ()) -> None:
@@ -321,11 +325,11 @@ def row_of(seed: Example, task: TaskType, gap: float | None) -> TrainingExample:
         instruction=seed.instruction,
         response=seed.response,
         task=task,
-        part=Subset.REST,
+        subset=Subset.REST,
         origin=Origin.SEED,
         parents=(),
-        born=0,
-        gap=gap,
+        created_in_round=0,
+        difficulty=difficulty,
     )
 
 

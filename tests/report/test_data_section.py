@@ -33,13 +33,13 @@ EXPANSIONS = {
 
 def leak(number: int) -> DroppedRow:
     detail = f"100% of question.jsonl, row {number}: <b>how many</b>"
-    return DroppedRow(source="seeds.jsonl", row=number, why=DropReason.CONTAMINATED, detail=detail)
+    return DroppedRow(source="seeds.jsonl", row=number, reason=DropReason.CONTAMINATED, detail=detail)
 
 
 def counted(run_dir: Path, tmp_path: Path, contaminated: int | None) -> RunView:
     """A run whose first two stages have all their figures; so many seeds leaked."""
     run = RunView.load(run_dir)
-    other = DroppedRow(source="seeds.jsonl", row=99, why=DropReason.REPEATED, detail="the instruction of row 1")
+    other = DroppedRow(source="seeds.jsonl", row=99, reason=DropReason.REPEATED, detail="the instruction of row 1")
     write_rows(tmp_path / DROPPED, [other, *(leak(number) for number in range(1, (contaminated or 0) + 1))])
     seeds = replace(run.artifacts["seeds"], path=tmp_path, figures={**SEEDS, "contaminated": contaminated})
     expanded = {**EXPANSIONS, "contaminated": None if contaminated is None else 0}

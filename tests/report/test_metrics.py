@@ -43,7 +43,7 @@ class Outputs:
 
 
 def verdict(row: str, teacher: float | None, student: float | None = 4) -> Verdict:
-    return Verdict(id=row, ballots=(), teacher=teacher, student=None if teacher is None else student)
+    return Verdict(id=row, replies=(), teacher=teacher, student=None if teacher is None else student)
 
 
 def result(family: str, task: str, exact: bool) -> BenchmarkResult:
@@ -59,10 +59,10 @@ BENCHMARK = [
     *(result("tenses", "Grammar", exact) for exact in (False, False)),
 ]
 MIX = [
-    training_row("a", task="Math", part="hard"),
-    training_row("b", task="Math", part="rest", origin="seed", gap=1.0),
-    training_row("c", task="Law", part="rest", origin="seed", gap=0.0),
-    training_row("d", task="Math", part="rest", origin="seed", gap=0.0),
+    training_row("a", task="Math", subset="hard"),
+    training_row("b", task="Math", subset="rest", origin="seed", difficulty=1.0),
+    training_row("c", task="Law", subset="rest", origin="seed", difficulty=0.0),
+    training_row("d", task="Math", subset="rest", origin="seed", difficulty=0.0),
 ]
 
 
@@ -74,7 +74,7 @@ def outputs(tmp_path: Path) -> Outputs:
     made.put("benchmark-0", BENCHMARK)
     made.put("verdicts-0", VERDICTS, unscored=1, flips=2, mean_gap=0.0, diagnosis={"ties": 0.5, "flips": 2})
     made.put("expansions-1", [MIX[0]], ordered=3, calls=2, proposed=5)
-    made.put("plan-1", [Quota(task="Math", part="hard", wanted=3, drawn=0, ordered=3, filled=1)], unfilled=2)
+    made.put("plan-1", [Quota(task="Math", subset="hard", wanted=3, drawn=0, ordered=3, filled=1)], unfilled=2)
     made.put("mix-1", MIX)
     made.put("student-1", steps=3, tokens=500, final_loss=0.5, tokens_per_second=99.9)
     return made

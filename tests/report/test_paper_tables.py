@@ -137,7 +137,7 @@ def test_an_evaluation_stands_beside_its_row_with_its_error(shelf: Shelf, publis
     assert cells["win_rate"].ours.runs == ("../../runs/one/manifest.json",)
     assert cells["win_rate"].ours.error_over == "instructions"
     assert cell_published(cells["length_controlled_winrate"]) == "?"
-    assert cells["length_controlled_winrate"].ours.why == "no gamed file"
+    assert cells["length_controlled_winrate"].ours.reason == "no gamed file"
 
 
 def test_seeds_are_averaged_with_the_error_over_seeds(shelf: Shelf, published: PublishedTable) -> None:
@@ -152,11 +152,11 @@ def test_seeds_are_averaged_with_the_error_over_seeds(shelf: Shelf, published: P
 def test_a_missing_cell_says_why(shelf: Shelf, published: PublishedTable) -> None:
     shelf.put("other arm", [5.0], arm="lion")
     cells = row_of(shelf, published, "LLaMA2-7B with TAPIR")
-    assert cells["win_rate"].ours.why == f"no finished evaluation of {LLAMA}, arm tapir, on alpaca_eval"
-    assert "not one of the models" in str(row_of(shelf, published, "GPT-4")["win_rate"].ours.why)
+    assert cells["win_rate"].ours.reason == f"no finished evaluation of {LLAMA}, arm tapir, on alpaca_eval"
+    assert "not one of the models" in str(row_of(shelf, published, "GPT-4")["win_rate"].ours.reason)
     lion = row_of(shelf, published, "llama · lion (ours)")
     assert cell_published(lion["win_rate"]) == "–"
-    assert lion["length_controlled_winrate"].ours.why == "the evaluation does not have this figure"
+    assert lion["length_controlled_winrate"].ours.reason == "the evaluation does not have this figure"
 
 
 def test_another_judge_is_marked_and_never_mixed(shelf: Shelf, published: PublishedTable) -> None:

@@ -141,7 +141,7 @@ def test_the_judges_raw_words_and_refusals_are_shown(fake_run: MakeRun) -> None:
     run = RunView.load(run_dir)
     shown = plain(page_of(run_dir))
     sample = build_page(run).samples[0]
-    assert all(ballot.raw in shown for judged in sample.judged for ballot in judged.verdict.ballots)
+    assert all(ballot.raw in shown for judged in sample.judged for ballot in judged.verdict.replies)
 
 
 def test_an_unusable_answer_is_not_called_unasked(fake_run: MakeRun) -> None:
@@ -222,7 +222,7 @@ def test_a_run_without_verdicts_has_no_judge_to_speak_of(fake_run: MakeRun) -> N
 
 
 def test_what_was_gained_on_what_is_kept_out_is_told_with_its_interval(fake_run: MakeRun) -> None:
-    run_dir = fake_run(rounds=1, kept_out=2)
+    run_dir = fake_run(rounds=1, held_out_instructions=2)
     first, last = build_page(RunView.load(run_dir)).held_out
     assert (first.change, last.duel.won, last.duel.lost) == (None, 2, 0)
     assert last.change is not None
@@ -237,7 +237,7 @@ def test_what_was_gained_on_what_is_kept_out_is_told_with_its_interval(fake_run:
 
 
 def test_the_gallery_shows_everybody_s_words_as_text(fake_run: MakeRun) -> None:
-    run_dir = fake_run(rounds=1, kept_out=9)
+    run_dir = fake_run(rounds=1, held_out_instructions=9)
     page = build_page(RunView.load(run_dir))
     assert len(page.gallery) == 6
     assert page.gallery[0].last == f"held-out-answers-1 says {NASTY}"

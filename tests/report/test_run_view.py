@@ -130,9 +130,9 @@ def test_a_trail_leads_from_a_seed_to_the_last_round(fake_run: MakeRun) -> None:
         assert "trained" in kinds
         rounds = [station.round for station in trail.stations]
         assert rounds == sorted(rounds)
-        born = next(r.expansions[trail.id] for r in run.rounds if trail.id in r.expansions)
+        created_in_round = next(r.expansions[trail.id] for r in run.rounds if trail.id in r.expansions)
         before = [station.row for station in trail.stations if station.row != trail.id]
-        assert before[-1] in born.parents
+        assert before[-1] in created_in_round.parents
 
 
 def test_task_types_come_from_everywhere(fake_run: MakeRun) -> None:

@@ -20,8 +20,8 @@ from tapir_exp.report.tracking import Tracker
 
 BLOCK, HEADER = 32 * 1024, 7
 QUOTAS = [
-    Quota(task=TaskType.MATH, part=Subset.HARD, wanted=5, drawn=2, ordered=3, filled=1),
-    Quota(task=TaskType.LAW, part=Subset.REST, wanted=4, drawn=4, ordered=0, filled=0),
+    Quota(task=TaskType.MATH, subset=Subset.HARD, wanted=5, drawn=2, ordered=3, filled=1),
+    Quota(task=TaskType.LAW, subset=Subset.REST, wanted=4, drawn=4, ordered=0, filled=0),
 ]
 
 

@@ -20,14 +20,14 @@ client.FIRST_WAIT_S = 0.02
 def main(base: str, store: str, rows: str, *settings: str) -> None:
     values: dict[str, Any] = {name: json.loads(value) for name, value in (text.split("=") for text in settings)}
     budget = SpendConfig(max_calls=values.pop("max_calls", None))
-    books = CallStore(Path(store), SpendScope("sweep", values.pop("job", "")), budget)
+    call_store = CallStore(Path(store), SpendScope("sweep", values.pop("job", "")), budget)
     config = LLMConfig(**{"model": "openai/m", "api_base": base, "concurrency": 16, **values})
     requests = [
         ChatRequest(messages=(Message(role="user", content=f"question {n}"),), max_tokens=20) for n in range(int(rows))
     ]
     try:
         outcomes = run_requests(
-            Client(config, "teacher", books),
+            Client(config, "teacher", call_store),
             requests,
             lambda reply: reply.text,
             label="rows",
@@ -38,7 +38,7 @@ def main(base: str, store: str, rows: str, *settings: str) -> None:
     except TapirError as error:
         sys.exit(str(error))
     finally:
-        books.close()
+        call_store.close()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a labeller is, and the one that a configuration asks for."""
+"""What a classifier is, and the one that a configuration asks for."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -12,7 +12,7 @@ class TaskClassifier(Protocol):
     """Anything that names the task types of instructions."""
 
     def recipe(self) -> dict[str, Any]:
-        """Everything about the labeller that changes its labels; part of artifact keys."""
+        """Everything about the classifier that changes its labels; part of artifact keys."""
         ...
 
     def label(self, examples: Sequence[Example], progress: str) -> list[Label]:
@@ -25,9 +25,9 @@ class TaskClassifier(Protocol):
 
 
 def open_classifier(config: ClassifierConfig, open_chat: Callable[[], ChatModel]) -> TaskClassifier:
-    """The labeller of a configuration; `open_chat` opens the chat model, where one is asked.
+    """The classifier of a configuration; `open_chat` opens the chat model, where one is asked.
 
-    Raises ConfigError where a trained labeller, its encoder or a package that it needs is missing or another.
+    Raises ConfigError where a trained classifier, its encoder or a package that it needs is missing or another.
     """
     if config.kind is ClassifierKind.llm:
         from tapir_exp.distillation.classifier.llm import LLMClassifier

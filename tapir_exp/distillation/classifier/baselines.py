@@ -1,4 +1,4 @@
-"""What a labeller has to beat: the commonest type, and scikit-learn's text classifiers on word counts."""
+"""What a classifier has to beat: the commonest type, and scikit-learn's text classifiers on word counts."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Temperature scaling (Guo et al., ICML 2017): one number that makes a labeller as sure as it is right."""
+"""Temperature scaling (Guo et al., ICML 2017): one number that makes a classifier as sure as it is right."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,10 @@ def softmax(logits: Logits, temperature: float) -> NDArray[np.float64]:
 
 
 def fit_temperature(logits: Logits, targets: NDArray[np.int64]) -> float:
-    """The temperature under which the targets are likeliest, on rows that the labeller was not trained on.
+    """The temperature under which the targets are likeliest, on rows that the classifier was not trained on.
 
     Of n targets, 1 / (n + 2) is spread over all types that have a logit, as Platt (1999) has it for two: else a few
-    rows, all of them right, would make a labeller as good as certain. The negative log-likelihood is convex in
+    rows, all of them right, would make a classifier as good as certain. The negative log-likelihood is convex in
     1 / temperature; without rows the temperature is 1.
     """
     from scipy.optimize import minimize_scalar  # of the extra `local`, which training needs

@@ -1,4 +1,4 @@
-"""The card of a trained labeller: what it is, what it learnt from, and how good it was found to be."""
+"""The card of a trained classifier: what it is, what it learnt from, and how good it was found to be."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from tapir_exp.core.task_types import TaskType
 
 
 class ClassifierCard(Record):
-    """Provenance of a trained labeller, beside its weights.
+    """Provenance of a trained classifier, beside its weights.
 
     tasks: the types it can name, in the order of its scores. temperature: divides the scores before the softmax.
     base: the encoder it started from, with the SHA-256 of its weights where they were a file.
@@ -36,11 +36,11 @@ def write_card(directory: Path, card: ClassifierCard) -> None:
 
 
 def read_card(directory: Path) -> ClassifierCard:
-    """The card of a trained labeller. Raises ConfigError where there is none, or it cannot be read."""
+    """The card of a trained classifier. Raises ConfigError where there is none, or it cannot be read."""
     path = directory / CARD
     if not path.is_file():
-        raise ConfigError([f"classifier.path = {directory}: expected a trained labeller, but there is no {CARD}"])
+        raise ConfigError([f"classifier.path = {directory}: expected a trained classifier, but there is no {CARD}"])
     try:
         return ClassifierCard.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:
-        raise ConfigError([f"{path} is not a labeller's card: {error}"]) from error
+        raise ConfigError([f"{path} is not a classifier's card: {error}"]) from error

@@ -29,11 +29,11 @@ class LabelledText:
 class LabelledDataset:
     """Labelled instructions, each text once.
 
-    left_out: rows that could not be taken, by the reason. digest: SHA-256 of the file.
+    dropped: rows that could not be taken, by the reason. digest: SHA-256 of the file.
     """
 
     rows: tuple[LabelledText, ...]
-    left_out: Mapping[str, int]
+    dropped: Mapping[str, int]
     name: str
     digest: str
 
@@ -48,19 +48,19 @@ def read_labelled(config: LabelledDataConfig) -> LabelledDataset:
     if config.path is None:
         return package_examples()
     path = Path(config.path)
-    left_out: Counter[str] = Counter()
+    dropped: Counter[str] = Counter()
     rows: dict[str, LabelledText] = {}
     for row in read_objects(path):
         taken = _take(row, config)
         if isinstance(taken, str):
-            left_out[taken] += 1
+            dropped[taken] += 1
         elif taken.text in rows:
-            left_out["repeated"] += 1
+            dropped["repeated"] += 1
         else:
             rows[taken.text] = taken
     if not rows:
-        raise SeedError(f"{path} holds no labelled instruction: {dict(left_out)}; see the fields of `labelled`.")
-    return LabelledDataset(tuple(rows.values()), dict(left_out), path.name, sha256(path.read_bytes()).hexdigest())
+        raise SeedError(f"{path} holds no labelled instruction: {dict(dropped)}; see the fields of `labelled`.")
+    return LabelledDataset(tuple(rows.values()), dict(dropped), path.name, sha256(path.read_bytes()).hexdigest())
 
 
 def package_examples() -> LabelledDataset:

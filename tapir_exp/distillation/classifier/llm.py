@@ -15,7 +15,7 @@ _BY_NAME = {task.casefold(): task for task in TaskType}
 
 
 class LLMClassifier:
-    """A labeller that asks a chat model; it says nothing of how sure it is."""
+    """A classifier that asks a chat model; it says nothing of how sure it is."""
 
     def __init__(self, chat: ChatModel, config: ClassifierConfig) -> None:
         self._chat, self._config = chat, config

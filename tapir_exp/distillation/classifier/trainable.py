@@ -38,10 +38,10 @@ class TrainedClassifier(Protocol):
 
 
 class ClassifierTrainer(Protocol):
-    """A way to train a labeller."""
+    """A way to train a classifier."""
 
     def learn(self, rows: Sequence[LabelledText], seed: int, progress: str) -> TrainedClassifier:
-        """Train on labelled rows; the same arguments give the same labeller."""
+        """Train on labelled rows; the same arguments give the same classifier."""
         ...
 
     def base(self) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class ClassifierTrainer(Protocol):
 
 @dataclass(frozen=True)
 class Prediction:
-    """A type, and how sure the labeller is of it: 0 to 1, or None where it does not say."""
+    """A type, and how sure the classifier is of it: 0 to 1, or None where it does not say."""
 
     task: TaskType | None
     confidence: float | None

@@ -1,4 +1,4 @@
-"""The labeller that was trained: opened from its directory, or fit at once on the package's examples."""
+"""The classifier that was trained: opened from its directory, or fit at once on the package's examples."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -19,16 +19,16 @@ from tapir_exp.distillation.classifier.trainable import ClassifierTrainer, Train
 
 
 class CachedClassifier:
-    """A labeller that learnt its types from labelled instructions; it always names one, and how sure it is."""
+    """A classifier that learnt its types from labelled instructions; it always names one, and how sure it is."""
 
     def __init__(self, config: ClassifierConfig) -> None:
-        """Raises ConfigError where the labeller is not there, or not of the configured kind, or its encoder changed."""
+        """Raises ConfigError where the classifier is not there, or not of the configured kind, or its encoder changed."""
         self._config, self._fit = config, ClassifierFitConfig(precision=config.precision)
         self._card = None if config.path is None else read_card(Path(config.path))
         self._recipe = _examples_recipe(self._fit) if self._card is None else _directory_recipe(config, self._card)
 
     def recipe(self) -> dict[str, Any]:
-        """The digest of every file of the labeller, or of what it is fit on."""
+        """The digest of every file of the classifier, or of what it is fit on."""
         return {"labeller": self._recipe}
 
     def count_cached(self, examples: Sequence[Example]) -> int:
@@ -51,7 +51,7 @@ class CachedClassifier:
     @cached_property
     def _learnt(self) -> TrainedClassifier:
         if self._card is None or self._config.path is None:
-            return open_trainer(self._fit, TrainerConfig()).learn(package_examples().rows, 0, "fitting the labeller")
+            return open_trainer(self._fit, TrainerConfig()).learn(package_examples().rows, 0, "fitting the classifier")
         return open_trained(Path(self._config.path), self._card, self._config)
 
 
@@ -69,7 +69,7 @@ def open_trainer(fit: ClassifierFitConfig, trainer: TrainerConfig) -> Classifier
 
 
 def open_trained(directory: Path, card: ClassifierCard, config: ClassifierConfig) -> TrainedClassifier:
-    """A trained labeller from its directory, to label as configured."""
+    """A trained classifier from its directory, to label as configured."""
     batch, length = config.batch, int(card.settings["max_length"])
     if card.kind == ClassifierKind.deberta.value:
         from tapir_exp.distillation.classifier.deberta.trainer import open_deberta

@@ -99,5 +99,5 @@ def example_from_training_row(row: TrainingExample) -> Example:
         response=row.response,
         origin=row.origin,
         parents=row.parents,
-        round=row.born,
+        round=row.created_in_round,
     )

@@ -20,7 +20,7 @@ class Candidate:
     example: Example
     task: TaskType
     difficulty: float
-    part: Subset
+    subset: Subset
     weight: float = 1.0
 
 
@@ -33,7 +33,7 @@ class GenerationRequest:
     """
 
     task: TaskType
-    part: Subset
+    subset: Subset
     count: int
     examples: tuple[Candidate, ...]
 
@@ -72,7 +72,7 @@ def plan_round(pool: Sequence[Candidate], shares: Shares, rows: int, alpha: floa
             if lacking:
                 examples = at_hand or found[task, _other(part)]
                 orders.append(GenerationRequest(task, part, lacking, tuple(examples)))
-            quotas.append(Quota(task=task, part=part, wanted=count, drawn=count - lacking, ordered=lacking, filled=0))
+            quotas.append(Quota(task=task, subset=part, wanted=count, drawn=count - lacking, ordered=lacking, filled=0))
     return RoundPlan(tuple(drawn), tuple(orders), tuple(quotas))
 
 
@@ -80,11 +80,11 @@ def _by_kind(pool: Sequence[Candidate], draw: str) -> Mapping[tuple[TaskType, Su
     """The rows of each type and part, ordered by weighted sampling without replacement (Efraimidis, Spirakis 2006)."""
     kinds: defaultdict[tuple[TaskType, Subset], list[Candidate]] = defaultdict(list)
     for row in pool:
-        kinds[row.task, row.part].append(row)
+        kinds[row.task, row.subset].append(row)
     for rows in kinds.values():
         rows.sort(key=lambda row: uniform(draw, row.example.id) ** (1.0 / row.weight), reverse=True)
     return kinds
 
 
-def _other(part: Subset) -> Subset:
-    return Subset.REST if part is Subset.HARD else Subset.HARD
+def _other(subset: Subset) -> Subset:
+    return Subset.REST if subset is Subset.HARD else Subset.HARD

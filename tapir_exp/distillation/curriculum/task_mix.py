@@ -56,9 +56,9 @@ def apportion_parts(sizes: Sequence[int], shares: Shares) -> list[dict[TaskType,
         over, under = max(stray, key=stray.__getitem__), min(stray, key=stray.__getitem__)
         if max(stray[over], -stray[under]) <= 1 + TOLERANCE:
             return parts
-        part = next(p for p, due in zip(parts, exact, strict=True) if p[over] > due[over] and p[under] < due[under])
-        part[over] -= 1
-        part[under] += 1
+        subset = next(p for p, due in zip(parts, exact, strict=True) if p[over] > due[over] and p[under] < due[under])
+        subset[over] -= 1
+        subset[under] += 1
 
 
 def _exact(total: int, shares: Shares) -> dict[TaskType, float]:

@@ -66,7 +66,7 @@ def _leads(verdict: Verdict) -> tuple[float, float] | None:
     """By how much the teacher leads where it is shown first, and where it is shown second."""
     leads = {
         ballot.order: ballot.teacher - ballot.student
-        for ballot in verdict.ballots
+        for ballot in verdict.replies
         if ballot.teacher is not None and ballot.student is not None
     }
     first, second = (leads.get(order) for order in BOTH_ORDERS)

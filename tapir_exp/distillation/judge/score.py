@@ -42,10 +42,10 @@ def build_verdicts(
     asked: Sequence[tuple[str, JudgeRequest]], outcomes: Sequence[RequestResult[Scores]], listener: Listener
 ) -> list[Verdict]:
     """The outcomes of the questions put together, one verdict for each row; questions come with their rows' ids."""
-    ballots: defaultdict[str, list[JudgeReply]] = defaultdict(list)
+    replies: defaultdict[str, list[JudgeReply]] = defaultdict(list)
     for (row, question), outcome in zip(asked, outcomes, strict=True):
-        ballots[row].append(build_judge_reply(question, outcome, listener.last_reply(question.request)))
-    return [build_verdict(row, cast) for row, cast in ballots.items()]
+        replies[row].append(build_judge_reply(question, outcome, listener.last_reply(question.request)))
+    return [build_verdict(row, cast) for row, cast in replies.items()]
 
 
 def rate_complexity(
@@ -86,13 +86,13 @@ def build_judge_reply(question: JudgeRequest, outcome: RequestResult[Scores], re
     )
 
 
-def build_verdict(row: str, ballots: Sequence[JudgeReply]) -> Verdict:
+def build_verdict(row: str, replies: Sequence[JudgeReply]) -> Verdict:
     """The mean over all ballots, or unscored where one is missing: half a verdict would carry the order's bias."""
-    teacher = [ballot.teacher for ballot in ballots if ballot.teacher is not None]
-    student = [ballot.student for ballot in ballots if ballot.student is not None]
-    if any(ballot.failure is not None for ballot in ballots):
-        return Verdict(id=row, ballots=tuple(ballots), teacher=None, student=None)
-    return Verdict(id=row, ballots=tuple(ballots), teacher=fmean(teacher), student=fmean(student))
+    teacher = [ballot.teacher for ballot in replies if ballot.teacher is not None]
+    student = [ballot.student for ballot in replies if ballot.student is not None]
+    if any(ballot.failure is not None for ballot in replies):
+        return Verdict(id=row, replies=tuple(replies), teacher=None, student=None)
+    return Verdict(id=row, replies=tuple(replies), teacher=fmean(teacher), student=fmean(student))
 
 
 def reparse_verdict(verdict: Verdict, protocol: JudgeProtocol) -> Verdict:
@@ -100,7 +100,7 @@ def reparse_verdict(verdict: Verdict, protocol: JudgeProtocol) -> Verdict:
 
     What never came as a reply stays missing. A reply that is refused now is not asked for again.
     """
-    return build_verdict(verdict.id, [_reparse_reply(ballot, protocol) for ballot in verdict.ballots])
+    return build_verdict(verdict.id, [_reparse_reply(ballot, protocol) for ballot in verdict.replies])
 
 
 def _reparse_reply(ballot: JudgeReply, protocol: JudgeProtocol) -> JudgeReply:

@@ -49,7 +49,7 @@ def _matrix_row(name: str, columns: Sequence[str], counts: Sequence[int], box: B
 
 
 def reliability(points: Sequence[tuple[float, float, int]], title: str, told: str) -> str:
-    """Accuracy over confidence, both 0 to 1, a dot a bin, larger with more rows; a perfect labeller is on the line."""
+    """Accuracy over confidence, both 0 to 1, a dot a bin, larger with more rows; a perfect classifier is on the line."""
     box = Box(NARROW, NARROW, left=40, right=20, top=30, bottom=40)
     x, y = Scale(0, 1, *box.x), Scale(0, 1, *box.y)
     most = max(rows for _, _, rows in points)

@@ -13,7 +13,7 @@ class Missing:
 
     where: str
     what: str
-    why: str
+    reason: str
 
 
 def unfinished(jobs: Iterable[Job], sweep_dir: Path) -> list[Missing]:

@@ -21,7 +21,7 @@ class AccuracyByRound:
 
     label: str
     accuracies: tuple[Interval | None, ...]
-    why: str
+    reason: str
 
 
 def accuracies_by_round(arms: Mapping[str, Sequence[Job]]) -> list[AccuracyByRound]:

@@ -40,8 +40,8 @@ def _arm_spend(label: str, jobs: Sequence[Job]) -> ArmSpend:
             told.append(found)
         else:
             silent[found].append(named(job.seed))
-    why = tuple(f"{reason}: {', '.join(seeds)}" for reason, seeds in silent.items())
-    return ArmSpend(label, _sum(told), len(told), len(jobs), why)
+    reason = tuple(f"{reason}: {', '.join(seeds)}" for reason, seeds in silent.items())
+    return ArmSpend(label, _sum(told), len(told), len(jobs), reason)
 
 
 def _read(job: Job) -> Spend | str:

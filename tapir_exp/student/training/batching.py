@@ -173,7 +173,7 @@ def collate(rows: Sequence[Row]) -> MicroBatch:
     lengths = [len(row.tokens) for row in rows]
     ends = list(accumulate(lengths))
     before = [place for row, end in zip(rows, ends, strict=True) for place in range(end - row.supervised - 1, end - 1)]
-    hard = [row.part is Subset.HARD for row in rows for _ in range(row.supervised)]
+    hard = [row.subset is Subset.HARD for row in rows for _ in range(row.supervised)]
     targets = [token for row in rows for token in row.tokens[row.prompt :]]
     return MicroBatch(
         torch.tensor([token for row in rows for token in row.tokens]),

@@ -25,7 +25,7 @@ class Row:
 
     tokens: tuple[int, ...]
     prompt: int
-    part: Subset
+    subset: Subset
 
     @property
     def supervised(self) -> int:
@@ -62,7 +62,7 @@ def write_rows_to_map(rows: Iterable[Row], file: Path) -> MappedRows:
             columns = {
                 "tokens": [row.tokens for row in some],
                 "prompt": [row.prompt for row in some],
-                "part": [row.part.value for row in some],
+                "part": [row.subset.value for row in some],
             }
             stream.write_batch(pa.record_batch(columns, schema=SCHEMA))
     return MappedRows(file)

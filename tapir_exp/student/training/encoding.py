@@ -20,7 +20,7 @@ class TrainingRow:
 
     instruction: str
     response: str
-    part: Subset = Subset.REST
+    subset: Subset = Subset.REST
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def encode_rows(
             cut = replace(row, tokens=row.tokens[:max_length])
             lengths.append(len(cut.tokens))
             targets.append(cut.supervised)
-            supervised[cut.part] += cut.supervised
+            supervised[cut.subset] += cut.supervised
             yield cut
 
     found = tuple(kept()) if file is None else write_rows_to_map(kept(), file)
@@ -83,4 +83,4 @@ def _encode(rows: Sequence[TrainingRow], chat: Chat) -> Iterator[Row]:
         prompts = chat.encode_prompts([row.instruction for row in some])
         responses = chat.encode_responses([row.response for row in some])
         for prompt, response, row in zip(prompts, responses, some, strict=True):
-            yield Row((*prompt, *response), len(prompt), row.part)
+            yield Row((*prompt, *response), len(prompt), row.subset)

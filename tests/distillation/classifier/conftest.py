@@ -1,4 +1,4 @@
-"""Small models and labelled rows for the labellers: built here, from scratch."""
+"""Small models and labelled rows for the classifiers: built here, from scratch."""
 
 from pathlib import Path
 

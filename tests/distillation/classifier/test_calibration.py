@@ -1,4 +1,4 @@
-"""A temperature makes a labeller as sure as it is right."""
+"""A temperature makes a classifier as sure as it is right."""
 
 import numpy as np
 import pytest

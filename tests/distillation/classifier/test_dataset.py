@@ -41,7 +41,7 @@ def test_rows_are_mapped_and_what_is_left_out_is_counted(tmp_path: Path, form: s
         LabelledText("Add 1 and 2.", TaskType.MATH),
         LabelledText("Write a poem.\n\nabout rain", TaskType.WRITING),
     )
-    assert found.left_out == {
+    assert found.dropped == {
         "TruthfulQA: left out by labelled.names": 1,
         "repeated": 1,
         "without an instruction": 1,

@@ -24,7 +24,7 @@ gap_maps = st.dictionaries(st.text("abcdef", min_size=1), st.floats(-9, 9), max_
 
 
 def verdict(row: str, teacher: float | None, student: float | None) -> Verdict:
-    return Verdict(id=row, ballots=(), teacher=teacher, student=student)
+    return Verdict(id=row, replies=(), teacher=teacher, student=student)
 
 
 def chosen(scores: dict[str, float], delta: float, how: Difficulty, seed: int, share: float = 0.5) -> frozenset[str]:

@@ -62,7 +62,7 @@ def test_rows_keep_the_order_of_the_seeds() -> None:
 @pytest.mark.parametrize("guided", [True, False])
 def test_candidates_tell_the_hard_set_from_the_rest(guided: bool) -> None:
     found = pool_of((A, MATH, 5.0), (B, LAW, 1.0)).candidates(frozenset({A.id}), guided=guided)
-    assert [(c.example, c.task, c.difficulty, c.part) for c in found] == [
+    assert [(c.example, c.task, c.difficulty, c.subset) for c in found] == [
         (A, MATH, 5.0, Subset.HARD),
         (B, LAW, 1.0, Subset.REST),
     ]
@@ -113,9 +113,9 @@ def test_after_a_round_a_rescored_row_has_its_new_gap_and_keeps_the_unrefined_re
 
 
 def test_after_a_round_a_scored_new_row_is_in_the_pool_with_its_lineage() -> None:
-    new = training_row("new", response="unrefined", task=LAW, parents=(A.id, B.id), born=2)
+    new = training_row("new", response="unrefined", task=LAW, parents=(A.id, B.id), created_in_round=2)
     after = pool_of((A, MATH, 5.0)).after([new], {new.id: 2.5}, [])
-    born = Example(
+    created_in_round = Example(
         id=example_id("new"),
         instruction="new",
         response="unrefined",
@@ -123,7 +123,7 @@ def test_after_a_round_a_scored_new_row_is_in_the_pool_with_its_lineage() -> Non
         parents=(A.id, B.id),
         round=2,
     )
-    assert after.rows[new.id] == PoolRow(born, LAW, 2.5)
+    assert after.rows[new.id] == PoolRow(created_in_round, LAW, 2.5)
     assert list(after.rows) == [A.id, new.id]
     assert after.seen == {"a", "new"}
 
@@ -155,7 +155,7 @@ def test_a_gap_of_a_row_that_is_not_known_changes_nothing() -> None:
 
 
 def test_an_example_comes_back_out_of_its_training_row() -> None:
-    assert example_from_training_row(training_row("new", parents=("p", "q"), born=3)) == Example(
+    assert example_from_training_row(training_row("new", parents=("p", "q"), created_in_round=3)) == Example(
         id=example_id("new"),
         instruction="new",
         response="a response",

@@ -21,13 +21,13 @@ HALVES = {MATH: 0.5, WRITING: 0.5}
 
 
 def row(
-    name: str, task: TaskType = MATH, gap: float = 3.0, part: Subset = Subset.HARD, weight: float = 1.0
+    name: str, task: TaskType = MATH, gap: float = 3.0, subset: Subset = Subset.HARD, weight: float = 1.0
 ) -> Candidate:
-    return Candidate(example(name), task, gap, part, weight)
+    return Candidate(example(name), task, gap, subset, weight)
 
 
-def rows_of(count: int, task: TaskType, part: Subset, gap: float = 3.0) -> list[Candidate]:
-    return [row(f"{task} {part} {n}", task, gap, part) for n in range(count)]
+def rows_of(count: int, task: TaskType, subset: Subset, gap: float = 3.0) -> list[Candidate]:
+    return [row(f"{task} {subset} {n}", task, gap, subset) for n in range(count)]
 
 
 def names(candidates: Sequence[Candidate]) -> list[str]:
@@ -66,14 +66,14 @@ def test_a_plan_adds_up(
     pool: list[Candidate], shares: dict[TaskType, float], rows: int, alpha: float, draw: str
 ) -> None:
     plan = plan_round(pool, shares, rows, alpha, draw)
-    by_part = Counter({part: sum(q.wanted for q in plan.quotas if q.part is part) for part in Subset})
+    by_part = Counter({part: sum(q.wanted for q in plan.quotas if q.subset is part) for part in Subset})
     assert by_part == {Subset.HARD: round(alpha * rows), Subset.REST: rows - round(alpha * rows)}
     assert len(plan.drawn) + sum(order.count for order in plan.orders) == rows
-    drawn = Counter((candidate.task, candidate.part) for candidate in plan.drawn)
-    ordered = Counter({(order.task, order.part): order.count for order in plan.orders})
+    drawn = Counter((candidate.task, candidate.subset) for candidate in plan.drawn)
+    ordered = Counter({(order.task, order.subset): order.count for order in plan.orders})
     for quota in plan.quotas:
         assert quota.wanted == quota.drawn + quota.ordered
-        assert (quota.drawn, quota.ordered) == (drawn[quota.task, quota.part], ordered[quota.task, quota.part])
+        assert (quota.drawn, quota.ordered) == (drawn[quota.task, quota.subset], ordered[quota.task, quota.subset])
         assert quota.filled == 0
     assert len(plan.quotas) == 2 * len(shares)
     for task, share in shares.items():
@@ -99,17 +99,17 @@ def test_nothing_is_ordered_while_the_pool_has_it(
     pool: list[Candidate], shares: dict[TaskType, float], rows: int, alpha: float
 ) -> None:
     plan = plan_round(pool, shares, rows, alpha, draw="one")
-    held = Counter((candidate.task, candidate.part) for candidate in pool)
+    held = Counter((candidate.task, candidate.subset) for candidate in pool)
     for order in plan.orders:
         assert order.count > 0
-        drawn = sum((candidate.task, candidate.part) == (order.task, order.part) for candidate in plan.drawn)
-        assert drawn == held[order.task, order.part]
+        drawn = sum((candidate.task, candidate.subset) == (order.task, order.subset) for candidate in plan.drawn)
+        assert drawn == held[order.task, order.subset]
 
 
 def test_both_parts_keep_the_task_ratio() -> None:
     plan = plan_round([], TAPIR, 2000, 0.3, draw="any")
     for part, rows in ((Subset.HARD, 600), (Subset.REST, 1400)):
-        assert {q.task: q.wanted for q in plan.quotas if q.part is part} == apportion(rows, TAPIR)
+        assert {q.task: q.wanted for q in plan.quotas if q.subset is part} == apportion(rows, TAPIR)
 
 
 def test_500_rows_of_one_type_make_a_plan_for_all_32_types() -> None:
@@ -134,7 +134,7 @@ def test_a_surplus_is_drawn_the_same_way_every_time_and_differently_under_anothe
     drawn = [names(plan.drawn) for plan in plans]
     assert drawn[0] == drawn[1]
     for part in Subset:
-        by_draw = [frozenset(c.example.id for c in plan.drawn if c.part is part) for plan in plans]
+        by_draw = [frozenset(c.example.id for c in plan.drawn if c.subset is part) for plan in plans]
         assert by_draw[0] == by_draw[1]
         assert len(set(by_draw)) == 3
 
@@ -145,17 +145,25 @@ def shares_of_first(pool: Sequence[Candidate], alpha: float, draws: int) -> dict
     return {name: counts[name] / draws for name in names(pool)}
 
 
-@pytest.mark.parametrize("part", Subset)
-def test_a_row_is_drawn_in_proportion_to_its_weight(part: Subset) -> None:
-    pool = [row("one", part=part, weight=0.5), row("three", part=part, weight=1.5), row("six", part=part, weight=3.0)]
-    shares = shares_of_first(pool, float(part is Subset.HARD), 1500)
+@pytest.mark.parametrize("subset", Subset)
+def test_a_row_is_drawn_in_proportion_to_its_weight(subset: Subset) -> None:
+    pool = [
+        row("one", subset=subset, weight=0.5),
+        row("three", subset=subset, weight=1.5),
+        row("six", subset=subset, weight=3.0),
+    ]
+    shares = shares_of_first(pool, float(subset is Subset.HARD), 1500)
     assert shares == {name: pytest.approx(share, abs=0.05) for name, share in zip(shares, (0.1, 0.3, 0.6), strict=True)}
 
 
-@pytest.mark.parametrize("part", Subset)
-def test_rows_of_one_weight_are_drawn_alike_whatever_their_gaps(part: Subset) -> None:
-    pool = [row("near", gap=0.5, part=part), row("far", gap=9.0, part=part), row("below", gap=-9.0, part=part)]
-    shares = shares_of_first(pool, float(part is Subset.HARD), 1500)
+@pytest.mark.parametrize("subset", Subset)
+def test_rows_of_one_weight_are_drawn_alike_whatever_their_gaps(subset: Subset) -> None:
+    pool = [
+        row("near", gap=0.5, subset=subset),
+        row("far", gap=9.0, subset=subset),
+        row("below", gap=-9.0, subset=subset),
+    ]
+    shares = shares_of_first(pool, float(subset is Subset.HARD), 1500)
     assert shares == dict.fromkeys(shares, pytest.approx(1 / 3, abs=0.05))  # 4 sd
 
 
@@ -178,7 +186,7 @@ def test_heavier_rows_are_drawn_before_lighter_ones_of_their_own_type_alone() ->
 def test_an_order_is_shown_rows_of_its_type_and_part() -> None:
     pool = rows_of(2, MATH, Subset.HARD) + rows_of(3, MATH, Subset.REST) + rows_of(2, WRITING, Subset.HARD)
     plan = plan_round(pool, HALVES, 20, 0.5, draw="any")
-    shown = {(order.task, order.part): set(names(order.examples)) for order in plan.orders}
+    shown = {(order.task, order.subset): set(names(order.examples)) for order in plan.orders}
     assert shown[MATH, Subset.HARD] == {"Math hard 0", "Math hard 1"}
     assert shown[MATH, Subset.REST] == {"Math rest 0", "Math rest 1", "Math rest 2"}
     assert shown[WRITING, Subset.HARD] == {"Writing hard 0", "Writing hard 1"}
@@ -186,7 +194,7 @@ def test_an_order_is_shown_rows_of_its_type_and_part() -> None:
 
 def test_an_order_whose_part_is_empty_is_shown_the_other_part() -> None:
     plan = plan_round(rows_of(3, WRITING, Subset.HARD), HALVES, 20, 0.5, draw="any")
-    shown = {(order.task, order.part): names(order.examples) for order in plan.orders}
+    shown = {(order.task, order.subset): names(order.examples) for order in plan.orders}
     assert sorted(shown[WRITING, Subset.REST]) == [f"Writing hard {n}" for n in range(3)]
 
 

@@ -71,17 +71,17 @@ def test_one_order_alone_carries_the_bias() -> None:
     chat = ScriptedChat(biased(1))
     (verdict,) = score_pairs([match(teacher=7, student=4)], chat, ONE, "judging")
     assert verdict.gap == 4
-    assert len(chat.requests) == len(verdict.ballots) == 1
-    assert verdict.ballots[0].order is PresentationOrder.TEACHER_FIRST
+    assert len(chat.requests) == len(verdict.replies) == 1
+    assert verdict.replies[0].order is PresentationOrder.TEACHER_FIRST
 
 
 def test_scores_are_given_back_to_whom_they_belong() -> None:
     (verdict,) = score_pairs([match(teacher=9, student=2)], ScriptedChat(biased(1)), BOTH, "judging")
-    assert [(ballot.order, ballot.teacher, ballot.student) for ballot in verdict.ballots] == [
+    assert [(ballot.order, ballot.teacher, ballot.student) for ballot in verdict.replies] == [
         (PresentationOrder.TEACHER_FIRST, 10, 2),
         (PresentationOrder.STUDENT_FIRST, 9, 3),
     ]
-    assert [ballot.raw for ballot in verdict.ballots] == [
+    assert [ballot.raw for ballot in verdict.replies] == [
         "10.0 2.0\nBecause 9 is more than 3.",
         "3.0 9.0\nBecause 9 is more than 3.",
     ]
@@ -115,7 +115,7 @@ def test_a_reply_refused_twice_is_not_asked_a_third_time() -> None:
     chat = ScriptedChat(["?", "??", "5 7"])
     (verdict,) = score_pairs([match()], chat, JudgeConfig(llm=BOTH.llm, max_failed=0.5), "judging")
     assert len(chat.requests) == 3
-    assert verdict.ballots[0].raw == "??"
+    assert verdict.replies[0].raw == "??"
 
 
 @pytest.mark.parametrize("said", ["I cannot say.", time_out()])
@@ -124,7 +124,7 @@ def test_a_match_that_lacks_a_ballot_is_unscored_and_says_why(at: int, said: Sai
     config = JudgeConfig(llm=BOTH.llm, max_failed=0.25)
     unscored, scored = score_pairs([match("a"), match("b")], ScriptedChat(failing(at, said)), config, "judging")
     assert (unscored.teacher, unscored.student, unscored.gap) == (None, None, None)
-    lost, kept = unscored.ballots[at], unscored.ballots[1 - at]
+    lost, kept = unscored.replies[at], unscored.replies[1 - at]
     assert (lost.teacher, lost.student) == (None, None)
     assert lost.failure
     assert ("unreadable reply" if isinstance(said, str) else "time-out: no reply in 1 s") in lost.failure
@@ -160,11 +160,11 @@ def test_nothing_to_judge_is_no_verdict() -> None:
 
 
 def test_a_verdict_is_the_mean_of_its_ballots() -> None:
-    ballots = [
+    replies = [
         JudgeReply(order=PresentationOrder.TEACHER_FIRST, teacher=9, student=4, raw=""),
         JudgeReply(order=PresentationOrder.STUDENT_FIRST, teacher=8, student=5, raw=""),
     ]
-    assert build_verdict("a", ballots) == Verdict(id="a", ballots=tuple(ballots), teacher=8.5, student=4.5)
+    assert build_verdict("a", replies) == Verdict(id="a", replies=tuple(replies), teacher=8.5, student=4.5)
 
 
 SINGLE = JudgeConfig(llm=BOTH.llm, protocol=JudgeProtocol.single_score)
@@ -179,7 +179,7 @@ def alone(request: ChatRequest) -> str:
 def test_single_scores_are_asked_and_given_one_by_one() -> None:
     verdicts = score_pairs([match("a", 8, 5), match("b", 6, 7.5)], ScriptedChat(alone), SINGLE, "judging")
     assert [(verdict.teacher, verdict.student, verdict.gap) for verdict in verdicts] == [(8, 5, 3), (6, 7.5, -1.5)]
-    assert [(ballot.order, ballot.teacher, ballot.student) for ballot in verdicts[0].ballots] == [
+    assert [(ballot.order, ballot.teacher, ballot.student) for ballot in verdicts[0].replies] == [
         (PresentationOrder.TEACHER_ALONE, 8, None),
         (PresentationOrder.STUDENT_ALONE, None, 5),
     ]
@@ -190,7 +190,7 @@ def test_a_single_score_that_is_missing_leaves_the_match_unscored() -> None:
     config = JudgeConfig(llm=BOTH.llm, protocol=JudgeProtocol.single_score, max_failed=0.25)
     lost, kept = score_pairs([match("a"), match("b")], chat, config, "judging")
     assert (lost.teacher, lost.student, lost.gap) == (None, None, None)
-    assert (lost.ballots[0].teacher, lost.ballots[1].raw) == (8, "I cannot.")
+    assert (lost.replies[0].teacher, lost.replies[1].raw) == (8, "I cannot.")
     assert kept.gap == 1
 
 
@@ -221,17 +221,17 @@ def test_a_preference_becomes_a_gap_from_minus_nine_to_nine_in_which_the_place_c
 
 def test_a_ballot_keeps_all_that_a_reader_reads() -> None:
     (verdict,) = score_pairs([match()], ScriptedChat(leaning(0.75)), LOGPROBS, "judging")
-    assert {(ballot.raw, ballot.finish_reason) for ballot in verdict.ballots} == {("1", "length"), ("2", "length")}
-    assert dict(verdict.ballots[0].first_token) == pytest.approx({"1": log(0.75), "2": log(0.25)})
+    assert {(ballot.raw, ballot.finish_reason) for ballot in verdict.replies} == {("1", "length"), ("2", "length")}
+    assert dict(verdict.replies[0].first_token) == pytest.approx({"1": log(0.75), "2": log(0.25)})
     chat = ScriptedChat(["Hm.", "8 6\nWell.", "5 7", "7 5"])
     (again,) = score_pairs([match()], chat, BOTH, "judging")
-    assert [(ballot.raw, ballot.finish_reason) for ballot in again.ballots] == [("8 6\nWell.", "stop"), ("5 7", "stop")]
+    assert [(ballot.raw, ballot.finish_reason) for ballot in again.replies] == [("8 6\nWell.", "stop"), ("5 7", "stop")]
 
 
 def test_a_ballot_without_a_reply_says_so() -> None:
     config = JudgeConfig(llm=BOTH.llm, max_failed=0.5)
     (verdict,) = score_pairs([match()], ScriptedChat([time_out(), "7 5"]), config, "judging")
-    assert [(ballot.raw, ballot.finish_reason) for ballot in verdict.ballots] == [("", None), ("7 5", "stop")]
+    assert [(ballot.raw, ballot.finish_reason) for ballot in verdict.replies] == [("", None), ("7 5", "stop")]
 
 
 @pytest.mark.parametrize(("config", "script"), [(BOTH, biased(1)), (SINGLE, alone), (LOGPROBS, leaning(0.75))])
@@ -243,7 +243,7 @@ def test_what_is_read_again_by_the_same_reader_is_the_same(
 
 
 def test_another_reader_reads_kept_replies_for_nothing() -> None:
-    ballots = [
+    replies = [
         JudgeReply(
             order=PresentationOrder.TEACHER_FIRST,
             teacher=None,
@@ -254,17 +254,17 @@ def test_another_reader_reads_kept_replies_for_nothing() -> None:
         ),
         JudgeReply(order=PresentationOrder.STUDENT_FIRST, teacher=3, student=3, raw="5 7", finish_reason="stop"),
     ]
-    verdict = reparse_verdict(build_verdict("a", ballots), JudgeProtocol.pair_scores)
+    verdict = reparse_verdict(build_verdict("a", replies), JudgeProtocol.pair_scores)
     assert (verdict.teacher, verdict.student) == (7.5, 5.5)
-    assert [ballot.failure for ballot in verdict.ballots] == [None, None]
+    assert [ballot.failure for ballot in verdict.replies] == [None, None]
 
 
 @pytest.mark.parametrize(("raw", "finish_reason"), [("8 1", "length"), ("8/10 6/10", "stop")])
 def test_a_reply_that_the_present_reader_refuses_leaves_the_row_unscored(raw: str, finish_reason: str) -> None:
     read = JudgeReply(order=PresentationOrder.TEACHER_FIRST, teacher=8, student=1, raw=raw, finish_reason=finish_reason)
     verdict = reparse_verdict(build_verdict("a", [read]), JudgeProtocol.pair_scores)
-    assert (verdict.gap, verdict.ballots[0].teacher) == (None, None)
-    assert (verdict.ballots[0].failure or "").startswith("unreadable reply: ")
+    assert (verdict.gap, verdict.replies[0].teacher) == (None, None)
+    assert (verdict.replies[0].failure or "").startswith("unreadable reply: ")
 
 
 def test_what_never_came_stays_missing() -> None:

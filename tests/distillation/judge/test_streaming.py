@@ -120,10 +120,10 @@ class Run:
 
     def __init__(self, config: Config, root: Path, *, along: bool) -> None:
         self.config = replace(config, judge=replace(config.judge, while_answering=along))
-        self.books = CallStore(root, SpendScope("run"), config.spend)
-        judge = open_chat(config.judge.llm, "judge", self.books, ServerPool(root / "servers"))
+        self.call_store = CallStore(root, SpendScope("run"), config.spend)
+        judge = open_chat(config.judge.llm, "judge", self.call_store, ServerPool(root / "servers"))
         assert isinstance(judge, Client)
-        self.bench = Workspace(self.config, Store(root), judge, judge, None, self.books.ledger)  # type: ignore[arg-type]
+        self.ws = Workspace(self.config, Store(root), judge, judge, None, self.call_store.ledger)  # type: ignore[arg-type]
         self.seconds = 0.0
 
     def examine(self) -> DifficultyScores:
@@ -137,20 +137,20 @@ class Run:
         began = time.monotonic()
         try:
             blanks = tapir._seed_blanks(seeds, responses)[:-1]
-            return tapir._examine(self.bench, 0, student, seeds, blanks, responses.key)
+            return tapir._examine(self.ws, 0, student, seeds, blanks, responses.key)
         finally:
             self.seconds = time.monotonic() - began
 
     def made(self, stage: str, rows: list[Example] | list[Response]) -> Artifact:
-        return self.bench.rows(stage, None, {"rows": len(rows)}, lambda: StageOutput(rows, {}))
+        return self.ws.rows(stage, None, {"rows": len(rows)}, lambda: StageOutput(rows, {}))
 
     def artifacts(self) -> dict[str, object]:
         """Name, place in the manifest, files and figures of everything that was made."""
-        made = {entry.name: self.bench.store.open(entry.stage, entry.key) for entry in self.bench.entries}
+        made = {entry.name: self.ws.store.open(entry.stage, entry.key) for entry in self.ws.entries}
         return {name: (artifact.key, artifact.files, artifact.figures) for name, artifact in made.items()}
 
     def spent(self) -> object:
-        return self.books.ledger.by_stage(), self.books.ledger.faults(), self.books.ledger.given_up()
+        return self.call_store.ledger.by_stage(), self.call_store.ledger.faults(), self.call_store.ledger.given_up()
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def opened() -> Iterator[Callable[..., Run]]:
 
     yield open_run
     for run in runs:
-        run.books.close()
+        run.call_store.close()
 
 
 def test_it_takes_as_long_as_the_longer_of_the_two_and_nothing_else_differs(
@@ -220,7 +220,7 @@ def test_what_a_stopped_run_was_told_is_not_paid_again(
         stopped.examine()
     assert not list(tmp_path.glob(f"answers/*/{SIDECAR}"))
     told = replies(tmp_path)
-    assert told == stopped.books.ledger.by_stage()["verdicts-0"]["judge"].calls > 0
+    assert told == stopped.call_store.ledger.by_stage()["verdicts-0"]["judge"].calls > 0
     student.fails_at = None
     opened(config, tmp_path).examine()
     assert len(judge.asked_at) == 2 * (ROWS - 1) + 2
@@ -278,8 +278,8 @@ def test_ctrl_c_stops_writer_and_judge_within_seconds(
 
 
 def replies(root: Path) -> int:
-    with sqlite3.connect(root / CALLS_FILE) as books:
-        return int(books.execute("SELECT count(*) FROM replies").fetchone()[0])
+    with sqlite3.connect(root / CALLS_FILE) as call_store:
+        return int(call_store.execute("SELECT count(*) FROM replies").fetchone()[0])
 
 
 def test_batches_begin_after_the_answers(
@@ -325,4 +325,4 @@ def test_a_run_whose_verdicts_another_process_made_meanwhile_lists_them_once(
     monkeypatch.setattr(scoring, "_hears", lambda *_: True)
     second = opened(config, tmp_path)
     second.examine()
-    assert second.bench.entries == first.bench.entries
+    assert second.ws.entries == first.ws.entries

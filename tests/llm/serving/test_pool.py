@@ -74,9 +74,9 @@ def config(asked: Path) -> LLMConfig:
 
 
 @pytest.fixture
-def open_client(config: LLMConfig, books: CallStore, tmp_path: Path) -> "Callable[[Servers], Client]":
+def open_client(config: LLMConfig, call_store: CallStore, tmp_path: Path) -> "Callable[[ServerPool], Client]":
     def opened(servers: ServerPool) -> Client:
-        return Client(config, "teacher", books, server=servers.open(config.server, None, "teacher"))
+        return Client(config, "teacher", call_store, server=servers.open(config.server, None, "teacher"))
 
     return opened
 
@@ -94,13 +94,13 @@ def ask(client: Client, *prompts: str) -> list[str | None]:
 
 
 def test_a_server_killed_in_mid_stage_is_started_again_and_nothing_is_paid_twice(
-    open_client: Callable[[ServerPool], Client], asked: Path, books: CallStore, tmp_path: Path
+    open_client: Callable[[ServerPool], Client], asked: Path, call_store: CallStore, tmp_path: Path
 ) -> None:
     servers = ServerPool(tmp_path / "logs")
     client = open_client(servers)
     prompts = ("one", "two", "fatal", "three", "two")
     try:
-        with books.ledger.during("asking") as spent:
+        with call_store.ledger.during("asking") as spent:
             assert ask(client, *prompts) == [f"re: {prompt}" for prompt in prompts]
     finally:
         servers.close()
@@ -110,11 +110,11 @@ def test_a_server_killed_in_mid_stage_is_started_again_and_nothing_is_paid_twice
     assert len({pid for pid, _ in lines}) == 2
     spend = spent["teacher"]
     assert (spend.calls, spend.cached) == (4, 1)
-    assert {fault.kind for fault in books.ledger.faults()} == {FailureKind.CONNECTION}
+    assert {fault.kind for fault in call_store.ledger.faults()} == {FailureKind.CONNECTION}
 
 
 def test_one_that_dies_too_often_ends_the_stage_with_its_reason_and_what_was_answered_is_kept(
-    open_client: Callable[[ServerPool], Client], asked: Path, books: CallStore, tmp_path: Path
+    open_client: Callable[[ServerPool], Client], asked: Path, call_store: CallStore, tmp_path: Path
 ) -> None:
     servers = ServerPool(tmp_path / "logs")
     client = open_client(servers)
@@ -129,13 +129,15 @@ def test_one_that_dies_too_often_ends_the_stage_with_its_reason_and_what_was_ans
 
 
 def test_one_that_hangs_is_stopped_and_started_again(
-    config: LLMConfig, books: CallStore, asked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: LLMConfig, call_store: CallStore, asked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = StringIO()
     monkeypatch.setattr(server, "console", Console(file=out))
     monkeypatch.setattr(server, "HUNG_S", 0.5)
     servers = ServerPool(tmp_path / "logs")
-    client = Client(replace(config, timeout_s=1.0), "teacher", books, server=servers.open(config.server, None, "t"))
+    client = Client(
+        replace(config, timeout_s=1.0), "teacher", call_store, server=servers.open(config.server, None, "t")
+    )
     try:
         assert ask(client, "one", "hang", "two") == ["re: one", "re: hang", "re: two"]
     finally:
@@ -145,10 +147,10 @@ def test_one_that_hangs_is_stopped_and_started_again(
     assert len({line.split()[0] for line in asked.read_text().splitlines()}) == 2
 
 
-def test_one_that_is_only_slow_goes_on(config: LLMConfig, books: CallStore, asked: Path, tmp_path: Path) -> None:
+def test_one_that_is_only_slow_goes_on(config: LLMConfig, call_store: CallStore, asked: Path, tmp_path: Path) -> None:
     servers = ServerPool(tmp_path / "logs")
     impatient = replace(config, timeout_s=1.0, attempts=2)
-    client = Client(impatient, "teacher", books, server=servers.open(config.server, None, "teacher"))
+    client = Client(impatient, "teacher", call_store, server=servers.open(config.server, None, "teacher"))
     try:
         with pytest.raises(TapirError, match="time-out"):
             ask(client, "slow")
@@ -186,33 +188,33 @@ def test_roles_share_the_server_of_one_command(config: LLMConfig, tmp_path: Path
 
 
 def test_the_weights_stand_in_the_command_and_the_port_in_no_cache_key(
-    config: LLMConfig, books: CallStore, tmp_path: Path
+    config: LLMConfig, call_store: CallStore, tmp_path: Path
 ) -> None:
     servers = ServerPool(tmp_path)
     server = servers.open(ServerConfig(command=["serve", "{weights}", "{port}"]), Path("/w.gguf"), "teacher")
     assert server._service.words(1) == ["serve", "/w.gguf", "1"]
-    client = Client(config, "teacher", books, version="abc", server=server)
+    client = Client(config, "teacher", call_store, version="abc", server=server)
     assert client.identity() == {"model": "openai/m", "api_base": None, "options": {}, "version": "abc"}
 
 
-def test_another_protocol_is_refused(config: LLMConfig, books: CallStore, tmp_path: Path) -> None:
+def test_another_protocol_is_refused(config: LLMConfig, call_store: CallStore, tmp_path: Path) -> None:
     server = ServerPool(tmp_path).open(config.server, None, "teacher")
     with pytest.raises(ConfigError, match="speaks the OpenAI protocol"):
-        Client(replace(config, model="anthropic/x"), "teacher", books, server=server).check()
+        Client(replace(config, model="anthropic/x"), "teacher", call_store, server=server).check()
 
 
 def test_an_address_beside_a_server_of_one_s_own_is_refused(
-    config: LLMConfig, books: CallStore, tmp_path: Path
+    config: LLMConfig, call_store: CallStore, tmp_path: Path
 ) -> None:
     server = ServerPool(tmp_path).open(config.server, None, "teacher")
     with pytest.raises(ConfigError, match="api_base must be null"):
-        Client(replace(config, api_base="http://localhost:1/v1"), "teacher", books, server=server).check()
+        Client(replace(config, api_base="http://localhost:1/v1"), "teacher", call_store, server=server).check()
 
 
-def test_a_stop_during_the_start_does_not_wait_for_it(config: LLMConfig, books: CallStore, tmp_path: Path) -> None:
+def test_a_stop_during_the_start_does_not_wait_for_it(config: LLMConfig, call_store: CallStore, tmp_path: Path) -> None:
     slow = ServerConfig(command=["{python}", "-c", "import time; time.sleep(600)", "{port}"], start_s=600.0)
     servers = ServerPool(tmp_path / "logs")
-    client = Client(config, "teacher", books, server=servers.open(slow, None, "teacher"))
+    client = Client(config, "teacher", call_store, server=servers.open(slow, None, "teacher"))
 
     async def interrupted() -> None:
         async with client.connected():

@@ -40,12 +40,12 @@ def test_the_student_becomes_an_ordinary_directory_that_can_be_trained(tmp_path:
     assert "Paris" in answer.text
 
 
-def test_the_teacher_answers_and_tells_its_preference(books: CallStore, tmp_path: Path) -> None:
+def test_the_teacher_answers_and_tells_its_preference(call_store: CallStore, tmp_path: Path) -> None:
     weights = fetched("qwen2_5_coder_1_5b")
     command = ["{python}", "-m", "tapir_exp.llm.serving.gguf_server", "--model", "{weights}", "--port", "{port}"]
     config = LLMConfig(model="openai/qwen", server=ServerConfig([*command, "--threads", "1"]), timeout_s=300.0)
     servers = ServerPool(tmp_path / "logs")
-    client = Client(config, "judge", books, server=servers.open(config.server, weights.path, "judge"))
+    client = Client(config, "judge", call_store, server=servers.open(config.server, weights.path, "judge"))
 
     async def ask(text: str) -> Completion:
         async with client.connected():

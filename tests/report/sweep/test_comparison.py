@@ -71,9 +71,9 @@ def test_pairs_are_of_the_same_seed(ablation: Path) -> None:
 def test_an_unfinished_job_is_listed_and_not_counted(ablation: Path) -> None:
     (ablation / "arm-tapir_seed-3" / "manifest.json").unlink()
     path = ablation / "arm-fixed_alpha_seed-2" / "metrics.jsonl"
-    path.write_text("\n".join([*path.read_text().splitlines()[:2], '{"round": 2, "bench']))
+    path.write_text("\n".join([*path.read_text().splitlines()[:2], '{"round": 2, "ws']))
     sweep = load_sweep(ablation)
-    told = {missing.what: missing.why for missing in sweep.missing}
+    told = {missing.what: missing.reason for missing in sweep.missing}
     assert set(told) == {"tapir, seed 3", "fixed_alpha, seed 2"}
     assert "metrics end with round 3" in told["tapir, seed 3"]
     assert told["fixed_alpha, seed 2"] == "stopped after round 1 of 3"
@@ -84,7 +84,7 @@ def test_an_unfinished_job_is_listed_and_not_counted(ablation: Path) -> None:
 
 def test_a_damaged_manifest_is_a_missing_job(ablation: Path) -> None:
     (ablation / "arm-tapir_seed-3" / "manifest.json").write_text('{"name": 3')
-    assert "cannot be read" in load_sweep(ablation).missing[0].why
+    assert "cannot be read" in load_sweep(ablation).missing[0].reason
 
 
 def test_a_seed_that_only_other_arms_have_is_missing(fake_run: MakeRun, ablation: Path) -> None:

@@ -39,7 +39,7 @@ def test_an_arm_that_ends_sooner_says_so(fake_run: MakeRun, ablation: Path) -> N
     fake_run(name="sweep/arm-vanilla_sft_seed-1", arm="vanilla_sft", seed=1, rounds=0, size=40)
     found = course(ablation, "vanilla_sft")
     assert found.accuracies[1:] == (None, None, None)
-    assert found.why == "ends with S₀"
+    assert found.reason == "ends with S₀"
     assert "ends with S₀" in render_page(load_sweep(ablation))
 
 
@@ -47,8 +47,8 @@ def test_an_arm_without_a_finished_job_or_a_benchmark_says_so(fake_run: MakeRun,
     for seed in (1, 2, 3):
         (ablation / f"arm-tapir_seed-{seed}" / "manifest.json").unlink()
     fake_run(name="sweep/arm-lion_seed-1", arm="lion", seed=1, size=40, benchmark=False)
-    assert course(ablation, "tapir").why == "no finished job"
-    assert course(ablation, "lion").why == "a benchmark was not run"
+    assert course(ablation, "tapir").reason == "no finished job"
+    assert course(ablation, "lion").reason == "a benchmark was not run"
     drawn = "".join(panels(accuracies_by_round(load_sweep(ablation).arms)))
     assert "natural_mix" in drawn
     assert "tapir" not in drawn

@@ -18,15 +18,15 @@ from tapir_exp.student.training.encoding import TrainingRow, encode_rows
 LENGTHS = [3 + (7 * n) % 40 for n in range(100)]
 
 
-def make_row(length: int, prompt: int, part: Subset = Subset.REST) -> Row:
-    return Row(tuple(range(10, 10 + length)), prompt, part)
+def make_row(length: int, prompt: int, subset: Subset = Subset.REST) -> Row:
+    return Row(tuple(range(10, 10 + length)), prompt, subset)
 
 
 def test_row_is_prompt_response_end(chat: Chat) -> None:
     (row,) = encode_rows([TrainingRow("Say red", "red 12", Subset.HARD)], chat, 100).rows
     assert chat.tokenizer.decode(list(row.tokens)) == "<|bos|><|user|>Say red<|end|><|assistant|>red 12<|end|>"
     assert chat.tokenizer.decode(list(row.tokens[row.prompt :])) == "red 12<|end|>"
-    assert row.part is Subset.HARD
+    assert row.subset is Subset.HARD
 
 
 def test_only_response_and_end_are_supervised(chat: Chat) -> None:

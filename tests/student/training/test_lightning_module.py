@@ -60,7 +60,7 @@ def test_one_batch_of_everything_has_the_loss_of_the_paper(
     finetune(base, rows, alpha, sft, BudgetConfig(epochs=1), student, trainer, 0, tmp_path, "fit")
     model = load_model(base, student)
     with torch.no_grad():
-        losses = {part: [nll_by_hand(model, row) for row in encoded if row.part is part] for part in Subset}
+        losses = {part: [nll_by_hand(model, row) for row in encoded if row.subset is part] for part in Subset}
     means = {part: torch.cat(found).mean().item() for part, found in losses.items()}
     step = first_step(tmp_path)
     assert step.loss == pytest.approx(alpha * means[Subset.HARD] + (1 - alpha) * means[Subset.REST], rel=1e-5)
@@ -84,7 +84,7 @@ def test_gradient_is_that_of_the_paper(
     model = load_model(base, student)
     loss = torch.zeros(())
     for part, weight in ((Subset.HARD, alpha), (Subset.REST, 1 - alpha)):
-        chosen = [row for row in encoded if row.part is part]
+        chosen = [row for row in encoded if row.subset is part]
         total = sum(nll_by_hand(model, row).sum() for row in chosen)
         loss = loss + weight * total / sum(row.supervised for row in chosen)
     loss.backward()  # type: ignore[no-untyped-call]

@@ -219,7 +219,7 @@ def test_killed_fit_leaves_no_rank_and_ends_with_the_same_bytes(
     trainer = replace(TWO, strategy=StrategyName[strategy])
     fit(tmp_path / "whole", trainer, epochs=40)
     (tmp_path / "broken").mkdir()
-    given = json.dumps([(row.instruction, row.response, row.part) for row in uneven])
+    given = json.dumps([(row.instruction, row.response, row.subset) for row in uneven])
     script = FIT.replace("devices=2", f"devices=2, strategy=StrategyName.{strategy}")
     parent = subprocess.Popen([sys.executable, "-c", script, str(base), str(tmp_path / "broken"), given, "40"])
     wait_for(lambda: 10 < steps_done(tmp_path / "broken") < 80 or parent.poll() is not None)

@@ -267,7 +267,7 @@ train.finetune(
 @pytest.mark.slow
 def test_killed_process_is_taken_up_by_another(fit: Fit, tmp_path: Path, base: Path, rows: list[TrainingRow]) -> None:
     fit(tmp_path / "whole")
-    given = json.dumps([(row.instruction, row.response, row.part) for row in rows])
+    given = json.dumps([(row.instruction, row.response, row.subset) for row in rows])
     command = [sys.executable, "-c", KILLED_FIT, str(base), str(tmp_path / "broken"), given]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
     assert [path.suffix for path in sorted((tmp_path / "broken" / CHECKPOINTS).iterdir())] == [".ckpt", ".partial"]

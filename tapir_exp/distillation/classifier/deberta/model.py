@@ -43,7 +43,7 @@ def load_classifier(
     except ValueError as error:
         if "trust_remote_code" not in str(error):
             raise
-        raise ConfigError([f"{source} needs code of its own, which is not run for a labeller"]) from error
+        raise ConfigError([f"{source} needs code of its own, which is not run for a classifier"]) from error
     except OSError as error:
         raise ConfigError([f"{source} cannot be read: {str(error).splitlines()[0]} {CONVERT}"]) from error
     finally:
