@@ -60,7 +60,7 @@ def _examiner(
     ws: Workspace, seeds: Artifact, start: ParentModel, base: Mapping[str, Any]
 ) -> Callable[[int, Artifact], None]:
     """What compares a student with the one before it on what is kept out of training; nothing where nothing is."""
-    if not ws.config.evals.held_out:
+    if not ws.config.evals.held_out_size:
         return lambda number, student: None
     rows = held_out.hold_out(ws, seeds)
     ws.held_out_instructions = frozenset(row.instruction for row in rows.rows(Example))
@@ -81,7 +81,7 @@ def score_seeds(ws: Workspace, seeds: Artifact, student: Artifact) -> State:
     keys = [seeds.key, labels.key, responses.key, *scored.keys]
     pool = seed_pool(seeds.rows(Example), labels.rows(Label), responses.rows(Response), scored.by_row, keys)
     references = {seed.id: seed.response for seed in seeds.rows(Example)}
-    return State(student, pool, target_shares(ws.config.tasks.ratios, pool.natural), references)
+    return State(student, pool, target_shares(ws.config.task_mix.target_distribution, pool.natural), references)
 
 
 def run_round(ws: Workspace, state: State, number: int) -> State:
@@ -91,7 +91,7 @@ def run_round(ws: Workspace, state: State, number: int) -> State:
     alpha = alpha_for_round(number, curriculum.alpha, curriculum.delta_alpha)
     hard = choose_hard(pool.difficulties, curriculum, seed)
     candidates = pool.candidates(hard, guided=curriculum.difficulty is not Difficulty.random)
-    plan = plan_round(candidates, state.target, curriculum.rows, alpha, f"seed {seed} round {number}")
+    plan = plan_round(candidates, state.target, curriculum.rows_per_round, alpha, f"seed {seed} round {number}")
     choice = _choice(ws, state.target, alpha, number)
     expansions = data.expand(ws, number, pool, plan, choice)
     data.record_plan(ws, number, plan, expansions)
@@ -110,11 +110,11 @@ def _choice(ws: Workspace, target: Shares, alpha: float, number: int) -> dict[st
     curriculum = ws.config.curriculum
     return {
         "round": number,
-        "rows": curriculum.rows,
+        "rows": curriculum.rows_per_round,
         "alpha": alpha,
         "difficulty": curriculum.difficulty,
         "delta": curriculum.delta,
-        "hard_share": curriculum.hard_share,
+        "hard_share": curriculum.hard_fraction,
         "beta": curriculum.rollouts.beta,
         "target": dict(target),
         "seed": ws.config.seed,
@@ -122,7 +122,7 @@ def _choice(ws: Workspace, target: Shares, alpha: float, number: int) -> dict[st
 
 
 def _benchmark(ws: Workspace, number: int, student: Artifact) -> None:
-    if ws.config.evals.per_cell:
+    if ws.config.evals.problems_per_level:
         generation.run_lab_benchmark(ws, number, student)
 
 

@@ -38,7 +38,9 @@ def planned(
         raise PlannedError(pool, rows, alpha, draw)
 
     monkeypatch.setattr(tapir, "plan_round", plan_round)
-    curriculum = CurriculumConfig(delta=2.0, alpha=0.3, delta_alpha=0.2, rows=60, difficulty=how, hard_share=1 / 3)
+    curriculum = CurriculumConfig(
+        delta=2.0, alpha=0.3, delta_alpha=0.2, rows_per_round=60, difficulty=how, hard_fraction=1 / 3
+    )
     ws = OmegaConf.create({"config": {"curriculum": OmegaConf.structured(curriculum), "seed": seed}})
     state = State(cast(Artifact, None), POOL, {TaskType.MATH: 1.0}, {})
     with pytest.raises(PlannedError) as caught:

@@ -48,7 +48,7 @@ def hf_generate(directory: Path, batch: int, *, longest_first: bool = False) -> 
 
 def ours(directory: Path, kind: EngineKind, batch: int) -> Write:
     """One of our engines, as a stage opens it."""
-    student = StudentConfig(model=str(directory), engine=kind, generation_batch=batch)
+    student = StudentConfig(model=str(directory), engine=kind, generation_batch_size=batch)
     chat = Chat(_tokenizer(directory), None, END, ())
     opened = open_engine(directory, chat, student)
     engine: Engine = opened.__enter__()  # for as long as the process lives

@@ -45,7 +45,7 @@ def accuracy_after(config: Config, start: Path, parts: Sequence[Sequence[Trainin
     from tapir_exp.student.training.encoding import TrainingRow
     from tapir_exp.student.training.train import finetune
 
-    budget = BudgetConfig(tokens=tokens // len(parts))
+    budget = BudgetConfig(max_tokens=tokens // len(parts))
     with tempfile.TemporaryDirectory() as work:
         student = start
         for number, part in enumerate(parts):
@@ -56,7 +56,7 @@ def accuracy_after(config: Config, start: Path, parts: Sequence[Sequence[Trainin
             finetune(student, rows, None, *settings)
             student = place
         results = run_benchmark(
-            config.evals.per_cell,
+            config.evals.problems_per_level,
             config.lab.seed,
             lambda prompts: generate_responses(student, prompts, config.student, "benchmark"),
         )
@@ -72,7 +72,7 @@ def measure(sweep: Path, seed: int) -> dict[str, float]:
         manifest = Manifest.load(run_dir)
         artifacts, last = manifest.open(run_dir), len(manifest.alphas)
         own[arm] = macro_accuracy(artifacts[f"benchmark-{last}"].rows(BenchmarkResult)).mean
-        rows[arm] = [row for n in range(1, last + 1) for row in artifacts[f"mix-{n}"].rows(TrainingExample)]
+        rows[arm] = [row for n in range(1, last + 1) for row in artifacts[f"train_mix-{n}"].rows(TrainingExample)]
         tokens = sum(artifacts[f"student-{n}"].figures["tokens"] for n in range(1, last + 1))
         start, config = artifacts["student-0"].path, config_of(run_dir)
     shuffled = Random(seed).sample(rows["single_round"], len(rows["single_round"]))

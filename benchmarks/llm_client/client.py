@@ -69,7 +69,7 @@ def litellm_as(provider: str) -> Any:
     return plain_litellm
 
 
-def ours_as(direct: bool) -> Any:
+def ours_as(use_litellm: bool) -> Any:
     """The whole of ours: cache, claims, ledger and durable replies included."""
 
     @asynccontextmanager
@@ -82,7 +82,7 @@ def ours_as(direct: bool) -> Any:
 
         with tempfile.TemporaryDirectory(dir=Path.cwd()) as store:
             call_store = CallStore(Path(store), SpendScope("benchmark"), SpendConfig())
-            config = LLMConfig(model="openai/m", api_base=base, concurrency=in_flight, direct=direct)
+            config = LLMConfig(model="openai/m", api_base=base, concurrency=in_flight, use_litellm=use_litellm)
             chat = Client(config, "teacher", call_store)
 
             async def ask(prompt: str) -> str:
@@ -98,8 +98,8 @@ def ours_as(direct: bool) -> Any:
 
 CLIENTS = {
     "raw aiohttp (the limit)": raw_aiohttp,
-    "ours, direct": ours_as(direct=True),
-    "ours, through litellm": ours_as(direct=False),
+    "ours, direct": ours_as(use_litellm=False),
+    "ours, through litellm": ours_as(use_litellm=True),
     "litellm.acompletion openai/": litellm_as("openai"),
     "litellm.acompletion hosted_vllm/": litellm_as("hosted_vllm"),
     "AsyncOpenAI": async_openai,

@@ -37,7 +37,7 @@ def main() -> None:
             lambda reply: reply.text,
             label="rows",
             concurrency=64,
-            max_failed=0,
+            max_failure_rate=0,
         )
         seconds = time.perf_counter() - started
         right = sum(outcome.value == f"An answer to: question {n}" for n, outcome in enumerate(outcomes))

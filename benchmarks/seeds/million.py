@@ -99,7 +99,7 @@ def clean_pool(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Read, check, decontaminate, deduplicate and write."""
     guard = DecontaminationConfig(benchmarks=args.benchmark or [str(folder / "benchmark.jsonl")])
     pool = str(folder / "pool.jsonl")
-    config = SeedsConfig(source=SeedSource.file, path=pool, max_failed=MOST_UNUSABLE, decontamination=guard)
+    config = SeedsConfig(source=SeedSource.file, path=pool, max_failure_rate=MOST_UNUSABLE, decontamination=guard)
     return gather_seeds(config, load_benchmarks(guard), folder).figures
 
 

@@ -67,7 +67,7 @@ def padded(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
     return {
         "input_ids": torch.tensor([[*row.tokens, *[END] * gap] for row, gap in zip(rows, fill, strict=True)]),
         "attention_mask": torch.tensor([[1] * (width - gap) + [0] * gap for gap in fill]),
-        "labels": torch.tensor([[*label, *[IGNORED] * gap] for label, gap in zip(labels, fill, strict=True)]),
+        "task_labels": torch.tensor([[*label, *[IGNORED] * gap] for label, gap in zip(labels, fill, strict=True)]),
     }
 
 
@@ -83,8 +83,8 @@ def autocast(bf16: bool) -> Any:
 
 def train_ours(model: LlamaForCausalLM, rows: list[Row], bf16: bool, seed: int, watch: Stopwatch) -> None:
     """Our module and loader under Lightning, as a fit has them."""
-    loader = StepLoader(rows, plan_of(rows, seed), SFTConfig().micro_batch_tokens)
-    sft = SFTConfig(learning_rate=RATE, warmup=0.0)
+    loader = StepLoader(rows, plan_of(rows, seed), SFTConfig().max_tokens_per_micro_batch)
+    sft = SFTConfig(learning_rate=RATE, warmup_ratio=0.0)
     weights = {Subset.HARD: 1.0, Subset.REST: 1.0}
     module = StudentModule(model, weights, sft, len(loader), seed)
 
@@ -95,12 +95,12 @@ def train_ours(model: LlamaForCausalLM, rows: list[Row], bf16: bool, seed: int, 
 
     config = TrainerConfig(accelerator="cpu", precision="bf16-mixed" if bf16 else "32-true")
     with deterministic_scope(seed):
-        _build_trainer(config, [Watch()], sft.clip).fit(module, loader)
+        _build_trainer(config, [Watch()], sft.max_grad_norm).fit(module, loader)
 
 
 def train_bare(model: LlamaForCausalLM, rows: list[Row], bf16: bool, seed: int, watch: Stopwatch) -> None:
     """A loop of plain PyTorch over our batches with our kernels: what a framework could reach at most."""
-    loader = StepLoader(rows, plan_of(rows, seed), SFTConfig().micro_batch_tokens)
+    loader = StepLoader(rows, plan_of(rows, seed), SFTConfig().max_tokens_per_micro_batch)
     pack_attention(model.train())
 
     def loss_of(step: Any) -> torch.Tensor:
@@ -120,7 +120,9 @@ def train_padded(model: LlamaForCausalLM, rows: list[Row], bf16: bool, seed: int
     def loss_of(step: list[Row]) -> torch.Tensor:
         batch = padded(step)
         logits = model(input_ids=batch["input_ids"]).logits[:, :-1].float()
-        return functional.cross_entropy(logits.flatten(0, 1), batch["labels"][:, 1:].flatten(), ignore_index=IGNORED)
+        return functional.cross_entropy(
+            logits.flatten(0, 1), batch["task_labels"][:, 1:].flatten(), ignore_index=IGNORED
+        )
 
     with kernel:
         _loop(model.train(), steps, len(steps), loss_of, lambda step: sum(len(r.tokens) for r in step), bf16, watch)
@@ -193,7 +195,7 @@ def train_trl(
         pad_token="<unk>",
     )
     labels = [[IGNORED] * row.prompt + list(row.tokens[row.prompt :]) for row in rows]
-    data = Dataset.from_dict({"input_ids": [list(row.tokens) for row in rows], "labels": labels})
+    data = Dataset.from_dict({"input_ids": [list(row.tokens) for row in rows], "task_labels": labels})
     with TemporaryDirectory() as folder:
         arguments = TrlConfig(max_length=LONGEST, **{**common(folder, bf16, seed), **settings})
         trainer = SFTTrainer(model, arguments, train_dataset=data, processing_class=tokenizer, callbacks=[Watch()])

@@ -84,8 +84,8 @@ def ours(
     config = TrainerConfig(
         precision=precision, deterministic=False, activation_checkpointing=checkpointing, liger_kernels=liger
     )
-    lora = LoraConfig(rank=LORA["r"], alpha=LORA["lora_alpha"], dropout=0.0, targets=LORA["target_modules"])
-    sft = SFTConfig(method=Method[method], lora=lora, micro_batch_tokens=micro)
+    lora = LoraConfig(rank=LORA["r"], alpha=LORA["lora_alpha"], dropout=0.0, target_modules=LORA["target_modules"])
+    sft = SFTConfig(method=Method[method], lora=lora, max_tokens_per_micro_batch=micro)
     rows, plan = make_rows(steps * STEP_TOKENS), []
     chosen, total = [], 0
     for place, row in enumerate(rows):
@@ -104,7 +104,7 @@ def ours(
             pass
 
     clock = _Clock(Silent(), None)  # type: ignore[arg-type]
-    _build_trainer(config, [clock], sft.clip).fit(module, loader)
+    _build_trainer(config, [clock], sft.max_grad_norm).fit(module, loader)
     return [pace.model_dump() for pace in clock.paces]
 
 
@@ -123,7 +123,7 @@ def trl(
 
     rows = make_rows(steps * STEP_TOKENS)
     labels = [[IGNORED] * row.prompt + list(row.tokens[row.prompt :]) for row in rows]
-    data = Dataset.from_dict({"input_ids": [list(row.tokens) for row in rows], "labels": labels})
+    data = Dataset.from_dict({"input_ids": [list(row.tokens) for row in rows], "task_labels": labels})
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(models.WordLevel({"<unk>": 0, "<end>": 1}, unk_token="<unk>")),
         eos_token="<end>",
@@ -158,7 +158,7 @@ def trl(
     def counting(batch: list[dict[str, Any]]) -> Any:
         for item in batch:
             lengths = item.get("seq_lengths", [len(item["input_ids"])])
-            packed.append((tuple(lengths), sum(label != IGNORED for label in item["labels"])))
+            packed.append((tuple(lengths), sum(label != IGNORED for label in item["task_labels"])))
         return collate(batch)
 
     class Watch(TrainerCallback):  # type: ignore[misc]

@@ -14,7 +14,7 @@ from rich.table import Table
 from tapir_exp.config import SpendConfig
 from tapir_exp.core.errors import StoreError, TapirError
 from tapir_exp.llm import ledger, response_cache
-from tapir_exp.llm.call_store import CALLS_FILE
+from tapir_exp.llm.call_store import calls_file
 from tapir_exp.llm.ledger import FailedRequest, Ledger, scopes_with_failures
 from tapir_exp.llm.response_cache import CacheSummary, ResponseCache
 from tapir_exp.llm.sqlite import Database
@@ -91,7 +91,7 @@ def _carry_out(arguments: argparse.Namespace, database: Database) -> None:
 @contextmanager
 def _opened(store: Path) -> Iterator[Database]:
     """The file of replies in a store. Raises StoreError where there is none."""
-    path = store / CALLS_FILE
+    path = calls_file(store)
     if not path.is_file():
         raise StoreError(f"{path} is not there; name the store of an outputs directory, as in --store outputs/store.")
     database = Database(path, response_cache.SCHEMA + ledger.SCHEMA, durable=True)

@@ -67,17 +67,17 @@ class FoldComparison:
 
 def run_job(config: ClassifyConfig) -> None:
     """Carry out a job; what it makes is in `config.out`."""
-    out = Path(config.out)
+    out = Path(config.output_dir)
     out.mkdir(parents=True, exist_ok=True)
-    if config.do is ClassifyJob.train:
-        train(read_labelled(config.labelled), config, out)
+    if config.job is ClassifyJob.train:
+        train(read_labelled(config.classifier_data), config, out)
         return
     with opened_classifier(config) as classifier:
-        match config.do:
+        match config.job:
             case ClassifyJob.label:
                 label_pool(read_pool(Path(str(config.pool))), classifier, out)
             case ClassifyJob.evaluate:
-                evaluate(read_labelled(config.labelled), classifier, config, out)
+                evaluate(read_labelled(config.classifier_data), classifier, config, out)
             case ClassifyJob.distil:
                 train(teach(classifier, config, out), config, out)
 
@@ -89,7 +89,7 @@ def opened_classifier(config: ClassifyConfig) -> Iterator[TaskClassifier]:
     Raises ConfigError where no call of it can succeed, or a trained classifier is not there.
     """
     store = Path(config.outputs) / "store"
-    call_store, servers = CallStore(store, SpendScope(config.out), config.spend), ServerPool(store / "servers")
+    call_store, servers = CallStore(store, SpendScope(config.output_dir), config.spend), ServerPool(store / "servers")
 
     def open_checked() -> Client:
         chat = open_chat(config.classifier.llm, "labeller", call_store, servers)
@@ -101,7 +101,7 @@ def opened_classifier(config: ClassifyConfig) -> Iterator[TaskClassifier]:
             yield open_classifier(config.classifier, open_checked)
     finally:  # what was spent is told of a job that fails, too
         if config.classifier.kind is ClassifierKind.llm:
-            write_spend_report(call_store.ledger, Path(config.out))
+            write_spend_report(call_store.ledger, Path(config.output_dir))
         servers.close()
         call_store.close()
 
@@ -131,7 +131,7 @@ def teach(classifier: TaskClassifier, config: ClassifyConfig, out: Path) -> Labe
 
 def train(known: LabelledDataset, config: ClassifyConfig, out: Path) -> ClassifierCard:
     """Train a classifier on all rows into `classifier/`; its figures are of siblings on rows that they did not see."""
-    learner = open_trainer(config.fit, config.trainer)
+    learner = open_trainer(config.classifier_training, config.trainer)
     compared = compare(learner, known, config)
     figures = _report(compared, known, config, out)
     directory = out / CLASSIFIER
@@ -139,12 +139,16 @@ def train(known: LabelledDataset, config: ClassifyConfig, out: Path) -> Classifi
     whole = learner.learn(known.rows, config.seed, "training on all rows")
     whole.save(directory)
     card = ClassifierCard(
-        kind=config.fit.kind.value,
+        kind=config.classifier_training.kind.value,
         tasks=tuple(whole.tasks),
         temperature=whole.temperature,
         base=learner.base(),
         data=_data_card(known),
-        settings={**asdict(config.fit), "kind": config.fit.kind.value, "seed": config.seed},
+        settings={
+            **asdict(config.classifier_training),
+            "kind": config.classifier_training.kind.value,
+            "seed": config.seed,
+        },
         figures=figures[TRAINED],
     )
     write_card(directory, card)
@@ -156,7 +160,7 @@ def compare(learner: ClassifierTrainer, known: LabelledDataset, config: Classify
     """The classifier and the baselines on each part of the rows, trained on the others."""
     baselines = {**learner.baselines(), **BASELINES}
     compared = {name: FoldComparison() for name in (TRAINED, *baselines)}
-    for number, part in enumerate(stratified_folds(known.rows, config.folds, config.seed)[: config.held_out], 1):
+    for number, part in enumerate(stratified_folds(known.rows, config.folds, config.seed)[: config.folds_evaluated], 1):
         held, out = [known.rows[place] for place in part], set(part)
         rest = [row for place, row in enumerate(known.rows) if place not in out]
         texts, truth = [row.text for row in held], [row.task for row in held]
@@ -176,7 +180,7 @@ def evaluate(
     comparison = FoldComparison()
     comparison.add([row.task for row in known.rows], [Prediction(label.task, label.confidence) for label in labels])
     _report({"labeller": comparison}, known, config, out)
-    return comparison.measure(config.resamples, config.seed)
+    return comparison.measure(config.bootstrap_samples, config.seed)
 
 
 def read_pool(path: Path) -> Iterator[Example]:
@@ -210,7 +214,9 @@ def _report(
     compared: Mapping[str, FoldComparison], known: LabelledDataset, config: ClassifyConfig, out: Path
 ) -> dict[str, dict[str, Any]]:
     """Measure, and write `figures.json` and the page; returns the figures by name."""
-    measured = {name: comparison.measure(config.resamples, config.seed) for name, comparison in compared.items()}
+    measured = {
+        name: comparison.measure(config.bootstrap_samples, config.seed) for name, comparison in compared.items()
+    }
     figures = {name: asdict(found) for name, found in measured.items()}
     write_text_atomic(out / FIGURES, json.dumps({"data": _data_card(known), "figures": figures}, indent=1) + "\n")
     page = write_labelling_report(out, known.name, known.counts, known.dropped, measured)

@@ -16,19 +16,19 @@ from tapir_exp.config.paths import data_dir
 from tapir_exp.core.console import console
 from tapir_exp.core.errors import ConfigError, TapirError
 
-PRIMARY = "label"
-GROUPS = ("classifier", "labelled", "fit", "trainer")
+PRIMARY = "classify"
+GROUPS = ("classifier", "classifier_data", "classifier_training", "trainer")
 HELP = """\
 tapir-label: task types for instructions.
 
   tapir-label pool=FILE                                  label a pool offline (needs the extra `local`)
   tapir-label pool=FILE classifier=gpt_4o_mini           ... with a chat model, or with what was trained:
   tapir-label pool=FILE classifier=minilm classifier.path=DIR
-  tapir-label do=train labelled.path=FILE fit=deberta_v3_small    train a classifier, beside its baselines
-  tapir-label do=evaluate labelled.path=FILE classifier=...       how good it is, or how far two classifiers agree
-  tapir-label do=distil pool=FILE sample=3000 classifier=...      a chat model labels a sample, an encoder learns it
+  tapir-label job=train classifier_data.path=FILE fit=deberta_v3_small    train a classifier, beside its baselines
+  tapir-label job=evaluate classifier_data.path=FILE classifier=...       how good it is, or how far two classifiers agree
+  tapir-label job=distil pool=FILE sample=3000 classifier=...      a chat model labels a sample, an encoder learns it
 
-A pool is JSON or JSONL with Alpaca's fields; labelled files have a task beside them (labelled.names maps other names).
+A pool is JSON or JSONL with Alpaca's fields; labelled files have a task beside them (classifier_data.names maps other names).
 out=DIR takes labels.jsonl, figures.json, report.html and classifier/, whichever the job has.
 
   --cfg                                                  print the configuration instead of running it

@@ -49,8 +49,6 @@ The same command resumes where it was stopped. Results go to outputs/, the last 
 
 Groups and their choices (tapir_exp/config says what each key means):
 """
-PAPER = "paper"
-"""The directory of conf that holds no group, but the published figures that `tapir-report` reads."""
 EVALUATE = "evaluate"
 """Name of the configuration of `tapir-evaluate`."""
 EVALUATE_HELP = """\
@@ -186,7 +184,7 @@ def _interrupt(*_: object) -> None:
 
 def _groups() -> str:
     """The groups of conf with their choices; Hydra's own listing takes a second."""
-    groups = sorted(path for path in data_dir("conf").iterdir() if path.is_dir() and path.name != PAPER)
+    groups = sorted(path for path in data_dir("conf").iterdir() if path.is_dir())
     choices = {group.name: sorted(leaf.stem for leaf in group.glob("*.yaml")) for group in groups}
     choices["sweeps"] = sorted(leaf.stem for leaf in data_dir("sweeps").glob("*.yaml"))
     return "".join(f"  {name:<12} {', '.join(leaves)}\n" for name, leaves in choices.items())

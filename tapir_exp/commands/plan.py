@@ -115,7 +115,7 @@ class SeedReader:
         key = repr(config)
         if key not in self._known:
             self._known[key] = load_seeds(
-                replace(config, near_duplicate=None, decontamination=DecontaminationConfig(benchmarks=[]))
+                replace(config, dedup_threshold=None, decontamination=DecontaminationConfig(benchmarks=[]))
             )
         return self._known[key]
 
@@ -193,8 +193,10 @@ def _cached(ws: Workspace, seeds: Sequence[Example]) -> dict[str, int]:
     """How many calls of the stages that ask about the seeds have their replies in the cache, by stage."""
     some = seeds if len(seeds) <= SAMPLE else seeds[:: len(seeds) // SAMPLE]
     found = {
-        "labels": ws.classifier.count_cached(some),
-        "responses": ws.teacher.count_cached([teacher.answer_request(seed, ws.config.teacher) for seed in some]),
+        "task_labels": ws.classifier.count_cached(some),
+        "teacher_responses": ws.teacher.count_cached(
+            [teacher.answer_request(seed, ws.config.teacher) for seed in some]
+        ),
     }
     return {stage: count * len(seeds) // len(some) for stage, count in found.items()}
 

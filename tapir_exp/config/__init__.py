@@ -11,7 +11,7 @@ from tapir_exp.config.classifier import (
 from tapir_exp.config.curriculum import CurriculumConfig, Difficulty, RolloutConfig, RoundsMode
 from tapir_exp.config.data import DecontaminationConfig, SeedsConfig, SeedSource, TaskMixConfig
 from tapir_exp.config.evals import AlpacaEvalConfig, EvalsConfig, IFEvalConfig, MTBenchConfig, Suite
-from tapir_exp.config.judge import JudgeConfig, JudgeProtocol, Orders
+from tapir_exp.config.judge import JudgeConfig, JudgeProtocol
 from tapir_exp.config.lab import LabConfig, LabStudentConfig
 from tapir_exp.config.llm import LLMConfig, ServerConfig, SpendConfig
 from tapir_exp.config.root import (
@@ -59,7 +59,6 @@ __all__ = [
     "LoraConfig",
     "MTBenchConfig",
     "Method",
-    "Orders",
     "Precision",
     "RolloutConfig",
     "RoundsMode",

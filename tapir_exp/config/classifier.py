@@ -35,12 +35,12 @@ class ClassifierConfig:
     """The chat model of kind llm."""
     max_tokens: int = 16
     """Length limit of a reply, in tokens."""
-    max_failed: float = 0.05
+    max_failure_rate: float = 0.05
     """Share of rows that the chat model may leave unlabelled before the stage stops, 0 to 1."""
     path: str | None = None
-    """Directory of a trained classifier, which `tapir-label do=train` wrote; null trains the kind encoder, in seconds, on
+    """Directory of a trained classifier, which `tapir-label job=train` wrote; null trains the kind encoder, in seconds, on
     the examples that come with the package."""
-    batch: int = 32
+    batch_size: int = 32
     """Texts that a trained classifier reads at once."""
     precision: Precision = Precision.float32
     """Of the encoder's weights (kind encoder). On a processor with AMX, bfloat16 labels some three times as fast."""
@@ -73,11 +73,11 @@ class ClassifierFitConfig:
     """Commit or tag of a hub model; null takes the newest."""
     max_length: int = 256
     """Tokens of a text that are read."""
-    batch: int = 16
+    batch_size: int = 16
     """Texts read at once; for deberta, those of an optimiser step."""
     class_weights: bool = True
     """Whether every type weighs the same in the loss, however few its rows."""
-    inverse_penalty: float = 10.0
+    regularization_c: float = 10.0
     """C of the logistic regression (encoder): the smaller, the nearer to 0 its weights are held."""
     precision: Precision = Precision.float32
     """Of the encoder's weights (encoder); the head is fit in float32 either way."""
@@ -85,11 +85,11 @@ class ClassifierFitConfig:
     """Passes over the rows at most (deberta)."""
     patience: int = 2
     """Passes without a better macro-F1 on the validation rows after which the fit stops (deberta)."""
-    validation: float = 0.1
+    validation_fraction: float = 0.1
     """Share of the training rows that stop the fit and set the temperature (deberta), between 0 and 1."""
     learning_rate: float = 2e-5
     weight_decay: float = 0.01
-    warmup: float = 0.1
+    warmup_ratio: float = 0.1
     """Share of the steps in which the learning rate rises; then it falls by a line to 0."""
 
 
@@ -97,8 +97,8 @@ class ClassifierFitConfig:
 class ClassifyConfig:
     """One job of `tapir-label`."""
 
-    do: ClassifyJob = ClassifyJob.label
-    out: str = "outputs/labelling"
+    job: ClassifyJob = ClassifyJob.label
+    output_dir: str = "outputs/labelling"
     """Directory of what the job writes."""
     outputs: str = "outputs"
     """Directory of the store, whose cache of replies the jobs share with the runs."""
@@ -112,13 +112,13 @@ class ClassifyConfig:
     """JSON or JSONL of instructions, Alpaca's fields (label, distil)."""
     sample: int = 3000
     """Rows of the pool that the teaching classifier labels (distil)."""
-    labelled: LabelledDataConfig = field(default_factory=LabelledDataConfig)
+    classifier_data: LabelledDataConfig = field(default_factory=LabelledDataConfig)
     """What a classifier is trained on (train), or measured by (evaluate)."""
-    fit: ClassifierFitConfig = field(default_factory=ClassifierFitConfig)
+    classifier_training: ClassifierFitConfig = field(default_factory=ClassifierFitConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     folds: int = 5
     """Parts into which the rows are cut, every type evenly; a part is labelled by a classifier fit on the others."""
-    held_out: int | None = None
+    folds_evaluated: int | None = None
     """Parts that are labelled so, for the figures; null takes them all. The classifier kept is fit on all rows."""
-    resamples: int = 1000
+    bootstrap_samples: int = 1000
     """Bootstrap resamples of the intervals."""

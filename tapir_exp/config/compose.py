@@ -25,7 +25,7 @@ from tapir_exp.core.task_types import TaskType
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, YAMLError)
 """What a failed composition raises."""
 COMMAND_LINE = "command line"
-RATIO = "tasks.ratios."
+RATIO = "task_mix.target_distribution."
 PRIMARY = "config"
 """Name of the main job's configuration."""
 ONE_VALUE = "one value; several are a sweep, which takes --multirun; quote a text that holds a comma"

@@ -20,16 +20,16 @@ class Difficulty(Enum):
 class RoundsMode(Enum):
     """Whether the rounds stay apart; merging them keeps the rows and the training tokens that they have together."""
 
-    apart = "apart"
-    into_one = "into_one"
-    into_start = "into_start"
+    separate = "separate"
+    merged = "merged"
+    seeds_only = "seeds_only"
 
 
 @dataclass
 class RolloutConfig:
     """The sampled answers of the student by which `curriculum.difficulty=eps` scores a row."""
 
-    answers: int = 4
+    num_samples: int = 4
     """Answers sampled for each row; each is judged like the student's greedy one."""
     temperature: float = 1.0
     """At which they are sampled; more than 0."""
@@ -47,16 +47,16 @@ class CurriculumConfig:
     """The score by which rows are hard; all but mfd (P) are ablations. `random` takes as many rows as mfd would."""
     delta: float = 2.0
     """Under mfd and random, the hard set is what has gap > delta, or as many rows, in judge points; 2 (R)."""
-    hard_share: float = 0.21
+    hard_fraction: float = 0.21
     """Under any other score, the hard set is this share of the rows, those that score highest; TAPIR's seed set is
     about 11k of 52k (R)."""
     alpha: float = 0.3
     """Weight of the hard set in the loss of round 1, 0 to 1; 0.3 (R)."""
     delta_alpha: float = 0.2
     """Added to alpha after every round; 0.2 (R)."""
-    rows: int = MISSING
+    rows_per_round: int = MISSING
     """Rows of a round's mix, hard and rest together."""
-    merge: RoundsMode = RoundsMode.apart
+    rounds_mode: RoundsMode = RoundsMode.separate
     """`into_one` runs one round with the rows and the budget of all; `into_start` runs none and gives their budget to
     S_0's fit on the seeds. `parse` does the sum, so an arm that merges follows every change of the budgets."""
     refine: bool = True

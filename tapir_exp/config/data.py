@@ -20,7 +20,7 @@ class TaskMixConfig:
 
     name: str = MISSING
     """Name of the preset."""
-    ratios: dict[str, float] | None = None
+    target_distribution: dict[str, float] | None = None
     """Share of each task type; they sum to 1. Null keeps the natural mix of the seeds."""
 
 
@@ -31,9 +31,9 @@ class DecontaminationConfig:
     benchmarks: list[str] = field(default_factory=lambda: ["alpaca_eval", "mt_bench"])
     """`alpaca_eval` (805 instructions) and `mt_bench` (80 questions of two turns) come from the hub; anything else is
     a file of questions: .json, .jsonl, .csv or .parquet. An empty list checks nothing, and says so."""
-    ngram: int = 8
+    ngram_size: int = 8
     """Words in a row that a text must share with a question. Ours, as is `overlap`."""
-    overlap: float = 0.5
+    overlap_threshold: float = 0.5
     """Share of a question's words, 0 to 1, that lie in such runs, from which on a text is a leak."""
 
 
@@ -47,9 +47,9 @@ class SeedsConfig:
     Alpaca's (instruction, input, output) or chats (messages or conversations)."""
     split: str = "train"
     """Split of a hub dataset."""
-    max_failed: float = 0.05
+    max_failure_rate: float = 0.05
     """Share of unusable rows above which the seeds are refused, 0 to 1."""
-    near_duplicate: float | None = 0.7
+    dedup_threshold: float | None = 0.7
     """A row is left out where the Jaccard similarity of its instruction with an earlier one's, over shingles of three
     tokens, is at least this; null keeps near duplicates. Ours."""
     size: int | None = None

@@ -21,7 +21,7 @@ class AlpacaEvalConfig:
     """JSON or JSONL of the instructions with the baseline's outputs; null takes GPT-4's of tatsu-lab/alpaca_eval."""
     prompt: str | None = None
     """The annotator's prompt, alpaca_eval_clf.txt; null takes it out of an installed alpaca_eval."""
-    gamed: str | None = None
+    length_control_data: str | None = None
     """alpaca_eval's df_gamed.csv, which the length-controlled win rate is fitted with; null leaves that figure out."""
     outputs: str | None = None
     """A model_outputs.json to judge; null lets the student answer."""
@@ -67,7 +67,7 @@ class IFEvalConfig:
 class EvalsConfig:
     """How students are measured: the lab's benchmark within a run, and the suites of `tapir-evaluate`."""
 
-    per_cell: int = 20
+    problems_per_level: int = 20
     """Problems of the lab for each family at each level; 0 skips the benchmark."""
     suites: list[Suite] = field(default_factory=lambda: [Suite.lab])
     """What `tapir-evaluate` does, in order."""
@@ -80,6 +80,6 @@ class EvalsConfig:
     alpaca_eval: AlpacaEvalConfig = field(default_factory=AlpacaEvalConfig)
     mt_bench: MTBenchConfig = field(default_factory=MTBenchConfig)
     ifeval: IFEvalConfig = field(default_factory=IFEvalConfig)
-    held_out: int = 0
+    held_out_size: int = 0
     """Instructions of the seeds' own source that are kept out of training, on which every student of a run is compared
     with the one before it, by the judge, and its perplexity on the teacher's responses is taken; 0 skips that."""

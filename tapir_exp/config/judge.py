@@ -6,13 +6,6 @@ from enum import Enum
 from tapir_exp.config.llm import LLMConfig
 
 
-class Orders(Enum):
-    """In which orders the judge sees the two responses."""
-
-    both = "both"
-    teacher_first = "teacher_first"
-
-
 class JudgeProtocol(Enum):
     """What the judge is asked and how its reply becomes scores from 1 to 10."""
 
@@ -29,15 +22,16 @@ class JudgeConfig:
     protocol: JudgeProtocol = JudgeProtocol.pair_scores
     """`pair_scores`: two scores in one reply (D). `single_score`: each response alone. `pair_logprobs`, for small local
     judges: which is better, by the log-probabilities of the first token, mapped to a gap of 9 (2 p - 1)."""
-    orders: Orders = Orders.both
-    """Lion asks both orders and averages (P for Lion); not known for TAPIR. Of no matter to `single_score`."""
+    swap_positions: bool = True
+    """Whether each pair is also judged with the responses swapped, and the scores averaged. Lion does so (P for Lion);
+    not known for TAPIR. Ignored by `single_score`."""
     reference: bool = False
     """Whether the judge also sees the seed's own response from its dataset; rows that the teacher wrote have none."""
-    while_answering: bool = True
+    stream_while_generating: bool = True
     """Whether answers are judged while others are still being written; the verdicts are the same. False where judge and
     student would be in each other's way, on one processor or one GPU. Batches always begin after the answers."""
     temperature: float = 0.0
     max_tokens: int = 512
     """Length limit of a reply, in tokens."""
-    max_failed: float = 0.05
+    max_failure_rate: float = 0.05
     """Share of unscored rows above which the stage stops, 0 to 1."""

@@ -9,15 +9,15 @@ class LabStudentConfig:
 
     seed: int = 0
     """Seed of the initial weights, and of the text on which the tokenizer is trained."""
-    vocabulary: int = 1024
+    vocab_size: int = 1024
     """Tokens of its byte-level BPE."""
-    hidden: int = 128
+    hidden_size: int = 128
     """Width of the residual stream; a multiple of `heads`."""
-    intermediate: int = 384
+    intermediate_size: int = 384
     """Width of the feed-forward layers."""
-    layers: int = 2
+    num_layers: int = 2
     """Transformer blocks."""
-    heads: int = 4
+    num_heads: int = 4
     """Attention heads."""
 
 

@@ -16,11 +16,11 @@ class ServerConfig:
     weights: str | None = None
     """A GGUF file: a path, hf:owner/repository/file.gguf, or one that packages carry (tapir-local-weights). Its SHA-256
     is part of the cache key; without one, the command is."""
-    health: str = "/health"
+    health_path: str = "/health"
     """Path that answers 200 once it can serve."""
-    start_s: float = 300.0
+    startup_timeout_s: float = 300.0
     """Seconds until it must."""
-    restarts: int = 3
+    max_restarts: int = 3
     """How often it may die, or hang, and be started again within a run."""
 
 
@@ -35,14 +35,14 @@ class LLMConfig:
     """Base URL of the endpoint; null for the provider's own."""
     api_key_env: str | None = None
     """Name of the environment variable that holds the key; never the key itself."""
-    direct: bool = True
-    """Whether an endpoint of the OpenAI protocol is reached without litellm, at a tenth of the cost in CPU time; false
-    goes through litellm, as all other providers do."""
+    use_litellm: bool = False
+    """Whether an endpoint of the OpenAI protocol is reached through litellm, as all other providers are. The direct way
+    takes a tenth of the CPU time."""
     concurrency: int = 16
     """Calls in flight at once."""
     timeout_s: float = 120.0
     """Seconds until a call is given up."""
-    attempts: int = 8
+    max_attempts: int = 8
     """Tries per call when the provider fails for a passing reason."""
     requests_per_minute: int | None = None
     """Calls that may start within any 60 seconds, over all stages, roles and processes that use this model at this
@@ -55,7 +55,7 @@ class LLMConfig:
     """Price of a million prompt tokens; null asks litellm's price list, where there is no api_base."""
     usd_per_million_output: float | None = None
     """Price of a million completion tokens; null asks litellm's price list, where there is no api_base."""
-    options: dict[str, Any] = field(default_factory=dict)
+    extra_params: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the call, passed as they are; they are part of the cache key."""
     server: ServerConfig = field(default_factory=ServerConfig)
     """The server of this model, where the run is to start it; api_base is then null."""

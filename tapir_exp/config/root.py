@@ -60,7 +60,7 @@ class Config:
     """Seed of everything random in the run: fits, draws and sampled calls."""
     outputs: str = "outputs"
     """Directory of runs, and of the store that they share."""
-    budget: float | None = None
+    time_budget_minutes: float | None = None
     """Minutes that the run is to take on two cores. Experiments that know how long things take there derive their sizes
     from it; null where sizes are given as they are."""
     spend: SpendConfig = field(default_factory=SpendConfig)
@@ -69,7 +69,7 @@ class Config:
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     student: StudentConfig = field(default_factory=StudentConfig)
-    tasks: TaskMixConfig = field(default_factory=TaskMixConfig)
+    task_mix: TaskMixConfig = field(default_factory=TaskMixConfig)
     seeds: SeedsConfig = field(default_factory=SeedsConfig)
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     sft: SFTConfig = field(default_factory=SFTConfig)
@@ -87,7 +87,7 @@ CLASSIFY_SCHEMA = Schema(ClassifyConfig)
 def register_schema() -> None:
     """Make the schemas known to Hydra, where each is the first entry of a primary config's defaults list."""
     ConfigStore.instance().store(name="schema", node=Config, provider="tapir_exp")
-    ConfigStore.instance().store(name="labelling_schema", node=ClassifyConfig, provider="tapir_exp")
+    ConfigStore.instance().store(name="classify_schema", node=ClassifyConfig, provider="tapir_exp")
 
 
 def parse(cfg: DictConfig, origin: Callable[[str], str] | None = None) -> Config:
@@ -142,19 +142,19 @@ def _leaves(section: Mapping[Any, Any], prefix: str, schema: Schema) -> Iterator
 
 
 def _merge_rounds(config: Config) -> Config:
-    """Apply `curriculum.merge`; doing it again changes nothing."""
+    """Apply `curriculum.rounds_mode`; doing it again changes nothing."""
     plan, sft = config.curriculum, config.sft
-    match plan.merge:
-        case RoundsMode.into_one if plan.rounds > 1:
-            sft = replace(sft, round=_times(sft.round, plan.rounds))
-            plan = replace(plan, rounds=1, rows=plan.rows * plan.rounds)
-        case RoundsMode.into_start:
-            tokens = (sft.start.tokens or 0) + plan.rounds * (sft.round.tokens or 0)
-            sft = replace(sft, start=BudgetConfig(tokens=tokens))
+    match plan.rounds_mode:
+        case RoundsMode.merged if plan.rounds > 1:
+            sft = replace(sft, round_stage=_times(sft.round_stage, plan.rounds))
+            plan = replace(plan, rounds=1, rows_per_round=plan.rows_per_round * plan.rounds)
+        case RoundsMode.seeds_only:
+            tokens = (sft.seed_stage.max_tokens or 0) + plan.rounds * (sft.round_stage.max_tokens or 0)
+            sft = replace(sft, seed_stage=BudgetConfig(max_tokens=tokens))
             plan = replace(plan, rounds=0)
     return replace(config, curriculum=plan, sft=sft)
 
 
 def _times(budget: BudgetConfig, factor: int) -> BudgetConfig:
     """As long a fit as `factor` fits; epochs stay, since the rows already multiply."""
-    return budget if budget.tokens is None else BudgetConfig(tokens=budget.tokens * factor)
+    return budget if budget.max_tokens is None else BudgetConfig(max_tokens=budget.max_tokens * factor)

@@ -9,7 +9,7 @@ from omegaconf import MISSING
 class ChatTemplate(Enum):
     """How a conversation is written for the student."""
 
-    own = "own"
+    tokenizer = "tokenizer"
     llama2 = "llama2"
     chatml = "chatml"
 
@@ -50,11 +50,11 @@ class VllmConfig:
 
     executable: list[str] = field(default_factory=lambda: ["vllm"])
     """The words that start it. vLLM needs an environment of its own: name its program, such as [/opt/vllm/bin/vllm]."""
-    options: list[str] = field(default_factory=list)
+    extra_args: list[str] = field(default_factory=list)
     """Further options, such as --tensor-parallel-size=2; the model, its length, its precision and the port are told."""
     concurrency: int = 256
     """Prompts in flight at once."""
-    start_s: float = 900.0
+    startup_timeout_s: float = 900.0
     """Seconds within which it must serve."""
     timeout_s: float = 600.0
     """Seconds that an answer may take."""
@@ -69,11 +69,11 @@ class StudentConfig:
     `ServerConfig.weights`, is turned into a directory once."""
     revision: str | None = None
     """Commit or tag of a hub model; null takes the newest."""
-    shape: ArchitectureConfig = field(default_factory=ArchitectureConfig)
+    architecture: ArchitectureConfig = field(default_factory=ArchitectureConfig)
     """By which `tapir-plan` tells hours and memory of a fit; the fit itself goes by the model's own files."""
-    parameters: float | None = None
+    num_parameters: float | None = None
     """How many it has, by which `tapir-plan` tells the hours of a fit; null counts them from `shape`."""
-    chat_template: ChatTemplate = ChatTemplate.own
+    chat_template: ChatTemplate = ChatTemplate.tokenizer
     """`own` is the tokenizer's."""
     system_prompt: str | None = None
     """System message of every conversation; null for none."""
@@ -85,7 +85,7 @@ class StudentConfig:
     engine: EngineKind = EngineKind.transformers
     """What writes greedy answers: `transformers` everywhere; `ctranslate2` on a CPU in float32, faster (extra `fast`);
     `vllm` on a GPU, out of an environment of its own. Sampled answers are written by transformers."""
-    generation_batch: int = 32
+    generation_batch_size: int = 32
     """Prompts answered at once by the first two."""
     vllm: VllmConfig = field(default_factory=VllmConfig)
     allow_pickle: bool = False

@@ -34,7 +34,7 @@ class BudgetConfig:
 
     epochs: float | None = None
     """Passes over the rows."""
-    tokens: int | None = None
+    max_tokens: int | None = None
     """Real (not padding) tokens, prompt and response."""
 
 
@@ -46,7 +46,7 @@ class LoraConfig:
     alpha: int = 32
     """The adapter's output is scaled by alpha / rank."""
     dropout: float = 0.05
-    targets: list[str] = field(default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj"])
+    target_modules: list[str] = field(default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj"])
     """Names of the linear layers that get an adapter."""
 
 
@@ -55,23 +55,23 @@ class SFTConfig:
     """Supervised fine-tuning; defaults are the neighbouring recipes' (D)."""
 
     method: Method = Method.full
-    start: BudgetConfig = field(default_factory=BudgetConfig)
+    seed_stage: BudgetConfig = field(default_factory=BudgetConfig)
     """Budget of S_0's fit on the seeds; 0 takes the base model as S_0."""
-    round: BudgetConfig = field(default_factory=BudgetConfig)
+    round_stage: BudgetConfig = field(default_factory=BudgetConfig)
     """Budget of one round's fit."""
     learning_rate: float = 2e-5
-    warmup: float = 0.03
+    warmup_ratio: float = 0.03
     """Share of the steps in which the learning rate rises; then it falls by a cosine to 0."""
     weight_decay: float = 0.0
-    batch_rows: int = 128
+    global_batch_size: int = 128
     """Rows per optimiser step, over all micro-batches."""
-    micro_batch_tokens: int = 4096
+    max_tokens_per_micro_batch: int = 4096
     """Tokens per forward pass at most, prompt and response, but for a longer row, which goes alone."""
-    clip: float = 1.0
+    max_grad_norm: float = 1.0
     """Largest gradient norm."""
-    max_dropped: float = 0.05
+    max_drop_rate: float = 0.05
     """Share of rows without a response token within student.max_length above which a fit is refused."""
-    checkpoint_steps: int = 100
+    save_steps: int = 100
     """Optimiser steps between checkpoints, from which a killed fit resumes."""
     lora: LoraConfig = field(default_factory=LoraConfig)
 

@@ -83,7 +83,7 @@ def _read_leaf(cfg: DictConfig, name: str, key: str, expected: str, values: dict
 
 
 def _check_names(values: Values) -> Iterator[Problem]:
-    for key in ("name", "arm", "tasks.name", "evals.name"):
+    for key in ("name", "arm", "task_mix.name", "evals.name"):
         value = values.get(key)
         if isinstance(value, str) and not re.fullmatch(r"\w[\w.-]*", value):
             yield Problem(
@@ -92,21 +92,21 @@ def _check_names(values: Values) -> Iterator[Problem]:
 
 
 def _check_divisors(values: Values) -> Iterator[Problem]:
-    hidden, heads = values.get("lab.student.hidden"), values.get("lab.student.heads")
+    hidden, heads = values.get("lab.student.hidden_size"), values.get("lab.student.num_heads")
     if hidden and heads and hidden % heads:
-        yield Problem("lab.student.hidden", f" = {hidden}", f"a multiple of lab.student.heads ({heads})")
+        yield Problem("lab.student.hidden_size", f" = {hidden}", f"a multiple of lab.student.num_heads ({heads})")
 
 
 def _check_budgets(values: Values) -> Iterator[Problem]:
-    for part in ("sft.start", "sft.round"):
+    for part in ("sft.seed_stage", "sft.round_stage"):
         if f"{part}.epochs" not in values:
             continue
-        epochs, tokens = values[f"{part}.epochs"], values.get(f"{part}.tokens")
+        epochs, tokens = values[f"{part}.epochs"], values.get(f"{part}.max_tokens")
         if (epochs is None) == (tokens is None):
-            yield Problem(part, f" = (epochs: {epochs}, tokens: {tokens})", "exactly one of epochs and tokens")
-        elif _choice(values, "curriculum.merge") == "into_start" and tokens is None:
+            yield Problem(part, f" = (epochs: {epochs}, max_tokens: {tokens})", "exactly one of epochs and max_tokens")
+        elif _choice(values, "curriculum.rounds_mode") == "seeds_only" and tokens is None:
             yield Problem(
-                f"{part}.tokens", " = null", "a number: curriculum.merge=into_start adds up budgets in tokens"
+                f"{part}.max_tokens", " = null", "a number: curriculum.rounds_mode=seeds_only adds up budgets in tokens"
             )
 
 
@@ -119,19 +119,23 @@ def _check_engine(values: Values) -> Iterator[Problem]:
 
 
 def _check_ratios(values: Values) -> Iterator[Problem]:
-    ratios = values.get("tasks.ratios")
+    ratios = values.get("task_mix.target_distribution")
     if not isinstance(ratios, dict):
         return
     names = [str(task) for task in TaskType]
     for name, share in ratios.items():
-        key = f"tasks.ratios.{name}"
+        key = f"task_mix.target_distribution.{name}"
         if name not in names:
             yield Problem(key, f" = {share}", f"a task type of the paper{did_you_mean(str(name), names)}")
         if not (math.isfinite(share) and share >= 0):
             yield Problem(key, f" = {share}", "a share of 0 or more")
     total = math.fsum(ratios.values())
     if not abs(total - 1) <= SUM_TOLERANCE:
-        yield Problem("tasks.ratios", f" sum to {total:.6g}", "a sum of 1 (dicts merge: change a preset as a whole)")
+        yield Problem(
+            "task_mix.target_distribution",
+            f" sum to {total:.6g}",
+            "a sum of 1 (dicts merge: change a preset as a whole)",
+        )
 
 
 def _check_seeds(values: Values) -> Iterator[Problem]:
@@ -159,28 +163,37 @@ def _check_classifier(values: Values) -> Iterator[Problem]:
             "classifier.path", format_value("classifier.path", path), "a trained classifier, since kind is deberta"
         )
     elif kind != "llm" and path and not Path(path, CARD).is_file():
-        yield Problem("classifier.path", f" = {path}", f"a directory with a {CARD}, as tapir-label do=train writes it")
+        yield Problem("classifier.path", f" = {path}", f"a directory with a {CARD}, as tapir-label job=train writes it")
     precision = _choice(values, "classifier.precision")
     if kind == "deberta" and precision != "float32":
         yield Problem("classifier.precision", f" = {precision}", "float32, in which deberta scores")
 
 
 def _check_labelling(values: Values) -> Iterator[Problem]:
-    job = _choice(values, "do")
+    job = _choice(values, "job")
     if job is None:
         return
     if job in ("label", "distil") and not (values.get("pool") and Path(values["pool"]).is_file()):
-        yield Problem("pool", format_value("pool", values.get("pool")), f"a file of instructions, since do is {job}")
-    path, precision = values.get("labelled.path"), values.get("trainer.precision")
-    names = values.get("labelled.names") or {}
+        yield Problem("pool", format_value("pool", values.get("pool")), f"a file of instructions, since job is {job}")
+    path, precision = values.get("classifier_data.path"), values.get("trainer.precision")
+    names = values.get("classifier_data.names") or {}
     if path and job in ("train", "evaluate") and not Path(path).is_file():
-        yield Problem("labelled.path", f" = {path}", "a file that exists")
+        yield Problem("classifier_data.path", f" = {path}", "a file that exists")
     elif names and not path and job in ("train", "evaluate"):
-        yield Problem("labelled.path", format_value("labelled.path", path), "the file whose types labelled.names maps")
-    if job in ("train", "distil") and _choice(values, "fit.kind") == "llm":
-        yield Problem("fit.kind", " = llm", "encoder or deberta: a chat model is asked, not trained")
-    if _choice(values, "fit.kind") == "deberta" and _choice(values, "fit.precision") != "float32":
-        yield Problem("fit.precision", " = bfloat16", "float32 for deberta, whose fit goes by trainer.precision")
+        yield Problem(
+            "classifier_data.path",
+            format_value("classifier_data.path", path),
+            "the file whose types classifier_data.names maps",
+        )
+    if job in ("train", "distil") and _choice(values, "classifier_training.kind") == "llm":
+        yield Problem("classifier_training.kind", " = llm", "encoder or deberta: a chat model is asked, not trained")
+    if (
+        _choice(values, "classifier_training.kind") == "deberta"
+        and _choice(values, "classifier_training.precision") != "float32"
+    ):
+        yield Problem(
+            "classifier_training.precision", " = bfloat16", "float32 for deberta, whose fit goes by trainer.precision"
+        )
     if precision not in CLASSIFIER_PRECISIONS:
         reason = "float16 overflows in DeBERTa-v3, whose activations go beyond 65504"
         yield Problem("trainer.precision", f" = {precision}", f"{' or '.join(CLASSIFIER_PRECISIONS)}: {reason}")
@@ -192,14 +205,14 @@ def _check_names_of_types(names: Mapping[str, Any]) -> Iterator[Problem]:
     for name, task in names.items():
         if task is not None and task not in known:
             expected = f"a task type of the paper, or null{did_you_mean(str(task), known)}"
-            yield Problem(f"labelled.names.{name}", f" = {task}", expected)
+            yield Problem(f"classifier_data.names.{name}", f" = {task}", expected)
 
 
 def _check_trainer(values: Values) -> Iterator[Problem]:
     devices, nodes, hosts = (values.get(f"trainer.{name}") for name in ("devices", "num_nodes", "hosts"))
     if not devices or not nodes or hosts is None:
         return
-    if "do" in values and devices * nodes > 1:
+    if "job" in values and devices * nodes > 1:
         yield Problem("trainer.devices", f" = {devices}", "1, and 1 node: a classifier is fitted on one device")
     if _choice(values, "sft.method") == "qlora" and _choice(values, "trainer.strategy") == "fsdp":
         yield Problem(
@@ -241,7 +254,7 @@ def _check_models(values: Values) -> Iterator[Problem]:
 
 def _check_options(values: Values) -> Iterator[Problem]:
     for key, value in values.items():
-        if key.endswith(".llm.options"):
+        if key.endswith(".llm.extra_params"):
             yield from _find_secrets(key, value)
 
 
@@ -255,7 +268,7 @@ def _find_secrets(key: str, value: object) -> Iterator[Problem]:
             key,
             " (value not shown)",
             "no secret: the configuration is written to disk; put it in an environment variable and its name in "
-            f"{key.partition('.options')[0]}.api_key_env",
+            f"{key.partition('.extra_params')[0]}.api_key_env",
         )
 
 

@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,8 +20,10 @@ from pydantic import ValidationError
 from tapir_exp.core.errors import StoreError
 from tapir_exp.core.records import Record
 
+FORMAT = 2
+"""Version of the records and files in the store, part of every key; artifacts of another format are made again."""
 SIDECAR = "artifact.json"
-TIMINGS = "pace.jsonl"
+TIMINGS = "timings.jsonl"
 """How fast a fit was, step by step; beside the student, and no part of it."""
 ROWS = "rows.jsonl"
 DROPPED = "dropped.jsonl"
@@ -116,7 +119,7 @@ class Store:
             "figures": figures,
             "seconds": round(time.monotonic() - started, 3),
         }
-        write_text_atomic(workshop / SIDECAR, json.dumps(sidecar, indent=1, default=str))
+        write_text_atomic(workshop / SIDECAR, json.dumps(sidecar, indent=1, default=_plain))
         place = self.root / stage / key
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(place, ignore_errors=True)  # a directory without a sidecar is debris
@@ -125,9 +128,14 @@ class Store:
 
 
 def recipe_key(stage: str, recipe: Mapping[str, Any]) -> str:
-    """The content address of a product: 20 hex digits over its stage and recipe."""
-    text = json.dumps([stage, recipe], sort_keys=True, separators=(",", ":"), default=str)
+    """Return the content address of an artifact: 20 hex digits over format, stage and recipe."""
+    text = json.dumps([FORMAT, stage, recipe], sort_keys=True, separators=(",", ":"), default=_plain)
     return sha256(text.encode()).hexdigest()[:20]
+
+
+def _plain(value: object) -> object:
+    """Write an enum by its value, so that renaming its class changes no key; everything else as text."""
+    return value.value if isinstance(value, Enum) else str(value)
 
 
 def digest_files(root: Path) -> dict[str, str]:

@@ -69,14 +69,14 @@ class Benchmarks:
 
     def __init__(self, questions: Sequence[BenchmarkQuestion], config: DecontaminationConfig) -> None:
         self._questions = questions
-        self._overlap = config.overlap
-        self._ngram = config.ngram
+        self._overlap = config.overlap_threshold
+        self._ngram = config.ngram_size
         self._whole: dict[Gram, int] = {}
         self._grams: defaultdict[int, defaultdict[Gram, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
         for number, question in enumerate(questions):
             self._whole.setdefault(question.words, number)
-            size = min(config.ngram, len(question.words))
-            if size >= min(SHORTEST_RUN, config.ngram):
+            size = min(config.ngram_size, len(question.words))
+            if size >= min(SHORTEST_RUN, config.ngram_size):
                 for start, gram in enumerate(_grams_of(question.words, size)):
                     self._grams[size][gram].append((number, start))
 

@@ -83,8 +83,8 @@ def gather_seeds(config: SeedsConfig, benchmarks: Benchmarks, directory: Path) -
         register = DropLog(_source_name(config), lines)
         pairs = _uncontaminated(_distinct(_usable_pairs(config, register), register), benchmarks, register)
         spool = write_mapped_pairs(passing, pairs)
-        _refuse_a_bad_source(register, config.max_failed)
-        clean = list(_unlike(spool, config.near_duplicate, register))
+        _refuse_a_bad_source(register, config.max_failure_rate)
+        clean = list(_unlike(spool, config.dedup_threshold, register))
         rows = write_rows(directory / ROWS, (_example(spool[place]) for place in _draw(clean, config)))
     if not rows:
         raise SeedError(f"No row of {register.source} is left: {directory / DROPPED} says why.")
@@ -190,12 +190,12 @@ def _example(pair: SeedPair) -> Example:
     return Example(id=example_id(pair.instruction), instruction=pair.instruction, response=pair.response)
 
 
-def _refuse_a_bad_source(register: DropLog, max_failed: float) -> None:
+def _refuse_a_bad_source(register: DropLog, max_failure_rate: float) -> None:
     unusable = register.failures.total()
-    if register.read and unusable <= max_failed * register.read and unusable < register.read:
+    if register.read and unusable <= max_failure_rate * register.read and unusable < register.read:
         return
     reasons = "\n".join(f"  {count:6d}  {reason}" for reason, count in register.failures.most_common(REASONS))
     raise SeedError(
         f"{unusable} of {register.read} rows of {register.source} cannot be used; the share that may be so is "
-        f"{max_failed:.1%}:\n{reasons}\nMend the source, or raise seeds.max_failed."
+        f"{max_failure_rate:.1%}:\n{reasons}\nMend the source, or raise seeds.max_failure_rate."
     )

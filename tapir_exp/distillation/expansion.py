@@ -24,7 +24,7 @@ class AcceptanceFilters:
     """What a proposal must pass, in this order, the cheapest question first.
 
     novelty: nothing seen is too close to it. benchmarks: it gives no question away. classify: it is of the ordered
-    type. rate: it is about as complex as its examples, where `teacher.similar_within` asks for that.
+    type. rate: it is about as complex as its examples, where `teacher.max_complexity_gap` asks for that.
     """
 
     novelty: Novelty
@@ -115,7 +115,7 @@ def expand_until_filled(
     `seed` and `round_number` make the sampled calls of every seed and round draws of their own.
     """
     growth = ExpansionResult({order: [] for order in orders}, checked=bool(gate.benchmarks))
-    for wave in range(config.waves):
+    for wave in range(config.max_expansion_passes):
         commissions = [
             (order, commission)
             for place, order in enumerate(orders)
@@ -141,10 +141,10 @@ def build_expansion_requests(
     occasion: tells apart the orders, waves, rounds and seeds that may show the same examples.
     """
     commissions = []
-    for number, asked in enumerate(range(0, lacking, config.per_call)):
-        start = (wave + number) * config.examples_per_call
+    for number, asked in enumerate(range(0, lacking, config.num_output_samples)):
+        start = (wave + number) * config.num_in_context_samples
         shown = [order.examples[(start + i) % len(order.examples)] for i in range(_shown(order, config))]
-        count = min(config.per_call, lacking - asked)
+        count = min(config.num_output_samples, lacking - asked)
         examples = tuple(candidate.example for candidate in shown)
         commissions.append(ExpansionRequest(order.task, count, examples, sample_of(occasion, number)))
     return commissions
@@ -156,7 +156,7 @@ def sample_of(occasion: str, number: int) -> int:
 
 
 def _shown(order: GenerationRequest, config: TeacherConfig) -> int:
-    return min(config.examples_per_call, len(order.examples))
+    return min(config.num_in_context_samples, len(order.examples))
 
 
 def _proposals(
@@ -190,8 +190,8 @@ def _keep(
     """Let the proposals through the gate, one question after another, and keep what is ordered."""
     passed = _clean(growth, _new(growth, proposals, gate.novelty), gate.benchmarks)
     passed = _of_type(growth, passed, gate.classify)
-    if config.similar_within is not None:
-        passed = _similar(growth, passed, gate.rate, config.similar_within)
+    if config.max_complexity_gap is not None:
+        passed = _similar(growth, passed, gate.rate, config.max_complexity_gap)
     for proposal in passed:
         if growth.lacking(proposal.order):
             growth.kept[proposal.order].append(_row(proposal.order, proposal.example))

@@ -55,7 +55,7 @@ class ExpansionRequest:
 def respond(examples: Sequence[Example], chat: ChatModel, config: TeacherConfig, label: str) -> list[Response]:
     """The teacher's own response to each instruction, in order.
 
-    Raises TooManyFailures where more than `config.max_failed` of them are missing.
+    Raises TooManyFailures where more than `config.max_failure_rate` of them are missing.
     """
     requests = [answer_request(example, config) for example in examples]
     outcomes = _ask(chat, requests, read_text, config, label)
@@ -65,9 +65,9 @@ def respond(examples: Sequence[Example], chat: ChatModel, config: TeacherConfig,
 def refine(drafts: Sequence[RefinementRequest], chat: ChatModel, config: TeacherConfig, label: str) -> list[Response]:
     """Each draft's response rewritten in the style its task type needs, in order.
 
-    Raises TooManyFailures where more than `config.max_failed` of them are missing.
+    Raises TooManyFailures where more than `config.max_failure_rate` of them are missing.
     """
-    read = read_response_or_all if config.bare_refinements else read_response
+    read = read_response_or_all if config.allow_untagged_refinements else read_response
     outcomes = _ask(chat, [refine_request(draft, config) for draft in drafts], read, config, label)
     return [_answer_of(draft.id, outcome) for draft, outcome in zip(drafts, outcomes, strict=True)]
 
@@ -77,7 +77,7 @@ def expand(
 ) -> list[tuple[InstructionPair, ...]]:
     """The new pairs of each commission, in order; none where the call failed.
 
-    Raises TooManyFailures where more than `config.max_failed` of the calls brought nothing.
+    Raises TooManyFailures where more than `config.max_failure_rate` of the calls brought nothing.
     """
     requests = [expand_request(commission, config) for commission in commissions]
     outcomes = _ask(chat, requests, read_pairs, config, label)
@@ -151,7 +151,7 @@ def _ask(
     label: str,
 ) -> list[RequestResult[T]]:
     return run_requests(
-        chat, requests, parse, label=label, concurrency=config.llm.concurrency, max_failed=config.max_failed
+        chat, requests, parse, label=label, concurrency=config.llm.concurrency, max_failure_rate=config.max_failure_rate
     )
 
 

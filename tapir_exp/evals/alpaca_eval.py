@@ -237,18 +237,20 @@ def annotate(
     chat: ChatModel,
     *,
     concurrency: int,
-    max_failed: float,
+    max_failure_rate: float,
 ) -> list[Annotation]:
     """One annotation a pair, in order. Identical outputs are a draw, and what is known already is not asked again.
 
-    Raises TooManyFailures where more than the share `max_failed` of the calls brought no preference.
+    Raises TooManyFailures where more than the share `max_failure_rate` of the calls brought no preference.
     """
     ready = {_key(row): row for row in known if is_preference(row.preference)}
     settled = [_settled(pair, annotator, ready) for pair in pairs]
     open_pairs = [pair for pair, row in zip(pairs, settled, strict=True) if row is None]
     requests = [_request(render(template, pair)) for pair in open_pairs]
     label = f"{annotator} compares"
-    heard = run_requests(chat, requests, read_reply, label=label, concurrency=concurrency, max_failed=max_failed)
+    heard = run_requests(
+        chat, requests, read_reply, label=label, concurrency=concurrency, max_failure_rate=max_failure_rate
+    )
     fresh = iter([_annotation(pair, annotator, outcome) for pair, outcome in zip(open_pairs, heard, strict=True)])
     return [row if row is not None else next(fresh) for row in settled]
 
@@ -343,7 +345,7 @@ def _controlled(
     annotations: Sequence[Annotation], places: Mapping[str, int], gamed: Sequence[GamedRow] | None
 ) -> tuple[LengthControlled | None, str | None]:
     if gamed is None:
-        return None, "evals.alpaca_eval.gamed names no df_gamed.csv"
+        return None, "evals.alpaca_eval.length_control_data names no df_gamed.csv"
     if annotations[0].generator_1 == annotations[0].generator_2:
         return LengthControlled(50.0, 0.0, 0.0, 0.0, 0.0), None
     rows = [

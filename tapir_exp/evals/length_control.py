@@ -63,7 +63,9 @@ class LengthControlled:
 def load_gamed(path: Path) -> list[GamedRow]:
     """Read `df_gamed.csv`. Raises EvaluationError where it is not there or has other columns."""
     if not path.is_file():
-        raise EvaluationError(f"There is no {path}; set evals.alpaca_eval.gamed to alpaca_eval's df_gamed.csv.")
+        raise EvaluationError(
+            f"There is no {path}; set evals.alpaca_eval.length_control_data to alpaca_eval's df_gamed.csv."
+        )
     with path.open(newline="", encoding="utf-8") as lines:
         try:
             return [_gamed_row(row) for row in csv.DictReader(lines)]
@@ -176,7 +178,7 @@ def _sklearn(subset: str) -> Any:
     except ImportError as error:
         raise EvaluationError(
             "The length-controlled win rate needs scikit-learn: pip install 'tapir-exp[evals]', "
-            "or set evals.alpaca_eval.gamed to null to do without it."
+            "or set evals.alpaca_eval.length_control_data to null to do without it."
         ) from error
 
 

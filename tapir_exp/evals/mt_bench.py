@@ -307,18 +307,20 @@ def judge(
     chat: ChatModel,
     *,
     concurrency: int,
-    max_failed: float,
+    max_failure_rate: float,
 ) -> list[Judgment]:
     """One judgment a match, in order; what is known of the same prompt, with a score, is not asked again.
 
-    Raises TooManyFailures where more than the share `max_failed` of the calls brought no rating.
+    Raises TooManyFailures where more than the share `max_failure_rate` of the calls brought no rating.
     """
     ready = {_key(row): row for row in known if row.score != UNPARSED}
     settled = [_settled(match, model, judge_name, ready) for match in matches]
     open_matches = [match for match, row in zip(matches, settled, strict=True) if row is None]
     requests = [_request(match) for match in open_matches]
     label = f"{judge_name} rates"
-    heard = run_requests(chat, requests, read_judgment, label=label, concurrency=concurrency, max_failed=max_failed)
+    heard = run_requests(
+        chat, requests, read_judgment, label=label, concurrency=concurrency, max_failure_rate=max_failure_rate
+    )
     fresh = iter([_judgment(m, model, judge_name, outcome) for m, outcome in zip(open_matches, heard, strict=True)])
     return [row if row is not None else next(fresh) for row in settled]
 

@@ -37,7 +37,7 @@ def build_base_student(directory: Path, config: LabStudentConfig, corpus: Iterab
     where `hidden` is no multiple of twice `heads`, or the vocabulary is too small for the bytes.
     """
     _check(config)
-    tokenizer = _train_tokenizer(corpus, config.vocabulary)
+    tokenizer = _train_tokenizer(corpus, config.vocab_size)
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     tokenizer.save_pretrained(str(directory))
     _draw_model(config, tokenizer).save_pretrained(str(directory))
@@ -49,11 +49,13 @@ def build_base_student(directory: Path, config: LabStudentConfig, corpus: Iterab
 
 def _check(config: LabStudentConfig) -> None:
     problems = []
-    if config.hidden % (2 * config.heads):
-        problems.append(f"lab.student.hidden: {config.hidden} is no multiple of twice the {config.heads} heads")
+    if config.hidden_size % (2 * config.num_heads):
+        problems.append(
+            f"lab.student.hidden_size: {config.hidden_size} is no multiple of twice the {config.num_heads} heads"
+        )
     smallest = len(pre_tokenizers.ByteLevel.alphabet()) + 6
-    if config.vocabulary < smallest:
-        problems.append(f"lab.student.vocabulary: {config.vocabulary}, but bytes and control tokens are {smallest}")
+    if config.vocab_size < smallest:
+        problems.append(f"lab.student.vocab_size: {config.vocab_size}, but bytes and control tokens are {smallest}")
     if (parameters := count_parameters(config)) > LIMIT:
         problems.append(f"lab.student: {parameters} parameters, where a lab student has at most {LIMIT}")
     if problems:
@@ -62,8 +64,8 @@ def _check(config: LabStudentConfig) -> None:
 
 def count_parameters(config: LabStudentConfig) -> int:
     """Weights of the Llama that `config` describes, its tied embeddings counted once."""
-    block = 4 * config.hidden**2 + 3 * config.hidden * config.intermediate + 2 * config.hidden
-    return config.vocabulary * config.hidden + config.layers * block + config.hidden
+    block = 4 * config.hidden_size**2 + 3 * config.hidden_size * config.intermediate_size + 2 * config.hidden_size
+    return config.vocab_size * config.hidden_size + config.num_layers * block + config.hidden_size
 
 
 def _train_tokenizer(corpus: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
@@ -92,11 +94,11 @@ def _train_tokenizer(corpus: Iterable[str], vocabulary: int) -> PreTrainedTokeni
 
 def _draw_model(config: LabStudentConfig, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
     shape = LlamaConfig(
-        vocab_size=config.vocabulary,
-        hidden_size=config.hidden,
-        intermediate_size=config.intermediate,
-        num_hidden_layers=config.layers,
-        num_attention_heads=config.heads,
+        vocab_size=config.vocab_size,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_hidden_layers=config.num_layers,
+        num_attention_heads=config.num_heads,
         max_position_embeddings=POSITIONS,
         tie_word_embeddings=True,
         rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA},

@@ -12,7 +12,7 @@ from tapir_exp.llm.rate_limit import RateLimiter
 from tapir_exp.llm.response_cache import ResponseCache
 from tapir_exp.llm.sqlite import Database
 
-CALLS_FILE = "books.sqlite"
+CALLS_FILE = "calls.sqlite"
 """Replies, spend and batches: what was paid for. It waits for the disk, so that nothing is paid twice."""
 TRAFFIC_FILE = "traffic.sqlite"
 """Claims and rate limits: what holds for a minute. It waits for nothing."""
@@ -24,7 +24,7 @@ class CallStore:
     def __init__(self, root: Path, account: SpendScope, budget: SpendConfig) -> None:
         """root: directory of the store. Raises StoreError where one of the files is something else."""
         self._durable = Database(
-            root / CALLS_FILE, response_cache.SCHEMA + ledger.SCHEMA + batch_api.SCHEMA, durable=True
+            calls_file(root), response_cache.SCHEMA + ledger.SCHEMA + batch_api.SCHEMA, durable=True
         )
         self._traffic = Database(root / TRAFFIC_FILE, inflight.SCHEMA + rate_limit.SCHEMA, durable=False)
         self.replies = ResponseCache(self._durable)
@@ -70,3 +70,9 @@ class CallStore:
         else:
             for written in waiting:
                 written.set_result(None)
+
+
+def calls_file(root: Path) -> Path:
+    """Return the file of paid calls; a store written before 0.1 keeps its file under the name it had."""
+    earlier = root / "books.sqlite"
+    return earlier if earlier.exists() else root / CALLS_FILE

@@ -74,7 +74,7 @@ class Client:
         """The model, its endpoint, its options and its version, if it has one: what changes replies."""
         config = self._config
         version = {} if self._version is None else {"version": self._version}
-        return {"model": config.model, "api_base": config.api_base, "options": config.options, **version}
+        return {"model": config.model, "api_base": config.api_base, "options": config.extra_params, **version}
 
     def check(self, *, priced: bool = False) -> None:
         """Raises ConfigError where no call can succeed: no key, no batches, an option that is ours, no price.
@@ -89,7 +89,7 @@ class Client:
             problems.append(f"{self._role}: batch is for endpoints of the OpenAI protocol, unlike {self._config.model}")
         problems.extend(
             f"{self._role}: options.{option} is set by the stages, not by the options of an endpoint"
-            for option in sorted(OWN_ARGUMENTS & set(self._config.options))
+            for option in sorted(OWN_ARGUMENTS & set(self._config.extra_params))
         )
         if self._server is not None and self._config.api_base is not None:
             problems.append(f"{self._role}: api_base must be null where the run starts the server (server.command)")
@@ -142,7 +142,7 @@ class Client:
     def _transport(self) -> Transport:
         if self._server is not None:
             return ServedTransport(self._config, self._api_key(), self._server)
-        if self._config.direct and speaks_openai(self._config.model):
+        if not self._config.use_litellm and speaks_openai(self._config.model):
             return HttpTransport(self._config, self._api_key())
         return LitellmTransport(self._config, self._api_key(), self._prepare)
 
@@ -180,7 +180,7 @@ class Client:
 
     async def _fetch(self, key: str, request: ChatRequest) -> Completion:
         self.check()
-        for attempt in range(1, self._config.attempts + 1):
+        for attempt in range(1, self._config.max_attempts + 1):
             try:
                 return await self._try(key, request)
             except CallError as error:
@@ -189,10 +189,10 @@ class Client:
                     raise EndpointError(f"{self._role}: {self._config.model} refuses every call: {error}") from None
                 if error.kind.policy is not Policy.RETRY:
                     raise
-                if attempt == self._config.attempts or error.wait_s > LONGEST_WAIT_S:
+                if attempt == self._config.max_attempts or error.wait_s > LONGEST_WAIT_S:
                     raise _last(error, attempt) from None
                 await self._pause(error, attempt)
-        raise ConfigError([f"{self._role}: attempts is {self._config.attempts}, but must be at least 1"])
+        raise ConfigError([f"{self._role}: attempts is {self._config.max_attempts}, but must be at least 1"])
 
     async def _try(self, key: str, request: ChatRequest) -> Completion:
         tokens = request.max_tokens + sum(len(turn.content) for turn in request.messages) // CHARACTERS_PER_TOKEN

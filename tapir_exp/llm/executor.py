@@ -38,16 +38,16 @@ def run_requests(
     *,
     label: str,
     concurrency: int,
-    max_failed: float,
+    max_failure_rate: float,
 ) -> list[RequestResult[T]]:
     """Ask every request, in order, with `concurrency` in flight; a reply that `parse` refuses is asked for once more.
 
-    Raises TooManyFailures, with a table of reasons, as soon as more than the share `max_failed` of them brought
+    Raises TooManyFailures, with a table of reasons, as soon as more than the share `max_failure_rate` of them brought
     nothing; the share is rounded up to a whole request, so that one failure in a handful stops nothing.
     KeyboardInterrupt comes through within seconds, after what was in flight has been given time to arrive.
     """
     outcomes: list[RequestResult[T] | None] = [None] * len(requests)
-    failures = FailureBudget(label, len(requests), max_failed)
+    failures = FailureBudget(label, len(requests), max_failure_rate)
     with Progress(label, total=len(requests)) as progress:
 
         def keep(place: int, outcome: RequestResult[T]) -> None:
@@ -188,11 +188,11 @@ def _is_cut(reply: Completion) -> bool:
 class FailureBudget:
     """The failed rows so far, and how many are too many."""
 
-    def __init__(self, label: str, total: int, max_failed: float) -> None:
+    def __init__(self, label: str, total: int, max_failure_rate: float) -> None:
         self._label = label
         self._total = total
-        self._max_failed = max_failed
-        self._allowed = ceil(round(max_failed * total, 6))
+        self._max_failed = max_failure_rate
+        self._allowed = ceil(round(max_failure_rate * total, 6))
         self._reasons: Counter[str] = Counter()
         self._asked = 0
 
@@ -211,6 +211,6 @@ class FailureBudget:
         return (
             f"{self._label}: {self._reasons.total()} of {self._total} rows failed, more than the allowed "
             f"{self._max_failed:.1%}:\n{table}\n"
-            f"{self._asked} rows were asked; what was answered is kept. Mend the cause, or raise max_failed of this "
+            f"{self._asked} rows were asked; what was answered is kept. Mend the cause, or raise max_failure_rate of this "
             "role, and run the same command again."
         )

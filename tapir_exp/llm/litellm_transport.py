@@ -64,7 +64,7 @@ class LitellmTransport:
     def _arguments(self, request: ChatRequest) -> dict[str, Any]:
         config = self._config
         return {
-            **config.options,
+            **config.extra_params,
             **({"sample": request.sample} if config.model.startswith(LAB) else {}),
             "model": config.model,
             "messages": [message.model_dump() for message in request.messages],

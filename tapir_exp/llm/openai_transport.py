@@ -64,7 +64,7 @@ class HttpTransport:
     def body_of(self, request: ChatRequest) -> dict[str, Any]:
         """The request as the protocol writes it; OpenAI's own name for the length limit is another than all others'."""
         limit = "max_completion_tokens" if self._base == OPENAI else "max_tokens"
-        options = dict(self._config.options)
+        options = dict(self._config.extra_params)
         extra = options.pop("extra_body", {})  # where litellm wants the parameters that OpenAI does not have
         return {
             **options,

@@ -35,13 +35,13 @@ class AskAlong(Generic[T]):
         label: str,
         total: int,
         concurrency: int,
-        max_failed: float,
+        max_failure_rate: float,
     ) -> None:
         """total: how many requests there will be at most."""
         self._arrivals = RequestQueue()
         self._ask = partial(run_request_stream, chat, self._arrivals, parse, self._keep, concurrency=concurrency)
         self._outcomes: dict[int, RequestResult[T]] = {}
-        self._failures = FailureBudget(label, total, max_failed)
+        self._failures = FailureBudget(label, total, max_failure_rate)
         self._label, self._total = label, total
         self._advance: Callable[[], None] = lambda: None
         self._work: threading.Thread | None = None

@@ -21,9 +21,9 @@ from tapir_exp.pipeline.workspace import StageOutput, Workspace
 
 def lab_suite(ws: Workspace, subject: EvaluatedModel) -> Artifact:
     """The held-out problems of the lab, graded for the exact answer."""
-    per_cell, seed = ws.config.evals.per_cell, ws.config.lab.seed
+    per_cell, seed = ws.config.evals.problems_per_level, ws.config.lab.seed
     if not per_cell:
-        raise ConfigError(["evals.per_cell = 0: expected at least 1 for the lab's suite"])
+        raise ConfigError(["evals.problems_per_level = 0: expected at least 1 for the lab's suite"])
 
     def make(directory: Path) -> Mapping[str, Any]:
         results = run_benchmark(per_cell, seed, lambda prompts: subject.answer(prompts, "the lab's benchmark"))
@@ -46,7 +46,7 @@ def alpaca_suite(ws: Workspace, subject: EvaluatedModel) -> Artifact:
     """AlpacaEval 2.0, with model_outputs.json, annotations.json and leaderboard.csv."""
     config = ws.config.evals.alpaca_eval
     template = alpaca_eval.load_template(config.prompt)
-    gamed = None if config.gamed is None else load_gamed(Path(config.gamed))
+    gamed = None if config.length_control_data is None else load_gamed(Path(config.length_control_data))
     reference = _alpaca_reference(ws)
     outputs = _alpaca_outputs(ws, subject, reference)
     annotations = _alpaca_annotations(ws, reference, outputs, template)
@@ -62,7 +62,11 @@ def alpaca_suite(ws: Workspace, subject: EvaluatedModel) -> Artifact:
         benchmark = recipe_key("alpaca_eval", {"reference": reference.key, "annotator": rows[0].annotator})
         return {**found.as_metrics(), "without": without, "benchmark": benchmark}
 
-    recipe = {"annotations": annotations.key, "reference": reference.key, "gamed": _file_digest(config.gamed)}
+    recipe = {
+        "annotations": annotations.key,
+        "reference": reference.key,
+        "gamed": _file_digest(config.length_control_data),
+    }
     return ws.directory("alpaca-suite", None, recipe, make)
 
 
@@ -113,7 +117,7 @@ def _alpaca_annotations(ws: Workspace, reference: Artifact, outputs: Artifact, t
             annotator,
             ws.judge,
             concurrency=judge.llm.concurrency,
-            max_failed=judge.max_failed,
+            max_failure_rate=judge.max_failure_rate,
         )
         draws = sum(pair.is_same for pair in pairs)
         return StageOutput(rows, {"failed": sum(row.preference is None for row in rows), "identical": draws})
@@ -194,7 +198,7 @@ def _mt_judgments(
             judge_name,
             ws.judge,
             concurrency=judge.llm.concurrency,
-            max_failed=judge.max_failed,
+            max_failure_rate=judge.max_failure_rate,
         )
         return StageOutput(rows, {"unparsed": sum(row.score == mt_bench.UNPARSED for row in rows)})
 

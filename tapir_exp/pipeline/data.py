@@ -47,7 +47,7 @@ def classify_seeds(ws: Workspace, seeds: Artifact) -> Artifact:
         rows = ws.classifier.label(seeds.rows(Example), "typing the seeds")
         return StageOutput(rows, {"unlabelled": sum(row.task is None for row in rows)})
 
-    return ws.rows("labels", None, {"seeds": seeds.key, **ws.classifier.recipe()}, make)
+    return ws.rows("task_labels", None, {"seeds": seeds.key, **ws.classifier.recipe()}, make)
 
 
 def teacher_responses(ws: Workspace, seeds: Artifact) -> Artifact:
@@ -57,7 +57,7 @@ def teacher_responses(ws: Workspace, seeds: Artifact) -> Artifact:
         rows = teacher.respond(seeds.rows(Example), ws.teacher, ws.config.teacher, "the teacher answers the seeds")
         return StageOutput(rows, {"failed": sum(row.text is None for row in rows)})
 
-    return ws.rows("responses", None, {"seeds": seeds.key, "teacher": _teacher_recipe(ws)}, make)
+    return ws.rows("teacher_responses", None, {"seeds": seeds.key, "teacher": _teacher_recipe(ws)}, make)
 
 
 def expand(ws: Workspace, round_number: int, pool: Pool, plan: RoundPlan, choice: Mapping[str, Any]) -> Artifact:
@@ -88,7 +88,7 @@ def expand(ws: Workspace, round_number: int, pool: Pool, plan: RoundPlan, choice
     }
     if ws.held_out_instructions:
         recipe |= {"kept out": sorted(ws.held_out_instructions)}
-    if config.similar_within is not None:
+    if config.max_complexity_gap is not None:
         judge_recipe = role_recipe(ws.judge, ws.config.judge)
         recipe |= {"judge": judge_recipe, "complexity prompt": load_prompt("judge/complexity").text}
     return ws.rows("expansions", round_number, recipe, make)
@@ -121,7 +121,7 @@ def build_mix(ws: Workspace, round_number: int, planned: RoundPlan, expansions: 
             raise TapirError(
                 f"Round {round_number} has nothing to train on: {drawn} rows were drawn, {len(rows) - drawn} of "
                 f"{ordered} ordered ones written, and {len(rows)} lost in refinement; spend.json holds the teacher's "
-                "words. Raise curriculum.rows, teacher.waves or teacher.max_tokens, or take another teacher."
+                "words. Raise curriculum.rows_per_round, teacher.max_expansion_passes or teacher.max_tokens, or take another teacher."
             )
         hard = sum(row.subset is Subset.HARD for row in refined)
         return StageOutput(refined, {"hard": hard, "failed": len(rows) - len(refined)})
@@ -131,15 +131,15 @@ def build_mix(ws: Workspace, round_number: int, planned: RoundPlan, expansions: 
         styles = {task: refinement_style(task).text for task in TaskType}
         prompts = {"refine": load_prompt("refine").text, "styles": styles}
         recipe |= {"teacher": _teacher_recipe(ws), "prompts": prompts}
-        if ws.config.teacher.bare_refinements:
+        if ws.config.teacher.allow_untagged_refinements:
             recipe |= {"read": "bare"}
-    return ws.rows("mix", round_number, recipe, make)
+    return ws.rows("train_mix", round_number, recipe, make)
 
 
 def _gate(ws: Workspace, pool: Pool) -> expansion.AcceptanceFilters:
     """What a new pair must pass before it becomes a row."""
     return expansion.AcceptanceFilters(
-        Novelty(ws.config.teacher.novelty, sorted(pool.seen | ws.held_out_instructions)),
+        Novelty(ws.config.teacher.max_rouge_l, sorted(pool.seen | ws.held_out_instructions)),
         load_benchmarks(ws.config.seeds.decontamination),
         lambda fresh: ws.classifier.label(fresh, "typing what is new"),
         lambda fresh: _rated(ws, fresh),

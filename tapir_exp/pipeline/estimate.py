@@ -83,38 +83,44 @@ def estimate_run(config: Config, sizes: SeedStatistics) -> list[StageEstimate]:
 def _before_the_rounds(config: Config, sizes: SeedStatistics) -> Iterator[StageEstimate]:
     row = sizes.instruction + sizes.response
     student = _share(config.seeds, config.student, config.sft, config.trainer, config.seed, config.lab)
-    if kept := config.evals.held_out:
+    if kept := config.evals.held_out_size:
         told = _share(config.seeds, config.teacher, kept)
-        yield _calls("held-out-responses", "teacher", config.teacher.llm, kept, sizes.instruction, sizes.response, told)
-    yield _fit(config, 0, config.sft.start, sizes.seeds, row, student)
+        yield _calls(
+            "held_out_teacher_responses", "teacher", config.teacher.llm, kept, sizes.instruction, sizes.response, told
+        )
+    yield _fit(config, 0, config.sft.seed_stage, sizes.seeds, row, student)
     yield from _held_out(config, 0, sizes, f"{student} {_share(config.judge, kept)}")
     if config.curriculum.rounds == 0:
         return
     labelled, answered = _share(config.seeds, config.classifier), _share(config.seeds, config.teacher)
-    yield from _labels(config, "labels", sizes.seeds, sizes, labelled)
-    yield _calls("responses", "teacher", config.teacher.llm, sizes.seeds, sizes.instruction, sizes.response, answered)
+    yield from _labels(config, "task_labels", sizes.seeds, sizes, labelled)
+    yield _calls(
+        "teacher_responses", "teacher", config.teacher.llm, sizes.seeds, sizes.instruction, sizes.response, answered
+    )
     yield from _scores(config, 0, sizes.seeds, sizes, f"{student} {answered} {_share(config.judge)}")
 
 
 def _round(config: Config, sizes: SeedStatistics, number: int) -> Iterator[StageEstimate]:
     """A round in which the pool holds nothing of what is wanted, so that the teacher has to write all of it."""
-    teacher, rows = config.teacher, config.curriculum.rows
+    teacher, rows = config.teacher, config.curriculum.rows_per_round
     share = f"{number} {_share(config)}"
     pair = sizes.instruction + sizes.response
-    orders = ceil(rows / teacher.per_call)
-    shown = _prompt_tokens("expand") + teacher.examples_per_call * pair
-    yield _calls(f"expansions-{number}", "teacher", teacher.llm, orders, shown, teacher.per_call * pair, share, True)
+    orders = ceil(rows / teacher.num_output_samples)
+    shown = _prompt_tokens("expand") + teacher.num_in_context_samples * pair
+    yield _calls(
+        f"expansions-{number}", "teacher", teacher.llm, orders, shown, teacher.num_output_samples * pair, share, True
+    )
     yield from _labels(config, f"expansions-{number}", rows, sizes, share, at_most=True)
-    if teacher.similar_within is not None:
-        rated = rows + orders * teacher.examples_per_call
+    if teacher.max_complexity_gap is not None:
+        rated = rows + orders * teacher.num_in_context_samples
         asked = _prompt_tokens("judge/complexity") + sizes.instruction
         llm = config.judge.llm
         yield _calls(f"expansions-{number}", "judge", llm, rated, asked, RATING_TOKENS, share, at_most=True)
     if config.curriculum.refine:
         asked = _prompt_tokens("refine") + len(refinement_style(TaskType.MATH).text) / CHARACTERS_PER_TOKEN + pair
-        yield _calls(f"mix-{number}", "teacher", teacher.llm, rows, asked, REFINED_TIMES * sizes.response, share)
+        yield _calls(f"train_mix-{number}", "teacher", teacher.llm, rows, asked, REFINED_TIMES * sizes.response, share)
     longer = REFINED_TIMES if config.curriculum.refine else 1.0
-    yield _fit(config, number, config.sft.round, rows, sizes.instruction + longer * sizes.response, share)
+    yield _fit(config, number, config.sft.round_stage, rows, sizes.instruction + longer * sizes.response, share)
     yield from _held_out(config, number, sizes, share)
     if number < config.curriculum.rounds:
         yield from _scores(config, number, rows, sizes, share)
@@ -135,7 +141,7 @@ def _scores(config: Config, number: int, rows: int, sizes: SeedStatistics, share
     curriculum = config.curriculum
     yield _verdicts(config, f"verdicts-{number}", rows, sizes, share)
     if curriculum.difficulty is Difficulty.eps:
-        rollouts, drawn = rows * curriculum.rollouts.answers, _share(curriculum.rollouts, config.seed)
+        rollouts, drawn = rows * curriculum.rollouts.num_samples, _share(curriculum.rollouts, config.seed)
         yield _verdicts(config, f"rollout_verdicts-{number}", rollouts, sizes, f"{share} {drawn}")
     if curriculum.difficulty is Difficulty.judge_rated:
         asked = _prompt_tokens("judge/complexity") + sizes.instruction
@@ -144,8 +150,8 @@ def _scores(config: Config, number: int, rows: int, sizes: SeedStatistics, share
 
 def _held_out(config: Config, number: int, sizes: SeedStatistics, share: str) -> Iterator[StageEstimate]:
     """The judge's verdicts on a student beside the one before it, where anything is kept out of training."""
-    if config.evals.held_out:
-        yield _verdicts(config, f"held-out-verdicts-{number}", config.evals.held_out, sizes, share)
+    if config.evals.held_out_size:
+        yield _verdicts(config, f"held_out_verdicts-{number}", config.evals.held_out_size, sizes, share)
 
 
 def _verdicts(config: Config, stage: str, rows: int, sizes: SeedStatistics, share: str) -> StageEstimate:
@@ -173,7 +179,7 @@ def _calls(
 
 
 def _fit(config: Config, number: int, budget: BudgetConfig, rows: int, row_tokens: float, share: str) -> StageEstimate:
-    tokens = budget.tokens if budget.tokens is not None else (budget.epochs or 0.0) * rows * row_tokens
+    tokens = budget.max_tokens if budget.max_tokens is not None else (budget.epochs or 0.0) * rows * row_tokens
     parameters = parameters_of(config.student)
     hours = None
     if parameters is not None:

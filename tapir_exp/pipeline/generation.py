@@ -27,12 +27,12 @@ def student_responses(
         cut, empty = sum(not row.finished for row in rows), sum(row.text is None for row in rows)
         return StageOutput(rows, {"cut": cut, "empty": empty})
 
-    return ws.rows("answers", round_number, _responses_recipe(ws, student, asked), make, asks=False)
+    return ws.rows("student_responses", round_number, _responses_recipe(ws, student, asked), make, asks=False)
 
 
 def student_responses_key(ws: Workspace, student: Artifact, asked: Artifact) -> str:
     """The key that those answers have, or will have."""
-    return recipe_key("answers", _responses_recipe(ws, student, asked))
+    return recipe_key("student_responses", _responses_recipe(ws, student, asked))
 
 
 def run_lab_benchmark(ws: Workspace, round_number: int, student: Artifact) -> Artifact:
@@ -41,12 +41,12 @@ def run_lab_benchmark(ws: Workspace, round_number: int, student: Artifact) -> Ar
 
     def make() -> StageOutput:
         label = f"S_{round_number} takes the benchmark"
-        rows = run_benchmark(config.per_cell, seed, lambda prompts: _generate(ws, student, prompts, label))
+        rows = run_benchmark(config.problems_per_level, seed, lambda prompts: _generate(ws, student, prompts, label))
         return StageOutput(rows, {"exact": fmean(row.exact for row in rows)})
 
     recipe = {
         "student": student.key,
-        "benchmark": {"per_cell": config.per_cell, "seed": seed, "lab": LAB_VERSION},
+        "benchmark": {"per_cell": config.problems_per_level, "seed": seed, "lab": LAB_VERSION},
         "generation": generation_recipe(ws.config.student),
     }
     return ws.rows("benchmark", round_number, recipe, make)

@@ -32,7 +32,7 @@ def hold_out(ws: Workspace, seeds: Artifact) -> Artifact:
 
     Raises ConfigError where the seeds leave fewer of the source.
     """
-    config, wanted = ws.config.seeds, ws.config.evals.held_out
+    config, wanted = ws.config.seeds, ws.config.evals.held_out_size
     size = None if config.size is None else config.size + wanted
     drawn = replace(config, size=size, seed=config.seed + 1)
 
@@ -41,11 +41,11 @@ def hold_out(ws: Workspace, seeds: Artifact) -> Artifact:
         left = [row for row in load_seeds(drawn) if row.id not in trained]
         if len(left) < wanted:
             told = f"expected at most the {len(left)} clean rows that the seeds leave; a smaller seeds.size leaves more"
-            raise ConfigError([f"evals.held_out = {wanted}: {told}"])
+            raise ConfigError([f"evals.held_out_size = {wanted}: {told}"])
         return StageOutput(left[:wanted], {})
 
     recipe = {"seeds": seeds.key, "drawn": asdict(drawn), "source": source_digest(config)}
-    return ws.rows("held-out", None, recipe, make)
+    return ws.rows("held_out", None, recipe, make)
 
 
 def ask_teacher(ws: Workspace, rows: Artifact) -> HeldOut:
@@ -57,17 +57,17 @@ def ask_teacher(ws: Workspace, rows: Artifact) -> HeldOut:
         return StageOutput(told, {"failed": sum(row.text is None for row in told)})
 
     recipe = {"rows": rows.key, "teacher": role_recipe(ws.teacher, config)}
-    return HeldOut(rows, ws.rows("held-out-responses", None, recipe, make))
+    return HeldOut(rows, ws.rows("held_out_teacher_responses", None, recipe, make))
 
 
 def evaluate_base(ws: Workspace, held: HeldOut, base: Path, identity: Mapping[str, Any]) -> Artifact:
     """What the base model says, before any fit of ours. Rows: Answer."""
-    return _answers(ws, "base-answers", None, held, base, identity)
+    return _answers(ws, "base_responses", None, held, base, identity)
 
 
 def compare_with_previous(ws: Workspace, number: int, student: Artifact, held: HeldOut, before: Artifact) -> Artifact:
     """S_r beside what the student before it said; returns the answers of S_r. Rows: Answer."""
-    answers = _answers(ws, "held-out-answers", number, held, student.path, {"student": student.key})
+    answers = _answers(ws, "held_out_student_responses", number, held, student.path, {"student": student.key})
     rows = held.rows.rows(Example)
     first, second = ({row.id: row.text or "" for row in given.rows(Response)} for given in (before, answers))
     matches = [ResponsePair(row.id, row.instruction, first[row.id], second[row.id]) for row in rows]

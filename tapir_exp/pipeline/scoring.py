@@ -67,12 +67,12 @@ def score_student(ws: Workspace, exam: ScoringRequest) -> DifficultyScores:
     """Let the student answer, let the judge compare it with the teacher, and score every row by that.
 
     The judge hears each answer while the next ones are written, unless it is asked in batches or
-    `score_pairs.while_answering` is off; then, and where the answers are there already, it begins after them. What comes out
+    `score_pairs.stream_while_generating` is off; then, and where the answers are there already, it begins after them. What comes out
     is the same.
     """
     inputs = (exam.answers_key, *exam.inputs)
     early = _judge_while_answering(ws, exam, inputs) if _hears(ws, exam, inputs) else None
-    answers = exam.answer(unheard) if early is None else ws.store.open("answers", exam.answers_key)
+    answers = exam.answer(unheard) if early is None else ws.store.open("student_responses", exam.answers_key)
     given = {answer.id: answer for answer in answers.rows(Response)}
     asked = ScoringInputs(exam.round, exam.student, [fill(blank, given[blank.id]) for blank in exam.blanks], inputs)
     return score(ws, asked, early)
@@ -95,7 +95,7 @@ def verdicts(ws: Workspace, asked: ScoringInputs) -> Artifact:
 
 def held_out_verdicts(ws: Workspace, asked: ScoringInputs) -> Artifact:
     """The judge's verdicts on the student before (in the teacher's place) against this one. Rows: Verdict."""
-    return _judged(ws, "held-out-verdicts", asked, asked.matches, asked.inputs)
+    return _judged(ws, "held_out_verdicts", asked, asked.matches, asked.inputs)
 
 
 def losses(ws: Workspace, asked: ScoringInputs) -> Artifact:
@@ -105,7 +105,7 @@ def losses(ws: Workspace, asked: ScoringInputs) -> Artifact:
 
 def held_out_losses(ws: Workspace, asked: ScoringInputs) -> Artifact:
     """As `losses`, on instructions that are kept out of training."""
-    return _losses(ws, "held-out-losses", asked)
+    return _losses(ws, "held_out_losses", asked)
 
 
 def _losses(ws: Workspace, stage: str, asked: ScoringInputs) -> Artifact:
@@ -145,7 +145,7 @@ def rollouts(ws: Workspace, asked: ScoringInputs) -> Artifact:
     recipe = {
         "student": asked.student.key,
         "inputs": asked.inputs,
-        "answers": config.curriculum.rollouts.answers,
+        "num_samples": config.curriculum.rollouts.num_samples,
         "temperature": config.curriculum.rollouts.temperature,
         "seed": config.seed,
         "generation": generation_recipe(config.student),
@@ -183,8 +183,11 @@ def ratings(ws: Workspace, asked: ScoringInputs) -> Artifact:
 def _hears(ws: Workspace, exam: ScoringRequest, inputs: Sequence[str]) -> bool:
     """Whether the judge can hear answers while they are written, and there are any to be written."""
     config, store = ws.config.judge, ws.store
-    there = store.has("answers", exam.answers_key) or store.find("verdicts", _judged_recipe(ws, inputs)) is not None
-    return config.while_answering and not config.llm.batch and not there
+    there = (
+        store.has("student_responses", exam.answers_key)
+        or store.find("verdicts", _judged_recipe(ws, inputs)) is not None
+    )
+    return config.stream_while_generating and not config.llm.batch and not there
 
 
 def _judge_while_answering(ws: Workspace, exam: ScoringRequest, inputs: Sequence[str]) -> Artifact | None:
@@ -265,7 +268,7 @@ def _by_rollouts(ws: Workspace, asked: ScoringInputs, judged: Artifact) -> Diffi
         rewards[row_id_of_rollout(verdict.id)].append(verdict.student)
     plan = ws.config.curriculum.rollouts
     whole = {row: [reward for reward in given if reward is not None] for row, given in rewards.items()}
-    scores = {row: rollout_spread(given, plan.beta) for row, given in whole.items() if len(given) == plan.answers}
+    scores = {row: rollout_spread(given, plan.beta) for row, given in whole.items() if len(given) == plan.num_samples}
     return DifficultyScores(scores, (judged.key, answers.key, marked.key))
 
 

@@ -39,7 +39,7 @@ def base_student(ws: Workspace) -> Artifact:
         build_base_student(directory, config, lab_corpus(config))
         return {}
 
-    return ws.directory("base-student", None, {"student": asdict(config), "lab": LAB_VERSION}, make)
+    return ws.directory("base_student", None, {"student": asdict(config), "lab": LAB_VERSION}, make)
 
 
 def unpacked_student(ws: Workspace) -> Artifact:
@@ -52,7 +52,7 @@ def unpacked_student(ws: Workspace) -> Artifact:
         convert(weights.path, directory)
         return {}
 
-    return ws.directory("base-student", None, {"gguf": weights.sha256}, make)
+    return ws.directory("base_student", None, {"gguf": weights.sha256}, make)
 
 
 def lab_corpus(config: LabStudentConfig) -> Iterator[str]:
@@ -91,7 +91,7 @@ def base_model(ws: Workspace) -> tuple[ParentModel, dict[str, Any]]:
 def finetune_on_seeds(ws: Workspace, seeds: Artifact, start: ParentModel, base: Mapping[str, Any]) -> Artifact:
     """S_0: the base model fine-tuned on the seeds with their own responses."""
     rows = [_seed_row(seed) for seed in seeds.rows(Example)]
-    return _finetune(ws, 0, start, rows, seeds, None, ws.config.sft.start, {"rows": seeds.key, **base})
+    return _finetune(ws, 0, start, rows, seeds, None, ws.config.sft.seed_stage, {"rows": seeds.key, **base})
 
 
 def finetune_round(ws: Workspace, round_number: int, student: Artifact, mix: Artifact, alpha: float) -> Artifact:
@@ -101,7 +101,7 @@ def finetune_round(ws: Workspace, round_number: int, student: Artifact, mix: Art
     base = known.base if known else _configured_ref(ws.config.student)
     start = ParentModel(student.path, ModelRef(place=ModelLocation.STORE, name=student.name), base)
     rows = mix.rows(TrainingExample)
-    return _finetune(ws, round_number, start, rows, mix, alpha, ws.config.sft.round, recipe)
+    return _finetune(ws, round_number, start, rows, mix, alpha, ws.config.sft.round_stage, recipe)
 
 
 def _configured_ref(student: StudentConfig) -> ModelRef:

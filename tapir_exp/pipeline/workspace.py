@@ -16,7 +16,7 @@ from tapir_exp.llm.chat import ChatModel
 from tapir_exp.llm.ledger import Ledger
 
 Recipe = Mapping[str, Any]
-NO_REPLY = ("llm", "max_failed", "while_answering")
+NO_REPLY = ("llm", "max_failure_rate", "stream_while_generating")
 """Settings of a role that change no reply; what of `llm` does is in the model's identity."""
 
 

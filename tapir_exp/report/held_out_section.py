@@ -43,10 +43,10 @@ def held_out_rows(run: RunView) -> list[HeldOutRow]:
     rows = []
     before: Sequence[ResponseLoss] = ()
     for r in run.rounds:
-        verdicts = run.artifacts.get(f"held-out-verdicts-{r.number}")
+        verdicts = run.artifacts.get(f"held_out_verdicts-{r.number}")
         if verdicts is None:
             return []
-        losses = run.artifacts[f"held-out-losses-{r.number}"].rows(ResponseLoss)
+        losses = run.artifacts[f"held_out_losses-{r.number}"].rows(ResponseLoss)
         change = loss_change(before, losses) if r.number else None
         rows.append(HeldOutRow(r.number, head_to_head(verdicts.rows(Verdict)), perplexity(losses), change))
         before = losses
@@ -55,13 +55,18 @@ def held_out_rows(run: RunView) -> list[HeldOutRow]:
 
 def gallery(run: RunView) -> list[Transcript]:
     """The instructions whose hashes are smallest: nobody looked at how well they went."""
-    if "base-answers" not in run.artifacts:
+    if "base_responses" not in run.artifacts:
         return []
-    asked = sorted(run.artifacts["held-out"].rows(Example), key=lambda row: row.id)[:GALLERY]
+    asked = sorted(run.artifacts["held_out"].rows(Example), key=lambda row: row.id)[:GALLERY]
     last = len(run.rounds) - 1
     base, first, final, teacher = (
         _texts(run.artifacts[name])
-        for name in ("base-answers", "held-out-answers-0", f"held-out-answers-{last}", "held-out-responses")
+        for name in (
+            "base_responses",
+            "held_out_student_responses-0",
+            f"held_out_student_responses-{last}",
+            "held_out_teacher_responses",
+        )
     )
     return [
         Transcript(
@@ -74,7 +79,7 @@ def gallery(run: RunView) -> list[Transcript]:
 def _preferred(run: RunView, row: str) -> tuple[tuple[int, float], ...]:
     found = []
     for r in run.rounds:
-        verdicts = [v for v in run.artifacts[f"held-out-verdicts-{r.number}"].rows(Verdict) if v.id == row]
+        verdicts = [v for v in run.artifacts[f"held_out_verdicts-{r.number}"].rows(Verdict) if v.id == row]
         found += [(r.number, share) for share in preferences(verdicts)]
     return tuple(found)
 

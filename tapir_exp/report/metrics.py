@@ -26,8 +26,8 @@ def run_metrics(manifest: Manifest, artifacts: Artifacts) -> list[Metrics]:
     rows, tokens = [], 0
     for number in range(len(manifest.alphas) + 1):
         row = round_metrics(number, manifest, artifacts)
-        tokens += row["fit/tokens"]
-        rows.append({**row, "fit/tokens_total": tokens})
+        tokens += row["train/tokens"]
+        rows.append({**row, "train/tokens_total": tokens})
     return rows
 
 
@@ -38,7 +38,7 @@ def round_metrics(number: int, manifest: Manifest, artifacts: Artifacts) -> Metr
         metrics |= _named("seeds", artifacts["seeds"].figures)
     if number:
         metrics |= {"curriculum/alpha": manifest.alphas[number - 1]}
-        metrics |= _mix_metrics(artifacts[f"mix-{number}"].rows(TrainingExample))
+        metrics |= _mix_metrics(artifacts[f"train_mix-{number}"].rows(TrainingExample))
         metrics |= _named("expansion", artifacts[f"expansions-{number}"].figures)
         metrics |= {"curriculum/unfilled": artifacts[f"plan-{number}"].figures["unfilled"]}
     metrics |= _named("fit", artifacts[f"student-{number}"].figures)
@@ -47,8 +47,8 @@ def round_metrics(number: int, manifest: Manifest, artifacts: Artifacts) -> Metr
     if verdicts := artifacts.get(f"verdicts-{number}"):
         metrics |= _gap_metrics(verdicts, manifest.delta)
         metrics |= _named("judge", verdicts.figures.get("diagnosis", {}))
-    if verdicts := artifacts.get(f"held-out-verdicts-{number}"):
-        metrics |= _held_out_metrics(verdicts, artifacts[f"held-out-losses-{number}"])
+    if verdicts := artifacts.get(f"held_out_verdicts-{number}"):
+        metrics |= _held_out_metrics(verdicts, artifacts[f"held_out_losses-{number}"])
     return metrics
 
 

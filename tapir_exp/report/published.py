@@ -7,7 +7,6 @@ from typing import Self
 import yaml
 from pydantic import ValidationError, model_validator
 
-from tapir_exp.config.paths import data_dir
 from tapir_exp.core.errors import StoreError
 from tapir_exp.core.records import Record
 
@@ -22,6 +21,7 @@ class Status(StrEnum):
     UNKNOWN = "unknown"
 
 
+FIGURES = Path(__file__).parent / "published_figures"
 MEANINGS = {
     Status.PRIMARY: "seen in a primary source",
     Status.SECOND_HAND: "seen second-hand",
@@ -89,8 +89,8 @@ class PublishedTable(Record):
 
 
 def load_tables() -> dict[str, PublishedTable]:
-    """Every table of `conf/paper`, by the name of its file. Raises StoreError where one is not a table."""
-    return {path.stem: load_table(path) for path in sorted((data_dir("conf") / "paper").glob("*.yaml"))}
+    """Every table of `published_figures/`, by the name of its file. Raises StoreError where one is not a table."""
+    return {path.stem: load_table(path) for path in sorted(FIGURES.glob("*.yaml"))}
 
 
 def load_table(path: Path) -> PublishedTable:

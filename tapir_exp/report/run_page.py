@@ -320,7 +320,7 @@ def _times(stages: Iterable[tuple[str, float]]) -> list[StageTime]:
 def _choices(run: RunView) -> list[SettingSource]:
     """The values behind the run; what PAPER.md does not confirm from a primary source is called ours."""
     manifest = run.manifest
-    tasks = str(_setting(run, "tasks.name"))
+    tasks = str(_setting(run, "task_mix.name"))
     return [
         SettingSource(
             "gap", "score(teacher) − score(student)", "paper", "its words; its printed formula has the other sign"

@@ -115,8 +115,8 @@ class RunView:
             metrics=metrics,
             artifacts=shelf.artifacts,
             seeds=_by_id(shelf.rows("seeds", Example)),
-            labels=_by_id(shelf.rows("labels", Label, needed=last > 0)),
-            responses=_by_id(shelf.rows("responses", Response, needed=last > 0)),
+            labels=_by_id(shelf.rows("task_labels", Label, needed=last > 0)),
+            responses=_by_id(shelf.rows("teacher_responses", Response, needed=last > 0)),
             rounds=tuple(_round(shelf, number, manifest) for number in range(last + 1)),
         )
 
@@ -172,9 +172,9 @@ def _round(shelf: _RunFiles, number: int, manifest: Manifest) -> RoundView:
         plan=tuple(shelf.rows(f"plan-{number}", Quota, needed=later)),
         expanded=shelf.artifacts[expansions].figures if expansions in shelf.artifacts else {},
         expansions=_by_id(shelf.rows(expansions, TrainingExample, needed=later)),
-        mix=_by_id(shelf.rows(f"mix-{number}", TrainingExample, needed=later)),
+        mix=_by_id(shelf.rows(f"train_mix-{number}", TrainingExample, needed=later)),
         steps=tuple(shelf.steps(f"student-{number}")),
-        answers=_by_id(shelf.rows(f"answers-{number}", Response, needed=judged)),
+        answers=_by_id(shelf.rows(f"student_responses-{number}", Response, needed=judged)),
         verdicts=_by_id(shelf.rows(f"verdicts-{number}", Verdict, needed=judged)),
         benchmark=tuple(shelf.rows(f"benchmark-{number}", BenchmarkResult, needed=_has_benchmark(shelf.artifacts))),
     )

@@ -82,10 +82,10 @@ def load_chat(source: Path, student: StudentConfig) -> Chat:
     refuses the system prompt, where no token ends a turn, and where it needs code of its own that is not allowed.
     """
     tokenizer = load_tokenizer(source, student)
-    if student.chat_template is not ChatTemplate.own:
+    if student.chat_template is not ChatTemplate.tokenizer:
         tokenizer.chat_template = read_template(student.chat_template)
     if not tokenizer.chat_template:
-        raise ConfigError([f"student.chat_template: own, but {source} has none; set llama2 or chatml"])
+        raise ConfigError([f"student.chat_template: tokenizer, but {source} has none; set llama2 or chatml"])
     return Chat(
         tokenizer, student.system_prompt, _end_of_turn(tokenizer, student), tuple(_controls(tokenizer).values())
     )

@@ -95,8 +95,8 @@ def settings_of(
     student: StudentConfig, trainer: TrainerConfig, sft: SFTConfig, budget: BudgetConfig, alpha: float | None
 ) -> tuple[Setting, ...]:
     """What the fit went by; what no primary source confirms is called ours."""
-    lasted = f"{budget.epochs:g} epochs" if budget.epochs is not None else f"{budget.tokens} tokens"
-    schedule = f"{sft.warmup:g} of the steps warm-up, then a cosine"
+    lasted = f"{budget.epochs:g} epochs" if budget.epochs is not None else f"{budget.max_tokens} tokens"
+    schedule = f"{sft.warmup_ratio:g} of the steps warm-up, then a cosine"
     settings = [
         _whose_student(student),
         _whose_template(student),
@@ -107,7 +107,7 @@ def settings_of(
         _ours("learning rate", f"{sft.learning_rate:g}", _neighbours("2e-5")),
         _ours("schedule", schedule, _neighbours("0.03 and a cosine")),
         _ours("weight decay", f"{sft.weight_decay:g}", _neighbours("0")),
-        _ours("rows a step", str(sft.batch_rows), _neighbours("128")),
+        _ours("rows a step", str(sft.global_batch_size), _neighbours("128")),
         _ours("longest row, tokens", str(student.max_length), _neighbours("2048")),
         _ours("base's weights", student.precision.value, "not known of the paper"),
         _ours("computed in", trainer.precision, "not known of the paper"),
@@ -116,7 +116,7 @@ def settings_of(
         settings.append(_ours("α", f"{alpha:g}", "its schedule is remembered of the paper, unconfirmed"))
     if sft.method is not Method.full:
         lora = sft.lora
-        shape = f"rank {lora.rank}, alpha {lora.alpha}, dropout {lora.dropout:g}, on {', '.join(lora.targets)}"
+        shape = f"rank {lora.rank}, alpha {lora.alpha}, dropout {lora.dropout:g}, on {', '.join(lora.target_modules)}"
         settings.append(_ours("adapter", shape, "the paper is not known to use any"))
     return tuple(settings)
 

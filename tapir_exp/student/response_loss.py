@@ -75,8 +75,8 @@ def _batches(rows: Sequence[Row], student: StudentConfig) -> Iterator[list[int]]
     """Indices of the rows that fit, neighbours in length together; the longest first."""
     fitting = [index for index, row in enumerate(rows) if len(row.tokens) <= student.max_length]
     order = sorted(fitting, key=lambda index: -len(rows[index].tokens))
-    for start in range(0, len(order), student.generation_batch):
-        yield order[start : start + student.generation_batch]
+    for start in range(0, len(order), student.generation_batch_size):
+        yield order[start : start + student.generation_batch_size]
 
 
 def _loss(row: str, tokens: int, instructed: float | None, alone: float | None) -> ResponseLoss:

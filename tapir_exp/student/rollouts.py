@@ -27,7 +27,7 @@ def sample_rollouts(
     """
     chat = load_chat(student_dir, student)
     encoded = chat.encode_prompts([instruction for _, instruction in prompts])
-    numbers = range(rollouts.answers)
+    numbers = range(rollouts.num_samples)
     names = [rollout_id(row, number) for row, _ in prompts for number in numbers]
     repeated = [prompt for prompt in encoded for _ in numbers]
     draws = [Draw(rollouts.temperature, _stream(seed, name)) for name in names]

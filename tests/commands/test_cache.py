@@ -160,7 +160,7 @@ def failed(store: Path) -> None:
     """Two runs that gave up what they asked: one alone, one a job of a sweep."""
     for account in (SpendScope(str(store.parent / "runs" / "lab")), SpendScope("outputs/sweeps/delta", "seed-1")):
         call_store = CallStore(store, account, SpendConfig())
-        with call_store.ledger.during("labels"):
+        with call_store.ledger.during("task_labels"):
             for key in "ab":
                 error = CallError(FailureKind.UNREADABLE, "no number", raw="VII")
                 call_store.ledger.record_given_up("teacher", key, error)
@@ -175,7 +175,7 @@ def test_failures_are_told_with_run_reason_and_last_words(
     rows = [json.loads(line) for line in lines(capsys, "failures", "--run", "outputs/latest")]
     assert [row["key"] for row in rows] == ["a", "b"]
     assert rows[0] == {
-        "stage": "labels",
+        "stage": "task_labels",
         "role": "teacher",
         "key": "a",
         "kind": "unreadable reply",

@@ -49,12 +49,12 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def configured(tmp_path: Path, *overrides: str) -> ClassifyConfig:
-    return read([f"out={tmp_path / 'out'}", f"outputs={tmp_path}", "resamples=50", *overrides])
+    return read([f"output_dir={tmp_path / 'out'}", f"outputs={tmp_path}", "bootstrap_samples=50", *overrides])
 
 
 def test_a_chat_model_labels_a_pool_with_its_name_beside_every_label(tmp_path: Path) -> None:
     chat = ScriptedChat(lambda request: "Math" if "add" in said_to(request) else "no type")
-    classifier = LLMClassifier(chat, ClassifierConfig(max_failed=1.0))
+    classifier = LLMClassifier(chat, ClassifierConfig(max_failure_rate=1.0))
     counts = label_pool([example("add 1"), example("add 2"), example("hum")], classifier, tmp_path)
     assert counts == {"Math": 2, "unlabelled": 1}
     rows = read_rows(tmp_path / "labels.jsonl", LabelledInstruction)
@@ -94,7 +94,7 @@ def test_a_row_without_an_instruction_is_named(tmp_path: Path) -> None:
 
 @needs_minilm
 def test_the_recipe_a_chat_model_labels_and_an_encoder_learns_it_is_one_job(tmp_path: Path, pool: Path) -> None:
-    config = configured(tmp_path, "do=distil", f"pool={pool}", "classifier=lab", "sample=200", "folds=4")
+    config = configured(tmp_path, "job=distil", f"pool={pool}", "classifier=lab", "sample=200", "folds=4")
     run_job(config)
     directory = tmp_path / "out" / "labeller"
     card = read_card(directory)
@@ -110,7 +110,10 @@ def test_the_recipe_a_chat_model_labels_and_an_encoder_learns_it_is_one_job(tmp_
     assert figures["trained classifier"]["macro_f1"]["mean"] > figures["commonest type"]["macro_f1"]["mean"]
 
     trained = configured(
-        tmp_path, "do=evaluate", f"labelled.path={tmp_path / 'out' / 'labels.jsonl'}", f"classifier.path={directory}"
+        tmp_path,
+        "job=evaluate",
+        f"classifier_data.path={tmp_path / 'out' / 'labels.jsonl'}",
+        f"classifier.path={directory}",
     )
     run_job(trained)
     figures = json.loads((tmp_path / "out" / "figures.json").read_text())["figures"]
@@ -148,7 +151,7 @@ def test_the_figures_are_of_rows_that_neither_labeller_nor_baseline_has_seen(hel
     pytest.importorskip("sklearn", reason="the extra `local` is not installed")
     tasks = [TaskType.MATH, TaskType.LAW, TaskType.ART] * 20
     known = LabelledDataset(tuple(LabelledText(f"word{place}", task) for place, task in enumerate(tasks)), {}, "", "")
-    compared = compare(Parrot(), known, ClassifyConfig(folds=5, held_out=held_out))
+    compared = compare(Parrot(), known, ClassifyConfig(folds=5, folds_evaluated=held_out))
     for name, comparison in compared.items():
         assert len(comparison.truth) == rows
         assert comparison.measure(10, 0).accuracy.mean <= 0.4, name  # by heart it would be 1, by chance a third
@@ -156,7 +159,7 @@ def test_the_figures_are_of_rows_that_neither_labeller_nor_baseline_has_seen(hel
 
 @needs_minilm
 def test_a_trained_labeller_is_known_by_its_files_and_by_its_encoder(tmp_path: Path) -> None:
-    run_job(configured(tmp_path, "do=train", "held_out=1"))
+    run_job(configured(tmp_path, "job=train", "folds_evaluated=1"))
     directory = tmp_path / "out" / "labeller"
     config = ClassifierConfig(kind=ClassifierKind.encoder, path=str(directory))
     before = CachedClassifier(config)
@@ -230,7 +233,7 @@ def test_a_labeller_of_another_kind_is_refused(tmp_path: Path) -> None:
 @needs_minilm
 def test_on_instructions_that_nobody_here_wrote_it_is_far_above_chance(tmp_path: Path) -> None:
     path = asset("tasks/wizardlm_testset_218.jsonl")
-    run_job(configured(tmp_path, "do=evaluate", "labelled=wizardlm", f"labelled.path={path}"))
+    run_job(configured(tmp_path, "job=evaluate", "classifier_data=wizardlm", f"classifier_data.path={path}"))
     figures = json.loads((tmp_path / "out" / "figures.json").read_text())
     assert figures["data"]["rows"] == 207
     found = figures["figures"]["labeller"]

@@ -33,8 +33,8 @@ def completed(here: Path, *overrides: str) -> list[str]:
     open_keys = {
         "classifier=deberta": f"classifier.path={here}",
         "classifier=local_openai_compatible": "classifier.llm.model=hosted_vllm/x",
-        "labelled=wizardlm": f"labelled.path={here / 'rows.json'}",
-        "labelled=dolly": f"labelled.path={here / 'rows.json'}",
+        "classifier_data=wizardlm": f"classifier_data.path={here / 'rows.json'}",
+        "classifier_data=dolly": f"classifier_data.path={here / 'rows.json'}",
     }
     return [*overrides, *(open_keys[line] for line in overrides if line in open_keys), f"pool={here / 'rows.json'}"]
 
@@ -56,42 +56,63 @@ def test_a_labeller_is_fitted_on_one_device(here: Path, leaf: str) -> None:
 
 def test_a_choice_means_what_its_name_says(here: Path) -> None:
     assert read(completed(here)).classifier.kind is ClassifierKind.encoder
-    assert read(completed(here)).do is ClassifyJob.label
+    assert read(completed(here)).job is ClassifyJob.label
     for size in ("xsmall", "small", "base"):
-        fit = read(completed(here, f"fit=deberta_v3_{size}")).fit
+        fit = read(completed(here, f"fit=deberta_v3_{size}")).classifier_training
         assert (fit.kind, fit.encoder) == (ClassifierKind.deberta, f"microsoft/deberta-v3-{size}")
-    names = read(completed(here, "labelled=wizardlm")).labelled.names
+    names = read(completed(here, "classifier_data=wizardlm")).classifier_data.names
     assert names == {"Writting": "Writing", "Academic Writing": None, "TruthfulQA": None}
-    assert sum(task is not None for task in read(completed(here, "labelled=dolly")).labelled.names.values()) == 2
+    assert (
+        sum(task is not None for task in read(completed(here, "classifier_data=dolly")).classifier_data.names.values())
+        == 2
+    )
 
 
 def test_the_lab_s_labeller_errs_as_the_lab_section_says(here: Path) -> None:
     config = read(completed(here, "classifier=lab", "lab.classifier_error_rate=0.4"))
-    assert config.classifier.llm.options["error_rate"] == 0.4
+    assert config.classifier.llm.extra_params["error_rate"] == 0.4
 
 
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["pool=null"], ["pool = null", "a file of instructions, since do is label"]),
-        (["do=distil", "pool=/no/such.json"], ["pool = /no/such.json", "since do is distil"]),
-        (["do=train", "labelled.path=/no/such.json"], ["labelled.path = /no/such.json", "a file that exists"]),
-        (["do=train", "labelled=wizardlm"], ["labelled.path = null", "whose types labelled.names maps"]),
+        (["pool=null"], ["pool = null", "a file of instructions, since job is label"]),
+        (["job=distil", "pool=/no/such.json"], ["pool = /no/such.json", "since job is distil"]),
+        (
+            ["job=train", "classifier_data.path=/no/such.json"],
+            ["classifier_data.path = /no/such.json", "a file that exists"],
+        ),
+        (
+            ["job=train", "classifier_data=wizardlm"],
+            ["classifier_data.path = null", "whose types classifier_data.names maps"],
+        ),
         (["trainer.precision=16-mixed"], ["trainer.precision = 16-mixed", "float16 overflows in DeBERTa-v3"]),
-        (["do=train", "fit.kind=llm"], ["fit.kind = llm", "a chat model is asked, not trained"]),
-        (["+labelled.names.x=Maths"], ["labelled.names.x = Maths", "did you mean Math?"]),
-        (["classifier.path=/no/such"], ["classifier.path = /no/such", "labeller.json, as tapir-label do=train writes"]),
+        (
+            ["job=train", "classifier_training.kind=llm"],
+            ["classifier_training.kind = llm", "a chat model is asked, not trained"],
+        ),
+        (["+classifier_data.names.x=Maths"], ["classifier_data.names.x = Maths", "did you mean Math?"]),
+        (
+            ["classifier.path=/no/such"],
+            ["classifier.path = /no/such", "labeller.json, as tapir-label job=train writes"],
+        ),
         (["classifier=deberta"], ["classifier.path = null", "since kind is deberta"]),
         (["classifier=deberta", "classifier.precision=bfloat16"], ["classifier.precision = bfloat16", "float32"]),
-        (["fit.kind=deberta", "fit.precision=bfloat16"], ["fit.precision = bfloat16", "trainer.precision"]),
+        (
+            ["classifier_training.kind=deberta", "classifier_training.precision=bfloat16"],
+            ["classifier_training.precision = bfloat16", "trainer.precision"],
+        ),
         (["folds=1"], ["folds = 1", "at least 2"]),
-        (["held_out=0"], ["held_out = 0", "at least 1"]),
-        (["fit.validation=1"], ["fit.validation = 1", "between 0 and 1"]),
-        (["fit.inverse_penalty=0"], ["fit.inverse_penalty = 0", "more than 0"]),
-        (["fit.epoch=3"], ["fit.epoch", "did you mean fit.epochs?"]),
+        (["folds_evaluated=0"], ["folds_evaluated = 0", "at least 1"]),
+        (
+            ["classifier_training.validation_fraction=1"],
+            ["classifier_training.validation_fraction = 1", "between 0 and 1"],
+        ),
+        (["classifier_training.regularization_c=0"], ["classifier_training.regularization_c = 0", "more than 0"]),
+        (["classifier_training.epoch=3"], ["classifier_training.epoch", "did you mean classifier_training.epochs?"]),
         (["fit=deberta_v3_large"], ["fit = deberta_v3_large", "deberta_v3_base", "[command line]"]),
         (["student=lab"], ["student", "a key or a group"]),
-        (["do=lable"], ["do = lable", "one of label, train, evaluate, distil"]),
+        (["job=lable"], ["job = lable", "one of label, train, evaluate, distil"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -106,13 +127,13 @@ def test_a_mistake_is_named_with_its_value_and_what_was_expected(
 
 def test_mistakes_are_told_together_and_end_with_two() -> None:
     code = (
-        "import sys; sys.argv = ['tapir-label', 'folds=1', 'fit.epoch=2']\n"
+        "import sys; sys.argv = ['tapir-label', 'folds=1', 'classifier_training.epoch=2']\n"
         "from tapir_exp.commands.classify import main; main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=CONF.parent, timeout=60)
     assert done.returncode == 2
     assert "tapir-label: The configuration holds 3 mistakes:" in done.stderr
-    assert all(word in done.stderr for word in ("folds = 1", "fit.epoch", "pool = null"))
+    assert all(word in done.stderr for word in ("folds = 1", "classifier_training.epoch", "pool = null"))
 
 
 def test_cfg_prints_what_would_be_done(
@@ -123,7 +144,7 @@ def test_cfg_prints_what_would_be_done(
     assert "folds: 7" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "do=train"], ["folds=1"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job=train"], ["folds=1"]], ids=" ".join)
 def test_help_and_mistakes_load_nothing_heavy(arguments: list[str]) -> None:
     code = (
         f"import sys; sys.argv = {['tapir-label', *arguments]!r}\n"
@@ -140,4 +161,4 @@ def test_help_lists_every_choice(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     main()
     told = capsys.readouterr().out
     assert all(leaf.partition("=")[2] in told for leaf in LEAVES)
-    assert all(f"do={job.name}" in told for job in ClassifyJob if job is not ClassifyJob.label)
+    assert all(f"job={job.name}" in told for job in ClassifyJob if job is not ClassifyJob.label)

@@ -25,7 +25,7 @@ from tapir_exp.evals import alpaca_eval, mt_bench
 from tapir_exp.evals.results import METRICS
 from tapir_exp.lab.base_student import build_base_student
 
-TINY = LabStudentConfig(vocabulary=300, hidden=32, intermediate=48, layers=2, heads=2)
+TINY = LabStudentConfig(vocab_size=300, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=2)
 TEXTS = ["Name things that a cook keeps in jars.", "Salt, rope, tins and a list of 42 harbours."]
 
 
@@ -89,7 +89,7 @@ def figures(directory: Path) -> dict[str, dict[str, Any]]:
 
 def test_any_directory_is_evaluated_on_every_suite(bed: Bed, student_dir: Path) -> None:
     suites = "evals.suites=[lab,alpaca_eval,mt_bench]"
-    asked = [suites, "evals.per_cell=1", f"student.model={student_dir}"]
+    asked = [suites, "evals.problems_per_level=1", f"student.model={student_dir}"]
     directory, calls = bed.evaluate(*asked)
     assert calls == 12 + 8
     found = figures(directory)
@@ -213,7 +213,7 @@ def test_what_is_missing_is_told_before_anything_is_asked(bed: Bed, student_dir:
     with pytest.raises(ConfigError, match=r"evals\.suites = \[\]"):
         bed.evaluate("evals=none", f"student.model={student_dir}")
     with pytest.raises(ConfigError, match=r"evals\.per_cell = 0"):
-        bed.evaluate("evals.per_cell=0", f"student.model={student_dir}")
+        bed.evaluate("evals.problems_per_level=0", f"student.model={student_dir}")
     with pytest.raises(EvaluationError, match="judge_prompts"):
         bed.evaluate("evals=mt_bench", "evals.mt_bench.judge_prompts=null", f"student.model={student_dir}")
     with pytest.raises(ConfigError, match="TAPIR_NO_SUCH_KEY"):
@@ -222,9 +222,9 @@ def test_what_is_missing_is_told_before_anything_is_asked(bed: Bed, student_dir:
 
 def test_files_and_runs_that_do_not_exist_are_mistakes_of_the_configuration(bed: Bed) -> None:
     with pytest.raises(ConfigError) as mistakes:
-        bed.config("evals.alpaca_eval.gamed=nowhere.csv", "evals.run=nowhere", "evals.name=a/b")
+        bed.config("evals.alpaca_eval.length_control_data=nowhere.csv", "evals.run=nowhere", "evals.name=a/b")
     told = "\n".join(mistakes.value.problems)
-    assert "evals.alpaca_eval.gamed = nowhere.csv: expected a file that exists" in told
+    assert "evals.alpaca_eval.length_control_data = nowhere.csv: expected a file that exists" in told
     assert "evals.run = nowhere: expected the directory of a finished run" in told
     assert "evals.name = a/b: expected letters" in told
 
@@ -246,7 +246,13 @@ def test_a_sweep_of_evaluations_ends_in_tables(
     bed: Bed, student_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(bed.home)
-    asked = ["-m", "evals.per_cell=1", "lab.seed=1,2", f"student.model={student_dir}", "student.max_new_tokens=6"]
+    asked = [
+        "-m",
+        "evals.problems_per_level=1",
+        "lab.seed=1,2",
+        f"student.model={student_dir}",
+        "student.max_new_tokens=6",
+    ]
     monkeypatch.setattr("sys.argv", ["tapir-evaluate", *asked])
     hydra_app.main_evaluate()
     (sweep,) = (bed.home / "outputs/evaluations").iterdir()

@@ -30,10 +30,10 @@ from tapir_exp.student.model_card import (
 from tapir_exp.student.training.encoding import TrainingRow
 from tapir_exp.student.training.train import finetune
 
-TINY = LabStudentConfig(vocabulary=300, hidden=32, intermediate=48, layers=2, heads=2)
+TINY = LabStudentConfig(vocab_size=300, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=2)
 ROWS = [TrainingRow(f"Say {n}", f"{n} red", Subset.REST) for n in range(8)]
 STUDENT = StudentConfig(model="lab", max_length=128)
-SFT = SFTConfig(method=Method.lora, learning_rate=1e-2, batch_rows=4)
+SFT = SFTConfig(method=Method.lora, learning_rate=1e-2, global_batch_size=4)
 TOKENS = torch.arange(20)[None]
 
 
@@ -42,7 +42,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of no round, whose student is an adapter over a base in the same store."""
     outputs = tmp_path_factory.mktemp("outputs")
     store, directory = Store(outputs / "store"), outputs / "runs" / "lab"
-    base = store.produce("base-student", {}, build)
+    base = store.produce("base_student", {}, build)
     student = store.produce("student", {}, lambda workdir: train(workdir, base))
     (directory / ".hydra").mkdir(parents=True)
     entries = (entry_of("student-0", 0, student),)
@@ -152,7 +152,7 @@ def test_two_exports_have_the_same_bytes(run: Path, tmp_path: Path) -> None:
 def test_what_is_no_student_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="neither a student nor a finished run"):
         export(tmp_path, tmp_path / "out")
-    base = next((run / "../../store/base-student").resolve().iterdir())
+    base = next((run / "../../store/base_student").resolve().iterdir())
     with pytest.raises(SystemExit, match="give --dtype"):
         export(base, tmp_path / "out")
     export(base, tmp_path / "out", "--dtype", "float32")  # a model of others is copied

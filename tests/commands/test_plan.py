@@ -15,10 +15,10 @@ from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.records import Example
 from tapir_exp.pipeline.estimate import StageEstimate
 
-SMALL = ["seeds.size=40", "curriculum.rows=20", "curriculum.rounds=1"]
+SMALL = ["seeds.size=40", "curriculum.rows_per_round=20", "curriculum.rounds=1"]
 
 
-def a_stage(name: str = "labels", calls: int = 10, usd: float | None = 1.0, share: str = "x") -> StageEstimate:
+def a_stage(name: str = "task_labels", calls: int = 10, usd: float | None = 1.0, share: str = "x") -> StageEstimate:
     return StageEstimate(name, "judge", calls, 1000.0, 100.0, usd, None, share)
 
 
@@ -45,7 +45,10 @@ def test_what_is_cached_is_taken_off() -> None:
 
 
 def test_one_unknown_price_makes_the_sum_unknown() -> None:
-    rows = [PlannedStage(a_stage(), 0, finished=False), PlannedStage(a_stage("mix-1", usd=None), 0, finished=False)]
+    rows = [
+        PlannedStage(a_stage(), 0, finished=False),
+        PlannedStage(a_stage("train_mix-1", usd=None), 0, finished=False),
+    ]
     assert (rows[0].ahead + rows[1].ahead).usd is None
     assert "not known" in text_of(rows).splitlines()[-2]
 
@@ -63,7 +66,17 @@ def test_the_plan_of_a_fresh_run_writes_nothing(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.chdir(tmp_path)
     said = command(monkeypatch, *SMALL)
     assert [line.split()[1] for line in said.splitlines() if "│" in line] == [
-        *("student-0", "labels", "responses", "verdicts-0", "expansions-1", "expansions-1", "mix-1", "student-1", "all")
+        *(
+            "student-0",
+            "task_labels",
+            "teacher_responses",
+            "verdicts-0",
+            "expansions-1",
+            "expansions-1",
+            "train_mix-1",
+            "student-1",
+            "all",
+        )
     ]
     assert list(tmp_path.iterdir()) == []
 

@@ -21,14 +21,14 @@ pytestmark = pytest.mark.slow
 
 TINY = [
     "seeds.size=120",
-    "curriculum.rows=60",
+    "curriculum.rows_per_round=60",
     "curriculum.rounds=2",
-    "sft.start.tokens=12000",
-    "sft.round.tokens=6000",
-    "sft.batch_rows=8",
-    "sft.checkpoint_steps=4",
+    "sft.seed_stage.max_tokens=12000",
+    "sft.round_stage.max_tokens=6000",
+    "sft.global_batch_size=8",
+    "sft.save_steps=4",
     "student.max_new_tokens=24",
-    "evals.per_cell=1",
+    "evals.problems_per_level=1",
     "logger=disabled",
 ]
 

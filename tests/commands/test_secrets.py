@@ -20,13 +20,13 @@ KEY = "q7Zk-planted-key-Wv93xT"
 OPTIONS = {"error_rate": 0.05, "expansion_error_rate": 0.05, "noise": 0.5, "position_bias": 0.7}
 TINY = [
     "seeds.size=60",
-    "curriculum.rows=40",
+    "curriculum.rows_per_round=40",
     "curriculum.rounds=1",
-    "sft.start.tokens=4000",
-    "sft.round.tokens=4000",
-    "sft.batch_rows=8",
+    "sft.seed_stage.max_tokens=4000",
+    "sft.round_stage.max_tokens=4000",
+    "sft.global_batch_size=8",
     "student.max_new_tokens=16",
-    "evals.per_cell=1",
+    "evals.problems_per_level=1",
 ]
 
 
@@ -71,10 +71,19 @@ def tapir(home: Path, provider: Indiscreet, *overrides: str, key: str = KEY) -> 
             f"{group}.llm.model=openai/{model}",
             f"{group}.llm.api_base={provider.base}",
             f"{group}.llm.api_key_env=TAPIR_TEST_KEY",
-            f"{group}.max_failed=0.5",
+            f"{group}.max_failure_rate=0.5",
         )
     ]
-    command = [sys.executable, "-m", "tapir_exp", f"outputs={home}", "teacher.novelty=1", *reached, *TINY, *overrides]
+    command = [
+        sys.executable,
+        "-m",
+        "tapir_exp",
+        f"outputs={home}",
+        "teacher.max_rouge_l=1",
+        *reached,
+        *TINY,
+        *overrides,
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TAPIR_TEST_KEY": key}
     return subprocess.run(command, capture_output=True, env=environment, timeout=240)
 
@@ -85,9 +94,9 @@ def places_of(secret: str, home: Path) -> list[str]:
     return [str(path) for path in files if secret.encode() in path.read_bytes()]
 
 
-@pytest.mark.parametrize("direct", ["true", "false"])
-def test_a_whole_run_writes_the_key_nowhere(provider: Indiscreet, tmp_path: Path, direct: str) -> None:
-    ways = [f"{group}.llm.direct={direct}" for group in ("teacher", "judge", "classifier")]
+@pytest.mark.parametrize("use_litellm", ["false", "true"])
+def test_a_whole_run_writes_the_key_nowhere(provider: Indiscreet, tmp_path: Path, use_litellm: str) -> None:
+    ways = [f"{group}.llm.use_litellm={use_litellm}" for group in ("teacher", "judge", "classifier")]
     done = tapir(tmp_path, provider, *ways)
     said = (done.stdout + done.stderr).decode()
     assert done.returncode == 0, said

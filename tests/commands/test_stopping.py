@@ -17,7 +17,7 @@ SWEEP = [
     "launcher=two_processes",
     "seed=1,2,3,4",
     "seeds.size=2000",
-    "sft.start.tokens=400000",
+    "sft.seed_stage.max_tokens=400000",
     "logger=disabled",
 ]
 PATIENCE_S = 120

@@ -10,18 +10,18 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from tapir_exp.commands.hydra_app import PAPER, data_dir
+from tapir_exp.commands.hydra_app import data_dir
 from tapir_exp.config import Config, RoundsMode, parse, to_yaml
 from tapir_exp.core.task_types import BOOSTED, TaskType
 from tapir_exp.lab.families import FAMILIES
 
 CONF = data_dir("conf")
-OTHER_COMMANDS = {"fit", "labelled"}
+OTHER_COMMANDS = {"classifier_training", "classifier_data"}
 """Groups that only `tapir-label` has, see test_label_cli."""
 LEAVES = sorted(
     path.relative_to(CONF).with_suffix("").as_posix()
     for path in CONF.glob("*/*.yaml")
-    if path.parent.name not in {*OTHER_COMMANDS, PAPER}
+    if path.parent.name not in OTHER_COMMANDS
 )
 SWEEPS = sorted(path.stem for path in data_dir("sweeps").glob("*.yaml"))
 ARMS = sorted(path.stem for path in (CONF / "arm").glob("*.yaml"))
@@ -98,7 +98,7 @@ def test_every_group_is_typed_by_the_schema() -> None:
 
 
 def test_the_paper_s_ratios_are_its_table() -> None:
-    ratios = composed(["tasks=tapir"]).tasks.ratios
+    ratios = composed(["task_mix=tapir"]).task_mix.target_distribution
     assert ratios is not None
     assert set(ratios) == {str(task) for task in TaskType}
     assert [ratios[t] for t in BOOSTED] == [0.167, 0.167, 0.083, 0.083]
@@ -107,7 +107,7 @@ def test_the_paper_s_ratios_are_its_table() -> None:
 
 
 def test_the_lab_s_ratios_name_the_types_that_the_lab_has() -> None:
-    ratios = composed().tasks.ratios
+    ratios = composed().task_mix.target_distribution
     assert ratios is not None
     assert set(ratios) == {str(family.task) for family in FAMILIES}
 
@@ -119,33 +119,42 @@ def test_an_arm_is_named_after_its_file(arm: str) -> None:
 
 @pytest.mark.parametrize("arm", ARMS)
 @pytest.mark.parametrize(
-    "changed", [[], ["curriculum.rounds=5", "sft.round.tokens=70", "sft.start.tokens=11", "curriculum.rows=30"]]
+    "changed",
+    [
+        [],
+        [
+            "curriculum.rounds=5",
+            "sft.round_stage.max_tokens=70",
+            "sft.seed_stage.max_tokens=11",
+            "curriculum.rows_per_round=30",
+        ],
+    ],
 )
 def test_every_arm_trains_on_as_many_tokens_whatever_the_budgets(arm: str, changed: list[str]) -> None:
     assert total_tokens(composed([f"arm={arm}", *changed])) == total_tokens(composed(changed))
 
 
 def total_tokens(config: Config) -> int:
-    assert config.sft.start.tokens is not None
-    assert config.sft.round.tokens is not None
-    return config.sft.start.tokens + config.curriculum.rounds * config.sft.round.tokens
+    assert config.sft.seed_stage.max_tokens is not None
+    assert config.sft.round_stage.max_tokens is not None
+    return config.sft.seed_stage.max_tokens + config.curriculum.rounds * config.sft.round_stage.max_tokens
 
 
 def test_vanilla_sft_runs_no_round() -> None:
-    config = composed(["arm=vanilla_sft", "sft.start.tokens=10", "sft.round.tokens=7"])
+    config = composed(["arm=vanilla_sft", "sft.seed_stage.max_tokens=10", "sft.round_stage.max_tokens=7"])
     assert config.curriculum.rounds == 0
-    assert config.sft.start.tokens == 10 + 3 * 7
+    assert config.sft.seed_stage.max_tokens == 10 + 3 * 7
 
 
 def test_the_single_round_has_the_rows_of_all_and_the_first_alpha() -> None:
-    config, full = composed(["arm=single_round", "curriculum.rows=100"]), composed()
-    assert (config.curriculum.rounds, config.curriculum.rows) == (1, 300)
+    config, full = composed(["arm=single_round", "curriculum.rows_per_round=100"]), composed()
+    assert (config.curriculum.rounds, config.curriculum.rows_per_round) == (1, 300)
     assert config.curriculum.alpha == full.curriculum.alpha
 
 
 def test_merging_twice_changes_nothing() -> None:
     for merge in RoundsMode:
-        config = composed([f"curriculum.merge={merge.name}"])
+        config = composed([f"curriculum.rounds_mode={merge.name}"])
         assert read_back(to_yaml(config)) == config
 
 
@@ -154,16 +163,21 @@ def test_arms_differ_from_tapir_in_what_they_name_alone() -> None:
     differing = {arm: {k for k, v in flat(composed([f"arm={arm}"])).items() if tapir[k] != v} - {"arm"} for arm in ARMS}
     assert differing == {
         "tapir": set(),
-        "vanilla_sft": {"curriculum.merge", "curriculum.rounds", "sft.start.tokens"},
+        "vanilla_sft": {"curriculum.rounds_mode", "curriculum.rounds", "sft.seed_stage.max_tokens"},
         "random_hard_set": {"curriculum.difficulty"},
-        "natural_mix": {"tasks.name", "tasks.ratios"},
+        "natural_mix": {"task_mix.name", "task_mix.target_distribution"},
         "no_refinement": {"curriculum.refine"},
-        "single_round": {"curriculum.merge", "curriculum.rounds", "curriculum.rows", "sft.round.tokens"},
+        "single_round": {
+            "curriculum.rounds_mode",
+            "curriculum.rounds",
+            "curriculum.rows_per_round",
+            "sft.round_stage.max_tokens",
+        },
         "fixed_alpha": {"curriculum.delta_alpha"},
         "reversed_curriculum": {"curriculum.alpha", "curriculum.delta_alpha"},
         "lion": {
-            "tasks.name",
-            "tasks.ratios",
+            "task_mix.name",
+            "task_mix.target_distribution",
             "curriculum.delta",
             "curriculum.alpha",
             "curriculum.delta_alpha",
@@ -185,9 +199,9 @@ def test_lab_roles_err_as_the_lab_section_says() -> None:
     config = composed(
         ["lab.teacher_error_rate=0.2", "lab.judge_noise=1", "lab.classifier_error_rate=0.3", "lab.seed=9"]
     )
-    assert config.teacher.llm.options == {"error_rate": 0.2, "expansion_error_rate": 0.05, "seed": 9}
-    assert config.judge.llm.options == {"noise": 1.0, "position_bias": 0.7, "seed": 9}
-    assert config.classifier.llm.options == {"error_rate": 0.3, "seed": 9}
+    assert config.teacher.llm.extra_params == {"error_rate": 0.2, "expansion_error_rate": 0.05, "seed": 9}
+    assert config.judge.llm.extra_params == {"noise": 1.0, "position_bias": 0.7, "seed": 9}
+    assert config.classifier.llm.extra_params == {"error_rate": 0.3, "seed": 9}
 
 
 def test_an_endpoint_is_swapped_under_one_role_alone() -> None:
@@ -203,9 +217,9 @@ def test_real_seeds_are_checked_against_both_benchmarks_by_default(seeds: str, t
     path.touch()
     settings = composed([f"seeds={seeds}", f"seeds.path={path}"]).seeds
     assert settings.decontamination.benchmarks == ["alpaca_eval", "mt_bench"]
-    assert settings.near_duplicate == 0.7
+    assert settings.dedup_threshold == 0.7
 
 
 def test_the_labs_seeds_are_taken_as_they_are() -> None:
     assert composed().seeds.decontamination.benchmarks == []
-    assert composed().seeds.near_duplicate is None
+    assert composed().seeds.dedup_threshold is None

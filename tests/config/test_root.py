@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from tapir_exp.commands.hydra_app import data_dir
-from tapir_exp.config import Config, Orders, SeedSource, parse, to_yaml
+from tapir_exp.config import Config, SeedSource, parse, to_yaml
 from tapir_exp.config.problems import format_value, is_secret_name
 from tapir_exp.core.errors import ConfigError
 
@@ -41,10 +41,10 @@ WHOLE = to_yaml(composed())
 def test_the_default_is_plain_dataclasses() -> None:
     config = composed()
     assert type(config) is Config
-    assert config.judge.orders is Orders.both
+    assert config.judge.swap_positions is True
     assert config.seeds.source is SeedSource.lab
-    assert type(config.tasks.ratios) is dict
-    assert type(config.sft.lora.targets) is list
+    assert type(config.task_mix.target_distribution) is dict
+    assert type(config.sft.lora.target_modules) is list
 
 
 @pytest.mark.parametrize(
@@ -63,31 +63,31 @@ def test_the_default_is_plain_dataclasses() -> None:
         (["curriculum.delta=-10"], ["curriculum.delta = -10"]),
         (["curriculum.delta_alpha=2"], ["curriculum.delta_alpha = 2"]),
         (["curriculum.rounds=-1"], ["curriculum.rounds = -1", "0 or more"]),
-        (["curriculum.rows=0"], ["curriculum.rows = 0", "at least 1"]),
+        (["curriculum.rows_per_round=0"], ["curriculum.rows_per_round = 0", "at least 1"]),
         (["lab.teacher_error_rate=1.5"], ["lab.teacher_error_rate = 1.5", "a share"]),
         (["lab.judge_noise=-1"], ["lab.judge_noise = -1", "0 or more"]),
-        (["lab.student.layers=0"], ["lab.student.layers = 0"]),
-        (["lab.student.hidden=130"], ["lab.student.hidden = 130", "a multiple of lab.student.heads (4)"]),
-        (["teacher.max_failed=2"], ["teacher.max_failed = 2", "a share"]),
-        (["teacher.novelty=1.1"], ["teacher.novelty = 1.1"]),
+        (["lab.student.num_layers=0"], ["lab.student.num_layers = 0"]),
+        (["lab.student.hidden_size=130"], ["lab.student.hidden_size = 130", "a multiple of lab.student.num_heads (4)"]),
+        (["teacher.max_failure_rate=2"], ["teacher.max_failure_rate = 2", "a share"]),
+        (["teacher.max_rouge_l=1.1"], ["teacher.max_rouge_l = 1.1"]),
         (["teacher.temperature=-1"], ["teacher.temperature = -1", "from 0 to 2"]),
         (["judge.max_tokens=0"], ["judge.max_tokens = 0"]),
         (["judge.llm.concurrency=0"], ["judge.llm.concurrency = 0"]),
         (["judge.llm.timeout_s=0"], ["judge.llm.timeout_s = 0", "more than 0"]),
         (["judge.llm.usd_per_million_input=-1"], ["judge.llm.usd_per_million_input = -1"]),
-        (["student.generation_batch=0"], ["student.generation_batch = 0"]),
+        (["student.generation_batch_size=0"], ["student.generation_batch_size = 0"]),
         (["seeds.size=0"], ["seeds.size = 0"]),
         (["seed=-1"], ["seed = -1", "0 or more"]),
         (["sft.learning_rate=0"], ["sft.learning_rate = 0", "more than 0"]),
         (["sft.learning_rate=inf"], ["sft.learning_rate = inf"]),
-        (["sft.micro_batch_tokens=0"], ["sft.micro_batch_tokens = 0", "at least 1"]),
-        (["sft.start.epochs=1"], ["sft.start = ", "exactly one of epochs and tokens"]),
-        (["sft.round.tokens=null"], ["sft.round = ", "exactly one of epochs and tokens"]),
-        (["sft.round.tokens=-5"], ["sft.round.tokens = -5", "0 or more"]),
-        (["sft=full", "arm=vanilla_sft"], ["sft.start.tokens = null", "into_start"]),
+        (["sft.max_tokens_per_micro_batch=0"], ["sft.max_tokens_per_micro_batch = 0", "at least 1"]),
+        (["sft.seed_stage.epochs=1"], ["sft.seed_stage = ", "exactly one of epochs and tokens"]),
+        (["sft.round_stage.max_tokens=null"], ["sft.round_stage = ", "exactly one of epochs and tokens"]),
+        (["sft.round_stage.max_tokens=-5"], ["sft.round_stage.max_tokens = -5", "0 or more"]),
+        (["sft=full", "arm=vanilla_sft"], ["sft.seed_stage.max_tokens = null", "seeds_only"]),
         (["sft.lora.dropout=2"], ["sft.lora.dropout = 2"]),
         (["sft.lora.alpha=0"], ["sft.lora.alpha = 0", "at least 1"]),
-        (["evals.per_cell=-1"], ["evals.per_cell = -1"]),
+        (["evals.problems_per_level=-1"], ["evals.problems_per_level = -1"]),
         (["trainer.devices=0"], ["trainer.devices = 0", "at least 1"]),
         (["trainer.num_nodes=2"], ["trainer.hosts = []", "the names of the 2 nodes", "trainer.launcher=srun"]),
         (["trainer.num_nodes=2", "trainer.hosts=[a,b,c]"], ["trainer.hosts = ['a', 'b', 'c']", "the 2 nodes"]),
@@ -95,15 +95,21 @@ def test_the_default_is_plain_dataclasses() -> None:
         (["sft=qlora", "trainer=fsdp"], ["trainer.strategy = fsdp", "ddp or deepspeed for sft=qlora"]),
         (["trainer.port=80"], ["trainer.port = 80", "1024"]),
         (["name=a/b"], ["name = a/b", "letters"]),
-        (["tasks.ratios.Math=0.168"], ["tasks.ratios sum to 1.001", "a sum of 1"]),
-        (["tasks.ratios.Math=-0.167", "tasks.ratios.Reasoning=0.501"], ["tasks.ratios.Math = -0.167", "0 or more"]),
-        (["+tasks.ratios.Maths=0"], ["tasks.ratios.Maths", "did you mean Math?"]),
+        (["task_mix.target_distribution.Math=0.168"], ["task_mix.target_distribution sum to 1.001", "a sum of 1"]),
+        (
+            ["task_mix.target_distribution.Math=-0.167", "task_mix.target_distribution.Reasoning=0.501"],
+            ["task_mix.target_distribution.Math = -0.167", "0 or more"],
+        ),
+        (["+task_mix.target_distribution.Maths=0"], ["task_mix.target_distribution.Maths", "did you mean Math?"]),
         (["seeds.source=file"], ["seeds.path = null", "a file of instructions"]),
-        (["seeds.near_duplicate=1.5"], ["seeds.near_duplicate = 1.5", "a share from 0 to 1"]),
-        (["seeds.max_failed=-1"], ["seeds.max_failed = -1", "a share from 0 to 1"]),
-        (["seeds.decontamination.overlap=2"], ["seeds.decontamination.overlap = 2", "a share from 0 to 1"]),
-        (["seeds.decontamination.ngram=0"], ["seeds.decontamination.ngram = 0", "at least 1"]),
-        (["teacher.similar_within=10"], ["teacher.similar_within = 10", "from 0 to 9"]),
+        (["seeds.dedup_threshold=1.5"], ["seeds.dedup_threshold = 1.5", "a share from 0 to 1"]),
+        (["seeds.max_failure_rate=-1"], ["seeds.max_failure_rate = -1", "a share from 0 to 1"]),
+        (
+            ["seeds.decontamination.overlap_threshold=2"],
+            ["seeds.decontamination.overlap_threshold = 2", "a share from 0 to 1"],
+        ),
+        (["seeds.decontamination.ngram_size=0"], ["seeds.decontamination.ngram_size = 0", "at least 1"]),
+        (["teacher.max_complexity_gap=10"], ["teacher.max_complexity_gap = 10", "from 0 to 9"]),
         (
             ["seeds.decontamination.benchmarks=[mtbench,alpaca_eval]"],
             ["seeds.decontamination.benchmarks = mtbench", "alpaca_eval, mt_bench, or a file that exists"],
@@ -130,13 +136,13 @@ def test_a_mistake_is_named_with_its_value_and_what_was_expected(overrides: list
         "curriculum.delta=-9",
         "curriculum.delta=9",
         "curriculum.delta_alpha=-0.2",
-        "sft.start.tokens=0",
-        "sft.round.tokens=0",
-        "sft.warmup=0",
-        "evals.per_cell=0",
+        "sft.seed_stage.max_tokens=0",
+        "sft.round_stage.max_tokens=0",
+        "sft.warmup_ratio=0",
+        "evals.problems_per_level=0",
         "seeds.size=null",
-        "tasks.ratios.Math=0.1670009",
-        "+teacher.llm.options.max_completion_tokens=5",
+        "task_mix.target_distribution.Math=0.1670009",
+        "+teacher.llm.extra_params.max_completion_tokens=5",
         "teacher.llm.api_key_env=OPENAI_API_KEY",
     ],
 )
@@ -145,9 +151,11 @@ def test_the_edges_of_the_ranges_are_allowed(override: str) -> None:
 
 
 def test_all_mistakes_come_in_one_error() -> None:
-    found = problems("+student.lrr=1", "student.model=???", "seed=-1", "tasks.ratios.Math=0", "lab.judge_noise=-1")
+    found = problems(
+        "+student.lrr=1", "student.model=???", "seed=-1", "task_mix.target_distribution.Math=0", "lab.judge_noise=-1"
+    )
     keys = [line.split()[0].rstrip(":") for line in found]
-    assert sorted(keys) == ["lab.judge_noise", "seed", "student.lrr", "student.model", "tasks.ratios"]
+    assert sorted(keys) == ["lab.judge_noise", "seed", "student.lrr", "student.model", "task_mix.target_distribution"]
 
 
 def test_one_mistake_is_told_once() -> None:
@@ -161,13 +169,13 @@ def test_one_mistake_is_told_once() -> None:
         "teacher.llm.api_key_env=verysecret0123",
         "teacher.llm.api_key_env='verysecret with blanks'",
         f"teacher.llm.api_key_env={'VERYSECRET' * 9}",
-        "+teacher.llm.options.api_key=verysecret",
-        "+judge.llm.options.auth_token=verysecret",
-        "+judge.llm.options.SECRET=verysecret",
-        "+judge.llm.options.password=verysecret",
-        "+judge.llm.options.extra_headers={Authorization: verysecret}",
-        "+judge.llm.options.extra_body=[{apiKey: verysecret}]",
-        "+judge.llm.options.user=sk-verysecret",
+        "+teacher.llm.extra_params.api_key=verysecret",
+        "+judge.llm.extra_params.auth_token=verysecret",
+        "+judge.llm.extra_params.SECRET=verysecret",
+        "+judge.llm.extra_params.password=verysecret",
+        "+judge.llm.extra_params.extra_headers={Authorization: verysecret}",
+        "+judge.llm.extra_params.extra_body=[{apiKey: verysecret}]",
+        "+judge.llm.extra_params.user=sk-verysecret",
         "teacher.llm.api_base=https://me:verysecret@example.org",
     ],
 )
@@ -204,11 +212,11 @@ def test_an_untyped_configuration_is_checked_as_well() -> None:
 
 def test_types_of_an_untyped_configuration_are_checked_as_well() -> None:
     cfg = OmegaConf.create(yaml.safe_load(WHOLE))
-    cfg.student.max_length, cfg.judge.orders, cfg.seed = "abc", "neither", -1
+    cfg.student.max_length, cfg.judge.swap_positions, cfg.seed = "abc", "neither", -1
     with pytest.raises(ConfigError) as caught:
         parse(cfg)
     assert [line.partition(":")[0] for line in caught.value.problems] == [
-        "judge.orders = neither",
+        "judge.swap_positions = neither",
         "student.max_length = abc",
         "seed = -1",
     ]

@@ -32,7 +32,7 @@ def written(outputs: Path) -> tuple[Manifest, Path]:
         delta=2.0,
         alphas=(0.3, 0.5),
         target={TaskType.MATH: 0.25, TaskType.LAW: 0.75},
-        artifacts=tuple(entry_of(f"answers-{n}", n, made(outputs, f"round {n}")) for n in range(2)),
+        artifacts=tuple(entry_of(f"student_responses-{n}", n, made(outputs, f"round {n}")) for n in range(2)),
     )
     manifest.write(run_dir)
     return manifest, run_dir
@@ -53,7 +53,7 @@ def test_a_run_without_rounds_has_no_target(tmp_path: Path) -> None:
 def test_its_artifacts_open_by_name(tmp_path: Path) -> None:
     manifest, run_dir = written(tmp_path)
     opened = manifest.open(run_dir)
-    assert list(opened) == ["answers-0", "answers-1"]
+    assert list(opened) == ["student_responses-0", "student_responses-1"]
     assert [opened[name].rows(Response)[0].text for name in opened] == ["round 0", "round 1"]
 
 
@@ -61,13 +61,13 @@ def test_outputs_may_be_moved_as_a_whole(tmp_path: Path) -> None:
     _, run_dir = written(tmp_path / "here")
     (tmp_path / "here").rename(tmp_path / "there")
     moved = tmp_path / "there" / run_dir.relative_to(tmp_path / "here")
-    assert Manifest.load(moved).open(moved)["answers-1"].rows(Response)[0].text == "round 1"
+    assert Manifest.load(moved).open(moved)["student_responses-1"].rows(Response)[0].text == "round 1"
 
 
 def test_an_entry_names_stage_round_key_and_the_hash_of_every_file(tmp_path: Path) -> None:
     artifact = made(tmp_path, "x")
-    entry = entry_of("answers-2", 2, artifact)
-    assert (entry.name, entry.stage, entry.round, entry.key) == ("answers-2", "answers", 2, artifact.key)
+    entry = entry_of("student_responses-2", 2, artifact)
+    assert (entry.name, entry.stage, entry.round, entry.key) == ("student_responses-2", "answers", 2, artifact.key)
     assert entry.files == artifact.files
     assert set(entry.files) == {ROWS}
     assert len(entry.files[ROWS]) == 64

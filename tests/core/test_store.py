@@ -52,10 +52,10 @@ def fail(place: Path) -> dict[str, int]:
 
 
 def test_a_product_is_made_once_and_then_found(tmp_path: Path) -> None:
-    made = Store(tmp_path).produce("labels", RECIPE, write_labels)
-    found = Store(tmp_path).produce("labels", RECIPE, fail)
+    made = Store(tmp_path).produce("task_labels", RECIPE, write_labels)
+    found = Store(tmp_path).produce("task_labels", RECIPE, fail)
     assert (made.reused, found.reused) == (False, True)
-    assert made.path == found.path == tmp_path / "labels" / recipe_key("labels", RECIPE)
+    assert made.path == found.path == tmp_path / "task_labels" / recipe_key("task_labels", RECIPE)
     assert found.figures == {"rows": 2}
     assert found.files == digest_files(found.path)
     assert found.rows(Label) == LABELS
@@ -63,9 +63,9 @@ def test_a_product_is_made_once_and_then_found(tmp_path: Path) -> None:
 
 
 def test_the_sidecar_tells_the_recipe(tmp_path: Path) -> None:
-    made = Store(tmp_path).produce("labels", RECIPE, write_labels)
+    made = Store(tmp_path).produce("task_labels", RECIPE, write_labels)
     sidecar = json.loads((made.path / SIDECAR).read_text())
-    assert (sidecar["stage"], sidecar["key"], sidecar["recipe"]) == ("labels", made.key, RECIPE)
+    assert (sidecar["stage"], sidecar["key"], sidecar["recipe"]) == ("task_labels", made.key, RECIPE)
     assert list(sidecar["files"]) == [ROWS]
 
 
@@ -98,8 +98,8 @@ def test_a_killed_maker_leaves_nothing_that_counts_and_blocks_nobody(tmp_path: P
 
 def test_a_maker_that_fails_leaves_nothing_that_counts(tmp_path: Path) -> None:
     with pytest.raises(AssertionError):
-        Store(tmp_path).produce("labels", RECIPE, fail)
-    assert not Store(tmp_path).produce("labels", RECIPE, write_labels).reused
+        Store(tmp_path).produce("task_labels", RECIPE, fail)
+    assert not Store(tmp_path).produce("task_labels", RECIPE, write_labels).reused
 
 
 def test_what_a_failed_maker_wrote_is_there_for_the_next(tmp_path: Path) -> None:
@@ -117,12 +117,12 @@ def test_what_a_failed_maker_wrote_is_there_for_the_next(tmp_path: Path) -> None
 
 def test_without_its_sidecar_a_product_is_not_there(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    made = store.produce("labels", RECIPE, write_labels)
+    made = store.produce("task_labels", RECIPE, write_labels)
     (made.path / "stray").write_text("left over")
     (made.path / SIDECAR).unlink()
     with pytest.raises(StoreError, match=f"No artifact labels/{made.key} in"):
-        store.open("labels", made.key)
-    again = store.produce("labels", RECIPE, write_labels)
+        store.open("task_labels", made.key)
+    again = store.produce("task_labels", RECIPE, write_labels)
     assert not again.reused
     assert list(again.files) == [ROWS]
     assert not (again.path / "stray").exists()
@@ -141,22 +141,22 @@ def test_without_its_sidecar_a_product_is_not_there(tmp_path: Path) -> None:
     ],
 )
 def test_the_key_depends_on_every_part_of_the_recipe(change: dict[str, Any]) -> None:
-    assert recipe_key("labels", {**RECIPE, **change}) != recipe_key("labels", RECIPE)
+    assert recipe_key("task_labels", {**RECIPE, **change}) != recipe_key("task_labels", RECIPE)
 
 
 @pytest.mark.parametrize("subset", RECIPE)
 def test_the_key_depends_on_no_part_being_left_out(subset: str) -> None:
     less = {name: value for name, value in RECIPE.items() if name != subset}
-    assert recipe_key("labels", less) != recipe_key("labels", RECIPE)
+    assert recipe_key("task_labels", less) != recipe_key("task_labels", RECIPE)
 
 
 def test_the_key_depends_on_the_stage_but_not_on_the_order_of_names() -> None:
-    assert recipe_key("verdicts", RECIPE) != recipe_key("labels", RECIPE)
-    assert recipe_key("labels", dict(reversed(RECIPE.items()))) == recipe_key("labels", RECIPE)
+    assert recipe_key("verdicts", RECIPE) != recipe_key("task_labels", RECIPE)
+    assert recipe_key("task_labels", dict(reversed(RECIPE.items()))) == recipe_key("task_labels", RECIPE)
 
 
 def test_the_key_is_the_same_in_every_process() -> None:
-    assert recipe_key("labels", {"seed": 0, "delta": 2.0}) == "0596e93f9c89ba44c58d"
+    assert recipe_key("task_labels", {"seed": 0, "delta": 2.0}) == "0596e93f9c89ba44c58d"
 
 
 def test_digests_tell_every_file_apart_by_path_and_content(tmp_path: Path) -> None:

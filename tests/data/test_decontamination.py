@@ -21,7 +21,7 @@ TINY = "Say hello."
 def loaded(tmp_path: Path, questions: Sequence[object] = (QUESTION, SHORT, TINY), ngram: int = 8) -> Benchmarks:
     path = tmp_path / "ws.jsonl"
     path.write_text("".join(json.dumps({"question": question}) + "\n" for question in questions))
-    return load_benchmarks(DecontaminationConfig(benchmarks=[str(path)], ngram=ngram))
+    return load_benchmarks(DecontaminationConfig(benchmarks=[str(path)], ngram_size=ngram))
 
 
 def leak_of(tmp_path: Path, instruction: str, response: str = "Well.") -> str | None:

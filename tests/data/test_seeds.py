@@ -79,7 +79,9 @@ def test_a_repeated_instruction_is_taken_once_with_its_first_response(tmp_path: 
 
 
 def test_a_bad_row_is_left_out_with_file_number_and_reason(tmp_path: Path) -> None:
-    seeds = from_file(tmp_path, [*rows(30), '{"instruction": ', row("a", ""), "[]", *rows(40)[30:]], max_failed=0.1)
+    seeds = from_file(
+        tmp_path, [*rows(30), '{"instruction": ', row("a", ""), "[]", *rows(40)[30:]], max_failure_rate=0.1
+    )
     assert len(seeds.examples) == 40
     assert seeds.reasons == [
         (31, "unusable", "it is no JSON"),
@@ -92,13 +94,13 @@ def test_a_bad_row_is_left_out_with_file_number_and_reason(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("good", "allowed"), [(19, 0.05), (1, 0.5), (3, 0.25)])
 def test_a_share_of_bad_rows_up_to_the_allowed_one_stops_nothing(tmp_path: Path, good: int, allowed: float) -> None:
-    assert len(from_file(tmp_path, [*rows(good), row("", "x")], max_failed=allowed).examples) == good
+    assert len(from_file(tmp_path, [*rows(good), row("", "x")], max_failure_rate=allowed).examples) == good
 
 
 @pytest.mark.parametrize(("good", "allowed"), [(18, 0.05), (0, 0.05), (0, 1.0), (1, 0.0)])
 def test_more_is_refused_with_the_reasons(tmp_path: Path, good: int, allowed: float) -> None:
     with pytest.raises(SeedError, match=rf"1 of {good + 1} rows of .*seeds\.jsonl cannot(.|\n)*1  it has no instr"):
-        from_file(tmp_path, [*rows(good), row("", "x")], max_failed=allowed)
+        from_file(tmp_path, [*rows(good), row("", "x")], max_failure_rate=allowed)
 
 
 def test_a_near_duplicate_is_left_out_and_says_of_which_row(tmp_path: Path) -> None:
@@ -109,8 +111,8 @@ def test_a_near_duplicate_is_left_out_and_says_of_which_row(tmp_path: Path) -> N
         (4, "repeated", "the instruction of row 3"),
         (3, "near duplicate", "similarity 0.93 with row 2"),
     ]
-    assert len(from_file(tmp_path, content, near_duplicate=0.95).examples) == 3
-    assert len(from_file(tmp_path, content, near_duplicate=None).examples) == 3
+    assert len(from_file(tmp_path, content, dedup_threshold=0.95).examples) == 3
+    assert len(from_file(tmp_path, content, dedup_threshold=None).examples) == 3
 
 
 def test_a_planted_leak_is_left_out_with_the_words_shared(tmp_path: Path) -> None:
@@ -185,7 +187,7 @@ def test_a_file_that_is_not_there_is_refused_by_name(tmp_path: Path, path: str |
 
 def test_the_labs_seeds_are_its_natural_problems_with_terse_responses(tmp_path: Path) -> None:
     config = SeedsConfig(
-        source=SeedSource.lab, size=60, seed=3, near_duplicate=None, decontamination=UNCHECKED, max_failed=0.0
+        source=SeedSource.lab, size=60, seed=3, dedup_threshold=None, decontamination=UNCHECKED, max_failure_rate=0.0
     )
     seeds = Gathered(config, tmp_path)
     assert seeds.pairs == [(problem.instruction, problem.terse) for _, problem in natural_problems(60, 3)]
@@ -264,7 +266,7 @@ def test_a_run_that_checks_nothing_says_so_and_the_lab_need_not(
     (tmp_path / "seeds.jsonl").write_text(json.dumps(row("a")))
     data.load_seeds(bench_of(file_config(tmp_path / "seeds.jsonl"), tmp_path, call_store))
     assert ["checked for leaks" in text for text in said] == [True]
-    lab = SeedsConfig(source=SeedSource.lab, size=5, near_duplicate=None, decontamination=UNCHECKED)
+    lab = SeedsConfig(source=SeedSource.lab, size=5, dedup_threshold=None, decontamination=UNCHECKED)
     data.load_seeds(bench_of(lab, tmp_path, call_store))
     assert len(said) == 1
 

@@ -31,7 +31,7 @@ from tapir_exp.distillation.expansion import (
 from tapir_exp.distillation.teacher import ExpansionRequest, InstructionPair
 
 MATH, LAW = TaskType.MATH, TaskType.LAW
-CONFIG = TeacherConfig(per_call=4, examples_per_call=3, waves=3)
+CONFIG = TeacherConfig(num_output_samples=4, num_in_context_samples=3, max_expansion_passes=3)
 
 
 def order(wanted: int, task: TaskType = MATH, subset: Subset = Subset.HARD, shown: int = 5) -> GenerationRequest:
@@ -48,9 +48,9 @@ def right(examples: Sequence[Example]) -> list[Label]:
 class Writer:
     """A teacher that writes so many new pairs a call, whatever it is asked for, and remembers each commission."""
 
-    def __init__(self, per_call: int | None = None) -> None:
+    def __init__(self, num_output_samples: int | None = None) -> None:
         self.waves: list[list[ExpansionRequest]] = []
-        self.per_call = per_call
+        self.num_output_samples = num_output_samples
         self.numbers: Iterator[int] = count()
 
     def __call__(self, asked: Sequence[ExpansionRequest]) -> list[tuple[InstructionPair, ...]]:
@@ -58,7 +58,7 @@ class Writer:
         return [self.write(commission) for commission in asked]
 
     def write(self, commission: ExpansionRequest) -> tuple[InstructionPair, ...]:
-        pairs = commission.count if self.per_call is None else self.per_call
+        pairs = commission.count if self.num_output_samples is None else self.num_output_samples
         return tuple(InstructionPair(f"{commission.task}: {next(self.numbers)}", "done") for _ in range(pairs))
 
 
@@ -81,12 +81,12 @@ def grown(
     created_in_round: int = 2,
     questions: Sequence[str] = (),
     rate: Rate = never,
-    similar_within: float | None = None,
+    max_complexity_gap: float | None = None,
 ) -> ExpansionResult:
     asked = [BenchmarkQuestion("ws", row, tuple(split_words(text))) for row, text in enumerate(questions, 1)]
     gate = AcceptanceFilters(Novelty(1.0, seen), Benchmarks(asked, DecontaminationConfig()), classify, rate)
     return expand_until_filled(
-        orders, gate, replace(CONFIG, similar_within=similar_within), seed, created_in_round, expand
+        orders, gate, replace(CONFIG, max_complexity_gap=max_complexity_gap), seed, created_in_round, expand
     )
 
 
@@ -116,7 +116,7 @@ def test_a_row_says_where_it_came_from() -> None:
 
 
 def test_more_than_ordered_is_surplus() -> None:
-    growth = grown([order(3)], Writer(per_call=7))
+    growth = grown([order(3)], Writer(num_output_samples=7))
     assert instructions(growth) == ["Math: 0", "Math: 1", "Math: 2"]
     assert (growth.calls, growth.proposed) == (1, 7)
     assert dropped(growth) == {"surplus": ["Math: 3", "Math: 4", "Math: 5", "Math: 6"]}
@@ -147,7 +147,7 @@ def test_a_row_of_another_type_does_not_fill_the_order_of_that_type() -> None:
 
 
 def test_later_waves_ask_only_for_what_lacks() -> None:
-    writer = Writer(per_call=3)
+    writer = Writer(num_output_samples=3)
     growth = grown([order(8), order(3, LAW)], writer)
     asked = [[(commission.task, commission.count) for commission in wave] for wave in writer.waves]
     assert asked == [[(MATH, 4), (MATH, 4), (LAW, 3)], [(MATH, 2)]]
@@ -156,14 +156,14 @@ def test_later_waves_ask_only_for_what_lacks() -> None:
 
 
 def test_a_later_wave_is_a_draw_of_its_own() -> None:
-    writer = Writer(per_call=0)
+    writer = Writer(num_output_samples=0)
     grown([order(9, shown=0)], writer)
     asked = [commission for wave in writer.waves for commission in wave]
     assert len(set(asked)) == len(asked) == 9
 
 
 def test_the_last_wave_leaves_an_order_unfilled() -> None:
-    growth = grown([order(10)], Writer(per_call=1))
+    growth = grown([order(10)], Writer(num_output_samples=1))
     assert len(growth.rows) == 3 + 2 + 2  # 3 calls for 10, 2 for 7, 2 for 5
     assert growth.calls == 7
 
@@ -201,7 +201,7 @@ def test_the_calls_of_an_order_ask_for_just_what_lacks_and_are_told_apart(lackin
     wanted = order(lacking, shown=at_hand)
     calls = [call for wave in range(3) for call in build_expansion_requests(wanted, lacking, CONFIG, wave, f"{wave}")]
     assert sum(call.count for call in calls) == 3 * lacking
-    assert all(1 <= call.count <= CONFIG.per_call for call in calls)
+    assert all(1 <= call.count <= CONFIG.num_output_samples for call in calls)
     assert len({call.sample for call in calls}) == len(calls)
 
 
@@ -218,7 +218,7 @@ def test_two_orders_of_one_type_and_the_same_examples_are_different_draws(shown:
 def test_orders_waves_rounds_seeds_and_calls_that_show_the_same_are_different_draws(shown: int) -> None:
     asked: list[ExpansionRequest] = []
     for seed, born in product((0, 1, 11), (1, 2, 11, 12)):
-        writer = Writer(per_call=0)
+        writer = Writer(num_output_samples=0)
         grown([order(8, shown=shown), order(8, shown=shown)], writer, seed=seed, created_in_round=born)
         asked += [commission for wave in writer.waves for commission in wave]
     assert len({commission.examples for commission in asked}) <= 3  # the same three, from another one on
@@ -226,7 +226,7 @@ def test_orders_waves_rounds_seeds_and_calls_that_show_the_same_are_different_dr
 
 
 def test_the_same_orders_are_the_same_draws_every_time() -> None:
-    writers = Writer(per_call=0), Writer(per_call=0)
+    writers = Writer(num_output_samples=0), Writer(num_output_samples=0)
     for writer in writers:
         grown([order(9), order(3, LAW)], writer)
     assert writers[0].waves == writers[1].waves
@@ -300,7 +300,7 @@ def test_what_is_refused_early_is_not_labelled_nor_rated() -> None:
     wanted = order(1, shown=1)
     written = said(["Math: old", "Math: one two three four five", "Law: a", "Math: b"])
     grown([wanted], written, classify, ["Math: old"], questions=["one two three four five"], rate=rate,
-          similar_within=1)  # fmt: skip
+          max_complexity_gap=1)  # fmt: skip
     assert labelled == ["Law: a", "Math: b"]
     assert rated == ["Math: b", wanted.examples[0].example.instruction]
 
@@ -312,7 +312,7 @@ def test_only_what_is_about_as_complex_as_its_examples_is_kept() -> None:
         assert len({example.id for example in examples}) == len(examples)
         return [ratings.get(example.instruction, 4.0) for example in examples]
 
-    growth = grown([order(9)], said(list(ratings), *[[]] * 9), rate=rate, similar_within=2)
+    growth = grown([order(9)], said(list(ratings), *[[]] * 9), rate=rate, max_complexity_gap=2)
     assert instructions(growth) == ["Math: 1", "Math: 2", "Math: 3"]
     assert dropped(growth) == {"unlike": ["Math: 4", "Math: 5"], "unrated": ["Math: 6"]}
     assert growth.dropped[0].detail == "complexity 6.1, its examples 4.0"
@@ -322,13 +322,13 @@ def test_examples_that_nobody_rated_cannot_be_compared_with() -> None:
     def rate(examples: Sequence[Example]) -> list[float | None]:
         return [None if "example" in example.instruction else 4.0 for example in examples]
 
-    assert dropped(grown([order(1)], said(["Math: a"], [], []), rate=rate, similar_within=9)) == {
+    assert dropped(grown([order(1)], said(["Math: a"], [], []), rate=rate, max_complexity_gap=9)) == {
         "unrated": ["Math: a"]
     }
 
 
 def test_without_examples_there_is_nothing_to_be_like() -> None:
-    growth = grown([order(2, shown=0)], Writer(), similar_within=0)
+    growth = grown([order(2, shown=0)], Writer(), max_complexity_gap=0)
     assert len(growth.rows) == 2
 
 

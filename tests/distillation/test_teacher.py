@@ -24,7 +24,7 @@ from tapir_exp.distillation.teacher import (
 )
 from tapir_exp.llm.chat import Completion
 
-CONFIG = TeacherConfig(llm=LLMConfig(model="m", concurrency=1), temperature=0.6, max_tokens=99, max_failed=0.5)
+CONFIG = TeacherConfig(llm=LLMConfig(model="m", concurrency=1), temperature=0.6, max_tokens=99, max_failure_rate=0.5)
 A, B = example("Add 2 and 3.", "5"), example("Add 4 and 4.", "8")
 
 
@@ -183,7 +183,7 @@ def test_refinements_come_in_the_order_of_the_drafts() -> None:
 def test_a_refinement_that_failed_has_no_text_but_a_reason() -> None:
     chat = ScriptedChat(["no tags", "no tags again", "<response>b</response>", time_out()])
     untagged, good, late = refine(
-        [draft("a"), draft("b"), draft("c")], chat, TeacherConfig(llm=CONFIG.llm, max_failed=0.7), "refining"
+        [draft("a"), draft("b"), draft("c")], chat, TeacherConfig(llm=CONFIG.llm, max_failure_rate=0.7), "refining"
     )
     assert untagged.text is None
     assert "one <response>...</response>" in (untagged.failure or "")
@@ -193,13 +193,13 @@ def test_a_refinement_that_failed_has_no_text_but_a_reason() -> None:
 
 @pytest.mark.parametrize("bare", [False, True])
 def test_only_where_the_config_says_so_is_a_bare_refinement_taken(bare: bool) -> None:
-    config = TeacherConfig(llm=CONFIG.llm, bare_refinements=bare, max_failed=1)
+    config = TeacherConfig(llm=CONFIG.llm, allow_untagged_refinements=bare, max_failure_rate=1)
     (refined,) = refine([draft("a")], ScriptedChat(["The sum is 4."] * 2), config, "refining")
     assert refined.text == ("The sum is 4." if bare else None)
 
 
 def test_too_many_failed_refinements_stop_the_stage() -> None:
-    config = TeacherConfig(llm=CONFIG.llm, max_failed=0.3)  # one of three
+    config = TeacherConfig(llm=CONFIG.llm, max_failure_rate=0.3)  # one of three
     replies = ["?"] * 4 + ["<response>c</response>"]
     with pytest.raises(TooManyFailures, match="refining: 2 of 3 rows failed"):
         refine([draft(name) for name in "abc"], ScriptedChat(replies), config, "refining")

@@ -40,7 +40,7 @@ def likely(**logprobs: float) -> Completion:
 def annotate(
     pairs: list[ae.OutputPair], chat: ScriptedChat, known: list[ae.Annotation] | None = None
 ) -> list[ae.Annotation]:
-    return ae.annotate(pairs, TEMPLATE, known or [], "us", chat, concurrency=1, max_failed=0.5)
+    return ae.annotate(pairs, TEMPLATE, known or [], "us", chat, concurrency=1, max_failure_rate=0.5)
 
 
 def test_a_preference_is_what_is_not_the_first_s_share() -> None:
@@ -220,7 +220,10 @@ def test_the_leaderboard_row_and_why_length_control_is_absent(tmp_path: Path) ->
     assert float(named["length_controlled_winrate"]) == pytest.approx(found.length_controlled.win_rate)  # type: ignore[union-attr]
     assert int(named["avg_length"]) == int(sum(len(row.output) for row in outputs) / 12)
     without = ae.figures(rows, places, None)
-    assert (without.length_controlled, without.without) == (None, "evals.alpaca_eval.gamed names no df_gamed.csv")
+    assert (without.length_controlled, without.without) == (
+        None,
+        "evals.alpaca_eval.length_control_data names no df_gamed.csv",
+    )
     strange = ae.figures(rows, {text: n + 100 for text, n in places.items()}, gamed)
     assert "have no difficulty" in (strange.without or "")
 

@@ -124,20 +124,20 @@ def test_an_unparsable_reply_is_asked_again_then_counted(matches: list[mt.Gradin
         return "No number." if "harbour" in said_to(request) or "harbour" in request.messages[1].content else "[[8]]"
 
     chat = ScriptedChat(script)
-    rows = mt.judge(matches, "student", [], "j", chat, concurrency=1, max_failed=0.5)
+    rows = mt.judge(matches, "student", [], "j", chat, concurrency=1, max_failure_rate=0.5)
     assert [row.score for row in rows] == [-1, 8, 8, 8, -1, 8, 8, 8]
     assert [row.judgment for row in rows][:2] == ["No number.", "[[8]]"]
     assert "holds no rating" in (rows[0].failure or "")
     assert len(chat.requests) == 10
     with pytest.raises(TooManyFailures, match="j rates"):
-        mt.judge(matches, "student", [], "j", ScriptedChat(lambda _: "No."), concurrency=1, max_failed=0.1)
+        mt.judge(matches, "student", [], "j", ScriptedChat(lambda _: "No."), concurrency=1, max_failure_rate=0.1)
     with pytest.raises(ReplyError, match="no rating"):
         mt.read_judgment(reply_of("No."))
 
 
 def test_the_judge_is_asked_as_officially(matches: list[mt.GradingRequest]) -> None:
     chat = ScriptedChat(lambda _: "[[5]]")
-    mt.judge(matches, "student", [], "j", chat, concurrency=1, max_failed=0)
+    mt.judge(matches, "student", [], "j", chat, concurrency=1, max_failure_rate=0)
     system, user = chat.requests[4].messages
     assert (system.role, system.content) == ("system", "Rate the last.\n\n")
     assert (user.role, user.content) == ("user", matches[4].user_prompt)
@@ -145,16 +145,16 @@ def test_the_judge_is_asked_as_officially(matches: list[mt.GradingRequest]) -> N
 
 
 def test_what_is_judged_is_not_asked_again_and_other_answers_are(matches: list[mt.GradingRequest]) -> None:
-    rows = mt.judge(matches, "student", [], "j", ScriptedChat(lambda _: "[[5]]"), concurrency=1, max_failed=0)
-    assert mt.judge(matches, "student", rows, "j", ScriptedChat([]), concurrency=1, max_failed=0) == rows
+    rows = mt.judge(matches, "student", [], "j", ScriptedChat(lambda _: "[[5]]"), concurrency=1, max_failure_rate=0)
+    assert mt.judge(matches, "student", rows, "j", ScriptedChat([]), concurrency=1, max_failure_rate=0) == rows
     changed = [
         rows[0].model_copy(update={"user_prompt": "of another answer"}),
         rows[1].model_copy(update={"score": -1}),
     ]
     chat = ScriptedChat(lambda _: "[[6]]")
-    mt.judge(matches, "student", [*changed, *rows[2:]], "j", chat, concurrency=1, max_failed=0)
+    mt.judge(matches, "student", [*changed, *rows[2:]], "j", chat, concurrency=1, max_failure_rate=0)
     assert len(chat.requests) == 2
-    mt.judge(matches, "student", rows, "another judge", chat, concurrency=1, max_failed=0)
+    mt.judge(matches, "student", rows, "another judge", chat, concurrency=1, max_failure_rate=0)
     assert len(chat.requests) == 10
 
 
@@ -183,7 +183,9 @@ def test_strange_questions_and_no_judgments_are_errors(questions: list[mt.MTBenc
 
 
 def test_files_are_read_as_they_are_written(tmp_path: Path, matches: list[mt.GradingRequest]) -> None:
-    rows = mt.judge(matches, "student", [], "j", ScriptedChat(lambda _: "a\u2028[[5]]"), concurrency=1, max_failed=0)
+    rows = mt.judge(
+        matches, "student", [], "j", ScriptedChat(lambda _: "a\u2028[[5]]"), concurrency=1, max_failure_rate=0
+    )
     (tmp_path / "j_single.jsonl").write_text(mt.to_judgment_lines(rows))
     assert mt.load_judgments(tmp_path / "j_single.jsonl") == rows
     dialogues = [mt.Dialogue(question_id=n, turns=("one", "zwö")) for n in (1, 2)]

@@ -14,7 +14,7 @@ from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.store import digest_files
 from tapir_exp.lab.base_student import INITIAL_SPREAD, ROPE_THETA, build_base_student, count_parameters
 
-TINY = LabStudentConfig(vocabulary=300, hidden=32, intermediate=48, layers=2, heads=2)
+TINY = LabStudentConfig(vocab_size=300, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=2)
 CORPUS = ["Add 12 and 345.", "Answer: 357", "Sort the words: pear, apple, fig."] * 3
 
 BUILD = """
@@ -83,20 +83,20 @@ def test_positions_are_made_for_short_conversations(built: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(str(built))
     assert model.config.rope_parameters == {"rope_type": "default", "rope_theta": ROPE_THETA}
     slowest = model.model.rotary_emb.inv_freq.min().item()
-    assert slowest == pytest.approx(ROPE_THETA ** -(1 - 2 / (TINY.hidden // TINY.heads)))
+    assert slowest == pytest.approx(ROPE_THETA ** -(1 - 2 / (TINY.hidden_size // TINY.num_heads)))
 
 
 def test_weights_spread_as_wide_as_a_narrow_model_needs(built: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(str(built))
     matrices = [weights for weights in model.parameters() if weights.dim() == 2]
-    assert len(matrices) == 1 + 7 * TINY.layers
+    assert len(matrices) == 1 + 7 * TINY.num_layers
     for weights in matrices:
         assert weights.std().item() == pytest.approx(INITIAL_SPREAD, rel=0.1)
 
 
 def test_the_labs_student_is_a_small_model_of_two_layers() -> None:
     default = LabStudentConfig()
-    assert default.layers == 2
+    assert default.num_layers == 2
     assert count_parameters(default) < 1_000_000
 
 

@@ -57,7 +57,7 @@ def providers() -> Iterator[Any]:
 
 
 def chat_with(model: str, call_store: CallStore) -> Client:
-    config = LLMConfig(model=model, options=dict(OPTIONS), usd_per_million_input=0.0, usd_per_million_output=0.0)
+    config = LLMConfig(model=model, extra_params=dict(OPTIONS), usd_per_million_input=0.0, usd_per_million_output=0.0)
     return Client(config, "the role", call_store, prepare=provider.register)
 
 

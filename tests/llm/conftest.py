@@ -41,8 +41,8 @@ def make(server: Server, call_store: CallStore, request: pytest.FixtureRequest) 
     """Makes clients of the server that speak to it directly, and in a second run of the test through litellm."""
 
     def made(**changes: Any) -> Client:
-        values = {"model": "openai/m", "api_base": server.base, "timeout_s": 10.0, "attempts": 3}
-        values |= {"direct": request.param == "direct", **changes}
+        values = {"model": "openai/m", "api_base": server.base, "timeout_s": 10.0, "max_attempts": 3}
+        values |= {"use_litellm": request.param == "litellm", **changes}
         return Client(LLMConfig(**values), "teacher", call_store)
 
     return made

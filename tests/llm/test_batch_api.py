@@ -41,7 +41,7 @@ def make(server: Server, call_store: CallStore) -> Make:
     """Makes clients that ask in batches."""
 
     def made(call_store: CallStore = call_store, **changes: Any) -> Client:
-        values = {"model": "openai/m", "api_base": server.base, "timeout_s": 10.0, "attempts": 3, "batch": True}
+        values = {"model": "openai/m", "api_base": server.base, "timeout_s": 10.0, "max_attempts": 3, "batch": True}
         return Client(LLMConfig(**{**values, **changes}), "teacher", call_store)
 
     return made
@@ -49,7 +49,7 @@ def make(server: Server, call_store: CallStore) -> Make:
 
 def ask(chat: Client, *prompts: str) -> list[str | None]:
     asked = [request(prompt) for prompt in prompts]
-    outcomes = run_requests(chat, asked, lambda reply: reply.text, label="test", concurrency=8, max_failed=1.0)
+    outcomes = run_requests(chat, asked, lambda reply: reply.text, label="test", concurrency=8, max_failure_rate=1.0)
     return [outcome.value for outcome in outcomes]
 
 
@@ -209,7 +209,7 @@ batches.POLL_S = 0.01
 chat = Client(LLMConfig(model="openai/m", api_base=sys.argv[1], batch=True), "teacher",
               Books(Path(sys.argv[2]), Account("run"), SpendConfig()))
 asked = [ChatRequest(messages=(Message(role="user", content=prompt),), max_tokens=20) for prompt in "ab"]
-ask_all(chat, asked, lambda reply: reply.text, label="test", concurrency=2, max_failed=0.0)
+ask_all(chat, asked, lambda reply: reply.text, label="test", concurrency=2, max_failure_rate=0.0)
 """
 
 

@@ -159,7 +159,8 @@ def test_an_account_is_an_endpoint_a_model_and_a_key(call_store: CallStore) -> N
     now = time.time()
     assert call_store.limiter(config).admit(1, now) == 0.0
     assert (
-        call_store.limiter(LLMConfig(model="m", requests_per_minute=1, timeout_s=1.0, attempts=1)).admit(1, now) > 0.0
+        call_store.limiter(LLMConfig(model="m", requests_per_minute=1, timeout_s=1.0, max_attempts=1)).admit(1, now)
+        > 0.0
     )
     for change in changed:
         other = LLMConfig(**{"model": "m", "requests_per_minute": 1, **change})

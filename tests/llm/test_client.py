@@ -28,7 +28,7 @@ from tapir_exp.llm.response_cache import cache_key
 
 def ask(chat: Client, *prompts: str) -> list[RequestResult[Completion]]:
     asked = [request(prompt) for prompt in prompts]
-    return run_requests(chat, asked, lambda reply: reply, label="test", concurrency=8, max_failed=1.0)
+    return run_requests(chat, asked, lambda reply: reply, label="test", concurrency=8, max_failure_rate=1.0)
 
 
 def one(chat: Client, prompt: str, **changes: Any) -> Completion:
@@ -55,9 +55,9 @@ def test_a_reply_is_what_the_model_said_and_used(make: Any, server: Server, ledg
 def test_the_call_carries_the_request_and_the_options_and_nothing_else(make: Any, server: Server) -> None:
     system = Message(role="system", content="Be brief.")
     turns = (system, *request("hello").messages)
-    chat = make(options={"top_p": 0.5, "extra_body": {"min_p": 0.1}})
+    chat = make(extra_params={"top_p": 0.5, "extra_body": {"min_p": 0.1}})
     asked = [ChatRequest(messages=turns, max_tokens=20, temperature=0.7, sample=3)]
-    run_requests(chat, asked, lambda reply: reply, label="test", concurrency=1, max_failed=0.0)
+    run_requests(chat, asked, lambda reply: reply, label="test", concurrency=1, max_failure_rate=0.0)
     assert server.bodies == [
         {
             "model": "m",
@@ -72,7 +72,7 @@ def test_the_call_carries_the_request_and_the_options_and_nothing_else(make: Any
 
 def test_what_is_in_the_cache_is_not_asked(make: Any, server: Server, ledger: Ledger) -> None:
     first = ask(make(), "a", "b", "c")
-    again = ask(make(concurrency=3, timeout_s=5.0, attempts=1, usd_per_million_input=1.0), "a", "b", "c")
+    again = ask(make(concurrency=3, timeout_s=5.0, max_attempts=1, usd_per_million_input=1.0), "a", "b", "c")
     assert [outcome.value for outcome in again] == [outcome.value for outcome in first]
     assert len(server.seen) == 3
     assert (ledger.spent_by_scope().calls, ledger.spent_by_scope().cached) == (3, 3)
@@ -126,7 +126,7 @@ def test_a_finished_call_is_no_longer_in_flight(make: Any, server: Server) -> No
 
 def test_many_event_loops_one_after_the_other(make: Any, server: Server) -> None:
     """litellm keeps its clients by the address of the loop, which the next loop may get."""
-    chat = make(attempts=1)
+    chat = make(max_attempts=1)
     for turn in range(12):
         outcomes = ask(chat, *(f"{turn}.{place}" for place in range(4)))
         assert [outcome.failure for outcome in outcomes] == [None] * 4
@@ -178,7 +178,7 @@ def test_a_broken_response_is_tried_again(
     chat = make()
     with ledger.during("stage"):
         assert one(chat, "a").text == "yes"
-    if chat._config.direct:  # litellm calls all of these a server error
+    if not chat._config.use_litellm:  # litellm calls all of these a server error
         assert [(fault.kind, fault.count) for fault in ledger.faults()] == [(kind, 1)]
         assert failure(chat, "b").kind is kind
 
@@ -209,15 +209,15 @@ def test_a_refusal_is_not_tried_again(make: Any, server: Server, code: int) -> N
 
 
 def test_nobody_listens(make: Any) -> None:
-    chat = make(api_base="http://127.0.0.1:9/v1", attempts=2)
-    kind = FailureKind.CONNECTION if chat._config.direct else FailureKind.SERVER  # as litellm has it
+    chat = make(api_base="http://127.0.0.1:9/v1", max_attempts=2)
+    kind = FailureKind.CONNECTION if not chat._config.use_litellm else FailureKind.SERVER  # as litellm has it
     assert failure(chat, "a").kind is kind
 
 
 def test_a_hanging_call_is_given_up(make: Any, server: Server) -> None:
     server.delay_s["a"] = 5.0
     started = time.monotonic()
-    assert failure(make(timeout_s=0.3, attempts=2), "a").kind is FailureKind.TIMEOUT
+    assert failure(make(timeout_s=0.3, max_attempts=2), "a").kind is FailureKind.TIMEOUT
     assert 0.6 <= time.monotonic() - started < 3.0
     assert len(server.seen) == 2
 
@@ -235,7 +235,7 @@ def test_a_dripping_call_is_given_up_too(make: Any, server: Server) -> None:
     """A byte now and then keeps a time-out per read from ever firing."""
     server.script["a"] = [drip]
     started = time.monotonic()
-    assert failure(make(timeout_s=0.5, attempts=1), "a").kind is FailureKind.TIMEOUT
+    assert failure(make(timeout_s=0.5, max_attempts=1), "a").kind is FailureKind.TIMEOUT
     assert time.monotonic() - started < 3.0
 
 
@@ -285,7 +285,7 @@ def test_waits_grow_and_differ(make: Any, server: Server, monkeypatch: pytest.Mo
         await sleep(0)
 
     server.script["a"] = [status(500)]
-    chat = make(attempts=8)
+    chat = make(max_attempts=8)
     monkeypatch.setattr(client, "FIRST_WAIT_S", 8.0)
     monkeypatch.setattr(client.asyncio, "sleep", noted)
     failure(chat, "a")
@@ -373,7 +373,7 @@ def test_a_missing_key_is_named_before_the_first_call(
 
 def test_options_may_not_set_what_the_stages_set(make: Any) -> None:
     with pytest.raises(ConfigError, match=r"options\.num_retries.*\n.*options\.temperature"):
-        make(options={"temperature": 1.0, "num_retries": 3, "top_p": 1.0}).check()
+        make(extra_params={"temperature": 1.0, "num_retries": 3, "top_p": 1.0}).check()
 
 
 def test_a_budget_in_usd_needs_a_known_price(make: Any) -> None:
@@ -390,7 +390,7 @@ def test_cached_replies_need_no_key(make: Any, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_identity_is_what_changes_replies(make: Any, server: Server, call_store: CallStore) -> None:
-    chat = make(options={"top_p": 0.5}, concurrency=2, usd_per_million_input=1.0)
+    chat = make(extra_params={"top_p": 0.5}, concurrency=2, usd_per_million_input=1.0)
     expected = {"model": "openai/m", "api_base": server.base, "options": {"top_p": 0.5}}
     assert chat.identity() == expected
     versioned = Client(chat._config, "x", call_store, version="abc")
@@ -400,7 +400,7 @@ def test_the_identity_is_what_changes_replies(make: Any, server: Server, call_st
 
 def test_prepare_runs_once_before_litellms_first_call(server: Server, call_store: CallStore) -> None:
     calls: list[int] = []
-    config = LLMConfig(model="openai/m", api_base=server.base, direct=False)
+    config = LLMConfig(model="openai/m", api_base=server.base, use_litellm=True)
     chat = Client(config, "teacher", call_store, prepare=lambda: calls.append(len(server.seen)))
     ask(chat, "a", "b")
     ask(chat, "c")
@@ -429,11 +429,11 @@ from tapir_exp.llm.ledger import Account
 assert "litellm" not in sys.modules
 client.FIRST_WAIT_S = 0.01
 call_store = Books(Path(sys.argv[2]), Account("run"), SpendConfig())
-chat = client.Client(LLMConfig(model="openai/m", api_base=sys.argv[1], attempts=2, direct=False), "t", call_store)
+chat = client.Client(LLMConfig(model="openai/m", api_base=sys.argv[1], max_attempts=2, use_litellm=True), "t", call_store)
 heard = []
 for turn in range(4):
     asked = [ChatRequest(messages=(Message(role="user", content=f"{turn}.{n}"),), max_tokens=9) for n in range(8)]
-    heard += ask_all(chat, asked, lambda reply: reply.text, label="test", concurrency=4, max_failed=1.0)
+    heard += ask_all(chat, asked, lambda reply: reply.text, label="test", concurrency=4, max_failure_rate=1.0)
 print(sum(outcome.failure is None for outcome in heard), len(os.listdir("/proc/self/fd")) < 100)
 """
 

@@ -28,18 +28,18 @@ KINDS = {
 """What the ledger calls those that the client meets; a cut or unreadable reply is met by whoever reads it."""
 
 
-def ask_rows(server: Faulty, call_store: CallStore, max_failed: float) -> list[RequestResult[str]]:
+def ask_rows(server: Faulty, call_store: CallStore, max_failure_rate: float) -> list[RequestResult[str]]:
     config = LLMConfig(model="openai/m", api_base=server.base, timeout_s=TIMEOUT_S, concurrency=64)
     prompts = [request(f"question {n}") for n in range(ROWS)]
     chat = Client(config, "teacher", call_store)
-    return run_requests(chat, prompts, read_whole, label="rows", concurrency=64, max_failed=max_failed)
+    return run_requests(chat, prompts, read_whole, label="rows", concurrency=64, max_failure_rate=max_failure_rate)
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.3])
 @pytest.mark.parametrize("faults", [*((fault,) for fault in FAULTS), tuple(FAULTS)], ids=" or ".join)
 def test_no_row_is_ever_empty_cut_or_invented(faults: tuple[str, ...], rate: float, call_store: CallStore) -> None:
     with serving(Faulty(faults, rate)) as server, call_store.ledger.during("stage"):
-        outcomes = ask_rows(server, call_store, max_failed=1.0)
+        outcomes = ask_rows(server, call_store, max_failure_rate=1.0)
     whole = [outcome.value == f"re: question {n}" for n, outcome in enumerate(outcomes)]
     assert all(
         good or (outcome.value is None and outcome.failure) for good, outcome in zip(whole, outcomes, strict=True)
@@ -55,7 +55,7 @@ def test_no_row_is_ever_empty_cut_or_invented(faults: tuple[str, ...], rate: flo
 @pytest.mark.parametrize("faults", [("content filter",), tuple(FAULTS)], ids=len)
 def test_too_many_failures_are_an_error_with_the_table(faults: tuple[str, ...], call_store: CallStore) -> None:
     with serving(Faulty(faults, 0.9)) as server, pytest.raises(TooManyFailures) as caught:
-        ask_rows(server, call_store, max_failed=0.01)
+        ask_rows(server, call_store, max_failure_rate=0.01)
     table = str(caught.value).splitlines()
     assert re.fullmatch(r"rows: \d+ of 120 rows failed, more than the allowed 1.0%:", table[0])
     assert sum(int(line.split()[0]) for line in table[1:-1] if "content filter" in line) >= 3

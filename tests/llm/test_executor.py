@@ -76,9 +76,14 @@ def a_number(reply: Completion) -> int:
         raise ReplyError(f"{reply.text!r} is no number.") from None
 
 
-def ask(chat: Scripted, *questions: str, max_failed: float = 1.0, concurrency: int = 4) -> list[Any]:
+def ask(chat: Scripted, *questions: str, max_failure_rate: float = 1.0, concurrency: int = 4) -> list[Any]:
     return run_requests(
-        chat, requests(*questions), a_number, label="numbers", concurrency=concurrency, max_failed=max_failed
+        chat,
+        requests(*questions),
+        a_number,
+        label="numbers",
+        concurrency=concurrency,
+        max_failure_rate=max_failure_rate,
     )
 
 
@@ -135,24 +140,24 @@ def fails_on_words(request: ChatRequest) -> str | Exception:
 
 
 def test_as_many_failures_as_allowed_pass() -> None:
-    outcomes = ask(Scripted(fails_on_words), "1", "2", "3", "no", max_failed=0.25)
+    outcomes = ask(Scripted(fails_on_words), "1", "2", "3", "no", max_failure_rate=0.25)
     assert [outcome.value for outcome in outcomes] == [1, 2, 3, None]
 
 
-@pytest.mark.parametrize("max_failed", [0.01, 0.2, 0.25])
+@pytest.mark.parametrize("max_failure_rate", [0.01, 0.2, 0.25])
 @pytest.mark.parametrize("asked", [1, 2, 4])
-def test_one_failure_in_a_handful_stops_nothing(asked: int, max_failed: float) -> None:
-    outcomes = ask(Scripted(fails_on_words), *["1"] * (asked - 1), "no", max_failed=max_failed)
+def test_one_failure_in_a_handful_stops_nothing(asked: int, max_failure_rate: float) -> None:
+    outcomes = ask(Scripted(fails_on_words), *["1"] * (asked - 1), "no", max_failure_rate=max_failure_rate)
     assert [outcome.value for outcome in outcomes] == [1] * (asked - 1) + [None]
 
 
 @pytest.mark.parametrize(
-    ("asked", "max_failed", "allowed"), [(4, 0.3, 2), (10, 0.2, 2), (10, 0.21, 3), (100, 0.02, 2), (3, 1.0, 3)]
+    ("asked", "max_failure_rate", "allowed"), [(4, 0.3, 2), (10, 0.2, 2), (10, 0.21, 3), (100, 0.02, 2), (3, 1.0, 3)]
 )
-def test_the_allowed_share_is_rounded_up_to_a_whole_request(asked: int, max_failed: float, allowed: int) -> None:
+def test_the_allowed_share_is_rounded_up_to_a_whole_request(asked: int, max_failure_rate: float, allowed: int) -> None:
     def said(failed: int) -> list[Any]:
         questions = ["no"] * failed + ["1"] * (asked - failed)
-        return ask(Scripted(fails_on_words), *questions, max_failed=max_failed)
+        return ask(Scripted(fails_on_words), *questions, max_failure_rate=max_failure_rate)
 
     assert sum(outcome.failure is not None for outcome in said(allowed)) == allowed
     if allowed < asked:
@@ -162,12 +167,12 @@ def test_the_allowed_share_is_rounded_up_to_a_whole_request(asked: int, max_fail
 
 def test_where_none_may_fail_one_failure_stops_the_stage() -> None:
     with pytest.raises(TooManyFailures, match="1 of 9 rows failed"):
-        ask(Scripted(fails_on_words), *map(str, range(8)), "no", max_failed=0.0)
+        ask(Scripted(fails_on_words), *map(str, range(8)), "no", max_failure_rate=0.0)
 
 
 def test_more_failures_than_allowed_stop_the_stage_with_a_table() -> None:
     with pytest.raises(TooManyFailures) as caught:
-        ask(Scripted(fails_on_words), "1", "once", "twice", "twice", max_failed=0.5)
+        ask(Scripted(fails_on_words), "1", "once", "twice", "twice", max_failure_rate=0.5)
     lines = str(caught.value).splitlines()
     assert lines[0] == "numbers: 3 of 4 rows failed, more than the allowed 50.0%:"
     assert [line.split() for line in lines[1:3]] == [
@@ -182,7 +187,7 @@ def test_an_error_of_the_configuration_arrives_as_it_is() -> None:
 
 
 def test_nothing_asked_is_nothing_failed() -> None:
-    assert ask(Scripted(echo), max_failed=0.0) == []
+    assert ask(Scripted(echo), max_failure_rate=0.0) == []
 
 
 def test_a_second_call_works_on_a_fresh_event_loop() -> None:
@@ -197,7 +202,7 @@ def all_of_it(reply: Completion) -> int:
 
 
 def ask_for_all_of_it(chat: Scripted, *questions: str) -> list[RequestResult[int]]:
-    return run_requests(chat, requests(*questions), all_of_it, label="numbers", concurrency=4, max_failed=1.0)
+    return run_requests(chat, requests(*questions), all_of_it, label="numbers", concurrency=4, max_failure_rate=1.0)
 
 
 def test_a_cut_reply_is_asked_again_with_twice_the_room() -> None:
@@ -247,7 +252,7 @@ def test_what_is_given_up_is_told_with_its_reason_and_its_last_words() -> None:
 def test_the_stage_stops_as_soon_as_too_many_have_failed() -> None:
     chat = Scripted(fails_on_words)
     with pytest.raises(TooManyFailures, match=r"numbers: 1[1-4] of 1000 rows failed") as caught:
-        ask(chat, *["no"] * 1000, max_failed=0.01)
+        ask(chat, *["no"] * 1000, max_failure_rate=0.01)
     assert len(chat.asked) <= 11 + 4
     assert " rows were asked; what was answered is kept." in str(caught.value)
 
@@ -269,7 +274,7 @@ def test_what_hangs_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) 
     chat = Scripted(fails_on_words, delay=lambda n: 0.0 if n == 1 else 30.0)
     started = time.monotonic()
     with pytest.raises(TooManyFailures):
-        ask(chat, "no", "1", "2", max_failed=0.0)
+        ask(chat, "no", "1", "2", max_failure_rate=0.0)
     assert time.monotonic() - started < 5.0
 
 
@@ -326,7 +331,7 @@ call_store = Books(Path(sys.argv[2]), Account("run"), SpendConfig())
 chat = Client(LLMConfig(model="openai/m", api_base=sys.argv[1]), "teacher", call_store)
 asked = [ChatRequest(messages=(Message(role="user", content=str(n)),), max_tokens=20) for n in range(40)]
 try:
-    ask_all(chat, asked, lambda reply: reply.text, label="numbers", concurrency=8, max_failed=0.0)
+    ask_all(chat, asked, lambda reply: reply.text, label="numbers", concurrency=8, max_failure_rate=0.0)
 except KeyboardInterrupt:
     call_store.close()
     sys.exit(130)

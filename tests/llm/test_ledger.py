@@ -59,7 +59,7 @@ def usage(usd: float | None = 0.25) -> Usage:
 
 def test_stages_and_roles_are_kept_apart_and_summed(open_ledger: Open) -> None:
     ledger = open_ledger()
-    with ledger.during("labels"):
+    with ledger.during("task_labels"):
         ledger.record_paid("teacher", usage())
         ledger.record_cached("teacher")
     with ledger.during("verdicts-1"):
@@ -67,7 +67,7 @@ def test_stages_and_roles_are_kept_apart_and_summed(open_ledger: Open) -> None:
         ledger.record_paid("judge", usage(0.5))
     one = Spend(calls=1, prompt_tokens=100, completion_tokens=10, usd=0.25)
     assert ledger.by_stage() == {
-        "labels": {"teacher": one.model_copy(update={"cached": 1})},
+        "task_labels": {"teacher": one.model_copy(update={"cached": 1})},
         "verdicts-1": {"judge": one.model_copy(update={"usd": 0.5}), "teacher": one},
     }
     assert ledger.spent_by_scope() == Spend(calls=3, cached=1, prompt_tokens=300, completion_tokens=30, usd=1.0)
@@ -76,7 +76,7 @@ def test_stages_and_roles_are_kept_apart_and_summed(open_ledger: Open) -> None:
 
 def test_a_stage_is_told_its_spend_as_it_grows(open_ledger: Open) -> None:
     ledger = open_ledger()
-    with ledger.during("labels") as first:
+    with ledger.during("task_labels") as first:
         ledger.record_paid("teacher", usage(0.1))
         ledger.flush()
         ledger.record_cached("teacher")
@@ -91,18 +91,18 @@ def test_a_stage_that_fails_has_spent_all_the_same(open_ledger: Open) -> None:
     ledger = open_ledger()
 
     def spend_and_fail() -> None:
-        with ledger.during("labels"):
+        with ledger.during("task_labels"):
             ledger.record_paid("teacher", usage())
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         spend_and_fail()
-    assert open_ledger().by_stage()["labels"]["teacher"].calls == 1
+    assert open_ledger().by_stage()["task_labels"]["teacher"].calls == 1
 
 
 def test_one_unknown_price_makes_the_cost_unknown_but_keeps_the_tokens(open_ledger: Open) -> None:
     ledger = open_ledger()
-    with ledger.during("labels") as spent:
+    with ledger.during("task_labels") as spent:
         ledger.record_paid("teacher", usage())
         ledger.record_paid("judge", usage(None))
     assert (spent["teacher"].usd, spent["judge"].usd) == (0.25, None)
@@ -132,11 +132,11 @@ def test_a_resumed_run_keeps_what_it_spent_before(open_ledger: Open) -> None:
     for _ in range(2):
         ledger = open_ledger(max_calls=2)
         ledger.check()
-        with ledger.during("labels"):
+        with ledger.during("task_labels"):
             ledger.record_paid("teacher", usage())
             ledger.record_fault("teacher", FailureKind.SERVER)
     resumed = open_ledger(max_calls=2)
-    assert resumed.by_stage()["labels"]["teacher"].calls == 2
+    assert resumed.by_stage()["task_labels"]["teacher"].calls == 2
     assert resumed.faults()[0].count == 2
     with pytest.raises(BudgetSpent):
         resumed.check()
@@ -185,12 +185,12 @@ def test_the_jobs_of_a_scope_share_a_budget_and_nothing_else(open_ledger: Open) 
         for scope, job in (("sweep", "1"), ("sweep", "2"), ("else", "1"))
     )
     for ledger in (first, second):
-        with ledger.during("labels"):
+        with ledger.during("task_labels"):
             ledger.record_paid("teacher", usage())
             ledger.record_fault("teacher", FailureKind.EMPTY)
             ledger.record_given_up("teacher", "k", CallError(FailureKind.EMPTY, "nothing"))
     for ledger in (first, second):
-        assert ledger.by_stage()["labels"]["teacher"].calls == 1
+        assert ledger.by_stage()["task_labels"]["teacher"].calls == 1
         assert [fault.count for fault in ledger.faults()] == [1]
         assert len(ledger.given_up()) == 1
         assert ledger.spent_by_scope().calls == 2
@@ -213,28 +213,28 @@ def test_processes_share_a_budget(open_ledger: Open, tmp_path: Path) -> None:
 
 def test_faults_are_counted_by_stage_role_and_kind(open_ledger: Open) -> None:
     ledger = open_ledger()
-    with ledger.during("labels"):
+    with ledger.during("task_labels"):
         for kind in (FailureKind.SERVER, FailureKind.EMPTY, FailureKind.SERVER):
             ledger.record_fault("teacher", kind)
             ledger.flush()
         ledger.record_fault("judge", FailureKind.SERVER)
     counts = [(fault.stage, fault.role, fault.kind, fault.count) for fault in open_ledger().faults()]
     assert counts == [
-        ("labels", "judge", FailureKind.SERVER, 1),
-        ("labels", "teacher", FailureKind.EMPTY, 1),
-        ("labels", "teacher", FailureKind.SERVER, 2),
+        ("task_labels", "judge", FailureKind.SERVER, 1),
+        ("task_labels", "teacher", FailureKind.EMPTY, 1),
+        ("task_labels", "teacher", FailureKind.SERVER, 2),
     ]
     assert ledger.spent_by_scope() == Spend()
 
 
 def test_what_was_given_up_is_kept_with_its_reason_and_last_words(open_ledger: Open) -> None:
     ledger = open_ledger()
-    with ledger.during("labels"):
+    with ledger.during("task_labels"):
         ledger.record_given_up("teacher", "k", CallError(FailureKind.EMPTY, "first"))
         ledger.record_given_up("teacher", "k", CallError(FailureKind.UNREADABLE, "no number", raw="VII"))
     (row,) = open_ledger().given_up()
     assert row.model_dump() == {
-        "stage": "labels",
+        "stage": "task_labels",
         "role": "teacher",
         "key": "k",
         "kind": "unreadable reply",
@@ -245,8 +245,8 @@ def test_what_was_given_up_is_kept_with_its_reason_and_last_words(open_ledger: O
 
 def test_a_stage_carried_out_again_has_given_nothing_up_yet(open_ledger: Open) -> None:
     ledger = open_ledger()
-    for stage in ("labels", "verdicts"):
+    for stage in ("task_labels", "verdicts"):
         with ledger.during(stage):
             ledger.record_given_up("teacher", "k", CallError(FailureKind.EMPTY, "nothing"))
-    with ledger.during("labels"):
+    with ledger.during("task_labels"):
         assert [row.stage for row in ledger.given_up()] == ["verdicts"]

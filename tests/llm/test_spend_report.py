@@ -28,7 +28,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 
 def spend(call_store: CallStore) -> None:
     ledger = call_store.ledger
-    with ledger.during("labels"):
+    with ledger.during("task_labels"):
         ledger.record_paid("teacher", Usage(prompt_tokens=5, completion_tokens=2, usd=0.25))
         ledger.record_cached("judge")
         for kind in (FailureKind.EMPTY, FailureKind.SERVER, FailureKind.SERVER):
@@ -41,14 +41,14 @@ def test_all_that_was_counted_is_in_the_file(call_store: CallStore, tmp_path: Pa
     write_spend_report(call_store.ledger, tmp_path)
     nothing = dict.fromkeys(PAID, 0)
     assert json.loads((tmp_path / "spend.json").read_text()) == {
-        "stages": {"labels": {"judge": {**nothing, "cached": 1, "usd": 0.0}, "teacher": PAID}},
+        "stages": {"task_labels": {"judge": {**nothing, "cached": 1, "usd": 0.0}, "teacher": PAID}},
         "scope": {**PAID, "cached": 1},
         "faults": [
-            {"stage": "labels", "role": "teacher", "kind": "empty reply", "count": 1},
-            {"stage": "labels", "role": "teacher", "kind": "server error", "count": 2},
+            {"stage": "task_labels", "role": "teacher", "kind": "empty reply", "count": 1},
+            {"stage": "task_labels", "role": "teacher", "kind": "server error", "count": 2},
         ],
         "given_up": [
-            {"stage": "labels", "role": "teacher", "key": "k", "kind": "unreadable reply", "detail": "no number"}
+            {"stage": "task_labels", "role": "teacher", "key": "k", "kind": "unreadable reply", "detail": "no number"}
             | {"raw": "siebenund\u2028"}
         ],
     }
@@ -73,7 +73,7 @@ def test_an_unknown_price_is_told_as_such(call_store: CallStore, tmp_path: Path,
 def test_the_scope_is_of_all_jobs_the_stages_of_this_one(tmp_path: Path) -> None:
     first, second = (CallStore(tmp_path / "call_store", SpendScope("sweep", job), SpendConfig()) for job in "12")
     for call_store, calls in ((first, 1), (second, 2)):
-        with call_store.ledger.during("labels"):
+        with call_store.ledger.during("task_labels"):
             for _ in range(calls):
                 call_store.ledger.record_paid("teacher", Usage(prompt_tokens=1, completion_tokens=1, usd=None))
     spend_report = SpendReport.of(first.ledger)

@@ -22,14 +22,14 @@ TINY = [
     "sft=lora",
     "name=tiny",
     "seeds.size=60",
-    "curriculum.rows=30",
+    "curriculum.rows_per_round=30",
     "curriculum.rounds=2",
     "curriculum.difficulty=eps",
-    "curriculum.rollouts.answers=2",
-    "sft.start.epochs=1",
-    "sft.batch_rows=8",
+    "curriculum.rollouts.num_samples=2",
+    "sft.seed_stage.epochs=1",
+    "sft.global_batch_size=8",
     "student.max_new_tokens=8",
-    "evals.per_cell=1",
+    "evals.problems_per_level=1",
     "logger=disabled",
 ]
 WEIGHTS = "adapter_model.safetensors"
@@ -51,7 +51,7 @@ def tapir(outputs: Path, *overrides: str, hash_seed: int = 0, command: str = "cl
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a run left that was made elsewhere and then moved."""
     home = tmp_path_factory.mktemp("home")
-    tapir(home / "made here", *TINY, "sft.round.epochs=1", hash_seed=1)
+    tapir(home / "made here", *TINY, "sft.round_stage.epochs=1", hash_seed=1)
     (home / "made here").rename(home / "moved")
     return home / "moved"
 
@@ -74,14 +74,14 @@ def test_every_student_is_an_adapter_over_the_one_base(outputs: Path) -> None:
 
 
 def test_the_same_command_elsewhere_makes_the_same_bytes(outputs: Path, tmp_path: Path) -> None:
-    again = tapir(tmp_path / "another" / "place", *TINY, "sft.round.epochs=1", hash_seed=2)
+    again = tapir(tmp_path / "another" / "place", *TINY, "sft.round_stage.epochs=1", hash_seed=2)
     assert [digest_files(one.path) for one in students(again)] == [digest_files(one.path) for one in students(outputs)]
 
 
 def test_a_round_starts_from_the_adapter_before_it(outputs: Path) -> None:
     """Rounds that train nothing leave the adapter of S_0; it is reused, since it was moved with all the rest."""
     before = students(outputs)[0]
-    tapir(outputs, *TINY, "sft.round.epochs=0", "name=idle")
+    tapir(outputs, *TINY, "sft.round_stage.epochs=0", "name=idle")
     found = students(outputs)
     assert found[0].key == before.key
     assert {one.files[WEIGHTS] for one in found} == {before.files[WEIGHTS]}
@@ -89,7 +89,7 @@ def test_a_round_starts_from_the_adapter_before_it(outputs: Path) -> None:
 
 def test_a_moved_run_is_evaluated_and_exported(outputs: Path, tmp_path: Path) -> None:
     run = next((outputs / "runs").glob("tiny*"))
-    tapir(outputs, f"evals.run={run}", "evals.per_cell=1", "logger=disabled", command="cli:main_evaluate")
+    tapir(outputs, f"evals.run={run}", "evals.problems_per_level=1", "logger=disabled", command="cli:main_evaluate")
     assert list((outputs / "evaluations").rglob("evaluation.json"))
     from tapir_exp.commands.export import main
 

@@ -30,7 +30,7 @@ def mixed(replies: list[str], written: list[TrainingExample], *, refine: bool = 
     def rows(name: str, round_number: int, recipe: Mapping[str, Any], make: Callable[[], StageOutput]) -> StageOutput:
         return make()
 
-    config = SimpleNamespace(curriculum=CurriculumConfig(refine=refine), teacher=TeacherConfig(max_failed=1.0))
+    config = SimpleNamespace(curriculum=CurriculumConfig(refine=refine), teacher=TeacherConfig(max_failure_rate=1.0))
     chat = ScriptedChat(replies)
     ws = SimpleNamespace(config=config, rows=rows, teacher=chat)
     expansions = SimpleNamespace(key="expansions", rows=lambda row_type: written)

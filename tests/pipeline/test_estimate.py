@@ -37,9 +37,9 @@ def config(**changes: object) -> Config:
         teacher=TeacherConfig(llm=priced("a/teacher")),
         judge=JudgeConfig(llm=priced("a/judge")),
         classifier=ClassifierConfig(llm=priced("a/classifier")),
-        student=StudentConfig(model="m", parameters=1e9),
-        curriculum=CurriculumConfig(rounds=2, rows=500),
-        sft=SFTConfig(start=BudgetConfig(epochs=3.0), round=BudgetConfig(tokens=100_000)),
+        student=StudentConfig(model="m", num_parameters=1e9),
+        curriculum=CurriculumConfig(rounds=2, rows_per_round=500),
+        sft=SFTConfig(seed_stage=BudgetConfig(epochs=3.0), round_stage=BudgetConfig(max_tokens=100_000)),
     )
     return replace(plan, **changes)
 
@@ -52,33 +52,37 @@ def stage(planned: list[StageEstimate], name: str, role: str) -> StageEstimate:
 def test_the_stages_are_those_of_a_run_in_their_order() -> None:
     assert [(row.stage, row.role) for row in estimate_run(config(), SIZES)] == [
         ("student-0", "fit"),
-        ("labels", "labeller"),
-        ("responses", "teacher"),
+        ("task_labels", "labeller"),
+        ("teacher_responses", "teacher"),
         ("verdicts-0", "judge"),
         ("expansions-1", "teacher"),
         ("expansions-1", "labeller"),
-        ("mix-1", "teacher"),
+        ("train_mix-1", "teacher"),
         ("student-1", "fit"),
         ("verdicts-1", "judge"),
         ("expansions-2", "teacher"),
         ("expansions-2", "labeller"),
-        ("mix-2", "teacher"),
+        ("train_mix-2", "teacher"),
         ("student-2", "fit"),
     ]
 
 
 def test_what_the_configuration_settles_is_exact() -> None:
     planned = estimate_run(config(), SIZES)
-    assert stage(planned, "labels", "labeller").calls == 1000
-    assert stage(planned, "responses", "teacher").calls == 1000
+    assert stage(planned, "task_labels", "labeller").calls == 1000
+    assert stage(planned, "teacher_responses", "teacher").calls == 1000
     assert stage(planned, "verdicts-0", "judge").calls == 2000
     assert stage(planned, "verdicts-1", "judge").calls == 1000
-    assert not stage(planned, "mix-1", "teacher").at_most
+    assert not stage(planned, "train_mix-1", "teacher").at_most
     assert stage(planned, "expansions-1", "teacher").at_most
 
 
 def test_ratings_of_complexity_are_asked_of_the_judge_where_they_are_wanted() -> None:
-    rated = config(teacher=TeacherConfig(llm=priced("a/teacher"), similar_within=1.0, per_call=4, examples_per_call=3))
+    rated = config(
+        teacher=TeacherConfig(
+            llm=priced("a/teacher"), max_complexity_gap=1.0, num_output_samples=4, num_in_context_samples=3
+        )
+    )
     ratings = stage(estimate_run(rated, SIZES), "expansions-1", "judge")
     assert (ratings.calls, ratings.at_most) == (500 + 125 * 3, True)
     assert ("expansions-1", "judge") not in {(row.stage, row.role) for row in estimate_run(config(), SIZES)}
@@ -90,12 +94,12 @@ def test_one_order_is_half_the_calls() -> None:
 
 
 def test_without_refinement_nobody_refines() -> None:
-    plain = config(curriculum=CurriculumConfig(rounds=1, rows=500, refine=False))
-    assert not [row for row in estimate_run(plain, SIZES) if row.stage == "mix-1"]
+    plain = config(curriculum=CurriculumConfig(rounds=1, rows_per_round=500, refine=False))
+    assert not [row for row in estimate_run(plain, SIZES) if row.stage == "train_mix-1"]
 
 
 def test_a_plain_fit_asks_nobody() -> None:
-    vanilla = config(curriculum=CurriculumConfig(rounds=0, rows=500))
+    vanilla = config(curriculum=CurriculumConfig(rounds=0, rows_per_round=500))
     assert [(row.stage, row.calls) for row in estimate_run(vanilla, SIZES)] == [("student-0", 0)]
 
 
@@ -110,13 +114,13 @@ def test_unknown_sizes_and_prices_stay_unknown() -> None:
     vague = config(student=StudentConfig(model="m"), teacher=TeacherConfig(llm=LLMConfig(model="a/teacher")))
     planned = estimate_run(vague, SIZES)
     assert stage(planned, "student-0", "fit").gpu_hours is None
-    assert stage(planned, "responses", "teacher").usd is None
-    assert stage(planned, "labels", "labeller").usd is not None
+    assert stage(planned, "teacher_responses", "teacher").usd is None
+    assert stage(planned, "task_labels", "labeller").usd is not None
 
 
 def test_what_is_asked_in_batches_has_the_price_of_batches() -> None:
     single, batched = (
-        stage(estimate_run(config(teacher=TeacherConfig(llm=llm)), SIZES), "responses", "teacher").usd
+        stage(estimate_run(config(teacher=TeacherConfig(llm=llm)), SIZES), "teacher_responses", "teacher").usd
         for llm in (LLMConfig(model="openai/gpt-4o"), LLMConfig(model="openai/gpt-4o", batch=True))
     )
     assert single is not None
@@ -126,10 +130,18 @@ def test_what_is_asked_in_batches_has_the_price_of_batches() -> None:
 def test_two_values_of_delta_share_what_comes_before_the_rounds() -> None:
     jobs = [
         {(row.stage, row.role): row.share for row in estimate_run(config(curriculum=curriculum), SIZES)}
-        for curriculum in (CurriculumConfig(rows=500, delta=1.0), CurriculumConfig(rows=500, delta=2.0))
+        for curriculum in (
+            CurriculumConfig(rows_per_round=500, delta=1.0),
+            CurriculumConfig(rows_per_round=500, delta=2.0),
+        )
     ]
     shared = [key for key in jobs[0] if jobs[0][key] == jobs[1][key]]
-    assert shared == [("student-0", "fit"), ("labels", "labeller"), ("responses", "teacher"), ("verdicts-0", "judge")]
+    assert shared == [
+        ("student-0", "fit"),
+        ("task_labels", "labeller"),
+        ("teacher_responses", "teacher"),
+        ("verdicts-0", "judge"),
+    ]
 
 
 @given(st.integers(1, 10**6), st.floats(1, 1e4), st.floats(1, 1e4))
@@ -165,7 +177,7 @@ def test_the_protocol_settles_what_a_verdict_costs() -> None:
     [(Difficulty.eps, "rollout_verdicts-0", 2 * 1000 * 3), (Difficulty.judge_rated, "ratings-0", 1000)],
 )
 def test_a_difficulty_that_asks_the_judge_is_in_the_plan(how: Difficulty, name: str, calls: int) -> None:
-    plan = CurriculumConfig(rounds=2, rows=500, difficulty=how, rollouts=RolloutConfig(answers=3))
+    plan = CurriculumConfig(rounds=2, rows_per_round=500, difficulty=how, rollouts=RolloutConfig(num_samples=3))
     planned = estimate_run(config(curriculum=plan), SIZES)
     assert stage(planned, name, "judge").calls == calls
     assert {row.stage for row in planned} - {row.stage for row in estimate_run(config(), SIZES)} == {

@@ -16,8 +16,19 @@ from tapir_exp.report.metrics import run_metrics
 
 KEPT = 5
 SMALL = [
-    *("seeds.size=60", "evals=none", f"evals.held_out={KEPT}", "curriculum.rounds=1", "curriculum.rows=24"),
-    *("sft.start.tokens=3000", "sft.round.tokens=3000", "logger=disabled", "student.max_new_tokens=24"),
+    *(
+        "seeds.size=60",
+        "evals=none",
+        f"evals.held_out_size={KEPT}",
+        "curriculum.rounds=1",
+        "curriculum.rows_per_round=24",
+    ),
+    *(
+        "sft.seed_stage.max_tokens=3000",
+        "sft.round_stage.max_tokens=3000",
+        "logger=disabled",
+        "student.max_new_tokens=24",
+    ),
 ]
 
 
@@ -42,20 +53,25 @@ def artifacts(done: Path) -> dict[str, Artifact]:
 
 @pytest.mark.slow
 def test_nothing_that_is_kept_out_is_trained_on(artifacts: dict[str, Artifact]) -> None:
-    kept = {row.id for row in artifacts["held-out"].rows(Example)}
+    kept = {row.id for row in artifacts["held_out"].rows(Example)}
     trained = {row.id for row in artifacts["seeds"].rows(Example)}
-    trained |= {row.id for row in artifacts["mix-1"].rows(TrainingExample)}
+    trained |= {row.id for row in artifacts["train_mix-1"].rows(TrainingExample)}
     assert len(kept) == KEPT
     assert not kept & trained
 
 
 @pytest.mark.slow
 def test_every_student_is_compared_with_the_one_before_it(artifacts: dict[str, Artifact], done: Path) -> None:
-    kept = {row.id for row in artifacts["held-out"].rows(Example)}
-    for name in ("base-answers", "held-out-answers-0", "held-out-answers-1", "held-out-responses"):
+    kept = {row.id for row in artifacts["held_out"].rows(Example)}
+    for name in (
+        "base_responses",
+        "held_out_student_responses-0",
+        "held_out_student_responses-1",
+        "held_out_teacher_responses",
+    ):
         assert {row.id for row in artifacts[name].rows(Response)} == kept
     for number in (0, 1):
-        assert {row.id for row in artifacts[f"held-out-verdicts-{number}"].rows(Verdict)} == kept
+        assert {row.id for row in artifacts[f"held_out_verdicts-{number}"].rows(Verdict)} == kept
     metrics = run_metrics(Manifest.load(done), artifacts)
     for row in metrics:
         assert row["held_out/won"] + row["held_out/tied"] + row["held_out/lost"] + row["held_out/unscored"] == KEPT
@@ -65,7 +81,7 @@ def test_every_student_is_compared_with_the_one_before_it(artifacts: dict[str, A
 @pytest.mark.slow
 def test_the_report_tells_it_and_shows_what_was_said(done: Path, artifacts: dict[str, Artifact]) -> None:
     page = (done / "report.html").read_text()
-    assert 'id="held-out"' in page
+    assert 'id="held_out"' in page
     assert page.count('<article class="sample">') >= KEPT
     assert "the base model" in page
 

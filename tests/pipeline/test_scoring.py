@@ -29,14 +29,14 @@ MATCHES = [ResponsePair(str(n), f"Say {n}", "red " * (n + 1), "blue") for n in r
 UNSCORED = "4"
 """The row whose instruction the judge refuses to score."""
 TINY = [
-    "lab.student.vocabulary=300",
-    "lab.student.hidden=16",
-    "lab.student.intermediate=24",
-    "lab.student.layers=1",
-    "lab.student.heads=2",
+    "lab.student.vocab_size=300",
+    "lab.student.hidden_size=16",
+    "lab.student.intermediate_size=24",
+    "lab.student.num_layers=1",
+    "lab.student.num_heads=2",
     "student.max_new_tokens=6",
     "judge.llm.concurrency=1",
-    "judge.max_failed=0.5",
+    "judge.max_failure_rate=0.5",
 ]
 
 
@@ -200,13 +200,13 @@ def test_a_rating_that_failed_leaves_the_row_unscored(config: Config, student: A
 def test_the_whole_loop_runs_on_any_difficulty_and_protocol(choice: str, tmp_path: Path) -> None:
     small = [
         "seeds.size=120",
-        "curriculum.rows=60",
+        "curriculum.rows_per_round=60",
         "curriculum.rounds=2",
-        "sft.start.tokens=6000",
-        "sft.round.tokens=3000",
-        "sft.batch_rows=8",
+        "sft.seed_stage.max_tokens=6000",
+        "sft.round_stage.max_tokens=3000",
+        "sft.global_batch_size=8",
         "student.max_new_tokens=24",
-        "evals.per_cell=1",
+        "evals.problems_per_level=1",
         "judge.reference=true",
         "logger=disabled",
     ]

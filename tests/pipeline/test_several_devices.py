@@ -16,9 +16,9 @@ pytestmark = pytest.mark.slow
 TINY = [
     "seeds.size=120",
     "curriculum.rounds=0",
-    "sft.start.tokens=4000",
+    "sft.seed_stage.max_tokens=4000",
     "student.max_new_tokens=16",
-    "evals.per_cell=1",
+    "evals.problems_per_level=1",
     "logger=disabled",
     "trainer=ddp",
     "trainer.accelerator=cpu",
@@ -27,7 +27,7 @@ TINY = [
 
 
 def test_every_job_of_a_sweep_trains_once_with_its_own_settings(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tapir_exp", "-m", *TINY, "sft.batch_rows=6,12"]
+    command = [sys.executable, "-m", "tapir_exp", "-m", *TINY, "sft.global_batch_size=6,12"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=400)
     assert done.returncode == 0, done.stderr
@@ -35,7 +35,7 @@ def test_every_job_of_a_sweep_trains_once_with_its_own_settings(tmp_path: Path) 
     assert {path.name for path in (tmp_path / "outputs").iterdir()} == {"sweeps", "store", "latest"}
     (sweep,) = (tmp_path / "outputs" / "sweeps").iterdir()
     jobs = [path for path in sweep.iterdir() if path.is_dir()]
-    assert sorted("batch_rows-12" in job.name for job in jobs) == [False, True]
+    assert sorted("global_batch_size-12" in job.name for job in jobs) == [False, True]
     assert done.stderr.count("student-0") == 2
     students = list((tmp_path / "outputs" / "store" / "student").iterdir())
     figures = [json.loads((student / SIDECAR).read_text())["figures"] for student in students]

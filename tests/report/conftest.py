@@ -98,9 +98,9 @@ class FakeRun:
 
     def _rounds(self, seeds: list[Example], tasks: dict[str, TaskType]) -> None:
         labels = [Label(id=s.id, task=tasks[s.id], raw=tasks[s.id]) for s in seeds]
-        self._put("labels", labels, spend={"labeller": spend(len(seeds), None)})
+        self._put("task_labels", labels, spend={"labeller": spend(len(seeds), None)})
         responses = [Response(id=s.id, text=f"The teacher's answer. {NASTY}\nAnswer: 42") for s in seeds]
-        self._put("responses", responses, spend={"teacher": spend(len(seeds), 0.31)})
+        self._put("teacher_responses", responses, spend={"teacher": spend(len(seeds), 0.31)})
         gaps = self._judge(0, [s.id for s in seeds])
         pool = [row_of(s, tasks[s.id], gaps.get(s.id)) for s in seeds]
         for number in range(1, self.rounds + 1):
@@ -117,15 +117,19 @@ class FakeRun:
         """So many instructions kept out; the later student is preferred by 0.75, and its losses fall by 0.5."""
         texts = [f"Kept out, number {i}. {NASTY}" for i in range(self.held_out_instructions)]
         rows = [Example(id=example_id(text), instruction=text, response="-") for text in texts]
-        stages: dict[str, Sequence[Record]] = {"held-out": rows}
-        for name in ("base-answers", "held-out-responses", *(f"held-out-answers-{n}" for n in range(self.rounds + 1))):
+        stages: dict[str, Sequence[Record]] = {"held_out": rows}
+        for name in (
+            "base_responses",
+            "held_out_teacher_responses",
+            *(f"held_out_student_responses-{n}" for n in range(self.rounds + 1)),
+        ):
             stages[name] = [Response(id=row.id, text=f"{name} says {NASTY}") for row in rows]
         for number in range(self.rounds + 1):
-            stages[f"held-out-verdicts-{number}"] = [
+            stages[f"held_out_verdicts-{number}"] = [
                 Verdict(id=row.id, replies=(), teacher=3.0 - place, student=7.5 - place)
                 for place, row in enumerate(rows)
             ]
-            stages[f"held-out-losses-{number}"] = [
+            stages[f"held_out_losses-{number}"] = [
                 ResponseLoss(id=row.id, instructed=2.0 - 0.5 * number + 0.1 * place, alone=3.0, tokens=10)
                 for place, row in enumerate(rows)
             ]
@@ -136,7 +140,7 @@ class FakeRun:
         answers = [
             Response(id=i, text=f"S{number} says {self.rng.randrange(99)}", finished=k != 1) for k, i in enumerate(ids)
         ]
-        self._put(f"answers-{number}", answers)
+        self._put(f"student_responses-{number}", answers)
         verdicts = [self._verdict(i, number, unread=k == 5) for k, i in enumerate(ids)]
         lengths = {row: Lengths(40 + place % 7, 30) for place, row in enumerate(ids)}
         figures = {"unscored": 1, "diagnosis": asdict(diagnose_judge(verdicts, lengths))}
@@ -191,7 +195,7 @@ class FakeRun:
             r.model_copy(update={"response": f"Step by step.\n1. Look.\n2. Add.\n{r.response}\nAnswer: 42"})
             for r in (*drawn, *born)
         ]
-        self._put(f"mix-{number}", mix, spend={"teacher": spend(len(mix), 0.9)})
+        self._put(f"train_mix-{number}", mix, spend={"teacher": spend(len(mix), 0.9)})
         return mix
 
     def _expansion(
@@ -221,7 +225,7 @@ class FakeRun:
 
         self._add(f"student-{number}", "student", number, make)
         self.tokens += rows[-1].tokens
-        line: dict[str, Any] = {"round": number, "fit/tokens": rows[-1].tokens, "fit/tokens_total": self.tokens}
+        line: dict[str, Any] = {"round": number, "train/tokens": rows[-1].tokens, "train/tokens_total": self.tokens}
         line |= {f"mix/task/{task}": n / len(mix) for task, n in Counter(row.task for row in mix).items()}
         if self.benchmark:
             results = [self._result(task, level, i, number) for task in TASKS for level in (1, 2, 3) for i in range(12)]
@@ -329,7 +333,7 @@ def row_of(seed: Example, task: TaskType, gap: float | None) -> TrainingExample:
         origin=Origin.SEED,
         parents=(),
         created_in_round=0,
-        difficulty=difficulty,
+        difficulty=gap,
     )
 
 

@@ -6,19 +6,19 @@ from tapir_exp.llm.spend_report import SpendReport
 from tapir_exp.report.failures_section import FailureRow, failure_rows
 
 
-def fault(kind: FailureKind, count: int, stage: str = "labels") -> Faults:
+def fault(kind: FailureKind, count: int, stage: str = "task_labels") -> Faults:
     return Faults(stage=stage, role="judge", kind=kind, count=count)
 
 
 def lost(kind: FailureKind, key: str) -> FailedRequest:
-    return FailedRequest(stage="labels", role="judge", key=key, kind=kind, detail="why", raw="hm")
+    return FailedRequest(stage="task_labels", role="judge", key=key, kind=kind, detail="why", raw="hm")
 
 
 def test_tries_of_all_stages_are_summed_and_stand_beside_what_they_ended() -> None:
     faults = (
         fault(FailureKind.TIMEOUT, 2),
         fault(FailureKind.SERVER, 3),
-        fault(FailureKind.SERVER, 4, stage="mix-1"),
+        fault(FailureKind.SERVER, 4, stage="train_mix-1"),
     )
     given_up = (lost(FailureKind.SERVER, "a"), lost(FailureKind.UNREADABLE, "b"), lost(FailureKind.UNREADABLE, "c"))
     rows = failure_rows(SpendReport(stages={}, scope=Spend(), faults=faults, given_up=given_up))

@@ -75,7 +75,7 @@ def outputs(tmp_path: Path) -> Outputs:
     made.put("verdicts-0", VERDICTS, unscored=1, flips=2, mean_gap=0.0, diagnosis={"ties": 0.5, "flips": 2})
     made.put("expansions-1", [MIX[0]], ordered=3, calls=2, proposed=5)
     made.put("plan-1", [Quota(task="Math", subset="hard", wanted=3, drawn=0, ordered=3, filled=1)], unfilled=2)
-    made.put("mix-1", MIX)
+    made.put("train_mix-1", MIX)
     made.put("student-1", steps=3, tokens=500, final_loss=0.5, tokens_per_second=99.9)
     return made
 
@@ -148,8 +148,11 @@ def test_what_became_of_the_source_stands_with_s_0_alone(outputs: Outputs) -> No
 
 
 def test_tokens_add_up_over_the_rounds(outputs: Outputs) -> None:
-    assert [(row["fit/tokens"], row["fit/tokens_total"]) for row in outputs.metrics()] == [(1000, 1000), (500, 1500)]
-    assert [row["fit/final_loss"] for row in outputs.metrics()] == [1.5, 0.5]
+    assert [(row["train/tokens"], row["train/tokens_total"]) for row in outputs.metrics()] == [
+        (1000, 1000),
+        (500, 1500),
+    ]
+    assert [row["train/final_loss"] for row in outputs.metrics()] == [1.5, 0.5]
 
 
 def test_no_figure_depends_on_time_or_on_what_was_paid(outputs: Outputs) -> None:
@@ -169,5 +172,5 @@ def test_the_figures_are_plain_json(outputs: Outputs) -> None:
 
 
 def test_the_figures_need_nothing_but_the_artifacts(outputs: Outputs) -> None:
-    with pytest.raises(KeyError, match="mix-2"):
+    with pytest.raises(KeyError, match="train_mix-2"):
         outputs.metrics(alphas=(0.3, 0.5))

@@ -229,7 +229,7 @@ def test_what_was_gained_on_what_is_kept_out_is_told_with_its_interval(fake_run:
     assert last.change.mean == pytest.approx(-0.5)
     html = page_of(run_dir)
     assert not Outline(html).open
-    assert {"held-out", "gallery"} <= set(Outline(html).ids)
+    assert {"held_out", "gallery"} <= set(Outline(html).ids)
     shown = plain(html)
     assert "75.0 %" in shown
     assert f"{math.exp(1.55):.2f}" in shown
@@ -240,7 +240,7 @@ def test_the_gallery_shows_everybody_s_words_as_text(fake_run: MakeRun) -> None:
     run_dir = fake_run(rounds=1, held_out_instructions=9)
     page = build_page(RunView.load(run_dir))
     assert len(page.gallery) == 6
-    assert page.gallery[0].last == f"held-out-answers-1 says {NASTY}"
+    assert page.gallery[0].last == f"held_out_student_responses-1 says {NASTY}"
     assert page.gallery[0].preferred == ((0, 0.75), (1, 0.75))
     html = page_of(run_dir)
     assert NASTY not in html
@@ -248,4 +248,4 @@ def test_the_gallery_shows_everybody_s_words_as_text(fake_run: MakeRun) -> None:
 
 
 def test_a_run_that_kept_nothing_out_says_nothing_of_it(fake_run: MakeRun) -> None:
-    assert not {"held-out", "gallery"} & set(Outline(page_of(fake_run(rounds=1))).ids)
+    assert not {"held_out", "gallery"} & set(Outline(page_of(fake_run(rounds=1))).ids)

@@ -57,7 +57,17 @@ def test_a_run_may_have_no_benchmark(fake_run: MakeRun) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["seeds", "labels", "responses", "student-3", "answers-2", "verdicts-0", "plan-2", "mix-1", "benchmark-2"],
+    [
+        "seeds",
+        "task_labels",
+        "teacher_responses",
+        "student-3",
+        "student_responses-2",
+        "verdicts-0",
+        "plan-2",
+        "train_mix-1",
+        "benchmark-2",
+    ],
 )
 def test_what_its_kind_of_run_makes_must_be_named(fake_run: MakeRun, name: str) -> None:
     run_dir = fake_run()

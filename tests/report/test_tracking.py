@@ -103,16 +103,16 @@ def run_dirs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     for run_dir in (good, bad):
         run_dir.mkdir()
     with Tracker(config, good, "a-group", {"seed": 1, "lab": {"noise": 0.5}}) as tracker:
-        tracker.log_round(0, {"round": 0, "fit/tokens": 10, "gap/mean": None}, [])
+        tracker.log_round(0, {"round": 0, "train/tokens": 10, "gap/mean": None}, [])
         with pytest.raises(ZeroDivisionError):
             fail(config, bad)
-        tracker.log_round(1, {"round": 1, "fit/tokens": 20, "mix/task/Math": 0.25}, QUOTAS)
+        tracker.log_round(1, {"round": 1, "train/tokens": 20, "mix/task/Math": 0.25}, QUOTAS)
     return good, bad
 
 
 def fail(config: LoggerConfig, run_dir: Path) -> None:
     with Tracker(config, run_dir, "a-group", {"seed": 2}) as tracker:
-        tracker.log_round(0, {"round": 0, "fit/tokens": 99}, [])
+        tracker.log_round(0, {"round": 0, "train/tokens": 99}, [])
         raise ZeroDivisionError
 
 
@@ -141,9 +141,9 @@ def test_its_settings_can_be_read_back(run_dirs: tuple[Path, Path]) -> None:
 @pytest.mark.slow
 def test_its_figures_can_be_read_back_round_by_round(run_dirs: tuple[Path, Path]) -> None:
     first, second = runs_of(run_dirs[0])[0].history
-    assert (first["_step"], first["round"], first["fit/tokens"], first["gap/mean"]) == (0, 0, 10, None)
-    assert (second["_step"], second["round"], second["fit/tokens"], second["mix/task/Math"]) == (1, 1, 20, 0.25)
-    assert [row["fit/tokens"] for row in runs_of(run_dirs[1])[0].history] == [99]
+    assert (first["_step"], first["round"], first["train/tokens"], first["gap/mean"]) == (0, 0, 10, None)
+    assert (second["_step"], second["round"], second["train/tokens"], second["mix/task/Math"]) == (1, 1, 20, 0.25)
+    assert [row["train/tokens"] for row in runs_of(run_dirs[1])[0].history] == [99]
 
 
 @pytest.mark.slow

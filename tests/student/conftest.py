@@ -10,7 +10,7 @@ from tapir_exp.lab.base_student import build_base_student
 from tapir_exp.student.chat_template import Chat, load_chat
 from tapir_exp.student.training.encoding import TrainingRow
 
-TINY = LabStudentConfig(vocabulary=300, hidden=32, intermediate=48, layers=2, heads=2)
+TINY = LabStudentConfig(vocab_size=300, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=2)
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +37,7 @@ def base(tmp_path_factory: pytest.TempPathFactory, rows: list[TrainingRow]) -> P
 
 @pytest.fixture(scope="session")
 def student() -> StudentConfig:
-    return StudentConfig(model="lab", max_length=128, max_new_tokens=12, generation_batch=4)
+    return StudentConfig(model="lab", max_length=128, max_new_tokens=12, generation_batch_size=4)
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +47,7 @@ def chat(base: Path, student: StudentConfig) -> Chat:
 
 @pytest.fixture
 def sft() -> SFTConfig:
-    return SFTConfig(learning_rate=1e-2, batch_rows=6, micro_batch_tokens=40, checkpoint_steps=3)
+    return SFTConfig(learning_rate=1e-2, global_batch_size=6, max_tokens_per_micro_batch=40, save_steps=3)
 
 
 @pytest.fixture(scope="session")

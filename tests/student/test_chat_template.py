@@ -99,7 +99,7 @@ def test_llama2_marks_are_no_tokens_and_pass_as_text(llama: Path) -> None:
 
 def test_tokenizer_without_template_is_refused(llama: Path) -> None:
     with pytest.raises(ConfigError, match="chat_template"):
-        load_chat(llama, configured(ChatTemplate.own))
+        load_chat(llama, configured(ChatTemplate.tokenizer))
 
 
 def test_template_that_refuses_the_system_prompt_is_a_config_error(llama: Path) -> None:
@@ -107,10 +107,10 @@ def test_template_that_refuses_the_system_prompt_is_a_config_error(llama: Path) 
     tokenizer.chat_template = "{{ raise_exception('no system role') if messages[0]['role'] == 'system' }}"
     tokenizer.save_pretrained(str(llama))
     with pytest.raises(ConfigError, match="no system role"):
-        load_chat(llama, configured(ChatTemplate.own, "Be kind."))
+        load_chat(llama, configured(ChatTemplate.tokenizer, "Be kind."))
 
 
 def test_own_template_survives_saving(llama: Path, tmp_path: Path) -> None:
     load_chat(llama, configured(ChatTemplate.llama2)).tokenizer.save_pretrained(str(tmp_path / "again"))
-    again = load_chat(tmp_path / "again", configured(ChatTemplate.own))
+    again = load_chat(tmp_path / "again", configured(ChatTemplate.tokenizer))
     assert again.tokenizer.chat_template == read_template(ChatTemplate.llama2)

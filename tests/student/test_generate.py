@@ -27,7 +27,7 @@ def trained(
 ) -> Path:
     """A student that has learnt to stop, mostly."""
     workdir = tmp_path_factory.mktemp("trained")
-    sft = SFTConfig(learning_rate=1e-2, batch_rows=6)
+    sft = SFTConfig(learning_rate=1e-2, global_batch_size=6)
     finetune(base, rows, None, sft, BudgetConfig(epochs=60), student, trainer, 0, workdir, "fit")
     return workdir
 
@@ -64,7 +64,7 @@ def test_neighbours_do_not_matter(
 ) -> None:
     expected = generate_responses(trained, prompts, student, "answers")
     monkeypatch.setattr(kv_cache, "ROOM", 2)  # so that the cache has to grow
-    assert generate_responses(trained, prompts, replace(student, generation_batch=batch), "answers") == expected
+    assert generate_responses(trained, prompts, replace(student, generation_batch_size=batch), "answers") == expected
 
 
 def test_cut_answers_are_not_finished(trained: Path, prompts: list[tuple[str, str]], student: StudentConfig) -> None:
@@ -90,7 +90,7 @@ def test_empty_answer_is_a_failure(
     base: Path, student: StudentConfig, trainer: TrainerConfig, rows: list[TrainingRow], tmp_path: Path
 ) -> None:
     silent = [TrainingRow(row.instruction, "") for row in rows]
-    sft = SFTConfig(learning_rate=1e-2, batch_rows=6)
+    sft = SFTConfig(learning_rate=1e-2, global_batch_size=6)
     finetune(base, silent, None, sft, BudgetConfig(epochs=4), student, trainer, 0, tmp_path, "fit")
     answers = generate_responses(tmp_path, [("a", "Say red")], student, "answers")
     assert answers == [Response(id="a", text=None, finished=True, failure="empty answer")]

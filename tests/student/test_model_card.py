@@ -109,10 +109,10 @@ def test_the_card_tells_data_method_and_figures() -> None:
 def test_only_what_a_primary_source_confirms_is_the_papers() -> None:
     whose = {setting.name: setting.whose for setting in provenance().settings}
     assert {name for name, of in whose.items() if of == "paper"} == {"student", "chat template"}
-    lab = settings_of(StudentConfig(model="lab"), TrainerConfig(), SFTConfig(), BudgetConfig(tokens=7), None)
+    lab = settings_of(StudentConfig(model="lab"), TrainerConfig(), SFTConfig(), BudgetConfig(max_tokens=7), None)
     assert {setting.whose for setting in lab} == {"ours"}
     assert "α" in whose
     assert {"α", "adapter"} & {setting.name for setting in lab} == set()
     qwen = replace(LLAMA, model="Qwen/Qwen1.5-0.5B-Chat", chat_template=ChatTemplate.chatml)
-    of_qwen = settings_of(qwen, TrainerConfig(), SFTConfig(), BudgetConfig(tokens=7), None)
+    of_qwen = settings_of(qwen, TrainerConfig(), SFTConfig(), BudgetConfig(max_tokens=7), None)
     assert {setting.name for setting in of_qwen if setting.whose == "paper"} == {"student"}

@@ -25,7 +25,7 @@ def trained(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     workdir = tmp_path_factory.mktemp("trained")
-    sft = SFTConfig(learning_rate=1e-2, batch_rows=6)
+    sft = SFTConfig(learning_rate=1e-2, global_batch_size=6)
     finetune(base, rows, None, sft, BudgetConfig(epochs=20), student, trainer, 0, workdir, "fit")
     return workdir
 
@@ -81,7 +81,7 @@ def test_drawn_answers_depend_on_seed_and_dialogue_not_on_neighbours(
 ) -> None:
     dialogues = asked(0.9)
     found = texts(trained, dialogues, student)
-    assert texts(trained, dialogues[::-1], replace(student, generation_batch=batch))[::-1] == found
+    assert texts(trained, dialogues[::-1], replace(student, generation_batch_size=batch))[::-1] == found
     assert texts(trained, dialogues, student, seed=1) != found
     assert [len(turns) for turns in found] == [2, 3, 2, 3, 2, 3]
 

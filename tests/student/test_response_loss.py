@@ -43,7 +43,7 @@ def test_losses_are_those_of_each_row_alone(
 @pytest.mark.parametrize("batch", [1, 18])
 def test_neighbours_do_not_matter(base: Path, student: StudentConfig, taught: list[LossRow], batch: int) -> None:
     expected = response_losses(base, taught, student, "losses")
-    found = response_losses(base, taught, replace(student, generation_batch=batch), "losses")
+    found = response_losses(base, taught, replace(student, generation_batch_size=batch), "losses")
     for one, other in zip(found, expected, strict=True):
         assert (one.instructed, one.alone) == (pytest.approx(other.instructed, 1e-4), pytest.approx(other.alone, 1e-4))
 
@@ -53,7 +53,7 @@ def test_an_instruction_that_was_learnt_helps(
 ) -> None:
     """Rows whose response only the instruction tells: after training, IFD falls well below 1."""
     told = [TrainingRow(f"Say {word}", word) for word in ("red", "green", "blue", "black", "white")]
-    sft = SFTConfig(learning_rate=1e-2, batch_rows=5)
+    sft = SFTConfig(learning_rate=1e-2, global_batch_size=5)
     finetune(base, told, None, sft, BudgetConfig(epochs=60), student, trainer, 0, tmp_path, "fit")
     taught = [LossRow(row.response, row.instruction, row.response) for row in told]
     before, after = (response_losses(directory, taught, student, "losses") for directory in (base, tmp_path))

@@ -39,13 +39,13 @@ def lora(sft: SFTConfig) -> SFTConfig:
 
 @pytest.fixture
 def fit(base: Path, rows: list[TrainingRow], lora: SFTConfig, student: StudentConfig, trainer: TrainerConfig) -> Fit:
-    """An adapter in store/student/one over store/base-student/base, as runs leave them below an outputs directory."""
+    """An adapter in store/student/one over store/base_student/base, as runs leave them below an outputs directory."""
 
     def run(outputs: Path) -> Path:
         store = outputs / "store"
-        shutil.copytree(base, store / "base-student" / "base")
-        workdir, beside = store / "student" / "one", AdapterBase("../../base-student/base")
-        parent = store / "base-student" / "base"
+        shutil.copytree(base, store / "base_student" / "base")
+        workdir, beside = store / "student" / "one", AdapterBase("../../base_student/base")
+        parent = store / "base_student" / "base"
         finetune(parent, rows, 0.3, lora, BudgetConfig(epochs=4), student, trainer, 0, workdir, "fit", beside)
         return workdir
 
@@ -150,7 +150,7 @@ def taught(
     (home / "base").mkdir()
     student = StudentConfig(model="x", chat_template=template, max_length=200, max_new_tokens=40)
     trained = Method.full if method == "full" else Method.lora
-    sft = SFTConfig(method=trained, learning_rate=1e-2, batch_rows=2, warmup=0.1)
+    sft = SFTConfig(method=trained, learning_rate=1e-2, global_batch_size=2, warmup_ratio=0.1)
     sft = replace(sft, lora=replace(sft.lora, rank=16, alpha=64, dropout=0.0, targets=ALL_LINEAR))
     budget = BudgetConfig(epochs=150)
     finetune(build(home / "base"), TWO_LINES, None, sft, budget, student, trainer, 0, home / "student", "fit")

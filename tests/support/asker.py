@@ -32,7 +32,7 @@ def main(base: str, store: str, rows: str, *settings: str) -> None:
             lambda reply: reply.text,
             label="rows",
             concurrency=config.concurrency,
-            max_failed=0.0,
+            max_failure_rate=0.0,
         )
         print(json.dumps([outcome.value for outcome in outcomes]))
     except TapirError as error:

@@ -116,5 +116,9 @@ def _take(row: Mapping[str, Any], config: LabelledDataConfig) -> LabelledText | 
         return "without an instruction" if not text else "without a type"
     task = config.names.get(str(name), str(name))
     if task is None:
-        return f"{name}: left out by labelled.names"
-    return LabelledText(text, TaskType(task)) if task in set(TaskType) else f"{name}: no task type, see labelled.names"
+        return f"{name}: left out by classifier_data.names"
+    return (
+        LabelledText(text, TaskType(task))
+        if task in set(TaskType)
+        else f"{name}: no task type, see classifier_data.names"
+    )

@@ -34,7 +34,7 @@ class LLMClassifier:
     def label(self, examples: Sequence[Example], progress: str) -> list[Label]:
         """One label an example, in order; a reply that names no type leaves the row unlabelled, never "Others".
 
-        Raises TooManyFailures where more than `max_failed` of the rows are unlabelled.
+        Raises TooManyFailures where more than `max_failure_rate` of the rows are unlabelled.
         """
         outcomes = run_requests(
             self._chat,
@@ -42,7 +42,7 @@ class LLMClassifier:
             parse_task,
             label=progress,
             concurrency=self._config.llm.concurrency,
-            max_failed=self._config.max_failed,
+            max_failure_rate=self._config.max_failure_rate,
         )
         source = str(self._chat.identity()["model"])
         return [

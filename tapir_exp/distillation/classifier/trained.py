@@ -70,7 +70,7 @@ def open_trainer(fit: ClassifierFitConfig, trainer: TrainerConfig) -> Classifier
 
 def open_trained(directory: Path, card: ClassifierCard, config: ClassifierConfig) -> TrainedClassifier:
     """A trained classifier from its directory, to label as configured."""
-    batch, length = config.batch, int(card.settings["max_length"])
+    batch, length = config.batch_size, int(card.settings["max_length"])
     if card.kind == ClassifierKind.deberta.value:
         from tapir_exp.distillation.classifier.deberta.trainer import open_deberta
 

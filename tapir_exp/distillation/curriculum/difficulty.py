@@ -72,7 +72,7 @@ def choose_hard(scores: Scores, curriculum: CurriculumConfig, seed: int) -> froz
     if curriculum.difficulty is Difficulty.random:
         return frozenset(drawn[: len(hard)])
     hardest = sorted(drawn, key=scores.__getitem__, reverse=True)  # a stable sort: equals stay as drawn
-    return frozenset(hardest[: round(curriculum.hard_share * len(hardest))])
+    return frozenset(hardest[: round(curriculum.hard_fraction * len(hardest))])
 
 
 def uniform(*parts: object) -> float:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tapir_exp.config import JudgeConfig, JudgeProtocol, Orders
+from tapir_exp.config import JudgeConfig, JudgeProtocol
 from tapir_exp.core.records import BOTH_ORDERS, PresentationOrder
 from tapir_exp.distillation.prompts import Prompt, load_prompt
 from tapir_exp.llm.chat import ChatRequest, Message
@@ -46,7 +46,7 @@ def presentation_orders(config: JudgeConfig) -> tuple[PresentationOrder, ...]:
     """What a verdict is put together from: two orders, one, or each answer alone."""
     if config.protocol is JudgeProtocol.single_score:
         return (PresentationOrder.TEACHER_ALONE, PresentationOrder.STUDENT_ALONE)
-    return BOTH_ORDERS if config.orders is Orders.both else (PresentationOrder.TEACHER_FIRST,)
+    return BOTH_ORDERS if config.swap_positions else (PresentationOrder.TEACHER_FIRST,)
 
 
 def build_judge_request(match: ResponsePair, order: PresentationOrder, config: JudgeConfig) -> ChatRequest:

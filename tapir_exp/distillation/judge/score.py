@@ -23,7 +23,7 @@ from tapir_exp.llm.executor import RequestResult, run_requests
 def score_pairs(matches: Sequence[ResponsePair], chat: ChatModel, config: JudgeConfig, label: str) -> list[Verdict]:
     """One verdict a match, in order. A match with any ballot missing is unscored.
 
-    Raises TooManyFailures where more than `config.max_failed` of the ballots are missing.
+    Raises TooManyFailures where more than `config.max_failure_rate` of the ballots are missing.
     """
     asked = [(match.id, question) for match in matches for question in requests_for(match, config)]
     listener = Listener(chat)
@@ -33,7 +33,7 @@ def score_pairs(matches: Sequence[ResponsePair], chat: ChatModel, config: JudgeC
         PARSERS[config.protocol],
         label=label,
         concurrency=config.llm.concurrency,
-        max_failed=config.max_failed,
+        max_failure_rate=config.max_failure_rate,
     )
     return build_verdicts(asked, outcomes, listener)
 
@@ -53,7 +53,7 @@ def rate_complexity(
 ) -> list[Rating]:
     """How complex the judge calls each instruction, from 1 to 10; `instructions` are (id, text) pairs.
 
-    Raises TooManyFailures where more than `config.max_failed` of the ratings are missing.
+    Raises TooManyFailures where more than `config.max_failure_rate` of the ratings are missing.
     """
     outcomes = run_requests(
         chat,
@@ -61,7 +61,7 @@ def rate_complexity(
         parse_single_score,
         label=label,
         concurrency=config.llm.concurrency,
-        max_failed=config.max_failed,
+        max_failure_rate=config.max_failure_rate,
     )
     return [
         Rating(

@@ -38,7 +38,7 @@ class Hearing(AbstractContextManager["Hearing"]):
             label=label,
             total=len(blanks) * len(presentation_orders(config)),
             concurrency=config.llm.concurrency,
-            max_failed=config.max_failed,
+            max_failure_rate=config.max_failure_rate,
         )
 
     def __enter__(self) -> Self:

@@ -36,7 +36,7 @@ class ServerPool:
         command = tuple(word.replace(WEIGHTS, str(weights or "")) for word in config.command)
         if command not in self._running:
             log = self._logs / f"{role}.log"
-            service = ServerSpec(role, command, log, config.health, config.start_s, config.restarts)
+            service = ServerSpec(role, command, log, config.health_path, config.startup_timeout_s, config.max_restarts)
             self._running[command] = ManagedServer(service)
         return self._running[command]
 

@@ -46,16 +46,16 @@ class ServerSpec:
     """What a server is.
 
     name: for messages. command: its words, with {port} where it is told the port and {python} for this interpreter.
-    health: path that answers 200 once it can serve. start_s: seconds until it must. restarts: how often it may die and
+    health_path: path that answers 200 once it can serve. start_s: seconds until it must. restarts: how often it may die and
     be started again. log: file that its output is added to.
     """
 
     name: str
     command: tuple[str, ...]
     log: Path
-    health: str = "/health"
-    start_s: float = 300.0
-    restarts: int = 3
+    health_path: str = "/health"
+    startup_timeout_s: float = 300.0
+    max_restarts: int = 3
 
     def words(self, port: int) -> list[str]:
         """The command as it is run."""
@@ -117,7 +117,7 @@ class ManagedServer:
                 return
             service = self._service
             console.print(
-                f"{service.name}: hangs, {service.health} gave no answer within {HUNG_S:g} s; stopping it",
+                f"{service.name}: hangs, {service.health_path} gave no answer within {HUNG_S:g} s; stopping it",
                 markup=False,
                 soft_wrap=True,
             )
@@ -140,8 +140,10 @@ class ManagedServer:
             while not self._is_healthy(ANSWER_S):
                 if process.poll() is not None:
                     self._fail(f"ended with status {process.returncode} before it could serve")
-                if time.monotonic() - began > service.start_s:
-                    self._fail(f"did not answer {self.base}{service.health} within {service.start_s:g} s")
+                if time.monotonic() - began > service.startup_timeout_s:
+                    self._fail(
+                        f"did not answer {self.base}{service.health_path} within {service.startup_timeout_s:g} s"
+                    )
                 time.sleep(POLL_S)
         except BaseException:
             self.stop()
@@ -150,7 +152,7 @@ class ManagedServer:
 
     def _is_healthy(self, within_s: float) -> bool:
         try:
-            with _open(self.base + self._service.health, timeout=within_s) as answer:
+            with _open(self.base + self._service.health_path, timeout=within_s) as answer:
                 return bool(answer.status == HTTPStatus.OK)
         except (URLError, OSError):
             return False
@@ -160,11 +162,11 @@ class ManagedServer:
         assert self._process is not None
         status, self._process = self._process.returncode, None
         self._deaths += 1
-        if self._deaths > self._service.restarts:
+        if self._deaths > self._service.max_restarts:
             self._fail(f"died with status {status}, for the {self._deaths}. time")
         console.print(
             f"{self._service.name}: died with status {status}; starting it again "
-            f"({self._deaths} of {self._service.restarts}); what was answered is kept",
+            f"({self._deaths} of {self._service.max_restarts}); what was answered is kept",
             markup=False,
             soft_wrap=True,
         )

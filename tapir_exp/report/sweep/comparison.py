@@ -20,7 +20,7 @@ from tapir_exp.report.templates import REPORT
 BASELINE = "tapir"
 ACCURACY = "benchmark/accuracy"
 TASK = "benchmark/task/"
-TOKENS = "fit/tokens_total"
+TOKENS = "train/tokens_total"
 
 
 @dataclass(frozen=True)

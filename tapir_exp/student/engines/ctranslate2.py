@@ -39,7 +39,7 @@ def open_ctranslate2(student_dir: Path, chat: Chat, student: StudentConfig) -> I
             str(converted), device="cpu", compute_type="float32", intra_threads=torch.get_num_threads()
         )
         stops, names = stop_token_ids(model.generation_config, chat), _read_names(converted, chat)
-        yield Ctranslate2Engine(generator, names, stops, student.generation_batch)
+        yield Ctranslate2Engine(generator, names, stops, student.generation_batch_size)
 
 
 class Ctranslate2Engine:

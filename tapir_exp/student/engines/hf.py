@@ -21,7 +21,9 @@ from tapir_exp.student.loading import load_model
 def open_transformers(student_dir: Path, chat: Chat, student: StudentConfig) -> Iterator["TransformersEngine"]:
     """The engine with the student in `student_dir`, on the GPU where there is one."""
     model = load_on_device(student_dir, student)
-    yield TransformersEngine(model, stop_token_ids(model.generation_config, chat), chat.pad, student.generation_batch)
+    yield TransformersEngine(
+        model, stop_token_ids(model.generation_config, chat), chat.pad, student.generation_batch_size
+    )
 
 
 class TransformersEngine:

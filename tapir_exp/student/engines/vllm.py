@@ -129,8 +129,8 @@ def _service(student_dir: Path, student: StudentConfig, log: Path) -> ServerSpec
     config, length = student.vllm, student.max_length + student.max_new_tokens
     place = ("--served-model-name", NAME, "--host", "127.0.0.1", "--port", PORT)
     how = ("--dtype", student.precision.value, "--max-model-len", str(length), "--generation-config", "vllm")
-    command = (*config.executable, "serve", str(student_dir), *place, *how, *config.options)
-    return ServerSpec("vllm", command, log, start_s=config.start_s, restarts=RESTARTS)
+    command = (*config.executable, "serve", str(student_dir), *place, *how, *config.extra_args)
+    return ServerSpec("vllm", command, log, startup_timeout_s=config.startup_timeout_s, max_restarts=RESTARTS)
 
 
 def _stops(student_dir: Path, chat: Chat) -> frozenset[int]:

@@ -85,19 +85,21 @@ def add_adapter(model: PreTrainedModel, lora: LoraConfig) -> PreTrainedModel:
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=list(lora.targets),
+        target_modules=list(lora.target_modules),
         task_type="CAUSAL_LM",
     )
     try:
         adapted: Any = peft.get_peft_model(model, config)
     except ValueError as error:
-        raise ConfigError([f"sft.lora.targets = {lora.targets}: {error}"]) from error
+        raise ConfigError([f"sft.lora.target_modules = {lora.target_modules}: {error}"]) from error
     tables = [adapted.get_output_embeddings()]
     if model.config.tie_word_embeddings:
         tables.append(adapted.get_input_embeddings())
     if any(isinstance(table, BaseTunerLayer) for table in tables):
         raise ConfigError(
-            [f"sft.lora.targets = {lora.targets}: expected no output layer, since the loss reads its weights alone"]
+            [
+                f"sft.lora.target_modules = {lora.target_modules}: expected no output layer, since the loss reads its weights alone"
+            ]
         )
     return adapted  # type: ignore[no-any-return]
 
@@ -167,7 +169,7 @@ def _check_shape(adapter: Path, lora: LoraConfig) -> None:
     has = {name: settings.get(key) for name, key in PARTS.items()}
     if isinstance(has["targets"], list):
         has["targets"] = sorted(has["targets"])
-    wanted = {"rank": lora.rank, "alpha": lora.alpha, "dropout": lora.dropout, "targets": sorted(lora.targets)}
+    wanted = {"rank": lora.rank, "alpha": lora.alpha, "dropout": lora.dropout, "targets": sorted(lora.target_modules)}
     problems = [
         f"sft.lora.{name} = {wanted[name]}: the adapter in {adapter}, from which the fit goes on, has {has[name]}; "
         f"set that, or begin a new adapter over what `tapir-export {adapter} OUT` writes"

@@ -27,20 +27,20 @@ class BatchPlan:
     steps: tuple[tuple[int, ...], ...]
 
 
-def plan_batches(lengths: Sequence[int], budget: BudgetConfig, batch_rows: int, seed: int) -> BatchPlan:
+def plan_batches(lengths: Sequence[int], budget: BudgetConfig, global_batch_size: int, seed: int) -> BatchPlan:
     """Lay out all optimiser steps of a fit; the same arguments give the same plan.
 
     lengths: tokens of each row. Every epoch is shuffled anew and grouped by length; the last batch is cut at
     the row that reaches the budget, so a fit exceeds a budget of tokens by less than one row.
     """
-    limit = budget.tokens if budget.tokens is not None else round((budget.epochs or 0.0) * len(lengths))
+    limit = budget.max_tokens if budget.max_tokens is not None else round((budget.epochs or 0.0) * len(lengths))
     spent, steps = 0, []
-    for batch in _endless_batches(lengths, batch_rows, seed):
+    for batch in _endless_batches(lengths, global_batch_size, seed):
         taken = []
         for row in batch:
             if spent >= limit:
                 break
-            spent += 1 if budget.tokens is None else lengths[row]
+            spent += 1 if budget.max_tokens is None else lengths[row]
             taken.append(row)
         if taken:
             steps.append(tuple(taken))
@@ -49,19 +49,19 @@ def plan_batches(lengths: Sequence[int], budget: BudgetConfig, batch_rows: int, 
     raise AssertionError("epochs never end")
 
 
-def _endless_batches(lengths: Sequence[int], batch_rows: int, seed: int) -> Iterator[list[int]]:
+def _endless_batches(lengths: Sequence[int], global_batch_size: int, seed: int) -> Iterator[list[int]]:
     for epoch in count():
-        yield from _epoch_batches(lengths, batch_rows, Random(f"batches {seed} {epoch}"))
+        yield from _epoch_batches(lengths, global_batch_size, Random(f"batches {seed} {epoch}"))
 
 
-def _epoch_batches(lengths: Sequence[int], batch_rows: int, random: Random) -> list[list[int]]:
+def _epoch_batches(lengths: Sequence[int], global_batch_size: int, random: Random) -> list[list[int]]:
     """Every row once: sorted by length within groups of batches, so that a batch needs little padding."""
     order = list(range(len(lengths)))
     random.shuffle(order)
     batches = []
-    for start in range(0, len(order), GROUPED_BATCHES * batch_rows):
-        group = sorted(order[start : start + GROUPED_BATCHES * batch_rows], key=lengths.__getitem__)
-        batches += [group[i : i + batch_rows] for i in range(0, len(group), batch_rows)]
+    for start in range(0, len(order), GROUPED_BATCHES * global_batch_size):
+        group = sorted(order[start : start + GROUPED_BATCHES * global_batch_size], key=lengths.__getitem__)
+        batches += [group[i : i + global_batch_size] for i in range(0, len(group), global_batch_size)]
     random.shuffle(batches)
     return batches
 
@@ -106,10 +106,10 @@ class StepLoader:
     """
 
     def __init__(
-        self, rows: Sequence[Row], plan: BatchPlan, micro_batch_tokens: int, rank: int = 0, ranks: int = 1
+        self, rows: Sequence[Row], plan: BatchPlan, max_tokens_per_micro_batch: int, rank: int = 0, ranks: int = 1
     ) -> None:
         """rank, ranks: which of how many processes this is; each loads its share of every step."""
-        self._rows, self._plan, self._micro_batch_tokens = rows, plan, micro_batch_tokens
+        self._rows, self._plan, self._micro_batch_tokens = rows, plan, max_tokens_per_micro_batch
         self._rank, self._ranks = rank, ranks
         self._next = 0
 

@@ -71,7 +71,7 @@ def encode_rows(
     if dropped > max_dropped * len(rows):
         raise TapirError(
             f"{dropped} of {len(rows)} training rows have prompts of {max_length} tokens or more, which leaves no "
-            f"response to train on: raise student.max_length, or sft.max_dropped ({max_dropped:g})."
+            f"response to train on: raise student.max_length, or sft.max_drop_rate ({max_dropped:g})."
         )
     return EncodedRows(found, tuple(lengths), tuple(targets), supervised, tally["truncated"], dropped)
 

@@ -99,7 +99,7 @@ class StudentModule(pl.LightningModule):
         last = batch.micro_batches[-1]
         parts = [self._backward(micro, batch.supervised, micro is last) for micro in batch.micro_batches]
         sums = self.trainer.strategy.reduce(torch.stack(parts).sum(0), reduce_op="sum")
-        rate = learning_rate(step, self._total_steps, self._sft.learning_rate, self._sft.warmup)
+        rate = learning_rate(step, self._total_steps, self._sft.learning_rate, self._sft.warmup_ratio)
         self._record(step, batch, sums, rate, self._update(rate))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -137,7 +137,7 @@ class StudentModule(pl.LightningModule):
         assert not isinstance(optimizer, list)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        norm = step_clipped(self, optimizer, self._sft.clip)
+        norm = step_clipped(self, optimizer, self._sft.max_grad_norm)
         optimizer.zero_grad()
         return norm
 
@@ -145,7 +145,7 @@ class StudentModule(pl.LightningModule):
         (hard, hard_tokens), (rest, rest_tokens) = sums.tolist()
         weighted = self._weights[Subset.HARD] * hard + self._weights[Subset.REST] * rest
         if not math.isfinite(weighted):
-            raise TapirError(f"The loss of step {step} is {weighted}; lower sft.learning_rate or sft.clip.")
+            raise TapirError(f"The loss of step {step} is {weighted}; lower sft.learning_rate or sft.max_grad_norm.")
         seen = self.history[-1].tokens if self.history else 0
         self.history.append(
             TrainingStep(

@@ -2,7 +2,7 @@
 
 It is the sum of what is alive when the backward pass of a full micro-batch begins: weights, gradients and AdamW's two
 moments of what is trained, the activations kept for the backward pass, and what the loss over the vocabulary takes. The
-micro-batch has sft.micro_batch_tokens tokens, all of them supervised: an upper bound for others.
+micro-batch has sft.max_tokens_per_micro_batch tokens, all of them supervised: an upper bound for others.
 Under ddp every device holds all of that. Under fsdp each holds its part of weights, gradients and moments, and those
 weights that are gathered, in the type of their multiplication. DeepSpeed's buffers are not known here.
 Not in it: the CUDA context, the workspaces of kernels, what the allocator loses to fragments, and the temporary
@@ -102,9 +102,9 @@ def estimate_fit_memory(student: StudentConfig, sft: SFTConfig, trainer: Trainer
     None where the shape or the precision is not known, where an adapter's target is no linear layer of a block by its
     bare name, and for DeepSpeed.
     """
-    shape, widths = student.shape, element_widths(student, sft.method, trainer.precision)
+    shape, widths = student.architecture, element_widths(student, sft.method, trainer.precision)
     full = sft.method is Method.full
-    if widths is None or not _is_known(shape) or not (full or set(sft.lora.targets) <= set(_linears(shape))):
+    if widths is None or not _is_known(shape) or not (full or set(sft.lora.target_modules) <= set(_linears(shape))):
         return None
     if trainer.strategy is StrategyName.deepspeed:
         return None
@@ -119,8 +119,9 @@ def estimate_fit_memory(student: StudentConfig, sft: SFTConfig, trainer: Trainer
         weights=(base + (0 if full else trained)) // parts + copies,
         gradients=trained // parts,
         moments=2 * trained // parts,
-        activations=sft.micro_batch_tokens * activations(shape, widths, block, trainer.activation_checkpointing),
-        loss=loss_bytes(shape, sft.micro_batch_tokens, widths.computed, trained=full),
+        activations=sft.max_tokens_per_micro_batch
+        * activations(shape, widths, block, trainer.activation_checkpointing),
+        loss=loss_bytes(shape, sft.max_tokens_per_micro_batch, widths.computed, trained=full),
     )
 
 
@@ -128,7 +129,7 @@ def describe_memory(student: StudentConfig, sft: SFTConfig, trainer: TrainerConf
     """One line: the peak, its parts, and what to change where a common card has less."""
     memory = estimate_fit_memory(student, sft, trainer)
     if memory is None:
-        settings = "student.shape, trainer.precision, trainer.strategy and sft.lora.targets"
+        settings = "student.architecture, trainer.precision, trainer.strategy and sft.lora.target_modules"
         return f"memory of a fit: not known; see {settings}"
     parts = {"weights": memory.weights, "gradients": memory.gradients, "AdamW": memory.moments}
     parts |= {"activations": memory.activations, "loss": memory.loss}
@@ -141,9 +142,9 @@ def describe_memory(student: StudentConfig, sft: SFTConfig, trainer: TrainerConf
 
 def parameters_of(student: StudentConfig) -> float | None:
     """How many parameters the student has, as its configuration says or as its shape tells; None for not known."""
-    if student.parameters is not None or not _is_known(student.shape):
-        return student.parameters
-    return count_parameters(student.shape)
+    if student.num_parameters is not None or not _is_known(student.architecture):
+        return student.num_parameters
+    return count_parameters(student.architecture)
 
 
 def count_parameters(shape: ArchitectureConfig) -> int:
@@ -158,7 +159,7 @@ def count_parameters(shape: ArchitectureConfig) -> int:
 def count_adapter(shape: ArchitectureConfig, lora: LoraConfig) -> int:
     """Weights of a low-rank adapter, whose targets are linear layers of a block."""
     sizes = _linears(shape)
-    return shape.num_hidden_layers * lora.rank * sum(sum(sizes[target]) for target in lora.targets)
+    return shape.num_hidden_layers * lora.rank * sum(sum(sizes[target]) for target in lora.target_modules)
 
 
 def count_linear(shape: ArchitectureConfig) -> int:
@@ -207,9 +208,9 @@ def lora_block(shape: ArchitectureConfig, lora: LoraConfig, widths: Widths) -> i
     Frozen layers keep what their inputs' gradients need: no input of a linear layer, and of a norm the float32 only.
     Each target keeps its own input as the adapter multiplies it, its low-rank value, and a byte of dropout's mask.
     """
-    inputs = sum(_linears(shape)[target][0] for target in lora.targets)
+    inputs = sum(_linears(shape)[target][0] for target in lora.target_modules)
     mask = 1 if lora.dropout else 0
-    added = (widths.adapted + mask) * inputs + widths.adapted * lora.rank * len(lora.targets)
+    added = (widths.adapted + mask) * inputs + widths.adapted * lora.rank * len(lora.target_modules)
     frozen = 2 * FLOAT32 * shape.hidden_size + 3 * widths.computed * shape.intermediate_size
     return frozen + _attention(shape, widths) + added
 
@@ -285,10 +286,12 @@ def _is_known(shape: ArchitectureConfig) -> bool:
 
 def _advice(memory: FitMemory, student: StudentConfig, sft: SFTConfig, trainer: TrainerConfig) -> str:
     """What to change, from what makes the least difference to the results."""
-    fitting = int(sft.micro_batch_tokens * (CARD_GB * GB - memory.held) / (memory.total - memory.held))
+    fitting = int(sft.max_tokens_per_micro_batch * (CARD_GB * GB - memory.held) / (memory.total - memory.held))
     if fitting >= LEAST_TOKENS:
         tokens = 2 ** int(math.log2(fitting))
-        return f"for {CARD_GB} GB take sft.micro_batch_tokens={tokens}, or trainer.activation_checkpointing=true"
+        return (
+            f"for {CARD_GB} GB take sft.max_tokens_per_micro_batch={tokens}, or trainer.activation_checkpointing=true"
+        )
     said = [f"no micro-batch fits {CARD_GB} GB"]
     devices = _enough_devices(student, sft, trainer)
     if devices is not None:

@@ -80,8 +80,8 @@ def finetune(
     ConfigError where the tokenizer has no chat template.
     """
     chat = load_chat(parent, student)
-    encoded = encode_rows(rows, chat, student.max_length, sft.max_dropped, workdir / ENCODED)
-    plan = plan_batches(encoded.lengths, budget, sft.batch_rows, seed)
+    encoded = encode_rows(rows, chat, student.max_length, sft.max_drop_rate, workdir / ENCODED)
+    plan = plan_batches(encoded.lengths, budget, sft.global_batch_size, seed)
     weights = part_weights(alpha, encoded.supervised[Subset.HARD], encoded.supervised[Subset.REST])
     job = FitJob(parent, base, weights, plan, sft, student, trainer, seed)
     with Progress(label, len(plan.steps)) as progress:
@@ -122,9 +122,9 @@ def fit(job: FitJob, workdir: Path, progress: Progress) -> None:
         model, over = _open(job)
         module = StudentModule(model, job.weights, job.sft, len(job.plan.steps), job.seed)
         clock = _Clock(progress, job.trainer.peak_tflops)
-        callbacks = [clock, _Checkpoints(workdir / CHECKPOINTS, job.sft.checkpoint_steps)]
-        trainer = _build_trainer(job.trainer, callbacks, job.sft.clip)
-        loader = StepLoader(rows, job.plan, job.sft.micro_batch_tokens, trainer.global_rank, trainer.world_size)
+        callbacks = [clock, _Checkpoints(workdir / CHECKPOINTS, job.sft.save_steps)]
+        trainer = _build_trainer(job.trainer, callbacks, job.sft.max_grad_norm)
+        loader = StepLoader(rows, job.plan, job.sft.max_tokens_per_micro_batch, trainer.global_rank, trainer.world_size)
         if len(loader):
             trainer.fit(module, loader, ckpt_path=newest_checkpoint(workdir), weights_only=True)
         trained = _gather(module, job) if is_sharded(module) else module.model

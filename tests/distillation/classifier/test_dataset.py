@@ -42,10 +42,10 @@ def test_rows_are_mapped_and_what_is_left_out_is_counted(tmp_path: Path, form: s
         LabelledText("Write a poem.\n\nabout rain", TaskType.WRITING),
     )
     assert found.dropped == {
-        "TruthfulQA: left out by labelled.names": 1,
+        "TruthfulQA: left out by classifier_data.names": 1,
         "repeated": 1,
         "without an instruction": 1,
-        "Singing: no task type, see labelled.names": 1,
+        "Singing: no task type, see classifier_data.names": 1,
         "without a type": 1,
     }
     assert found.counts == {"Math": 1, "Writing": 1}

@@ -12,7 +12,7 @@ from tapir_exp.core.task_types import TaskType
 from tapir_exp.distillation.classifier.llm import LLMClassifier, build_classification_request, parse_task
 from tapir_exp.distillation.prompts import load_prompt
 
-CONFIG = ClassifierConfig(llm=LLMConfig(model="m", concurrency=1), max_failed=0.5)
+CONFIG = ClassifierConfig(llm=LLMConfig(model="m", concurrency=1), max_failure_rate=0.5)
 
 
 @pytest.mark.parametrize("task", TaskType)
@@ -92,13 +92,13 @@ def test_a_refused_reply_is_asked_again_once() -> None:
 
 
 def test_too_many_unlabelled_rows_stop_the_stage() -> None:
-    config, chat = replace(CONFIG, max_failed=0.3), ScriptedChat(["?"] * 4 + ["Math"])  # one of three
+    config, chat = replace(CONFIG, max_failure_rate=0.3), ScriptedChat(["?"] * 4 + ["Math"])  # one of three
     with pytest.raises(TooManyFailures, match=r"typing: 2 of 3 rows failed(.|\n)*2  unreadable reply: .*'\?'"):
         LLMClassifier(chat, config).label([example(name) for name in "abc"], "typing")
 
 
 def test_the_recipe_is_the_model_its_settings_and_the_prompt() -> None:
-    recipe = LLMClassifier(ScriptedChat([]), ClassifierConfig(max_tokens=9, batch=7)).recipe()
+    recipe = LLMClassifier(ScriptedChat([]), ClassifierConfig(max_tokens=9, batch_size=7)).recipe()
     assert recipe == {
         "labeller": {"model": {"model": "scripted"}, "max_tokens": 9},
         "label prompt": load_prompt("label").text,

@@ -28,7 +28,9 @@ def verdict(row: str, teacher: float | None, student: float | None) -> Verdict:
 
 
 def chosen(scores: dict[str, float], delta: float, how: Difficulty, seed: int, share: float = 0.5) -> frozenset[str]:
-    return choose_hard(scores, CurriculumConfig(difficulty=how, delta=delta, hard_share=share, rows=1), seed)
+    return choose_hard(
+        scores, CurriculumConfig(difficulty=how, delta=delta, hard_fraction=share, rows_per_round=1), seed
+    )
 
 
 def test_a_better_teacher_makes_a_positive_gap() -> None:

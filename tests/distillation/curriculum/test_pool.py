@@ -35,7 +35,7 @@ def test_a_seed_enters_with_the_teachers_response_its_type_and_its_gap() -> None
 
 
 @pytest.mark.parametrize(
-    ("labels", "answers", "gaps"),
+    ("task_labels", "answers", "gaps"),
     [
         ([label(B, None)], [answer(B)], {B.id: 3.0}),
         ([], [answer(B)], {B.id: 3.0}),

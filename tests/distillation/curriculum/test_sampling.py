@@ -15,7 +15,7 @@ from tapir_exp.core.task_types import TaskType
 from tapir_exp.distillation.curriculum.sampling import Candidate, RoundPlan, alpha_for_round, plan_round
 from tapir_exp.distillation.curriculum.task_mix import apportion, target_shares
 
-TAPIR = target_shares(yaml.safe_load((ROOT / "conf/tasks/tapir.yaml").read_text())["ratios"], {})
+TAPIR = target_shares(yaml.safe_load((ROOT / "conf/task_mix/tapir.yaml").read_text())["target_distribution"], {})
 MATH, WRITING, LAW = TaskType.MATH, TaskType.WRITING, TaskType.LAW
 HALVES = {MATH: 0.5, WRITING: 0.5}
 

@@ -12,8 +12,8 @@ from tapir_exp.core.errors import SeedError
 from tapir_exp.core.task_types import BOOSTED, TaskType
 from tapir_exp.distillation.curriculum.task_mix import apportion, apportion_parts, natural_shares, target_shares
 
-PRESETS = ROOT / "conf/tasks"
-TAPIR: dict[str, float] = yaml.safe_load((PRESETS / "tapir.yaml").read_text())["ratios"]
+PRESETS = ROOT / "conf/task_mix"
+TAPIR: dict[str, float] = yaml.safe_load((PRESETS / "tapir.yaml").read_text())["target_distribution"]
 MATH, REASONING, WRITING, LAW = TaskType.MATH, TaskType.REASONING, TaskType.WRITING, TaskType.LAW
 
 mixes = st.dictionaries(st.sampled_from(TaskType), st.floats(1e-6, 1e3), min_size=1)
@@ -95,7 +95,7 @@ def test_a_type_rounded_up_everywhere_gives_a_row_back() -> None:
 @pytest.mark.parametrize("rows", [60, 2000, 4000, 12000])
 @pytest.mark.parametrize("alpha", [0.3, 0.5, 0.7])
 def test_the_labs_parts_are_as_they_were_when_each_was_split_for_itself(rows: int, alpha: float) -> None:
-    shares = target_shares(yaml.safe_load((PRESETS / "lab.yaml").read_text())["ratios"], {})
+    shares = target_shares(yaml.safe_load((PRESETS / "lab.yaml").read_text())["target_distribution"], {})
     sizes = (round(alpha * rows), rows - round(alpha * rows))
     assert apportion_parts(sizes, shares) == [apportion(size, shares) for size in sizes]
 
@@ -110,7 +110,7 @@ def test_every_preset_is_called_as_its_file_and_sums_to_1(preset: str) -> None:
 
 
 def test_boosted_reasoning_keeps_the_papers_proportions_among_the_others() -> None:
-    ratios = yaml.safe_load((PRESETS / "boost_reasoning.yaml").read_text())["ratios"]
+    ratios = yaml.safe_load((PRESETS / "boost_reasoning.yaml").read_text())["target_distribution"]
     assert ratios["Math"] == ratios["Reasoning"] == 0.25
     for name, share in TAPIR.items():
         if name not in ("Math", "Reasoning"):

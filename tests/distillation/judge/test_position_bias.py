@@ -12,7 +12,7 @@ from statistics import fmean
 
 from fakes import ScriptedChat, said_to, tagged
 
-from tapir_exp.config import CurriculumConfig, JudgeConfig, LLMConfig, Orders
+from tapir_exp.config import CurriculumConfig, JudgeConfig, LLMConfig
 from tapir_exp.distillation.curriculum.difficulty import choose_hard, scored_gaps
 from tapir_exp.distillation.judge.requests import ResponsePair
 from tapir_exp.distillation.judge.score import score_pairs
@@ -48,54 +48,54 @@ def judging(bias: float, seed: int) -> Callable[[ChatRequest], str]:
 
 
 @cache
-def hard_set(orders: Orders, bias: float, seed: int) -> frozenset[str]:
-    config = JudgeConfig(llm=LLMConfig(model="m", concurrency=1), orders=orders)
+def hard_set(swap_positions: bool, bias: float, seed: int) -> frozenset[str]:
+    config = JudgeConfig(llm=LLMConfig(model="m", concurrency=1), swap_positions=swap_positions)
     verdicts = score_pairs(matches(), ScriptedChat(judging(bias, seed)), config, "judging")
-    return choose_hard(scored_gaps(verdicts), CurriculumConfig(delta=DELTA, rows=1), 0)
+    return choose_hard(scored_gaps(verdicts), CurriculumConfig(delta=DELTA, rows_per_round=1), 0)
 
 
-def disagreement(orders: Orders, bias: float) -> list[float]:
+def disagreement(swap_positions: bool, bias: float) -> list[float]:
     """Share of all rows on which such a judge and the unbiased one, in both orders, place differently, by seed."""
-    reference = hard_set(Orders.both, 0.0, UNBIASED)
-    return [len(reference ^ hard_set(orders, bias, seed)) / ROWS for seed in OTHERS]
+    reference = hard_set(True, 0.0, UNBIASED)
+    return [len(reference ^ hard_set(swap_positions, bias, seed)) / ROWS for seed in OTHERS]
 
 
-def excess(orders: Orders, bias: float) -> float:
+def excess(swap_positions: bool, bias: float) -> float:
     """By how much more rows than the unbiased judge's its hard set holds, as a share of those."""
-    reference = len(hard_set(Orders.both, 0.0, UNBIASED))
-    return fmean(len(hard_set(orders, bias, seed)) / reference - 1 for seed in OTHERS)
+    reference = len(hard_set(True, 0.0, UNBIASED))
+    return fmean(len(hard_set(swap_positions, bias, seed)) / reference - 1 for seed in OTHERS)
 
 
-def told(name: str, orders: Orders, bias: float) -> str:
-    shares = disagreement(orders, bias)
-    return f"{name}: {excess(orders, bias):+.1%} rows hard, {fmean(shares):.1%} of all placed otherwise"
+def told(name: str, swap_positions: bool, bias: float) -> str:
+    shares = disagreement(swap_positions, bias)
+    return f"{name}: {excess(swap_positions, bias):+.1%} rows hard, {fmean(shares):.1%} of all placed otherwise"
 
 
 def test_both_orders_select_as_without_bias_up_to_the_noise() -> None:
-    noise, biased = disagreement(Orders.both, 0.0), disagreement(Orders.both, BIAS)
+    noise, biased = disagreement(True, 0.0), disagreement(True, BIAS)
     assert fmean(biased) < 1.15 * fmean(noise)
-    assert abs(excess(Orders.both, BIAS)) < 0.03
+    assert abs(excess(True, BIAS)) < 0.03
 
 
 def test_one_order_does_not() -> None:
-    noise, biased = disagreement(Orders.both, 0.0), disagreement(Orders.teacher_first, BIAS)
+    noise, biased = disagreement(True, 0.0), disagreement(False, BIAS)
     assert min(biased) > 1.8 * max(noise)
-    assert excess(Orders.teacher_first, BIAS) > 0.3
+    assert excess(False, BIAS) > 0.3
 
 
 def test_the_bias_and_not_the_fewer_ballots_makes_the_difference() -> None:
-    fair, biased = disagreement(Orders.teacher_first, 0.0), disagreement(Orders.teacher_first, BIAS)
+    fair, biased = disagreement(False, 0.0), disagreement(False, BIAS)
     assert min(biased) > 1.5 * max(fair)
-    assert abs(excess(Orders.teacher_first, 0.0)) < 0.05
+    assert abs(excess(False, 0.0)) < 0.05
 
 
 def figures() -> Sequence[str]:
     """What NOTES.md says, as it comes out."""
     return [
-        told("both orders, no bias, other noise", Orders.both, 0.0),
-        told("both orders, bias of one point", Orders.both, BIAS),
-        told("one order, no bias", Orders.teacher_first, 0.0),
-        told("one order, bias of one point", Orders.teacher_first, BIAS),
+        told("both orders, no bias, other noise", True, 0.0),
+        told("both orders, bias of one point", True, BIAS),
+        told("one order, no bias", False, 0.0),
+        told("one order, bias of one point", False, BIAS),
     ]
 
 

@@ -5,7 +5,7 @@ from fakes import said_to, tagged
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapir_exp.config import JudgeConfig, JudgeProtocol, Orders
+from tapir_exp.config import JudgeConfig, JudgeProtocol
 from tapir_exp.core.records import PresentationOrder
 from tapir_exp.distillation.judge.requests import (
     TOP_LOGPROBS,
@@ -50,7 +50,7 @@ def test_the_default_prompt_is_what_measured_runs_were_judged_by() -> None:
     ("config", "orders"),
     [
         (BOTH, [PresentationOrder.TEACHER_FIRST, PresentationOrder.STUDENT_FIRST]),
-        (JudgeConfig(orders=Orders.teacher_first), [PresentationOrder.TEACHER_FIRST]),
+        (JudgeConfig(swap_positions=False), [PresentationOrder.TEACHER_FIRST]),
         (SINGLE, [PresentationOrder.TEACHER_ALONE, PresentationOrder.STUDENT_ALONE]),
         (LOGPROBS, [PresentationOrder.TEACHER_FIRST, PresentationOrder.STUDENT_FIRST]),
     ],

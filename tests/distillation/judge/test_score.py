@@ -7,7 +7,7 @@ from math import log
 import pytest
 from fakes import Said, ScriptedChat, reply_of, said_to, tagged, time_out
 
-from tapir_exp.config import JudgeConfig, JudgeProtocol, LLMConfig, Orders
+from tapir_exp.config import JudgeConfig, JudgeProtocol, LLMConfig
 from tapir_exp.core.errors import TooManyFailures
 from tapir_exp.core.records import JudgeReply, PresentationOrder, Verdict
 from tapir_exp.distillation.judge.requests import ResponsePair
@@ -15,7 +15,7 @@ from tapir_exp.distillation.judge.score import build_verdict, rate_complexity, r
 from tapir_exp.llm.chat import ChatRequest, Completion, TokenLogprob
 
 BOTH = JudgeConfig(llm=LLMConfig(model="m", concurrency=1))
-ONE = JudgeConfig(llm=LLMConfig(model="m", concurrency=1), orders=Orders.teacher_first)
+ONE = JudgeConfig(llm=LLMConfig(model="m", concurrency=1), swap_positions=False)
 
 
 def match(row: str = "a", teacher: float = 8, student: float = 5) -> ResponsePair:
@@ -113,7 +113,7 @@ def test_a_refused_reply_is_asked_again_once_with_the_error_named() -> None:
 
 def test_a_reply_refused_twice_is_not_asked_a_third_time() -> None:
     chat = ScriptedChat(["?", "??", "5 7"])
-    (verdict,) = score_pairs([match()], chat, JudgeConfig(llm=BOTH.llm, max_failed=0.5), "judging")
+    (verdict,) = score_pairs([match()], chat, JudgeConfig(llm=BOTH.llm, max_failure_rate=0.5), "judging")
     assert len(chat.requests) == 3
     assert verdict.replies[0].raw == "??"
 
@@ -121,7 +121,7 @@ def test_a_reply_refused_twice_is_not_asked_a_third_time() -> None:
 @pytest.mark.parametrize("said", ["I cannot say.", time_out()])
 @pytest.mark.parametrize("at", [0, 1])
 def test_a_match_that_lacks_a_ballot_is_unscored_and_says_why(at: int, said: Said) -> None:
-    config = JudgeConfig(llm=BOTH.llm, max_failed=0.25)
+    config = JudgeConfig(llm=BOTH.llm, max_failure_rate=0.25)
     unscored, scored = score_pairs([match("a"), match("b")], ScriptedChat(failing(at, said)), config, "judging")
     assert (unscored.teacher, unscored.student, unscored.gap) == (None, None, None)
     lost, kept = unscored.replies[at], unscored.replies[1 - at]
@@ -137,19 +137,19 @@ def test_too_many_missing_ballots_stop_the_stage_with_a_table_of_reasons() -> No
     matches = [match(row) for row in "abcd"]
     replies: list[Said] = [*["8 6"] * 5, time_out(), time_out(), "95 3", "95 3"]
     with pytest.raises(TooManyFailures) as caught:
-        score_pairs(matches, ScriptedChat(replies), JudgeConfig(llm=BOTH.llm, max_failed=0.2), "judging S_0")
+        score_pairs(matches, ScriptedChat(replies), JudgeConfig(llm=BOTH.llm, max_failure_rate=0.2), "judging S_0")
     head, first, second, tail = str(caught.value).split("\n")
     assert head == "judging S_0: 3 of 8 rows failed, more than the allowed 20.0%:"
     assert first.split(None, 1) == ["2", "time-out: no reply in 1 s"]
     assert second.split(None, 1)[0] == "1"
     assert "Scores go from 1 to 10" in second
-    assert "max_failed" in tail
+    assert "max_failure_rate" in tail
 
 
 def test_just_as_many_as_allowed_may_be_missing() -> None:
     replies: list[Said] = [*["8 6"] * 6, time_out(), time_out()]
     verdicts = score_pairs(
-        [match(row) for row in "abcd"], ScriptedChat(replies), JudgeConfig(llm=BOTH.llm, max_failed=0.25), ""
+        [match(row) for row in "abcd"], ScriptedChat(replies), JudgeConfig(llm=BOTH.llm, max_failure_rate=0.25), ""
     )
     assert [verdict.gap for verdict in verdicts[:3]] == [0, 0, 0]
     assert verdicts[3].gap is None
@@ -187,7 +187,7 @@ def test_single_scores_are_asked_and_given_one_by_one() -> None:
 
 def test_a_single_score_that_is_missing_leaves_the_match_unscored() -> None:
     chat = ScriptedChat(["8", "I cannot.", "I cannot.", "7", "6"])
-    config = JudgeConfig(llm=BOTH.llm, protocol=JudgeProtocol.single_score, max_failed=0.25)
+    config = JudgeConfig(llm=BOTH.llm, protocol=JudgeProtocol.single_score, max_failure_rate=0.25)
     lost, kept = score_pairs([match("a"), match("b")], chat, config, "judging")
     assert (lost.teacher, lost.student, lost.gap) == (None, None, None)
     assert (lost.replies[0].teacher, lost.replies[1].raw) == (8, "I cannot.")
@@ -229,7 +229,7 @@ def test_a_ballot_keeps_all_that_a_reader_reads() -> None:
 
 
 def test_a_ballot_without_a_reply_says_so() -> None:
-    config = JudgeConfig(llm=BOTH.llm, max_failed=0.5)
+    config = JudgeConfig(llm=BOTH.llm, max_failure_rate=0.5)
     (verdict,) = score_pairs([match()], ScriptedChat([time_out(), "7 5"]), config, "judging")
     assert [(ballot.raw, ballot.finish_reason) for ballot in verdict.replies] == [("", None), ("7 5", "stop")]
 
@@ -276,7 +276,7 @@ def test_what_never_came_stays_missing() -> None:
 
 def test_complexity_is_rated_from_the_instruction_alone() -> None:
     chat = ScriptedChat(["7\nMany steps.", "Hm.", "Hm?", "1"])
-    config = JudgeConfig(llm=BOTH.llm, max_failed=0.3)
+    config = JudgeConfig(llm=BOTH.llm, max_failure_rate=0.3)
     rated = rate_complexity([("a", "Prove it."), ("b", "Hm"), ("c", "Hi")], chat, config, "rating")
     assert [(rating.id, rating.complexity) for rating in rated] == [("a", 7), ("b", None), ("c", 1)]
     assert rated[0].raw == "7\nMany steps."

@@ -104,7 +104,7 @@ def judge() -> Iterator[SlowJudge]:
 def composed() -> Config:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(data_dir("conf")), version_base="1.3"):
-        return parse(compose("config", ["judge.max_failed=0.1"]))
+        return parse(compose("config", ["judge.max_failure_rate=0.1"]))
 
 
 @pytest.fixture
@@ -112,14 +112,14 @@ def config(composed: Config, judge: SlowJudge) -> Config:
     llm = LLMConfig(
         model="openai/m", api_base=judge.base, concurrency=2, usd_per_million_input=1.0, usd_per_million_output=2.0
     )
-    return replace(composed, judge=replace(composed.judge, llm=replace(llm, attempts=1)))
+    return replace(composed, judge=replace(composed.judge, llm=replace(llm, max_attempts=1)))
 
 
 class Run:
     """One examination in a store of its own."""
 
     def __init__(self, config: Config, root: Path, *, along: bool) -> None:
-        self.config = replace(config, judge=replace(config.judge, while_answering=along))
+        self.config = replace(config, judge=replace(config.judge, stream_while_generating=along))
         self.call_store = CallStore(root, SpendScope("run"), config.spend)
         judge = open_chat(config.judge.llm, "judge", self.call_store, ServerPool(root / "servers"))
         assert isinstance(judge, Client)
@@ -131,7 +131,7 @@ class Run:
         rows = [Example(id=f"row {n}", instruction=f"Say {n}.", response="So be it.") for n in range(ROWS)]
         seeds = self.made("seeds", rows)
         responses = self.made(
-            "responses", [Response(id=row.id, text="Well, " * (n % 4 + 1)) for n, row in enumerate(rows)]
+            "teacher_responses", [Response(id=row.id, text="Well, " * (n % 4 + 1)) for n, row in enumerate(rows)]
         )
         student = Artifact("student", "key", Path("nowhere"), {}, {}, 0.0, reused=False)
         began = time.monotonic()
@@ -186,7 +186,7 @@ def test_it_takes_as_long_as_the_longer_of_the_two_and_nothing_else_differs(
     assert sum(asked < max(student.wrote_at) for asked in judge.asked_at) > calls / 2
     assert early.seconds < 0.75 * after.seconds
     assert len(judge.asked_at) == calls == 2 * (ROWS - 1) + 2  # the unreadable row is asked twice, in both orders
-    assert list(early.artifacts()) == ["seeds", "responses", "answers-0", "verdicts-0"]
+    assert list(early.artifacts()) == ["seeds", "teacher_responses", "student_responses-0", "verdicts-0"]
     assert early.artifacts() == after.artifacts()
     assert early.spent() == after.spent()
 
@@ -258,7 +258,7 @@ def test_a_judge_that_refuses_is_told_at_once_raised_at_the_end_and_costs_no_ans
 def test_too_many_failures_stop_the_run_as_ever(
     config: Config, student: SlowStudent, opened: Callable[..., Run], tmp_path: Path
 ) -> None:
-    strict = replace(config, judge=replace(config.judge, max_failed=0.0))
+    strict = replace(config, judge=replace(config.judge, max_failure_rate=0.0))
     with pytest.raises(TooManyFailures, match=r"2 of 22|1 of 22"):
         opened(strict, tmp_path).examine()
 

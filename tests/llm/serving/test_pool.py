@@ -62,7 +62,7 @@ def asked(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def config(asked: Path) -> LLMConfig:
-    server = ServerConfig(command=["{python}", "-c", FAKE, "{port}", str(asked)], restarts=2)
+    server = ServerConfig(command=["{python}", "-c", FAKE, "{port}", str(asked)], max_restarts=2)
     return LLMConfig(
         model="openai/m",
         server=server,
@@ -89,7 +89,7 @@ def ask(client: Client, *prompts: str) -> list[str | None]:
     def text(reply: Completion) -> str:
         return reply.text
 
-    outcomes = run_requests(client, requests(*prompts), text, label="asking", concurrency=1, max_failed=0.0)
+    outcomes = run_requests(client, requests(*prompts), text, label="asking", concurrency=1, max_failure_rate=0.0)
     return [outcome.value for outcome in outcomes]
 
 
@@ -149,7 +149,7 @@ def test_one_that_hangs_is_stopped_and_started_again(
 
 def test_one_that_is_only_slow_goes_on(config: LLMConfig, call_store: CallStore, asked: Path, tmp_path: Path) -> None:
     servers = ServerPool(tmp_path / "logs")
-    impatient = replace(config, timeout_s=1.0, attempts=2)
+    impatient = replace(config, timeout_s=1.0, max_attempts=2)
     client = Client(impatient, "teacher", call_store, server=servers.open(config.server, None, "teacher"))
     try:
         with pytest.raises(TapirError, match="time-out"):
@@ -212,7 +212,7 @@ def test_an_address_beside_a_server_of_one_s_own_is_refused(
 
 
 def test_a_stop_during_the_start_does_not_wait_for_it(config: LLMConfig, call_store: CallStore, tmp_path: Path) -> None:
-    slow = ServerConfig(command=["{python}", "-c", "import time; time.sleep(600)", "{port}"], start_s=600.0)
+    slow = ServerConfig(command=["{python}", "-c", "import time; time.sleep(600)", "{port}"], startup_timeout_s=600.0)
     servers = ServerPool(tmp_path / "logs")
     client = Client(config, "teacher", call_store, server=servers.open(slow, None, "teacher"))
 

@@ -78,7 +78,7 @@ def test_many_callers_start_one(tmp_path: Path) -> None:
 def test_one_that_dies_is_started_again_at_the_same_address_and_said(
     tmp_path: Path,
 ) -> None:
-    with ManagedServer(fake(tmp_path, restarts=1)) as server, console.capture() as said:
+    with ManagedServer(fake(tmp_path, max_restarts=1)) as server, console.capture() as said:
         server.ensure()
         base, pid = server.base, ask(server)
         os.kill(pid, signal.SIGKILL)
@@ -107,7 +107,7 @@ def test_one_that_cannot_start_says_why(tmp_path: Path) -> None:
 def test_one_that_never_answers_is_given_up_in_time_and_stopped(tmp_path: Path) -> None:
     code = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
     with (
-        ManagedServer(fake(tmp_path, code, start_s=1.0)) as server,
+        ManagedServer(fake(tmp_path, code, startup_timeout_s=1.0)) as server,
         pytest.raises(ServerError, match=r"did not answer http://127\.0\.0\.1:\d+/health within 1 s"),
     ):
         server.ensure()

@@ -137,7 +137,7 @@ def test_shared_artifacts_are_counted(fake_run: MakeRun) -> None:
         run = fake_run(name=f"sweep/{delta}", size=40, settings={"curriculum.delta": delta})
     shared = {row.name: (row.distinct, row.jobs) for row in load_sweep(run.parent).shared}
     assert shared["student-0"] == (1, 5)
-    assert shared["mix-1"] == (5, 5)
+    assert shared["train_mix-1"] == (5, 5)
     write_sweep_report(run.parent)
     assert "student-0, 1 distinct over 5 jobs" in (run.parent / "comparison.md").read_text()
 

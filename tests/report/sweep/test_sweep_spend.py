@@ -14,7 +14,7 @@ DEAR = Spend(calls=1000, cached=3, prompt_tokens=4000, completion_tokens=500, us
 def wrote(sweep_dir: Path, arm: str, *spends: Spend) -> None:
     """Let the first seeds of an arm have spent this."""
     for seed, spend in enumerate(spends, start=1):
-        spending = SpendReport(stages={"labels": {"teacher": spend}}, scope=Spend(), faults=(), given_up=())
+        spending = SpendReport(stages={"task_labels": {"teacher": spend}}, scope=Spend(), faults=(), given_up=())
         (sweep_dir / f"arm-{arm}_seed-{seed}" / SPENDING).write_text(spending.model_dump_json())
 
 

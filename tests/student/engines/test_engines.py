@@ -97,12 +97,12 @@ def expected(random_student: Path, prompts: list[list[int]], ends: list[int], ch
 def student_of(kind: EngineKind, batch: int = 5, fault: str = "none", folder: Path = Path()) -> StudentConfig:
     server = VllmConfig(
         executable=["{python}", str(FAKE_VLLM)],
-        options=[f"--fault={fault}", f"--folder={folder}"],
+        extra_args=[f"--fault={fault}", f"--folder={folder}"],
         concurrency=batch,
-        start_s=60,
+        startup_timeout_s=60,
         timeout_s=30,
     )
-    return StudentConfig(model="x", engine=kind, generation_batch=batch, vllm=server)
+    return StudentConfig(model="x", engine=kind, generation_batch_size=batch, vllm=server)
 
 
 @contextmanager
@@ -286,7 +286,7 @@ def test_a_server_that_never_gets_healthy_is_given_up_in_time(
     random_student: Path, chat: Chat, servers: list[ManagedServer]
 ) -> None:
     student = student_of(EngineKind.vllm, 2, "deaf")
-    short = replace(student, vllm=replace(student.vllm, start_s=1.5))
+    short = replace(student, vllm=replace(student.vllm, startup_timeout_s=1.5))
     with (
         pytest.raises(ServerError, match=r"within 1.5 s(.|\n)*loading the weights"),
         open_engine(random_student, chat, short),

@@ -118,10 +118,10 @@ def test_the_end_of_turn_is_trained_where_it_is_also_the_padding(tmp_path: Path,
     save_tokenizer(parent, "<s>", "</s>", [], pad="</s>")
     config = json.loads((parent / "config.json").read_text())
     (parent / "config.json").write_text(json.dumps(config | {"pad_token_id": 1}))
-    student = StudentConfig(model="x", chat_template=ChatTemplate.own, max_length=128)
+    student = StudentConfig(model="x", chat_template=ChatTemplate.tokenizer, max_length=128)
     template = "{{ bos_token }}{% for m in messages %}{{ m['content'] }}{{ eos_token }}{% endfor %}"
     (parent / "chat_template.jinja").write_text(template)
-    sft = SFTConfig(learning_rate=1e-2, batch_rows=2)
+    sft = SFTConfig(learning_rate=1e-2, global_batch_size=2)
     rows = [TrainingRow("Say some", "words", Subset.REST), TrainingRow("Say", "some words and more", Subset.REST)]
     finetune(parent, rows, None, sft, BudgetConfig(epochs=2), student, trainer, 0, tmp_path / "out", "fit")
     before, after = (

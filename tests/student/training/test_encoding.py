@@ -105,7 +105,7 @@ def test_epochs_are_passes_over_the_rows(epochs: float, expected: int) -> None:
 
 @pytest.mark.parametrize("budget", [1, 500, 5000])
 def test_token_budget_is_exceeded_by_less_than_a_row(budget: int) -> None:
-    plan = plan_batches(LENGTHS, BudgetConfig(tokens=budget), 8, seed=0)
+    plan = plan_batches(LENGTHS, BudgetConfig(max_tokens=budget), 8, seed=0)
     rows = [row for step in plan.steps for row in step]
     spent = sum(LENGTHS[row] for row in rows)
     assert budget <= spent < budget + LENGTHS[rows[-1]]
@@ -186,11 +186,11 @@ def test_loader_goes_on_where_its_state_was_taken() -> None:
     assert len(list(resumed)) == len(whole)
 
 
-@pytest.mark.parametrize("batch_rows", [9, 2])
-def test_ranks_share_a_step_and_go_through_the_model_as_often(batch_rows: int) -> None:
+@pytest.mark.parametrize("global_batch_size", [9, 2])
+def test_ranks_share_a_step_and_go_through_the_model_as_often(global_batch_size: int) -> None:
     """Two rows for three ranks leave one of them a token that teaches nothing."""
     rows = [make_row(length, 2) for length in LENGTHS]
-    plan = plan_batches(LENGTHS, BudgetConfig(epochs=1), batch_rows, seed=0)
+    plan = plan_batches(LENGTHS, BudgetConfig(epochs=1), global_batch_size, seed=0)
     loaders = [StepLoader(rows, plan, 60, rank, 3) for rank in range(3)]
     for steps in zip(*loaders, strict=True):
         assert len({len(step.micro_batches) for step in steps}) == 1

@@ -56,7 +56,7 @@ def test_one_batch_of_everything_has_the_loss_of_the_paper(
     encoded: tuple[Row, ...],
     tmp_path: Path,
 ) -> None:
-    sft = SFTConfig(batch_rows=len(rows), micro_batch_tokens=100)
+    sft = SFTConfig(global_batch_size=len(rows), max_tokens_per_micro_batch=100)
     finetune(base, rows, alpha, sft, BudgetConfig(epochs=1), student, trainer, 0, tmp_path, "fit")
     model = load_model(base, student)
     with torch.no_grad():
@@ -79,7 +79,13 @@ def test_gradient_is_that_of_the_paper(
     tmp_path: Path,
 ) -> None:
     """One optimiser step from the formula's gradient, accumulated over ragged micro-batches, ends in one place."""
-    sft = SFTConfig(batch_rows=len(rows), micro_batch_tokens=100, learning_rate=1e-3, warmup=0.0, clip=0.5)
+    sft = SFTConfig(
+        global_batch_size=len(rows),
+        max_tokens_per_micro_batch=100,
+        learning_rate=1e-3,
+        warmup_ratio=0.0,
+        max_grad_norm=0.5,
+    )
     finetune(base, rows, alpha, sft, BudgetConfig(epochs=1), student, trainer, 0, tmp_path, "fit")
     model = load_model(base, student)
     loss = torch.zeros(())
@@ -102,7 +108,7 @@ def test_accumulation_equals_the_big_batch(
 ) -> None:
     states = []
     for micro in (1, 100, 10_000):
-        sft = SFTConfig(batch_rows=12, micro_batch_tokens=micro, learning_rate=1e-3)
+        sft = SFTConfig(global_batch_size=12, max_tokens_per_micro_batch=micro, learning_rate=1e-3)
         finetune(base, rows, 0.3, sft, BudgetConfig(epochs=2), student, trainer, 0, tmp_path / str(micro), "fit")
         states.append(read_rows(tmp_path / str(micro) / TRAINING, TrainingStep))
     for steps in zip(*states, strict=True):

@@ -184,7 +184,7 @@ def test_fsdp_keeps_no_gathered_block_and_no_wider_stream(alone: DeviceMesh, pre
     ("stored", "precision"), [("float32", "32-true"), ("bfloat16", "32-true"), ("bfloat16", "bf16-mixed")]
 )
 def test_an_adapter_is_counted_and_keeps_what_torch_keeps(stored: str, precision: str) -> None:
-    lora = LoraConfig(rank=4, dropout=0.0, targets=["q_proj", "v_proj", "o_proj", "down_proj"])
+    lora = LoraConfig(rank=4, dropout=0.0, target_modules=["q_proj", "v_proj", "o_proj", "down_proj"])
     widths = element_widths(StudentConfig(model="m", precision=Precision(stored)), Method.lora, precision)
     assert widths is not None
     model = add_adapter(a_model(SMALL, KINDS[widths.stored]), lora)
@@ -204,8 +204,10 @@ def test_checkpointing_keeps_the_blocks_inputs() -> None:
 
 
 def test_the_parts_of_a_fit_by_hand() -> None:
-    student = StudentConfig(model="m", shape=SMALL)
-    memory = estimate_fit_memory(student, SFTConfig(micro_batch_tokens=200), TrainerConfig(precision="bf16-true"))
+    student = StudentConfig(model="m", architecture=SMALL)
+    memory = estimate_fit_memory(
+        student, SFTConfig(max_tokens_per_micro_batch=200), TrainerConfig(precision="bf16-true")
+    )
     assert memory is not None
     count = count_parameters(SMALL)
     assert (memory.weights, memory.gradients, memory.moments) == (2 * count, 2 * count, 4 * count)
@@ -214,7 +216,7 @@ def test_the_parts_of_a_fit_by_hand() -> None:
 
 
 def test_mixed_precision_trains_float32_and_casts_what_it_multiplies() -> None:
-    student = StudentConfig(model="m", shape=SMALL, precision=Precision.bfloat16)
+    student = StudentConfig(model="m", architecture=SMALL, precision=Precision.bfloat16)
     memory = estimate_fit_memory(student, SFTConfig(), TrainerConfig(precision="bf16-mixed"))
     assert memory is not None
     count = count_parameters(SMALL)
@@ -226,7 +228,7 @@ def test_mixed_precision_trains_float32_and_casts_what_it_multiplies() -> None:
 def test_fsdp_divides_what_is_kept_and_gathers_two_blocks(tied: bool) -> None:
     shape = replace(SMALL, tie_word_embeddings=tied)
     trainer = TrainerConfig(precision="bf16-mixed", strategy=StrategyName.fsdp, devices=4, num_nodes=2)
-    memory = estimate_fit_memory(StudentConfig(model="m", shape=shape), SFTConfig(), trainer)
+    memory = estimate_fit_memory(StudentConfig(model="m", architecture=shape), SFTConfig(), trainer)
     assert memory is not None
     model = a_model(shape, torch.float32)
     count, layer = model.num_parameters(), sum(p.numel() for p in model.model.layers[0].parameters())
@@ -235,7 +237,7 @@ def test_fsdp_divides_what_is_kept_and_gathers_two_blocks(tied: bool) -> None:
     assert (memory.gradients, memory.moments) == (4 * count // 8, 8 * count // 8)
     computed = Widths(2, 2, 4, 2)
     kept = activations(shape, computed, full_block(shape, computed), checkpointing=False)
-    assert memory.activations == SFTConfig().micro_batch_tokens * kept
+    assert memory.activations == SFTConfig().max_tokens_per_micro_batch * kept
 
 
 def test_ddp_needs_on_each_device_what_one_needs() -> None:
@@ -276,11 +278,11 @@ def test_checkpointing_takes_less() -> None:
     ("student", "sft", "trainer"),
     [
         (StudentConfig(model="m"), SFTConfig(), TrainerConfig()),
-        (StudentConfig(model="m", shape=SMALL), SFTConfig(), TrainerConfig(precision="64-true")),
-        (StudentConfig(model="m", shape=SMALL), SFTConfig(), TrainerConfig(strategy=StrategyName.deepspeed)),
+        (StudentConfig(model="m", architecture=SMALL), SFTConfig(), TrainerConfig(precision="64-true")),
+        (StudentConfig(model="m", architecture=SMALL), SFTConfig(), TrainerConfig(strategy=StrategyName.deepspeed)),
         (
-            StudentConfig(model="m", shape=SMALL),
-            SFTConfig(method=Method.lora, lora=LoraConfig(targets=["lm_head"])),
+            StudentConfig(model="m", architecture=SMALL),
+            SFTConfig(method=Method.lora, lora=LoraConfig(target_modules=["lm_head"])),
             TrainerConfig(),
         ),
     ],
@@ -294,10 +296,10 @@ def test_what_cannot_be_computed_is_said_to_be_unknown(
 
 def test_the_advice_fits_the_card_and_twice_its_tokens_do_not() -> None:
     student, trainer = preset("student=qwen1_5_1_8b").student, TrainerConfig(precision="bf16-true")
-    said = describe_memory(student, SFTConfig(micro_batch_tokens=2**17), trainer)
-    tokens = int(re.search(r"micro_batch_tokens=(\d+)", said)[1])  # type: ignore[index]
+    said = describe_memory(student, SFTConfig(max_tokens_per_micro_batch=2**17), trainer)
+    tokens = int(re.search(r"max_tokens_per_micro_batch=(\d+)", said)[1])  # type: ignore[index]
     fits, exceeds = (
-        estimate_fit_memory(student, SFTConfig(micro_batch_tokens=n), trainer) for n in (tokens, 2 * tokens)
+        estimate_fit_memory(student, SFTConfig(max_tokens_per_micro_batch=n), trainer) for n in (tokens, 2 * tokens)
     )
     assert fits is not None
     assert exceeds is not None
@@ -308,7 +310,7 @@ def test_the_plan_prints_one_line_for_all_jobs_that_need_the_same(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    arguments = ["--config-name", "lab_delta", "student=qwen1_5_0_5b", "seeds.size=40", "curriculum.rows=20"]
+    arguments = ["--config-name", "lab_delta", "student=qwen1_5_0_5b", "seeds.size=40", "curriculum.rows_per_round=20"]
     monkeypatch.setattr(sys, "argv", ["tapir-plan", *arguments])
     with redirect_stdout(io.StringIO()) as out:
         plan.main()

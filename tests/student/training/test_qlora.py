@@ -32,7 +32,7 @@ pytestmark = [
     pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs pip install 'tapir-exp[qlora]'"),
 ]
 TRAINER = TrainerConfig(accelerator="auto" if torch.cuda.is_available() else "cpu")
-WIDE = LabStudentConfig(vocabulary=300, hidden=64, intermediate=128, layers=2, heads=2)
+WIDE = LabStudentConfig(vocab_size=300, hidden_size=64, intermediate_size=128, num_layers=2, num_heads=2)
 """bitsandbytes quantises in blocks of 64 numbers."""
 
 

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 Fit = Callable[..., FitFigures]
 TWO = TrainerConfig(accelerator="cpu", devices=2)
-EIGHT = SFTConfig(learning_rate=1e-2, batch_rows=8, micro_batch_tokens=10_000, checkpoint_steps=3)
+EIGHT = SFTConfig(learning_rate=1e-2, global_batch_size=8, max_tokens_per_micro_batch=10_000, save_steps=3)
 FOREIGN = {
     "RANK": "1",
     "LOCAL_RANK": "1",
@@ -92,18 +92,18 @@ def assert_same_fit(one: Path, other: Path) -> None:
 
 
 def test_eight_micro_batches_are_as_good_as_one(fit: Fit, whole: Path, tmp_path: Path) -> None:
-    fit(tmp_path, replace(TWO, devices=1), replace(EIGHT, micro_batch_tokens=1))
+    fit(tmp_path, replace(TWO, devices=1), replace(EIGHT, max_tokens_per_micro_batch=1))
     assert_same_fit(whole, tmp_path)
 
 
-@pytest.mark.parametrize("micro_batch_tokens", [10_000, 40])
+@pytest.mark.parametrize("max_tokens_per_micro_batch", [10_000, 40])
 def test_two_ranks_are_as_good_as_one(
-    micro_batch_tokens: int, fit: Fit, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    max_tokens_per_micro_batch: int, fit: Fit, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With one micro-batch of four rows each, or with several; and whatever the launch around them was."""
     for name, value in FOREIGN.items():
         monkeypatch.setenv(name, value)
-    figures = fit(tmp_path, TWO, replace(EIGHT, micro_batch_tokens=micro_batch_tokens))
+    figures = fit(tmp_path, TWO, replace(EIGHT, max_tokens_per_micro_batch=max_tokens_per_micro_batch))
     assert_same_fit(whole, tmp_path)
     paces = read_rows(tmp_path / TIMINGS, StepTiming)
     assert sum(pace.supervised for pace in paces) == figures.supervised_tokens
@@ -111,7 +111,7 @@ def test_two_ranks_are_as_good_as_one(
 
 def test_sharded_weights_are_as_good_as_whole_ones(fit: Fit, whole: Path, tmp_path: Path) -> None:
     sharded = replace(TWO, strategy=StrategyName.fsdp, activation_checkpointing=True)
-    fit(tmp_path, sharded, replace(EIGHT, micro_batch_tokens=40))
+    fit(tmp_path, sharded, replace(EIGHT, max_tokens_per_micro_batch=40))
     assert_same_fit(whole, tmp_path)
 
 
@@ -204,7 +204,7 @@ from tapir_exp.student.training.encoding import TrainingRow
 from tapir_exp.student.loading import load_model
 from tapir_exp.student.train import finetune
 base, workdir, rows, epochs = sys.argv[1:]
-sft = SFTConfig(learning_rate=1e-2, batch_rows=8, micro_batch_tokens=10_000, checkpoint_steps=3)
+sft = SFTConfig(learning_rate=1e-2, global_batch_size=8, max_tokens_per_micro_batch=10_000, save_steps=3)
 finetune(
     Path(base), [TrainingRow(i, r, Part(p)) for i, r, p in json.loads(rows)], 0.3, sft, BudgetConfig(float(epochs)),
     StudentConfig(model="lab", max_length=128), TrainerConfig(accelerator="cpu", devices=2), 0, Path(workdir), "fit",

@@ -105,8 +105,8 @@ def test_files_depend_on_the_arguments_alone(fit: Fit, tmp_path: Path, sft: SFTC
 @pytest.mark.parametrize(
     "changes",
     [
-        {"checkpoint_steps": 1},
-        {"micro_batch_tokens": 25},
+        {"save_steps": 1},
+        {"max_tokens_per_micro_batch": 25},
         {"peak_tflops": 1.0},
         {"activation_checkpointing": True},
         {"label": "another name"},
@@ -124,7 +124,7 @@ def test_what_only_looks_on_changes_no_loss(
     }
     fit(tmp_path / "changed", **altered, **{k: v for k, v in changes.items() if k == "label"})
     plain, changed = (read_rows(tmp_path / name / TRAINING, TrainingStep) for name in ("plain", "changed"))
-    if "micro_batch_tokens" in changes:
+    if "max_tokens_per_micro_batch" in changes:
         assert [step.loss for step in changed] == pytest.approx([step.loss for step in plain], rel=1e-4)
     else:
         assert changed == plain
@@ -154,7 +154,7 @@ def test_small_updates_are_not_lost_in_bfloat16(
         patch.setattr(train, "StudentModule", Watched)
         fit(
             tmp_path,
-            sft=replace(sft, learning_rate=2e-5, batch_rows=18),
+            sft=replace(sft, learning_rate=2e-5, global_batch_size=18),
             student=replace(student, precision=Precision.bfloat16),
             trainer=replace(trainer, precision=precision),
             budget=BudgetConfig(epochs=1),
@@ -258,7 +258,7 @@ train._Checkpoints.on_train_batch_end = end_batch
 base, workdir, rows = sys.argv[1:]
 train.finetune(
     Path(base), [TrainingRow(i, r, Part(p)) for i, r, p in json.loads(rows)], 0.3,
-    SFTConfig(learning_rate=1e-2, batch_rows=6, micro_batch_tokens=40, checkpoint_steps=3), BudgetConfig(epochs=4),
+    SFTConfig(learning_rate=1e-2, global_batch_size=6, max_tokens_per_micro_batch=40, save_steps=3), BudgetConfig(epochs=4),
     StudentConfig(model="lab", max_length=128), TrainerConfig(accelerator="cpu"), 0, Path(workdir), "fit",
 )
 """
@@ -287,7 +287,7 @@ def test_adapter_moves_its_targets_only(
     before, after = parameters(base), dict(load_model(tmp_path, student).named_parameters())
     assert before.keys() == after.keys()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
-    assert moved == {name for name in before if name.split(".")[-2] in sft.lora.targets}
+    assert moved == {name for name in before if name.split(".")[-2] in sft.lora.target_modules}
 
 
 def test_adapter_checkpoint_leaves_the_base_out(

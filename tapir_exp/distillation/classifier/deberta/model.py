@@ -13,7 +13,7 @@ from tapir_exp.core.task_types import TaskType
 
 CONVERT = (
     "Only safetensors are read, since other weights may run code. On the hub, name the revision of the bot's "
-    "conversion, such as fit.revision=refs/pr/<number>; a directory is converted by save_pretrained."
+    "conversion, such as classifier_training.revision=refs/pr/<number>; a directory is converted by save_pretrained."
 )
 
 

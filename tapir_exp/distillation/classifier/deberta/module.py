@@ -63,6 +63,6 @@ class ClassifierModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _share_of_rate(self, step: int) -> float:
-        rising = max(1.0, self._fit.warmup * self._total_steps)
+        rising = max(1.0, self._fit.warmup_ratio * self._total_steps)
         falling = (self._total_steps - step) / max(1.0, self._total_steps - rising)
         return max(0.0, min((step + 1) / rising, falling))

@@ -81,7 +81,7 @@ class DebertaTrainer:
         Raises ConfigError where rows hold fewer than two types, or are too few to spare any.
         """
         tasks = known_tasks(rows)
-        validation = stratified_folds(rows, round(1 / self._fit.validation), seed)[0]
+        validation = stratified_folds(rows, round(1 / self._fit.validation_fraction), seed)[0]
         training = [place for place in range(len(rows)) if place not in set(validation)]
         if len(tasks) < 2 or not validation:
             raise ConfigError([f"labelled: {len(rows)} rows of {len(tasks)} types are too few to train on"])
@@ -92,7 +92,7 @@ class DebertaTrainer:
             pairs = [(row.text, int(target)) for row, target in zip(rows, targets, strict=True)]
             kept, held = [pairs[place] for place in training], [pairs[place] for place in validation]
             self._train(model, tokenizer, kept, held, weights.tolist(), progress)
-        raw = DebertaClassifier(model, tokenizer, tasks, 1.0, self._fit.max_length, self._fit.batch)
+        raw = DebertaClassifier(model, tokenizer, tasks, 1.0, self._fit.max_length, self._fit.batch_size)
         logits = raw.score([text for text, _ in held], progress)
         return DebertaClassifier(
             model, tokenizer, tasks, fit_temperature(logits, targets[validation]), raw.max_length, raw.batch
@@ -125,7 +125,7 @@ class DebertaTrainer:
 
         return DataLoader(
             list(rows),  # type: ignore[arg-type]  # a list is a dataset
-            batch_size=self._fit.batch,
+            batch_size=self._fit.batch_size,
             shuffle=shuffled,
             collate_fn=collate,
         )

@@ -62,7 +62,7 @@ class LinearProbeTrainer:
     def __init__(self, fit: ClassifierFitConfig) -> None:
         directory = find_encoder(fit.encoder)
         self._fit, self._digest = fit, weights_digest(directory)
-        self._embedder = Embedder(directory, fit.max_length, fit.batch, fit.precision)
+        self._embedder = Embedder(directory, fit.max_length, fit.batch_size, fit.precision)
         self._known: dict[str, Matrix] = {}
 
     def base(self) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def fit_head(vectors: Matrix, targets: NDArray[np.int64], fit: ClassifierFitConf
     from sklearn.linear_model import LogisticRegression
 
     weights = "balanced" if fit.class_weights else None
-    model = LogisticRegression(C=fit.inverse_penalty, class_weight=weights, max_iter=1000).fit(vectors, targets)
+    model = LogisticRegression(C=fit.regularization_c, class_weight=weights, max_iter=1000).fit(vectors, targets)
     weight, bias = model.coef_, model.intercept_
     if len(weight) == 1:  # of two types, the regression holds the second against the first
         weight, bias = np.vstack([np.zeros_like(weight), weight]), np.append(np.zeros_like(bias), bias)

@@ -26,11 +26,11 @@ def fit(deberta_base: Path) -> ClassifierFitConfig:
         kind=ClassifierKind.deberta,
         encoder=str(deberta_base),
         max_length=32,
-        batch=8,
+        batch_size=8,
         epochs=30,
         patience=30,
         learning_rate=5e-3,
-        validation=0.2,
+        validation_fraction=0.2,
     )
 
 

@@ -23,7 +23,7 @@ needs_minilm = pytest.mark.skipif(find_spec(PACKAGE) is None, reason="the extra 
 @pytest.fixture(scope="module")
 def learner(deberta_base: Path) -> LinearProbeTrainer:
     """Any Hugging Face directory is an encoder; this one knows nothing, so words tell types only by their letters."""
-    return LinearProbeTrainer(ClassifierFitConfig(encoder=str(deberta_base), max_length=32, inverse_penalty=1000.0))
+    return LinearProbeTrainer(ClassifierFitConfig(encoder=str(deberta_base), max_length=32, regularization_c=1000.0))
 
 
 def test_vectors_have_length_one_keep_their_order_and_do_not_depend_on_their_neighbours(deberta_base: Path) -> None:
@@ -90,7 +90,7 @@ def test_class_weights_lift_a_rare_type() -> None:
     targets = np.array([0] * 40 + [1] * 2)
 
     def chance_of_the_rare(weighted: bool) -> float:
-        head = fit_head(vectors, targets, ClassifierFitConfig(class_weights=weighted, inverse_penalty=1.0))
+        head = fit_head(vectors, targets, ClassifierFitConfig(class_weights=weighted, regularization_c=1.0))
         return float(softmax(head.logits(np.array([[0.9, 0.3]], dtype=np.float32)), 1.0)[0, 1])
 
     assert chance_of_the_rare(weighted=True) > 2 * chance_of_the_rare(weighted=False)
