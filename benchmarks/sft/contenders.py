@@ -26,9 +26,9 @@ from tapir_exp.core.records import Subset
 from tapir_exp.student.cross_entropy import weighted_cross_entropy
 from tapir_exp.student.packing import pack_attention, packed_hidden
 from tapir_exp.student.training.batching import BatchPlan, StepLoader, plan_batches
-from tapir_exp.student.training.encoded_rows import Row
+from tapir_exp.student.training.encoded_rows import EncodedRow
 from tapir_exp.student.training.lightning_module import StudentModule
-from tapir_exp.student.training.train import _build_trainer
+from tapir_exp.student.training.train import build_trainer
 
 BATCH_ROWS, RATE = 8, 1e-3
 WARMUP_STEPS = 2
@@ -59,7 +59,7 @@ class Stopwatch:
         self.figures = {"tokens": self._tokens, "cpu": cpu, "wall": wall}
 
 
-def padded(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+def padded(rows: Sequence[EncodedRow]) -> dict[str, torch.Tensor]:
     """Rows padded on the right, as everybody else pads them."""
     width = max(len(row.tokens) for row in rows)
     fill = [width - len(row.tokens) for row in rows]
@@ -71,7 +71,7 @@ def padded(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
     }
 
 
-def plan_of(rows: Sequence[Row], seed: int) -> BatchPlan:
+def plan_of(rows: Sequence[EncodedRow], seed: int) -> BatchPlan:
     """The batches that ours takes, and the bare loops with it."""
     return plan_batches([len(row.tokens) for row in rows], BudgetConfig(epochs=1), BATCH_ROWS, seed)
 
@@ -81,7 +81,7 @@ def autocast(bf16: bool) -> Any:
     return torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext()
 
 
-def train_ours(model: LlamaForCausalLM, rows: list[Row], bf16: bool, seed: int, watch: Stopwatch) -> None:
+def train_ours(model: LlamaForCausalLM, rows: list[EncodedRow], bf16: bool, seed: int, watch: Stopwatch) -> None:
     """Our module and loader under Lightning, as a fit has them."""
     loader = StepLoader(rows, plan_of(rows, seed), SFTConfig().max_tokens_per_micro_batch)
     sft = SFTConfig(learning_rate=RATE, warmup_ratio=0.0)
@@ -95,10 +95,10 @@ def train_ours(model: LlamaForCausalLM, rows: list[Row], bf16: bool, seed: int, 
 
     config = TrainerConfig(accelerator="cpu", precision="bf16-mixed" if bf16 else "32-true")
     with deterministic_scope(seed):
-        _build_trainer(config, [Watch()], sft.max_grad_norm).fit(module, loader)
+        build_trainer(config, [Watch()], sft.max_grad_norm).fit(module, loader)
 
 
-def train_bare(model: LlamaForCausalLM, rows: list[Row], bf16: bool, seed: int, watch: Stopwatch) -> None:
+def train_bare(model: LlamaForCausalLM, rows: list[EncodedRow], bf16: bool, seed: int, watch: Stopwatch) -> None:
     """A loop of plain PyTorch over our batches with our kernels: what a framework could reach at most."""
     loader = StepLoader(rows, plan_of(rows, seed), SFTConfig().max_tokens_per_micro_batch)
     pack_attention(model.train())
@@ -112,12 +112,12 @@ def train_bare(model: LlamaForCausalLM, rows: list[Row], bf16: bool, seed: int, 
     _loop(model, loader, len(loader), loss_of, lambda step: step.tokens, bf16, watch)
 
 
-def train_padded(model: LlamaForCausalLM, rows: list[Row], bf16: bool, seed: int, watch: Stopwatch) -> None:
+def train_padded(model: LlamaForCausalLM, rows: list[EncodedRow], bf16: bool, seed: int, watch: Stopwatch) -> None:
     """A loop of plain PyTorch over the rows of our batches, padded, with the model's own attention and logits."""
     steps = [[rows[place] for place in step] for step in plan_of(rows, seed).steps]
     kernel = sdpa_kernel(SDPBackend.MATH) if bf16 else nullcontext()  # the faster one here
 
-    def loss_of(step: list[Row]) -> torch.Tensor:
+    def loss_of(step: list[EncodedRow]) -> torch.Tensor:
         batch = padded(step)
         logits = model(input_ids=batch["input_ids"]).logits[:, :-1].float()
         return functional.cross_entropy(
@@ -153,7 +153,7 @@ def _loop(
 
 
 def train_hf(
-    model: LlamaForCausalLM, rows: list[Row], bf16: bool, seed: int, watch: Stopwatch, **settings: Any
+    model: LlamaForCausalLM, rows: list[EncodedRow], bf16: bool, seed: int, watch: Stopwatch, **settings: Any
 ) -> None:
     """Hugging Face's Trainer, with the padding collator that its users write."""
     from datasets import Dataset
@@ -176,7 +176,7 @@ def train_hf(
 
 
 def train_trl(
-    model: LlamaForCausalLM, rows: list[Row], bf16: bool, seed: int, watch: Stopwatch, **settings: Any
+    model: LlamaForCausalLM, rows: list[EncodedRow], bf16: bool, seed: int, watch: Stopwatch, **settings: Any
 ) -> None:
     """TRL's SFTTrainer with its own collator and packing."""
     from datasets import Dataset
@@ -261,7 +261,7 @@ def held_out_loss(model: LlamaForCausalLM) -> float:
     return torch.cat(losses).mean().item()
 
 
-def _row_losses(model: LlamaForCausalLM, row: Row) -> torch.Tensor:
+def _row_losses(model: LlamaForCausalLM, row: EncodedRow) -> torch.Tensor:
     logits = model(input_ids=torch.tensor([row.tokens])).logits[0, row.prompt - 1 : -1]
     return functional.cross_entropy(logits, torch.tensor(row.tokens[row.prompt :]), reduction="none")
 

@@ -60,12 +60,12 @@ def make_rows(tokens: int) -> list[Any]:
     from random import Random
 
     from tapir_exp.core.records import Subset
-    from tapir_exp.student.training.encoded_rows import Row
+    from tapir_exp.student.training.encoded_rows import EncodedRow
 
     random, rows, total = Random(0), [], 0
     while total < tokens:
         length = min(LONGEST, max(16, round(random.lognormvariate(0, 0.9) * 216)))
-        rows.append(Row(tuple(random.randrange(WORDS) for _ in range(length)), max(1, length // 4), Subset.REST))
+        rows.append(EncodedRow(tuple(random.randrange(WORDS) for _ in range(length)), max(1, length // 4), Subset.REST))
         total += length
     return rows
 
@@ -79,7 +79,7 @@ def ours(
     from tapir_exp.student.training.adapter import add_adapter, prepare_for_training
     from tapir_exp.student.training.batching import BatchPlan, StepLoader
     from tapir_exp.student.training.lightning_module import StudentModule
-    from tapir_exp.student.training.train import _build_trainer, _Clock
+    from tapir_exp.student.training.train import build_trainer, ThroughputCallback
 
     config = TrainerConfig(
         precision=precision, deterministic=False, activation_checkpointing=checkpointing, liger_kernels=liger
@@ -103,8 +103,8 @@ def ours(
         def advance(self, count: int = 1) -> None:
             pass
 
-    clock = _Clock(Silent(), None)  # type: ignore[arg-type]
-    _build_trainer(config, [clock], sft.max_grad_norm).fit(module, loader)
+    clock = ThroughputCallback(Silent(), None)  # type: ignore[arg-type]
+    build_trainer(config, [clock], sft.max_grad_norm).fit(module, loader)
     return [pace.model_dump() for pace in clock.paces]
 
 
@@ -119,7 +119,7 @@ def trl(
     from trl import SFTConfig, SFTTrainer
 
     from tapir_exp.student.training.batching import StepBatch
-    from tapir_exp.student.training.throughput import ThroughputMeter, training_work
+    from tapir_exp.student.training.throughput import ThroughputMeter, count_model_flops
 
     rows = make_rows(steps * STEP_TOKENS)
     labels = [[IGNORED] * row.prompt + list(row.tokens[row.prompt :]) for row in rows]
@@ -151,7 +151,7 @@ def trl(
         peft_config = LoraConfig(**LORA, lora_dropout=0.0, task_type="CAUSAL_LM")
     model = make_model(kind_of(method, precision))
     trainer = SFTTrainer(model, settings, train_dataset=data, processing_class=tokenizer, peft_config=peft_config)
-    meter = ThroughputMeter(training_work(trainer.model), torch.device("cuda"), 1, None)
+    meter = ThroughputMeter(count_model_flops(trainer.model), torch.device("cuda"), 1, None)
     packed: list[tuple[tuple[int, ...], int]] = []
     collate, per_step = trainer.data_collator, STEP_TOKENS // LONGEST
 

@@ -6,7 +6,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tapir_exp.core.records import Subset
-from tapir_exp.student.training.encoded_rows import Row
+from tapir_exp.student.training.encoded_rows import EncodedRow
 
 WORDS, END = 8000, 1
 MEDIAN, SPREAD, SHORTEST, LONGEST = 108, 0.7, 16, 512
@@ -17,7 +17,7 @@ FOLLOWERS = 4
 """Words that may follow a word; a loss of log 4 is all that can be reached."""
 
 
-def make_rows(count: int, seed: int) -> list[Row]:
+def make_rows(count: int, seed: int) -> list[EncodedRow]:
     """Rows of random walks; the walks of all seeds go by the same rules."""
     random = Random(f"rows {seed}")
     return [_make_row(random) for _ in range(count)]
@@ -30,9 +30,9 @@ def make_model() -> LlamaForCausalLM:
     return LlamaForCausalLM(LlamaConfig(vocab_size=WORDS, max_position_embeddings=LONGEST, **shape))
 
 
-def _make_row(random: Random) -> Row:
+def _make_row(random: Random) -> EncodedRow:
     length = min(LONGEST, max(SHORTEST, round(random.lognormvariate(0, SPREAD) * MEDIAN)))
     tokens = [random.randrange(2, WORDS)]
     while len(tokens) < length - 1:
         tokens.append(2 + (tokens[-1] * 31 + 977 * random.randrange(FOLLOWERS)) % (WORDS - 2))
-    return Row((*tokens, END), max(1, round(PROMPT * length)), Subset.REST)
+    return EncodedRow((*tokens, END), max(1, round(PROMPT * length)), Subset.REST)

@@ -15,7 +15,7 @@ from tapir_exp.core.task_types import TaskType
 from tapir_exp.distillation.judge.requests import presentation_orders
 from tapir_exp.distillation.prompts import load_prompt, refinement_style
 from tapir_exp.llm.pricing import price_of
-from tapir_exp.student.training.memory import parameters_of
+from tapir_exp.student.training.memory import num_parameters
 
 CHARACTERS_PER_TOKEN = 4.0
 """English prose under the usual tokenizers."""
@@ -133,7 +133,7 @@ def _labels(
     if config.classifier.kind is not ClassifierKind.llm:
         return
     asked = _prompt_tokens("label") + len(", ".join(TaskType)) / CHARACTERS_PER_TOKEN + sizes.instruction
-    yield _calls(stage, "labeller", config.classifier.llm, rows, asked, LABEL_TOKENS, share, at_most)
+    yield _calls(stage, "classifier", config.classifier.llm, rows, asked, LABEL_TOKENS, share, at_most)
 
 
 def _scores(config: Config, number: int, rows: int, sizes: SeedStatistics, share: str) -> Iterator[StageEstimate]:
@@ -180,7 +180,7 @@ def _calls(
 
 def _fit(config: Config, number: int, budget: BudgetConfig, rows: int, row_tokens: float, share: str) -> StageEstimate:
     tokens = budget.max_tokens if budget.max_tokens is not None else (budget.epochs or 0.0) * rows * row_tokens
-    parameters = parameters_of(config.student)
+    parameters = num_parameters(config.student)
     hours = None
     if parameters is not None:
         hours = FLOPS_PER_TOKEN * parameters * tokens / (PEAK_FLOPS * UTILISATION) / 3600

@@ -6,7 +6,7 @@ from random import Random
 from tapir_exp.student.chat_template import Chat
 from tapir_exp.student.inspection import Inspection, SampledRow, Token
 from tapir_exp.student.training.batching import collate
-from tapir_exp.student.training.encoded_rows import Row
+from tapir_exp.student.training.encoded_rows import EncodedRow
 from tapir_exp.student.training.encoding import TrainingRow, encode_rows
 
 ANCHOR = "a"
@@ -35,7 +35,7 @@ def inspect_rows(rows: Sequence[TrainingRow], chat: Chat, max_length: int, sampl
     )
 
 
-def _take_apart(row: Row, number: int, chat: Chat) -> SampledRow:
+def _take_apart(row: EncodedRow, number: int, chat: Chat) -> SampledRow:
     """The mask comes from the batch that the loss would get, not from the row's own bookkeeping."""
     counted = set((collate([row]).before + 1).tolist())
     tokens = (_token(token, chat, place in counted) for place, token in enumerate(row.tokens))
@@ -51,7 +51,7 @@ def _token(token: int, chat: Chat, supervised: bool) -> Token:
     return Token(name if "\N{REPLACEMENT CHARACTER}" in text else text, None, supervised, token == chat.end)
 
 
-def _count_one_bos(rows: Sequence[Row], bos: int | None) -> int | None:
+def _count_one_bos(rows: Sequence[EncodedRow], bos: int | None) -> int | None:
     """How many rows begin with BOS and have no other; None for a tokenizer without one."""
     if bos is None:
         return None

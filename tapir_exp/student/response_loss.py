@@ -15,7 +15,7 @@ from tapir_exp.student.chat_template import load_chat
 from tapir_exp.student.engines.hf import load_on_device
 from tapir_exp.student.packing import pack_attention
 from tapir_exp.student.training.batching import collate
-from tapir_exp.student.training.encoded_rows import Row
+from tapir_exp.student.training.encoded_rows import EncodedRow
 from tapir_exp.student.training.lightning_module import response_nll
 
 NO_INSTRUCTION = ""
@@ -60,7 +60,7 @@ def _mean_losses(
     progress: Progress,
 ) -> list[float | None]:
     """Mean negative log-likelihood of each response after its prompt, in nats per token; None where it does not fit."""
-    rows = [Row((*prompt, *response), len(prompt), Subset.REST) for prompt, response in pairs]
+    rows = [EncodedRow((*prompt, *response), len(prompt), Subset.REST) for prompt, response in pairs]
     losses: list[float | None] = [None] * len(rows)
     for batch in _batches(rows, student):
         micro = move_data_to_device(collate([rows[index] for index in batch]), model.device)
@@ -71,7 +71,7 @@ def _mean_losses(
     return losses
 
 
-def _batches(rows: Sequence[Row], student: StudentConfig) -> Iterator[list[int]]:
+def _batches(rows: Sequence[EncodedRow], student: StudentConfig) -> Iterator[list[int]]:
     """Indices of the rows that fit, neighbours in length together; the longest first."""
     fitting = [index for index, row in enumerate(rows) if len(row.tokens) <= student.max_length]
     order = sorted(fitting, key=lambda index: -len(rows[index].tokens))

@@ -21,7 +21,7 @@ from tapir_exp.core.records import Subset
 from tapir_exp.student.loading import load_model
 from tapir_exp.student.packing import RowBounds, pack_attention, packed_hidden, row_bounds
 from tapir_exp.student.training.batching import collate
-from tapir_exp.student.training.encoded_rows import Row
+from tapir_exp.student.training.encoded_rows import EncodedRow
 
 LENGTHS = (7, 1, 30, 12)
 SHAPE = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
@@ -106,7 +106,7 @@ def test_rows_longer_than_the_sliding_window_are_refused() -> None:
 
 def test_one_row_is_as_plain_as_transformers_own(base: Path, student: StudentConfig) -> None:
     model = load_model(base, student)
-    batch = collate([Row(tuple(range(10, 30)), 4, Subset.REST)])
+    batch = collate([EncodedRow(tuple(range(10, 30)), 4, Subset.REST)])
     with torch.no_grad():
         plain = model(batch.tokens[None], output_hidden_states=True).hidden_states[-1][0]
         packed = packed_hidden(pack_attention(model).get_decoder(), batch.tokens, batch.bounds)

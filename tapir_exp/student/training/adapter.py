@@ -23,13 +23,13 @@ from tapir_exp.student.loading import (
     resolve_commit,
 )
 
-HALVES = ("bf16-true", "16-true")
+HALF_PRECISIONS = ("bf16-true", "16-true")
 """Of trainer.precision, what makes every weight a half."""
-PARTS = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout", "targets": "target_modules"}
+PEFT_NAMES = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout", "targets": "target_modules"}
 """The settings of sft.lora and what peft calls them."""
 
 
-def open_for_training(
+def load_for_training(
     parent: Path, student: StudentConfig, sft: SFTConfig, trainer: TrainerConfig, base: AdapterBase | None = None
 ) -> tuple[PreTrainedModel, AdapterBase | None]:
     """The student in `parent`, a directory or hub id, ready to be trained, and the base of its adapter if it has one.
@@ -39,27 +39,27 @@ def open_for_training(
     Raises ConfigError where the adapter has another shape than sft.lora, or 4 bits cannot be had here.
     """
     if sft.method is Method.full:
-        trained = replace(student, precision=trained_precision(student, trainer))
+        trained = replace(student, precision=training_precision(student, trainer))
         return prepare_for_training(load_model(parent, trained), trainer), None
     adapter = find_adapter(parent, student)
     if adapter is None:
         over = base or AdapterBase(str(parent), resolve_commit(parent, student.revision))
         model = _load_frozen(parent, over.revision, student, sft, trainer)
         return add_adapter(model, sft.lora), over
-    _check_shape(adapter, sft.lora)
+    _check_adapter_settings(adapter, sft.lora)
     over = read_base(adapter)
     model = _load_frozen(over.place(adapter), over.revision, student, sft, trainer)
     return attach_adapter(model, adapter, trained=True), over
 
 
-def trained_precision(student: StudentConfig, trainer: TrainerConfig) -> Precision:
+def training_precision(student: StudentConfig, trainer: TrainerConfig) -> Precision:
     """In what the weights are kept while all of them are trained; says so where that loses updates.
 
     Mixed precision has float32 weights, whatever student.precision they are read and saved in.
     """
     if trainer.precision.endswith("-mixed"):
         return Precision.float32
-    if trainer.precision in HALVES or student.precision is not Precision.float32:
+    if trainer.precision in HALF_PRECISIONS or student.precision is not Precision.float32:
         print_warning(
             f"All weights are trained in half precision (trainer.precision={trainer.precision}), where an update below "
             "0.2 % of a weight is lost; trainer.precision=bf16-mixed trains float32 weights."
@@ -67,7 +67,7 @@ def trained_precision(student: StudentConfig, trainer: TrainerConfig) -> Precisi
     return student.precision
 
 
-def as_stored(model: PreTrainedModel, student: StudentConfig) -> PreTrainedModel:
+def cast_to_stored(model: PreTrainedModel, student: StudentConfig) -> PreTrainedModel:
     """The trained model in the precision in which it is saved."""
     stored: PreTrainedModel = model.to(getattr(torch, student.precision.value))
     return stored
@@ -104,7 +104,7 @@ def add_adapter(model: PreTrainedModel, lora: LoraConfig) -> PreTrainedModel:
     return adapted  # type: ignore[no-any-return]
 
 
-def quantisation(student: StudentConfig) -> BitsAndBytesConfig:
+def quantization_config(student: StudentConfig) -> BitsAndBytesConfig:
     """QLoRA's 4 bits: NF4, its scales quantised too, computing in student.precision."""
     return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True,
@@ -114,7 +114,7 @@ def quantisation(student: StudentConfig) -> BitsAndBytesConfig:
     )
 
 
-def check_quantisation(trainer: TrainerConfig) -> None:
+def check_quantization(trainer: TrainerConfig) -> None:
     """Raises ConfigError where bitsandbytes or a GPU is missing, unless the CPU is asked for by name."""
     problems = []
     if find_spec("bitsandbytes") is None:
@@ -135,8 +135,8 @@ def _load_frozen(
         return prepare_for_training(load_whole(source, student, revision), trainer)
     from peft import prepare_model_for_kbit_training
 
-    check_quantisation(trainer)
-    model = load_whole(source, student, revision, quantisation(student))
+    check_quantization(trainer)
+    model = load_whole(source, student, revision, quantization_config(student))
     prepared: PreTrainedModel = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # type: ignore[no-untyped-call]
     return prepare_for_training(prepared, trainer)
 
@@ -149,13 +149,13 @@ def prepare_for_training(model: PreTrainedModel, trainer: TrainerConfig) -> PreT
     """
     model.get_input_embeddings().padding_idx = None  # type: ignore[assignment]
     if trainer.liger_kernels:
-        _take_liger_kernels(model)
+        _apply_liger_kernels(model)
     if trainer.activation_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
     return model
 
 
-def _take_liger_kernels(model: PreTrainedModel) -> None:
+def _apply_liger_kernels(model: PreTrainedModel) -> None:
     """Let Triton kernels compute norms, rotations and MLPs; the loss stays ours."""
     try:
         from liger_kernel.transformers import _apply_liger_kernel_to_instance as apply
@@ -164,16 +164,16 @@ def _take_liger_kernels(model: PreTrainedModel) -> None:
     apply(model=model, cross_entropy=False, fused_linear_cross_entropy=False)
 
 
-def _check_shape(adapter: Path, lora: LoraConfig) -> None:
+def _check_adapter_settings(adapter: Path, lora: LoraConfig) -> None:
     settings = json.loads((adapter / ADAPTER).read_text())
-    has = {name: settings.get(key) for name, key in PARTS.items()}
+    has = {name: settings.get(key) for name, key in PEFT_NAMES.items()}
     if isinstance(has["targets"], list):
         has["targets"] = sorted(has["targets"])
     wanted = {"rank": lora.rank, "alpha": lora.alpha, "dropout": lora.dropout, "targets": sorted(lora.target_modules)}
     problems = [
         f"sft.lora.{name} = {wanted[name]}: the adapter in {adapter}, from which the fit goes on, has {has[name]}; "
         f"set that, or begin a new adapter over what `tapir-export {adapter} OUT` writes"
-        for name in PARTS
+        for name in PEFT_NAMES
         if has[name] != wanted[name]
     ]
     if problems:

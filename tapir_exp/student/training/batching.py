@@ -14,7 +14,7 @@ from torch import Tensor
 from tapir_exp.config import BudgetConfig
 from tapir_exp.core.records import Subset
 from tapir_exp.student.packing import RowBounds, row_bounds
-from tapir_exp.student.training.encoded_rows import Row
+from tapir_exp.student.training.encoded_rows import EncodedRow
 
 GROUPED_BATCHES = 16
 """Batches whose rows are sorted by length together."""
@@ -106,7 +106,7 @@ class StepLoader:
     """
 
     def __init__(
-        self, rows: Sequence[Row], plan: BatchPlan, max_tokens_per_micro_batch: int, rank: int = 0, ranks: int = 1
+        self, rows: Sequence[EncodedRow], plan: BatchPlan, max_tokens_per_micro_batch: int, rank: int = 0, ranks: int = 1
     ) -> None:
         """rank, ranks: which of how many processes this is; each loads its share of every step."""
         self._rows, self._plan, self._micro_batch_tokens = rows, plan, max_tokens_per_micro_batch
@@ -130,14 +130,14 @@ class StepLoader:
         """Go on where `state` was taken."""
         self._next = state["next"]
 
-    def _load(self, rows: list[Row]) -> StepBatch:
+    def _load(self, rows: list[EncodedRow]) -> StepBatch:
         lengths = tuple(len(row.tokens) for row in rows)
         shares = divide_step(lengths, self._micro_batch_tokens, self._ranks)[self._rank :: self._ranks]
         batches = [collate([rows[place] for place in share] or [_untaught(rows[0])]) for share in shares]
         return StepBatch(batches, lengths, sum(row.supervised for row in rows))
 
 
-def _untaught(row: Row) -> Row:
+def _untaught(row: EncodedRow) -> EncodedRow:
     """One token without a target: every rank goes through the model as often, one without rows of a step too."""
     return replace(row, tokens=row.tokens[:1], prompt=1)
 
@@ -168,7 +168,7 @@ def _balance(lengths: Sequence[int], count: int) -> list[list[int]]:
     return shares
 
 
-def collate(rows: Sequence[Row]) -> MicroBatch:
+def collate(rows: Sequence[EncodedRow]) -> MicroBatch:
     """Pack rows behind one another."""
     lengths = [len(row.tokens) for row in rows]
     ends = list(accumulate(lengths))

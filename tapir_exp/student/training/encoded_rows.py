@@ -17,7 +17,7 @@ WRITTEN_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
-class Row:
+class EncodedRow:
     """A training row as token ids: prompt, response, end of turn.
 
     prompt: tokens of the prompt; they are read, never supervised.
@@ -33,7 +33,7 @@ class Row:
         return len(self.tokens) - self.prompt
 
 
-class MappedRows(Sequence[Row]):
+class MappedRows(Sequence[EncodedRow]):
     """Rows of a file, read when they are asked for."""
 
     def __init__(self, file: Path) -> None:
@@ -43,17 +43,17 @@ class MappedRows(Sequence[Row]):
         return len(self._data)
 
     @overload
-    def __getitem__(self, index: int) -> Row: ...
+    def __getitem__(self, index: int) -> EncodedRow: ...
     @overload
-    def __getitem__(self, index: slice) -> Sequence[Row]: ...
-    def __getitem__(self, index: int | slice) -> Row | Sequence[Row]:
+    def __getitem__(self, index: slice) -> Sequence[EncodedRow]: ...
+    def __getitem__(self, index: int | slice) -> EncodedRow | Sequence[EncodedRow]:
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(len(self)))]
         row = self._data[index]
-        return Row(tuple(row["tokens"]), row["prompt"], Subset(row["part"]))
+        return EncodedRow(tuple(row["tokens"]), row["prompt"], Subset(row["part"]))
 
 
-def write_rows_to_map(rows: Iterable[Row], file: Path) -> MappedRows:
+def write_rows_to_map(rows: Iterable[EncodedRow], file: Path) -> MappedRows:
     """Write rows to an Arrow file, a block at a time, and map it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as stream:

@@ -8,9 +8,9 @@ from pathlib import Path
 from tapir_exp.core.errors import TapirError
 from tapir_exp.core.records import Subset
 from tapir_exp.student.chat_template import Chat
-from tapir_exp.student.training.encoded_rows import Row, write_rows_to_map
+from tapir_exp.student.training.encoded_rows import EncodedRow, write_rows_to_map
 
-ENCODED_AT_ONCE = 1024
+ENCODING_BLOCK_ROWS = 1024
 """Rows that are encoded together."""
 
 
@@ -24,13 +24,13 @@ class TrainingRow:
 
 
 @dataclass(frozen=True)
-class EncodedRows:
+class EncodedDataset:
     """The rows that can be trained on; how many were cut at the length limit, and how many left out for it.
 
     lengths, targets: tokens of each row, and of these the ones that the loss counts. supervised: targets by part.
     """
 
-    rows: Sequence[Row]
+    rows: Sequence[EncodedRow]
     lengths: tuple[int, ...]
     targets: tuple[int, ...]
     supervised: Mapping[Subset, int]
@@ -40,7 +40,7 @@ class EncodedRows:
 
 def encode_rows(
     rows: Sequence[TrainingRow], chat: Chat, max_length: int, max_dropped: float = 1.0, file: Path | None = None
-) -> EncodedRows:
+) -> EncodedDataset:
     """Encode rows; the loss will see the response and the end of turn.
 
     A row longer than `max_length` tokens loses the end of its response; a row whose prompt alone is that long is
@@ -52,7 +52,7 @@ def encode_rows(
     targets: list[int] = []
     supervised = dict.fromkeys(Subset, 0)
 
-    def kept() -> Iterator[Row]:
+    def kept() -> Iterator[EncodedRow]:
         for row in _encode(rows, chat):
             if row.prompt >= max_length:
                 tally["dropped"] += 1
@@ -73,14 +73,14 @@ def encode_rows(
             f"{dropped} of {len(rows)} training rows have prompts of {max_length} tokens or more, which leaves no "
             f"response to train on: raise student.max_length, or sft.max_drop_rate ({max_dropped:g})."
         )
-    return EncodedRows(found, tuple(lengths), tuple(targets), supervised, tally["truncated"], dropped)
+    return EncodedDataset(found, tuple(lengths), tuple(targets), supervised, tally["truncated"], dropped)
 
 
-def _encode(rows: Sequence[TrainingRow], chat: Chat) -> Iterator[Row]:
+def _encode(rows: Sequence[TrainingRow], chat: Chat) -> Iterator[EncodedRow]:
     """Every row whole, some at a time."""
-    for start in range(0, len(rows), ENCODED_AT_ONCE):
-        some = rows[start : start + ENCODED_AT_ONCE]
+    for start in range(0, len(rows), ENCODING_BLOCK_ROWS):
+        some = rows[start : start + ENCODING_BLOCK_ROWS]
         prompts = chat.encode_prompts([row.instruction for row in some])
         responses = chat.encode_responses([row.response for row in some])
         for prompt, response, row in zip(prompts, responses, some, strict=True):
-            yield Row((*prompt, *response), len(prompt), row.subset)
+            yield EncodedRow((*prompt, *response), len(prompt), row.subset)

@@ -23,26 +23,26 @@ from tapir_exp.core.console import Progress
 from tapir_exp.core.errors import TapirError
 from tapir_exp.student.training.job import FitJob
 
-ROOM = "ranks"
+RANKS_DIR = "ranks"
 """The directory in a fit's workdir that its processes share."""
 JOB, PROGRESS = "job.json", "steps"
-LOG, REFUSED = "rank-{}.log", "refused-{}.txt"
+RANK_LOG, RANK_ERROR = "rank-{}.log", "refused-{}.txt"
 LAUNCHER_LOG = "launcher-{}.log"
-ORPHANED = 86
+ORPHANED_EXIT_CODE = 86
 """Exit code of a rank whose parent has gone."""
-FOREIGN = (
+EXCLUDED_PREFIXES = (
     *("HYDRA_", "WANDB_", "PL_", "TORCHELASTIC_", "PET_"),
     *("RANK", "LOCAL_", "GROUP_", "ROLE_", "NODE_RANK", "WORLD_SIZE", "MASTER_"),
 )
 """Beginnings of the environment variables that belong to the command around the fit, or to another launch: a rank that
 read them would take itself for a part of that."""
-CARRIED = ("PYTHONPATH", "OMP_", "HF_", "TORCH_", "NCCL_", "GLOO_", "CUDA_", "LD_LIBRARY_PATH")
+FORWARDED_PREFIXES = ("PYTHONPATH", "OMP_", "HF_", "TORCH_", "NCCL_", "GLOO_", "CUDA_", "LD_LIBRARY_PATH")
 """Beginnings of those that a remote shell does not pass on by itself."""
 SRUN = "srun"
-FAILED = re.compile(r"^ +rank +: (\d+) .*\n +exitcode +: (-?\d+)", re.MULTILINE)
+FAILED_RANK = re.compile(r"^ +rank +: (\d+) .*\n +exitcode +: (-?\d+)", re.MULTILINE)
 """A rank and its exit code, negative for a signal, in torchrun's report of a failure."""
 POLL_S, GRACE_S = 0.1, 20.0
-TOLD_LINES = 15
+LOG_TAIL_LINES = 15
 
 
 def launch(job: FitJob, workdir: Path, label: str, progress: Progress) -> None:
@@ -51,19 +51,19 @@ def launch(job: FitJob, workdir: Path, label: str, progress: Progress) -> None:
     Raises TapirError with what a rank refused, or with its last lines where it failed. Whatever happens, no process
     is left: not where this one is interrupted or killed either.
     """
-    room = (workdir / ROOM).resolve()
+    room = (workdir / RANKS_DIR).resolve()
     shutil.rmtree(room, ignore_errors=True)
     room.mkdir()
     job.write(room / JOB)
-    with _started(commands(job.trainer, room), room) as launchers:
+    with running_launchers(launch_commands(job.trainer, room), room) as launchers:
         _watch(launchers, room / PROGRESS, progress)
         failed = any(launcher.returncode != 0 for launcher in launchers)
     if failed:
-        raise TapirError(_failure(room, label))
+        raise TapirError(describe_failure(room, label))
     shutil.rmtree(room)
 
 
-def commands(trainer: TrainerConfig, room: Path) -> list[list[str]]:
+def launch_commands(trainer: TrainerConfig, room: Path) -> list[list[str]]:
     """What starts the ranks: one command, or one for each host."""
     rank = ["-m", "tapir_exp.student.training.worker", str(room)]
     if trainer.launcher is Launcher.srun:
@@ -73,7 +73,7 @@ def commands(trainer: TrainerConfig, room: Path) -> list[list[str]]:
         return [[*torchrun, "--standalone", *rank]]
     meeting = [f"--nnodes={trainer.num_nodes}", f"--master-addr={trainer.hosts[0]}", f"--master-port={trainer.port}"]
     nodes = [[*torchrun, *meeting, f"--node-rank={number}", *rank] for number in range(trainer.num_nodes)]
-    remote = [_on(host, trainer.remote_shell, node) for host, node in zip(trainer.hosts[1:], nodes[1:], strict=True)]
+    remote = [_remote_command(host, trainer.remote_shell, node) for host, node in zip(trainer.hosts[1:], nodes[1:], strict=True)]
     return [nodes[0], *remote]
 
 
@@ -83,20 +83,20 @@ def _srun(trainer: TrainerConfig) -> list[str]:
     return [SRUN, f"--nodes={trainer.num_nodes}", f"--ntasks={count}", per_node, "--kill-on-bad-exit=1"]
 
 
-def _on(host: str, remote_shell: str, command: Sequence[str]) -> list[str]:
+def _remote_command(host: str, remote_shell: str, command: Sequence[str]) -> list[str]:
     """The command on another host, in the same directory and with what it needs of the environment."""
-    carried = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(CARRIED)]
+    carried = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(FORWARDED_PREFIXES)]
     line = f"cd {shlex.quote(str(Path.cwd()))} && exec {shlex.join(['env', *carried, *command])}"
     return [*shlex.split(remote_shell), host, line]
 
 
 def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Without what would make a rank take part in anything but its own fit."""
-    return {name: value for name, value in environment.items() if not name.startswith(FOREIGN)}
+    return {name: value for name, value in environment.items() if not name.startswith(EXCLUDED_PREFIXES)}
 
 
 @contextmanager
-def _started(commands: Sequence[Sequence[str]], room: Path) -> Iterator[list["subprocess.Popen[bytes]"]]:
+def running_launchers(commands: Sequence[Sequence[str]], room: Path) -> Iterator[list["subprocess.Popen[bytes]"]]:
     """The launchers, running; at the end all are stopped. Raises TapirError where a launcher is not installed."""
     launchers: list[subprocess.Popen[bytes]] = []
     try:
@@ -147,16 +147,16 @@ def _watch(launchers: Sequence["subprocess.Popen[bytes]"], told: Path, progress:
         time.sleep(POLL_S)
 
 
-def _failure(room: Path, label: str) -> str:
+def describe_failure(room: Path, label: str) -> str:
     """What went wrong: what a rank refused, or else the last lines of the rank that failed first."""
-    for refused in sorted(room.glob(REFUSED.format("*"))):
+    for refused in sorted(room.glob(RANK_ERROR.format("*"))):
         return refused.read_text()
     launchers = "\n".join(path.read_text(errors="replace") for path in sorted(room.glob(LAUNCHER_LOG.format("*"))))
     rank, killed = _first_failed(launchers)
-    log = room / (LAUNCHER_LOG.format(0) if rank is None else LOG.format(rank))
+    log = room / (LAUNCHER_LOG.format(0) if rank is None else RANK_LOG.format(rank))
     name = "The launcher" if rank is None else f"Rank {rank}"
     how = f" by {killed}" if killed else ""
-    lines = log.read_text(errors="replace").splitlines()[-TOLD_LINES:] if log.is_file() else []
+    lines = log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:] if log.is_file() else []
     told = "\n".join(["Its last lines:", *(f"  {line}" for line in lines)]) if lines else "It said nothing."
     return f"{name} of the fit '{label}' ended{how}, so all were stopped; see {room}. {told}"
 
@@ -167,9 +167,9 @@ def _first_failed(launchers: str) -> tuple[str | None, str | None]:
     torchrun takes the ranks that it finds ended at one look for equally early. Among them one that was killed comes
     before one that raised: losing a neighbour raises, but kills nobody.
     """
-    for rank, code in FAILED.findall(launchers):
+    for rank, code in FAILED_RANK.findall(launchers):
         if int(code) < 0 and -int(code) != SIGTERM:
             return rank, f"signal {-int(code)} ({Signals(-int(code)).name})"
-    root_cause = FAILED.search(launchers.partition("Root Cause")[2])
+    root_cause = FAILED_RANK.search(launchers.partition("Root Cause")[2])
     first = root_cause or re.search(r"task (\d+)", launchers)
     return (first[1] if first else None), None

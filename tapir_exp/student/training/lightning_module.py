@@ -15,12 +15,12 @@ from tapir_exp.core.records import Subset, TrainingStep
 from tapir_exp.student.cross_entropy import token_nll, weighted_cross_entropy
 from tapir_exp.student.packing import pack_attention, packed_hidden
 from tapir_exp.student.training.batching import MicroBatch, StepBatch
-from tapir_exp.student.training.strategies import gradients_meet, shard, step_clipped
+from tapir_exp.student.training.strategies import sync_gradients_on_last, shard_if_fsdp, clip_and_step
 
 STEPS_KEY = "training_steps"
 
 
-def part_weights(alpha: float | None, hard: int, rest: int) -> dict[Subset, float]:
+def subset_weights(alpha: float | None, hard: int, rest: int) -> dict[Subset, float]:
     """Token weights that make a weighted mean over all tokens the loss of the paper.
 
     L = alpha * mean over the hard part of -log p(y|x) + (1 - alpha) * mean over the rest, so a hard token weighs
@@ -38,15 +38,15 @@ def part_weights(alpha: float | None, hard: int, rest: int) -> dict[Subset, floa
 def response_nll(model: PreTrainedModel, batch: MicroBatch) -> Tensor:
     """Negative log-likelihood of each supervised token of a micro-batch: (supervised,), in nats, without a gradient."""
     with torch.no_grad():
-        return token_nll(_predicting(model, batch), _head(model), batch.targets)
+        return token_nll(predicting_states(model, batch), head_weights(model), batch.targets)
 
 
-def _predicting(model: PreTrainedModel, batch: MicroBatch) -> Tensor:
+def predicting_states(model: PreTrainedModel, batch: MicroBatch) -> Tensor:
     """The hidden states that predict the supervised tokens: (supervised, width)."""
     return packed_hidden(_whole(model).get_decoder(), batch.tokens, batch.bounds).index_select(0, batch.before)
 
 
-def _head(model: PreTrainedModel) -> Tensor:
+def head_weights(model: PreTrainedModel) -> Tensor:
     head: Tensor = _whole(model).get_output_embeddings().weight
     return head
 
@@ -80,7 +80,7 @@ class StudentModule(pl.LightningModule):
 
     def configure_model(self) -> None:
         """Divide the weights among the ranks, under a strategy that does."""
-        shard(self, _whole(self.model), self.weighted_loss.__name__)
+        shard_if_fsdp(self, _whole(self.model), self.weighted_loss.__name__)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW; weight decay spares biases and norms, which are the vectors."""
@@ -121,11 +121,11 @@ class StudentModule(pl.LightningModule):
         hard, rest = self._weights[Subset.HARD] * scale, self._weights[Subset.REST] * scale
         weights = torch.full(batch.hard.shape, rest, dtype=torch.float32, device=batch.hard.device)
         weights = weights.masked_fill(batch.hard, hard)
-        return weighted_cross_entropy(_predicting(self.model, batch), _head(self.model), batch.targets, weights)
+        return weighted_cross_entropy(predicting_states(self.model, batch), head_weights(self.model), batch.targets, weights)
 
     def _backward(self, batch: MicroBatch, supervised: int, last: bool) -> Tensor:
         """Add the micro-batch's share of the step's gradient; returns its [nll, tokens] of hard and of rest, (2, 2)."""
-        with gradients_meet(self, last):
+        with sync_gradients_on_last(self, last):
             loss, nll = self.weighted_loss(batch, supervised)
             self.manual_backward(loss)
         parts = [[nll[mask].sum(), mask.sum().to(nll.dtype)] for mask in (batch.hard, ~batch.hard)]
@@ -137,7 +137,7 @@ class StudentModule(pl.LightningModule):
         assert not isinstance(optimizer, list)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        norm = step_clipped(self, optimizer, self._sft.max_grad_norm)
+        norm = clip_and_step(self, optimizer, self._sft.max_grad_norm)
         optimizer.zero_grad()
         return norm
 

@@ -39,7 +39,7 @@ def build_strategy(config: TrainerConfig, clip: float) -> Strategy | str:
     return DDPStrategy(gradient_as_bucket_view=True) if ranks > 1 else "auto"
 
 
-def environments(config: TrainerConfig) -> list[Any]:
+def cluster_environments(config: TrainerConfig) -> list[Any]:
     """What must tell Lightning where it runs; a fit of one process is one, even inside a job of torchrun or SLURM.
 
     SLURM's does not requeue the job: the same command goes on where a killed one was.
@@ -49,15 +49,15 @@ def environments(config: TrainerConfig) -> list[Any]:
     return [SLURMEnvironment(auto_requeue=False) if config.launcher is Launcher.srun else TorchElasticEnvironment()]
 
 
-def shard(module: pl.LightningModule, model: Any, method: str) -> None:
-    """Under FSDP, divide the model's weights among the ranks; see `divide`."""
+def shard_if_fsdp(module: pl.LightningModule, model: Any, method: str) -> None:
+    """Under FSDP, divide the model's weights among the ranks; see `shard_model`."""
     strategy = module.trainer.strategy
     if isinstance(strategy, ModelParallelStrategy):
         mixed = module.trainer.precision == "bf16-mixed"
-        divide(module, model, method, strategy.device_mesh["data_parallel"], mixed=mixed)
+        shard_model(module, model, method, strategy.device_mesh["data_parallel"], mixed=mixed)
 
 
-def divide(module: torch.nn.Module, model: Any, method: str, mesh: DeviceMesh, *, mixed: bool) -> None:
+def shard_model(module: torch.nn.Module, model: Any, method: str, mesh: DeviceMesh, *, mixed: bool) -> None:
     """Divide the weights of the module, whose part is the model; `method` of the module is its only forward pass.
 
     A unit, whose weights are put together while they are used, is what transformers declares that must not be split:
@@ -79,7 +79,7 @@ def divide(module: torch.nn.Module, model: Any, method: str, mesh: DeviceMesh, *
     register_fsdp_forward_method(module, method)
 
 
-def gradients_meet(module: pl.LightningModule, last: bool) -> AbstractContextManager[Any]:
+def sync_gradients_on_last(module: pl.LightningModule, last: bool) -> AbstractContextManager[Any]:
     """Around the backward pass of a micro-batch: the ranks' gradients are brought together after the last one only.
 
     Under FSDP they are after every one: a rank that kept its own gradients till the last would need the memory for
@@ -92,7 +92,7 @@ def gradients_meet(module: pl.LightningModule, last: bool) -> AbstractContextMan
     return nullcontext()
 
 
-def step_clipped(module: pl.LightningModule, optimizer: Any, limit: float) -> float:
+def clip_and_step(module: pl.LightningModule, optimizer: Any, limit: float) -> float:
     """Clip the gradient of all ranks and step; returns its norm before clipping."""
     if isinstance(module.trainer.strategy, DeepSpeedStrategy):  # whose step clips
         optimizer.step()

@@ -25,7 +25,7 @@ that fits."""
 
 
 @dataclass(frozen=True)
-class Work:
+class ModelFlops:
     """The multiplications that a model's training needs, counted from its linear layers.
 
     frozen, trained: weights of the decoder's linear layers. head: weights of the output layer. head_trained: whether
@@ -50,7 +50,7 @@ class Work:
         return float(linear + head + 6 * self.attention * sum(length * length for length in lengths))
 
 
-def training_work(model: Any) -> Work:
+def count_model_flops(model: Any) -> ModelFlops:
     """The work of a causal language model, which may have an adapter."""
     whole = model.get_base_model() if hasattr(model, "get_base_model") else model
     head = whole.get_output_embeddings()
@@ -58,7 +58,7 @@ def training_work(model: Any) -> Work:
     sizes = [(m.in_features * m.out_features, m.weight.requires_grad) for m in linears]
     config = whole.config
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return Work(
+    return ModelFlops(
         frozen=sum(size for size, trained in sizes if not trained),
         trained=sum(size for size, trained in sizes if trained),
         head=head.in_features * head.out_features,
@@ -70,7 +70,7 @@ def training_work(model: Any) -> Work:
 class ThroughputMeter:
     """Measures a fit step by step."""
 
-    def __init__(self, work: Work, device: torch.device, ranks: int, peak_tflops: float | None) -> None:
+    def __init__(self, work: ModelFlops, device: torch.device, ranks: int, peak_tflops: float | None) -> None:
         """peak_tflops: of one device; None looks it up, and an unknown one leaves MFU out."""
         self._work, self._device = work, device
         peak = peak_tflops or _peak_tflops(device)
@@ -87,12 +87,12 @@ class ThroughputMeter:
                 tokens=batch.tokens,
                 supervised=batch.supervised,
                 mfu=None if self._peak is None else flops / seconds / self._peak,
-                memory_mb=peak_memory(self._device) / 2**20,
+                memory_mb=peak_memory_bytes(self._device) / 2**20,
             )
         )
 
 
-def peak_memory(device: torch.device) -> int:
+def peak_memory_bytes(device: torch.device) -> int:
     """Bytes: the most that tensors took on a GPU so far; elsewhere the most that the process was resident with."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)

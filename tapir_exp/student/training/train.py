@@ -18,15 +18,15 @@ from tapir_exp.core.store import TIMINGS, read_rows, write_rows
 from tapir_exp.student.chat_template import load_chat
 from tapir_exp.student.loading import AdapterBase
 from tapir_exp.student.saving import save_student
-from tapir_exp.student.training.adapter import as_stored, open_for_training
+from tapir_exp.student.training.adapter import cast_to_stored, load_for_training
 from tapir_exp.student.training.batching import StepLoader, plan_batches
 from tapir_exp.student.training.encoded_rows import MappedRows
-from tapir_exp.student.training.encoding import EncodedRows, TrainingRow, encode_rows
+from tapir_exp.student.training.encoding import EncodedDataset, TrainingRow, encode_rows
 from tapir_exp.student.training.job import FitJob
 from tapir_exp.student.training.launcher import launch
-from tapir_exp.student.training.lightning_module import StudentModule, part_weights
-from tapir_exp.student.training.strategies import build_strategy, environments, is_sharded
-from tapir_exp.student.training.throughput import ThroughputMeter, training_work
+from tapir_exp.student.training.lightning_module import StudentModule, subset_weights
+from tapir_exp.student.training.strategies import build_strategy, cluster_environments, is_sharded
+from tapir_exp.student.training.throughput import ThroughputMeter, count_model_flops
 
 TRAINING = "training.jsonl"
 CHECKPOINTS = "checkpoints"
@@ -72,7 +72,7 @@ def finetune(
 ) -> FitFigures:
     """Fine-tune the student in `parent` on `rows` and save it, with its training.jsonl, in `workdir`.
 
-    alpha: weight of the hard part in the loss (see `part_weights`); None trains plainly. A second call with the
+    alpha: weight of the hard part in the loss (see `subset_weights`); None trains plainly. A second call with the
     same arguments after a kill resumes from the newest checkpoint in `workdir` and ends with the same bytes.
     An adapter (sft.method lora or qlora) is saved alone, as a PEFT directory; `base` is what a new one calls its base,
     None for `parent` as it is given.
@@ -82,7 +82,7 @@ def finetune(
     chat = load_chat(parent, student)
     encoded = encode_rows(rows, chat, student.max_length, sft.max_drop_rate, workdir / ENCODED)
     plan = plan_batches(encoded.lengths, budget, sft.global_batch_size, seed)
-    weights = part_weights(alpha, encoded.supervised[Subset.HARD], encoded.supervised[Subset.REST])
+    weights = subset_weights(alpha, encoded.supervised[Subset.HARD], encoded.supervised[Subset.REST])
     job = FitJob(parent, base, weights, plan, sft, student, trainer, seed)
     with Progress(label, len(plan.steps)) as progress:
         if job.ranks > 1:
@@ -95,7 +95,7 @@ def finetune(
     return _figures(workdir, encoded, supervised)
 
 
-def _figures(workdir: Path, encoded: EncodedRows, supervised: int) -> FitFigures:
+def _figures(workdir: Path, encoded: EncodedDataset, supervised: int) -> FitFigures:
     history, paces = read_rows(workdir / TRAINING, TrainingStep), read_rows(workdir / TIMINGS, StepTiming)
     last = history[-1] if history else None
     seconds = sum(pace.seconds for pace in paces) or 1.0  # without a step there is no speed
@@ -121,22 +121,22 @@ def fit(job: FitJob, workdir: Path, progress: Progress) -> None:
     with deterministic_scope(job.seed):
         model, over = _open(job)
         module = StudentModule(model, job.weights, job.sft, len(job.plan.steps), job.seed)
-        clock = _Clock(progress, job.trainer.peak_tflops)
-        callbacks = [clock, _Checkpoints(workdir / CHECKPOINTS, job.sft.save_steps)]
-        trainer = _build_trainer(job.trainer, callbacks, job.sft.max_grad_norm)
+        clock = ThroughputCallback(progress, job.trainer.peak_tflops)
+        callbacks = [clock, CheckpointCallback(workdir / CHECKPOINTS, job.sft.save_steps)]
+        trainer = build_trainer(job.trainer, callbacks, job.sft.max_grad_norm)
         loader = StepLoader(rows, job.plan, job.sft.max_tokens_per_micro_batch, trainer.global_rank, trainer.world_size)
         if len(loader):
             trainer.fit(module, loader, ckpt_path=newest_checkpoint(workdir), weights_only=True)
         trained = _gather(module, job) if is_sharded(module) else module.model
         if trainer.is_global_zero:
             chat = load_chat(job.parent, job.student)
-            save_student(trained if over else as_stored(trained, job.student), chat, workdir, over)
+            save_student(trained if over else cast_to_stored(trained, job.student), chat, workdir, over)
             write_rows(workdir / TIMINGS, clock.paces)
             write_rows(workdir / TRAINING, module.history)
 
 
 def _open(job: FitJob) -> tuple[PreTrainedModel, AdapterBase | None]:
-    return open_for_training(job.parent, job.student, job.sft, job.trainer, job.base)
+    return load_for_training(job.parent, job.student, job.sft, job.trainer, job.base)
 
 
 def _gather(module: StudentModule, job: FitJob) -> PreTrainedModel:
@@ -149,14 +149,14 @@ def _gather(module: StudentModule, job: FitJob) -> PreTrainedModel:
     return whole  # type: ignore[no-any-return]
 
 
-def _build_trainer(config: TrainerConfig, callbacks: list[pl.Callback], clip: float) -> pl.Trainer:
+def build_trainer(config: TrainerConfig, callbacks: list[pl.Callback], clip: float) -> pl.Trainer:
     return pl.Trainer(
         accelerator=config.accelerator,
         devices=config.devices,
         num_nodes=config.num_nodes,
         precision=config.precision,  # type: ignore[arg-type]  # Lightning checks it
         strategy=build_strategy(config, clip),
-        plugins=environments(config),
+        plugins=cluster_environments(config),
         max_epochs=1,
         callbacks=callbacks,
         deterministic=config.deterministic,
@@ -167,7 +167,7 @@ def _build_trainer(config: TrainerConfig, callbacks: list[pl.Callback], clip: fl
     )
 
 
-class _Clock(pl.Callback):
+class ThroughputCallback(pl.Callback):
     """Shows the progress of a fit and measures its speed."""
 
     def __init__(self, progress: Progress, peak_tflops: float | None) -> None:
@@ -181,7 +181,7 @@ class _Clock(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._progress.advance(trainer.global_step)
-        work = training_work(pl_module.model)
+        work = count_model_flops(pl_module.model)
         self._speedometer = ThroughputMeter(work, pl_module.device, trainer.world_size, self._peak_tflops)
         self._last = time.perf_counter()
 
@@ -195,7 +195,7 @@ class _Clock(pl.Callback):
         self._last = now
 
 
-class _Checkpoints(pl.Callback):
+class CheckpointCallback(pl.Callback):
     """Keeps one checkpoint, the newest; it is there whole or not at all."""
 
     def __init__(self, folder: Path, every: int) -> None:

@@ -13,7 +13,7 @@ from tapir_exp.core.console import Progress
 from tapir_exp.core.errors import TapirError
 from tapir_exp.core.store import write_text_atomic
 from tapir_exp.student.training.job import read_job
-from tapir_exp.student.training.launcher import JOB, LOG, ORPHANED, PROGRESS, REFUSED
+from tapir_exp.student.training.launcher import JOB, RANK_LOG, ORPHANED_EXIT_CODE, PROGRESS, RANK_ERROR
 
 
 class FileProgress(Progress):
@@ -26,16 +26,16 @@ class FileProgress(Progress):
     def advance(self, steps: int = 1) -> None:
         """Move on by so many steps."""
         self._done += steps
-        if own_rank() == 0:
+        if current_rank() == 0:
             write_text_atomic(self._path, str(self._done))
 
 
-def own_rank() -> int:
+def current_rank() -> int:
     """The number of this process among all, as torchrun or SLURM tells it."""
     return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
 
 
-def die_with_the_parent() -> None:
+def exit_with_parent() -> None:
     """End this process as soon as the other end of its standard input is closed, which only a death can do.
 
     The pipe goes from the process of `tapir` through the launcher, and ssh or srun where these are between.
@@ -44,12 +44,12 @@ def die_with_the_parent() -> None:
     def watch() -> None:
         while os.read(0, 4096):
             pass
-        os._exit(ORPHANED)
+        os._exit(ORPHANED_EXIT_CODE)
 
     Thread(target=watch, daemon=True).start()
 
 
-def write_to(log: Path) -> None:
+def redirect_output(log: Path) -> None:
     """Send all that this process prints to a file of its own."""
     stream = log.open("ab")
     os.dup2(stream.fileno(), 1)
@@ -58,14 +58,14 @@ def write_to(log: Path) -> None:
 
 def main(room: Path) -> None:
     """Take part in the fit whose job lies in `room`."""
-    die_with_the_parent()
-    write_to(room / LOG.format(own_rank()))
+    exit_with_parent()
+    redirect_output(room / RANK_LOG.format(current_rank()))
     from tapir_exp.student.training.train import fit
 
     try:
         fit(read_job(room / JOB), room.parent, FileProgress(room / PROGRESS))
     except TapirError as error:
-        write_text_atomic(room / REFUSED.format(own_rank()), str(error))
+        write_text_atomic(room / RANK_ERROR.format(current_rank()), str(error))
         raise
 
 

@@ -18,7 +18,7 @@ from tapir_exp.core.records import Subset, TrainingStep
 from tapir_exp.core.store import digest_files, read_rows
 from tapir_exp.student.loading import AdapterBase, load_model, read_base
 from tapir_exp.student.training import adapter
-from tapir_exp.student.training.adapter import check_quantisation, open_for_training, quantisation
+from tapir_exp.student.training.adapter import check_quantization, load_for_training, quantization_config
 from tapir_exp.student.training.encoding import TrainingRow
 from tapir_exp.student.training.train import TRAINING, finetune
 
@@ -137,11 +137,11 @@ def test_kernels_that_are_not_installed_are_told(base: Path, student: StudentCon
         patch.setitem(sys.modules, "liger_kernel", None)
         for method in (Method.full, Method.lora):
             with pytest.raises(TapirError, match=r"tapir-exp\[gpu\]"):
-                open_for_training(base, student, replace(lora, method=method), trainer)
+                load_for_training(base, student, replace(lora, method=method), trainer)
 
 
 def test_four_bits_are_those_of_qlora(student: StudentConfig) -> None:
-    asked = quantisation(replace(student, precision=student.precision.bfloat16))
+    asked = quantization_config(replace(student, precision=student.precision.bfloat16))
     assert (asked.load_in_4bit, asked.bnb_4bit_quant_type, asked.bnb_4bit_use_double_quant) == (True, "nf4", True)
     assert asked.bnb_4bit_compute_dtype is torch.bfloat16
     assert asked.llm_int8_skip_modules is None  # transformers leaves the output layer as it is
@@ -151,14 +151,14 @@ def test_what_qlora_lacks_is_told_with_its_remedy(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(adapter, "find_spec", lambda name: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError) as refused:
-        check_quantisation(TrainerConfig())
+        check_quantization(TrainerConfig())
     assert "pip install 'tapir-exp[qlora]'" in refused.value.problems[0]
     assert "no GPU" in refused.value.problems[1]
     assert "sft=lora" in refused.value.problems[1]
     monkeypatch.setattr(adapter, "find_spec", lambda name: object())
-    check_quantisation(TrainerConfig(accelerator="cpu"))
+    check_quantization(TrainerConfig(accelerator="cpu"))
     with pytest.raises(ConfigError, match="no GPU"):
-        check_quantisation(TrainerConfig())
+        check_quantization(TrainerConfig())
 
 
 def test_a_base_in_few_bits_is_prepared_and_frozen(
@@ -176,7 +176,7 @@ def test_a_base_in_few_bits_is_prepared_and_frozen(
     monkeypatch.setattr(adapter, "find_spec", lambda name: object())
     monkeypatch.setattr(adapter, "load_whole", quantised)
     qlora = replace(lora, method=Method.qlora)
-    model, over = open_for_training(base, student, qlora, TrainerConfig(accelerator="cpu"))
+    model, over = load_for_training(base, student, qlora, TrainerConfig(accelerator="cpu"))
     assert [bits.bnb_4bit_quant_type for bits in asked] == ["nf4"]
     assert over == AdapterBase(str(base))
     trained = {name for name, p in model.named_parameters() if p.requires_grad}

@@ -12,14 +12,14 @@ from tapir_exp.core.errors import TapirError
 from tapir_exp.core.records import Subset
 from tapir_exp.student.chat_template import Chat
 from tapir_exp.student.training.batching import StepBatch, StepLoader, collate, divide_step, plan_batches
-from tapir_exp.student.training.encoded_rows import MappedRows, Row, write_rows_to_map
+from tapir_exp.student.training.encoded_rows import MappedRows, EncodedRow, write_rows_to_map
 from tapir_exp.student.training.encoding import TrainingRow, encode_rows
 
 LENGTHS = [3 + (7 * n) % 40 for n in range(100)]
 
 
-def make_row(length: int, prompt: int, subset: Subset = Subset.REST) -> Row:
-    return Row(tuple(range(10, 10 + length)), prompt, subset)
+def make_row(length: int, prompt: int, subset: Subset = Subset.REST) -> EncodedRow:
+    return EncodedRow(tuple(range(10, 10 + length)), prompt, subset)
 
 
 def test_row_is_prompt_response_end(chat: Chat) -> None:
@@ -54,7 +54,7 @@ def test_mapped_rows_are_not_held_in_memory(chat: Chat, tmp_path: Path) -> None:
     import pyarrow as pa
 
     before = pa.total_allocated_bytes()
-    long = Row(tuple(range(4000)), 5, Subset.HARD)
+    long = EncodedRow(tuple(range(4000)), 5, Subset.HARD)
     mapped = write_rows_to_map((long for _ in range(3000)), tmp_path / "rows")
     assert (tmp_path / "rows").stat().st_size > 45e6
     assert mapped[2999] == long

@@ -15,8 +15,8 @@ from tapir_exp.core.records import Subset
 from tapir_exp.student.loading import AdapterBase
 from tapir_exp.student.training.batching import BatchPlan
 from tapir_exp.student.training.job import FitJob, read_job
-from tapir_exp.student.training.launcher import LAUNCHER_LOG, LOG, _failure, _started, clean_environment, commands
-from tapir_exp.student.training.strategies import build_strategy, environments
+from tapir_exp.student.training.launcher import LAUNCHER_LOG, RANK_LOG, describe_failure, running_launchers, clean_environment, launch_commands
+from tapir_exp.student.training.strategies import build_strategy, cluster_environments
 
 ROOM = Path("/work dir/ranks")
 RANK = ["-m", "tapir_exp.student.training.worker", str(ROOM)]
@@ -47,14 +47,14 @@ def test_a_written_job_is_read_as_it_was(job: FitJob, tmp_path: Path) -> None:
 
 
 def test_torchrun_starts_the_ranks_of_one_node() -> None:
-    assert commands(TrainerConfig(devices=4), ROOM) == [[*TORCHRUN, "--nproc-per-node=4", "--standalone", *RANK]]
+    assert launch_commands(TrainerConfig(devices=4), ROOM) == [[*TORCHRUN, "--nproc-per-node=4", "--standalone", *RANK]]
 
 
 def test_torchrun_starts_the_ranks_of_other_hosts_by_a_remote_shell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NCCL_SOCKET_IFNAME", "ib 0")
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     trainer = TrainerConfig(devices=4, num_nodes=2, hosts=["a", "b"], remote_shell="ssh -q", port=1234)
-    here, there = commands(trainer, ROOM)
+    here, there = launch_commands(trainer, ROOM)
     meeting = ["--nproc-per-node=4", "--nnodes=2", "--master-addr=a", "--master-port=1234"]
     assert here == [*TORCHRUN, *meeting, "--node-rank=0", *RANK]
     assert there[:3] == ["ssh", "-q", "b"]
@@ -65,7 +65,7 @@ def test_torchrun_starts_the_ranks_of_other_hosts_by_a_remote_shell(monkeypatch:
 
 
 def test_srun_starts_the_ranks_of_all_nodes() -> None:
-    (command,) = commands(TrainerConfig(devices=8, num_nodes=2, launcher=Launcher.srun), ROOM)
+    (command,) = launch_commands(TrainerConfig(devices=8, num_nodes=2, launcher=Launcher.srun), ROOM)
     places = ["--nodes=2", "--ntasks=16", "--ntasks-per-node=8", "--kill-on-bad-exit=1"]
     assert command == ["srun", *places, sys.executable, *RANK]
 
@@ -87,7 +87,7 @@ def test_fits_of_one_allocation_meet_at_ports_of_their_own(tmp_path: Path, monke
     ports = []
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
-        with _started([["srun"]], tmp_path / name) as (launcher,):
+        with running_launchers([["srun"]], tmp_path / name) as (launcher,):
             launcher.wait()
         ports.append(int((tmp_path / name / LAUNCHER_LOG.format(0)).read_text()))
     assert ports[0] != ports[1]
@@ -95,8 +95,8 @@ def test_fits_of_one_allocation_meet_at_ports_of_their_own(tmp_path: Path, monke
 
 
 def test_a_fit_is_where_its_launcher_says_and_slurm_requeues_nothing() -> None:
-    (alone,), (elastic,) = environments(TrainerConfig()), environments(TrainerConfig(devices=2))
-    (slurm,) = environments(TrainerConfig(devices=2, launcher=Launcher.srun))
+    (alone,), (elastic,) = cluster_environments(TrainerConfig()), cluster_environments(TrainerConfig(devices=2))
+    (slurm,) = cluster_environments(TrainerConfig(devices=2, launcher=Launcher.srun))
     kinds = [type(place).__name__ for place in (alone, elastic, slurm)]
     assert kinds == ["LightningEnvironment", "TorchElasticEnvironment", "SLURMEnvironment"]
     assert slurm.auto_requeue is False
@@ -104,14 +104,14 @@ def test_a_fit_is_where_its_launcher_says_and_slurm_requeues_nothing() -> None:
 
 def test_an_interrupted_fit_stops_its_launchers(tmp_path: Path) -> None:
     began = time.monotonic()
-    with suppress(KeyboardInterrupt), _started([["sleep", "1000"], ["cat"]], tmp_path) as launchers:
+    with suppress(KeyboardInterrupt), running_launchers([["sleep", "1000"], ["cat"]], tmp_path) as launchers:
         raise KeyboardInterrupt
     assert [launcher.returncode is not None for launcher in launchers] == [True, True]
     assert time.monotonic() - began < 10
 
 
 def test_a_launcher_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(TapirError, match="no-such-srun"), _started([["no-such-srun"]], tmp_path):
+    with pytest.raises(TapirError, match="no-such-srun"), running_launchers([["no-such-srun"]], tmp_path):
         pass
 
 
@@ -141,9 +141,9 @@ def test_failure_tells_the_lines_of_the_rank_that_failed_first(
 ) -> None:
     """A killed rank comes first: that its neighbour raised, in the same instant for torchrun, is what follows of it."""
     (tmp_path / LAUNCHER_LOG.format(0)).write_text(report(*failed))
-    (tmp_path / LOG.format(0)).write_text("connection closed")
-    (tmp_path / LOG.format(1)).write_text("\n".join(f"line {n}" for n in range(100)))
-    told = _failure(tmp_path, "training S_1")
+    (tmp_path / RANK_LOG.format(0)).write_text("connection closed")
+    (tmp_path / RANK_LOG.format(1)).write_text("\n".join(f"line {n}" for n in range(100)))
+    told = describe_failure(tmp_path, "training S_1")
     assert expected in told
     assert "line 99" in told
     assert "line 50" not in told
@@ -152,14 +152,14 @@ def test_failure_tells_the_lines_of_the_rank_that_failed_first(
 
 def test_failure_of_srun_names_its_task(tmp_path: Path) -> None:
     (tmp_path / LAUNCHER_LOG.format(0)).write_text("srun: error: node2: task 5: Out Of Memory")
-    (tmp_path / LOG.format(5)).write_text("allocating")
-    assert "Rank 5" in _failure(tmp_path, "fit")
-    assert "allocating" in _failure(tmp_path, "fit")
+    (tmp_path / RANK_LOG.format(5)).write_text("allocating")
+    assert "Rank 5" in describe_failure(tmp_path, "fit")
+    assert "allocating" in describe_failure(tmp_path, "fit")
 
 
 def test_failure_before_any_rank_began_is_the_launchers(tmp_path: Path) -> None:
     (tmp_path / LAUNCHER_LOG.format(0)).write_text("srun: error: Unable to allocate resources")
-    assert "Unable to allocate resources" in _failure(tmp_path, "fit")
+    assert "Unable to allocate resources" in describe_failure(tmp_path, "fit")
 
 
 def test_deepspeed_is_asked_for_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,13 +15,13 @@ from tapir_exp.student.chat_template import Chat
 from tapir_exp.student.loading import load_model
 from tapir_exp.student.packing import pack_attention
 from tapir_exp.student.training.batching import collate
-from tapir_exp.student.training.encoded_rows import Row
+from tapir_exp.student.training.encoded_rows import EncodedRow
 from tapir_exp.student.training.encoding import TrainingRow, encode_rows
-from tapir_exp.student.training.lightning_module import StudentModule, learning_rate, part_weights, response_nll
+from tapir_exp.student.training.lightning_module import StudentModule, learning_rate, subset_weights, response_nll
 from tapir_exp.student.training.train import TRAINING, finetune
 
 
-def nll_by_hand(model: torch.nn.Module, row: Row) -> Tensor:
+def nll_by_hand(model: torch.nn.Module, row: EncodedRow) -> Tensor:
     """The supervised tokens' negative log-likelihoods, from one unpadded row and plain logits."""
     logits = model(input_ids=torch.tensor([row.tokens])).logits[0]
     return torch.stack(
@@ -30,11 +30,11 @@ def nll_by_hand(model: torch.nn.Module, row: Row) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def encoded(rows: list[TrainingRow], chat: Chat) -> tuple[Row, ...]:
+def encoded(rows: list[TrainingRow], chat: Chat) -> tuple[EncodedRow, ...]:
     return encode_rows(rows, chat, 128).rows
 
 
-def test_nll_is_that_of_each_row_alone(base: Path, student: StudentConfig, encoded: tuple[Row, ...]) -> None:
+def test_nll_is_that_of_each_row_alone(base: Path, student: StudentConfig, encoded: tuple[EncodedRow, ...]) -> None:
     """The neighbours may not matter, and the targets are the next tokens."""
     model = load_model(base, student)
     expected = torch.cat([nll_by_hand(model, row) for row in encoded[:7]])
@@ -53,7 +53,7 @@ def test_one_batch_of_everything_has_the_loss_of_the_paper(
     rows: list[TrainingRow],
     student: StudentConfig,
     trainer: TrainerConfig,
-    encoded: tuple[Row, ...],
+    encoded: tuple[EncodedRow, ...],
     tmp_path: Path,
 ) -> None:
     sft = SFTConfig(global_batch_size=len(rows), max_tokens_per_micro_batch=100)
@@ -75,7 +75,7 @@ def test_gradient_is_that_of_the_paper(
     rows: list[TrainingRow],
     student: StudentConfig,
     trainer: TrainerConfig,
-    encoded: tuple[Row, ...],
+    encoded: tuple[EncodedRow, ...],
     tmp_path: Path,
 ) -> None:
     """One optimiser step from the formula's gradient, accumulated over ragged micro-batches, ends in one place."""
@@ -118,12 +118,12 @@ def test_accumulation_equals_the_big_batch(
 
 def test_weights_without_a_second_part_are_plain() -> None:
     plain = {Subset.HARD: 1.0, Subset.REST: 1.0}
-    assert part_weights(None, 10, 20) == part_weights(0.3, 0, 20) == part_weights(0.3, 20, 0) == plain
+    assert subset_weights(None, 10, 20) == subset_weights(0.3, 0, 20) == subset_weights(0.3, 20, 0) == plain
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
 def test_weights_average_to_one(alpha: float) -> None:
-    weights = part_weights(alpha, 30, 70)
+    weights = subset_weights(alpha, 30, 70)
     assert (30 * weights[Subset.HARD] + 70 * weights[Subset.REST]) / 100 == pytest.approx(1)
     assert 30 * weights[Subset.HARD] / 100 == pytest.approx(alpha)
 
@@ -141,7 +141,7 @@ def test_learning_rate_rises_then_falls_to_nothing() -> None:
 
 
 def test_decay_spares_norms(base: Path, student: StudentConfig, sft: SFTConfig) -> None:
-    module = StudentModule(load_model(base, student), part_weights(None, 0, 1), replace(sft, weight_decay=0.1), 1, 0)
+    module = StudentModule(load_model(base, student), subset_weights(None, 0, 1), replace(sft, weight_decay=0.1), 1, 0)
     decayed, spared = module.configure_optimizers().param_groups
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
     names = {id(p): name for name, p in module.named_parameters()}
@@ -154,4 +154,4 @@ def test_model_trains_with_its_dropout_on(base: Path, student: StudentConfig, sf
     """from_pretrained hands out models in evaluation mode, and Lightning keeps the mode it finds."""
     model = load_model(base, student)
     assert not model.training
-    assert StudentModule(model, part_weights(None, 0, 1), sft, 1, 0).model.training
+    assert StudentModule(model, subset_weights(None, 0, 1), sft, 1, 0).model.training

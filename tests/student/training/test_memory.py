@@ -37,26 +37,26 @@ from tapir_exp.student.cross_entropy import weighted_cross_entropy
 from tapir_exp.student.packing import pack_attention
 from tapir_exp.student.training.adapter import add_adapter, prepare_for_training
 from tapir_exp.student.training.batching import MicroBatch, collate
-from tapir_exp.student.training.encoded_rows import Row
-from tapir_exp.student.training.lightning_module import _head, _predicting
+from tapir_exp.student.training.encoded_rows import EncodedRow
+from tapir_exp.student.training.lightning_module import head_weights, predicting_states
 from tapir_exp.student.training.memory import (
     CARD_GB,
     CHUNK_LOGITS,
     GB,
-    Widths,
-    activations,
+    ElementBytes,
+    activation_bytes,
     cast_bytes,
     count_adapter,
     count_linear,
     count_parameters,
     describe_memory,
-    element_widths,
+    element_bytes,
     estimate_fit_memory,
-    full_block,
-    lora_block,
-    parameters_of,
+    full_block_bytes,
+    lora_block_bytes,
+    num_parameters,
 )
-from tapir_exp.student.training.strategies import divide
+from tapir_exp.student.training.strategies import shard_model
 
 PUBLISHED = {
     "llama2_7b": 6_738_415_616,
@@ -93,13 +93,13 @@ class Fit(torch.nn.Module):
         self.model = pack_attention(model.train())
 
     def loss(self, batch: MicroBatch) -> torch.Tensor:
-        states = _predicting(self.model, batch)
-        return weighted_cross_entropy(states, _head(self.model), batch.targets, torch.ones(len(batch.targets)))[0]
+        states = predicting_states(self.model, batch)
+        return weighted_cross_entropy(states, head_weights(self.model), batch.targets, torch.ones(len(batch.targets)))[0]
 
 
 def kept_bytes(fit: Fit, precision: str = "32-true") -> int:
     """What autograd keeps for the backward pass of a micro-batch: every storage once, and no weight."""
-    rows = [Row(tuple(torch.randint(SMALL.vocab_size, (LENGTH,)).tolist()), 1, Subset.REST) for _ in range(ROWS)]
+    rows = [EncodedRow(tuple(torch.randint(SMALL.vocab_size, (LENGTH,)).tolist()), 1, Subset.REST) for _ in range(ROWS)]
     batch = collate(rows)
     own = {p.untyped_storage().data_ptr() for p in fit.parameters() if not isinstance(p, DTensor)}
     kept: dict[int, torch.UntypedStorage] = {}
@@ -114,9 +114,9 @@ def kept_bytes(fit: Fit, precision: str = "32-true") -> int:
     return sum(storage.nbytes() for address, storage in kept.items() if address not in own)
 
 
-def expected_bytes(widths: Widths, block: int, *, trained: bool, checkpointing: bool = False) -> int:
+def expected_bytes(widths: ElementBytes, block: int, *, trained: bool, checkpointing: bool = False) -> int:
     """Of the same, by the formulas; the rows' own attention is joined into one on a CPU, which copies its output."""
-    kept = TOKENS * activations(SMALL, widths, block, checkpointing)
+    kept = TOKENS * activation_bytes(SMALL, widths, block, checkpointing)
     joined = TOKENS * widths.computed * SMALL.hidden_size * (0 if checkpointing else SMALL.num_hidden_layers)
     loss = TOKENS * widths.computed * SMALL.hidden_size + (4 * SMALL.vocab_size * SMALL.hidden_size if trained else 0)
     casts = cast_bytes(SMALL, widths, checkpointing)
@@ -143,7 +143,7 @@ def test_the_loss_is_told_of_with_the_chunk_that_it_has() -> None:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_preset_s_shape_has_the_published_parameters(name: str) -> None:
-    assert parameters_of(preset(f"student={name}").student) == pytest.approx(PUBLISHED[name], rel=1e-4)
+    assert num_parameters(preset(f"student={name}").student) == pytest.approx(PUBLISHED[name], rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -161,10 +161,10 @@ def test_parameters_are_those_that_transformers_makes(shape: ArchitectureConfig)
 @pytest.mark.usefixtures("_fused")
 @pytest.mark.parametrize("precision", ["32-true", "bf16-true", "bf16-mixed"])
 def test_activations_of_full_training_are_what_torch_keeps(precision: str) -> None:
-    widths = element_widths(StudentConfig(model="m"), Method.full, precision)
+    widths = element_bytes(StudentConfig(model="m"), Method.full, precision)
     assert widths is not None
     model = a_model(SMALL, KINDS[widths.stored])
-    expected = expected_bytes(widths, full_block(SMALL, widths), trained=True)
+    expected = expected_bytes(widths, full_block_bytes(SMALL, widths), trained=True)
     assert kept_bytes(Fit(model), precision) == pytest.approx(expected, rel=0.05)
 
 
@@ -173,9 +173,9 @@ def test_activations_of_full_training_are_what_torch_keeps(precision: str) -> No
 def test_fsdp_keeps_no_gathered_block_and_no_wider_stream(alone: DeviceMesh, precision: str) -> None:
     width = 2 if precision == "bf16-mixed" else 4
     fit = Fit(a_model(SMALL, torch.float32))
-    divide(fit, fit.model, "loss", alone, mixed=width == 2)
-    widths = Widths(width, width, 4, width)
-    expected = expected_bytes(widths, full_block(SMALL, widths), trained=True)
+    shard_model(fit, fit.model, "loss", alone, mixed=width == 2)
+    widths = ElementBytes(width, width, 4, width)
+    expected = expected_bytes(widths, full_block_bytes(SMALL, widths), trained=True)
     assert kept_bytes(fit, precision) == pytest.approx(expected, rel=0.05)
 
 
@@ -185,21 +185,21 @@ def test_fsdp_keeps_no_gathered_block_and_no_wider_stream(alone: DeviceMesh, pre
 )
 def test_an_adapter_is_counted_and_keeps_what_torch_keeps(stored: str, precision: str) -> None:
     lora = LoraConfig(rank=4, dropout=0.0, target_modules=["q_proj", "v_proj", "o_proj", "down_proj"])
-    widths = element_widths(StudentConfig(model="m", precision=Precision(stored)), Method.lora, precision)
+    widths = element_bytes(StudentConfig(model="m", precision=Precision(stored)), Method.lora, precision)
     assert widths is not None
     model = add_adapter(a_model(SMALL, KINDS[widths.stored]), lora)
     trained = [p for p in model.parameters() if p.requires_grad]
     assert count_adapter(SMALL, lora) == sum(p.numel() for p in trained)
     assert {p.element_size() for p in trained} == {widths.adapter}
-    expected = expected_bytes(widths, lora_block(SMALL, lora, widths), trained=False)
+    expected = expected_bytes(widths, lora_block_bytes(SMALL, lora, widths), trained=False)
     assert kept_bytes(Fit(model), precision) == pytest.approx(expected, rel=0.15)
 
 
 def test_checkpointing_keeps_the_blocks_inputs() -> None:
-    widths = Widths(4, 4, 4, 4)
+    widths = ElementBytes(4, 4, 4, 4)
     model = prepare_for_training(a_model(SMALL, torch.float32), TrainerConfig(activation_checkpointing=True))
-    one_block = TOKENS * full_block(SMALL, widths)  # which is there in the backward pass only
-    expected = expected_bytes(widths, full_block(SMALL, widths), trained=True, checkpointing=True) - one_block
+    one_block = TOKENS * full_block_bytes(SMALL, widths)  # which is there in the backward pass only
+    expected = expected_bytes(widths, full_block_bytes(SMALL, widths), trained=True, checkpointing=True) - one_block
     assert kept_bytes(Fit(model)) == pytest.approx(expected, rel=0.05)
 
 
@@ -235,8 +235,8 @@ def test_fsdp_divides_what_is_kept_and_gathers_two_blocks(tied: bool) -> None:
     around = count - 3 * layer - 64  # without the last norm
     assert memory.weights == 4 * count // 8 + 2 * (around + 2 * (count - around) // 3)
     assert (memory.gradients, memory.moments) == (4 * count // 8, 8 * count // 8)
-    computed = Widths(2, 2, 4, 2)
-    kept = activations(shape, computed, full_block(shape, computed), checkpointing=False)
+    computed = ElementBytes(2, 2, 4, 2)
+    kept = activation_bytes(shape, computed, full_block_bytes(shape, computed), checkpointing=False)
     assert memory.activations == SFTConfig().max_tokens_per_micro_batch * kept
 
 

@@ -22,7 +22,7 @@ from tapir_exp.core.store import digest_files, read_rows
 from tapir_exp.lab.base_student import build_base_student
 from tapir_exp.student.generate import generate_responses
 from tapir_exp.student.training import train
-from tapir_exp.student.training.adapter import open_for_training
+from tapir_exp.student.training.adapter import load_for_training
 from tapir_exp.student.training.encoding import TrainingRow
 from tapir_exp.student.training.memory import estimate_fit_memory
 from tapir_exp.student.training.train import TRAINING, finetune
@@ -54,7 +54,7 @@ def test_the_base_is_in_four_bits_and_the_adapter_alone_is_trained(
 ) -> None:
     from bitsandbytes.nn import Linear4bit
 
-    model: Any = open_for_training(parent, student, qlora, TRAINER)[0]
+    model: Any = load_for_training(parent, student, qlora, TRAINER)[0]
     linear = [module for name, module in model.named_modules() if name.endswith("base_layer")]
     assert len(linear) == 14
     assert {type(module) for module in linear} == {Linear4bit}
@@ -75,7 +75,7 @@ def test_the_memory_of_the_base_is_what_the_plan_says(parent: Path, student: Stu
         scales = weight.quant_state
         return own + sum(part.untyped_storage().nbytes() for part in (scales.absmax, scales.state2.absmax))
 
-    model: Any = open_for_training(parent, student, qlora, TRAINER)[0]
+    model: Any = load_for_training(parent, student, qlora, TRAINER)[0]
     shape = ArchitectureConfig(64, 2, 2, 2, 128, 300, tie_word_embeddings=True)
     predicted = estimate_fit_memory(replace(student, shape=shape), qlora, TRAINER)
     assert predicted
@@ -105,9 +105,9 @@ def test_a_fit_learns_goes_on_after_a_kill_and_answers(
     fit(tmp_path / "whole")
     steps = read_rows(tmp_path / "whole" / TRAINING, TrainingStep)
     assert steps[-1].loss < 0.6 * steps[0].loss
-    untouched = train._Checkpoints.on_train_batch_end
+    untouched = train.CheckpointCallback.on_train_batch_end
     with monkeypatch.context() as patch:
-        patch.setattr(train._Checkpoints, "on_train_batch_end", end_batch)
+        patch.setattr(train.CheckpointCallback, "on_train_batch_end", end_batch)
         with pytest.raises(KilledError):
             fit(tmp_path / "broken")
     fit(tmp_path / "broken")

@@ -22,7 +22,7 @@ from tapir_exp.core.records import StepTiming, Subset, TrainingStep
 from tapir_exp.core.store import TIMINGS, digest_files, read_rows
 from tapir_exp.student.loading import load_model
 from tapir_exp.student.training.encoding import TrainingRow
-from tapir_exp.student.training.launcher import PROGRESS, ROOM
+from tapir_exp.student.training.launcher import PROGRESS, RANKS_DIR
 from tapir_exp.student.training.train import TRAINING, FitFigures, finetune
 
 pytestmark = pytest.mark.slow
@@ -234,7 +234,7 @@ def test_killed_fit_leaves_no_rank_and_ends_with_the_same_bytes(
 
 
 def steps_done(workdir: Path) -> int:
-    told = workdir / ROOM / PROGRESS
+    told = workdir / RANKS_DIR / PROGRESS
     try:
         return int(told.read_text())
     except FileNotFoundError:
@@ -243,7 +243,7 @@ def steps_done(workdir: Path) -> int:
 
 def processes_of(workdir: Path) -> list[int]:
     """The launchers and ranks of the fit in this directory, by what /proc says of their command lines."""
-    named = str(workdir / ROOM).encode()
+    named = str(workdir / RANKS_DIR).encode()
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:

@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from tapir_exp.student.cross_entropy import weighted_cross_entropy
 from tapir_exp.student.packing import pack_attention, packed_hidden, row_bounds
 from tapir_exp.student.training.batching import StepBatch
-from tapir_exp.student.training.throughput import ThroughputMeter, training_work
+from tapir_exp.student.training.throughput import ThroughputMeter, count_model_flops
 
 LENGTHS = (40, 64)
 SUPERVISED = 50
@@ -38,7 +38,7 @@ def counted(model: torch.nn.Module, whole: LlamaForCausalLM) -> int:
 
 
 def without_attention(model: torch.nn.Module) -> float:
-    work = training_work(model)
+    work = count_model_flops(model)
     return work.flops(LENGTHS, SUPERVISED) - 6 * work.attention * sum(length**2 for length in LENGTHS)
 
 
@@ -56,22 +56,22 @@ def test_work_of_an_adapter_leaves_out_frozen_weights_gradients() -> None:
 
 
 def test_attention_counts_what_comes_before() -> None:
-    work = training_work(a_model())
+    work = count_model_flops(a_model())
     alone = work.flops([8], 0) - work.flops([4], 0) * 2
     assert alone == 6 * 2 * 64 * (8**2 - 2 * 4**2)
 
 
 def test_mfu_is_the_share_of_the_devices_peak() -> None:
     model = a_model()
-    meter = ThroughputMeter(training_work(model), CPU, 2, peak_tflops=1e-3)
+    meter = ThroughputMeter(count_model_flops(model), CPU, 2, peak_tflops=1e-3)
     meter.measure(1, StepBatch([], LENGTHS, SUPERVISED), 0.5)
     (pace,) = meter.paces
-    assert pace.mfu == pytest.approx(training_work(model).flops(LENGTHS, SUPERVISED) / 0.5 / 2e9)
+    assert pace.mfu == pytest.approx(count_model_flops(model).flops(LENGTHS, SUPERVISED) / 0.5 / 2e9)
     assert (pace.tokens, pace.supervised, pace.seconds) == (104, 50, 0.5)
     assert pace.memory_mb > 50
 
 
 def test_an_unknown_device_has_no_mfu() -> None:
-    meter = ThroughputMeter(training_work(a_model()), CPU, 1, None)
+    meter = ThroughputMeter(count_model_flops(a_model()), CPU, 1, None)
     meter.measure(1, StepBatch([], LENGTHS, SUPERVISED), 0.5)
     assert meter.paces[0].mfu is None

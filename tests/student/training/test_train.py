@@ -200,8 +200,8 @@ def die_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
         if trainer.global_step == step:
             raise KilledError
 
-    untouched = train._Checkpoints.on_train_batch_end
-    monkeypatch.setattr(train._Checkpoints, "on_train_batch_end", end_batch)
+    untouched = train.CheckpointCallback.on_train_batch_end
+    monkeypatch.setattr(train.CheckpointCallback, "on_train_batch_end", end_batch)
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
