@@ -92,7 +92,7 @@ def opened_classifier(config: ClassifyConfig) -> Iterator[TaskClassifier]:
     call_store, servers = CallStore(store, SpendScope(config.output_dir), config.spend), ServerPool(store / "servers")
 
     def open_checked() -> Client:
-        chat = open_chat(config.classifier.llm, "labeller", call_store, servers)
+        chat = open_chat(config.classifier.llm, "classifier", call_store, servers)
         chat.check(priced=config.spend.max_usd is not None)
         return chat
 

@@ -56,8 +56,8 @@ class Artifact:
         return f"{self.stage}/{self.key}"
 
     @property
-    def beside(self) -> str:
-        """Its path as seen from the directory of any other artifact of the store, finished or in the making."""
+    def relative_path(self) -> str:
+        """Path from the directory of any other artifact of the store, finished or partial."""
         return f"../../{self.name}"
 
     def rows(self, row_type: type[Row]) -> list[Row]:

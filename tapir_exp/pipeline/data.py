@@ -1,4 +1,4 @@
-"""Every stage as an artifact: what it is made from, which is its key, and how it is made."""
+"""Stages that make data: seeds, task types, teacher responses, expansions, plans and training mixes."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,10 +24,10 @@ from tapir_exp.pipeline.workspace import StageOutput, Workspace, role_recipe
 
 
 def load_seeds(ws: Workspace) -> Artifact:
-    """D: the seed instructions with the responses that their dataset has. Rows: Example."""
+    """Return the seed instructions with the responses of their dataset. Rows: Example."""
     config = ws.config.seeds
     if not config.decontamination.benchmarks and config.source is not SeedSource.lab:
-        print_warning("Neither seeds nor expansions are checked for leaks: seeds.decontamination.benchmarks is empty.")
+        print_warning("seeds.decontamination.benchmarks is empty: seeds and expansions are not checked for leaks.")
 
     def make(directory: Path) -> Mapping[str, Any]:
         return gather_seeds(config, load_benchmarks(config.decontamination), directory).figures
@@ -41,42 +41,47 @@ def load_seeds(ws: Workspace) -> Artifact:
 
 
 def classify_seeds(ws: Workspace, seeds: Artifact) -> Artifact:
-    """The task type of every seed. Rows: Label."""
+    """Classify the task type of every seed. Rows: Label."""
 
     def make() -> StageOutput:
-        rows = ws.classifier.label(seeds.rows(Example), "typing the seeds")
+        rows = ws.classifier.label(seeds.rows(Example), "classifying seeds")
         return StageOutput(rows, {"unlabelled": sum(row.task is None for row in rows)})
 
     return ws.rows("task_labels", None, {"seeds": seeds.key, **ws.classifier.recipe()}, make)
 
 
 def teacher_responses(ws: Workspace, seeds: Artifact) -> Artifact:
-    """The teacher's own response to every seed. Rows: Answer."""
+    """Ask the teacher for a response of its own to every seed. Rows: Response."""
 
     def make() -> StageOutput:
-        rows = teacher.respond(seeds.rows(Example), ws.teacher, ws.config.teacher, "the teacher answers the seeds")
+        rows = teacher.respond(seeds.rows(Example), ws.teacher, ws.config.teacher, "teacher: responses to seeds")
         return StageOutput(rows, {"failed": sum(row.text is None for row in rows)})
 
     return ws.rows("teacher_responses", None, {"seeds": seeds.key, "teacher": _teacher_recipe(ws)}, make)
 
 
 def expand(ws: Workspace, round_number: int, pool: Pool, plan: RoundPlan, choice: Mapping[str, Any]) -> Artifact:
-    """What the teacher wrote for the orders of a plan; responses unrefined. Rows: TrainingExample.
+    """Ask the teacher for the rows that a plan lacks; their responses are not refined yet. Rows: TrainingExample.
 
-    choice: the settings that, with the pool, determine the plan.
+    Args:
+        ws: The workspace of the run.
+        round_number: The round, from 1.
+        pool: The rows to draw examples from.
+        plan: What the pool cannot supply.
+        choice: The settings that, with the pool, determine the plan.
     """
     config = ws.config.teacher
 
     def make() -> StageOutput:
-        growth = expansion.expand_until_filled(
+        result = expansion.expand_until_filled(
             plan.orders,
-            _gate(ws, pool),
+            _acceptance_filters(ws, pool),
             config,
             ws.config.seed,
             round_number,
-            lambda asked: teacher.expand(asked, ws.teacher, config, "the teacher expands"),
+            lambda requests: teacher.expand(requests, ws.teacher, config, "teacher: expansions"),
         )
-        return StageOutput(growth.rows, growth.figures, growth.dropped)
+        return StageOutput(result.rows, result.figures, result.dropped)
 
     recipe = {
         "pool": list(pool.keys),
@@ -87,7 +92,7 @@ def expand(ws: Workspace, round_number: int, pool: Pool, plan: RoundPlan, choice
         **ws.classifier.recipe(),
     }
     if ws.held_out_instructions:
-        recipe |= {"kept out": sorted(ws.held_out_instructions)}
+        recipe |= {"held out": sorted(ws.held_out_instructions)}
     if config.max_complexity_gap is not None:
         judge_recipe = role_recipe(ws.judge, ws.config.judge)
         recipe |= {"judge": judge_recipe, "complexity prompt": load_prompt("judge/complexity").text}
@@ -95,7 +100,7 @@ def expand(ws: Workspace, round_number: int, pool: Pool, plan: RoundPlan, choice
 
 
 def record_plan(ws: Workspace, round_number: int, planned: RoundPlan, expansions: Artifact) -> Artifact:
-    """The plan of a round beside what became of it. Rows: Quota."""
+    """Record the plan of a round and how far the expansions filled it. Rows: Quota."""
 
     def make() -> StageOutput:
         filled = Counter((row.task, row.subset) for row in expansions.rows(TrainingExample))
@@ -107,61 +112,61 @@ def record_plan(ws: Workspace, round_number: int, planned: RoundPlan, expansions
 
 
 def build_mix(ws: Workspace, round_number: int, planned: RoundPlan, expansions: Artifact, pool: Pool) -> Artifact:
-    """The round's training rows, drawn and new, refined for their task types. Rows: TrainingExample.
+    """Build the training rows of a round, drawn and new, with responses refined by task type. Rows: TrainingExample.
 
-    Raises TapirError where none is left.
+    Raises:
+        TapirError: If no row is left.
     """
-    refining = ws.config.curriculum.refine
+    refine = ws.config.curriculum.refine
 
     def make() -> StageOutput:
         rows = [_drawn_row(candidate) for candidate in planned.drawn] + expansions.rows(TrainingExample)
-        refined = _refined(ws, rows) if refining else rows
+        refined = _refine_responses(ws, rows) if refine else rows
         if not refined:
-            ordered, drawn = sum(order.count for order in planned.orders), len(planned.drawn)
+            requested, drawn = sum(order.count for order in planned.orders), len(planned.drawn)
             raise TapirError(
-                f"Round {round_number} has nothing to train on: {drawn} rows were drawn, {len(rows) - drawn} of "
-                f"{ordered} ordered ones written, and {len(rows)} lost in refinement; spend.json holds the teacher's "
-                "words. Raise curriculum.rows_per_round, teacher.max_expansion_passes or teacher.max_tokens, or take another teacher."
+                f"Round {round_number} has no training rows: {drawn} rows were drawn from the pool, "
+                f"{len(rows) - drawn} of {requested} requested expansions were accepted, and all {len(rows)} were "
+                "dropped during refinement (replies in spend.json). Increase curriculum.rows_per_round, "
+                "teacher.max_expansion_passes or teacher.max_tokens, or use a stronger teacher."
             )
         hard = sum(row.subset is Subset.HARD for row in refined)
         return StageOutput(refined, {"hard": hard, "failed": len(rows) - len(refined)})
 
-    recipe: dict[str, Any] = {"expansions": expansions.key, "pool": list(pool.keys), "refine": refining}
-    if refining:
+    recipe: dict[str, Any] = {"expansions": expansions.key, "pool": list(pool.keys), "refine": refine}
+    if refine:
         styles = {task: refinement_style(task).text for task in TaskType}
         prompts = {"refine": load_prompt("refine").text, "styles": styles}
         recipe |= {"teacher": _teacher_recipe(ws), "prompts": prompts}
-        if ws.config.teacher.allow_untagged_refinements:
-            recipe |= {"read": "bare"}
     return ws.rows("train_mix", round_number, recipe, make)
 
 
-def _gate(ws: Workspace, pool: Pool) -> expansion.AcceptanceFilters:
-    """What a new pair must pass before it becomes a row."""
+def _acceptance_filters(ws: Workspace, pool: Pool) -> expansion.AcceptanceFilters:
+    """Return the filters that a proposed pair must pass to become a training row."""
     return expansion.AcceptanceFilters(
         Novelty(ws.config.teacher.max_rouge_l, sorted(pool.seen | ws.held_out_instructions)),
         load_benchmarks(ws.config.seeds.decontamination),
-        lambda fresh: ws.classifier.label(fresh, "typing what is new"),
-        lambda fresh: _rated(ws, fresh),
+        lambda examples: ws.classifier.label(examples, "classifying expansions"),
+        lambda examples: _rate_complexity(ws, examples),
     )
 
 
-def _rated(ws: Workspace, examples: Sequence[Example]) -> list[float | None]:
-    """How complex the judge calls each instruction, from 1 to 10; None where it gave no rating."""
-    asked = [(example.id, example.instruction) for example in examples]
-    ratings = rate_complexity(asked, ws.judge, ws.config.judge, "rating what is new")
+def _rate_complexity(ws: Workspace, examples: Sequence[Example]) -> list[float | None]:
+    """Return the judge's rating of each instruction's complexity, 1 to 10; None if it gave no rating."""
+    instructions = [(example.id, example.instruction) for example in examples]
+    ratings = rate_complexity(instructions, ws.judge, ws.config.judge, "judge: complexity of expansions")
     return [rating.complexity for rating in ratings]
 
 
-def _refined(ws: Workspace, rows: Sequence[TrainingExample]) -> list[TrainingExample]:
-    """The rows with refined responses; a row whose refinement failed is left out."""
-    drafts = [
+def _refine_responses(ws: Workspace, rows: Sequence[TrainingExample]) -> list[TrainingExample]:
+    """Return the rows with refined responses; rows without a task type, or whose refinement failed, are dropped."""
+    requests = [
         teacher.RefinementRequest(row.id, row.task, row.instruction, row.response)
         for row in rows
         if row.task is not None
     ]
-    written = teacher.refine(drafts, ws.teacher, ws.config.teacher, "the teacher refines")
-    texts = {answer.id: answer.text for answer in written if answer.text is not None}
+    responses = teacher.refine(requests, ws.teacher, ws.config.teacher, "teacher: refinements")
+    texts = {response.id: response.text for response in responses if response.text is not None}
     return [row.model_copy(update={"response": texts[row.id]}) for row in rows if row.id in texts]
 
 

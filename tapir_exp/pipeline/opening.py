@@ -19,15 +19,20 @@ from tapir_exp.pipeline.workspace import Workspace
 
 
 @contextmanager
-def open_workspace(config: Config, account: SpendScope, *, calling: bool = True) -> Iterator[Workspace]:
-    """The workbench of a run: the shared store, and the models that the configuration names.
+def open_workspace(config: Config, scope: SpendScope, *, calling: bool = True) -> Iterator[Workspace]:
+    """Open the workspace of a run: the shared store, and the models that the configuration names.
 
-    account: to whom the spend is written down. calling: whether models will be asked, so that all it takes must be
-    there. Raises ConfigError where no call of a chat model can succeed, a budget
-    in USD cannot be kept, or a trained classifier is not there.
+    Args:
+        config: The whole configuration.
+        scope: The run, or the job of a sweep, that the spend is recorded for.
+        calling: Whether chat models will be called, so that keys and prices are checked now.
+
+    Raises:
+        ConfigError: If no call of a chat model can succeed, a budget in USD cannot be kept, or the directory of a
+            trained classifier is missing.
     """
     store = Store(Path(config.outputs) / "store")
-    call_store = CallStore(store.root, account, config.spend)
+    call_store = CallStore(store.root, scope, config.spend)
     servers = ServerPool(store.root / "servers")
 
     def open_checked(llm: LLMConfig, role: str) -> Client:
@@ -39,7 +44,7 @@ def open_workspace(config: Config, account: SpendScope, *, calling: bool = True)
     try:
         teacher = open_checked(config.teacher.llm, "teacher")
         judge = open_checked(config.judge.llm, "judge")
-        classifier = open_classifier(config.classifier, lambda: open_checked(config.classifier.llm, "labeller"))
+        classifier = open_classifier(config.classifier, lambda: open_checked(config.classifier.llm, "classifier"))
         yield Workspace(config, store, teacher, judge, classifier, call_store.ledger)
     finally:
         servers.close()
@@ -47,14 +52,21 @@ def open_workspace(config: Config, account: SpendScope, *, calling: bool = True)
 
 
 def open_chat(llm: LLMConfig, role: str, call_store: CallStore, servers: ServerPool) -> Client:
-    """A chat model for a role; the oracles of the lab are made known to litellm first.
+    """Open the chat model of a role; the models of the lab are registered with litellm first.
 
-    servers: those of the job, of which the model's may be one. Raises ConfigError where weights are missing, or others.
+    Args:
+        llm: The model and its endpoint.
+        role: The name of the role in the spend.
+        call_store: Cache and spend on disk.
+        servers: The servers that this job has started; one is added if the model needs it.
+
+    Raises:
+        ConfigError: If the weights of a local server are missing or have the wrong SHA-256.
     """
     if llm.server.command:
-        found = None if llm.server.weights is None else find_weights(llm.server.weights)
-        server = servers.open(llm.server, found.path if found else None, role)
-        version = server_identity(llm.server, found.sha256 if found else None)
+        weights = None if llm.server.weights is None else find_weights(llm.server.weights)
+        server = servers.open(llm.server, weights.path if weights else None, role)
+        version = server_identity(llm.server, weights.sha256 if weights else None)
         return Client(llm, role, call_store, version=version, server=server)
     if not llm.model.startswith(LAB):
         return Client(llm, role, call_store)

@@ -1,11 +1,11 @@
-"""Stages that make a student: the base model, S_0 and the student of each round."""
+"""Stages that make a student: the base model, S_0, and the student of each round."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tapir_exp.config import BudgetConfig, LabStudentConfig, Method, StudentConfig
+from tapir_exp.config import BudgetConfig, Config, LabStudentConfig, StudentConfig
 from tapir_exp.core.records import Example, Origin, Subset, TrainingExample
 from tapir_exp.core.store import ROWS, Artifact, recipe_key
 from tapir_exp.lab.oracle import LAB_VERSION
@@ -23,14 +23,41 @@ from tapir_exp.student.model_card import (
 )
 
 LAB_STUDENT = "lab"
-
-
 CORPUS_PER_CELL = 100
-"""Problems of each family and level on which the base student's tokenizer is trained."""
+"""Problems of each family and level on which the tokenizer of the lab's base student is trained."""
 
 
-def base_student(ws: Workspace) -> Artifact:
-    """The untrained student of the lab, an ordinary Hugging Face directory."""
+@dataclass(frozen=True)
+class ParentModel:
+    """The model that a fit continues.
+
+    Attributes:
+        path: Directory or hub id.
+        ref: Its name in the provenance file.
+        base: The model before any fine-tuning of this run.
+        relative_path: Path of a base in the store as an adapter refers to it; None if an adapter names its base as the
+            configuration does.
+    """
+
+    path: Path
+    ref: ModelRef
+    base: ModelRef
+    relative_path: str | None = None
+
+
+def base_model(ws: Workspace) -> tuple[ParentModel, dict[str, Any]]:
+    """Return the student before any fine-tuning, and the recipe that identifies it."""
+    config = ws.config.student
+    if config.model == LAB_STUDENT or is_gguf(config.model):
+        built = build_lab_student(ws) if config.model == LAB_STUDENT else convert_gguf_student(ws)
+        ref = _stored(built)
+        return ParentModel(built.path, ref, ref, built.relative_path), {"model": built.key}
+    ref = _configured(config)
+    return ParentModel(Path(config.model), ref, ref), {"model": config.model, "revision": config.revision}
+
+
+def build_lab_student(ws: Workspace) -> Artifact:
+    """Build the untrained student of the lab as an ordinary Hugging Face directory."""
     from tapir_exp.lab.base_student import build_base_student
 
     config = ws.config.lab.student
@@ -42,8 +69,8 @@ def base_student(ws: Workspace) -> Artifact:
     return ws.directory("base_student", None, {"student": asdict(config), "lab": LAB_VERSION}, make)
 
 
-def unpacked_student(ws: Workspace) -> Artifact:
-    """The student of a GGUF file, turned into an ordinary Hugging Face directory once."""
+def convert_gguf_student(ws: Workspace) -> Artifact:
+    """Convert the student of a GGUF file to an ordinary Hugging Face directory, once."""
     weights = find_weights(ws.config.student.model)
 
     def make(directory: Path) -> Mapping[str, Any]:
@@ -56,110 +83,94 @@ def unpacked_student(ws: Workspace) -> Artifact:
 
 
 def lab_corpus(config: LabStudentConfig) -> Iterator[str]:
-    """The texts on which the base student's tokenizer is trained."""
+    """Yield the texts on which the tokenizer of the lab's base student is trained."""
     for problem in even_problems(CORPUS_PER_CELL, config.seed):
         yield from (problem.instruction, problem.terse, problem.refined)
 
 
-@dataclass(frozen=True)
-class ParentModel:
-    """The student from which a fit goes on.
-
-    path: directory or hub id. named: what provenance calls it. base: the model before any fit of ours. beside: the
-    path of a base in the store as an adapter sees it; None where an adapter names its base as the configuration does.
-    """
-
-    path: Path
-    named: ModelRef
-    base: ModelRef
-    beside: str | None = None
-
-
-def base_model(ws: Workspace) -> tuple[ParentModel, dict[str, Any]]:
-    """The student before any fit of ours, and what tells it from others."""
-    config = ws.config.student
-    base: dict[str, Any] = {"model": config.model, "revision": config.revision}
-    named = _configured_ref(config)
-    start = ParentModel(Path(config.model), named, named)
-    if config.model == LAB_STUDENT or is_gguf(config.model):
-        built = base_student(ws) if config.model == LAB_STUDENT else unpacked_student(ws)
-        named = ModelRef(place=ModelLocation.STORE, name=built.name)
-        start, base = ParentModel(built.path, named, named, built.beside), {"model": built.key}
-    return start, base
-
-
-def finetune_on_seeds(ws: Workspace, seeds: Artifact, start: ParentModel, base: Mapping[str, Any]) -> Artifact:
-    """S_0: the base model fine-tuned on the seeds with their own responses."""
+def finetune_on_seeds(ws: Workspace, seeds: Artifact, parent: ParentModel, base: Mapping[str, Any]) -> Artifact:
+    """Return S_0: the base model fine-tuned on the seeds with their own responses."""
     rows = [_seed_row(seed) for seed in seeds.rows(Example)]
-    return _finetune(ws, 0, start, rows, seeds, None, ws.config.sft.seed_stage, {"rows": seeds.key, **base})
+    return _finetune(ws, 0, parent, rows, seeds, None, ws.config.sft.seed_stage, {"rows": seeds.key, **base})
 
 
 def finetune_round(ws: Workspace, round_number: int, student: Artifact, mix: Artifact, alpha: float) -> Artifact:
-    """S_r: the student fine-tuned on the round's mix with the alpha-weighted loss."""
-    recipe = {"rows": mix.key, "parent": student.key, "alpha": alpha}
+    """Return S_r: the student of round r - 1 fine-tuned on the round's mix with the alpha-weighted loss."""
     known = Provenance.load(student.path)
-    base = known.base if known else _configured_ref(ws.config.student)
-    start = ParentModel(student.path, ModelRef(place=ModelLocation.STORE, name=student.name), base)
+    base = known.base if known else _configured(ws.config.student)
+    parent = ParentModel(student.path, _stored(student), base)
+    inputs = {"rows": mix.key, "parent": student.key, "alpha": alpha}
     rows = mix.rows(TrainingExample)
-    return _finetune(ws, round_number, start, rows, mix, alpha, ws.config.sft.round_stage, recipe)
+    return _finetune(ws, round_number, parent, rows, mix, alpha, ws.config.sft.round_stage, inputs)
 
 
-def _configured_ref(student: StudentConfig) -> ModelRef:
-    place = ModelLocation.DIRECTORY if Path(student.model).is_dir() else ModelLocation.HUB
-    return ModelRef(place=place, name=student.model, revision=student.revision)
+def _stored(artifact: Artifact) -> ModelRef:
+    return ModelRef(place=ModelLocation.STORE, name=artifact.name)
+
+
+def _configured(student: StudentConfig) -> ModelRef:
+    location = ModelLocation.DIRECTORY if Path(student.model).is_dir() else ModelLocation.HUB
+    return ModelRef(place=location, name=student.model, revision=student.revision)
 
 
 def _finetune(
     ws: Workspace,
     round_number: int,
-    start: ParentModel,
+    parent: ParentModel,
     rows: Sequence[TrainingExample],
     data: Artifact,
     alpha: float | None,
     budget: BudgetConfig,
-    recipe: Mapping[str, Any],
+    inputs: Mapping[str, Any],
 ) -> Artifact:
     config = ws.config
-    student, trainer, seed = config.student, config.trainer, config.seed
+    student, trainer = config.student, config.trainer
+    recipe = _fit_recipe(config, budget, inputs)
 
     def make(directory: Path) -> Mapping[str, Any]:
         from tapir_exp.student.loading import AdapterBase
         from tapir_exp.student.training.encoding import TrainingRow
         from tapir_exp.student.training.train import finetune
 
-        label, base = f"training S_{round_number}", None if start.beside is None else AdapterBase(start.beside)
-        taught = [TrainingRow(row.instruction, row.response, row.subset) for row in rows]
+        label = f"training S_{round_number}"
+        base = None if parent.relative_path is None else AdapterBase(parent.relative_path)
+        examples = [TrainingRow(row.instruction, row.response, row.subset) for row in rows]
         figures = asdict(
-            finetune(start.path, taught, alpha, config.sft, budget, student, trainer, seed, directory, label, base)
+            finetune(
+                parent.path, examples, alpha, config.sft, budget, student, trainer, config.seed, directory, label, base
+            )
         )
-        write_provenance(directory, provenance(figures))
-        return figures
-
-    def provenance(figures: Mapping[str, Any]) -> Provenance:
-        return Provenance(
+        provenance = Provenance(
             artifact=f"student/{recipe_key('student', recipe)}",
-            base=start.base,
-            parent=start.named,
+            base=parent.base,
+            parent=parent.ref,
             data=TrainingData(artifact=data.name, sha256=data.files[ROWS]),
             method=config.sft.method,
             alpha=alpha,
-            seed=seed,
+            seed=config.seed,
             precision=student.precision,
             settings=settings_of(student, trainer, config.sft, budget, alpha),
             figures=kept_figures(figures),
         )
+        write_provenance(directory, provenance)
+        return figures
 
-    sft = {name: value for name, value in asdict(config.sft).items() if name not in ("start", "round")}
-    recipe = {
-        **recipe,
+    return ws.directory("student", round_number, recipe, make)
+
+
+def _fit_recipe(config: Config, budget: BudgetConfig, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return everything that determines the weights of a fit."""
+    # Each stage has a budget of its own: the other one's must not change the key.
+    sft = {name: value for name, value in asdict(config.sft).items() if name not in ("seed_stage", "round_stage")}
+    student = config.student
+    return {
+        **inputs,
         "sft": sft,
         "budget": asdict(budget),
         "template": [student.chat_template, student.system_prompt, student.max_length],
-        "precision": [student.precision, trainer.precision],
-        "seed": seed,
-        **({} if config.sft.method is Method.full else {"product": "adapter"}),  # earlier versions merged it
+        "precision": [student.precision, config.trainer.precision],
+        "seed": config.seed,
     }
-    return ws.directory("student", round_number, recipe, make)
 
 
 def _seed_row(seed: Example) -> TrainingExample:

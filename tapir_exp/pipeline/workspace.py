@@ -1,4 +1,4 @@
-"""The workbench of a run: its configuration, the store, the models, and the list of what was made."""
+"""The workspace of a run: configuration, artifact store, models, and the list of artifacts used so far."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -17,12 +17,12 @@ from tapir_exp.llm.ledger import Ledger
 
 Recipe = Mapping[str, Any]
 NO_REPLY = ("llm", "max_failure_rate", "stream_while_generating")
-"""Settings of a role that change no reply; what of `llm` does is in the model's identity."""
+"""Settings of a role that change no completion; those of `llm` that do are in the model's identity."""
 
 
 @dataclass(frozen=True)
 class StageOutput:
-    """The rows that a stage made, its figures, and what it left out, where it picks and chooses."""
+    """Rows of a stage, its figures, and the rows it dropped; `dropped` is None for stages that select nothing."""
 
     rows: Iterable[Record]
     figures: Mapping[str, Any]
@@ -31,9 +31,17 @@ class StageOutput:
 
 @dataclass
 class Workspace:
-    """Where the stages of one run are carried out and written down.
+    """Runs the stages of one run and records the artifacts.
 
-    held_out_instructions: instructions that nothing which is trained on may repeat.
+    Attributes:
+        config: The whole configuration of the run.
+        store: The artifact store, shared by all runs of an outputs directory.
+        teacher: The model that responds, expands and refines.
+        judge: The model that scores responses.
+        classifier: The classifier of task types.
+        ledger: The spend of this run.
+        entries: Artifacts used so far, in the order of their last use.
+        held_out_instructions: Instructions that no training row may repeat.
     """
 
     config: Config
@@ -54,43 +62,50 @@ class Workspace:
         *,
         asks: bool = True,
     ) -> Artifact:
-        """Carry out a stage whose product is rows; `round_number` is None for what belongs to no round.
+        """Run a stage whose artifact is rows, or reuse the artifact.
 
-        asks: whether it asks chat models; else what is asked meanwhile is the spend of the stage that asks.
+        Args:
+            stage: Name of the stage; its directory in the store.
+            round_number: Round of the stage; None if it belongs to no round.
+            recipe: Everything that determines the rows.
+            make: Makes the rows; not called if the artifact exists.
+            asks: Whether the stage calls chat models, so that their spend is recorded with it.
         """
 
         def write(directory: Path) -> Mapping[str, Any]:
-            with ExitStack() as call_store:
-                spent = call_store.enter_context(self.ledger.during(_name(stage, round_number))) if asks else {}
-                product = make()
-                count = write_rows(directory / ROWS, product.rows)
-                if product.dropped is not None:
-                    write_rows(directory / DROPPED, product.dropped)
-            spend = {role: of_role.model_dump() for role, of_role in spent.items()}
-            return {"rows": count, **product.figures, "spend": spend}
+            with ExitStack() as stack:
+                recording = self.ledger.during(stage_name(stage, round_number))
+                spend_by_role = stack.enter_context(recording) if asks else {}
+                output = make()
+                count = write_rows(directory / ROWS, output.rows)
+                if output.dropped is not None:
+                    write_rows(directory / DROPPED, output.dropped)
+            spend = {role: spend.model_dump() for role, spend in spend_by_role.items()}
+            return {"rows": count, **output.figures, "spend": spend}
 
         return self.directory(stage, round_number, recipe, write)
 
     def directory(
         self, stage: str, round_number: int | None, recipe: Recipe, make: Callable[[Path], Mapping[str, Any]]
     ) -> Artifact:
-        """Carry out a stage whose product is a directory of files; one asked for again stands where it came last."""
+        """Run a stage whose artifact is a directory of files, or reuse the artifact; see `rows`."""
         artifact = self.store.produce(stage, recipe, make)
-        name = _name(stage, round_number)
+        name = stage_name(stage, round_number)
         entry = entry_of(name, round_number or 0, artifact)
-        self.entries[:] = [*(known for known in self.entries if known != entry), entry]
+        # An artifact that is used again moves to the end: the manifest lists artifacts by their last use.
+        self.entries[:] = [*(other for other in self.entries if other != entry), entry]
         print_stage(name, artifact.figures, artifact.seconds, artifact.reused)
         return artifact
 
 
 def role_recipe(chat: ChatModel, config: TeacherConfig | JudgeConfig) -> dict[str, Any]:
-    """What of a role changes its replies: the model and the role's settings, but not how it is reached."""
+    """Return what determines a role's completions: the model and the role's settings, not how it is reached."""
     settings = {name: value for name, value in asdict(config).items() if name not in NO_REPLY}
     return {"model": chat.identity(), **settings}
 
 
 def generation_recipe(student: StudentConfig) -> dict[str, Any]:
-    """What of the student's settings changes its answers."""
+    """Return the settings that determine the student's responses."""
     return {
         "template": [student.chat_template, student.system_prompt],
         "max_new_tokens": student.max_new_tokens,
@@ -99,6 +114,6 @@ def generation_recipe(student: StudentConfig) -> dict[str, Any]:
     }
 
 
-def _name(stage: str, round_number: int | None) -> str:
-    """What the manifest, the ledger and the terminal call a stage."""
+def stage_name(stage: str, round_number: int | None) -> str:
+    """Return the name of a stage in the manifest, the ledger and the terminal."""
     return stage if round_number is None else f"{stage}-{round_number}"

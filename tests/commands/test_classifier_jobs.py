@@ -105,7 +105,7 @@ def test_the_recipe_a_chat_model_labels_and_an_encoder_learns_it_is_one_job(tmp_
     assert card.base["encoder"] == "minilm"
     assert card.figures["kappa"]["mean"] > 0.8  # agreement with the oracle, which errs at 3 %
     assert "<svg" in (tmp_path / "out" / "report.html").read_text()
-    assert json.loads((tmp_path / "out" / "spend.json").read_text())["stages"]["labelling"]["labeller"]["calls"] == 200
+    assert json.loads((tmp_path / "out" / "spend.json").read_text())["stages"]["labelling"]["classifier"]["calls"] == 200
     figures = json.loads((tmp_path / "out" / "figures.json").read_text())["figures"]
     assert figures["trained classifier"]["macro_f1"]["mean"] > figures["commonest type"]["macro_f1"]["mean"]
 

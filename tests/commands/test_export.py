@@ -62,7 +62,7 @@ def build(directory: Path) -> Mapping[str, Any]:
 
 
 def train(workdir: Path, base: Artifact) -> Mapping[str, Any]:
-    budget, beside, trainer = BudgetConfig(epochs=4), AdapterBase(base.beside), TrainerConfig(accelerator="cpu")
+    budget, beside, trainer = BudgetConfig(epochs=4), AdapterBase(base.relative_path), TrainerConfig(accelerator="cpu")
     figures = asdict(finetune(base.path, ROWS, None, SFT, budget, STUDENT, trainer, 0, workdir, "fit", beside))
     start = ModelRef(place=ModelLocation.STORE, name=base.name)
     provenance = Provenance(

@@ -52,16 +52,16 @@ def stage(planned: list[StageEstimate], name: str, role: str) -> StageEstimate:
 def test_the_stages_are_those_of_a_run_in_their_order() -> None:
     assert [(row.stage, row.role) for row in estimate_run(config(), SIZES)] == [
         ("student-0", "fit"),
-        ("task_labels", "labeller"),
+        ("task_labels", "classifier"),
         ("teacher_responses", "teacher"),
         ("verdicts-0", "judge"),
         ("expansions-1", "teacher"),
-        ("expansions-1", "labeller"),
+        ("expansions-1", "classifier"),
         ("train_mix-1", "teacher"),
         ("student-1", "fit"),
         ("verdicts-1", "judge"),
         ("expansions-2", "teacher"),
-        ("expansions-2", "labeller"),
+        ("expansions-2", "classifier"),
         ("train_mix-2", "teacher"),
         ("student-2", "fit"),
     ]
@@ -69,7 +69,7 @@ def test_the_stages_are_those_of_a_run_in_their_order() -> None:
 
 def test_what_the_configuration_settles_is_exact() -> None:
     planned = estimate_run(config(), SIZES)
-    assert stage(planned, "task_labels", "labeller").calls == 1000
+    assert stage(planned, "task_labels", "classifier").calls == 1000
     assert stage(planned, "teacher_responses", "teacher").calls == 1000
     assert stage(planned, "verdicts-0", "judge").calls == 2000
     assert stage(planned, "verdicts-1", "judge").calls == 1000
@@ -115,7 +115,7 @@ def test_unknown_sizes_and_prices_stay_unknown() -> None:
     planned = estimate_run(vague, SIZES)
     assert stage(planned, "student-0", "fit").gpu_hours is None
     assert stage(planned, "teacher_responses", "teacher").usd is None
-    assert stage(planned, "task_labels", "labeller").usd is not None
+    assert stage(planned, "task_labels", "classifier").usd is not None
 
 
 def test_what_is_asked_in_batches_has_the_price_of_batches() -> None:
@@ -138,7 +138,7 @@ def test_two_values_of_delta_share_what_comes_before_the_rounds() -> None:
     shared = [key for key in jobs[0] if jobs[0][key] == jobs[1][key]]
     assert shared == [
         ("student-0", "fit"),
-        ("task_labels", "labeller"),
+        ("task_labels", "classifier"),
         ("teacher_responses", "teacher"),
         ("verdicts-0", "judge"),
     ]

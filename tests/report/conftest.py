@@ -98,7 +98,7 @@ class FakeRun:
 
     def _rounds(self, seeds: list[Example], tasks: dict[str, TaskType]) -> None:
         labels = [Label(id=s.id, task=tasks[s.id], raw=tasks[s.id]) for s in seeds]
-        self._put("task_labels", labels, spend={"labeller": spend(len(seeds), None)})
+        self._put("task_labels", labels, spend={"classifier": spend(len(seeds), None)})
         responses = [Response(id=s.id, text=f"The teacher's answer. {NASTY}\nAnswer: 42") for s in seeds]
         self._put("teacher_responses", responses, spend={"teacher": spend(len(seeds), 0.31)})
         gaps = self._judge(0, [s.id for s in seeds])

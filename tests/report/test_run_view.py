@@ -156,7 +156,7 @@ def test_task_types_come_from_everywhere(fake_run: MakeRun) -> None:
 def test_spend_adds_up_and_unpriced_is_not_free(fake_run: MakeRun) -> None:
     run = RunView.load(fake_run())
     spent = {row.role: row for row in spend_by_role(run.artifacts.values())}
-    assert spent["labeller"].usd is None
+    assert spent["classifier"].usd is None
     judged = sum(len(r.verdicts) for r in run.rounds)
     assert spent["judge"].calls == 2 * judged
     assert spent["judge"].usd == pytest.approx(3 * 0.52)
