@@ -26,6 +26,7 @@ from typing import Any
 
 from tapir_exp.config import ClassifierConfig, ClassifierKind, DecontaminationConfig, Precision, SeedsConfig, SeedSource
 from tapir_exp.core.records import Example, Subset
+from tapir_exp.core.seeding import derive_uniform
 from tapir_exp.core.store import ROWS
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.data.decontamination import FIELDS, load_benchmarks
@@ -33,7 +34,6 @@ from tapir_exp.data.formats import UnusableRow, parse_pair
 from tapir_exp.data.readers import read_file
 from tapir_exp.data.seeds import gather_seeds
 from tapir_exp.distillation.classifier.trained import CachedClassifier
-from tapir_exp.distillation.curriculum.difficulty import uniform
 from tapir_exp.distillation.curriculum.sampling import Candidate, plan_round
 from tapir_exp.distillation.curriculum.task_mix import target_shares
 from tapir_exp.lab.world import natural_problems
@@ -164,8 +164,8 @@ def read_labels(path: Path) -> Iterator[tuple[str, TaskType]]:
 def candidate(example: Example, types: dict[str, TaskType]) -> Candidate:
     """A row with its type and a gap by hash; where rows have no type, it is drawn too, the rarer ones rarely."""
     tasks = list(TaskType)
-    task = types[example.id] if types else tasks[int(uniform("task", example.id) ** 3 * len(tasks))]
-    gap = 9 * uniform("gap", example.id) ** 2
+    task = types[example.id] if types else tasks[int(derive_uniform("task", example.id) ** 3 * len(tasks))]
+    gap = 9 * derive_uniform("gap", example.id) ** 2
     return Candidate(example, task, gap, Subset.HARD if gap > 2 else Subset.REST, max(gap, 0.1))
 
 

@@ -3,12 +3,12 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from statistics import fmean
 from typing import Any
 
 from tapir_exp.config import TeacherConfig
 from tapir_exp.core.records import DroppedRow, DropReason, Example, Label, Origin, TrainingExample, example_id
+from tapir_exp.core.seeding import derive_seed
 from tapir_exp.data.decontamination import Benchmarks
 from tapir_exp.data.novelty import Novelty
 from tapir_exp.distillation.curriculum.sampling import GenerationRequest
@@ -146,13 +146,10 @@ def build_expansion_requests(
         shown = [order.examples[(start + i) % len(order.examples)] for i in range(_shown(order, config))]
         count = min(config.num_output_samples, lacking - asked)
         examples = tuple(candidate.example for candidate in shown)
-        commissions.append(ExpansionRequest(order.task, count, examples, sample_of(occasion, number)))
+        commissions.append(
+            ExpansionRequest(order.task, count, examples, derive_seed(occasion, number, separator=" ", bits=48))
+        )
     return commissions
-
-
-def sample_of(occasion: str, number: int) -> int:
-    """The number of a draw, 48 bits that depend on the arguments alone."""
-    return int.from_bytes(sha256(f"{occasion} {number}".encode()).digest()[:6])
 
 
 def _shown(order: GenerationRequest, config: TeacherConfig) -> int:

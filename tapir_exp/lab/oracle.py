@@ -8,10 +8,10 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from math import exp
 from random import Random
 
+from tapir_exp.core.seeding import seed_digest
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.lab.families import FAMILIES
 from tapir_exp.lab.family import Family, Problem
@@ -50,7 +50,7 @@ def prefer(messages: Messages, options: Options, temperature: float, sample: int
 
 def _dice(role: str, messages: Messages, options: Options, temperature: float, sample: int) -> Random:
     request = json.dumps([role, list(messages), dict(options), temperature, sample], sort_keys=True)
-    return Random(sha256(request.encode()).hexdigest())
+    return Random(seed_digest(request).hex())
 
 
 def _teach(prompt: str, options: Options, rng: Random) -> str:

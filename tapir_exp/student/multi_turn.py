@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 from tapir_exp.config import StudentConfig
 from tapir_exp.core.console import Progress
 from tapir_exp.core.records import Response
+from tapir_exp.core.seeding import derive_seed
 from tapir_exp.student.chat_template import load_chat
 from tapir_exp.student.engines.factory import open_engine
 from tapir_exp.student.engines.sampling import Draw
@@ -56,5 +56,4 @@ def _so_far(dialogue: Conversation, answers: Sequence[Response]) -> list[str]:
 
 
 def _draw(dialogue: Conversation, turn: int, seed: int) -> Draw:
-    digest = sha256(f"{seed}\0{dialogue.id}\0{turn}".encode()).digest()
-    return Draw(dialogue.temperature, int.from_bytes(digest[:7]))
+    return Draw(dialogue.temperature, derive_seed(seed, dialogue.id, turn))

@@ -1,12 +1,12 @@
 """Several sampled answers of a student to every instruction."""
 
 from collections.abc import Sequence
-from hashlib import sha256
 from pathlib import Path
 
 from tapir_exp.config import RolloutConfig, StudentConfig
 from tapir_exp.core.console import Progress
 from tapir_exp.core.records import Response, rollout_id
+from tapir_exp.core.seeding import derive_seed
 from tapir_exp.student.chat_template import load_chat
 from tapir_exp.student.engines.factory import open_engine
 from tapir_exp.student.engines.sampling import Draw
@@ -30,10 +30,6 @@ def sample_rollouts(
     numbers = range(rollouts.num_samples)
     names = [rollout_id(row, number) for row, _ in prompts for number in numbers]
     repeated = [prompt for prompt in encoded for _ in numbers]
-    draws = [Draw(rollouts.temperature, _stream(seed, name)) for name in names]
+    draws = [Draw(rollouts.temperature, derive_seed("rollout", seed, name)) for name in names]
     with open_engine(student_dir, chat, student, sampled=True) as engine, Progress(label, len(names)) as progress:
         return generate_encoded(engine, chat, names, repeated, student, lambda _: progress.advance(), draws)
-
-
-def _stream(seed: int, name: str) -> int:
-    return int.from_bytes(sha256(f"rollout\0{seed}\0{name}".encode()).digest()[:7])

@@ -5,12 +5,12 @@ their own, where no such threshold means anything, so they all select the same s
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from hashlib import sha256
 from math import exp
 from statistics import fmean
 
 from tapir_exp.config import CurriculumConfig, Difficulty
 from tapir_exp.core.records import Verdict
+from tapir_exp.core.seeding import derive_uniform
 
 Scores = Mapping[str, float]
 """Difficulty by row id; a row that could not be scored is absent."""
@@ -68,14 +68,8 @@ def choose_hard(scores: Scores, curriculum: CurriculumConfig, seed: int) -> froz
     hard = frozenset(row for row, score in scores.items() if score > curriculum.delta)
     if curriculum.difficulty is Difficulty.mfd:
         return hard
-    drawn = sorted(scores, key=lambda row: uniform(seed, "hard set", row))
+    drawn = sorted(scores, key=lambda row: derive_uniform(seed, "hard set", row))
     if curriculum.difficulty is Difficulty.random:
         return frozenset(drawn[: len(hard)])
     hardest = sorted(drawn, key=scores.__getitem__, reverse=True)  # a stable sort: equals stay as drawn
     return frozenset(hardest[: round(curriculum.hard_fraction * len(hardest))])
-
-
-def uniform(*parts: object) -> float:
-    """A number in (0, 1) that depends on `parts` alone: the same in every process and on every machine."""
-    digest = sha256("\0".join(map(str, parts)).encode()).digest()
-    return (int.from_bytes(digest[:7]) + 0.5) / 2**56

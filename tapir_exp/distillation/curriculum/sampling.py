@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tapir_exp.core.records import Example, Quota, Subset
+from tapir_exp.core.seeding import derive_uniform
 from tapir_exp.core.task_types import TaskType
-from tapir_exp.distillation.curriculum.difficulty import uniform
 from tapir_exp.distillation.curriculum.task_mix import Shares, apportion_parts
 
 
@@ -82,7 +82,7 @@ def _by_kind(pool: Sequence[Candidate], draw: str) -> Mapping[tuple[TaskType, Su
     for row in pool:
         kinds[row.task, row.subset].append(row)
     for rows in kinds.values():
-        rows.sort(key=lambda row: uniform(draw, row.example.id) ** (1.0 / row.weight), reverse=True)
+        rows.sort(key=lambda row: derive_uniform(draw, row.example.id) ** (1.0 / row.weight), reverse=True)
     return kinds
 
 

@@ -17,7 +17,6 @@ from tapir_exp.distillation.curriculum.difficulty import (
     response_length,
     rollout_spread,
     scored_gaps,
-    uniform,
 )
 
 gap_maps = st.dictionaries(st.text("abcdef", min_size=1), st.floats(-9, 9), max_size=30)
@@ -79,24 +78,6 @@ def test_another_seed_draws_another_random_set_that_favours_no_row() -> None:
     assert all(100 < count < 200 for count in counts)  # binomial(300, 1/2) ± 5.8 sd
     of_the_hard = [len(drawn & chosen(gaps, 0.5, Difficulty.mfd, 0)) for drawn in draws]
     assert statistics.fmean(of_the_hard) == pytest.approx(10, abs=0.5)
-
-
-@pytest.mark.parametrize(
-    ("parts", "number"),
-    [((0, "draw", "a"), 0.189651811), ((1, "draw", "a"), 0.5077136), (("0", "draw", "a"), 0.189651811)],
-)
-def test_uniform_numbers_are_the_same_on_every_machine(parts: Sequence[object], number: float) -> None:
-    assert uniform(*parts) == pytest.approx(number, abs=1e-8)
-
-
-def test_uniform_tells_its_parts_apart() -> None:
-    assert len({uniform("ab", "c"), uniform("a", "bc"), uniform("abc"), uniform("c", "ab")}) == 4
-
-
-def test_uniform_numbers_are_uniform() -> None:
-    numbers = sorted(uniform(0, n) for n in range(2000))
-    assert 0 < numbers[0] < numbers[-1] < 1
-    assert max(abs(number - n / 2000) for n, number in enumerate(numbers)) < 0.04  # Kolmogorov: p about 0.003
 
 
 BY_SHARE = [how for how in Difficulty if how not in (Difficulty.mfd, Difficulty.random)]
