@@ -2,7 +2,6 @@
 
 import math
 import statistics
-from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
