@@ -78,10 +78,10 @@ def training_row(instruction: str, **fields: Any) -> TrainingExample:
         "instruction": instruction,
         "response": "a response",
         "task": "Math",
-        "part": "hard",
+        "subset": "hard",
         "origin": "expansion",
         "parents": ("p",),
-        "born": 1,
-        "gap": None,
+        "created_in_round": 1,
+        "difficulty": None,
     }
     return TrainingExample(**(defaults | fields))
