@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHUNK_LOGITS = 2**25
-"""Logits that exist at once: 128 MiB in float32."""
+from tapir_exp.student.constants import CHUNK_LOGITS
 
 
 def weighted_cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -113,6 +113,11 @@ def load_whole(
     return model
 
 
+def base_model_of(model: Any) -> Any:
+    """Return the causal language model under a PEFT adapter, or the model itself if it has no adapter."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def load_tokenizer(source: Path, student: StudentConfig) -> PreTrainedTokenizerBase:
     """The tokenizer in `source`, a directory or hub id. Raises ConfigError as `load_model` does."""
     revision = _revision(source, student.revision)

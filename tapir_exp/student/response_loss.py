@@ -9,6 +9,7 @@ from lightning_fabric.utilities import move_data_to_device
 from transformers import PreTrainedModel
 
 from tapir_exp.config import StudentConfig
+from tapir_exp.core.batching import length_sorted_batches
 from tapir_exp.core.console import Progress
 from tapir_exp.core.records import ResponseLoss, Subset
 from tapir_exp.student.chat_template import load_chat
@@ -74,9 +75,8 @@ def _mean_losses(
 def _batches(rows: Sequence[EncodedRow], student: StudentConfig) -> Iterator[list[int]]:
     """Indices of the rows that fit, neighbours in length together; the longest first."""
     fitting = [index for index, row in enumerate(rows) if len(row.tokens) <= student.max_length]
-    order = sorted(fitting, key=lambda index: -len(rows[index].tokens))
-    for start in range(0, len(order), student.generation_batch_size):
-        yield order[start : start + student.generation_batch_size]
+    for batch in length_sorted_batches([len(rows[index].tokens) for index in fitting], student.generation_batch_size):
+        yield [fitting[index] for index in batch]
 
 
 def _loss(row: str, tokens: int, instructed: float | None, alone: float | None) -> ResponseLoss:

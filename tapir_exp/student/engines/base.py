@@ -40,13 +40,6 @@ class Engine(Protocol):
         ...
 
 
-def length_sorted_batches(prompts: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
-    """Places of prompts, neighbours in length together; the longest first, so that a lack of memory shows early."""
-    order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
-
-
 def stop_token_ids(generation: GenerationConfig | None, chat: Chat) -> frozenset[int]:
     """The tokens that end an answer: the chat's end of turn, and all that the model's generation settings name."""
     configured = generation.eos_token_id if generation else None

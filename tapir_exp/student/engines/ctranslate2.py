@@ -11,10 +11,11 @@ import torch
 from transformers import PreTrainedModel
 
 from tapir_exp.config import Precision, StudentConfig
+from tapir_exp.core.batching import length_sorted_batches
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.store import write_text_atomic
 from tapir_exp.student.chat_template import Chat
-from tapir_exp.student.engines.base import Continuation, length_sorted_batches, stop_token_ids
+from tapir_exp.student.engines.base import Continuation, stop_token_ids
 from tapir_exp.student.engines.sampling import Draw
 from tapir_exp.student.loading import load_model
 
@@ -58,7 +59,7 @@ class Ctranslate2Engine:
         """As `Engine.write`, greedy only: the rows of a batch come together, when the last of them is finished."""
         if draws is not None:
             raise _refusal("sampled answers")
-        for places in _apart(length_sorted_batches(prompts, self._batch), prompts):
+        for places in _apart(length_sorted_batches([len(prompt) for prompt in prompts], self._batch), prompts):
             rows = self._write_batch([prompts[place] for place in places], limit)
             for place, tokens in zip(places, rows, strict=True):
                 finished = bool(tokens) and tokens[-1] in self._stops

@@ -10,8 +10,9 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from tapir_exp.config import StudentConfig
+from tapir_exp.core.batching import length_sorted_batches
 from tapir_exp.student.chat_template import Chat
-from tapir_exp.student.engines.base import Continuation, length_sorted_batches, stop_token_ids
+from tapir_exp.student.engines.base import Continuation, stop_token_ids
 from tapir_exp.student.engines.kv_cache import GrowingLayer
 from tapir_exp.student.engines.sampling import Draw, Sampler
 from tapir_exp.student.loading import load_model
@@ -43,7 +44,7 @@ class TransformersEngine:
         self, prompts: Sequence[Sequence[int]], limit: int, draws: Sequence[Draw] | None = None
     ) -> Iterator[tuple[int, Continuation]]:
         """As `Engine.write`."""
-        for places in length_sorted_batches(prompts, self._batch):
+        for places in length_sorted_batches([len(prompt) for prompt in prompts], self._batch):
             sampler = None if draws is None else Sampler([draws[place] for place in places])
             for row, continuation in self._write_batch([prompts[place] for place in places], limit, sampler):
                 yield places[row], continuation

@@ -13,9 +13,10 @@ from tapir_exp.config import SFTConfig
 from tapir_exp.core.errors import TapirError
 from tapir_exp.core.records import Subset, TrainingStep
 from tapir_exp.student.cross_entropy import token_nll, weighted_cross_entropy
+from tapir_exp.student.loading import base_model_of
 from tapir_exp.student.packing import pack_attention, packed_hidden
 from tapir_exp.student.training.batching import MicroBatch, StepBatch
-from tapir_exp.student.training.strategies import sync_gradients_on_last, shard_if_fsdp, clip_and_step
+from tapir_exp.student.training.strategies import clip_and_step, shard_if_fsdp, sync_gradients_on_last
 
 STEPS_KEY = "training_steps"
 
@@ -43,17 +44,12 @@ def response_nll(model: PreTrainedModel, batch: MicroBatch) -> Tensor:
 
 def predicting_states(model: PreTrainedModel, batch: MicroBatch) -> Tensor:
     """The hidden states that predict the supervised tokens: (supervised, width)."""
-    return packed_hidden(_whole(model).get_decoder(), batch.tokens, batch.bounds).index_select(0, batch.before)
+    return packed_hidden(base_model_of(model).get_decoder(), batch.tokens, batch.bounds).index_select(0, batch.before)
 
 
 def head_weights(model: PreTrainedModel) -> Tensor:
-    head: Tensor = _whole(model).get_output_embeddings().weight
+    head: Tensor = base_model_of(model).get_output_embeddings().weight
     return head
-
-
-def _whole(model: Any) -> Any:
-    """The causal language model under its adapter, if it has one."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:
@@ -80,7 +76,7 @@ class StudentModule(pl.LightningModule):
 
     def configure_model(self) -> None:
         """Divide the weights among the ranks, under a strategy that does."""
-        shard_if_fsdp(self, _whole(self.model), self.weighted_loss.__name__)
+        shard_if_fsdp(self, base_model_of(self.model), self.weighted_loss.__name__)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW; weight decay spares biases and norms, which are the vectors."""
@@ -121,7 +117,9 @@ class StudentModule(pl.LightningModule):
         hard, rest = self._weights[Subset.HARD] * scale, self._weights[Subset.REST] * scale
         weights = torch.full(batch.hard.shape, rest, dtype=torch.float32, device=batch.hard.device)
         weights = weights.masked_fill(batch.hard, hard)
-        return weighted_cross_entropy(predicting_states(self.model, batch), head_weights(self.model), batch.targets, weights)
+        return weighted_cross_entropy(
+            predicting_states(self.model, batch), head_weights(self.model), batch.targets, weights
+        )
 
     def _backward(self, batch: MicroBatch, supervised: int, last: bool) -> Tensor:
         """Add the micro-batch's share of the step's gradient; returns its [nll, tokens] of hard and of rest, (2, 2)."""

@@ -22,6 +22,7 @@ from tapir_exp.config import (
     StudentConfig,
     TrainerConfig,
 )
+from tapir_exp.student.constants import CHUNK_LOGITS
 
 GB = 1e9
 MIN_PROPOSED_TOKENS = 256
@@ -38,8 +39,6 @@ GATHERED_BLOCKS = 2
 """Of FSDP: the one that is computed, and the next, which is on its way."""
 PROPOSED_DEVICES = (2, 4, 8)
 """That are proposed for a model that is too large for one."""
-CHUNK_LOGITS = 2**25
-"""Logits that the loss has at once; see `student.cross_entropy`."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,11 @@ def estimate_fit_memory(student: StudentConfig, sft: SFTConfig, trainer: Trainer
     """
     shape, widths = student.architecture, element_bytes(student, sft.method, trainer.precision)
     full = sft.method is Method.full
-    if widths is None or not _is_complete(shape) or not (full or set(sft.lora.target_modules) <= set(_linear_sizes(shape))):
+    if (
+        widths is None
+        or not _is_complete(shape)
+        or not (full or set(sft.lora.target_modules) <= set(_linear_sizes(shape)))
+    ):
         return None
     if trainer.strategy is StrategyName.deepspeed:
         return None

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from tapir_exp.core.records import StepTiming
+from tapir_exp.student.loading import base_model_of
 from tapir_exp.student.training.batching import StepBatch
 
 PEAK_TFLOPS = {
@@ -52,7 +53,7 @@ class ModelFlops:
 
 def count_model_flops(model: Any) -> ModelFlops:
     """The work of a causal language model, which may have an adapter."""
-    whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+    whole = base_model_of(model)
     head = whole.get_output_embeddings()
     linears = [m for m in whole.modules() if isinstance(m, torch.nn.Linear) and m is not head]
     sizes = [(m.in_features * m.out_features, m.weight.requires_grad) for m in linears]

@@ -13,12 +13,13 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tapir_exp.config import ClassifierFitConfig, TrainerConfig
+from tapir_exp.core.batching import length_sorted_batches
 from tapir_exp.core.console import Progress
 from tapir_exp.core.determinism import deterministic_scope
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.distillation.classifier.baselines import Baseline
-from tapir_exp.distillation.classifier.batching import Matrix, length_sorted_batches
+from tapir_exp.distillation.classifier.batching import Matrix
 from tapir_exp.distillation.classifier.calibration import fit_temperature
 from tapir_exp.distillation.classifier.dataset import LabelledText, stratified_folds
 from tapir_exp.distillation.classifier.deberta.model import load_classifier
@@ -47,7 +48,7 @@ class DebertaClassifier:
         rows = np.zeros((len(texts), len(self.tasks)), dtype=np.float32)
         model = self.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()  # type: ignore[arg-type]
         with Progress(progress, len(texts)) as bar:
-            for places in length_sorted_batches(texts, self.batch):
+            for places in length_sorted_batches([len(text) for text in texts], self.batch, longest_first=False):
                 encoded = encode(self.tokenizer, [texts[place] for place in places], self.max_length)
                 rows[places] = model(**encoded.to(model.device)).logits.float().cpu().numpy()
                 bar.advance(len(places))

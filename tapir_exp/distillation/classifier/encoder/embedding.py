@@ -10,8 +10,9 @@ from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
 
 from tapir_exp.config import Precision
+from tapir_exp.core.batching import length_sorted_batches
 from tapir_exp.core.console import Progress
-from tapir_exp.distillation.classifier.batching import Matrix, length_sorted_batches
+from tapir_exp.distillation.classifier.batching import Matrix
 
 
 class Embedder:
@@ -34,7 +35,7 @@ class Embedder:
         """One row a text, of length 1, in order: (texts, width)."""
         rows = np.zeros((len(texts), self._model.config.hidden_size), dtype=np.float32)
         with Progress(progress, len(texts)) as bar:
-            for places in length_sorted_batches(texts, self._batch):
+            for places in length_sorted_batches([len(text) for text in texts], self._batch, longest_first=False):
                 rows[places] = self._embed([texts[place] for place in places])
                 bar.advance(len(places))
         return rows
