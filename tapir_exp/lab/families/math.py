@@ -8,7 +8,7 @@ from tapir_exp.lab.families.wording import Slots, WordedFamily, one_of, some_of
 from tapir_exp.lab.families.words import NAMES
 from tapir_exp.lab.family import ANSWER_MARK, Problem
 
-ITEMS = ("apples", "call_store", "coins", "eggs", "pens", "rings")
+ITEMS = ("apples", "books", "coins", "eggs", "pens", "rings")
 GAINS = ("buys", "finds", "gets")
 LOSSES = ("loses", "sells", "drops")
 LARGEST_STEP = 2
