@@ -101,7 +101,7 @@ def run_round(ws: Workspace, state: State, number: int) -> State:
     if number == curriculum.rounds:
         return replace(state, student=student)
     scored = _examine(ws, number, student, mix, _mix_blanks(mix, state.references), mix.key)
-    pool = pool.after(expansions.rows(TrainingExample), scored.by_row, [expansions.key, *scored.keys])
+    pool = pool.update(expansions.rows(TrainingExample), scored.by_row, [expansions.key, *scored.keys])
     return replace(state, student=student, pool=pool)
 
 

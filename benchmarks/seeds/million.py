@@ -151,7 +151,7 @@ def plan_mix(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     with (folder / ROWS).open(encoding="utf-8") as lines:
         pool = [candidate(Example.model_validate_json(line), types) for line in lines]
     plan = plan_round(pool, target_shares(uniform_preset, {}), WANTED, 0.3, "benchmark")
-    return {"pool": len(pool), "drawn": len(plan.drawn), "ordered": sum(order.count for order in plan.orders)}
+    return {"pool": len(pool), "drawn": len(plan.drawn), "ordered": sum(request.count for request in plan.requests)}
 
 
 def read_labels(path: Path) -> Iterator[tuple[str, TaskType]]:

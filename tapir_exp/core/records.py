@@ -213,6 +213,39 @@ class TrainingExample(Record):
     created_in_round: int
     difficulty: float | None
 
+    @classmethod
+    def from_example(
+        cls, example: Example, task: TaskType | None, subset: Subset, difficulty: float | None
+    ) -> "TrainingExample":
+        """Return an example as a row of a mix."""
+        return cls(
+            id=example.id,
+            instruction=example.instruction,
+            response=example.response,
+            task=task,
+            subset=subset,
+            origin=example.origin,
+            parents=example.parents,
+            created_in_round=example.round,
+            difficulty=difficulty,
+        )
+
+    @classmethod
+    def from_seed(cls, seed: Example) -> "TrainingExample":
+        """Return a row of the fit of S_0, which has no task types, no hard set and no difficulty."""
+        return cls.from_example(seed, None, Subset.REST, None)
+
+    def to_example(self) -> Example:
+        """Return the example that the row was made from."""
+        return Example(
+            id=self.id,
+            instruction=self.instruction,
+            response=self.response,
+            origin=self.origin,
+            parents=self.parents,
+            round=self.created_in_round,
+        )
+
 
 def example_id(instruction: str) -> str:
     """The id of an instruction: the first 16 hex digits of the SHA-256 of its text."""

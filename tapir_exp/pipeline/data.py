@@ -17,7 +17,7 @@ from tapir_exp.data.novelty import Novelty
 from tapir_exp.data.seeds import gather_seeds, source_digest
 from tapir_exp.distillation import expansion, teacher
 from tapir_exp.distillation.curriculum.pool import Pool
-from tapir_exp.distillation.curriculum.sampling import Candidate, RoundPlan
+from tapir_exp.distillation.curriculum.sampling import RoundPlan
 from tapir_exp.distillation.judge.score import rate_complexity
 from tapir_exp.distillation.prompts import load_prompt, refinement_style
 from tapir_exp.pipeline.workspace import StageOutput, Workspace, role_recipe
@@ -74,7 +74,7 @@ def expand(ws: Workspace, round_number: int, pool: Pool, plan: RoundPlan, choice
 
     def make() -> StageOutput:
         result = expansion.expand_until_filled(
-            plan.orders,
+            plan.requests,
             _acceptance_filters(ws, pool),
             config,
             ws.config.seed,
@@ -120,10 +120,10 @@ def build_mix(ws: Workspace, round_number: int, planned: RoundPlan, expansions: 
     refine = ws.config.curriculum.refine
 
     def make() -> StageOutput:
-        rows = [_drawn_row(candidate) for candidate in planned.drawn] + expansions.rows(TrainingExample)
+        rows = [candidate.to_training_example() for candidate in planned.drawn] + expansions.rows(TrainingExample)
         refined = _refine_responses(ws, rows) if refine else rows
         if not refined:
-            requested, drawn = sum(order.count for order in planned.orders), len(planned.drawn)
+            requested, drawn = sum(request.count for request in planned.requests), len(planned.drawn)
             raise TapirError(
                 f"Round {round_number} has no training rows: {drawn} rows were drawn from the pool, "
                 f"{len(rows) - drawn} of {requested} requested expansions were accepted, and all {len(rows)} were "
@@ -168,21 +168,6 @@ def _refine_responses(ws: Workspace, rows: Sequence[TrainingExample]) -> list[Tr
     responses = teacher.refine(requests, ws.teacher, ws.config.teacher, "teacher: refinements")
     texts = {response.id: response.text for response in responses if response.text is not None}
     return [row.model_copy(update={"response": texts[row.id]}) for row in rows if row.id in texts]
-
-
-def _drawn_row(candidate: Candidate) -> TrainingExample:
-    example = candidate.example
-    return TrainingExample(
-        id=example.id,
-        instruction=example.instruction,
-        response=example.response,
-        task=candidate.task,
-        subset=candidate.subset,
-        origin=example.origin,
-        parents=example.parents,
-        created_in_round=example.round,
-        difficulty=candidate.difficulty,
-    )
 
 
 def _teacher_recipe(ws: Workspace) -> dict[str, Any]:

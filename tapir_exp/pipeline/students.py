@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tapir_exp.config import BudgetConfig, Config, LabStudentConfig, StudentConfig
-from tapir_exp.core.records import Example, Origin, Subset, TrainingExample
+from tapir_exp.core.records import Example, TrainingExample
 from tapir_exp.core.store import ROWS, Artifact, recipe_key
 from tapir_exp.lab.oracle import LAB_VERSION
 from tapir_exp.lab.world import even_problems
@@ -90,7 +90,7 @@ def lab_corpus(config: LabStudentConfig) -> Iterator[str]:
 
 def finetune_on_seeds(ws: Workspace, seeds: Artifact, parent: ParentModel, base: Mapping[str, Any]) -> Artifact:
     """Return S_0: the base model fine-tuned on the seeds with their own responses."""
-    rows = [_seed_row(seed) for seed in seeds.rows(Example)]
+    rows = [TrainingExample.from_seed(seed) for seed in seeds.rows(Example)]
     return _finetune(ws, 0, parent, rows, seeds, None, ws.config.sft.seed_stage, {"rows": seeds.key, **base})
 
 
@@ -171,17 +171,3 @@ def _fit_recipe(config: Config, budget: BudgetConfig, inputs: Mapping[str, Any])
         "precision": [student.precision, config.trainer.precision],
         "seed": config.seed,
     }
-
-
-def _seed_row(seed: Example) -> TrainingExample:
-    return TrainingExample(
-        id=seed.id,
-        instruction=seed.instruction,
-        response=seed.response,
-        task=None,
-        subset=Subset.REST,
-        origin=Origin.SEED,
-        parents=(),
-        created_in_round=0,
-        difficulty=None,
-    )

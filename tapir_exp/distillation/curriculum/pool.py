@@ -8,8 +8,8 @@ from tapir_exp.core.task_types import TaskType
 from tapir_exp.distillation.curriculum.sampling import Candidate
 from tapir_exp.distillation.curriculum.task_mix import Shares, natural_shares
 
-LIGHTEST = 0.1
-"""Weight of a hard row whose difficulty is smaller, as a gap may be under a threshold below zero."""
+MIN_WEIGHT = 0.1
+"""Smallest weight of a hard row: with a threshold below zero, a hard row may have a gap of 0 or less."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,12 @@ class PoolRow:
 
 @dataclass(frozen=True)
 class Pool:
-    """The rows by id.
+    """The rows that a plan draws from.
 
-    seen: every instruction that ever came up, those included that could not be typed or scored and are no rows.
-    keys: of the artifacts that the rows were made from.
+    Attributes:
+        rows: Rows by id.
+        seen: Every instruction so far, including those that got no task type or no score and are no rows.
+        keys: Keys of the artifacts that the rows were made from.
     """
 
     rows: Mapping[str, PoolRow]
@@ -36,7 +38,7 @@ class Pool:
     @property
     def difficulties(self) -> dict[str, float]:
         """Latest difficulty by row id."""
-        return {row: pooled.difficulty for row, pooled in self.rows.items()}
+        return {row_id: row.difficulty for row_id, row in self.rows.items()}
 
     @property
     def natural(self) -> Shares:
@@ -44,33 +46,38 @@ class Pool:
         return natural_shares(row.task for row in self.rows.values() if row.example.origin is Origin.SEED)
 
     def candidates(self, hard: frozenset[str], *, guided: bool) -> list[Candidate]:
-        """Every row as a plan sees it, the hard set told from the rest.
+        """Return every row with its subset and its weight in the draw.
 
-        guided: whether a hard row weighs as much as it is difficult, so that the scores guide the draw; else all weigh
-        alike.
+        Args:
+            hard: Ids of the hard set.
+            guided: If True, a hard row weighs as much as its difficulty. If False, all rows weigh the same.
         """
         return [
-            Candidate(row.example, row.task, row.difficulty, Subset.HARD, _weight(row) if guided else 1.0)
-            if key in hard
+            Candidate(
+                row.example, row.task, row.difficulty, Subset.HARD, max(row.difficulty, MIN_WEIGHT) if guided else 1.0
+            )
+            if row_id in hard
             else Candidate(row.example, row.task, row.difficulty, Subset.REST)
-            for key, row in self.rows.items()
+            for row_id, row in self.rows.items()
         ]
 
-    def after(self, expansions: Iterable[TrainingExample], scores: Mapping[str, float], keys: Sequence[str]) -> "Pool":
-        """The pool after a round: the new rows in it, and every re-scored row with its new difficulty.
+    def update(self, expansions: Iterable[TrainingExample], scores: Mapping[str, float], keys: Sequence[str]) -> "Pool":
+        """Return the pool after a round: expansions enter, and re-scored rows get their new difficulty.
 
-        A new row that stayed unscored or unlabelled does not enter.
+        Args:
+            expansions: New rows of the round. A row without a score or a task type does not enter.
+            scores: New difficulty by row id.
+            keys: Keys of the artifacts that expansions and scores come from.
         """
-        rows = {key: replace(row, difficulty=scores.get(key, row.difficulty)) for key, row in self.rows.items()}
+        rows = {
+            row_id: replace(row, difficulty=scores.get(row_id, row.difficulty)) for row_id, row in self.rows.items()
+        }
         new_rows = list(expansions)
         for new in new_rows:
             if new.id in scores and new.task is not None:
-                rows[new.id] = PoolRow(example_from_training_row(new), new.task, scores[new.id])
+                rows[new.id] = PoolRow(new.to_example(), new.task, scores[new.id])
+        # A new row that does not enter was seen all the same: if the teacher writes it again, it is a repeat.
         return Pool(rows, self.seen | {new.instruction for new in new_rows}, (*self.keys, *keys))
-
-
-def _weight(row: PoolRow) -> float:
-    return max(row.difficulty, LIGHTEST)
 
 
 def seed_pool(
@@ -80,7 +87,17 @@ def seed_pool(
     scores: Mapping[str, float],
     keys: Sequence[str],
 ) -> Pool:
-    """The pool before the first round: the seeds that have a type, a teacher's response and a difficulty."""
+    """Return the pool before the first round.
+
+    It holds the seeds that have a task type, a teacher's response and a score. That response replaces the data set's.
+
+    Args:
+        seeds: The seed instructions.
+        labels: Their task types.
+        responses: The teacher's responses.
+        scores: Difficulty by row id.
+        keys: Keys of the artifacts that all of these come from.
+    """
     tasks = {label.id: label.task for label in labels}
     texts = {response.id: response.text for response in responses}
     rows = {}
@@ -89,15 +106,3 @@ def seed_pool(
         if task is not None and text is not None and seed.id in scores:
             rows[seed.id] = PoolRow(seed.model_copy(update={"response": text}), task, scores[seed.id])
     return Pool(rows, frozenset(seed.instruction for seed in seeds), tuple(keys))
-
-
-def example_from_training_row(row: TrainingExample) -> Example:
-    """The example that a training row was made from."""
-    return Example(
-        id=row.id,
-        instruction=row.instruction,
-        response=row.response,
-        origin=row.origin,
-        parents=row.parents,
-        round=row.created_in_round,
-    )

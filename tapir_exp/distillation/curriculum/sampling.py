@@ -1,10 +1,10 @@
-"""The plan of a round: how large the hard share is, which rows are drawn, what the teacher is asked for. Pure."""
+"""The plan of a round: the hard fraction, the rows drawn from the pool, the rows requested of the teacher. Pure."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tapir_exp.core.records import Example, Quota, Subset
+from tapir_exp.core.records import Example, Quota, Subset, TrainingExample
 from tapir_exp.core.seeding import derive_uniform
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.distillation.curriculum.task_mix import Shares, apportion_parts
@@ -12,9 +12,14 @@ from tapir_exp.distillation.curriculum.task_mix import Shares, apportion_parts
 
 @dataclass(frozen=True)
 class Candidate:
-    """A row that a plan may draw: its latest difficulty, and the part of the mix it belongs to.
+    """A pool row that a plan may draw.
 
-    weight: how likely it is drawn beside others of its type and part; positive.
+    Attributes:
+        example: The row.
+        task: Its task type.
+        difficulty: Its latest difficulty.
+        subset: The part of the mix that it belongs to.
+        weight: Positive; how likely the row is drawn among the rows of its task type and subset.
     """
 
     example: Example
@@ -23,13 +28,21 @@ class Candidate:
     subset: Subset
     weight: float = 1.0
 
+    def to_training_example(self) -> TrainingExample:
+        """Return the candidate as a row of the mix."""
+        return TrainingExample.from_example(self.example, self.task, self.subset, self.difficulty)
 
+
+# Requests compare by identity: a comparison of all examples would be slow, and two equal requests are two draws.
 @dataclass(frozen=True, eq=False)
 class GenerationRequest:
-    """New rows wanted of the teacher: so many of one type, about as difficult as the examples.
+    """New rows requested of the teacher: `count` rows of one task type, about as difficult as the examples.
 
-    examples: rows of that type, of the same part where there are any; empty where the type is not at hand.
-    An order is told from others by identity: comparing all examples would cost much and mean nothing.
+    Attributes:
+        task: Task type of the new rows.
+        subset: The part of the mix that lacks them.
+        count: Rows that are missing.
+        examples: Rows of the same task type, of the same subset if it has any. Empty if the pool lacks the type.
     """
 
     task: TaskType
@@ -40,51 +53,61 @@ class GenerationRequest:
 
 @dataclass(frozen=True)
 class RoundPlan:
-    """What goes into a round's mix: rows drawn from the pool, and orders for what the pool lacks."""
+    """The contents of a round's mix.
+
+    Attributes:
+        drawn: Rows drawn from the pool.
+        requests: Requests for the rows that the pool lacks.
+        quotas: Rows wanted, drawn and requested of each task type and subset.
+    """
 
     drawn: tuple[Candidate, ...]
-    orders: tuple[GenerationRequest, ...]
+    requests: tuple[GenerationRequest, ...]
     quotas: tuple[Quota, ...]
 
 
 def alpha_for_round(round_number: int, alpha: float, delta_alpha: float) -> float:
-    """Weight of the hard set in round 1, 2, ...: alpha grows by a constant and stays within 0 and 1."""
+    """Return the weight of the hard set in round 1, 2, ...: alpha grows linearly and is clipped to [0, 1]."""
     return min(1.0, max(0.0, alpha + (round_number - 1) * delta_alpha))
 
 
 def plan_round(pool: Sequence[Candidate], shares: Shares, rows: int, alpha: float, draw: str) -> RoundPlan:
-    """Plan a mix of `rows` rows, of which the share `alpha` is hard, each part under the task ratio.
+    """Plan a mix of `rows` rows, with the fraction `alpha` hard, each subset under the target task mix.
 
-    A part's rows of a type are drawn without replacement, heavier ones first; what the pool lacks is ordered from
-    the teacher. `draw` names the draw: another name, such as that of another seed or round, is another draw.
+    The rows of a subset and task type are drawn without replacement, heavier ones first. If the pool has too few, the
+    teacher is asked for the rest. `draw` names the draw: each seed and each round has its own name.
     """
     hard_rows = round(alpha * rows)
     wanted = dict(zip(Subset, apportion_parts((hard_rows, rows - hard_rows), shares), strict=True))
-    found = _by_kind(pool, draw)
+    ranked = _rank_by_kind(pool, draw)
     drawn: list[Candidate] = []
-    orders: list[GenerationRequest] = []
+    requests: list[GenerationRequest] = []
     quotas: list[Quota] = []
-    for part, by_task in wanted.items():
+    for subset, by_task in wanted.items():
         for task, count in by_task.items():
-            at_hand = found[task, part]
-            lacking = max(0, count - len(at_hand))
-            drawn += at_hand[:count]
+            available = ranked[task, subset]
+            lacking = max(0, count - len(available))
+            drawn += available[:count]
             if lacking:
-                examples = at_hand or found[task, _other(part)]
-                orders.append(GenerationRequest(task, part, lacking, tuple(examples)))
-            quotas.append(Quota(task=task, subset=part, wanted=count, drawn=count - lacking, ordered=lacking, filled=0))
-    return RoundPlan(tuple(drawn), tuple(orders), tuple(quotas))
+                # Rows of the other subset show the teacher the task type, though not the difficulty.
+                other = Subset.REST if subset is Subset.HARD else Subset.HARD
+                examples = available or ranked[task, other]
+                requests.append(GenerationRequest(task, subset, lacking, tuple(examples)))
+            quotas.append(
+                Quota(task=task, subset=subset, wanted=count, drawn=count - lacking, ordered=lacking, filled=0)
+            )
+    return RoundPlan(tuple(drawn), tuple(requests), tuple(quotas))
 
 
-def _by_kind(pool: Sequence[Candidate], draw: str) -> Mapping[tuple[TaskType, Subset], list[Candidate]]:
-    """The rows of each type and part, ordered by weighted sampling without replacement (Efraimidis, Spirakis 2006)."""
+def _rank_by_kind(pool: Sequence[Candidate], draw: str) -> Mapping[tuple[TaskType, Subset], list[Candidate]]:
+    """Return the rows of each task type and subset in the order of a weighted draw without replacement.
+
+    Source: Efraimidis and Spirakis, Weighted random sampling with a reservoir (2006).
+    """
     kinds: defaultdict[tuple[TaskType, Subset], list[Candidate]] = defaultdict(list)
     for row in pool:
         kinds[row.task, row.subset].append(row)
     for rows in kinds.values():
+        # Sorting by u^(1/weight) is such a draw: the key depends on row and draw only, not on the order of the pool.
         rows.sort(key=lambda row: derive_uniform(draw, row.example.id) ** (1.0 / row.weight), reverse=True)
     return kinds
-
-
-def _other(subset: Subset) -> Subset:
-    return Subset.REST if subset is Subset.HARD else Subset.HARD
