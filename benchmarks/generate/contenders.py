@@ -54,7 +54,7 @@ def ours(directory: Path, kind: EngineKind, batch: int) -> Write:
     engine: Engine = opened.__enter__()  # for as long as the process lives
 
     def write(prompts: Prompts) -> list[list[int]]:
-        found = dict(engine.write(prompts, LIMIT))
+        found = dict(engine.generate(prompts, LIMIT))
         return [[*found[place].tokens, *([END] * found[place].finished)] for place in range(len(prompts))]
 
     return write

@@ -26,7 +26,7 @@ def main() -> None:
             model.set_attn_implementation(kernel)
             alone[kernel] = torch.cat([model(row[None]).logits[0] for row in rows]).float()
         bounds = row_bounds(LENGTHS)
-        bounds = bounds._replace(starts=bounds.starts.cuda(), places=bounds.places.cuda())
+        bounds = bounds._replace(starts=bounds.starts.cuda(), positions=bounds.positions.cuda())
         hidden = packed_hidden(pack_attention(model).get_decoder(), torch.cat(rows), bounds)
         packed = model.lm_head(hidden).float()
         rounding = (alone["eager"] - alone["sdpa"]).abs().max().item()

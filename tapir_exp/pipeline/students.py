@@ -17,8 +17,8 @@ from tapir_exp.student.model_card import (
     ModelRef,
     Provenance,
     TrainingData,
-    kept_figures,
-    settings_of,
+    reproducible_figures,
+    describe_settings,
     write_provenance,
 )
 
@@ -74,9 +74,9 @@ def convert_gguf_student(ws: Workspace) -> Artifact:
     weights = find_weights(ws.config.student.model)
 
     def make(directory: Path) -> Mapping[str, Any]:
-        from tapir_exp.student.gguf import convert
+        from tapir_exp.student.gguf import convert_gguf
 
-        convert(weights.path, directory)
+        convert_gguf(weights.path, directory)
         return {}
 
     return ws.directory("base_student", None, {"gguf": weights.sha256}, make)
@@ -149,8 +149,8 @@ def _finetune(
             alpha=alpha,
             seed=config.seed,
             precision=student.precision,
-            settings=settings_of(student, trainer, config.sft, budget, alpha),
-            figures=kept_figures(figures),
+            settings=describe_settings(student, trainer, config.sft, budget, alpha),
+            figures=reproducible_figures(figures),
         )
         write_provenance(directory, provenance)
         return figures

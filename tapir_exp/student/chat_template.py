@@ -13,7 +13,7 @@ from tapir_exp.core.errors import ConfigError
 from tapir_exp.student.loading import load_tokenizer
 
 TEMPLATES = Path(__file__).parent / "templates"
-MARK = "\ue000"
+PLACEHOLDER = "\ue000"
 """A character of the private use area, which stands for the content in a rendered template."""
 
 
@@ -22,13 +22,13 @@ class Chat:
     """A tokenizer together with the conversation format of one student.
 
     end: id of the token that ends the student's turn; generation stops at it, training supervises it.
-    controls: texts of the tokenizer's control tokens.
+    control_tokens: texts of the tokenizer's control tokens.
     """
 
     tokenizer: PreTrainedTokenizerBase
     system_prompt: str | None
     end: int
-    controls: tuple[str, ...]
+    control_tokens: tuple[str, ...]
 
     @property
     def pad(self) -> int:
@@ -49,7 +49,7 @@ class Chat:
             return []
         encoded = self._encode([render_prompt(self.tokenizer, turns, self.system_prompt) for turns in dialogues])
         for index, turns in enumerate(dialogues):
-            if any(control in turn for control in self.controls for turn in turns):
+            if any(control in turn for control in self.control_tokens for turn in turns):
                 encoded[index] = self._encode_guarded(turns)
         return encoded
 
@@ -62,7 +62,9 @@ class Chat:
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
 
     def _encode_guarded(self, turns: Sequence[str]) -> list[int]:
-        frame = self._encode(render_prompt(self.tokenizer, [MARK] * len(turns), self.system_prompt).split(MARK))
+        frame = self._encode(
+            render_prompt(self.tokenizer, [PLACEHOLDER] * len(turns), self.system_prompt).split(PLACEHOLDER)
+        )
         contents = self._encode([turn.strip() for turn in turns], as_text=True)
         return frame[0] + [
             token for content, after in zip(contents, frame[1:], strict=True) for token in content + after
@@ -87,7 +89,10 @@ def load_chat(source: Path, student: StudentConfig) -> Chat:
     if not tokenizer.chat_template:
         raise ConfigError([f"student.chat_template: tokenizer, but {source} has none; set llama2 or chatml"])
     return Chat(
-        tokenizer, student.system_prompt, _end_of_turn(tokenizer, student), tuple(_controls(tokenizer).values())
+        tokenizer,
+        student.system_prompt,
+        _find_end_of_turn(tokenizer, student),
+        tuple(_control_tokens(tokenizer).values()),
     )
 
 
@@ -98,25 +103,25 @@ def read_template(template: ChatTemplate) -> str:
 
 def render_prompt(tokenizer: PreTrainedTokenizerBase, turns: Sequence[str], system_prompt: str | None) -> str:
     """A conversation as the template writes it, up to and with the start of the assistant's turn."""
-    messages = _messages(turns, system_prompt)
+    messages = _to_messages(turns, system_prompt)
     return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
 
-def _messages(turns: Sequence[str], system_prompt: str | None) -> list[dict[str, str]]:
+def _to_messages(turns: Sequence[str], system_prompt: str | None) -> list[dict[str, str]]:
     system = [] if system_prompt is None else [{"role": "system", "content": system_prompt}]
     roles = cycle(("user", "assistant"))
     return [*system, *({"role": role, "content": turn} for role, turn in zip(roles, turns, strict=False))]
 
 
-def _end_of_turn(tokenizer: PreTrainedTokenizerBase, student: StudentConfig) -> int:
+def _find_end_of_turn(tokenizer: PreTrainedTokenizerBase, student: StudentConfig) -> int:
     """The first control token that the template writes after an assistant's words; without one, the EOS token."""
-    turn = _messages(["?", MARK], student.system_prompt)
+    turn = _to_messages(["?", PLACEHOLDER], student.system_prompt)
     try:
         text = str(tokenizer.apply_chat_template(turn, tokenize=False))
     except TemplateError as error:
         raise ConfigError([f"student.chat_template: the template refuses the conversation: {error}"]) from error
-    tail = tokenizer(text.rpartition(MARK)[2], add_special_tokens=False)["input_ids"]
-    controls = _controls(tokenizer)
+    tail = tokenizer(text.rpartition(PLACEHOLDER)[2], add_special_tokens=False)["input_ids"]
+    controls = _control_tokens(tokenizer)
     end = next((token for token in tail if token in controls), tokenizer.eos_token_id)
     if end is None:
         raise ConfigError(
@@ -125,5 +130,5 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase, student: StudentConfig) -> 
     return int(end)
 
 
-def _controls(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+def _control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
     return {int(i): token.content for i, token in tokenizer.added_tokens_decoder.items() if token.special}

@@ -25,7 +25,7 @@ def weighted_cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor, weight
 
 def token_nll(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
     """The negative log-likelihood of each target, without a gradient: shapes as in `weighted_cross_entropy`."""
-    states, words = _as_multiplied(hidden, head)
+    states, words = _cast_for_matmul(hidden, head)
     with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
         parts = [_nll(_logits(states[chunk], words), targets[chunk])[0] for chunk in _chunks(states, words)]
     return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=torch.float32)
@@ -34,7 +34,7 @@ def token_nll(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
 class _WeightedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        states, words = _as_multiplied(hidden, head)
+        states, words = _cast_for_matmul(hidden, head)
         nll = torch.zeros(len(states), dtype=torch.float32, device=hidden.device)
         to_hidden = torch.empty_like(states) if ctx.needs_input_grad[0] else None
         to_head = torch.zeros(words.shape, dtype=torch.float32, device=head.device) if ctx.needs_input_grad[1] else None
@@ -63,7 +63,7 @@ class _WeightedCrossEntropy(torch.autograd.Function):
         return next(scaled), next(scaled), None, None
 
 
-def _as_multiplied(hidden: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
+def _cast_for_matmul(hidden: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
     """Both in the type in which a linear layer would multiply them."""
     device = hidden.device.type
     kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head.dtype

@@ -9,7 +9,7 @@ from tapir_exp.core.records import Response
 from tapir_exp.student.chat_template import Chat, load_chat
 from tapir_exp.student.engines.base import Continuation, Engine
 from tapir_exp.student.engines.factory import open_engine
-from tapir_exp.student.engines.sampling import Draw
+from tapir_exp.student.engines.sampling import SamplingParams
 
 OnResponse = Callable[[Response], None]
 """Gets every answer as soon as it is finished."""
@@ -46,7 +46,7 @@ def generate_encoded(
     encoded: Sequence[Sequence[int]],
     student: StudentConfig,
     hear: OnResponse,
-    draws: Sequence[Draw] | None = None,
+    draws: Sequence[SamplingParams] | None = None,
 ) -> list[Response]:
     """An answer to each encoded prompt, in their order and under their names; greedy where there are no `draws`."""
     answers: dict[int, Response] = {}
@@ -59,7 +59,7 @@ def generate_encoded(
     for place in sorted(set(range(len(encoded))) - set(taken)):
         keep(place, _too_long(names[place], len(encoded[place])))
     drawn = None if draws is None else [draws[place] for place in taken]
-    for row, written in engine.write([encoded[place] for place in taken], student.max_new_tokens, drawn):
+    for row, written in engine.generate([encoded[place] for place in taken], student.max_new_tokens, drawn):
         keep(taken[row], _answer(names[taken[row]], chat, written))
     return [answers[place] for place in range(len(names))]
 

@@ -10,10 +10,10 @@ from transformers.utils import logging
 from tapir_exp.core.store import write_text_atomic
 
 
-def convert(gguf: Path, directory: Path) -> None:
+def convert_gguf(gguf: Path, directory: Path) -> None:
     """Write the model in `gguf`, its quantised weights spelt out in float32, with its tokenizer and chat template."""
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    convert_tokenizer(gguf, directory)
+    convert_gguf_tokenizer(gguf, directory)
     plain = GgufConfig(dequantize=True)  # else it counts as quantised, and nothing that is quantised can be trained
     model = AutoModelForCausalLM.from_pretrained(
         str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32, quantization_config=plain
@@ -25,6 +25,6 @@ def convert(gguf: Path, directory: Path) -> None:
         write_text_atomic(path, json.dumps(kept, indent=2, sort_keys=True) + "\n")
 
 
-def convert_tokenizer(gguf: Path, directory: Path) -> None:
+def convert_gguf_tokenizer(gguf: Path, directory: Path) -> None:
     """Write the tokenizer in `gguf` with its chat template."""
     AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name).save_pretrained(str(directory))

@@ -17,10 +17,10 @@ from tapir_exp.core.records import Record
 from tapir_exp.core.store import write_text_atomic
 
 PROVENANCE, CARD = "provenance.json", "README.md"
-FIGURES = ("steps", "rows", "tokens", "supervised_tokens", "truncated", "dropped", "final_loss")
+REPRODUCIBLE_FIGURES = ("steps", "rows", "tokens", "supervised_tokens", "truncated", "dropped", "final_loss")
 """Of a fit's figures those that a second making has too; its speed is not among them."""
 PAPER, OURS = "paper", "ours"
-PAPERS_STUDENTS = {
+PAPER_STUDENTS = {
     "meta-llama/Llama-2-7b": "LLaMA2-7B; base rather than chat weights are ours",
     "Qwen/Qwen1.5-": "the Qwen1.5-Chat series",
 }
@@ -91,24 +91,24 @@ class Provenance(Record):
         return cls.model_validate_json(path.read_text()) if path.is_file() else None
 
 
-def settings_of(
+def describe_settings(
     student: StudentConfig, trainer: TrainerConfig, sft: SFTConfig, budget: BudgetConfig, alpha: float | None
 ) -> tuple[Setting, ...]:
     """What the fit went by; what no primary source confirms is called ours."""
     lasted = f"{budget.epochs:g} epochs" if budget.epochs is not None else f"{budget.max_tokens} tokens"
     schedule = f"{sft.warmup_ratio:g} of the steps warm-up, then a cosine"
     settings = [
-        _whose_student(student),
-        _whose_template(student),
+        _student_setting(student),
+        _template_setting(student),
         _ours("system prompt", student.system_prompt or "none", "not known of the paper"),
         _ours("method", sft.method.value, "full is derived from the paper, not confirmed"),
         _ours("loss", "mean over supervised tokens" if alpha is None else "α · hard + (1 − α) · rest", "derived"),
-        _ours("budget", lasted, _neighbours("3 epochs")),
-        _ours("learning rate", f"{sft.learning_rate:g}", _neighbours("2e-5")),
-        _ours("schedule", schedule, _neighbours("0.03 and a cosine")),
-        _ours("weight decay", f"{sft.weight_decay:g}", _neighbours("0")),
-        _ours("rows a step", str(sft.global_batch_size), _neighbours("128")),
-        _ours("longest row, tokens", str(student.max_length), _neighbours("2048")),
+        _ours("budget", lasted, _unconfirmed("3 epochs")),
+        _ours("learning rate", f"{sft.learning_rate:g}", _unconfirmed("2e-5")),
+        _ours("schedule", schedule, _unconfirmed("0.03 and a cosine")),
+        _ours("weight decay", f"{sft.weight_decay:g}", _unconfirmed("0")),
+        _ours("rows a step", str(sft.global_batch_size), _unconfirmed("128")),
+        _ours("longest row, tokens", str(student.max_length), _unconfirmed("2048")),
         _ours("base's weights", student.precision.value, "not known of the paper"),
         _ours("computed in", trainer.precision, "not known of the paper"),
     ]
@@ -125,25 +125,25 @@ def write_provenance(directory: Path, provenance: Provenance, *, command: str | 
     """Write `provenance.json` and the model card; `command`: of the run, where there is one to tell."""
     text = json.dumps(provenance.model_dump(mode="json"), indent=1, ensure_ascii=False, sort_keys=True)
     write_text_atomic(directory / PROVENANCE, text + "\n")
-    write_text_atomic(directory / CARD, model_card(provenance, command))
+    write_text_atomic(directory / CARD, render_model_card(provenance, command))
 
 
-def model_card(provenance: Provenance, command: str | None) -> str:
+def render_model_card(provenance: Provenance, command: str | None) -> str:
     """The card in Markdown, with the head that the Hugging Face hub reads; its licence is left to the base's owner."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, keep_trailing_newline=True
     )
-    head = yaml.safe_dump(_head(provenance), sort_keys=True, allow_unicode=True)
+    head = yaml.safe_dump(_front_matter(provenance), sort_keys=True, allow_unicode=True)
     template = environment.get_template("model_card.md.jinja")
     return template.render(head=head, of=provenance, command=command)
 
 
-def kept_figures(figures: Mapping[str, Any]) -> dict[str, float | int | None]:
+def reproducible_figures(figures: Mapping[str, Any]) -> dict[str, float | int | None]:
     """Of a fit's figures those that any making of the same student has."""
-    return {name: figures[name] for name in FIGURES}
+    return {name: figures[name] for name in REPRODUCIBLE_FIGURES}
 
 
-def _head(provenance: Provenance) -> dict[str, Any]:
+def _front_matter(provenance: Provenance) -> dict[str, Any]:
     head: dict[str, Any] = {
         "library_name": "peft" if provenance.is_adapter else "transformers",
         "pipeline_tag": "text-generation",
@@ -159,18 +159,18 @@ def _ours(name: str, value: str, reason: str) -> Setting:
     return Setting(name=name, value=value, whose=OURS, reason=reason)
 
 
-def _neighbours(value: str) -> str:
+def _unconfirmed(value: str) -> str:
     return f"not confirmed by the paper; neighbouring recipes have {value}"
 
 
-def _whose_student(student: StudentConfig) -> Setting:
-    reason = next((why for start, why in PAPERS_STUDENTS.items() if student.model.startswith(start)), None)
+def _student_setting(student: StudentConfig) -> Setting:
+    reason = next((why for start, why in PAPER_STUDENTS.items() if student.model.startswith(start)), None)
     if reason is None:
         return _ours("student", student.model, "not one of the paper's")
     return Setting(name="student", value=student.model, whose=PAPER, reason=reason)
 
 
-def _whose_template(student: StudentConfig) -> Setting:
+def _template_setting(student: StudentConfig) -> Setting:
     if student.chat_template is ChatTemplate.llama2:
         return Setting(name="chat template", value="llama2", whose=PAPER, reason="the official one of LLaMA-2")
     return _ours("chat template", student.chat_template.value, "the paper names LLaMA-2's only")

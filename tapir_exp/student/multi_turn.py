@@ -10,7 +10,7 @@ from tapir_exp.core.records import Response
 from tapir_exp.core.seeding import derive_seed
 from tapir_exp.student.chat_template import load_chat
 from tapir_exp.student.engines.factory import open_engine
-from tapir_exp.student.engines.sampling import Draw
+from tapir_exp.student.engines.sampling import SamplingParams
 from tapir_exp.student.generate import generate_encoded
 
 
@@ -40,20 +40,20 @@ def generate_conversations(
     ):
         for turn in range(max((len(dialogue.turns) for dialogue in dialogues), default=0)):
             going = [place for place, dialogue in enumerate(dialogues) if turn < len(dialogue.turns)]
-            encoded = chat.encode_dialogues([_so_far(dialogues[place], answers[place]) for place in going])
+            encoded = chat.encode_dialogues([_history(dialogues[place], answers[place]) for place in going])
             names = [dialogues[place].id for place in going]
-            draws = [_draw(dialogues[place], turn, seed) for place in going] if sampled else None
+            draws = [_sampling_params(dialogues[place], turn, seed) for place in going] if sampled else None
             given = generate_encoded(engine, chat, names, encoded, student, lambda _: progress.advance(), draws)
             for place, answer in zip(going, given, strict=True):
                 answers[place].append(answer)
     return answers
 
 
-def _so_far(dialogue: Conversation, answers: Sequence[Response]) -> list[str]:
+def _history(dialogue: Conversation, answers: Sequence[Response]) -> list[str]:
     """The turns of user and student in order, up to the user's next one."""
     before = [text for turn, answer in zip(dialogue.turns, answers, strict=False) for text in (turn, answer.text or "")]
     return [*before, dialogue.turns[len(answers)]]
 
 
-def _draw(dialogue: Conversation, turn: int, seed: int) -> Draw:
-    return Draw(dialogue.temperature, derive_seed(seed, dialogue.id, turn))
+def _sampling_params(dialogue: Conversation, turn: int, seed: int) -> SamplingParams:
+    return SamplingParams(dialogue.temperature, derive_seed(seed, dialogue.id, turn))

@@ -28,7 +28,7 @@ class RowBounds(NamedTuple):
 
     lengths: tuple[int, ...]
     starts: Tensor
-    places: Tensor
+    positions: Tensor
 
 
 def row_bounds(lengths: Sequence[int]) -> RowBounds:
@@ -51,7 +51,7 @@ def pack_attention(model: PreTrainedModel) -> PreTrainedModel:
 
 def packed_hidden(decoder: torch.nn.Module, tokens: Tensor, bounds: RowBounds) -> Tensor:
     """The decoder's last hidden state of every token: (tokens,) ids of all rows to (tokens, width)."""
-    output = decoder(input_ids=tokens[None], position_ids=bounds.places[None], use_cache=False, row_bounds=bounds)
+    output = decoder(input_ids=tokens[None], position_ids=bounds.positions[None], use_cache=False, row_bounds=bounds)
     hidden: Tensor = output.last_hidden_state[0]
     return hidden
 
@@ -79,12 +79,12 @@ def attend_within_rows(
             f"The model attends within a window of {sliding_window} tokens, and a row has {max(row_bounds.lengths)}: "
             f"lower student.max_length to {sliding_window}."
         )
-    query, key, value = (_as_computed(states) for states in (query, key, value))
-    if _has_flash(query) and not dropout:
-        return _flash(query, key, value, row_bounds, scaling), None
+    query, key, value = (_cast_for_autocast(states) for states in (query, key, value))
+    if _can_use_varlen(query) and not dropout:
+        return _attend_varlen(query, key, value, row_bounds, scaling), None
     grouped = key.shape[1] != query.shape[1]
     rows = [torch.split(states, list(row_bounds.lengths), 2) for states in (query, key, value)]
-    with sdpa_kernel(_kernels(query)):
+    with sdpa_kernel(_sdpa_backends(query)):
         attended = [
             scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, dropout_p=dropout, enable_gqa=grouped)
             for q, k, v in zip(*rows, strict=True)
@@ -95,19 +95,19 @@ def attend_within_rows(
 AttentionInterface.register(PACKED, attend_within_rows)
 
 
-def _as_computed(states: Tensor) -> Tensor:
+def _cast_for_autocast(states: Tensor) -> Tensor:
     """In autocast's type, if it is on: the rotated queries and keys are float32 there."""
     device = states.device.type
     return states.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else states
 
 
-def _kernels(query: Tensor) -> list[SDPBackend]:
+def _sdpa_backends(query: Tensor) -> list[SDPBackend]:
     if query.device.type == "cpu" and query.dtype is torch.bfloat16:
         return [SDPBackend.MATH]  # the fused kernel's backward pass takes half again as long there (torch 2.13)
     return [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
-def _has_flash(query: Tensor) -> bool:
+def _can_use_varlen(query: Tensor) -> bool:
     """Whether torch's own attention over rows of various lengths takes these: on a GPU, in half precision."""
     return query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and _varlen_attention() is not None
 
@@ -121,7 +121,7 @@ def _varlen_attention() -> Any:
     return varlen_attn if "window_size" in inspect.signature(varlen_attn).parameters else None
 
 
-def _flash(query: Tensor, key: Tensor, value: Tensor, bounds: RowBounds, scaling: float | None) -> Tensor:
+def _attend_varlen(query: Tensor, key: Tensor, value: Tensor, bounds: RowBounds, scaling: float | None) -> Tensor:
     groups = query.shape[1] // key.shape[1]
     flat = [states[0].transpose(0, 1) for states in (query, key, value)]
     key, value = (states.repeat_interleave(groups, 1) if groups > 1 else states for states in flat[1:])

@@ -49,7 +49,7 @@ def response_losses(
         instructed = _mean_losses(model, list(zip(prompts, responses, strict=True)), student, progress)
         alone = _mean_losses(model, [(bare, response) for response in responses], student, progress)
     return [
-        _loss(row.id, len(response), with_it, without)
+        _to_response_loss(row.id, len(response), with_it, without)
         for row, response, with_it, without in zip(taught, responses, instructed, alone, strict=True)
     ]
 
@@ -63,7 +63,7 @@ def _mean_losses(
     """Mean negative log-likelihood of each response after its prompt, in nats per token; None where it does not fit."""
     rows = [EncodedRow((*prompt, *response), len(prompt), Subset.REST) for prompt, response in pairs]
     losses: list[float | None] = [None] * len(rows)
-    for batch in _batches(rows, student):
+    for batch in _batches_that_fit(rows, student):
         micro = move_data_to_device(collate([rows[index] for index in batch]), model.device)
         nll = torch.split(response_nll(model, micro).double(), [rows[index].supervised for index in batch])
         for index, of_row in zip(batch, nll, strict=True):
@@ -72,14 +72,14 @@ def _mean_losses(
     return losses
 
 
-def _batches(rows: Sequence[EncodedRow], student: StudentConfig) -> Iterator[list[int]]:
+def _batches_that_fit(rows: Sequence[EncodedRow], student: StudentConfig) -> Iterator[list[int]]:
     """Indices of the rows that fit, neighbours in length together; the longest first."""
     fitting = [index for index, row in enumerate(rows) if len(row.tokens) <= student.max_length]
     for batch in length_sorted_batches([len(rows[index].tokens) for index in fitting], student.generation_batch_size):
         yield [fitting[index] for index in batch]
 
 
-def _loss(row: str, tokens: int, instructed: float | None, alone: float | None) -> ResponseLoss:
+def _to_response_loss(row: str, tokens: int, instructed: float | None, alone: float | None) -> ResponseLoss:
     if instructed is None or alone is None:
         failure = f"the response's {tokens} tokens do not fit behind the instruction"
         return ResponseLoss(id=row, instructed=None, alone=None, tokens=tokens, failure=failure)

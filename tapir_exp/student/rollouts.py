@@ -9,7 +9,7 @@ from tapir_exp.core.records import Response, rollout_id
 from tapir_exp.core.seeding import derive_seed
 from tapir_exp.student.chat_template import load_chat
 from tapir_exp.student.engines.factory import open_engine
-from tapir_exp.student.engines.sampling import Draw
+from tapir_exp.student.engines.sampling import SamplingParams
 from tapir_exp.student.generate import generate_encoded
 
 
@@ -30,6 +30,6 @@ def sample_rollouts(
     numbers = range(rollouts.num_samples)
     names = [rollout_id(row, number) for row, _ in prompts for number in numbers]
     repeated = [prompt for prompt in encoded for _ in numbers]
-    draws = [Draw(rollouts.temperature, derive_seed("rollout", seed, name)) for name in names]
+    draws = [SamplingParams(rollouts.temperature, derive_seed("rollout", seed, name)) for name in names]
     with open_engine(student_dir, chat, student, sampled=True) as engine, Progress(label, len(names)) as progress:
         return generate_encoded(engine, chat, names, repeated, student, lambda _: progress.advance(), draws)

@@ -9,9 +9,9 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from tapir_exp.config import StudentConfig
 from tapir_exp.core.store import write_text_atomic
 from tapir_exp.student.chat_template import Chat
-from tapir_exp.student.loading import ADAPTER, GENERATION, AdapterBase, load_model, load_tokenizer
+from tapir_exp.student.loading import ADAPTER_CONFIG, GENERATION_CONFIG, AdapterBase, load_model, load_tokenizer
 
-ORIGIN = ("transformers_version", "peft_version", "name_or_path", "is_local", "local_files_only")
+ORIGIN_FIELDS = ("transformers_version", "peft_version", "name_or_path", "is_local", "local_files_only")
 """Settings that name the software or the place of a file's making; a student's bytes must not depend on them."""
 
 
@@ -26,27 +26,27 @@ def save_student(model: PreTrainedModel, chat: Chat, directory: Path, base: Adap
     else:
         _save_adapter(model, directory, base)
     chat.tokenizer.save_pretrained(str(directory))
-    _forget_origin(directory)
+    _remove_origin_fields(directory)
 
 
 def save_merged(source: Path, student: StudentConfig, directory: Path) -> None:
     """Save the student in `source` whole, an adapter merged into its base, with its tokenizer and its ends of turn."""
     model, tokenizer = load_model(source, student), load_tokenizer(source, student)
-    if not (source / GENERATION).is_file():
-        model.generation_config = _ending(tokenizer, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    if not (source / GENERATION_CONFIG).is_file():
+        model.generation_config = _generation_config(tokenizer, tokenizer.eos_token_id, tokenizer.pad_token_id)
     model.save_pretrained(str(directory))
     tokenizer.save_pretrained(str(directory))
-    _forget_origin(directory)
+    _remove_origin_fields(directory)
 
 
 def _align_eos(model: PreTrainedModel, chat: Chat) -> None:
     """One token ends a turn, for tokenizer, model and generation; the base's own may be another (Qwen's is)."""
     chat.tokenizer.eos_token = chat.tokenizer.convert_ids_to_tokens(chat.end)
     model.config.eos_token_id = chat.end
-    model.generation_config = _ending(chat.tokenizer, chat.end, chat.pad)
+    model.generation_config = _generation_config(chat.tokenizer, chat.end, chat.pad)
 
 
-def _ending(tokenizer: PreTrainedTokenizerBase, end: int | None, pad: int | None) -> GenerationConfig:
+def _generation_config(tokenizer: PreTrainedTokenizerBase, end: int | None, pad: int | None) -> GenerationConfig:
     # The parent's own generation settings may be ones that transformers refuses to save (LLaMA-2's are).
     return GenerationConfig(  # type: ignore[no-untyped-call]
         bos_token_id=tokenizer.bos_token_id, eos_token_id=end, pad_token_id=pad, do_sample=False
@@ -57,18 +57,18 @@ def _save_adapter(model: Any, directory: Path, base: AdapterBase) -> None:
     model.save_pretrained(str(directory), save_embedding_layers=False)  # "auto" asks the hub
     model.generation_config.save_pretrained(str(directory))
     (directory / "README.md").unlink()  # peft's, which names its version
-    config = json.loads((directory / ADAPTER).read_text())
+    config = json.loads((directory / ADAPTER_CONFIG).read_text())
     targets = sorted(config["target_modules"])  # peft keeps a set, in whatever order
     names = {"base_model_name_or_path": base.name, "revision": base.revision, "target_modules": targets}
-    _rewrite(directory / ADAPTER, names)
+    _update_json(directory / ADAPTER_CONFIG, names)
 
 
-def _forget_origin(directory: Path) -> None:
+def _remove_origin_fields(directory: Path) -> None:
     for path in directory.glob("*config.json"):
-        _rewrite(path, {})
+        _update_json(path, {})
 
 
-def _rewrite(path: Path, changes: dict[str, Any]) -> None:
+def _update_json(path: Path, changes: dict[str, Any]) -> None:
     settings = json.loads(path.read_text()) | changes
-    kept = {key: value for key, value in settings.items() if key not in ORIGIN}
+    kept = {key: value for key, value in settings.items() if key not in ORIGIN_FIELDS}
     write_text_atomic(path, json.dumps(kept, indent=2, sort_keys=True) + "\n")

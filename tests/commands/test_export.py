@@ -23,8 +23,8 @@ from tapir_exp.student.model_card import (
     ModelRef,
     Provenance,
     TrainingData,
-    kept_figures,
-    settings_of,
+    reproducible_figures,
+    describe_settings,
     write_provenance,
 )
 from tapir_exp.student.training.encoding import TrainingRow
@@ -74,8 +74,8 @@ def train(workdir: Path, base: Artifact) -> Mapping[str, Any]:
         alpha=None,
         seed=0,
         precision=Precision.float32,
-        settings=settings_of(STUDENT, trainer, SFT, budget, None),
-        figures=kept_figures(figures),
+        settings=describe_settings(STUDENT, trainer, SFT, budget, None),
+        figures=reproducible_figures(figures),
     )
     write_provenance(workdir, provenance)
     return figures

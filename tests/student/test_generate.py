@@ -63,7 +63,7 @@ def test_neighbours_do_not_matter(
     trained: Path, prompts: list[tuple[str, str]], student: StudentConfig, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = generate_responses(trained, prompts, student, "answers")
-    monkeypatch.setattr(kv_cache, "ROOM", 2)  # so that the cache has to grow
+    monkeypatch.setattr(kv_cache, "GROWTH", 2)  # so that the cache has to grow
     assert generate_responses(trained, prompts, replace(student, generation_batch_size=batch), "answers") == expected
 
 

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tapir_exp.config import StudentConfig
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.student.chat_template import load_chat
-from tapir_exp.student.loading import AdapterBase, find_adapter, load_model, read_base
+from tapir_exp.student.loading import AdapterBase, find_adapter, load_model, read_adapter_base
 
 Weights = dict[str, torch.Tensor]
 
@@ -141,10 +141,10 @@ def test_an_adapter_of_others_comes_merged(adapter: Path, student: StudentConfig
 
 
 def test_a_base_is_found_beside_the_adapter_or_by_its_name(adapter: Path, base: Path, tmp_path: Path) -> None:
-    assert read_base(adapter).place(adapter) == base
+    assert read_adapter_base(adapter).locate(adapter) == base
     beside = AdapterBase(os.path.relpath(base, adapter))
-    assert beside.place(adapter).resolve() == base.resolve()
-    assert AdapterBase("owner/model", "abc").place(adapter) == Path("owner/model")
+    assert beside.locate(adapter).resolve() == base.resolve()
+    assert AdapterBase("owner/model", "abc").locate(adapter) == Path("owner/model")
 
 
 def test_a_base_that_is_gone_is_named(adapter: Path, student: StudentConfig) -> None:

@@ -15,9 +15,9 @@ from tapir_exp.student.model_card import (
     ModelRef,
     Provenance,
     TrainingData,
-    kept_figures,
-    model_card,
-    settings_of,
+    reproducible_figures,
+    render_model_card,
+    describe_settings,
     write_provenance,
 )
 
@@ -46,8 +46,8 @@ def provenance(**changes: Any) -> Provenance:
         "alpha": 0.3,
         "seed": 0,
         "precision": Precision.bfloat16,
-        "settings": settings_of(LLAMA, TrainerConfig(), LORA, BudgetConfig(epochs=3), 0.3),
-        "figures": kept_figures(FIGURES),
+        "settings": describe_settings(LLAMA, TrainerConfig(), LORA, BudgetConfig(epochs=3), 0.3),
+        "figures": reproducible_figures(FIGURES),
     }
     return Provenance(**(known | changes))
 
@@ -83,7 +83,7 @@ def test_its_bytes_depend_on_nothing_else(tmp_path: Path) -> None:
     ],
 )
 def test_the_head_is_what_the_hub_reads(changes: dict[str, Any], library: str, relation: str) -> None:
-    read = head(model_card(provenance(**changes), None))
+    read = head(render_model_card(provenance(**changes), None))
     assert (read["library_name"], read["base_model"], read["base_model_relation"]) == (library, LLAMA.model, relation)
     assert read["pipeline_tag"] == "text-generation"
     assert "tapir" in read["tags"]
@@ -92,27 +92,29 @@ def test_the_head_is_what_the_hub_reads(changes: dict[str, Any], library: str, r
 
 @pytest.mark.parametrize("place", [ModelLocation.STORE, ModelLocation.DIRECTORY])
 def test_a_base_that_is_not_on_the_hub_is_no_link(place: ModelLocation) -> None:
-    assert "base_model" not in head(model_card(provenance(base=ModelRef(place=place, name="models/llama")), None))
+    assert "base_model" not in head(
+        render_model_card(provenance(base=ModelRef(place=place, name="models/llama")), None)
+    )
 
 
 def test_the_card_tells_data_method_and_figures() -> None:
-    card = model_card(provenance(), "tapir experiment=llama2_7b_paper sft=lora")
+    card = render_model_card(provenance(), "tapir experiment=llama2_7b_paper sft=lora")
     for told in ("mix/89ab", "f" * 64, "40 rows", "300", "0.5000", "2 rows were cut", "student/4567", "`abc`"):
         assert told in card
     assert "| learning rate | 2e-05 | ours | not confirmed by the paper; neighbouring recipes have 2e-5 |" in card
     assert "$ tapir experiment=llama2_7b_paper sft=lora" in card
-    assert "$ tapir" not in model_card(provenance(), None)
+    assert "$ tapir" not in render_model_card(provenance(), None)
     assert "AutoPeftModelForCausalLM" in card
-    assert "AutoPeft" not in model_card(provenance(merged_as="float32"), None)
+    assert "AutoPeft" not in render_model_card(provenance(merged_as="float32"), None)
 
 
 def test_only_what_a_primary_source_confirms_is_the_papers() -> None:
     whose = {setting.name: setting.whose for setting in provenance().settings}
     assert {name for name, of in whose.items() if of == "paper"} == {"student", "chat template"}
-    lab = settings_of(StudentConfig(model="lab"), TrainerConfig(), SFTConfig(), BudgetConfig(max_tokens=7), None)
+    lab = describe_settings(StudentConfig(model="lab"), TrainerConfig(), SFTConfig(), BudgetConfig(max_tokens=7), None)
     assert {setting.whose for setting in lab} == {"ours"}
     assert "α" in whose
     assert {"α", "adapter"} & {setting.name for setting in lab} == set()
     qwen = replace(LLAMA, model="Qwen/Qwen1.5-0.5B-Chat", chat_template=ChatTemplate.chatml)
-    of_qwen = settings_of(qwen, TrainerConfig(), SFTConfig(), BudgetConfig(max_tokens=7), None)
+    of_qwen = describe_settings(qwen, TrainerConfig(), SFTConfig(), BudgetConfig(max_tokens=7), None)
     assert {setting.name for setting in of_qwen if setting.whose == "paper"} == {"student"}

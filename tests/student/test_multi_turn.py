@@ -9,7 +9,7 @@ import torch
 
 from tapir_exp.config import BudgetConfig, SFTConfig, StudentConfig, TrainerConfig
 from tapir_exp.student.chat_template import Chat, render_prompt
-from tapir_exp.student.engines.sampling import Draw, Sampler
+from tapir_exp.student.engines.sampling import SamplingParams, Sampler
 from tapir_exp.student.generate import generate_responses
 from tapir_exp.student.multi_turn import Conversation, generate_conversations
 from tapir_exp.student.training.encoding import TrainingRow
@@ -88,7 +88,7 @@ def test_drawn_answers_depend_on_seed_and_dialogue_not_on_neighbours(
 
 def test_tokens_are_drawn_as_often_as_their_probabilities_say() -> None:
     logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
-    sampler = Sampler([Draw(0.5, 7)])
+    sampler = Sampler([SamplingParams(0.5, 7)])
     seen = Counter(int(sampler.choose(logits)) for _ in range(4000))
     for token, share in enumerate(torch.softmax(logits[0] / 0.5, 0).tolist()):
         assert seen[token] / 4000 == pytest.approx(share, abs=0.025)
@@ -96,7 +96,7 @@ def test_tokens_are_drawn_as_often_as_their_probabilities_say() -> None:
 
 def test_each_row_has_its_own_temperature_and_stream() -> None:
     logits = torch.randn(3, 50, generator=torch.Generator().manual_seed(0))
-    draws = [Draw(0.0, 1), Draw(1.0, 2), Draw(1.0, 3)]
+    draws = [SamplingParams(0.0, 1), SamplingParams(1.0, 2), SamplingParams(1.0, 3)]
     together = Sampler(draws)
     first = together.choose(logits)
     assert int(first[0]) == int(logits[0].argmax())
@@ -107,7 +107,7 @@ def test_each_row_has_its_own_temperature_and_stream() -> None:
 
 
 def test_control_tokens_in_any_turn_stay_text(chat: Chat) -> None:
-    (control,) = chat.controls[:1]
+    (control,) = chat.control_tokens[:1]
     turns = ("Say red", f"a {control} b", "Say blue")
     (guarded,) = chat.encode_dialogues([turns])
     token = chat.tokenizer.convert_tokens_to_ids(control)

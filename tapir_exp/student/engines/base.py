@@ -15,7 +15,7 @@ from typing import Protocol
 from transformers import GenerationConfig
 
 from tapir_exp.student.chat_template import Chat
-from tapir_exp.student.engines.sampling import Draw
+from tapir_exp.student.engines.sampling import SamplingParams
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Continuation:
 class Engine(Protocol):
     """Writes on after prompts."""
 
-    def write(
-        self, prompts: Sequence[Sequence[int]], limit: int, draws: Sequence[Draw] | None = None
+    def generate(
+        self, prompts: Sequence[Sequence[int]], limit: int, draws: Sequence[SamplingParams] | None = None
     ) -> Iterator[tuple[int, Continuation]]:
         """Continue each prompt until an end of turn or `limit` tokens, the end of turn among them.
 

@@ -16,10 +16,10 @@ from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.store import write_text_atomic
 from tapir_exp.student.chat_template import Chat
 from tapir_exp.student.engines.base import Continuation, stop_token_ids
-from tapir_exp.student.engines.sampling import Draw
+from tapir_exp.student.engines.sampling import SamplingParams
 from tapir_exp.student.loading import load_model
 
-KINDS = ("llama", "qwen2")
+EXACT_MODEL_TYPES = ("llama", "qwen2")
 """Model types whose conversion the tests show to be exact; others are left to transformers."""
 
 
@@ -29,17 +29,17 @@ def open_ctranslate2(student_dir: Path, chat: Chat, student: StudentConfig) -> I
 
     Raises ConfigError where CTranslate2 is not installed, or would not write what transformers writes.
     """
-    library = _library()
+    library = _import_ctranslate2()
     if student.precision is not Precision.float32:
-        raise _refusal(f"precision {student.precision.value}: it is exact in float32 alone")
+        raise _unsupported(f"precision {student.precision.value}: it is exact in float32 alone")
     model = load_model(student_dir, student)
-    _check(model)
+    _check_model(model)
     with TemporaryDirectory(prefix="tapir-ctranslate2-") as folder:
         converted = _convert(model, chat, Path(folder))
         generator = library.Generator(
             str(converted), device="cpu", compute_type="float32", intra_threads=torch.get_num_threads()
         )
-        stops, names = stop_token_ids(model.generation_config, chat), _read_names(converted, chat)
+        stops, names = stop_token_ids(model.generation_config, chat), _read_vocabulary(converted, chat)
         yield Ctranslate2Engine(generator, names, stops, student.generation_batch_size)
 
 
@@ -53,13 +53,15 @@ class Ctranslate2Engine:
         self._stops = stops
         self._batch = batch
 
-    def write(
-        self, prompts: Sequence[Sequence[int]], limit: int, draws: Sequence[Draw] | None = None
+    def generate(
+        self, prompts: Sequence[Sequence[int]], limit: int, draws: Sequence[SamplingParams] | None = None
     ) -> Iterator[tuple[int, Continuation]]:
-        """As `Engine.write`, greedy only: the rows of a batch come together, when the last of them is finished."""
+        """As `Engine.generate`, greedy only: the rows of a batch come together, when the last of them is finished."""
         if draws is not None:
-            raise _refusal("sampled answers")
-        for places in _apart(length_sorted_batches([len(prompt) for prompt in prompts], self._batch), prompts):
+            raise _unsupported("sampled answers")
+        for places in _split_single_token_prompts(
+            length_sorted_batches([len(prompt) for prompt in prompts], self._batch), prompts
+        ):
             rows = self._write_batch([prompts[place] for place in places], limit)
             for place, tokens in zip(places, rows, strict=True):
                 finished = bool(tokens) and tokens[-1] in self._stops
@@ -76,21 +78,21 @@ class Ctranslate2Engine:
         return [result.sequences_ids[0] for result in found]
 
 
-def _apart(found: Iterator[list[int]], prompts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+def _split_single_token_prompts(found: Iterator[list[int]], prompts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
     """The batches with prompts of one token by themselves: beside them, others would come back with their prompts."""
     for places in found:
         longer = [place for place in places if len(prompts[place]) > 1]
         yield from filter(None, (longer, places[len(longer) :]))  # a batch is sorted, the longest first
 
 
-def _check(model: PreTrainedModel) -> None:
+def _check_model(model: PreTrainedModel) -> None:
     """Raises ConfigError where the conversion of this model is not known to be exact."""
     config = model.config
-    if config.model_type not in KINDS:
-        raise _refusal(f"a model of type {config.model_type}: it is exact for {' and '.join(KINDS)}")
+    if config.model_type not in EXACT_MODEL_TYPES:
+        raise _unsupported(f"a model of type {config.model_type}: it is exact for {' and '.join(EXACT_MODEL_TYPES)}")
     rope = config.rope_parameters["rope_type"]
     if rope != "default" or getattr(config, "use_sliding_window", False):
-        raise _refusal(f"rotary embeddings of type {rope}, or a sliding window: it is exact for neither")
+        raise _unsupported(f"rotary embeddings of type {rope}, or a sliding window: it is exact for neither")
 
 
 def _convert(model: PreTrainedModel, chat: Chat, folder: Path) -> Path:
@@ -108,7 +110,7 @@ def _convert(model: PreTrainedModel, chat: Chat, folder: Path) -> Path:
     return converted
 
 
-def _read_names(converted: Path, chat: Chat) -> list[str]:
+def _read_vocabulary(converted: Path, chat: Chat) -> list[str]:
     """The texts by which the library calls the tokens, in the order of their ids.
 
     Raises ConfigError where they do not tell the tokens apart.
@@ -117,11 +119,11 @@ def _read_names(converted: Path, chat: Chat) -> list[str]:
     if len(set(names)) < len(names) or any(
         names[i : i + 1] != [name] for name, i in chat.tokenizer.get_vocab().items()
     ):
-        raise _refusal("a tokenizer whose ids have gaps, or whose tokens share a text")
+        raise _unsupported("a tokenizer whose ids have gaps, or whose tokens share a text")
     return names
 
 
-def _library() -> Any:
+def _import_ctranslate2() -> Any:
     try:
         import ctranslate2
     except ModuleNotFoundError:
@@ -131,5 +133,5 @@ def _library() -> Any:
     return ctranslate2
 
 
-def _refusal(what: str) -> ConfigError:
+def _unsupported(what: str) -> ConfigError:
     return ConfigError([f"student.engine: ctranslate2 does not take {what}; set student.engine=transformers"])

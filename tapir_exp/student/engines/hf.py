@@ -14,7 +14,7 @@ from tapir_exp.core.batching import length_sorted_batches
 from tapir_exp.student.chat_template import Chat
 from tapir_exp.student.engines.base import Continuation, stop_token_ids
 from tapir_exp.student.engines.kv_cache import GrowingLayer
-from tapir_exp.student.engines.sampling import Draw, Sampler
+from tapir_exp.student.engines.sampling import SamplingParams, Sampler
 from tapir_exp.student.loading import load_model
 
 
@@ -40,10 +40,10 @@ class TransformersEngine:
         self._pad = pad
         self._batch = batch
 
-    def write(
-        self, prompts: Sequence[Sequence[int]], limit: int, draws: Sequence[Draw] | None = None
+    def generate(
+        self, prompts: Sequence[Sequence[int]], limit: int, draws: Sequence[SamplingParams] | None = None
     ) -> Iterator[tuple[int, Continuation]]:
-        """As `Engine.write`."""
+        """As `Engine.generate`."""
         for places in length_sorted_batches([len(prompt) for prompt in prompts], self._batch):
             sampler = None if draws is None else Sampler([draws[place] for place in places])
             for row, continuation in self._write_batch([prompts[place] for place in places], limit, sampler):
@@ -62,7 +62,7 @@ class TransformersEngine:
                 written[row].append(token)
             if not any(stopped):
                 continue
-            kept = _close_ranks(stopped)
+            kept = compacted_indices(stopped)
             if kept:
                 state.keep(kept)
                 if sampler is not None:
@@ -83,7 +83,7 @@ def load_on_device(student_dir: Path, student: StudentConfig) -> PreTrainedModel
     return model
 
 
-def _close_ranks(stopped: Sequence[bool]) -> list[int]:
+def compacted_indices(stopped: Sequence[bool]) -> list[int]:
     """Places of the rows that go on, in an order that moves as few as possible: those at the end fill the gaps."""
     left = stopped.count(False)
     movers = iter([place for place in range(left, len(stopped)) if not stopped[place]])

@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
-ROOM = 64
+GROWTH = 64
 """Token positions by which it grows."""
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
-    """A cache layer that grows by `ROOM` positions; copying all of it for every token would be half of the work."""
+    """A cache layer that grows by `GROWTH` positions; copying all of it for every token would be half of the work."""
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
@@ -20,8 +20,8 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
             self._roomy_keys, self._roomy_values = key_states[:, :, :0], value_states[:, :, :0]
         start, end = self.get_seq_length(), self.get_seq_length() + key_states.shape[2]
         if end > self._roomy_keys.shape[2]:
-            self._roomy_keys = _roomier(self._roomy_keys, end + ROOM)
-            self._roomy_values = _roomier(self._roomy_values, end + ROOM)
+            self._roomy_keys = _grown(self._roomy_keys, end + GROWTH)
+            self._roomy_values = _grown(self._roomy_values, end + GROWTH)
         self._roomy_keys[:, :, start:end], self._roomy_values[:, :, start:end] = key_states, value_states
         self.keys, self.values = self._roomy_keys[:, :, :end], self._roomy_values[:, :, :end]
         return self.keys, self.values
@@ -36,7 +36,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         self.keys, self.values = self._roomy_keys[:, :, :end], self._roomy_values[:, :, :end]
 
 
-def _roomier(states: Tensor, length: int) -> Tensor:
+def _grown(states: Tensor, length: int) -> Tensor:
     rows, heads, used, width = states.shape
     roomy = states.new_zeros(rows, heads, length, width)
     roomy[:, :, :used] = states

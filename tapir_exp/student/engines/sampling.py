@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Draw:
+class SamplingParams:
     """How the tokens of one answer are drawn; a temperature of 0 takes the likeliest."""
 
     temperature: float
@@ -18,7 +18,7 @@ class Draw:
 class Sampler:
     """Draws the next token of every row at its temperature and from its seed, by the Gumbel-max trick."""
 
-    def __init__(self, draws: Sequence[Draw]) -> None:
+    def __init__(self, draws: Sequence[SamplingParams]) -> None:
         self._rows = [(draw.temperature, torch.Generator().manual_seed(draw.seed)) for draw in draws]
 
     def choose(self, logits: Tensor) -> Tensor:

@@ -19,17 +19,17 @@ from tapir_exp.core.errors import ConfigError
 from tapir_exp.llm.serving.server import PORT, ManagedServer, ServerError, ServerSpec, last_lines
 from tapir_exp.student.chat_template import Chat
 from tapir_exp.student.engines.base import Continuation, stop_token_ids
-from tapir_exp.student.engines.sampling import Draw
-from tapir_exp.student.loading import GENERATION, find_adapter
+from tapir_exp.student.engines.sampling import SamplingParams
+from tapir_exp.student.loading import GENERATION_CONFIG, find_adapter
 from tapir_exp.student.saving import save_merged
 
-NAME = "student"
+SERVED_MODEL_NAME = "student"
 """What the server calls the model."""
-TRIES = 3
+MAX_ATTEMPTS = 3
 """How often a prompt is asked, should the server fail or die."""
-RESTARTS = 1
+MAX_RESTARTS = 1
 """How often it is started again within one stage."""
-PAUSE_S = 0.5
+RETRY_DELAY_S = 0.5
 """Before a prompt is asked again; a server that has died is seen to have died by then."""
 
 
@@ -45,10 +45,10 @@ def open_vllm(student_dir: Path, chat: Chat, student: StudentConfig) -> Iterator
         if not student_dir.is_dir() or find_adapter(student_dir, student) is not None:
             whole = Path(folder, "student")
             save_merged(student_dir, student, whole)
-        service = _service(whole, student, Path(folder, "server.log"))
+        service = _server_spec(whole, student, Path(folder, "server.log"))
         with ManagedServer(service) as server:
             server.ensure()
-            yield VllmEngine(server, service.log, _stops(whole, chat), student)
+            yield VllmEngine(server, service.log, _load_stop_token_ids(whole, chat), student)
 
 
 class VllmEngine:
@@ -60,15 +60,15 @@ class VllmEngine:
         self._stops = stops
         self._config = student.vllm
 
-    def write(
-        self, prompts: Sequence[Sequence[int]], limit: int, draws: Sequence[Draw] | None = None
+    def generate(
+        self, prompts: Sequence[Sequence[int]], limit: int, draws: Sequence[SamplingParams] | None = None
     ) -> Iterator[tuple[int, Continuation]]:
-        """As `Engine.write`, greedy only. Raises ServerError where a prompt cannot be answered."""
+        """As `Engine.generate`, greedy only. Raises ServerError where a prompt cannot be answered."""
         if draws is not None:
             raise ConfigError(["student.engine: vllm does not take sampled answers; set student.engine=transformers"])
         with asyncio.Runner() as runner:
             coming = self._answers(prompts, limit)
-            while (answer := runner.run(_next_of(coming))) is not None:
+            while (answer := runner.run(_next_or_none(coming))) is not None:
                 yield answer
 
     async def _answers(self, prompts: Sequence[Sequence[int]], limit: int) -> AsyncIterator[tuple[int, Continuation]]:
@@ -89,7 +89,7 @@ class VllmEngine:
         self, session: aiohttp.ClientSession, place: int, prompt: Sequence[int], limit: int
     ) -> tuple[int, Continuation]:
         trouble = ""
-        for _ in range(TRIES):
+        for _ in range(MAX_ATTEMPTS):
             try:
                 async with session.post(f"{self._server.base}/v1/completions", json=self._ask(prompt, limit)) as reply:
                     if reply.ok:
@@ -99,13 +99,13 @@ class VllmEngine:
                         break
             except (aiohttp.ClientError, TimeoutError) as error:
                 trouble = f"{type(error).__name__} {error}"
-            await asyncio.sleep(PAUSE_S)
+            await asyncio.sleep(RETRY_DELAY_S)
             await asyncio.to_thread(self._server.ensure)
         raise self._failure(trouble)
 
     def _ask(self, prompt: Sequence[int], limit: int) -> dict[str, Any]:
         greedy = {"temperature": 0.0, "stop_token_ids": sorted(self._stops), "return_token_ids": True}
-        return {"model": NAME, "prompt": list(prompt), "max_tokens": limit, **greedy}
+        return {"model": SERVED_MODEL_NAME, "prompt": list(prompt), "max_tokens": limit, **greedy}
 
     def _read(self, reply: dict[str, Any]) -> Continuation:
         choice = reply["choices"][0]
@@ -120,19 +120,19 @@ class VllmEngine:
         return ServerError(f"vllm: {what}\nThe last lines of its log:\n{last_lines(self._log)}")
 
 
-async def _next_of(coming: AsyncIterator[tuple[int, Continuation]]) -> tuple[int, Continuation] | None:
+async def _next_or_none(coming: AsyncIterator[tuple[int, Continuation]]) -> tuple[int, Continuation] | None:
     return await anext(coming, None)
 
 
-def _service(student_dir: Path, student: StudentConfig, log: Path) -> ServerSpec:
+def _server_spec(student_dir: Path, student: StudentConfig, log: Path) -> ServerSpec:
     """The server's command; it is to leave alone what the base's makers wished for, such as penalties for repeating."""
     config, length = student.vllm, student.max_length + student.max_new_tokens
-    place = ("--served-model-name", NAME, "--host", "127.0.0.1", "--port", PORT)
+    place = ("--served-model-name", SERVED_MODEL_NAME, "--host", "127.0.0.1", "--port", PORT)
     how = ("--dtype", student.precision.value, "--max-model-len", str(length), "--generation-config", "vllm")
     command = (*config.executable, "serve", str(student_dir), *place, *how, *config.extra_args)
-    return ServerSpec("vllm", command, log, startup_timeout_s=config.startup_timeout_s, max_restarts=RESTARTS)
+    return ServerSpec("vllm", command, log, startup_timeout_s=config.startup_timeout_s, max_restarts=MAX_RESTARTS)
 
 
-def _stops(student_dir: Path, chat: Chat) -> frozenset[int]:
-    there = (student_dir / GENERATION).is_file()
+def _load_stop_token_ids(student_dir: Path, chat: Chat) -> frozenset[int]:
+    there = (student_dir / GENERATION_CONFIG).is_file()
     return stop_token_ids(GenerationConfig.from_pretrained(str(student_dir)) if there else None, chat)

@@ -13,13 +13,13 @@ from tapir_exp.config import LoraConfig, Method, Precision, SFTConfig, StudentCo
 from tapir_exp.core.console import print_warning
 from tapir_exp.core.errors import ConfigError, TapirError
 from tapir_exp.student.loading import (
-    ADAPTER,
+    ADAPTER_CONFIG,
     AdapterBase,
     attach_adapter,
     find_adapter,
     load_model,
-    load_whole,
-    read_base,
+    load_full_model,
+    read_adapter_base,
     resolve_commit,
 )
 
@@ -47,9 +47,9 @@ def load_for_training(
         model = _load_frozen(parent, over.revision, student, sft, trainer)
         return add_adapter(model, sft.lora), over
     _check_adapter_settings(adapter, sft.lora)
-    over = read_base(adapter)
-    model = _load_frozen(over.place(adapter), over.revision, student, sft, trainer)
-    return attach_adapter(model, adapter, trained=True), over
+    over = read_adapter_base(adapter)
+    model = _load_frozen(over.locate(adapter), over.revision, student, sft, trainer)
+    return attach_adapter(model, adapter, is_trainable=True), over
 
 
 def training_precision(student: StudentConfig, trainer: TrainerConfig) -> Precision:
@@ -132,11 +132,11 @@ def _load_frozen(
 ) -> PreTrainedModel:
     """The base, of which nothing will be trained."""
     if sft.method is not Method.qlora:
-        return prepare_for_training(load_whole(source, student, revision), trainer)
+        return prepare_for_training(load_full_model(source, student, revision), trainer)
     from peft import prepare_model_for_kbit_training
 
     check_quantization(trainer)
-    model = load_whole(source, student, revision, quantization_config(student))
+    model = load_full_model(source, student, revision, quantization_config(student))
     prepared: PreTrainedModel = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # type: ignore[no-untyped-call]
     return prepare_for_training(prepared, trainer)
 
@@ -165,7 +165,7 @@ def _apply_liger_kernels(model: PreTrainedModel) -> None:
 
 
 def _check_adapter_settings(adapter: Path, lora: LoraConfig) -> None:
-    settings = json.loads((adapter / ADAPTER).read_text())
+    settings = json.loads((adapter / ADAPTER_CONFIG).read_text())
     has = {name: settings.get(key) for name, key in PEFT_NAMES.items()}
     if isinstance(has["targets"], list):
         has["targets"] = sorted(has["targets"])

@@ -26,10 +26,10 @@ def fetched(name: str) -> Weights:
 
 def test_the_student_becomes_an_ordinary_directory_that_can_be_trained(tmp_path: Path) -> None:
     from tapir_exp.student.generate import generate_responses
-    from tapir_exp.student.gguf import convert
+    from tapir_exp.student.gguf import convert_gguf
     from tapir_exp.student.response_loss import LossRow, response_losses
 
-    convert(fetched("smollm2_135m").path, tmp_path)
+    convert_gguf(fetched("smollm2_135m").path, tmp_path)
     student = StudentConfig(model=str(tmp_path), max_length=256, max_new_tokens=24)
     taught = LossRow("a", "What is the capital of France?", "The capital of France is Paris.")
     (loss,) = response_losses(tmp_path, [taught], student, "losses")

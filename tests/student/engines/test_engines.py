@@ -34,7 +34,7 @@ from tapir_exp.student.engines import vllm
 from tapir_exp.student.engines.base import Continuation, Engine
 from tapir_exp.student.engines.factory import open_engine
 from tapir_exp.student.engines.hf import TransformersEngine
-from tapir_exp.student.engines.sampling import Draw
+from tapir_exp.student.engines.sampling import SamplingParams
 
 SHAPE = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.5}
@@ -112,7 +112,7 @@ def opened(kind: EngineKind, directory: Path, chat: Chat, batch: int = 5) -> Ite
 
 
 def in_order(engine: Engine, prompts: Sequence[Sequence[int]], limit: int = LIMIT) -> list[Continuation]:
-    found = dict(engine.write(prompts, limit))
+    found = dict(engine.generate(prompts, limit))
     return [found[place] for place in range(len(prompts))]
 
 
@@ -162,7 +162,7 @@ def test_what_is_finished_does_not_wait_for_the_rest_of_its_batch(
     random_student: Path, chat: Chat, prompts: list[list[int]], expected: list[Continuation]
 ) -> None:
     with opened(EngineKind.transformers, random_student, chat, len(prompts)) as engine:
-        lengths = [len(written.tokens) + written.finished for _, written in engine.write(prompts, LIMIT)]
+        lengths = [len(written.tokens) + written.finished for _, written in engine.generate(prompts, LIMIT)]
     assert lengths == sorted(lengths)
 
 
@@ -186,7 +186,7 @@ def test_sampled_answers_go_to_transformers_and_the_terminal_says_so(
         assert isinstance(engine, TransformersEngine)
     assert f"sampled answers are written by transformers, not {kind.value}" in said.getvalue()
     with open_engine(random_student, chat, student) as engine, pytest.raises(ConfigError, match="sampled answers"):
-        list(engine.write([[130]], 2, [Draw(1.0, 0)]))
+        list(engine.generate([[130]], 2, [SamplingParams(1.0, 0)]))
 
 
 def test_ctranslate2_refuses_what_it_cannot_do_exactly(random_student: Path, chat: Chat, tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_the_server_is_gone_after_each_stage(
     servers: list[ManagedServer],
 ) -> None:
     with opened(EngineKind.vllm, random_student, chat) as engine:
-        places = [place for place, _ in engine.write(prompts, LIMIT)]
+        places = [place for place, _ in engine.generate(prompts, LIMIT)]
         assert servers[0].alive
     assert not servers[0].alive
     with pytest.raises(ConnectionError):

@@ -16,7 +16,7 @@ from tapir_exp.config import BudgetConfig, ChatTemplate, Method, SFTConfig, Stud
 from tapir_exp.core.errors import ConfigError, TapirError
 from tapir_exp.core.records import Subset, TrainingStep
 from tapir_exp.core.store import digest_files, read_rows
-from tapir_exp.student.loading import AdapterBase, load_model, read_base
+from tapir_exp.student.loading import AdapterBase, load_model, read_adapter_base
 from tapir_exp.student.training import adapter
 from tapir_exp.student.training.adapter import check_quantization, load_for_training, quantization_config
 from tapir_exp.student.training.encoding import TrainingRow
@@ -49,7 +49,7 @@ def test_the_next_fit_starts_from_the_adapter_of_the_last(fit: Fit, base: Path, 
     fit(tmp_path / "one", tmp_path / "two")
     files = {name: digest_files(tmp_path / name) for name in ("one", "idle", "two")}
     assert files["idle"][WEIGHTS] == files["one"][WEIGHTS] != files["two"][WEIGHTS]
-    assert [read_base(tmp_path / name) for name in files] == [AdapterBase(str(base))] * 3
+    assert [read_adapter_base(tmp_path / name) for name in files] == [AdapterBase(str(base))] * 3
     ends = {name: read_rows(tmp_path / name / TRAINING, TrainingStep) for name in ("one", "two")}
     assert ends["two"][0].loss < 0.9 * ends["one"][0].loss
 
@@ -108,9 +108,9 @@ def test_a_hub_model_is_pinned_to_the_commit_that_was_trained(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     hub_cache(tmp_path / "hub", "owner/model", base, "a" * 40)
     fit(Path("owner/model"), tmp_path / "one")
-    assert read_base(tmp_path / "one") == AdapterBase("owner/model", "a" * 40)
+    assert read_adapter_base(tmp_path / "one") == AdapterBase("owner/model", "a" * 40)
     fit(tmp_path / "one", tmp_path / "two", NOTHING)
-    assert read_base(tmp_path / "two") == AdapterBase("owner/model", "a" * 40)
+    assert read_adapter_base(tmp_path / "two") == AdapterBase("owner/model", "a" * 40)
 
 
 def test_the_end_of_turn_is_trained_where_it_is_also_the_padding(tmp_path: Path, trainer: TrainerConfig) -> None:
@@ -174,7 +174,7 @@ def test_a_base_in_few_bits_is_prepared_and_frozen(
         return model
 
     monkeypatch.setattr(adapter, "find_spec", lambda name: object())
-    monkeypatch.setattr(adapter, "load_whole", quantised)
+    monkeypatch.setattr(adapter, "load_full_model", quantised)
     qlora = replace(lora, method=Method.qlora)
     model, over = load_for_training(base, student, qlora, TrainerConfig(accelerator="cpu"))
     assert [bits.bnb_4bit_quant_type for bits in asked] == ["nf4"]

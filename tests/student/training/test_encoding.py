@@ -134,7 +134,7 @@ def test_rows_are_packed_behind_one_another() -> None:
     assert batch.tokens.tolist() == [10, 11, 12, 13, 14, 10, 11, 12]
     assert batch.bounds.lengths == (5, 3)
     assert batch.bounds.starts.tolist() == [0, 5, 8]
-    assert batch.bounds.places.tolist() == [0, 1, 2, 3, 4, 0, 1, 2]
+    assert batch.bounds.positions.tolist() == [0, 1, 2, 3, 4, 0, 1, 2]
     assert batch.before.tolist() == [1, 2, 3, 5, 6]
     assert batch.targets.tolist() == [12, 13, 14, 11, 12]
     assert batch.hard.tolist() == [False] * 3 + [True] * 2

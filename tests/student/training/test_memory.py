@@ -128,7 +128,7 @@ def expected_bytes(widths: ElementBytes, block: int, *, trained: bool, checkpoin
 @pytest.fixture
 def _fused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The attention that a GPU has; in half precision a CPU trains with another."""
-    monkeypatch.setattr(packing, "_kernels", lambda query: [SDPBackend.FLASH_ATTENTION])
+    monkeypatch.setattr(packing, "_sdpa_backends", lambda query: [SDPBackend.FLASH_ATTENTION])
 
 
 @pytest.fixture

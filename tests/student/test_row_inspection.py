@@ -6,8 +6,8 @@ import pytest
 
 from tapir_exp.core.errors import TapirError
 from tapir_exp.student.chat_template import Chat
-from tapir_exp.student.inspect_rows import inspect_rows
-from tapir_exp.student.inspection import Token
+from tapir_exp.student.row_inspection import inspect_rows
+from tapir_exp.student.render_rows import Token
 from tapir_exp.student.training.encoding import TrainingRow
 
 RED = TrainingRow("Say red", "red\n 12")

@@ -64,9 +64,9 @@ def render_row(row: SampledRow, *, coloured: bool) -> Text:
     text = Text(f"row {row.number}: {len(row.tokens)} tokens, {supervised} supervised, {fate}\n")
     for token in row.tokens:
         if coloured:
-            text.append(BOUNDARY, PROMPT).append(_shown(token), _style(token))
+            text.append(BOUNDARY, PROMPT).append(_format_token(token), _style(token))
         else:
-            text.append(f"[{_shown(token)}]" if token.supervised else f"{BOUNDARY}{_shown(token)}")
+            text.append(f"[{_format_token(token)}]" if token.supervised else f"{BOUNDARY}{_format_token(token)}")
     return text
 
 
@@ -76,7 +76,7 @@ def summary_lines(inspection: Inspection) -> Iterator[str]:
     yield f"rows          {told.rows}, of which truncated {told.truncated}; dropped besides {told.dropped}"
     yield f"tokens        mean {told.tokens / told.rows:.1f}, max {told.longest}"
     yield f"supervised    {told.supervised / told.tokens:.1%} of all tokens"
-    yield f"BOS           {_told_of_bos(told)}"
+    yield f"BOS           {_format_bos(told)}"
     yield f"end of turn   {told.end} {told.end_text}"
 
 
@@ -94,19 +94,19 @@ def _style(token: Token) -> str:
     return SUPERVISED if token.supervised else PROMPT
 
 
-def _shown(token: Token) -> str:
+def _format_token(token: Token) -> str:
     """The token's text with nothing invisible left in it, for nothing in a data set may steer a terminal."""
-    text = _visible(token.text)
+    text = _escape(token.text)
     if token.control is not None:
         text += f"#{token.control}"
     return f"{text}<end" if token.end and token.supervised else text
 
 
-def _visible(text: str) -> str:
+def _escape(text: str) -> str:
     return "".join(MARKS.get(sign, sign if sign.isprintable() else f"\\u{ord(sign):04x}") for sign in text)
 
 
-def _told_of_bos(told: Inspection) -> str:
+def _format_bos(told: Inspection) -> str:
     if told.one_bos is None:
         return "the tokenizer has none"
     if told.one_bos == told.rows:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from rich.console import Console
 
 from tapir_exp.commands.inspect_rows import print_inspection
-from tapir_exp.student.inspection import Inspection, SampledRow, Token, render_row, summary_lines
+from tapir_exp.student.render_rows import Inspection, SampledRow, Token, render_row, summary_lines
 
 ROW = SampledRow(
     7,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from random import Random
 
 from tapir_exp.student.chat_template import Chat
-from tapir_exp.student.inspection import Inspection, SampledRow, Token
+from tapir_exp.student.render_rows import Inspection, SampledRow, Token
 from tapir_exp.student.training.batching import collate
 from tapir_exp.student.training.encoded_rows import EncodedRow
 from tapir_exp.student.training.encoding import TrainingRow, encode_rows
@@ -31,20 +31,20 @@ def inspect_rows(rows: Sequence[TrainingRow], chat: Chat, max_length: int, sampl
         one_bos=_count_one_bos(kept, chat.tokenizer.bos_token_id),
         end=chat.end,
         end_text=str(chat.tokenizer.convert_ids_to_tokens(chat.end)),
-        sample=tuple(_take_apart(kept[place], place + 1, chat) for place in places),
+        sample=tuple(_inspect_row(kept[place], place + 1, chat) for place in places),
     )
 
 
-def _take_apart(row: EncodedRow, number: int, chat: Chat) -> SampledRow:
+def _inspect_row(row: EncodedRow, number: int, chat: Chat) -> SampledRow:
     """The mask comes from the batch that the loss would get, not from the row's own bookkeeping."""
     counted = set((collate([row]).before + 1).tolist())
-    tokens = (_token(token, chat, place in counted) for place, token in enumerate(row.tokens))
+    tokens = (_inspect_token(token, chat, place in counted) for place, token in enumerate(row.tokens))
     return SampledRow(number, tuple(tokens), cut=row.tokens[-1] != chat.end)
 
 
-def _token(token: int, chat: Chat, supervised: bool) -> Token:
+def _inspect_token(token: int, chat: Chat, supervised: bool) -> Token:
     name = str(chat.tokenizer.convert_ids_to_tokens(token))
-    if name in chat.controls:
+    if name in chat.control_tokens:
         return Token(name, token, supervised, token == chat.end)
     anchor = chat.tokenizer(ANCHOR, add_special_tokens=False)["input_ids"]
     text = str(chat.tokenizer.decode([*anchor, token], clean_up_tokenization_spaces=False)).removeprefix(ANCHOR)
