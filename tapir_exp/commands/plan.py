@@ -195,7 +195,7 @@ def _cached(ws: Workspace, seeds: Sequence[Example]) -> dict[str, int]:
     found = {
         "task_labels": ws.classifier.count_cached(some),
         "teacher_responses": ws.teacher.count_cached(
-            [teacher.answer_request(seed, ws.config.teacher) for seed in some]
+            [teacher.build_response_request(seed, ws.config.teacher) for seed in some]
         ),
     }
     return {stage: count * len(seeds) // len(some) for stage, count in found.items()}

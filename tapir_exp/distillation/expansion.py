@@ -34,7 +34,7 @@ class AcceptanceFilters:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class ExpansionCandidate:
     """A pair that the teacher wrote for an order, by its number among all of the round, from 1."""
 
     number: int
@@ -91,7 +91,7 @@ class ExpansionResult:
             "off_type_share": missed / typed if typed else None,
         }
 
-    def drop(self, proposal: Candidate, reason: DropReason, detail: str) -> None:
+    def drop(self, proposal: ExpansionCandidate, reason: DropReason, detail: str) -> None:
         """Write down that a proposal is left out, and why."""
         example = proposal.example
         source = f"round {example.round}"
@@ -119,7 +119,7 @@ def expand_until_filled(
         commissions = [
             (order, commission)
             for place, order in enumerate(orders)
-            for commission in build_expansion_requests(
+            for commission in split_into_calls(
                 order, growth.lacking(order), config, wave, f"{seed} {round_number} {wave} {place}"
             )
         ]
@@ -133,7 +133,7 @@ def expand_until_filled(
     return growth
 
 
-def build_expansion_requests(
+def split_into_calls(
     order: GenerationRequest, lacking: int, config: TeacherConfig, wave: int, occasion: str
 ) -> list[ExpansionRequest]:
     """The calls that would fill what an order lacks, each shown the next few of its examples, in turn.
@@ -161,13 +161,13 @@ def _proposals(
     replies: Sequence[tuple[InstructionPair, ...]],
     first: int,
     round_number: int,
-) -> list[Candidate]:
+) -> list[ExpansionCandidate]:
     written = [
         (order, commission.examples, _example(pair, commission, round_number))
         for (order, commission), pairs in zip(commissions, replies, strict=True)
         for pair in pairs
     ]
-    return [Candidate(number, *fields) for number, fields in enumerate(written, first)]
+    return [ExpansionCandidate(number, *fields) for number, fields in enumerate(written, first)]
 
 
 def _example(pair: InstructionPair, commission: ExpansionRequest, round_number: int) -> Example:
@@ -182,7 +182,7 @@ def _example(pair: InstructionPair, commission: ExpansionRequest, round_number: 
 
 
 def _keep(
-    growth: ExpansionResult, proposals: Sequence[Candidate], gate: AcceptanceFilters, config: TeacherConfig
+    growth: ExpansionResult, proposals: Sequence[ExpansionCandidate], gate: AcceptanceFilters, config: TeacherConfig
 ) -> None:
     """Let the proposals through the gate, one question after another, and keep what is ordered."""
     passed = _clean(growth, _new(growth, proposals, gate.novelty), gate.benchmarks)
@@ -196,7 +196,9 @@ def _keep(
             growth.drop(proposal, DropReason.SURPLUS, "more than was ordered")
 
 
-def _new(growth: ExpansionResult, proposals: Sequence[Candidate], novelty: Novelty) -> list[Candidate]:
+def _new(
+    growth: ExpansionResult, proposals: Sequence[ExpansionCandidate], novelty: Novelty
+) -> list[ExpansionCandidate]:
     new = []
     for proposal in proposals:
         if novelty.admit(proposal.example.instruction):
@@ -206,7 +208,9 @@ def _new(growth: ExpansionResult, proposals: Sequence[Candidate], novelty: Novel
     return new
 
 
-def _clean(growth: ExpansionResult, proposals: Sequence[Candidate], benchmarks: Benchmarks) -> list[Candidate]:
+def _clean(
+    growth: ExpansionResult, proposals: Sequence[ExpansionCandidate], benchmarks: Benchmarks
+) -> list[ExpansionCandidate]:
     clean = []
     for proposal in proposals:
         leak = benchmarks.find_leak(proposal.example.instruction, proposal.example.response)
@@ -217,7 +221,9 @@ def _clean(growth: ExpansionResult, proposals: Sequence[Candidate], benchmarks: 
     return clean
 
 
-def _of_type(growth: ExpansionResult, proposals: Sequence[Candidate], classify: Classify) -> list[Candidate]:
+def _of_type(
+    growth: ExpansionResult, proposals: Sequence[ExpansionCandidate], classify: Classify
+) -> list[ExpansionCandidate]:
     typed = []
     labels = classify([proposal.example for proposal in proposals])
     for proposal, label in zip(proposals, labels, strict=True):
@@ -230,7 +236,9 @@ def _of_type(growth: ExpansionResult, proposals: Sequence[Candidate], classify: 
     return typed
 
 
-def _similar(growth: ExpansionResult, proposals: Sequence[Candidate], rate: Rate, within: float) -> list[Candidate]:
+def _similar(
+    growth: ExpansionResult, proposals: Sequence[ExpansionCandidate], rate: Rate, within: float
+) -> list[ExpansionCandidate]:
     """The proposals about as complex as their examples; without examples there is nothing to be like."""
     asked = {
         one.id: one for proposal in proposals if proposal.examples for one in (proposal.example, *proposal.examples)

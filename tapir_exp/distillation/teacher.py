@@ -57,8 +57,8 @@ def respond(examples: Sequence[Example], chat: ChatModel, config: TeacherConfig,
 
     Raises TooManyFailures where more than `config.max_failure_rate` of them are missing.
     """
-    requests = [answer_request(example, config) for example in examples]
-    outcomes = _ask(chat, requests, read_text, config, label)
+    requests = [build_response_request(example, config) for example in examples]
+    outcomes = _ask(chat, requests, parse_text, config, label)
     return [_answer_of(example.id, outcome) for example, outcome in zip(examples, outcomes, strict=True)]
 
 
@@ -67,8 +67,8 @@ def refine(drafts: Sequence[RefinementRequest], chat: ChatModel, config: Teacher
 
     Raises TooManyFailures where more than `config.max_failure_rate` of them are missing.
     """
-    read = read_response_or_all if config.allow_untagged_refinements else read_response
-    outcomes = _ask(chat, [refine_request(draft, config) for draft in drafts], read, config, label)
+    read = parse_response_or_text if config.allow_untagged_refinements else parse_response
+    outcomes = _ask(chat, [build_refinement_request(draft, config) for draft in drafts], read, config, label)
     return [_answer_of(draft.id, outcome) for draft, outcome in zip(drafts, outcomes, strict=True)]
 
 
@@ -79,17 +79,17 @@ def expand(
 
     Raises TooManyFailures where more than `config.max_failure_rate` of the calls brought nothing.
     """
-    requests = [expand_request(commission, config) for commission in commissions]
-    outcomes = _ask(chat, requests, read_pairs, config, label)
+    requests = [build_expansion_request(commission, config) for commission in commissions]
+    outcomes = _ask(chat, requests, parse_pairs, config, label)
     return [outcome.value or () for outcome in outcomes]
 
 
-def answer_request(example: Example, config: TeacherConfig) -> ChatRequest:
+def build_response_request(example: Example, config: TeacherConfig) -> ChatRequest:
     """The call that asks for the teacher's own response to an instruction."""
     return _request(example.instruction, config)
 
 
-def refine_request(draft: RefinementRequest, config: TeacherConfig) -> ChatRequest:
+def build_refinement_request(draft: RefinementRequest, config: TeacherConfig) -> ChatRequest:
     """The call that asks for one response to be rewritten."""
     text = load_prompt("refine").fill(
         task=draft.task, instruction=draft.instruction, response=draft.response, style=refinement_style(draft.task).text
@@ -97,7 +97,7 @@ def refine_request(draft: RefinementRequest, config: TeacherConfig) -> ChatReque
     return _request(text, config)
 
 
-def expand_request(commission: ExpansionRequest, config: TeacherConfig) -> ChatRequest:
+def build_expansion_request(commission: ExpansionRequest, config: TeacherConfig) -> ChatRequest:
     """The call that asks for new pairs, drawn at the configured temperature."""
     shown = [
         f"<pair>\n<instruction>\n{example.instruction}\n</instruction>\n"
@@ -109,7 +109,7 @@ def expand_request(commission: ExpansionRequest, config: TeacherConfig) -> ChatR
     return _request(text, config).model_copy(update={"temperature": config.temperature, "sample": commission.sample})
 
 
-def read_text(reply: Completion) -> str:
+def parse_text(reply: Completion) -> str:
     """The whole reply. Raises ReplyError where it was cut at its length limit or is empty."""
     if reply.finish_reason == "length":
         raise ReplyError("It was cut at the length limit; be briefer.")
@@ -118,22 +118,22 @@ def read_text(reply: Completion) -> str:
     return reply.text.strip()
 
 
-def read_response(reply: Completion) -> str:
+def parse_response(reply: Completion) -> str:
     """What stands between the response tags. Raises ReplyError where the reply holds anything else."""
-    found = _RESPONSE.fullmatch(read_text(reply))
+    found = _RESPONSE.fullmatch(parse_text(reply))
     if found is None:
         raise ReplyError("It must be one <response>...</response> and nothing else.")
     return found[1]
 
 
-def read_response_or_all(reply: Completion) -> str:
-    """As `read_response`; the whole reply where it holds no tag at all."""
-    return read_response(reply) if _TAG.search(reply.text) else read_text(reply)
+def parse_response_or_text(reply: Completion) -> str:
+    """As `parse_response`; the whole reply where it holds no tag at all."""
+    return parse_response(reply) if _TAG.search(reply.text) else parse_text(reply)
 
 
-def read_pairs(reply: Completion) -> tuple[InstructionPair, ...]:
+def parse_pairs(reply: Completion) -> tuple[InstructionPair, ...]:
     """The pairs of an expansion. Raises ReplyError where the reply holds anything but whole pairs."""
-    text = read_text(reply)
+    text = parse_text(reply)
     if _PAIR.sub("", text).strip():
         raise ReplyError("It must consist of whole <pair>...</pair> blocks in the form given, and nothing else.")
     return tuple(InstructionPair(instruction, response) for instruction, response in _PAIR.findall(text))

@@ -23,8 +23,8 @@ from tapir_exp.distillation.expansion import (
     Expand,
     ExpansionResult,
     Rate,
-    build_expansion_requests,
     expand_until_filled,
+    split_into_calls,
 )
 from tapir_exp.distillation.teacher import ExpansionRequest, InstructionPair
 
@@ -181,23 +181,23 @@ def test_nothing_ordered_is_nothing_asked() -> None:
 def test_every_call_is_shown_the_next_examples_in_turn() -> None:
     wanted = order(9, shown=5)
     shown = [[wanted.examples.index(c) for c in wanted.examples if c.example in commission.examples]
-             for commission in build_expansion_requests(wanted, 9, CONFIG, wave=0, occasion="one")]  # fmt: skip
+             for commission in split_into_calls(wanted, 9, CONFIG, wave=0, occasion="one")]  # fmt: skip
     assert shown == [[0, 1, 2], [0, 3, 4], [1, 2, 3]]
-    assert build_expansion_requests(wanted, 9, CONFIG, wave=1, occasion="one")[0].examples == tuple(
+    assert split_into_calls(wanted, 9, CONFIG, wave=1, occasion="one")[0].examples == tuple(
         candidate.example for candidate in wanted.examples[3:] + wanted.examples[:1]
     )
 
 
 @pytest.mark.parametrize("at_hand", [0, 1, 2])
 def test_no_example_is_shown_twice_in_a_call(at_hand: int) -> None:
-    for commission in build_expansion_requests(order(9, shown=at_hand), 9, CONFIG, wave=0, occasion="one"):
+    for commission in split_into_calls(order(9, shown=at_hand), 9, CONFIG, wave=0, occasion="one"):
         assert len({e.id for e in commission.examples}) == len(commission.examples) == at_hand
 
 
 @given(lacking=st.integers(0, 40), at_hand=st.integers(0, 7))
 def test_the_calls_of_an_order_ask_for_just_what_lacks_and_are_told_apart(lacking: int, at_hand: int) -> None:
     wanted = order(lacking, shown=at_hand)
-    calls = [call for wave in range(3) for call in build_expansion_requests(wanted, lacking, CONFIG, wave, f"{wave}")]
+    calls = [call for wave in range(3) for call in split_into_calls(wanted, lacking, CONFIG, wave, f"{wave}")]
     assert sum(call.count for call in calls) == 3 * lacking
     assert all(1 <= call.count <= CONFIG.num_output_samples for call in calls)
     assert len({call.sample for call in calls}) == len(calls)

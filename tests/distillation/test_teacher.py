@@ -12,14 +12,14 @@ from tapir_exp.distillation.teacher import (
     ExpansionRequest,
     InstructionPair,
     RefinementRequest,
+    build_expansion_request,
+    build_refinement_request,
     expand,
-    expand_request,
-    read_pairs,
-    read_response,
-    read_response_or_all,
-    read_text,
+    parse_pairs,
+    parse_response,
+    parse_response_or_text,
+    parse_text,
     refine,
-    refine_request,
     respond,
 )
 from tapir_exp.llm.chat import Completion
@@ -52,7 +52,7 @@ def commission(count: int = 2, sample: int = 0, shown: int = 2) -> ExpansionRequ
     ],
 )
 def test_whole_pairs_are_read(text: str, pairs: list[tuple[str, str]]) -> None:
-    assert read_pairs(reply_of(text)) == tuple(InstructionPair(*pair) for pair in pairs)
+    assert parse_pairs(reply_of(text)) == tuple(InstructionPair(*pair) for pair in pairs)
 
 
 @pytest.mark.parametrize(
@@ -80,20 +80,20 @@ def test_whole_pairs_are_read(text: str, pairs: list[tuple[str, str]]) -> None:
 )
 def test_a_reply_that_is_not_whole_pairs_is_refused(text: str) -> None:
     with pytest.raises(ReplyError):
-        read_pairs(reply_of(text))
+        parse_pairs(reply_of(text))
 
 
 @pytest.mark.timeout(20)
 def test_a_long_reply_that_is_refused_is_refused_at_once() -> None:
     with pytest.raises(ReplyError):
-        read_pairs(reply_of(f"{block()}\n" * 60 + "That is all."))
+        parse_pairs(reply_of(f"{block()}\n" * 60 + "That is all."))
 
 
 @pytest.mark.parametrize(
     "text", ["<response>\n4\n</response>", "<response>4</response>", "\n <response> 4 </response> \n"]
 )
 def test_a_response_is_read_from_between_its_tags(text: str) -> None:
-    assert read_response(reply_of(text)) == "4"
+    assert parse_response(reply_of(text)) == "4"
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_response_is_read_from_between_its_tags(text: str) -> None:
 )
 def test_a_response_among_anything_else_is_refused(text: str) -> None:
     with pytest.raises(ReplyError):
-        read_response(reply_of(text))
+        parse_response(reply_of(text))
 
 
 @pytest.mark.parametrize(
@@ -119,26 +119,26 @@ def test_a_response_among_anything_else_is_refused(text: str) -> None:
     [("<response>\n4\n</response>", "4"), (" 4\n", "4"), ("By adding,\nAnswer: 4", "By adding,\nAnswer: 4")],
 )
 def test_where_bare_responses_are_taken_a_reply_without_tags_is_one(text: str, read: str) -> None:
-    assert read_response_or_all(reply_of(text)) == read
+    assert parse_response_or_text(reply_of(text)) == read
 
 
 @pytest.mark.parametrize("text", ["Sure! <response>4</response>", "<response>4", "4</response>", "<pair>4</pair>", " "])
 def test_half_a_form_is_refused_where_bare_responses_are_taken(text: str) -> None:
     with pytest.raises(ReplyError):
-        read_response_or_all(reply_of(text))
+        parse_response_or_text(reply_of(text))
 
 
 def test_an_answer_is_the_whole_reply() -> None:
-    assert read_text(reply_of(" 2 + 2\nis 4. \n")) == "2 + 2\nis 4."
+    assert parse_text(reply_of(" 2 + 2\nis 4. \n")) == "2 + 2\nis 4."
 
 
 @pytest.mark.parametrize("text", ["", " \n\t"])
 def test_an_empty_answer_is_refused(text: str) -> None:
     with pytest.raises(ReplyError, match="empty"):
-        read_text(reply_of(text))
+        parse_text(reply_of(text))
 
 
-@pytest.mark.parametrize("read", [read_text, read_response, read_response_or_all, read_pairs])
+@pytest.mark.parametrize("read", [parse_text, parse_response, parse_response_or_text, parse_pairs])
 @pytest.mark.parametrize("text", [block(), "<response>4</response>", "4"])
 def test_a_cut_reply_is_refused_even_if_it_looks_whole(read: object, text: str) -> None:
     assert callable(read)
@@ -163,7 +163,7 @@ def test_an_answer_that_failed_has_no_text_but_a_reason() -> None:
 
 @pytest.mark.parametrize("task", [TaskType.MATH, TaskType.CODE_DEBUG, TaskType.BIOLOGY])
 def test_a_refinement_shows_instruction_response_type_and_style(task: TaskType) -> None:
-    request = refine_request(draft("a {{style}}", task), CONFIG)
+    request = build_refinement_request(draft("a {{style}}", task), CONFIG)
     prompt = said_to(request)
     assert tagged(prompt, "instruction") == ["instruction a {{style}}"]
     assert tagged(prompt, "response")[0] == "response a {{style}}"
@@ -206,7 +206,7 @@ def test_too_many_failed_refinements_stop_the_stage() -> None:
 
 
 def test_an_expansion_shows_its_examples_and_asks_for_its_count() -> None:
-    request = expand_request(commission(count=3, sample=1002), CONFIG)
+    request = build_expansion_request(commission(count=3, sample=1002), CONFIG)
     prompt = said_to(request)
     assert block(A.instruction, A.response) in prompt
     assert block(B.instruction, B.response) in prompt
@@ -216,13 +216,13 @@ def test_an_expansion_shows_its_examples_and_asks_for_its_count() -> None:
 
 
 def test_samples_of_one_commission_are_different_calls_with_one_prompt() -> None:
-    first, second = (expand_request(commission(sample=sample), CONFIG) for sample in (0, 1))
+    first, second = (build_expansion_request(commission(sample=sample), CONFIG) for sample in (0, 1))
     assert first != second
     assert first.messages == second.messages
 
 
 def test_an_expansion_without_examples_says_so() -> None:
-    prompt = said_to(expand_request(commission(shown=0), CONFIG))
+    prompt = said_to(build_expansion_request(commission(shown=0), CONFIG))
     assert "No pair of this type is at hand" in prompt
     assert len(tagged(prompt, "pair")) == 1  # the form to reply in
 

@@ -22,10 +22,10 @@ from tapir_exp.distillation.teacher import (
     ExpansionRequest,
     InstructionPair,
     RefinementRequest,
-    expand_request,
-    read_pairs,
-    read_response,
-    refine_request,
+    build_expansion_request,
+    build_refinement_request,
+    parse_pairs,
+    parse_response,
 )
 from tapir_exp.lab.families import FAMILIES
 from tapir_exp.lab.family import Family, Problem
@@ -76,8 +76,8 @@ def gaps(matches: Sequence[ResponsePair], order: PresentationOrder, options: Map
 def new_pairs(
     shown: Sequence[Example], task: TaskType, count: int, sample: int, options: Mapping[str, float] = RIGHT
 ) -> tuple[InstructionPair, ...]:
-    request = expand_request(ExpansionRequest(task, count, tuple(shown), sample), TEACHER)
-    return read_pairs(reply_of(said("teacher", request, options)))
+    request = build_expansion_request(ExpansionRequest(task, count, tuple(shown), sample), TEACHER)
+    return parse_pairs(reply_of(said("teacher", request, options)))
 
 
 def within_binomial(hits: int, n: int, rate: float) -> bool:
@@ -104,8 +104,10 @@ def test_the_teacher_answers_tersely_and_errs_at_its_rate(known: list[Known], ra
 def test_the_teacher_refines_whatever_the_draft_and_errs_at_its_rate(known: list[Known], rate: float) -> None:
     wrong = 0
     for family, problem in known:
-        request = refine_request(RefinementRequest("a", family.task, problem.instruction, "a wrong draft"), TEACHER)
-        response = read_response(reply_of(said("teacher", request, {**RIGHT, "error_rate": rate})))
+        request = build_refinement_request(
+            RefinementRequest("a", family.task, problem.instruction, "a wrong draft"), TEACHER
+        )
+        response = parse_response(reply_of(said("teacher", request, {**RIGHT, "error_rate": rate})))
         assert response in (problem.refined, problem.slip)
         wrong += response != problem.refined
     assert within_binomial(wrong, len(known), rate)
@@ -122,7 +124,7 @@ def test_the_same_request_has_the_same_reply_and_another_another(role: str, know
     options = {"error_rate": 0.5, "expansion_error_rate": 0.5, "noise": 2.0, "position_bias": 0.5}
     match = ResponsePair("a", known[0][1].instruction, known[0][1].refined, known[0][1].slip)
     requests = {
-        "teacher": expand_request(ExpansionRequest(TaskType.MATH, 3, (), 0), TEACHER),
+        "teacher": build_expansion_request(ExpansionRequest(TaskType.MATH, 3, (), 0), TEACHER),
         "judge": build_judge_request(match, PresentationOrder.TEACHER_FIRST, JudgeConfig()),
         "labeller": build_classification_request(known[0][1].instruction, ClassifierConfig()),
     }
@@ -133,7 +135,7 @@ def test_the_same_request_has_the_same_reply_and_another_another(role: str, know
 
 
 def test_temperature_options_and_a_second_turn_make_another_draw() -> None:
-    request = expand_request(ExpansionRequest(TaskType.MATH, 3, (), 0), TEACHER)
+    request = build_expansion_request(ExpansionRequest(TaskType.MATH, 3, (), 0), TEACHER)
     turn = Message(role="user", content="Reply again.")
     replies = {
         said("teacher", request, RIGHT),
@@ -306,9 +308,13 @@ def test_labels_are_the_types_of_the_families(known: list[Known]) -> None:
 
 def test_what_the_lab_does_not_know() -> None:
     assert said("teacher", question(UNKNOWN), RIGHT) == AT_A_LOSS
-    refined = said("teacher", refine_request(RefinementRequest("a", TaskType.ART, UNKNOWN, "Knock."), TEACHER), RIGHT)
-    assert read_response(reply_of(refined)) == AT_A_LOSS
-    assert said("teacher", expand_request(ExpansionRequest(TaskType.ART, 2, (), 0), TEACHER), RIGHT) == AT_A_LOSS
+    refined = said(
+        "teacher", build_refinement_request(RefinementRequest("a", TaskType.ART, UNKNOWN, "Knock."), TEACHER), RIGHT
+    )
+    assert parse_response(reply_of(refined)) == AT_A_LOSS
+    assert (
+        said("teacher", build_expansion_request(ExpansionRequest(TaskType.ART, 2, (), 0), TEACHER), RIGHT) == AT_A_LOSS
+    )
     assert label_of(UNKNOWN) is TaskType.OTHERS
     match = ResponsePair("a", UNKNOWN, "Knock knock.", "No.")
     assert scores(match, PresentationOrder.TEACHER_FIRST) == (5, 5)
