@@ -38,7 +38,7 @@ async def write_all(call_store: CallStore, keys: list[str]) -> None:
     reply = Completion(text=TEXT, finish_reason="stop", usage=Usage(prompt_tokens=9, completion_tokens=70, usd=0.0))
 
     async def write(number: int) -> None:
-        await call_store.write(lambda: call_store.replies.put(keys[number], "m", request(number), reply) and None)
+        await call_store.write(lambda: call_store.cache.put(keys[number], "m", request(number), reply) and None)
 
     for start in range(0, REPLIES, WRITTEN_TOGETHER):
         await asyncio.gather(*(write(number) for number in range(start, min(start + WRITTEN_TOGETHER, REPLIES))))
@@ -58,7 +58,7 @@ def main() -> None:
         print(f"durable writes, {WRITTEN_TOGETHER} at once: {REPLIES / (time.perf_counter() - started):,.0f}/s")
 
         started = time.perf_counter()
-        found = sum(len(call_store.replies.get_many(keys[at : at + 1000])) for at in range(0, REPLIES, 1000))
+        found = sum(len(call_store.cache.get_many(keys[at : at + 1000])) for at in range(0, REPLIES, 1000))
         print(f"bulk lookups: {found / (time.perf_counter() - started):,.0f}/s, {found} found")
 
         seen, memory = 0, [resident_mb()]

@@ -87,7 +87,7 @@ def ours_as(use_litellm: bool) -> Any:
 
             async def ask(prompt: str) -> str:
                 turn = Message(role="user", content=prompt)
-                return (await chat.reply(ChatRequest(messages=(turn,), max_tokens=100))).text
+                return (await chat.complete(ChatRequest(messages=(turn,), max_tokens=100))).text
 
             async with chat.connected():
                 yield ask

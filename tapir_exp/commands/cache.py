@@ -1,4 +1,4 @@
-"""The command `tapir-replies`: read, export and prune what the chat models have answered, without a single call."""
+"""`tapir cache`: list, export and prune the cached completions of chat models, without a call."""
 
 import argparse
 import os
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tapir_exp.config import SpendConfig
-from tapir_exp.core.errors import StoreError, TapirError
+from tapir_exp.core.errors import StoreError
 from tapir_exp.llm import ledger, response_cache
 from tapir_exp.llm.call_store import calls_file
 from tapir_exp.llm.ledger import FailedRequest, Ledger, scopes_with_failures
@@ -21,79 +21,90 @@ from tapir_exp.llm.sqlite import Database
 
 
 class FailureLine(FailedRequest):
-    """A request that was given up, and the directory of the run that asked it."""
+    """A failed request, and the directory of the run that made it."""
 
     run: str
 
 
-def list_replies(database: Database) -> None:
-    """By model: how many replies, the days of the first and the last, and their size with their requests."""
-    table = Table("model", "replies", "first", "last", "million characters")
+def print_summary(database: Database) -> None:
+    """Print by model: number of completions, first and last day, and size with their requests."""
+    table = Table("model", "completions", "first", "last", "million characters")
     for column in table.columns[1:]:
         column.justify, column.no_wrap = "right", True
-    for held in ResponseCache(database).holdings():
-        table.add_row(*_told(held))
+    for summary in ResponseCache(database).summaries():
+        table.add_row(*_cells(summary))
     Console(highlight=False).print(table)
 
 
-def export_replies(database: Database, model: str | None) -> None:
-    """Every reply with its request, one JSON object a line, one at a time."""
+def export_entries(database: Database, model: str | None) -> None:
+    """Write every completion with its request to stdout, one JSON object a line."""
     for entry in ResponseCache(database).entries(model):
         sys.stdout.write(entry.model_dump_json() + "\n")
 
 
-def prune_replies(database: Database, model: str | None, before: float | None, *, sure: bool) -> None:
-    """Forget replies where one is sure; else say how many it would be."""
-    replies = ResponseCache(database)
-    if not sure:
-        sys.stdout.write(f"{replies.count(model, before)} replies would be forgotten; --yes forgets them.\n")
+def prune_entries(database: Database, model: str | None, before: float | None, *, confirmed: bool) -> None:
+    """Delete completions if confirmed; otherwise print how many would be deleted.
+
+    Args:
+        database: The call store.
+        model: Only completions of this model; None for all.
+        before: Only requests made before this time, in seconds since 1970; None for all.
+        confirmed: Whether to delete.
+    """
+    cache = ResponseCache(database)
+    if not confirmed:
+        sys.stdout.write(f"{cache.count(model, before)} completions would be deleted; --yes deletes them.\n")
         return
-    sys.stdout.write(f"{replies.prune(model, before)} replies forgotten.\n")
+    sys.stdout.write(f"{cache.prune(model, before)} completions deleted.\n")
 
 
-def list_failures(database: Database, run: Path | None) -> None:
-    """The requests that brought nothing, with the reason and what was said last, one JSON object a line."""
-    for account in scopes_with_failures(database):
-        place = Path(account.scope, account.job)
-        if run is not None and place.resolve() != run.resolve():
+def export_failures(database: Database, run: Path | None) -> None:
+    """Write failed requests with reason and last reply to stdout, one JSON object a line."""
+    for scope in scopes_with_failures(database):
+        directory = Path(scope.scope, scope.job)
+        if run is not None and directory.resolve() != run.resolve():
             continue
-        for row in Ledger(database, account, SpendConfig()).given_up():
-            sys.stdout.write(FailureLine(run=str(place), **row.model_dump()).model_dump_json() + "\n")
+        for request in Ledger(database, scope, SpendConfig()).failed_requests():
+            line = FailureLine(run=str(directory), **request.model_dump())
+            sys.stdout.write(line.model_dump_json() + "\n")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command `tapir-replies`: list, export and prune the replies of a store, with no call to any model."""
+def main(arguments: Sequence[str]) -> None:
+    """List, export and prune the completions in a store, without a call to any model."""
     parser = _parser()
-    arguments = parser.parse_args(argv)
-    if arguments.command == "prune" and not arguments.all and {arguments.model, arguments.before} == {None}:
-        parser.error("prune without --model or --before would forget everything; --all says that this is meant")
+    options = parser.parse_args(arguments)
+    if options.action == "prune" and not options.all and {options.model, options.before} == {None}:
+        parser.error("prune without --model or --before would delete everything; add --all if that is meant")
     try:
-        with _opened(arguments.store) as database:
-            _carry_out(arguments, database)
-    except TapirError as error:
-        sys.exit(f"tapir-replies: {error}")
-    except BrokenPipeError:  # whoever reads has seen enough; what is still to be flushed goes nowhere
+        with _open_database(options.store) as database:
+            _dispatch(options, database)
+            sys.stdout.flush()
+    except BrokenPipeError:  # the reader of a pipe has stopped; Python's flush at exit must not fail
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _carry_out(arguments: argparse.Namespace, database: Database) -> None:
-    match arguments.command:
+def _dispatch(options: argparse.Namespace, database: Database) -> None:
+    match options.action:
         case "list":
-            list_replies(database)
+            print_summary(database)
         case "export":
-            export_replies(database, arguments.model)
+            export_entries(database, options.model)
         case "prune":
-            prune_replies(database, arguments.model, arguments.before, sure=arguments.yes)
+            prune_entries(database, options.model, options.before, confirmed=options.yes)
         case "failures":
-            list_failures(database, arguments.run)
+            export_failures(database, options.run)
 
 
 @contextmanager
-def _opened(store: Path) -> Iterator[Database]:
-    """The file of replies in a store. Raises StoreError where there is none."""
+def _open_database(store: Path) -> Iterator[Database]:
+    """Open the call store of an outputs directory.
+
+    Raises:
+        StoreError: If there is none.
+    """
     path = calls_file(store)
     if not path.is_file():
-        raise StoreError(f"{path} is not there; name the store of an outputs directory, as in --store outputs/store.")
+        raise StoreError(f"{path} does not exist; give the store of an outputs directory, as in --store outputs/store.")
     database = Database(path, response_cache.SCHEMA + ledger.SCHEMA, durable=True)
     try:
         yield database
@@ -106,29 +117,29 @@ def _parser() -> argparse.ArgumentParser:
     store.add_argument("--store", type=Path, default=Path("outputs/store"), metavar="DIR", help="default: %(default)s")
     model = argparse.ArgumentParser(add_help=False)
     model.add_argument("--model", help="only this model, as `list` names it")
-    parser = argparse.ArgumentParser(prog="tapir-replies", description=main.__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", parents=[store], help="how many replies there are, by model")
-    commands.add_parser("export", parents=[store, model], help="replies with their requests, as JSON lines")
-    prune = commands.add_parser("prune", parents=[store, model], help="forget replies, which are then paid anew")
+    parser = argparse.ArgumentParser(prog="tapir cache", description=main.__doc__)
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    actions.add_parser("list", parents=[store], help="number of completions by model")
+    actions.add_parser("export", parents=[store, model], help="completions with their requests, as JSON lines")
+    prune = actions.add_parser("prune", parents=[store, model], help="delete completions; they are then paid for again")
     prune.add_argument(
-        "--before", type=_day, metavar="DATE", help="only what was asked before this day, YYYY-MM-DD, UTC"
+        "--before", type=_parse_day, metavar="DATE", help="only requests made before this day, YYYY-MM-DD, UTC"
     )
-    prune.add_argument("--all", action="store_true", help="all replies, where no model and no day is given")
-    prune.add_argument("--yes", action="store_true", help="do it; without, only say how many")
-    failures = commands.add_parser("failures", parents=[store], help="requests that brought nothing, as JSON lines")
+    prune.add_argument("--all", action="store_true", help="all completions, if neither model nor day is given")
+    prune.add_argument("--yes", action="store_true", help="delete; without this, only the number is printed")
+    failures = actions.add_parser("failures", parents=[store], help="failed requests, as JSON lines")
     failures.add_argument("--run", type=Path, metavar="DIR", help="only those of this run directory")
     return parser
 
 
-def _day(text: str) -> float:
-    """The beginning of a day, in seconds since 1970."""
+def _parse_day(text: str) -> float:
+    """Return the start of a day, in seconds since 1970."""
     try:
         return datetime.combine(date.fromisoformat(text), datetime.min.time(), UTC).timestamp()
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no day; write it as 2026-11-25") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a date; expected YYYY-MM-DD, such as 2026-11-25") from None
 
 
-def _told(held: CacheSummary) -> list[str]:
-    first, last = (datetime.fromtimestamp(when, UTC).date().isoformat() for when in (held.first, held.last))
-    return [held.model, str(held.replies), first, last, f"{held.characters / 1e6:.1f}"]
+def _cells(summary: CacheSummary) -> list[str]:
+    first, last = (datetime.fromtimestamp(time, UTC).date().isoformat() for time in (summary.first, summary.last))
+    return [summary.model, str(summary.replies), first, last, f"{summary.characters / 1e6:.1f}"]

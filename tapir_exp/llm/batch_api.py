@@ -19,8 +19,8 @@ import aiohttp
 from tapir_exp.config import LLMConfig
 from tapir_exp.core.console import console
 from tapir_exp.llm.chat import ChatRequest
-from tapir_exp.llm.failures import CallError, EndpointError, FailureKind, Policy, failure_of_status, short
-from tapir_exp.llm.openai_transport import BROKEN, OPENAI, HttpTransport, open_session, read_completion
+from tapir_exp.llm.failures import CallError, EndpointError, FailureKind, Policy, error_from_status, redact
+from tapir_exp.llm.openai_transport import PARSE_ERRORS, OPENAI_API_BASE, HttpTransport, open_session, read_completion
 from tapir_exp.llm.sqlite import Database
 from tapir_exp.llm.transport import RawCompletion
 
@@ -28,16 +28,16 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS batched
     (account TEXT, key TEXT, batch TEXT, PRIMARY KEY (account, key)) WITHOUT ROWID;
 """
-LARGEST = 50_000
+MAX_REQUESTS_PER_BATCH = 50_000
 """Requests that the protocol allows in one batch."""
 POLL_S = 20.0
 """How often a batch is asked whether it has ended, and a question repeated that failed for a passing reason."""
-TRIES = 15
+MAX_TRIES = 15
 """Times that such a question is put: a provider that is down for minutes does not end a wait of hours."""
-TAG = "tapir"
+DIGEST_KEY = "tapir"
 """Name of the metadata entry in which a batch carries the digest of its keys."""
-ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
-LOST = (aiohttp.ClientError, TimeoutError)
+FINAL_STATUSES = frozenset({"completed", "failed", "expired", "cancelled"})
+CONNECTION_ERRORS = (aiohttp.ClientError, TimeoutError)
 """How a lost connection shows."""
 
 Json = Mapping[str, Any]
@@ -87,7 +87,7 @@ class BatchEndpoint:
         Raises EndpointError where the endpoint takes no batches, or refuses one.
         """
         async with open_session(self.config, self.key) as session:
-            api = _BatchApi(session, (self.config.api_base or OPENAI).rstrip("/"), self.role, self.key)
+            api = _BatchApi(session, (self.config.api_base or OPENAI_API_BASE).rstrip("/"), self.role, self.key)
             await self._submit(api, requests, check)
             keys_of = defaultdict(set)
             for key, batch in self.batches.holding(self._account, requests).items():
@@ -106,9 +106,9 @@ class BatchEndpoint:
         """Submit what is in no batch yet."""
         under_way = self.batches.holding(self._account, requests)
         keys = [key for key in requests if key not in under_way]
-        for start in range(0, len(keys), LARGEST):
+        for start in range(0, len(keys), MAX_REQUESTS_PER_BATCH):
             check()
-            some = keys[start : start + LARGEST]
+            some = keys[start : start + MAX_REQUESTS_PER_BATCH]
             batch = await api.adopt(batch_digest(some)) or await api.submit(
                 self._lines(requests, some), batch_digest(some)
             )
@@ -130,7 +130,7 @@ class BatchEndpoint:
         async for line in api.lines(output):
             response = line.get("response") or {}
             if response.get("status_code") == HTTPStatus.OK:
-                with suppress(*BROKEN):  # what is no completion is absent, as what failed is
+                with suppress(*PARSE_ERRORS):  # what is no completion is absent, as what failed is
                     yield line["custom_id"], read_completion(response["body"])
 
 
@@ -152,7 +152,7 @@ class _BatchApi:
             "input_file_id": file["id"],
             "endpoint": "/v1/chat/completions",
             "completion_window": "24h",
-            "metadata": {TAG: digest},
+            "metadata": {DIGEST_KEY: digest},
         }
         batch = await self._call("POST", "batches", json=asked)
         return str(batch["id"])
@@ -161,13 +161,13 @@ class _BatchApi:
         """The batch of these keys that the provider has already and that did not fail."""
         listed = await self._call("GET", "batches", params={"limit": "100"})
         for batch in listed.get("data", []):
-            if (batch.get("metadata") or {}).get(TAG) == digest and batch["status"] not in ENDED - {"completed"}:
+            if (batch.get("metadata") or {}).get(DIGEST_KEY) == digest and batch["status"] not in FINAL_STATUSES - {"completed"}:
                 return str(batch["id"])
         return None
 
     async def wait_for(self, batch: str) -> str | None:
         """Wait until a batch has ended; the id of its results, None where it has none."""
-        while (told := await self._call("GET", f"batches/{batch}"))["status"] not in ENDED:
+        while (told := await self._call("GET", f"batches/{batch}"))["status"] not in FINAL_STATUSES:
             counts = told.get("request_counts") or {}
             console.print(
                 f"{self.role}: batch {batch} is {told['status']}, {counts.get('completed', 0)} of "
@@ -184,16 +184,16 @@ class _BatchApi:
         try:
             async with self.session.get(f"{self.base}/{path}", timeout=unhurried) as response:
                 if response.status != HTTPStatus.OK:
-                    raise failure_of_status(response.status, await response.text(), key=self.key)
+                    raise error_from_status(response.status, await response.text(), key=self.key)
                 async for line in response.content:
                     if line.strip():
                         yield json.loads(line)
-        except (*LOST, ValueError, CallError) as error:
+        except (*CONNECTION_ERRORS, ValueError, CallError) as error:
             raise self._refusal(path, error) from None
 
     async def _call(self, method: str, path: str, **arguments: Any) -> Json:
         """Put a question; one that changes nothing is put again where it fails for a passing reason."""
-        for left in reversed(range(TRIES if method == "GET" else 1)):
+        for left in reversed(range(MAX_TRIES if method == "GET" else 1)):
             try:
                 return await self._try(method, path, **arguments)
             except CallError as error:
@@ -206,10 +206,10 @@ class _BatchApi:
         try:
             async with self.session.request(method, f"{self.base}/{path}", **arguments) as response:
                 text = await response.text()
-        except LOST as error:
+        except CONNECTION_ERRORS as error:
             raise CallError(FailureKind.CONNECTION, type(error).__name__) from None
         if response.status != HTTPStatus.OK:
-            raise failure_of_status(response.status, text, key=self.key)
+            raise error_from_status(response.status, text, key=self.key)
         with suppress(ValueError):
             if isinstance(told := json.loads(text), dict):
                 return told
@@ -217,7 +217,7 @@ class _BatchApi:
 
     def _refusal(self, path: str, error: Exception) -> EndpointError:
         return EndpointError(
-            f"{self.role}: {self.base}/{path}: {short(str(error), self.key)}. Does this endpoint take batches? If not, "
+            f"{self.role}: {self.base}/{path}: {redact(str(error), self.key)}. Does this endpoint take batches? If not, "
             f"set batch: false; what is under way is asked for again by the same command."
         )
 

@@ -27,10 +27,10 @@ class CallStore:
             calls_file(root), response_cache.SCHEMA + ledger.SCHEMA + batch_api.SCHEMA, durable=True
         )
         self._traffic = Database(root / TRAFFIC_FILE, inflight.SCHEMA + rate_limit.SCHEMA, durable=False)
-        self.replies = ResponseCache(self._durable)
+        self.cache = ResponseCache(self._durable)
         self.ledger = Ledger(self._durable, account, budget)
         self.batches = batch_api.BatchRecords(self._durable)
-        self.claims = InFlightLocks(self._traffic)
+        self.locks = InFlightLocks(self._traffic)
         self._waiting: list[tuple[Callable[[], None], asyncio.Future[None]]] = []
 
     def limiter(self, config: LLMConfig) -> RateLimiter:
@@ -52,7 +52,7 @@ class CallStore:
     def close(self) -> None:
         """Let go of the files and of all claims."""
         self.ledger.flush()
-        self.claims.close()
+        self.locks.close()
         self._durable.close()
         self._traffic.close()
 

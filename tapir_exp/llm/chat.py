@@ -76,13 +76,13 @@ class ChatModel(Protocol):
         """
         ...
 
-    async def reply(self, request: ChatRequest) -> Completion:
+    async def complete(self, request: ChatRequest) -> Completion:
         """Answer one request, within `connected`.
 
         Raises CallError where no reply could be had, EndpointError where none ever will.
         """
         ...
 
-    def give_up(self, request: ChatRequest, error: CallError) -> None:
+    def record_failed(self, request: ChatRequest, error: CallError) -> None:
         """Write down a request that brought nothing in the end, with the reason and what was last said."""
         ...

@@ -16,8 +16,8 @@ from tapir_exp.llm.call_store import CallStore
 from tapir_exp.llm.chat import ChatRequest, Completion, Usage
 from tapir_exp.llm.failures import CallError, EndpointError, FailureKind, Policy
 from tapir_exp.llm.litellm_transport import LitellmTransport
-from tapir_exp.llm.openai_transport import HttpTransport, speaks_openai
-from tapir_exp.llm.pricing import Price, price_of
+from tapir_exp.llm.openai_transport import HttpTransport, is_openai_compatible
+from tapir_exp.llm.pricing import Price, get_price
 from tapir_exp.llm.response_cache import cache_key
 from tapir_exp.llm.serving.pool import ServedTransport
 from tapir_exp.llm.serving.server import ManagedServer
@@ -25,13 +25,13 @@ from tapir_exp.llm.transport import RawCompletion, Transport
 
 FIRST_WAIT_S = 1.0
 """Pause before the second try; it doubles with every further one."""
-LONGEST_WAIT_S = 300.0
+MAX_WAIT_S = 300.0
 """The longest pause; a provider that asks for more (a daily quota) ends the call."""
 POLL_S = 0.05
 """How often a process looks whether another has the reply that both want."""
-CHARACTERS_PER_TOKEN = 4
+CHARS_PER_TOKEN = 4
 """What a prompt is taken for when it is let through the token limit; the provider's own count corrects it."""
-OWN_ARGUMENTS = frozenset(
+RESERVED_PARAMS = frozenset(
     {"model", "messages", "max_tokens", "max_completion_tokens", "temperature", "timeout", "api_base", "api_key"}
     | {"stream", "n", "logprobs", "top_logprobs", "num_retries", "max_retries"}
 )
@@ -65,8 +65,8 @@ class Client:
         self._prepare = prepare
         self._version = version
         self._server = server
-        self._price = price_of(config)
-        self._price_in_batch = price_of(config, batched=True)
+        self._price = get_price(config)
+        self._price_in_batch = get_price(config, batched=True)
         self._limiter = call_store.limiter(config)
         self._flying: dict[str, asyncio.Task[Completion]] = {}
 
@@ -85,15 +85,15 @@ class Client:
         name = self._config.api_key_env
         if name is not None and not os.environ.get(name):
             problems.append(f"{self._role}: the environment variable {name}, which api_key_env names, is not set")
-        if self._config.batch and not speaks_openai(self._config.model):
+        if self._config.batch and not is_openai_compatible(self._config.model):
             problems.append(f"{self._role}: batch is for endpoints of the OpenAI protocol, unlike {self._config.model}")
         problems.extend(
             f"{self._role}: options.{option} is set by the stages, not by the options of an endpoint"
-            for option in sorted(OWN_ARGUMENTS & set(self._config.extra_params))
+            for option in sorted(RESERVED_PARAMS & set(self._config.extra_params))
         )
         if self._server is not None and self._config.api_base is not None:
             problems.append(f"{self._role}: api_base must be null where the run starts the server (server.command)")
-        if self._server is not None and not speaks_openai(self._config.model):
+        if self._server is not None and not is_openai_compatible(self._config.model):
             problems.append(
                 f"{self._role}: a server of one's own speaks the OpenAI protocol: openai/<name of the model>"
             )
@@ -114,13 +114,13 @@ class Client:
                 await self._fetch_batches(requests)
             yield
 
-    async def reply(self, request: ChatRequest) -> Completion:
+    async def complete(self, request: ChatRequest) -> Completion:
         """The reply, from the cache where it is there; identical requests in flight are one call.
 
         Raises CallError after the last try, EndpointError where none can succeed, BudgetSpent where none may be made.
         """
         key = self._key_of(request)
-        known = self._call_store.replies.get(key)
+        known = self._call_store.cache.get(key)
         if known is not None:
             self._call_store.ledger.record_cached(self._role)
             return known
@@ -132,17 +132,17 @@ class Client:
 
     def count_cached(self, requests: Sequence[ChatRequest]) -> int:
         """How many of these requests have their reply in the cache."""
-        return len(self._call_store.replies.get_many([self._key_of(request) for request in requests]))
+        return len(self._call_store.cache.get_many([self._key_of(request) for request in requests]))
 
-    def give_up(self, request: ChatRequest, error: CallError) -> None:
+    def record_failed(self, request: ChatRequest, error: CallError) -> None:
         """Keep the request's key with the reason and what was said last."""
-        self._call_store.ledger.record_given_up(self._role, self._key_of(request), error)
+        self._call_store.ledger.record_failed(self._role, self._key_of(request), error)
 
     @cached_property
     def _transport(self) -> Transport:
         if self._server is not None:
             return ServedTransport(self._config, self._api_key(), self._server)
-        if not self._config.use_litellm and speaks_openai(self._config.model):
+        if not self._config.use_litellm and is_openai_compatible(self._config.model):
             return HttpTransport(self._config, self._api_key())
         return LitellmTransport(self._config, self._api_key(), self._prepare)
 
@@ -167,16 +167,16 @@ class Client:
 
     async def _fetch_alone(self, key: str, request: ChatRequest) -> Completion:
         """The reply, asked by this process alone: where another is asking the same, its reply is waited for."""
-        while not self._call_store.claims.take(key):
+        while not self._call_store.locks.acquire(key):
             await asyncio.sleep(POLL_S)
         try:
-            known = self._call_store.replies.get(key)
+            known = self._call_store.cache.get(key)
             if known is not None:
                 self._call_store.ledger.record_cached(self._role)
                 return known
             return await self._fetch(key, request)
         finally:
-            self._call_store.claims.release(key)
+            self._call_store.locks.release(key)
 
     async def _fetch(self, key: str, request: ChatRequest) -> Completion:
         self.check()
@@ -184,18 +184,18 @@ class Client:
             try:
                 return await self._try(key, request)
             except CallError as error:
-                self._call_store.ledger.record_fault(self._role, error.kind)
-                if error.kind.policy is Policy.STOP:
+                self._call_store.ledger.record_failure(self._role, error.kind)
+                if error.kind.policy is Policy.ABORT_RUN:
                     raise EndpointError(f"{self._role}: {self._config.model} refuses every call: {error}") from None
                 if error.kind.policy is not Policy.RETRY:
                     raise
-                if attempt == self._config.max_attempts or error.wait_s > LONGEST_WAIT_S:
-                    raise _last(error, attempt) from None
+                if attempt == self._config.max_attempts or error.wait_s > MAX_WAIT_S:
+                    raise _final_error(error, attempt) from None
                 await self._pause(error, attempt)
         raise ConfigError([f"{self._role}: attempts is {self._config.max_attempts}, but must be at least 1"])
 
     async def _try(self, key: str, request: ChatRequest) -> Completion:
-        tokens = request.max_tokens + sum(len(turn.content) for turn in request.messages) // CHARACTERS_PER_TOKEN
+        tokens = request.max_tokens + sum(len(turn.content) for turn in request.messages) // CHARS_PER_TOKEN
         admitted = await self._admission(tokens)
         response = await self._transport.send(request)
         self._limiter.correct(response.prompt_tokens + response.completion_tokens - tokens, admitted)
@@ -204,7 +204,7 @@ class Client:
     async def _admission(self, tokens: int) -> float:
         """Wait until a call may start, and say when it was let in. Raises BudgetSpent where it never may."""
         self._call_store.ledger.check()
-        while wait_s := self._limiter.admit(tokens, now := time.time()):
+        while wait_s := self._limiter.acquire(tokens, now := time.time()):
             await asyncio.sleep(wait_s + random.uniform(0, min(wait_s, FIRST_WAIT_S) / 2))
             self._call_store.ledger.check()
         return now
@@ -212,9 +212,9 @@ class Client:
     async def _pause(self, error: CallError, attempt: int) -> None:
         """Stop all calls as long as the provider asks, else wait, longer with every try; jitter keeps calls apart."""
         if error.wait_s:
-            self._limiter.close_for(error.wait_s)
+            self._limiter.pause(error.wait_s)
             return
-        longest = min(FIRST_WAIT_S * 2 ** (attempt - 1), LONGEST_WAIT_S)
+        longest = min(FIRST_WAIT_S * 2 ** (attempt - 1), MAX_WAIT_S)
         await asyncio.sleep(random.uniform(longest / 2, longest))
 
     async def _settle(self, key: str, request: ChatRequest, response: RawCompletion, price: Price | None) -> Completion:
@@ -222,9 +222,9 @@ class Client:
 
         Raises CallError where it cannot be used.
         """
-        usage = _usage_of(response, price)
+        usage = _compute_usage(response, price)
         self._call_store.ledger.record_paid(self._role, usage)
-        if (error := _unusable(response)) is not None:
+        if (error := _check_usable(response)) is not None:
             await self._call_store.write(lambda: None)
             raise error
         reply = Completion(
@@ -234,15 +234,15 @@ class Client:
             top_logprobs=response.top_logprobs,
         )
         kept: list[Completion] = []
-        put = self._call_store.replies.put
+        put = self._call_store.cache.put
         await self._call_store.write(lambda: kept.append(put(key, self._config.model, request, reply)))
         return kept[0]
 
     async def _fetch_batches(self, requests: Sequence[ChatRequest]) -> None:
         """Bring the replies that are neither there nor asked for by another process, in batches."""
         asked = {self._key_of(request): request for request in requests}
-        known = self._call_store.replies.get_many(list(asked))
-        claimed = {key: asked[key] for key in asked if key not in known and self._call_store.claims.take(key)}
+        known = self._call_store.cache.get_many(list(asked))
+        claimed = {key: asked[key] for key in asked if key not in known and self._call_store.locks.acquire(key)}
         if claimed:
             self.check()
         endpoint = BatchEndpoint(self._config, self._api_key(), self._role, self._call_store.batches)
@@ -251,16 +251,16 @@ class Client:
                 await self._settle_from_batch(key, asked[key], response)
         finally:
             for key in claimed:
-                self._call_store.claims.release(key)
+                self._call_store.locks.release(key)
 
     async def _settle_from_batch(self, key: str, request: ChatRequest, response: RawCompletion) -> None:
         try:
             await self._settle(key, request, response, self._price_in_batch)
         except CallError as error:  # it is asked again, singly
-            self._call_store.ledger.record_fault(self._role, error.kind)
+            self._call_store.ledger.record_failure(self._role, error.kind)
 
 
-def _usage_of(response: RawCompletion, price: Price | None) -> Usage:
+def _compute_usage(response: RawCompletion, price: Price | None) -> Usage:
     """What the provider counted; where it counted nothing, nothing is known of the price either."""
     counted = response.prompt_tokens + response.completion_tokens > 0
     free = price is not None and price.of(1, 1) == 0.0
@@ -272,7 +272,7 @@ def _usage_of(response: RawCompletion, price: Price | None) -> Usage:
     )
 
 
-def _unusable(response: RawCompletion) -> CallError | None:
+def _check_usable(response: RawCompletion) -> CallError | None:
     """Why a response is no reply. One cut before its first word is a reply, which whoever reads it will refuse."""
     if response.finish_reason == "content_filter":
         return CallError(FailureKind.FILTERED, "the provider's content filter stopped the reply", raw=response.text)
@@ -281,7 +281,7 @@ def _unusable(response: RawCompletion) -> CallError | None:
     return None
 
 
-def _last(error: CallError, attempts: int) -> CallError:
+def _final_error(error: CallError, attempts: int) -> CallError:
     """The error in which the last try ends."""
-    wait = f"it asks to wait {error.wait_s:.0f} s" if error.wait_s > LONGEST_WAIT_S else f"tries: {attempts}"
+    wait = f"it asks to wait {error.wait_s:.0f} s" if error.wait_s > MAX_WAIT_S else f"tries: {attempts}"
     return CallError(error.kind, f"{error.detail} ({wait})", raw=error.raw)

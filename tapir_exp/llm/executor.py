@@ -155,20 +155,20 @@ async def _land(
 async def _ask(chat: ChatModel, request: ChatRequest, parse: Callable[[Completion], T]) -> RequestResult[T]:
     raw = ""
     try:
-        reply = await chat.reply(request)
+        reply = await chat.complete(request)
         raw = reply.text
         try:
             return RequestResult(parse(reply), raw)
         except ReplyError as refusal:
             request = _again(request, reply, refusal)
-            reply = await chat.reply(request)
+            reply = await chat.complete(request)
             raw = reply.text
             return RequestResult(parse(reply), raw)
     except ReplyError as refusal:
         error = CallError(FailureKind.CUT if _is_cut(reply) else FailureKind.UNREADABLE, str(refusal), raw=raw)
     except CallError as failure:
         error = CallError(failure.kind, failure.detail, raw=failure.raw or raw)
-    chat.give_up(request, error)
+    chat.record_failed(request, error)
     return RequestResult(None, error.raw, str(error))
 
 

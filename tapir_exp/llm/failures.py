@@ -6,18 +6,18 @@ from http import HTTPStatus
 
 from tapir_exp.core.errors import TapirError
 
-LONGEST_DETAIL = 200
+MAX_DETAIL_CHARS = 200
 """Characters of a provider's message that are kept; some send whole HTML pages."""
 
 
 class Policy(StrEnum):
     """What is done about a failure."""
 
-    RETRY = "tried again, after a pause that grows"
-    ENLARGE = "asked again once, with twice the length limit"
-    COMPLAIN = "asked again once, told what was wrong with the reply"
-    GIVE_UP = "given up: the same call would fail again"
-    STOP = "the run stops: every call would fail"
+    RETRY = "retried with growing pauses"
+    RETRY_LONGER = "retried once with twice the length limit"
+    RETRY_WITH_FEEDBACK = "retried once with an error message"
+    FAIL_REQUEST = "request fails: a retry would fail again"
+    ABORT_RUN = "run stops: every call would fail"
 
 
 class FailureKind(StrEnum):
@@ -49,12 +49,12 @@ POLICIES = {
     FailureKind.CONNECTION: Policy.RETRY,
     FailureKind.MALFORMED: Policy.RETRY,
     FailureKind.EMPTY: Policy.RETRY,
-    FailureKind.CUT: Policy.ENLARGE,
-    FailureKind.UNREADABLE: Policy.COMPLAIN,
-    FailureKind.FILTERED: Policy.GIVE_UP,
-    FailureKind.REFUSED: Policy.GIVE_UP,
-    FailureKind.NO_ACCESS: Policy.STOP,
-    FailureKind.QUOTA: Policy.STOP,
+    FailureKind.CUT: Policy.RETRY_LONGER,
+    FailureKind.UNREADABLE: Policy.RETRY_WITH_FEEDBACK,
+    FailureKind.FILTERED: Policy.FAIL_REQUEST,
+    FailureKind.REFUSED: Policy.FAIL_REQUEST,
+    FailureKind.NO_ACCESS: Policy.ABORT_RUN,
+    FailureKind.QUOTA: Policy.ABORT_RUN,
 }
 
 _NO_ACCESS = {HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND}
@@ -80,12 +80,12 @@ class EndpointError(TapirError):
     """An endpoint that refuses every call: a wrong key, an unknown model, a quota that is used up."""
 
 
-def failure_of_status(status: int, message: str, wait_s: float = 0.0, key: str | None = None) -> CallError:
+def error_from_status(status: int, message: str, wait_s: float = 0.0, key: str | None = None) -> CallError:
     """What an HTTP status other than 200 means.
 
     message: the body, of any length, from which `key` is cut out; wait_s: of the Retry-After header, 0 without one.
     """
-    detail = short(message, key)
+    detail = redact(message, key)
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         kind = FailureKind.QUOTA if _QUOTA.search(message) else FailureKind.RATE_LIMIT
     elif status == HTTPStatus.REQUEST_TIMEOUT:
@@ -97,9 +97,9 @@ def failure_of_status(status: int, message: str, wait_s: float = 0.0, key: str |
     return CallError(kind, f"{status} {detail}", wait_s)
 
 
-def short(message: str, key: str | None = None) -> str:
+def redact(message: str, key: str | None = None) -> str:
     """Enough of a provider's message to tell the cause, on one line and without any secret."""
     line = " ".join(message.split())
     if key:
         line = line.replace(key, "***")
-    return _SECRET.sub("***", line)[:LONGEST_DETAIL]
+    return _SECRET.sub("***", line)[:MAX_DETAIL_CHARS]

@@ -23,7 +23,7 @@ class InFlightLocks:
         self._alive = FileLock(self._lock_of(self._owner))
         self._alive.acquire()
 
-    def take(self, key: str) -> bool:
+    def acquire(self, key: str) -> bool:
         """Claim a key; False where a living process has it."""
         if self._insert(key):
             return True

@@ -36,7 +36,7 @@ ADD_SPEND = (
     "completion_tokens = completion_tokens + excluded.completion_tokens, "
     "usd = usd + excluded.usd, unpriced = unpriced + excluded.unpriced"
 )
-ADD_FAULTS = "INSERT INTO faults VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count"
+ADD_FAILURES = "INSERT INTO faults VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count"
 
 
 class Spend(Record):
@@ -67,7 +67,7 @@ class Spend(Record):
         )
 
 
-class Faults(Record):
+class FailureCount(Record):
     """How often calls of a stage failed in one way, those that went well at a later try included."""
 
     stage: str
@@ -108,7 +108,7 @@ class Ledger:
         self._faults: defaultdict[tuple[str, FailureKind], int] = defaultdict(int)
 
     @contextmanager
-    def during(self, stage: str) -> Iterator[dict[str, Spend]]:
+    def record_stage(self, stage: str) -> Iterator[dict[str, Spend]]:
         """Write down under this stage. Gives the spend by role as it grows; all of it is on disk at the end.
 
         The requests that the stage gave up before it was stopped are forgotten, for they are asked again.
@@ -132,11 +132,11 @@ class Ledger:
         """Count a reply that cost nothing: it was in the cache, or an identical call was in flight."""
         self._record(role, Spend(cached=1))
 
-    def record_fault(self, role: str, kind: FailureKind) -> None:
+    def record_failure(self, role: str, kind: FailureKind) -> None:
         """Count one failed try."""
         self._faults[role, kind] += 1
 
-    def record_given_up(self, role: str, key: str, error: CallError) -> None:
+    def record_failed(self, role: str, key: str, error: CallError) -> None:
         """Keep a request that brought nothing, with its reason and what was said last."""
         values = (*self._place(role), key, error.kind, error.detail, error.raw)
         self._database.run("INSERT OR REPLACE INTO given_up VALUES (?, ?, ?, ?, ?, ?, ?, ?)", *values)
@@ -150,7 +150,7 @@ class Ledger:
         if spends:
             self._database.run_many(ADD_SPEND, spends)
         if faults:
-            self._database.run_many(ADD_FAULTS, faults)
+            self._database.run_many(ADD_FAILURES, faults)
 
     def check(self) -> None:
         """Raises BudgetSpent where the scope has spent its budget; what is in flight may still come on top."""
@@ -182,16 +182,16 @@ class Ledger:
             spends[stage][role] = spend
         return dict(spends)
 
-    def faults(self) -> list[Faults]:
+    def failure_counts(self) -> list[FailureCount]:
         """How often the calls of this job failed, and how."""
         self.flush()
         rows = self._database.run(
             "SELECT stage, role, kind, count FROM faults WHERE scope = ? AND job = ? ORDER BY stage, role, kind",
             *(self._account.scope, self._account.job),
         )
-        return [Faults(stage=stage, role=role, kind=kind, count=count) for stage, role, kind, count in rows]
+        return [FailureCount(stage=stage, role=role, kind=kind, count=count) for stage, role, kind, count in rows]
 
-    def given_up(self) -> list[FailedRequest]:
+    def failed_requests(self) -> list[FailedRequest]:
         """The requests of this job that brought nothing."""
         rows = self._database.run(
             "SELECT stage, role, key, kind, detail, raw FROM given_up WHERE scope = ? AND job = ? ORDER BY stage, key",

@@ -11,10 +11,10 @@ from typing import Any
 
 from tapir_exp.config import LLMConfig
 from tapir_exp.llm.chat import ChatRequest, TokenLogprob
-from tapir_exp.llm.failures import CallError, FailureKind, failure_of_status, short
+from tapir_exp.llm.failures import CallError, FailureKind, error_from_status, redact
 from tapir_exp.llm.transport import RawCompletion, drop_surrogates, retry_after_s
 
-LAB = "lab/"
+LAB_PREFIX = "lab/"
 """How the models of the embedded lab begin: they are free, and told which draw of a prompt is wanted."""
 
 
@@ -52,7 +52,7 @@ class LitellmTransport:
             raise CallError(FailureKind.TIMEOUT, f"nothing within {self._config.timeout_s:g} s") from error
         except Exception as error:  # litellm's errors have no common base
             raise self._failure_of(error) from None  # the cause may quote the key
-        return _read(response)
+        return _parse_completion(response)
 
     def _load(self) -> Any:
         litellm = load_litellm()
@@ -65,7 +65,7 @@ class LitellmTransport:
         config = self._config
         return {
             **config.extra_params,
-            **({"sample": request.sample} if config.model.startswith(LAB) else {}),
+            **({"sample": request.sample} if config.model.startswith(LAB_PREFIX) else {}),
             "model": config.model,
             "messages": [message.model_dump() for message in request.messages],
             "max_tokens": request.max_tokens,
@@ -84,12 +84,12 @@ class LitellmTransport:
         if not isinstance(status, int):
             return error
         if type(error).__name__ == "APIConnectionError":
-            return CallError(FailureKind.CONNECTION, short(str(error), self._key))
+            return CallError(FailureKind.CONNECTION, redact(str(error), self._key))
         headers = getattr(error, "litellm_response_headers", None) or {}
-        return failure_of_status(status, str(error), retry_after_s(headers), self._key)
+        return error_from_status(status, str(error), retry_after_s(headers), self._key)
 
 
-def _read(response: Any) -> RawCompletion:
+def _parse_completion(response: Any) -> RawCompletion:
     if not response.choices:
         raise CallError(FailureKind.MALFORMED, "a response without choices")
     choice, usage = response.choices[0], getattr(response, "usage", None)

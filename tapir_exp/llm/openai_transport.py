@@ -14,22 +14,22 @@ import aiohttp
 
 from tapir_exp.config import LLMConfig
 from tapir_exp.llm.chat import ChatRequest, TokenLogprob
-from tapir_exp.llm.failures import CallError, FailureKind, failure_of_status, short
+from tapir_exp.llm.failures import CallError, FailureKind, error_from_status, redact
 from tapir_exp.llm.transport import RawCompletion, drop_surrogates, retry_after_s
 
-OPENAI = "https://api.openai.com/v1"
-PREFIXES = ("openai/", "hosted_vllm/")
+OPENAI_API_BASE = "https://api.openai.com/v1"
+OPENAI_PREFIXES = ("openai/", "hosted_vllm/")
 """How the models begin whose provider is an endpoint of this protocol."""
 
-LONGEST_LINE = 2**23
+MAX_LINE_BYTES = 2**23
 """Bytes of one line in a file of results, which is read line by line."""
-BROKEN = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError)
+PARSE_ERRORS = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError)
 """How it shows that a body is no completion."""
 
 
-def speaks_openai(model: str) -> bool:
+def is_openai_compatible(model: str) -> bool:
     """Whether a model string of litellm names an endpoint of this protocol."""
-    return model.startswith(PREFIXES)
+    return model.startswith(OPENAI_PREFIXES)
 
 
 class HttpTransport:
@@ -38,7 +38,7 @@ class HttpTransport:
     def __init__(self, config: LLMConfig, key: str | None) -> None:
         self._config = config
         self._key = key
-        self._base = (config.api_base or OPENAI).rstrip("/")
+        self._base = (config.api_base or OPENAI_API_BASE).rstrip("/")
         self._session: aiohttp.ClientSession | None = None
 
     @asynccontextmanager
@@ -59,11 +59,11 @@ class HttpTransport:
         except TimeoutError as error:
             raise CallError(FailureKind.TIMEOUT, f"nothing within {self._config.timeout_s:g} s") from error
         except aiohttp.ClientError as error:
-            raise CallError(FailureKind.CONNECTION, short(f"{type(error).__name__}: {error}", self._key)) from None
+            raise CallError(FailureKind.CONNECTION, redact(f"{type(error).__name__}: {error}", self._key)) from None
 
     def body_of(self, request: ChatRequest) -> dict[str, Any]:
         """The request as the protocol writes it; OpenAI's own name for the length limit is another than all others'."""
-        limit = "max_completion_tokens" if self._base == OPENAI else "max_tokens"
+        limit = "max_completion_tokens" if self._base == OPENAI_API_BASE else "max_tokens"
         options = dict(self._config.extra_params)
         extra = options.pop("extra_body", {})  # where litellm wants the parameters that OpenAI does not have
         return {
@@ -82,7 +82,7 @@ def open_session(config: LLMConfig, key: str | None) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=config.concurrency),
         timeout=aiohttp.ClientTimeout(total=config.timeout_s),
-        read_bufsize=LONGEST_LINE,
+        read_bufsize=MAX_LINE_BYTES,
         headers={"Authorization": f"Bearer {key}"} if key else {},
     )
 
@@ -91,12 +91,12 @@ def read_response(status: int, headers: Mapping[str, str], body: bytes, key: str
     """A completion out of an HTTP response. Raises CallError where there is none in it."""
     text = body.decode(errors="replace")
     if status != HTTPStatus.OK:
-        raise failure_of_status(status, _message_of(text), retry_after_s(headers), key)
+        raise error_from_status(status, _message_of(text), retry_after_s(headers), key)
     try:
         return read_completion(json.loads(text))
-    except BROKEN as error:
+    except PARSE_ERRORS as error:
         page = "a web page" if text.lstrip().startswith("<") else f"{type(error).__name__}: {error}"
-        raise CallError(FailureKind.MALFORMED, short(f"{page}: {text}", key)) from None
+        raise CallError(FailureKind.MALFORMED, redact(f"{page}: {text}", key)) from None
 
 
 def read_completion(body: Mapping[str, Any]) -> RawCompletion:

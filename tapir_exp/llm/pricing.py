@@ -10,7 +10,7 @@ from typing import Any
 
 from tapir_exp.config import LLMConfig
 
-LIST = "model_prices_and_context_window_backup.json"
+LITELLM_PRICES = "model_prices_and_context_window_backup.json"
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Price:
         return prompt_tokens * self.prompt + completion_tokens * self.completion
 
 
-def price_of(config: LLMConfig, *, batched: bool = False) -> Price | None:
+def get_price(config: LLMConfig, *, batched: bool = False) -> Price | None:
     """The price of a model; None where it is not known. A price of 0 is known only where the configuration says so.
 
     batched: whether the call is part of a batch, for which the list has prices of their own. An endpoint of one's own
@@ -36,25 +36,25 @@ def price_of(config: LLMConfig, *, batched: bool = False) -> Price | None:
         return Price(prompt / 1e6, completion / 1e6)
     if config.api_base is not None:
         return None
-    entry = _entry(config.model)
+    entry = _find_entry(config.model)
     suffix = "_batches" if batched and "input_cost_per_token_batches" in entry else ""
     prompt, completion = (entry.get(f"{side}_cost_per_token{suffix}") for side in ("input", "output"))
     return Price(prompt, completion) if prompt and completion else None
 
 
-def _entry(model: str) -> Mapping[str, Any]:
+def _find_entry(model: str) -> Mapping[str, Any]:
     """The list's entry of a model, which it has under its whole name, or without the provider's."""
     provider, _, name = model.partition("/")
-    entry = _list().get(model)
-    if entry is None and _list().get(name, {}).get("litellm_provider") == provider:
-        entry = _list()[name]
+    entry = _load_prices().get(model)
+    if entry is None and _load_prices().get(name, {}).get("litellm_provider") == provider:
+        entry = _load_prices()[name]
     return entry or {}
 
 
 @cache
-def _list() -> Mapping[str, Any]:
+def _load_prices() -> Mapping[str, Any]:
     spec = find_spec("litellm")
     assert spec is not None, "litellm is a dependency"
     assert spec.origin is not None, "litellm is a package with a file"
-    prices: dict[str, Any] = json.loads((Path(spec.origin).parent / LIST).read_text(encoding="utf-8"))
+    prices: dict[str, Any] = json.loads((Path(spec.origin).parent / LITELLM_PRICES).read_text(encoding="utf-8"))
     return prices

@@ -34,7 +34,7 @@ class RateLimiter:
         self._requests = requests
         self._tokens = tokens
 
-    def admit(self, tokens: int, now: float) -> float:
+    def acquire(self, tokens: int, now: float) -> float:
         """Let a request of about so many tokens start: 0.0, and it is counted; else the seconds until another try.
 
         now: seconds since 1970.
@@ -45,7 +45,7 @@ class RateLimiter:
         if self._requests is None and self._tokens is None:
             return 0.0
         with self._database.transaction():
-            wait_s = wait_for(self._recent(now), now, tokens, self._requests, self._tokens)
+            wait_s = compute_wait(self._recent(now), now, tokens, self._requests, self._tokens)
             if wait_s == 0.0:
                 self._count(now, 1, tokens)
         return wait_s
@@ -55,7 +55,7 @@ class RateLimiter:
         if self._tokens is not None:
             self._count(admitted, 0, tokens)
 
-    def close_for(self, seconds: float) -> None:
+    def pause(self, seconds: float) -> None:
         """Let nobody in for so long; the longest such wish counts."""
         self._database.run(
             "INSERT INTO gates VALUES (?, ?) ON CONFLICT DO UPDATE SET opens = max(opens, excluded.opens)",
@@ -78,7 +78,7 @@ class RateLimiter:
         )
 
 
-def wait_for(
+def compute_wait(
     recent: Sequence[Slot], now: float, tokens: int, most_requests: int | None, most_tokens: int | None
 ) -> float:
     """Seconds until one more request of `tokens` fits into the window; 0.0 where it fits now. Pure.

@@ -18,10 +18,10 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS replies
     (key TEXT PRIMARY KEY, model TEXT, asked REAL, request TEXT, reply TEXT) WITHOUT ROWID;
 """
-BULK = 500
+KEYS_PER_QUERY = 500
 """Keys looked up by one statement."""
 
-Kept = TypeVar("Kept", bound=Record)
+RecordT = TypeVar("RecordT", bound=Record)
 
 
 class CacheEntry(Record):
@@ -65,8 +65,8 @@ class ResponseCache:
     def get_many(self, keys: Sequence[str]) -> dict[str, Completion]:
         """The replies that are there, by key. Raises StoreError as `get`."""
         found: dict[str, Completion] = {}
-        for start in range(0, len(keys), BULK):
-            some = keys[start : start + BULK]
+        for start in range(0, len(keys), KEYS_PER_QUERY):
+            some = keys[start : start + KEYS_PER_QUERY]
             marks = ",".join("?" * len(some))
             rows = self._database.run(f"SELECT key, reply FROM replies WHERE key IN ({marks})", *some)
             found.update((key, self._read(key, text, Completion)) for key, text in rows)
@@ -78,7 +78,7 @@ class ResponseCache:
         added = self._database.run("INSERT INTO replies VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", *values)
         return reply if added.rowcount else self.get(key) or reply
 
-    def holdings(self) -> list[CacheSummary]:
+    def summaries(self) -> list[CacheSummary]:
         """What is there, by model."""
         rows = self._database.run(
             "SELECT model, count(*), min(asked), max(asked), sum(length(request) + length(reply)) "
@@ -88,7 +88,7 @@ class ResponseCache:
 
     def entries(self, model: str | None = None) -> Iterator[CacheEntry]:
         """Every reply, of one model or of all, one at a time. Raises StoreError as `get`."""
-        where, values = _chosen(model, None)
+        where, values = _where_clause(model, None)
         rows = self._database.run(
             f"SELECT key, model, asked, request, reply FROM replies {where} ORDER BY key", *values
         )
@@ -98,22 +98,22 @@ class ResponseCache:
 
     def prune(self, model: str | None = None, before: float | None = None) -> int:
         """Forget the replies of one model, or those asked before a time (seconds since 1970), or both; how many."""
-        where, values = _chosen(model, before)
+        where, values = _where_clause(model, before)
         return self._database.run(f"DELETE FROM replies {where}", *values).rowcount
 
     def count(self, model: str | None = None, before: float | None = None) -> int:
         """How many replies `prune` would forget."""
-        where, values = _chosen(model, before)
+        where, values = _where_clause(model, before)
         return int(self._database.run(f"SELECT count(*) FROM replies {where}", *values).fetchone()[0])
 
-    def _read(self, key: str, text: str, kind: type[Kept]) -> Kept:
+    def _read(self, key: str, text: str, kind: type[RecordT]) -> RecordT:
         try:
             return kind.model_validate_json(text)
         except ValidationError as error:
             raise StoreError(f"{self._database.path}: the entry {key} is not a reply: {error}") from error
 
 
-def _chosen(model: str | None, before: float | None) -> tuple[str, list[Any]]:
+def _where_clause(model: str | None, before: float | None) -> tuple[str, list[Any]]:
     """The clause that meets the conditions given, and its values."""
     conditions = {"model = ?": model, "asked < ?": before}
     given = {condition: value for condition, value in conditions.items() if value is not None}

@@ -7,9 +7,9 @@ from tapir_exp.core.console import console
 from tapir_exp.core.records import Record
 from tapir_exp.core.store import write_text_atomic
 from tapir_exp.llm.failures import FailureKind
-from tapir_exp.llm.ledger import FailedRequest, Faults, Ledger, Spend
+from tapir_exp.llm.ledger import FailedRequest, FailureCount, Ledger, Spend
 
-SPENDING = "spend.json"
+SPEND_FILE = "spend.json"
 
 
 class SpendReport(Record):
@@ -21,7 +21,7 @@ class SpendReport(Record):
 
     stages: dict[str, dict[str, Spend]]
     scope: Spend
-    faults: tuple[Faults, ...]
+    faults: tuple[FailureCount, ...]
     given_up: tuple[FailedRequest, ...]
 
     @property
@@ -30,7 +30,7 @@ class SpendReport(Record):
         return sum((spend for roles in self.stages.values() for spend in roles.values()), Spend())
 
     @property
-    def faults_by_kind(self) -> dict[FailureKind, int]:
+    def failures_by_kind(self) -> dict[FailureKind, int]:
         """How many tries failed, the commonest reason first."""
         counts: Counter[FailureKind] = Counter()
         for fault in self.faults:
@@ -43,26 +43,26 @@ class SpendReport(Record):
         return cls(
             stages=ledger.by_stage(),
             scope=ledger.spent_by_scope(),
-            faults=tuple(ledger.faults()),
-            given_up=tuple(ledger.given_up()),
+            faults=tuple(ledger.failure_counts()),
+            given_up=tuple(ledger.failed_requests()),
         )
 
     @classmethod
     def load(cls, run_dir: Path) -> "SpendReport | None":
         """What a run wrote down; None for one that did not come so far."""
-        path = run_dir / SPENDING
+        path = run_dir / SPEND_FILE
         return cls.model_validate_json(path.read_text()) if path.is_file() else None
 
 
 def write_spend_report(ledger: Ledger, run_dir: Path) -> None:
     """Write `spend.json`, and say its sum where anything was asked."""
     spending = SpendReport.of(ledger)
-    write_text_atomic(run_dir / SPENDING, spending.model_dump_json(indent=1) + "\n")
+    write_text_atomic(run_dir / SPEND_FILE, spending.model_dump_json(indent=1) + "\n")
     total = spending.total
     if total.calls + total.cached == 0:
         return
     usd = "a price that is not known" if total.usd is None else f"{total.usd:,.2f} USD"
-    failed = "".join(f", {kind} {count}" for kind, count in spending.faults_by_kind.items())
+    failed = "".join(f", {kind} {count}" for kind, count in spending.failures_by_kind.items())
     console.print(
         f"chat models: {total.calls:,} calls paid, {total.cached:,} from the cache, {total.tokens:,} tokens, {usd}"
         + (f"; failed tries{failed.replace(',', ':', 1)}" if failed else "")

@@ -14,7 +14,7 @@ from tapir_exp.core.records import Example
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.distillation.judge.requests import presentation_orders
 from tapir_exp.distillation.prompts import load_prompt, refinement_style
-from tapir_exp.llm.pricing import price_of
+from tapir_exp.llm.pricing import get_price
 from tapir_exp.student.training.memory import num_parameters
 
 CHARACTERS_PER_TOKEN = 4.0
@@ -173,7 +173,7 @@ def _calls(
     at_most: bool = False,
 ) -> StageEstimate:
     """A stage of `calls` calls, each of so many prompt and completion tokens."""
-    price = price_of(llm, batched=llm.batch)
+    price = get_price(llm, batched=llm.batch)
     usd = None if price is None else calls * (prompt * price.prompt + completion * price.completion)
     return StageEstimate(stage, role, calls, calls * prompt, calls * completion, usd, None, share, at_most)
 

@@ -12,7 +12,7 @@ from tapir_exp.lab.oracle import LAB_VERSION
 from tapir_exp.llm.call_store import CallStore
 from tapir_exp.llm.client import Client
 from tapir_exp.llm.ledger import SpendScope
-from tapir_exp.llm.litellm_transport import LAB
+from tapir_exp.llm.litellm_transport import LAB_PREFIX
 from tapir_exp.llm.serving.pool import ServerPool, server_identity
 from tapir_exp.llm.serving.weights import find_weights
 from tapir_exp.pipeline.workspace import Workspace
@@ -68,6 +68,6 @@ def open_chat(llm: LLMConfig, role: str, call_store: CallStore, servers: ServerP
         server = servers.open(llm.server, weights.path if weights else None, role)
         version = server_identity(llm.server, weights.sha256 if weights else None)
         return Client(llm, role, call_store, version=version, server=server)
-    if not llm.model.startswith(LAB):
+    if not llm.model.startswith(LAB_PREFIX):
         return Client(llm, role, call_store)
     return Client(llm, role, call_store, prepare=provider.register, version=LAB_VERSION)

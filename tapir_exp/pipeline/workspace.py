@@ -74,7 +74,7 @@ class Workspace:
 
         def write(directory: Path) -> Mapping[str, Any]:
             with ExitStack() as stack:
-                recording = self.ledger.during(stage_name(stage, round_number))
+                recording = self.ledger.record_stage(stage_name(stage, round_number))
                 spend_by_role = stack.enter_context(recording) if asks else {}
                 output = make()
                 count = write_rows(directory / ROWS, output.rows)

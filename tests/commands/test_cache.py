@@ -37,7 +37,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     call_store = CallStore(tmp_path / "outputs" / "store", SpendScope("run"), SpendConfig())
     for key, (model, day, text) in ASKED.items():
         monkeypatch.setattr(time, "time", lambda day=day: seconds(day))
-        call_store.replies.put(key, model, question(key), reply_of(text))
+        call_store.cache.put(key, model, question(key), reply_of(text))
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     call_store.close()
@@ -92,7 +92,7 @@ def test_export_needs_no_more_memory_for_more_replies(
 ) -> None:
     call_store = CallStore(store, SpendScope("run"), SpendConfig())
     for number in range(100):
-        call_store.replies.put(f"long {number}", "m", question("?"), reply_of("x" * 100_000))
+        call_store.cache.put(f"long {number}", "m", question("?"), reply_of("x" * 100_000))
     call_store.close()
     with (tmp_path / "exported").open("w") as out:
         monkeypatch.setattr(sys, "stdout", out)
@@ -107,7 +107,7 @@ def test_export_needs_no_more_memory_for_more_replies(
 def test_export_ends_quietly_when_nobody_reads_on(store: Path) -> None:
     call_store = CallStore(store, SpendScope("run"), SpendConfig())
     for number in range(20):
-        call_store.replies.put(f"long {number}", "m", question("?"), reply_of("x" * 100_000))
+        call_store.cache.put(f"long {number}", "m", question("?"), reply_of("x" * 100_000))
     call_store.close()
     process = subprocess.Popen(
         [sys.executable, "-c", "from tapir_exp.commands.cache import main; main(['export'])"],
@@ -160,10 +160,10 @@ def failed(store: Path) -> None:
     """Two runs that gave up what they asked: one alone, one a job of a sweep."""
     for account in (SpendScope(str(store.parent / "runs" / "lab")), SpendScope("outputs/sweeps/delta", "seed-1")):
         call_store = CallStore(store, account, SpendConfig())
-        with call_store.ledger.during("task_labels"):
+        with call_store.ledger.record_stage("task_labels"):
             for key in "ab":
                 error = CallError(FailureKind.UNREADABLE, "no number", raw="VII")
-                call_store.ledger.record_given_up("teacher", key, error)
+                call_store.ledger.record_failed("teacher", key, error)
         call_store.close()
 
 

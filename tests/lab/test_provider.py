@@ -67,7 +67,7 @@ def ask(chat: Client, **changes: Any) -> Completion:
 
     async def within() -> Completion:
         async with chat.connected():
-            return await chat.reply(request)
+            return await chat.complete(request)
 
     return asyncio.run(within())
 

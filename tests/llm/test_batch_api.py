@@ -72,7 +72,7 @@ def test_all_is_asked_in_one_batch_and_paid_and_kept(
     assert server.seen == []
     assert api.prompts() == [["a", "b", "c"]]
     assert (call_store.ledger.spent_by_scope().calls, call_store.ledger.spent_by_scope().tokens) == (3, 21)
-    kept = call_store.replies.get(cache_key(chat.identity(), request("a")))
+    kept = call_store.cache.get(cache_key(chat.identity(), request("a")))
     assert kept is not None
     assert kept.text == "batched: a"
 
@@ -104,7 +104,7 @@ def test_what_another_process_asks_for_is_in_no_batch(
 ) -> None:
     other = CallStore(tmp_path / "call_store", SpendScope("other"), SpendConfig())
     chat = make()
-    assert other.claims.take(cache_key(chat.identity(), request("a")))
+    assert other.locks.acquire(cache_key(chat.identity(), request("a")))
 
     async def connect() -> None:
         async with chat.connected([request("a"), request("b")]):
@@ -116,7 +116,7 @@ def test_what_another_process_asks_for_is_in_no_batch(
 
 
 def test_large_sets_are_split(make: Make, api: BatchDesk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_api, "LARGEST", 2)
+    monkeypatch.setattr(batch_api, "MAX_REQUESTS_PER_BATCH", 2)
     assert ask(make(), *"abcde") == [f"batched: {letter}" for letter in "abcde"]
     assert api.prompts() == [["a", "b"], ["c", "d"], ["e"]]
 
@@ -143,10 +143,10 @@ def test_a_result_that_cannot_be_used_is_paid_counted_and_asked_singly(
     make: Make, api: BatchDesk, call_store: CallStore
 ) -> None:
     api.odd["b"] = completion(" ", usage=PAID)
-    with call_store.ledger.during("stage"):
+    with call_store.ledger.record_stage("stage"):
         assert ask(make(), "a", "b") == ["batched: a", "re: b"]
     assert call_store.ledger.spent_by_scope().calls == 3
-    assert [(fault.kind, fault.count) for fault in call_store.ledger.faults()] == [(FailureKind.EMPTY, 1)]
+    assert [(fault.kind, fault.count) for fault in call_store.ledger.failure_counts()] == [(FailureKind.EMPTY, 1)]
 
 
 def test_an_expired_batch_gives_what_it_has(make: Make, api: BatchDesk) -> None:
@@ -160,7 +160,7 @@ def test_a_batch_that_failed_as_a_whole_is_asked_singly_and_never_adopted(
 ) -> None:
     api.ends = ends
     assert ask(make(), "a", "b") == ["re: a", "re: b"]
-    call_store.replies.prune()
+    call_store.cache.prune()
     api.ends = "completed"
     assert ask(make(), "a", "b") == ["batched: a", "batched: b"]
     assert len(api.batches) == 2
@@ -238,7 +238,7 @@ def test_a_passing_failure_does_not_end_the_wait(make: Make, api: BatchDesk, ups
 
 
 def test_a_lasting_failure_ends_it_and_the_batch_is_read_later(make: Make, api: BatchDesk) -> None:
-    api.upsets = [status(500)] * batch_api.TRIES
+    api.upsets = [status(500)] * batch_api.MAX_TRIES
     with pytest.raises(EndpointError, match=r"teacher: http.*/batches/batch-0: server error: 500"):
         ask(make(), "a")
     assert ask(make(), "a") == ["batched: a"]

@@ -36,7 +36,7 @@ request = ChatRequest(messages=(Message(role="user", content="Why?"),), max_toke
 async def keep(key):
     await asyncio.sleep(0)
     call_store.ledger.record_paid("teacher", usage)
-    await call_store.write(lambda: call_store.replies.put(key, "m", request, reply))
+    await call_store.write(lambda: call_store.cache.put(key, "m", request, reply))
     print(key, flush=True)
 async def main():
     for start in range(0, 10**6, 3):
@@ -47,7 +47,7 @@ asyncio.run(main())
 
 def put(call_store: CallStore, key: str) -> Callable[[], Any]:
     call_store.ledger.record_paid("teacher", USAGE)
-    return lambda: call_store.replies.put(key, "m", REQUEST, REPLY)
+    return lambda: call_store.cache.put(key, "m", REQUEST, REPLY)
 
 
 def write_all(call_store: CallStore, *entries: Callable[[], Any]) -> list[Any]:
@@ -104,9 +104,9 @@ def test_an_error_reaches_all_writers_and_nothing_is_written(call_store: CallSto
 
     results = write_all(call_store, put(call_store, "a"), fail, put(call_store, "b"))
     assert [str(result) for result in results] == ["the disk is full"] * 3
-    assert call_store.replies.get_many(["a", "b"]) == {}
+    assert call_store.cache.get_many(["a", "b"]) == {}
     assert write_all(call_store, put(call_store, "c")) == [None]
-    assert list(call_store.replies.get_many(["a", "b", "c"])) == ["c"]
+    assert list(call_store.cache.get_many(["a", "b", "c"])) == ["c"]
     assert call_store.ledger.spent_by_scope().calls == 3
 
 
@@ -123,7 +123,7 @@ def test_a_writer_that_was_cancelled_keeps_nobody_from_writing(call_store: CallS
     first, second = asyncio.run(cancel_first(put(call_store, "a"), put(call_store, "b")))
     assert isinstance(first, asyncio.CancelledError)
     assert second is None
-    assert set(call_store.replies.get_many(["a", "b"])) == {"a", "b"}
+    assert set(call_store.cache.get_many(["a", "b"])) == {"a", "b"}
     first, second = asyncio.run(cancel_first(fail, put(call_store, "c")))
     assert isinstance(second, OSError)
 
@@ -137,18 +137,18 @@ def test_a_killed_process_has_written_replies_with_their_price_or_neither(tmp_pa
             time.sleep(0.013 * turn)
             os.kill(writer.pid, signal.SIGKILL)
         call_store = opened(tmp_path)
-        (held,), paid = call_store.replies.holdings(), call_store.ledger.spent_by_scope()
-        assert len(call_store.replies.get_many(told)) == 40
+        (held,), paid = call_store.cache.summaries(), call_store.ledger.spent_by_scope()
+        assert len(call_store.cache.get_many(told)) == 40
         assert (paid.calls, paid.usd) == (held.replies, held.replies * 0.5)
         call_store.close()
 
 
 def test_closing_writes_what_was_counted_and_gives_claims_back(tmp_path: Path) -> None:
     call_store, other = opened(tmp_path), opened(tmp_path)
-    assert call_store.claims.take("k")
+    assert call_store.locks.acquire("k")
     call_store.ledger.record_cached("teacher")
     call_store.close()
-    assert other.claims.take("k")
+    assert other.locks.acquire("k")
     assert other.ledger.spent_by_scope().cached == 1
     other.close()
 
@@ -157,14 +157,14 @@ def test_an_account_is_an_endpoint_a_model_and_a_key(call_store: CallStore) -> N
     config = LLMConfig(model="m", requests_per_minute=1)
     changed = [{"api_base": "http://localhost/v1"}, {"model": "n"}, {"api_key_env": "KEY"}]
     now = time.time()
-    assert call_store.limiter(config).admit(1, now) == 0.0
+    assert call_store.limiter(config).acquire(1, now) == 0.0
     assert (
-        call_store.limiter(LLMConfig(model="m", requests_per_minute=1, timeout_s=1.0, max_attempts=1)).admit(1, now)
+        call_store.limiter(LLMConfig(model="m", requests_per_minute=1, timeout_s=1.0, max_attempts=1)).acquire(1, now)
         > 0.0
     )
     for change in changed:
         other = LLMConfig(**{"model": "m", "requests_per_minute": 1, **change})
-        assert call_store.limiter(other).admit(1, now) == 0.0
+        assert call_store.limiter(other).acquire(1, now) == 0.0
 
 
 def test_what_must_last_and_what_need_not_are_two_files(call_store: CallStore, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def ask(chat: Client, *prompts: str) -> list[RequestResult[Completion]]:
 def one(chat: Client, prompt: str, **changes: Any) -> Completion:
     async def within() -> Completion:
         async with chat.connected():
-            return await chat.reply(request(prompt, **changes))
+            return await chat.complete(request(prompt, **changes))
 
     return asyncio.run(within())
 
@@ -106,9 +106,9 @@ def test_who_shares_a_call_does_not_share_the_first_askers_cancellation(make: An
 
     async def two(chat: Client) -> Completion:
         async with chat.connected():
-            first = asyncio.ensure_future(chat.reply(request("a")))
+            first = asyncio.ensure_future(chat.complete(request("a")))
             await asyncio.sleep(0)
-            second = asyncio.ensure_future(chat.reply(request("a")))
+            second = asyncio.ensure_future(chat.complete(request("a")))
             await asyncio.sleep(0.05)
             first.cancel()
             return await second
@@ -176,10 +176,10 @@ def test_a_broken_response_is_tried_again(
     server.script["a"] = [answer, said("yes")]
     server.script["b"] = [answer]
     chat = make()
-    with ledger.during("stage"):
+    with ledger.record_stage("stage"):
         assert one(chat, "a").text == "yes"
     if not chat._config.use_litellm:  # litellm calls all of these a server error
-        assert [(fault.kind, fault.count) for fault in ledger.faults()] == [(kind, 1)]
+        assert [(fault.kind, fault.count) for fault in ledger.failure_counts()] == [(kind, 1)]
         assert failure(chat, "b").kind is kind
 
 
@@ -260,9 +260,9 @@ def test_what_one_call_is_told_holds_for_all(make: Any, server: Server) -> None:
 
     async def both() -> None:
         async with chat.connected(), asyncio.TaskGroup() as group:
-            group.create_task(chat.reply(request("a")))
+            group.create_task(chat.complete(request("a")))
             await asyncio.sleep(0.3)
-            group.create_task(chat.reply(request("b")))
+            group.create_task(chat.complete(request("b")))
 
     asyncio.run(both())
     assert server.times("b")[0] - server.times("a")[0] >= 1.0
@@ -292,7 +292,7 @@ def test_waits_grow_and_differ(make: Any, server: Server, monkeypatch: pytest.Mo
     waits = [seconds for seconds in slept if seconds >= 4.0]
     assert all(4.0 * 2**n <= wait <= 8.0 * 2**n for n, wait in enumerate(waits[:5]))
     assert len(waits) == 7
-    assert max(waits) <= client.LONGEST_WAIT_S
+    assert max(waits) <= client.MAX_WAIT_S
     assert len(set(waits)) == len(waits)
 
 

@@ -38,15 +38,15 @@ def ask_rows(server: Faulty, call_store: CallStore, max_failure_rate: float) -> 
 @pytest.mark.parametrize("rate", [0.05, 0.3])
 @pytest.mark.parametrize("faults", [*((fault,) for fault in FAULTS), tuple(FAULTS)], ids=" or ".join)
 def test_no_row_is_ever_empty_cut_or_invented(faults: tuple[str, ...], rate: float, call_store: CallStore) -> None:
-    with serving(Faulty(faults, rate)) as server, call_store.ledger.during("stage"):
+    with serving(Faulty(faults, rate)) as server, call_store.ledger.record_stage("stage"):
         outcomes = ask_rows(server, call_store, max_failure_rate=1.0)
     whole = [outcome.value == f"re: question {n}" for n, outcome in enumerate(outcomes)]
     assert all(
         good or (outcome.value is None and outcome.failure) for good, outcome in zip(whole, outcomes, strict=True)
     )
-    assert len(call_store.ledger.given_up()) == ROWS - sum(whole)
+    assert len(call_store.ledger.failed_requests()) == ROWS - sum(whole)
     for fault in set(faults) & set(KINDS):
-        counted = sum(row.count for row in call_store.ledger.faults() if row.kind is KINDS[fault])
+        counted = sum(row.count for row in call_store.ledger.failure_counts() if row.kind is KINDS[fault])
         assert counted >= server.committed[fault] > 0 or server.committed[fault] == 0
     if "content filter" not in faults:  # which is final
         assert sum(whole) >= (ROWS - 1 if faults[0] not in ("cut", "unreadable") else ROWS * (1 - 2 * rate**2))

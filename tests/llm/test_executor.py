@@ -45,10 +45,10 @@ class Scripted:
     def count_cached(self, requests: Sequence[ChatRequest]) -> int:
         return 0
 
-    def give_up(self, request: ChatRequest, error: CallError) -> None:
+    def record_failed(self, request: ChatRequest, error: CallError) -> None:
         self.given_up.append((request, error))
 
-    async def reply(self, request: ChatRequest) -> Completion:
+    async def complete(self, request: ChatRequest) -> Completion:
         self.asked.append(request)
         self.flying += 1
         self.most_flying = max(self.most_flying, self.flying)
@@ -354,7 +354,7 @@ def test_ctrl_c_stops_within_seconds_and_keeps_what_arrived(server: Server, tmp_
     arrived = 20 + late
     assert err == f"numbers: stopped with {arrived} of 40 done; their replies are kept.\n"
     call_store = CallStore(tmp_path, SpendScope("run"), SpendConfig())
-    assert sum(held.replies for held in call_store.replies.holdings()) == arrived
+    assert sum(held.replies for held in call_store.cache.summaries()) == arrived
     assert call_store.ledger.spent_by_scope().calls == arrived
     call_store.close()
     assert len(server.seen) == 28

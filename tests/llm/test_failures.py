@@ -2,7 +2,7 @@
 
 import pytest
 
-from tapir_exp.llm.failures import LONGEST_DETAIL, POLICIES, CallError, FailureKind, Policy, failure_of_status, short
+from tapir_exp.llm.failures import MAX_DETAIL_CHARS, POLICIES, CallError, FailureKind, Policy, error_from_status, redact
 
 
 def test_every_kind_has_a_policy_and_every_policy_a_kind() -> None:
@@ -19,12 +19,12 @@ def test_every_kind_has_a_policy_and_every_policy_a_kind() -> None:
         (FailureKind.CONNECTION, Policy.RETRY),
         (FailureKind.MALFORMED, Policy.RETRY),
         (FailureKind.EMPTY, Policy.RETRY),
-        (FailureKind.CUT, Policy.ENLARGE),
-        (FailureKind.UNREADABLE, Policy.COMPLAIN),
-        (FailureKind.FILTERED, Policy.GIVE_UP),
-        (FailureKind.REFUSED, Policy.GIVE_UP),
-        (FailureKind.NO_ACCESS, Policy.STOP),
-        (FailureKind.QUOTA, Policy.STOP),
+        (FailureKind.CUT, Policy.RETRY_LONGER),
+        (FailureKind.UNREADABLE, Policy.RETRY_WITH_FEEDBACK),
+        (FailureKind.FILTERED, Policy.FAIL_REQUEST),
+        (FailureKind.REFUSED, Policy.FAIL_REQUEST),
+        (FailureKind.NO_ACCESS, Policy.ABORT_RUN),
+        (FailureKind.QUOTA, Policy.ABORT_RUN),
     ],
 )
 def test_what_follows_from_a_failure(kind: FailureKind, policy: Policy) -> None:
@@ -52,18 +52,18 @@ def test_what_follows_from_a_failure(kind: FailureKind, policy: Policy) -> None:
     ],
 )
 def test_what_a_status_means(status: int, message: str, kind: FailureKind) -> None:
-    error = failure_of_status(status, message, wait_s=3.0)
+    error = error_from_status(status, message, wait_s=3.0)
     assert (error.kind, error.wait_s, error.raw) == (kind, 3.0, "")
     assert str(error) == f"{kind.value}: {status} {message}"
 
 
 def test_a_quota_is_found_however_long_the_message_is() -> None:
-    assert failure_of_status(429, "x" * 10_000 + " insufficient_quota").kind is FailureKind.QUOTA
+    assert error_from_status(429, "x" * 10_000 + " insufficient_quota").kind is FailureKind.QUOTA
 
 
 def test_a_message_is_one_line_of_bounded_length() -> None:
-    assert short(" two\n\tlines ") == "two lines"
-    assert len(short("word " * 10_000)) == LONGEST_DETAIL
+    assert redact(" two\n\tlines ") == "two lines"
+    assert len(redact("word " * 10_000)) == MAX_DETAIL_CHARS
 
 
 @pytest.mark.parametrize(
@@ -79,24 +79,24 @@ def test_a_message_is_one_line_of_bounded_length() -> None:
     ],
 )
 def test_what_looks_like_a_key_is_cut_out(secret: str) -> None:
-    assert short(f"Incorrect API key provided: {secret} sorry") == "Incorrect API key provided: *** sorry"
+    assert redact(f"Incorrect API key provided: {secret} sorry") == "Incorrect API key provided: *** sorry"
 
 
 def test_the_key_itself_is_cut_out_whatever_it_looks_like() -> None:
-    assert short("no such key: Tr0ub4dor&3!", "Tr0ub4dor&3!") == "no such key: ***"
-    assert "hunter2" not in str(failure_of_status(401, "hunter2 is wrong", key="hunter2"))
+    assert redact("no such key: Tr0ub4dor&3!", "Tr0ub4dor&3!") == "no such key: ***"
+    assert "hunter2" not in str(error_from_status(401, "hunter2 is wrong", key="hunter2"))
 
 
 def test_a_key_is_cut_out_before_the_message_is_shortened() -> None:
-    for place in range(LONGEST_DETAIL - 20, LONGEST_DETAIL + 1):
+    for place in range(MAX_DETAIL_CHARS - 20, MAX_DETAIL_CHARS + 1):
         message = "." * place + " sk-abcdef1234567890abcdef "
-        assert "sk-" not in short(message)
-        assert "hunter" not in short("." * place + "hunter2000", "hunter2000")
+        assert "sk-" not in redact(message)
+        assert "hunter" not in redact("." * place + "hunter2000", "hunter2000")
 
 
 def test_ordinary_words_are_left_alone() -> None:
     for message in ("the risk-averse ask-me task_force", "sk- is how keys begin", "half_done"):
-        assert short(message) == message
+        assert redact(message) == message
 
 
 def test_an_error_says_its_kind_and_carries_what_was_said() -> None:

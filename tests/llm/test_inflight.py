@@ -19,7 +19,7 @@ from tapir_exp.llm.inflight import SCHEMA, Claims
 from tapir_exp.llm.sqlite import Database
 claims = Claims(Database(Path(sys.argv[1]) / "traffic.sqlite", SCHEMA, durable=False))
 sys.stdin.readline()
-print(*[key for key in map(str, range(int(sys.argv[2]))) if claims.take(key)], flush=True)
+print(*[key for key in map(str, range(int(sys.argv[2]))) if claims.acquire(key)], flush=True)
 time.sleep(60)
 """
 
@@ -61,25 +61,25 @@ def kill(process: "subprocess.Popen[str]") -> None:
 
 def test_a_key_is_taken_once_until_it_is_given_back(open_claims: Callable[[], InFlightLocks]) -> None:
     first, second = open_claims(), open_claims()
-    assert first.take("k")
-    assert not second.take("k")
-    assert not first.take("k")
-    assert second.take("other")
+    assert first.acquire("k")
+    assert not second.acquire("k")
+    assert not first.acquire("k")
+    assert second.acquire("other")
     second.release("k")
-    assert not second.take("k")
+    assert not second.acquire("k")
     first.release("k")
-    assert second.take("k")
+    assert second.acquire("k")
 
 
 def test_closing_gives_all_back(open_claims: Callable[[], InFlightLocks], tmp_path: Path) -> None:
     first, second = open_claims(), open_claims()
-    assert first.take("a")
-    assert first.take("b")
-    assert second.take("c")
+    assert first.acquire("a")
+    assert first.acquire("b")
+    assert second.acquire("c")
     first.close()
-    assert second.take("a")
-    assert second.take("b")
-    assert not open_claims().take("c")
+    assert second.acquire("a")
+    assert second.acquire("b")
+    assert not open_claims().acquire("c")
     second.close()
     assert len(list((tmp_path / "owners").iterdir())) == 1
 
@@ -100,7 +100,7 @@ def test_the_claims_of_a_killed_process_are_void_at_once(
     claimer, claims = start_claimer(tmp_path, 3), open_claims()
     begin(claimer)
     assert taken_by(claimer) == ["0", "1", "2"]
-    assert not claims.take("0")
+    assert not claims.acquire("0")
     kill(claimer)
-    assert [claims.take(key) for key in "012"] == [True] * 3
+    assert [claims.acquire(key) for key in "012"] == [True] * 3
     assert len(list((tmp_path / "owners").iterdir())) == 1

@@ -59,10 +59,10 @@ def usage(usd: float | None = 0.25) -> Usage:
 
 def test_stages_and_roles_are_kept_apart_and_summed(open_ledger: Open) -> None:
     ledger = open_ledger()
-    with ledger.during("task_labels"):
+    with ledger.record_stage("task_labels"):
         ledger.record_paid("teacher", usage())
         ledger.record_cached("teacher")
-    with ledger.during("verdicts-1"):
+    with ledger.record_stage("verdicts-1"):
         ledger.record_paid("teacher", usage())
         ledger.record_paid("judge", usage(0.5))
     one = Spend(calls=1, prompt_tokens=100, completion_tokens=10, usd=0.25)
@@ -76,12 +76,12 @@ def test_stages_and_roles_are_kept_apart_and_summed(open_ledger: Open) -> None:
 
 def test_a_stage_is_told_its_spend_as_it_grows(open_ledger: Open) -> None:
     ledger = open_ledger()
-    with ledger.during("task_labels") as first:
+    with ledger.record_stage("task_labels") as first:
         ledger.record_paid("teacher", usage(0.1))
         ledger.flush()
         ledger.record_cached("teacher")
         assert first == {"teacher": Spend(calls=1, cached=1, prompt_tokens=100, completion_tokens=10, usd=0.1)}
-    with ledger.during("verdicts") as second:
+    with ledger.record_stage("verdicts") as second:
         ledger.record_cached("judge")
         assert second == {"judge": Spend(cached=1)}
     assert first["teacher"].calls == 1
@@ -91,7 +91,7 @@ def test_a_stage_that_fails_has_spent_all_the_same(open_ledger: Open) -> None:
     ledger = open_ledger()
 
     def spend_and_fail() -> None:
-        with ledger.during("task_labels"):
+        with ledger.record_stage("task_labels"):
             ledger.record_paid("teacher", usage())
             raise ZeroDivisionError
 
@@ -102,12 +102,12 @@ def test_a_stage_that_fails_has_spent_all_the_same(open_ledger: Open) -> None:
 
 def test_one_unknown_price_makes_the_cost_unknown_but_keeps_the_tokens(open_ledger: Open) -> None:
     ledger = open_ledger()
-    with ledger.during("task_labels") as spent:
+    with ledger.record_stage("task_labels") as spent:
         ledger.record_paid("teacher", usage())
         ledger.record_paid("judge", usage(None))
     assert (spent["teacher"].usd, spent["judge"].usd) == (0.25, None)
     assert ledger.spent_by_scope() == Spend(calls=2, prompt_tokens=200, completion_tokens=20, usd=None)
-    with ledger.during("later") as later:
+    with ledger.record_stage("later") as later:
         ledger.record_cached("judge")
     assert later["judge"] == Spend(cached=1, usd=0.0)
 
@@ -132,12 +132,12 @@ def test_a_resumed_run_keeps_what_it_spent_before(open_ledger: Open) -> None:
     for _ in range(2):
         ledger = open_ledger(max_calls=2)
         ledger.check()
-        with ledger.during("task_labels"):
+        with ledger.record_stage("task_labels"):
             ledger.record_paid("teacher", usage())
-            ledger.record_fault("teacher", FailureKind.SERVER)
+            ledger.record_failure("teacher", FailureKind.SERVER)
     resumed = open_ledger(max_calls=2)
     assert resumed.by_stage()["task_labels"]["teacher"].calls == 2
-    assert resumed.faults()[0].count == 2
+    assert resumed.failure_counts()[0].count == 2
     with pytest.raises(BudgetSpent):
         resumed.check()
 
@@ -185,19 +185,19 @@ def test_the_jobs_of_a_scope_share_a_budget_and_nothing_else(open_ledger: Open) 
         for scope, job in (("sweep", "1"), ("sweep", "2"), ("else", "1"))
     )
     for ledger in (first, second):
-        with ledger.during("task_labels"):
+        with ledger.record_stage("task_labels"):
             ledger.record_paid("teacher", usage())
-            ledger.record_fault("teacher", FailureKind.EMPTY)
-            ledger.record_given_up("teacher", "k", CallError(FailureKind.EMPTY, "nothing"))
+            ledger.record_failure("teacher", FailureKind.EMPTY)
+            ledger.record_failed("teacher", "k", CallError(FailureKind.EMPTY, "nothing"))
     for ledger in (first, second):
         assert ledger.by_stage()["task_labels"]["teacher"].calls == 1
-        assert [fault.count for fault in ledger.faults()] == [1]
-        assert len(ledger.given_up()) == 1
+        assert [fault.count for fault in ledger.failure_counts()] == [1]
+        assert len(ledger.failed_requests()) == 1
         assert ledger.spent_by_scope().calls == 2
         with pytest.raises(BudgetSpent, match="The budget of sweep is spent"):
             ledger.check()
     other.check()
-    assert (other.spent_by_scope(), other.faults(), other.given_up()) == (Spend(), [], [])
+    assert (other.spent_by_scope(), other.failure_counts(), other.failed_requests()) == (Spend(), [], [])
 
 
 def test_processes_share_a_budget(open_ledger: Open, tmp_path: Path) -> None:
@@ -213,12 +213,12 @@ def test_processes_share_a_budget(open_ledger: Open, tmp_path: Path) -> None:
 
 def test_faults_are_counted_by_stage_role_and_kind(open_ledger: Open) -> None:
     ledger = open_ledger()
-    with ledger.during("task_labels"):
+    with ledger.record_stage("task_labels"):
         for kind in (FailureKind.SERVER, FailureKind.EMPTY, FailureKind.SERVER):
-            ledger.record_fault("teacher", kind)
+            ledger.record_failure("teacher", kind)
             ledger.flush()
-        ledger.record_fault("judge", FailureKind.SERVER)
-    counts = [(fault.stage, fault.role, fault.kind, fault.count) for fault in open_ledger().faults()]
+        ledger.record_failure("judge", FailureKind.SERVER)
+    counts = [(fault.stage, fault.role, fault.kind, fault.count) for fault in open_ledger().failure_counts()]
     assert counts == [
         ("task_labels", "judge", FailureKind.SERVER, 1),
         ("task_labels", "teacher", FailureKind.EMPTY, 1),
@@ -229,10 +229,10 @@ def test_faults_are_counted_by_stage_role_and_kind(open_ledger: Open) -> None:
 
 def test_what_was_given_up_is_kept_with_its_reason_and_last_words(open_ledger: Open) -> None:
     ledger = open_ledger()
-    with ledger.during("task_labels"):
-        ledger.record_given_up("teacher", "k", CallError(FailureKind.EMPTY, "first"))
-        ledger.record_given_up("teacher", "k", CallError(FailureKind.UNREADABLE, "no number", raw="VII"))
-    (row,) = open_ledger().given_up()
+    with ledger.record_stage("task_labels"):
+        ledger.record_failed("teacher", "k", CallError(FailureKind.EMPTY, "first"))
+        ledger.record_failed("teacher", "k", CallError(FailureKind.UNREADABLE, "no number", raw="VII"))
+    (row,) = open_ledger().failed_requests()
     assert row.model_dump() == {
         "stage": "task_labels",
         "role": "teacher",
@@ -246,7 +246,7 @@ def test_what_was_given_up_is_kept_with_its_reason_and_last_words(open_ledger: O
 def test_a_stage_carried_out_again_has_given_nothing_up_yet(open_ledger: Open) -> None:
     ledger = open_ledger()
     for stage in ("task_labels", "verdicts"):
-        with ledger.during(stage):
-            ledger.record_given_up("teacher", "k", CallError(FailureKind.EMPTY, "nothing"))
-    with ledger.during("task_labels"):
-        assert [row.stage for row in ledger.given_up()] == ["verdicts"]
+        with ledger.record_stage(stage):
+            ledger.record_failed("teacher", "k", CallError(FailureKind.EMPTY, "nothing"))
+    with ledger.record_stage("task_labels"):
+        assert [row.stage for row in ledger.failed_requests()] == ["verdicts"]

@@ -12,7 +12,7 @@ from loopback import PAID, completion, request
 from tapir_exp.config import LLMConfig
 from tapir_exp.llm.chat import TokenLogprob
 from tapir_exp.llm.failures import CallError, FailureKind
-from tapir_exp.llm.openai_transport import OPENAI, HttpTransport, read_response, speaks_openai
+from tapir_exp.llm.openai_transport import OPENAI_API_BASE, HttpTransport, read_response, is_openai_compatible
 from tapir_exp.llm.transport import RawCompletion, retry_after_s
 
 json_values = st.recursive(
@@ -44,7 +44,7 @@ def failure(*arguments: Any, **named: Any) -> CallError:
     [("openai/gpt-4o", True), ("hosted_vllm/a/b", True), ("dashscope/q", False), ("gpt-4o", False), ("lab/t", False)],
 )
 def test_which_models_are_endpoints_of_the_protocol(model: str, direct: bool) -> None:
-    assert speaks_openai(model) is direct
+    assert is_openai_compatible(model) is direct
 
 
 def test_the_body_holds_the_request_and_the_options() -> None:
@@ -61,7 +61,7 @@ def test_the_body_holds_the_request_and_the_options() -> None:
     assert options["extra_body"] == {"min_p": 0.1}
 
 
-@pytest.mark.parametrize("base", [None, OPENAI, OPENAI + "/"])
+@pytest.mark.parametrize("base", [None, OPENAI_API_BASE, OPENAI_API_BASE + "/"])
 def test_only_openai_itself_has_a_name_of_its_own_for_the_length_limit(base: str | None) -> None:
     body = body_of({"api_base": base})
     assert body["max_completion_tokens"] == 20

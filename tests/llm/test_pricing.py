@@ -8,7 +8,7 @@ import pytest
 
 from tapir_exp.config import LLMConfig
 from tapir_exp.llm import pricing
-from tapir_exp.llm.pricing import Price, price_of
+from tapir_exp.llm.pricing import Price, get_price
 
 LIST = {
     "known": {"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6, "litellm_provider": "openai"},
@@ -27,11 +27,11 @@ LIST = {
 
 @pytest.fixture
 def short_list(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pricing, "_list", lambda: LIST)
+    monkeypatch.setattr(pricing, "_load_prices", lambda: LIST)
 
 
 def price(model: str, *, batched: bool = False, **changes: Any) -> Price | None:
-    return price_of(LLMConfig(model=model, **changes), batched=batched)
+    return get_price(LLMConfig(model=model, **changes), batched=batched)
 
 
 def test_a_call_costs_its_tokens() -> None:

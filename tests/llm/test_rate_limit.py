@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapir_exp.llm.rate_limit import MARGIN_S, SCHEMA, SLOT_S, WINDOW_S, RateLimiter, wait_for
+from tapir_exp.llm.rate_limit import MARGIN_S, SCHEMA, SLOT_S, WINDOW_S, RateLimiter, compute_wait
 from tapir_exp.llm.sqlite import Database
 
 START = 1_764_000_000.0
@@ -21,7 +21,7 @@ from pathlib import Path
 from tapir_exp.llm.sqlite import Database
 from tapir_exp.llm.rate_limit import SCHEMA, Limiter
 limiter = Limiter(Database(Path(sys.argv[1]), SCHEMA, durable=False), "a", 100, None)
-print(sum(limiter.admit(1, time.time()) == 0.0 for _ in range(300)))
+print(sum(limiter.acquire(1, time.time()) == 0.0 for _ in range(300)))
 """
 
 
@@ -54,7 +54,7 @@ def test_no_60_seconds_ever_hold_more_than_the_limits(
             for said in [said for said in to_correct if said[0] <= now]:
                 gate.correct(said[1], said[2])
                 to_correct.remove(said)
-            if (wait_s := gate.admit(amount, now)) == 0.0:
+            if (wait_s := gate.acquire(amount, now)) == 0.0:
                 break
             assert 0.0 < wait_s <= WINDOW_S + MARGIN_S + SLOT_S
             now += wait_s + SOON_S
@@ -73,66 +73,66 @@ def test_who_waits_as_long_as_told_is_let_in(slots: list[tuple[int, int, int]], 
         (first + place, requests, used) for place, requests, used in sorted({slot[0]: slot for slot in slots}.values())
     ]
     now = START + WINDOW_S
-    wait_s = wait_for(recent, now, tokens, 7, 100)
+    wait_s = compute_wait(recent, now, tokens, 7, 100)
     later = now + wait_s + SOON_S
     left = [slot for slot in recent if (slot[0] + 1) * SLOT_S + WINDOW_S + MARGIN_S > later]
-    assert wait_for(left, later, tokens, 7, 100) == 0.0
+    assert compute_wait(left, later, tokens, 7, 100) == 0.0
     if wait_s:
         before = now + wait_s - SLOT_S
         kept = [slot for slot in recent if (slot[0] + 1) * SLOT_S + WINDOW_S + MARGIN_S > before]
-        assert before < now or wait_for(kept, before, tokens, 7, 100) > 0.0
+        assert before < now or compute_wait(kept, before, tokens, 7, 100) > 0.0
 
 
 def test_what_fits_does_not_wait() -> None:
     gate = limiter(requests=3, tokens=30)
-    assert [gate.admit(10, START) for _ in range(3)] == [0.0] * 3
-    assert gate.admit(0, START) == pytest.approx(WINDOW_S + MARGIN_S + SLOT_S)
-    assert gate.admit(1, START + WINDOW_S + MARGIN_S + SLOT_S + SOON_S) == 0.0
+    assert [gate.acquire(10, START) for _ in range(3)] == [0.0] * 3
+    assert gate.acquire(0, START) == pytest.approx(WINDOW_S + MARGIN_S + SLOT_S)
+    assert gate.acquire(1, START + WINDOW_S + MARGIN_S + SLOT_S + SOON_S) == 0.0
 
 
 def test_slots_run_out_one_by_one() -> None:
     gate = limiter(requests=2)
-    assert (gate.admit(1, START), gate.admit(1, START + 30.0)) == (0.0, 0.0)
-    assert gate.admit(1, START + 40.0) == pytest.approx(20.0 + MARGIN_S + SLOT_S)
-    assert gate.admit(1, START + 61.0) == 0.0
-    assert gate.admit(1, START + 62.0) == pytest.approx(28.0 + MARGIN_S + SLOT_S)
+    assert (gate.acquire(1, START), gate.acquire(1, START + 30.0)) == (0.0, 0.0)
+    assert gate.acquire(1, START + 40.0) == pytest.approx(20.0 + MARGIN_S + SLOT_S)
+    assert gate.acquire(1, START + 61.0) == 0.0
+    assert gate.acquire(1, START + 62.0) == pytest.approx(28.0 + MARGIN_S + SLOT_S)
 
 
 def test_a_request_larger_than_the_limit_waits_for_an_empty_window() -> None:
     gate = limiter(tokens=100)
-    assert gate.admit(1, START) == 0.0
-    assert gate.admit(500, START + 10.0) == pytest.approx(50.0 + MARGIN_S + SLOT_S)
-    assert gate.admit(500, START + 61.0) == 0.0
-    assert gate.admit(1, START + 62.0) > 58.0
+    assert gate.acquire(1, START) == 0.0
+    assert gate.acquire(500, START + 10.0) == pytest.approx(50.0 + MARGIN_S + SLOT_S)
+    assert gate.acquire(500, START + 61.0) == 0.0
+    assert gate.acquire(1, START + 62.0) > 58.0
 
 
 @pytest.mark.parametrize(("correction", "more"), [(-40, 60), (40, 0), (0, 20)])
 def test_what_was_used_counts_not_what_was_guessed(correction: int, more: int) -> None:
     gate = limiter(tokens=100)
-    assert gate.admit(80, START) == 0.0
+    assert gate.acquire(80, START) == 0.0
     gate.correct(correction, START)
-    assert gate.admit(more + 1, START + 5.0) > 0.0
+    assert gate.acquire(more + 1, START + 5.0) > 0.0
     if more:
-        assert gate.admit(more, START + 5.0) == 0.0
+        assert gate.acquire(more, START + 5.0) == 0.0
 
 
 def test_what_was_used_leaves_the_window_with_its_request() -> None:
     gate = limiter(tokens=100)
-    assert gate.admit(100, START) == 0.0
+    assert gate.acquire(100, START) == 0.0
     gate.correct(-90, START)
-    assert gate.admit(90, START + 5.0) == 0.0
-    assert gate.admit(11, START + 60.6) > 0.0
-    assert gate.admit(10, START + 60.6) == 0.0
+    assert gate.acquire(90, START + 5.0) == 0.0
+    assert gate.acquire(11, START + 60.6) > 0.0
+    assert gate.acquire(10, START + 60.6) == 0.0
 
 
 def test_a_window_of_requests_that_used_nothing_is_empty() -> None:
-    assert wait_for([(int(START / SLOT_S), 1, 0)], START, 500, None, 100) == 0.0
+    assert compute_wait([(int(START / SLOT_S), 1, 0)], START, 500, None, 100) == 0.0
 
 
 def test_without_a_limit_nothing_waits_and_nothing_is_written() -> None:
     database = Database(Path(":memory:"), SCHEMA, durable=False)
     gate = limiter(database=database)
-    assert [gate.admit(10**9, START) for _ in range(1000)] == [0.0] * 1000
+    assert [gate.acquire(10**9, START) for _ in range(1000)] == [0.0] * 1000
     gate.correct(10**9, START)
     assert database.run("SELECT count(*) FROM windows").fetchone() == (0,)
 
@@ -141,7 +141,7 @@ def test_old_slots_are_forgotten() -> None:
     database = Database(Path(":memory:"), SCHEMA, durable=False)
     gate = limiter(requests=10**6, database=database)
     for minute in range(100):
-        gate.admit(1, START + 60.0 * minute)
+        gate.acquire(1, START + 60.0 * minute)
     assert database.run("SELECT count(*) FROM windows").fetchone()[0] <= 3
 
 
@@ -150,12 +150,12 @@ def test_a_closed_gate_keeps_everybody_out_of_that_account() -> None:
     first, second = limiter(database=database), limiter(requests=100, database=database)
     other = RateLimiter(database, "another", None, None)
     now = time.time()
-    first.close_for(20.0)
-    second.close_for(5.0)
+    first.pause(20.0)
+    second.pause(5.0)
     for gate in (first, second):
-        assert gate.admit(1, now) == pytest.approx(20.0, abs=1.0)
-        assert gate.admit(1, now + 21.0) == 0.0
-    assert other.admit(1, now) == 0.0
+        assert gate.acquire(1, now) == pytest.approx(20.0, abs=1.0)
+        assert gate.acquire(1, now + 21.0) == 0.0
+    assert other.acquire(1, now) == 0.0
 
 
 def test_processes_share_a_limit(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from tapir_exp.core.errors import StoreError
 from tapir_exp.llm.chat import ChatRequest, Completion, Message, TokenLogprob, Usage
-from tapir_exp.llm.response_cache import BULK, SCHEMA, CacheSummary, ResponseCache, cache_key
+from tapir_exp.llm.response_cache import KEYS_PER_QUERY, SCHEMA, CacheSummary, ResponseCache, cache_key
 from tapir_exp.llm.sqlite import Database
 
 IDENTITY: dict[str, Any] = {"model": "openai/m", "api_base": None, "options": {"top_p": 0.9}}
@@ -102,7 +102,7 @@ def test_the_key_does_not_depend_on_the_order_of_options() -> None:
 
 
 def test_many_are_looked_up_at_once(cache: ResponseCache, database: Database) -> None:
-    count = 2 * BULK + 1
+    count = 2 * KEYS_PER_QUERY + 1
     with database.transaction():
         for number in range(count):
             cache.put(str(number), "m", REQUEST, a_reply(f"reply {number}"))
@@ -117,7 +117,7 @@ def test_holdings_are_told_by_model(cache: ResponseCache, monkeypatch: pytest.Mo
         set_time(monkeypatch, asked)
         cache.put(key, model, REQUEST, a_reply())
     size = len(REQUEST.model_dump_json() + a_reply().model_dump_json())
-    assert cache.holdings() == [
+    assert cache.summaries() == [
         CacheSummary("a", replies=1, first=20.0, last=20.0, characters=size),
         CacheSummary("b", replies=2, first=10.0, last=30.0, characters=2 * size),
     ]

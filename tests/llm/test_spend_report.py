@@ -28,12 +28,12 @@ def told(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 
 def spend(call_store: CallStore) -> None:
     ledger = call_store.ledger
-    with ledger.during("task_labels"):
+    with ledger.record_stage("task_labels"):
         ledger.record_paid("teacher", Usage(prompt_tokens=5, completion_tokens=2, usd=0.25))
         ledger.record_cached("judge")
         for kind in (FailureKind.EMPTY, FailureKind.SERVER, FailureKind.SERVER):
-            ledger.record_fault("teacher", kind)
-        ledger.record_given_up("teacher", "k", CallError(FailureKind.UNREADABLE, "no number", raw="siebenund\u2028"))
+            ledger.record_failure("teacher", kind)
+        ledger.record_failed("teacher", "k", CallError(FailureKind.UNREADABLE, "no number", raw="siebenund\u2028"))
 
 
 def test_all_that_was_counted_is_in_the_file(call_store: CallStore, tmp_path: Path, told: io.StringIO) -> None:
@@ -73,7 +73,7 @@ def test_an_unknown_price_is_told_as_such(call_store: CallStore, tmp_path: Path,
 def test_the_scope_is_of_all_jobs_the_stages_of_this_one(tmp_path: Path) -> None:
     first, second = (CallStore(tmp_path / "call_store", SpendScope("sweep", job), SpendConfig()) for job in "12")
     for call_store, calls in ((first, 1), (second, 2)):
-        with call_store.ledger.during("task_labels"):
+        with call_store.ledger.record_stage("task_labels"):
             for _ in range(calls):
                 call_store.ledger.record_paid("teacher", Usage(prompt_tokens=1, completion_tokens=1, usd=None))
     spend_report = SpendReport.of(first.ledger)
@@ -89,4 +89,4 @@ def test_where_nothing_was_asked_nothing_is_told(call_store: CallStore, tmp_path
     assert told.getvalue() == ""
     spend_report = SpendReport.load(tmp_path)
     assert spend_report is not None
-    assert (spend_report.stages, spend_report.total, spend_report.faults_by_kind) == ({}, Spend(), {})
+    assert (spend_report.stages, spend_report.total, spend_report.failures_by_kind) == ({}, Spend(), {})

@@ -1,13 +1,13 @@
 """The table of failed calls: every kind once, with what was tried and what was given up."""
 
 from tapir_exp.llm.failures import FailureKind
-from tapir_exp.llm.ledger import FailedRequest, Faults, Spend
+from tapir_exp.llm.ledger import FailedRequest, FailureCount, Spend
 from tapir_exp.llm.spend_report import SpendReport
 from tapir_exp.report.failures_section import FailureRow, failure_rows
 
 
-def fault(kind: FailureKind, count: int, stage: str = "task_labels") -> Faults:
-    return Faults(stage=stage, role="judge", kind=kind, count=count)
+def fault(kind: FailureKind, count: int, stage: str = "task_labels") -> FailureCount:
+    return FailureCount(stage=stage, role="judge", kind=kind, count=count)
 
 
 def lost(kind: FailureKind, key: str) -> FailedRequest:

@@ -33,10 +33,10 @@ class ScriptedChat:
     def count_cached(self, requests: Sequence[ChatRequest]) -> int:
         return 0
 
-    def give_up(self, request: ChatRequest, error: CallError) -> None:
+    def record_failed(self, request: ChatRequest, error: CallError) -> None:
         self.given_up.append(error)
 
-    async def reply(self, request: ChatRequest) -> Completion:
+    async def complete(self, request: ChatRequest) -> Completion:
         self.requests.append(request)
         said = self._script(request) if callable(self._script) else self._script[len(self.requests) - 1]
         if isinstance(said, CallError):

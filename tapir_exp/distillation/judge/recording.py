@@ -31,12 +31,12 @@ class Listener:
         """That of the model."""
         return self._chat.connected(requests)
 
-    async def reply(self, request: ChatRequest) -> Completion:
+    async def complete(self, request: ChatRequest) -> Completion:
         """The model's reply, remembered."""
-        reply = await self._chat.reply(request)
+        reply = await self._chat.complete(request)
         self._heard[request.messages[0]] = reply
         return reply
 
-    def give_up(self, request: ChatRequest, error: CallError) -> None:
+    def record_failed(self, request: ChatRequest, error: CallError) -> None:
         """That of the model."""
-        self._chat.give_up(request, error)
+        self._chat.record_failed(request, error)

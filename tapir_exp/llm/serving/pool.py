@@ -14,7 +14,7 @@ from tapir_exp.llm.openai_transport import HttpTransport
 from tapir_exp.llm.serving.server import ManagedServer, ServerError, ServerSpec
 from tapir_exp.llm.transport import RawCompletion
 
-WEIGHTS = "{weights}"
+WEIGHTS_PLACEHOLDER = "{weights}"
 """What stands in a command for the file of the weights."""
 
 
@@ -33,7 +33,7 @@ class ServerPool:
 
     def open(self, config: ServerConfig, weights: Path | None, role: str) -> ManagedServer:
         """The server of a configuration; the same command is one server, whatever roles it plays."""
-        command = tuple(word.replace(WEIGHTS, str(weights or "")) for word in config.command)
+        command = tuple(word.replace(WEIGHTS_PLACEHOLDER, str(weights or "")) for word in config.command)
         if command not in self._running:
             log = self._logs / f"{role}.log"
             service = ServerSpec(role, command, log, config.health_path, config.startup_timeout_s, config.max_restarts)

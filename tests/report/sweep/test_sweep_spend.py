@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tapir_exp.llm.ledger import Spend
-from tapir_exp.llm.spend_report import SPENDING, SpendReport
+from tapir_exp.llm.spend_report import SPEND_FILE, SpendReport
 from tapir_exp.report.sweep.comparison import load_sweep
 from tapir_exp.report.sweep.page import render_page
 from tapir_exp.report.sweep.spend_section import ArmSpend, spend_by_arm
@@ -15,7 +15,7 @@ def wrote(sweep_dir: Path, arm: str, *spends: Spend) -> None:
     """Let the first seeds of an arm have spent this."""
     for seed, spend in enumerate(spends, start=1):
         spending = SpendReport(stages={"task_labels": {"teacher": spend}}, scope=Spend(), faults=(), given_up=())
-        (sweep_dir / f"arm-{arm}_seed-{seed}" / SPENDING).write_text(spending.model_dump_json())
+        (sweep_dir / f"arm-{arm}_seed-{seed}" / SPEND_FILE).write_text(spending.model_dump_json())
 
 
 def rows(sweep_dir: Path) -> dict[str, ArmSpend]:
@@ -47,7 +47,7 @@ def test_an_unknown_price_makes_the_sum_unknown(ablation: Path) -> None:
 
 def test_a_job_without_the_file_is_said_so_and_costs_nothing_it_did_not_tell(ablation: Path) -> None:
     wrote(ablation, "tapir", DEAR)
-    (ablation / "arm-tapir_seed-2" / SPENDING).write_text('{"stages": 3')
+    (ablation / "arm-tapir_seed-2" / SPEND_FILE).write_text('{"stages": 3')
     found = rows(ablation)
     assert found["tapir"].spend == DEAR
     assert found["tapir"].told == 1
