@@ -1,4 +1,4 @@
-"""What a person sees in the terminal: progress bars, one line per stage, a table at the end of a round."""
+"""Terminal output: progress bars, one line per stage, tables and warnings."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,11 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 console = Console(file=sys.stderr, highlight=False)
-"""Everything for people goes to stderr; stdout stays free for what a command prints as its result."""
+"""Messages go to stderr; stdout is for the results that a command prints."""
 
 
 class Progress:
-    """A progress bar for one stage; silent where stderr is no terminal."""
+    """Progress bar of one stage; silent if stderr is not a terminal."""
 
     def __init__(self, label: str, total: int) -> None:
         columns = (
@@ -38,28 +38,28 @@ class Progress:
         self._bar.stop()
 
     def advance(self, steps: int = 1) -> None:
-        """Move on by so many steps."""
+        """Advance the bar by a number of steps."""
         self._bar.advance(self._task, steps)
 
 
 def print_stage(name: str, figures: Mapping[str, Any], seconds: float, reused: bool) -> None:
-    """One line for a finished stage: its figures, and how long it took or that it was there already."""
+    """Print one line for a finished stage: its figures, and its time in seconds or "reused"."""
     plain = {key: value for key, value in figures.items() if value is not None and not isinstance(value, Mapping)}
-    told = "  ".join(f"{key} {_short(value)}" for key, value in plain.items())
+    text = "  ".join(f"{key} {_short(value)}" for key, value in plain.items())
     time = "reused" if reused else f"{seconds:.1f} s"
-    console.print(f"[bold]{name:<14}[/] {told}  [dim]{time}[/]", soft_wrap=True)
+    console.print(f"[bold]{name:<19}[/] {text}  [dim]{time}[/]", soft_wrap=True)
 
 
 def print_warning(text: str) -> None:
-    """What the user must not overlook."""
+    """Print a warning that the user must not overlook."""
     console.print(f"[bold yellow]{text}[/]", soft_wrap=True)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table of figures; the first column is text, the others are numbers."""
+    """Print a table of figures; the first column is text, the others are numbers."""
     table = Table(title=title, title_justify="left")
-    for place, column in enumerate(columns):
-        table.add_column(column, justify="right" if place else "left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left")
     for row in rows:
         table.add_row(*row)
     console.print(table)

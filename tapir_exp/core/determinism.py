@@ -1,4 +1,4 @@
-"""Where fits are carried out: apart from the world, so that neither disturbs the other."""
+"""Context manager for deterministic training: seeds the RNGs, and restores global torch state on exit."""
 
 import logging
 import warnings
@@ -9,12 +9,12 @@ from typing import Any
 import torch
 import torch.utils.deterministic
 
-DETERMINISM: Any = torch.utils.deterministic  # its settings have no types
+DETERMINISM: Any = torch.utils.deterministic  # torch ships no types for its settings
 
 
 @contextmanager
 def deterministic_scope(seed: int) -> Iterator[None]:
-    """Seeded random numbers and deterministic kernels inside, the caller's outside; Lightning keeps quiet."""
+    """Seed torch and restore its RNG state, determinism flags and Lightning's log level on exit."""
     strict, lightning = torch.are_deterministic_algorithms_enabled(), logging.getLogger("pytorch_lightning")
     level = lightning.level
     with torch.random.fork_rng(), warnings.catch_warnings():
@@ -22,7 +22,8 @@ def deterministic_scope(seed: int) -> Iterator[None]:
         warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")
         lightning.setLevel(logging.ERROR)
         torch.manual_seed(seed)
-        # Deterministic kernels fill every new tensor with NaN, to show who reads it too early: an eighth of a fit.
+        # In deterministic mode torch fills every new tensor with NaN to expose reads of uninitialised memory.
+        # That takes an eighth of the time of a fit.
         filling, DETERMINISM.fill_uninitialized_memory = DETERMINISM.fill_uninitialized_memory, False
         try:
             yield

@@ -1,14 +1,14 @@
-"""What can go wrong, each error saying what, where and what to do."""
+"""Errors that a user can fix. Each message names what is wrong, what was given, and what was expected."""
 
 from collections.abc import Sequence
 
 
 class TapirError(Exception):
-    """Base of every error that the user, not the developer, can mend."""
+    """Base class of every error that the user, not the developer, can fix."""
 
 
 class ConfigError(TapirError):
-    """The configuration holds one or more mistakes; all of them are listed."""
+    """The configuration holds one or more mistakes, all of which are listed."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
@@ -17,11 +17,11 @@ class ConfigError(TapirError):
 
 
 class PromptError(TapirError):
-    """A prompt template is missing, or does not fit the values it is given."""
+    """A prompt template is missing, or its fields do not match the given values."""
 
 
 class ReplyError(TapirError):
-    """A model's reply does not hold what the prompt asked for; the message says what is missing."""
+    """A completion lacks what the prompt asked for; the message names what is missing."""
 
 
 class TooManyFailures(TapirError):
@@ -29,7 +29,7 @@ class TooManyFailures(TapirError):
 
 
 class BudgetSpent(TapirError):
-    """The run, or its sweep, has spent what it may."""
+    """The run, or its sweep, has reached its spend limit."""
 
 
 class StoreError(TapirError):
@@ -41,7 +41,7 @@ class SourceError(TapirError):
 
 
 class EvaluationError(TapirError):
-    """A benchmark lacks a file or a package that it needs, or its data do not fit together."""
+    """A benchmark lacks a file or a package, or its files contradict each other."""
 
 
 class SeedError(TapirError):

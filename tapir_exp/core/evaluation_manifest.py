@@ -1,4 +1,4 @@
-"""The manifest of an evaluation: which student was measured, by which judge, and where the figures are."""
+"""The manifest of an evaluation: which model was evaluated, by which judge, and which artifacts hold the figures."""
 
 import os
 from pathlib import Path
@@ -11,19 +11,24 @@ from tapir_exp.core.records import Record
 from tapir_exp.core.store import Artifact, Store, write_text_atomic
 
 EVALUATION = "evaluation.json"
-
-
 JUDGED = ("alpaca_eval", "mt_bench")
-"""The suites that ask the judge."""
+"""Suites that call the judge."""
 
 
 class Evaluation(Record):
-    """What `tapir-evaluate` did.
+    """Record of one `tapir evaluate`.
 
-    student: its name in the benchmarks' files; model: the model that it was trained from, or is.
-    experiment, arm, seed, run: of the run that trained it, the directory as a path relative to the evaluation's; None
-    for a student from elsewhere. judge: the judge's model; None where no suite has one.
-    suites: the artifact with the figures of each suite, by suite; store: relative to the evaluation's directory.
+    Attributes:
+        student: Name of the evaluated model in the files of the benchmarks.
+        model: Hub id or directory of its base model, or of the model itself.
+        experiment: Experiment of the run that trained it; None for a model from elsewhere. So are arm, seed and run.
+        arm: Arm of that run.
+        seed: Seed of that run.
+        run: Directory of that run, relative to the evaluation's directory.
+        judge: Model of the judge; None if no suite has one.
+        store: Artifact store, relative to the evaluation's directory.
+        suites: Name of the artifact with the figures, by suite.
+        artifacts: Every artifact that the evaluation used.
     """
 
     student: str
@@ -43,22 +48,26 @@ class Evaluation(Record):
 
     @classmethod
     def load(cls, directory: Path) -> "Evaluation":
-        """Read the manifest. Raises StoreError where there is none, or one of another version."""
+        """Read the manifest. Raises StoreError if there is none, or it was written by another version."""
         path = directory / EVALUATION
         if not path.is_file():
-            raise StoreError(f"{directory} holds no {EVALUATION}: not finished; the same command resumes it.")
+            raise StoreError(
+                f"{directory} has no {EVALUATION}: the evaluation has not finished. Repeat its command to resume."
+            )
         try:
             return cls.model_validate_json(path.read_text())
         except ValidationError as error:
-            raise StoreError(f"{path} is not a manifest of this version: {error.error_count()} mistakes.") from error
+            raise StoreError(
+                f"{path} was written by another version ({error.error_count()} fields differ). Evaluate again to replace it."
+            ) from error
 
     def open(self, directory: Path) -> dict[str, Artifact]:
-        """The artifacts with the figures, by suite. Raises StoreError where one is gone from the store."""
+        """Open the artifacts with the figures, by suite. Raises StoreError if one is missing from the store."""
         store = Store((directory / self.store).resolve())
         entries = {entry.name: entry for entry in self.artifacts}
         return {suite: store.open(entries[name].stage, entries[name].key) for suite, name in self.suites.items()}
 
 
 def relative(path: Path | None, directory: Path) -> str | None:
-    """A path as seen from the evaluation's directory."""
+    """Return a path relative to the evaluation's directory; None stays None."""
     return None if path is None else os.path.relpath(path, directory)

@@ -1,17 +1,18 @@
-"""The manifest of a run: every artifact it used, so that its figures can be rebuilt without a single call."""
+"""The manifest of a run: every artifact it used, so that its figures can be rebuilt without a call."""
 
+import json
 from pathlib import Path
 
 from tapir_exp.core.errors import StoreError
 from tapir_exp.core.records import Record
-from tapir_exp.core.store import Artifact, Store, write_text_atomic
+from tapir_exp.core.store import FORMAT, Artifact, Store, write_text_atomic
 from tapir_exp.core.task_types import TaskType
 
 MANIFEST = "manifest.json"
 
 
 class Entry(Record):
-    """One artifact of a run; `files` maps each file to its SHA-256, `round` is 0 before the first round."""
+    """One artifact of a run; `files` maps each file to its SHA-256. `round` is 0 before the first round."""
 
     name: str
     stage: str
@@ -21,13 +22,21 @@ class Entry(Record):
 
 
 class Manifest(Record):
-    """What a run was and what it used.
+    """Record of a finished run.
 
-    store: path of the artifact store, relative to the run directory.
-    delta: threshold of the hard set, in judge points; alphas: weight of the hard set in each round.
-    target: wanted share of each task type; None where the run had no rounds.
+    Attributes:
+        format: Version of the records in the store (`core.store.FORMAT`).
+        name: Name of the experiment.
+        arm: Variant of the method.
+        seed: Seed of the run.
+        store: Path of the artifact store, relative to the run directory.
+        delta: Threshold of the hard set, in judge points.
+        alphas: Weight of the hard set in each round.
+        target: Target share of each task type; None if the run had no rounds.
+        artifacts: Every artifact that the run used, in the order of their last use.
     """
 
+    format: int = FORMAT
     name: str
     arm: str
     seed: int
@@ -43,18 +52,24 @@ class Manifest(Record):
 
     @classmethod
     def load(cls, run_dir: Path) -> "Manifest":
-        """Read a run's manifest. Raises StoreError where the run has none yet."""
+        """Read the manifest of a run. Raises StoreError if there is none yet, or it is of another format."""
         path = run_dir / MANIFEST
         if not path.is_file():
-            raise StoreError(f"{run_dir} holds no {MANIFEST}: the run has not finished; the same command resumes it.")
-        return cls.model_validate_json(path.read_text())
+            raise StoreError(f"{run_dir} has no {MANIFEST}: the run has not finished. Repeat its command to resume it.")
+        content = json.loads(path.read_text())
+        if (written := content.get("format", 1)) != FORMAT:
+            raise StoreError(
+                f"{path} has format {written}, but this version reads format {FORMAT}. Run the experiment again: "
+                "artifacts are made again, paid replies are reused."
+            )
+        return cls.model_validate(content)
 
     def open(self, run_dir: Path) -> dict[str, Artifact]:
-        """The run's artifacts by name. Raises StoreError where one is gone from the store."""
+        """Open the artifacts of the run, by name. Raises StoreError if one is missing from the store."""
         store = Store((run_dir / self.store).resolve())
         return {entry.name: store.open(entry.stage, entry.key) for entry in self.artifacts}
 
 
 def entry_of(name: str, round_number: int, artifact: Artifact) -> Entry:
-    """The line of a manifest that stands for an artifact."""
+    """Return the manifest entry of an artifact."""
     return Entry(name=name, stage=artifact.stage, round=round_number, key=artifact.key, files=dict(artifact.files))

@@ -1,4 +1,4 @@
-"""The rows that flow from stage to stage; every artifact of rows holds one of these types."""
+"""Rows that pass from stage to stage; every artifact of rows holds one of these types."""
 
 from enum import StrEnum
 from hashlib import sha256
@@ -9,24 +9,28 @@ from tapir_exp.core.task_types import TaskType
 
 
 class Record(BaseModel):
-    """A frozen row that refuses fields it does not know."""
+    """A frozen row that rejects unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Origin(StrEnum):
-    """Where an example came from."""
+    """Source of an example."""
 
     SEED = "seed"
     EXPANSION = "expansion"
 
 
 class Example(Record):
-    """An instruction with a response, and where it came from.
+    """An instruction with a response, and their source.
 
-    id: hash of the instruction, so that one instruction has one id in every run.
-    parents: ids of the examples that the teacher was shown when it wrote this one; empty for a seed.
-    round: the round in which it was born; 0 for a seed.
+    Attributes:
+        id: Hash of the instruction, so that an instruction has the same id in every run.
+        instruction: The text of the instruction, its input included.
+        response: The response of the dataset, or of the teacher for an expansion.
+        origin: Whether it is a seed or an expansion.
+        parents: Ids of the in-context examples that the teacher saw; empty for a seed.
+        round: The round in which it was created; 0 for a seed.
     """
 
     id: str
@@ -38,7 +42,7 @@ class Example(Record):
 
 
 class DropReason(StrEnum):
-    """Why a row of a source, or a pair that the teacher proposed, was left out."""
+    """Reason why a source row, or a pair proposed by the teacher, was dropped."""
 
     UNUSABLE = "unusable"
     REPEATED = "repeated"
@@ -47,16 +51,19 @@ class DropReason(StrEnum):
     UNLABELLED = "unlabelled"
     OFF_TYPE = "off type"
     UNRATED = "unrated"
-    UNLIKE = "unlike"
-    SURPLUS = "surplus"
+    COMPLEXITY_MISMATCH = "unlike"
+    OVER_QUOTA = "surplus"
 
 
 class DroppedRow(Record):
-    """A row that was left out.
+    """A row that was dropped.
 
-    source: the file or hub dataset, or for a proposal of the teacher its round; row: its number there, from 1.
-    detail: the reason in words; for a duplicate, what it repeats, for a leak, the question and the words shared.
-    instruction: the text that the teacher proposed; None for a row that can be looked up in its source.
+    Attributes:
+        source: File or hub dataset; for a proposal of the teacher, its round.
+        row: Number of the row in its source, from 1.
+        reason: Kind of the reason.
+        detail: The reason in words: for a duplicate the row it repeats, for a leak the question and the shared words.
+        instruction: The text that the teacher proposed; None for a row that can be looked up in its source.
     """
 
     source: str
@@ -67,11 +74,15 @@ class DroppedRow(Record):
 
 
 class Label(Record):
-    """The task type of an instruction; `task` is None where the classifier failed, and `failure` says why.
+    """Predicted task type of an instruction.
 
-    raw: a chat model's reply; empty where a trained classifier answers.
-    confidence: how sure the classifier is, 0 to 1, calibrated; None where it does not say.
-    source: who labelled: a chat model by its name, a trained classifier by its kind and digest.
+    Attributes:
+        id: Id of the instruction.
+        task: The task type; None if the prediction failed.
+        raw: The completion of a chat model; empty for a trained classifier.
+        failure: Reason of the failure; None for a prediction.
+        confidence: Calibrated probability of `task`, 0 to 1; None if the classifier gives none.
+        source: The classifier: the name of a chat model, or kind and digest of a trained one.
     """
 
     id: str
@@ -83,7 +94,7 @@ class Label(Record):
 
 
 class LabelledInstruction(Record):
-    """A line of `tapir-label`'s labels: a label beside its instruction, so that a classifier can be trained on it."""
+    """A row of `tapir classify`: an instruction with its label, on which a classifier can be trained."""
 
     id: str
     instruction: str
@@ -94,10 +105,13 @@ class LabelledInstruction(Record):
 
 
 class Response(Record):
-    """What a model wrote for an instruction.
+    """Response of a model to an instruction.
 
-    text: None where no usable answer was had; `failure` says why.
-    finished: False where the answer was cut at its length limit.
+    Attributes:
+        id: Id of the instruction.
+        text: The response; None if there is no usable one.
+        finished: False if the response was cut off at its length limit.
+        failure: Reason why there is no response; None if there is one.
     """
 
     id: str
@@ -107,7 +121,7 @@ class Response(Record):
 
 
 class PresentationOrder(StrEnum):
-    """Whose responses the judge saw, and whose first."""
+    """Which responses the judge saw, and in which order."""
 
     TEACHER_FIRST = "teacher first"
     STUDENT_FIRST = "student first"
@@ -116,7 +130,7 @@ class PresentationOrder(StrEnum):
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """The owners of the responses, in the order in which they were shown."""
+        """Authors of the responses, in the order in which the judge saw them."""
         return _SHOWN[self]
 
 
@@ -127,15 +141,20 @@ _SHOWN = {
     PresentationOrder.STUDENT_ALONE: ("student",),
 }
 BOTH_ORDERS = (PresentationOrder.TEACHER_FIRST, PresentationOrder.STUDENT_FIRST)
-"""The two ways to show a pair of responses."""
+"""Both orders of a pair of responses."""
 
 
 class JudgeReply(Record):
-    """One reply of the judge, with all that a reader of replies needs.
+    """One completion of the judge, with everything that parsing it again needs.
 
-    teacher, student: scores from 1 to 10 of whom the reply is about; None where it was refused, and `failure` says why.
-    raw: the last reply, as it came; finish_reason: the provider's, None where no reply came.
-    first_token: the likeliest first tokens with their log-probabilities, where they were asked for.
+    Attributes:
+        order: Which responses the judge saw, and in which order.
+        teacher: Score of the teacher's response, 1 to 10; None if it was not shown, or parsing failed.
+        student: Score of the student's response, likewise.
+        raw: The last completion as received.
+        failure: Reason why there are no scores; None if there are.
+        finish_reason: The provider's reason; None if no completion was received.
+        first_token: The most probable first tokens with their log-probabilities, if requested.
     """
 
     order: PresentationOrder
@@ -148,9 +167,13 @@ class JudgeReply(Record):
 
 
 class Verdict(Record):
-    """Teacher against student on one instruction, over the orders asked.
+    """Scores of teacher and student on one instruction.
 
-    teacher, student: mean scores from 1 to 10 over the ballots; None where any ballot is missing (unscored).
+    Attributes:
+        id: Id of the instruction.
+        replies: The judge's completions, one for each presentation order.
+        teacher: Mean score of the teacher over the replies, 1 to 10; None (unscored) if any reply has no scores.
+        student: Mean score of the student, likewise.
     """
 
     id: str
@@ -160,14 +183,14 @@ class Verdict(Record):
 
     @property
     def gap(self) -> float | None:
-        """The Model Fitting Difficulty: score(teacher) - score(student), in points from -9 to 9."""
+        """Model Fitting Difficulty: score(teacher) - score(student), in points from -9 to 9; None if unscored."""
         if self.teacher is None or self.student is None:
             return None
         return self.teacher - self.student
 
 
 class Rating(Record):
-    """How complex the judge calls an instruction, from 1 to 10; None where the reply was refused, and `failure` why."""
+    """The judge's rating of an instruction's complexity, 1 to 10; None if parsing failed, see `failure`."""
 
     id: str
     complexity: float | None
@@ -176,10 +199,14 @@ class Rating(Record):
 
 
 class ResponseLoss(Record):
-    """How surprised a student is by a response, in nats per token: after its instruction, and without one.
+    """Loss of a student on a response, in nats per token.
 
-    tokens: supervised tokens, the end of turn included. Losses are None where the row does not fit the student's
-    context, and `failure` says so.
+    Attributes:
+        id: Id of the instruction.
+        instructed: Loss given the instruction; None if the row does not fit the context of the student.
+        alone: Loss without an instruction; None likewise.
+        tokens: Supervised tokens, the end of turn included.
+        failure: Reason why there are no losses; None if there are.
     """
 
     id: str
@@ -190,17 +217,26 @@ class ResponseLoss(Record):
 
 
 class Subset(StrEnum):
-    """The two parts of a round's mix, which the loss weighs by alpha and 1 - alpha."""
+    """Subset of a round's mix; the loss weighs them by alpha and 1 - alpha."""
 
     HARD = "hard"
     REST = "rest"
 
 
 class TrainingExample(Record):
-    """A row of a round's mix: what the student is trained on, and the whole way it came here.
+    """A training row of a round's mix, with its lineage.
 
-    difficulty: the difficulty by which it was placed, MFD unless the run chose another score; for a new expansion, which
-    nobody has answered yet, None.
+    Attributes:
+        id: Hash of the instruction.
+        instruction: The text of the instruction.
+        response: The response to train on, refined if the run refines.
+        task: The task type; None for the seeds of S_0.
+        subset: Hard set or rest, which decides its weight in the loss.
+        origin: Whether it is a seed or an expansion.
+        parents: Ids of the in-context examples of an expansion.
+        created_in_round: The round in which it was created; 0 for a seed.
+        difficulty: The score that decided the subset, MFD unless configured otherwise; None for a new expansion, to
+            which no student has responded yet.
     """
 
     id: str
@@ -248,26 +284,31 @@ class TrainingExample(Record):
 
 
 def example_id(instruction: str) -> str:
-    """The id of an instruction: the first 16 hex digits of the SHA-256 of its text."""
+    """Return the id of an instruction: the first 16 hex digits of the SHA-256 of its text."""
     return sha256(instruction.encode()).hexdigest()[:16]
 
 
-def rollout_id(row: str, number: int) -> str:
-    """The id of one of several answers to a row, counted from 0."""
-    return f"{row}/{number}"
+def rollout_id(row_id: str, number: int) -> str:
+    """Return the id of one of several sampled responses to a row, counted from 0."""
+    return f"{row_id}/{number}"
 
 
 def row_id_of_rollout(rollout: str) -> str:
-    """The id of the row that an answer of that id is to."""
+    """Return the id of the row that a sampled response belongs to."""
     return rollout.rpartition("/")[0]
 
 
 class TrainingStep(Record):
-    """One optimiser step of a fit.
+    """One optimiser step.
 
-    tokens: real tokens seen so far, prompt and response.
-    loss: the alpha-weighted loss of the step, in nats; loss_hard, loss_rest: the mean negative log-likelihood
-    per response token of each part, None where the step's batch holds none of it. gradient_norm: before clipping.
+    Attributes:
+        step: Number of the step, from 1.
+        tokens: Tokens seen so far, prompt and response, without padding.
+        loss: Alpha-weighted loss of the step, in nats.
+        loss_hard: Mean negative log-likelihood per response token of the hard rows; None if the batch has none.
+        loss_rest: The same for the rest.
+        learning_rate: Learning rate of the step.
+        gradient_norm: Gradient norm before clipping.
     """
 
     step: int
@@ -280,12 +321,15 @@ class TrainingStep(Record):
 
 
 class StepTiming(Record):
-    """How fast one optimiser step of a fit was; measured, so that no two fits have the same.
+    """Time of one optimiser step; measured, so it differs between runs.
 
-    seconds: wall time since the step before, the loading of its rows included. tokens, supervised: real tokens of the
-    step, and those that the loss counted, over all devices. mfu: model FLOPs utilisation, the multiplications that the
-    model needs by those that the devices could do at their peak; None where that is not known. memory_mb: the most
-    that the device, or on a CPU the process, took so far, in MiB.
+    Attributes:
+        step: Number of the step, from 1.
+        seconds: Wall time since the previous step, data loading included.
+        tokens: Tokens of the step over all devices, without padding.
+        supervised: Tokens of the step that the loss counts, over all devices.
+        mfu: Model FLOPs utilisation, 0 to 1; None if the peak of the device is unknown.
+        memory_mb: Peak memory so far of the device, or of the process on a CPU, in MiB.
     """
 
     step: int
@@ -297,10 +341,15 @@ class StepTiming(Record):
 
 
 class Quota(Record):
-    """What a round's plan wants of one task type in one part of the mix, and where it comes from.
+    """Planned rows of one task type in one subset of a round's mix.
 
-    wanted: rows by the target ratio; drawn: rows taken from the pool; ordered: rows asked of the teacher;
-    filled: rows that the teacher delivered, at most `ordered`.
+    Attributes:
+        task: The task type.
+        subset: Hard set or rest.
+        wanted: Rows by the target distribution.
+        drawn: Rows drawn from the pool.
+        ordered: Rows requested from the teacher.
+        filled: Rows that the teacher supplied, at most `ordered`.
     """
 
     task: TaskType
@@ -312,9 +361,17 @@ class Quota(Record):
 
 
 class BenchmarkResult(Record):
-    """One held-out problem of the lab and what the student made of it.
+    """Response of a student to one held-out problem of the lab.
 
-    score: the grader's, from 1 to 10; exact: whether the answer is the exact one.
+    Attributes:
+        family: Family of the problem.
+        task: Task type of the family.
+        level: Level of difficulty, from 1.
+        instruction: The problem.
+        expected: The correct answer.
+        response: The student's response.
+        exact: Whether the response holds the correct answer.
+        score: Score of the grader, 1 to 10.
     """
 
     family: str

@@ -1,15 +1,15 @@
 """The task types of TAPIR.
 
-Source: the target-ratio table of TAPIR (arXiv 2405.13448). The paper speaks of 33 types; 32 of their
-names are known, and those are the members here. The 33rd is probably TruthfulQA (a guess: WizardLM's test set, whose
-other skills are these names, has it; the table gives it no ratio), so no classifier names it and no preset asks for it.
+Source: the target-ratio table of TAPIR (arXiv 2405.13448). The paper mentions 33 types, of which 32 names are known.
+The 33rd is probably TruthfulQA: the test set of WizardLM has it next to these names. The table gives it no ratio, so no
+classifier predicts it and no preset requests it.
 """
 
 from enum import StrEnum
 
 
 class TaskType(StrEnum):
-    """What kind of work an instruction asks for."""
+    """Task type of an instruction."""
 
     MATH = "Math"
     REASONING = "Reasoning"
@@ -46,4 +46,4 @@ class TaskType(StrEnum):
 
 
 BOOSTED = (TaskType.MATH, TaskType.REASONING, TaskType.CODE_GENERATION, TaskType.CODE_DEBUG)
-"""The types whose share TAPIR raises above the natural mix."""
+"""Types that TAPIR raises above their natural share."""

@@ -1,4 +1,4 @@
-"""A manifest names every artifact of a run, and opens them again wherever the outputs have gone."""
+"""Manifests name every artifact of a run and open them, also after the outputs directory was moved."""
 
 import json
 from pathlib import Path
@@ -17,11 +17,11 @@ def made(outputs: Path, text: str) -> Artifact:
     def make(directory: Path) -> dict[str, int]:
         return {"rows": write_rows(directory / ROWS, [Response(id="a", text=text)])}
 
-    return Store(outputs / "store").produce("answers", {"text": text}, make)
+    return Store(outputs / "store").produce("student_responses", {"text": text}, make)
 
 
 def written(outputs: Path) -> tuple[Manifest, Path]:
-    """A manifest of two artifacts, in the directory of its run."""
+    """Write a manifest of two artifacts into the directory of a run."""
     run_dir = outputs / "runs" / "one"
     run_dir.mkdir(parents=True)
     manifest = Manifest(
@@ -38,57 +38,71 @@ def written(outputs: Path) -> tuple[Manifest, Path]:
     return manifest, run_dir
 
 
-def test_a_manifest_comes_back_as_it_was_written(tmp_path: Path) -> None:
+def test_manifest_round_trips(tmp_path: Path) -> None:
     manifest, run_dir = written(tmp_path)
     assert Manifest.load(run_dir) == manifest
     assert [path.name for path in run_dir.iterdir()] == [MANIFEST]
 
 
-def test_a_run_without_rounds_has_no_target(tmp_path: Path) -> None:
+def test_manifest_without_rounds_has_no_target(tmp_path: Path) -> None:
     manifest, run_dir = written(tmp_path)
     manifest.model_copy(update={"target": None, "alphas": ()}).write(run_dir)
     assert Manifest.load(run_dir).target is None
 
 
-def test_its_artifacts_open_by_name(tmp_path: Path) -> None:
+def test_open_returns_artifacts_by_name(tmp_path: Path) -> None:
     manifest, run_dir = written(tmp_path)
     opened = manifest.open(run_dir)
     assert list(opened) == ["student_responses-0", "student_responses-1"]
     assert [opened[name].rows(Response)[0].text for name in opened] == ["round 0", "round 1"]
 
 
-def test_outputs_may_be_moved_as_a_whole(tmp_path: Path) -> None:
+def test_open_works_after_outputs_are_moved(tmp_path: Path) -> None:
     _, run_dir = written(tmp_path / "here")
     (tmp_path / "here").rename(tmp_path / "there")
     moved = tmp_path / "there" / run_dir.relative_to(tmp_path / "here")
     assert Manifest.load(moved).open(moved)["student_responses-1"].rows(Response)[0].text == "round 1"
 
 
-def test_an_entry_names_stage_round_key_and_the_hash_of_every_file(tmp_path: Path) -> None:
+def test_entry_holds_stage_round_key_and_file_hashes(tmp_path: Path) -> None:
     artifact = made(tmp_path, "x")
     entry = entry_of("student_responses-2", 2, artifact)
-    assert (entry.name, entry.stage, entry.round, entry.key) == ("student_responses-2", "answers", 2, artifact.key)
+    assert (entry.name, entry.stage, entry.round, entry.key) == (
+        "student_responses-2",
+        "student_responses",
+        2,
+        artifact.key,
+    )
     assert entry.files == artifact.files
     assert set(entry.files) == {ROWS}
     assert len(entry.files[ROWS]) == 64
 
 
-def test_a_run_that_has_no_manifest_yet_is_said_to_be_unfinished(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"holds no manifest\.json: the run has not finished"):
+def test_load_without_manifest_says_that_the_run_is_unfinished(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"has no manifest\.json: the run has not finished"):
         Manifest.load(tmp_path)
 
 
-def test_an_artifact_that_is_gone_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_open_names_a_missing_artifact(tmp_path: Path) -> None:
     manifest, run_dir = written(tmp_path)
     gone = manifest.artifacts[1]
-    (tmp_path / "store" / "answers" / gone.key / "artifact.json").unlink()
-    with pytest.raises(StoreError, match=f"No artifact answers/{gone.key}"):
+    (tmp_path / "store" / "student_responses" / gone.key / "artifact.json").unlink()
+    with pytest.raises(StoreError, match=f"artifact student_responses/{gone.key} is not in"):
         manifest.open(run_dir)
 
 
-def test_a_field_that_is_not_known_is_refused(tmp_path: Path) -> None:
+def test_load_rejects_an_unknown_field(tmp_path: Path) -> None:
     _, run_dir = written(tmp_path)
     content = json.loads((run_dir / MANIFEST).read_text()) | {"deltaa": 1.0}
     (run_dir / MANIFEST).write_text(json.dumps(content))
     with pytest.raises(ValidationError, match="deltaa"):
+        Manifest.load(run_dir)
+
+
+def test_load_of_an_earlier_format_says_how_to_continue(tmp_path: Path) -> None:
+    _, run_dir = written(tmp_path)
+    content = json.loads((run_dir / MANIFEST).read_text())
+    del content["format"]
+    (run_dir / MANIFEST).write_text(json.dumps(content))
+    with pytest.raises(StoreError, match=r"has format 1, but this version reads format 2\. Run the experiment again"):
         Manifest.load(run_dir)

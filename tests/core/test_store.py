@@ -1,4 +1,4 @@
-"""The store: one rule for what is there, one maker among many, and rows that say where they are wrong."""
+"""The artifact store: resuming, concurrent processes, keys, and rows that name their errors."""
 
 import json
 import os
@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tapir_exp.core import store
 from tapir_exp.core.errors import StoreError
 from tapir_exp.core.records import Label, example_id
 from tapir_exp.core.store import ROWS, SIDECAR, Store, digest_files, read_rows, recipe_key, write_rows
@@ -26,12 +28,12 @@ MAKER = """
 import os, sys, time
 from pathlib import Path
 from tapir_exp.core.store import Store
-def make(place):
+def make(directory):
     with open(sys.argv[2], "a") as log:
         log.write(f"{os.getpid()}\\n")
-    (place / "half").write_text("one half")
+    (directory / "half").write_text("one half")
     time.sleep(float(sys.argv[3]))
-    (place / "other").write_text("the other")
+    (directory / "other").write_text("the other")
     return {"rows": 2}
 artifact = Store(Path(sys.argv[1])).produce("verdicts", {"seed": 0}, make)
 print(artifact.key, artifact.reused, sorted(artifact.files))
@@ -43,15 +45,15 @@ def start_maker(root: Path, log: Path, seconds: float) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-def write_labels(place: Path) -> dict[str, int]:
-    return {"rows": write_rows(place / ROWS, LABELS)}
+def write_labels(directory: Path) -> dict[str, int]:
+    return {"rows": write_rows(directory / ROWS, LABELS)}
 
 
-def fail(place: Path) -> dict[str, int]:
+def fail(directory: Path) -> dict[str, int]:
     raise AssertionError("was made again")
 
 
-def test_a_product_is_made_once_and_then_found(tmp_path: Path) -> None:
+def test_produce_makes_an_artifact_once_and_reuses_it(tmp_path: Path) -> None:
     made = Store(tmp_path).produce("task_labels", RECIPE, write_labels)
     found = Store(tmp_path).produce("task_labels", RECIPE, fail)
     assert (made.reused, found.reused) == (False, True)
@@ -62,14 +64,14 @@ def test_a_product_is_made_once_and_then_found(tmp_path: Path) -> None:
     assert list((tmp_path / "partial").iterdir()) == []
 
 
-def test_the_sidecar_tells_the_recipe(tmp_path: Path) -> None:
+def test_sidecar_holds_the_recipe(tmp_path: Path) -> None:
     made = Store(tmp_path).produce("task_labels", RECIPE, write_labels)
     sidecar = json.loads((made.path / SIDECAR).read_text())
     assert (sidecar["stage"], sidecar["key"], sidecar["recipe"]) == ("task_labels", made.key, RECIPE)
     assert list(sidecar["files"]) == [ROWS]
 
 
-def test_one_of_many_processes_makes_it_and_the_others_wait(tmp_path: Path) -> None:
+def test_produce_in_many_processes_makes_one_artifact(tmp_path: Path) -> None:
     log = tmp_path / "log"
     makers = [start_maker(tmp_path / "store", log, 0.5) for _ in range(4)]
     heard = [maker.communicate(timeout=60)[0].split() for maker in makers]
@@ -79,7 +81,7 @@ def test_one_of_many_processes_makes_it_and_the_others_wait(tmp_path: Path) -> N
     assert {(words[0], *words[2:]) for words in heard} == {(heard[0][0], "['half',", "'other']")}
 
 
-def test_a_killed_maker_leaves_nothing_that_counts_and_blocks_nobody(tmp_path: Path) -> None:
+def test_produce_after_a_killed_process_makes_it_again(tmp_path: Path) -> None:
     root, log = tmp_path / "store", tmp_path / "log"
     victim = start_maker(root, log, 60.0)
     half = root / "partial" / f"verdicts-{recipe_key('verdicts', {'seed': 0})}" / "half"
@@ -96,31 +98,31 @@ def test_a_killed_maker_leaves_nothing_that_counts_and_blocks_nobody(tmp_path: P
     assert len(log.read_text().splitlines()) == 2
 
 
-def test_a_maker_that_fails_leaves_nothing_that_counts(tmp_path: Path) -> None:
+def test_produce_with_a_failing_make_leaves_no_artifact(tmp_path: Path) -> None:
     with pytest.raises(AssertionError):
         Store(tmp_path).produce("task_labels", RECIPE, fail)
     assert not Store(tmp_path).produce("task_labels", RECIPE, write_labels).reused
 
 
-def test_what_a_failed_maker_wrote_is_there_for_the_next(tmp_path: Path) -> None:
-    def begin(place: Path) -> dict[str, int]:
-        (place / "checkpoint").write_text("step 100")
+def test_produce_after_a_failure_gets_the_partial_files(tmp_path: Path) -> None:
+    def begin(directory: Path) -> dict[str, int]:
+        (directory / "checkpoint").write_text("step 100")
         raise KeyboardInterrupt
 
-    def resume(place: Path) -> dict[str, str]:
-        return {"found": (place / "checkpoint").read_text()}
+    def resume(directory: Path) -> dict[str, str]:
+        return {"found": (directory / "checkpoint").read_text()}
 
     with pytest.raises(KeyboardInterrupt):
         Store(tmp_path).produce("fit", RECIPE, begin)
     assert Store(tmp_path).produce("fit", RECIPE, resume).figures == {"found": "step 100"}
 
 
-def test_without_its_sidecar_a_product_is_not_there(tmp_path: Path) -> None:
+def test_artifact_without_sidecar_is_not_finished(tmp_path: Path) -> None:
     store = Store(tmp_path)
     made = store.produce("task_labels", RECIPE, write_labels)
     (made.path / "stray").write_text("left over")
     (made.path / SIDECAR).unlink()
-    with pytest.raises(StoreError, match=f"No artifact labels/{made.key} in"):
+    with pytest.raises(StoreError, match=f"The artifact task_labels/{made.key} is not in"):
         store.open("task_labels", made.key)
     again = store.produce("task_labels", RECIPE, write_labels)
     assert not again.reused
@@ -140,26 +142,41 @@ def test_without_its_sidecar_a_product_is_not_there(tmp_path: Path) -> None:
         {"inputs": []},
     ],
 )
-def test_the_key_depends_on_every_part_of_the_recipe(change: dict[str, Any]) -> None:
+def test_recipe_key_changes_with_every_value(change: dict[str, Any]) -> None:
     assert recipe_key("task_labels", {**RECIPE, **change}) != recipe_key("task_labels", RECIPE)
 
 
 @pytest.mark.parametrize("subset", RECIPE)
-def test_the_key_depends_on_no_part_being_left_out(subset: str) -> None:
+def test_recipe_key_changes_with_a_missing_key(subset: str) -> None:
     less = {name: value for name, value in RECIPE.items() if name != subset}
     assert recipe_key("task_labels", less) != recipe_key("task_labels", RECIPE)
 
 
-def test_the_key_depends_on_the_stage_but_not_on_the_order_of_names() -> None:
+def test_recipe_key_depends_on_stage_not_on_key_order() -> None:
     assert recipe_key("verdicts", RECIPE) != recipe_key("task_labels", RECIPE)
     assert recipe_key("task_labels", dict(reversed(RECIPE.items()))) == recipe_key("task_labels", RECIPE)
 
 
-def test_the_key_is_the_same_in_every_process() -> None:
-    assert recipe_key("task_labels", {"seed": 0, "delta": 2.0}) == "0596e93f9c89ba44c58d"
+class Colour(Enum):
+    red = "value of red"
 
 
-def test_digests_tell_every_file_apart_by_path_and_content(tmp_path: Path) -> None:
+def test_recipe_key_holds_enums_by_value() -> None:
+    assert recipe_key("plan", {"colour": Colour.red}) == recipe_key("plan", {"colour": "value of red"})
+
+
+def test_recipe_key_depends_on_the_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = recipe_key("plan", RECIPE)
+    monkeypatch.setattr(store, "FORMAT", store.FORMAT + 1)
+    assert recipe_key("plan", RECIPE) != before
+
+
+def test_recipe_key_is_the_same_in_every_process() -> None:
+    """Pin one key: if it changes, every artifact of every user is made again."""
+    assert recipe_key("task_labels", {"seed": 0, "delta": 2.0}) == "ab594496f7a090eb37a5"
+
+
+def test_digest_files_depends_on_path_and_content(tmp_path: Path) -> None:
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / "a").write_text("x")
     (tmp_path / "b").write_text("y")
@@ -170,14 +187,14 @@ def test_digests_tell_every_file_apart_by_path_and_content(tmp_path: Path) -> No
     assert digest_files(tmp_path)["b"] != digests["b"]
 
 
-def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
+def test_read_rows_returns_the_written_rows(tmp_path: Path) -> None:
     assert write_rows(tmp_path / "rows.jsonl", LABELS) == 2
     assert read_rows(tmp_path / "rows.jsonl", Label) == LABELS
     assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
 
 
 @pytest.mark.parametrize(
-    ("line", "why"),
+    ("line", "reason"),
     [
         ('{"id": "x", "task": null, "raw": "r", "surprise": 1}', "surprise"),
         ('{"id": "x", "task": null}', "raw"),
@@ -186,16 +203,16 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
         ("", "JSON"),
     ],
 )
-def test_a_wrong_row_is_named_by_file_and_line(tmp_path: Path, line: str, reason: str) -> None:
+def test_read_rows_names_file_and_line_of_an_invalid_row(tmp_path: Path, line: str, reason: str) -> None:
     path = tmp_path / "rows.jsonl"
     write_rows(path, LABELS)
     with path.open("a") as file:
         file.write(f"{line}\n")
-    with pytest.raises(StoreError, match=rf"rows\.jsonl, line 3: not a Label: (?s:.*){reason}"):
+    with pytest.raises(StoreError, match=rf"rows\.jsonl, line 3: not a valid Label: (?s:.*){reason}"):
         read_rows(path, Label)
 
 
-def test_a_last_row_without_its_line_end_is_read(tmp_path: Path) -> None:
+def test_read_rows_reads_a_last_line_without_newline(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(LABELS[1].model_dump_json())
     assert read_rows(path, Label) == LABELS[1:]

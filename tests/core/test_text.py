@@ -17,11 +17,11 @@ from tapir_exp.core.text import split_words, tokenize_text
         ("?! …", []),
     ],
 )
-def test_words_are_lower_case_letters_and_digits_of_any_script(text: str, words: list[str]) -> None:
+def test_split_words_keeps_letters_and_digits_of_any_script(text: str, words: list[str]) -> None:
     assert split_words(text) == words
 
 
-def test_signs_are_tokens_but_no_words() -> None:
+def test_tokenize_text_keeps_signs_and_split_words_does_not() -> None:
     assert split_words("What is 2 + 2?") == split_words("What is 2 - 2")
     assert tokenize_text("2 + 2?") == ["2", "+", "2", "?"]
     assert tokenize_text("2 + 2") != tokenize_text("2 - 2")
