@@ -1,6 +1,6 @@
 """TAPIR itself: the student's first fit, and then round after round of harder, task-balanced data."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,15 +11,9 @@ from tapir_exp.distillation.curriculum.difficulty import choose_hard
 from tapir_exp.distillation.curriculum.pool import Pool, seed_pool
 from tapir_exp.distillation.curriculum.sampling import alpha_for_round, plan_round
 from tapir_exp.distillation.curriculum.task_mix import Shares, target_shares
-from tapir_exp.distillation.judge.requests import ResponsePair
-from tapir_exp.distillation.judge.streaming import Listen
-from tapir_exp.pipeline import data, generation, held_out, students
-from tapir_exp.pipeline.scoring import DifficultyScores, ScoringRequest, score_student
+from tapir_exp.pipeline import data, generation, held_out, scoring, students
 from tapir_exp.pipeline.students import ParentModel
 from tapir_exp.pipeline.workspace import Workspace
-
-UNANSWERED = ""
-"""What a match has in the place of the student's answer until that is there."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +71,7 @@ def score_seeds(ws: Workspace, seeds: Artifact, student: Artifact) -> State:
     """Score S_0 against the teacher on every seed: the first difficulties."""
     labels = data.classify_seeds(ws, seeds)
     responses = data.teacher_responses(ws, seeds)
-    scored = _examine(ws, 0, student, seeds, _seed_blanks(seeds, responses), responses.key)
+    scored = scoring.score_on_seeds(ws, student, seeds, responses)
     keys = [seeds.key, labels.key, responses.key, *scored.keys]
     pool = seed_pool(seeds.rows(Example), labels.rows(Label), responses.rows(Response), scored.by_row, keys)
     references = {seed.id: seed.response for seed in seeds.rows(Example)}
@@ -100,7 +94,7 @@ def run_round(ws: Workspace, state: State, number: int) -> State:
     _benchmark(ws, number, student)
     if number == curriculum.rounds:
         return replace(state, student=student)
-    scored = _examine(ws, number, student, mix, _mix_blanks(mix, state.references), mix.key)
+    scored = scoring.score_on_mix(ws, number, student, mix, state.references)
     pool = pool.update(expansions.rows(TrainingExample), scored.by_row, [expansions.key, *scored.keys])
     return replace(state, student=student, pool=pool)
 
@@ -124,32 +118,3 @@ def _choice(ws: Workspace, target: Shares, alpha: float, number: int) -> dict[st
 def _benchmark(ws: Workspace, number: int, student: Artifact) -> None:
     if ws.config.evals.problems_per_level:
         generation.run_lab_benchmark(ws, number, student)
-
-
-def _examine(
-    ws: Workspace, number: int, student: Artifact, asked: Artifact, blanks: Sequence[ResponsePair], origin: str
-) -> DifficultyScores:
-    """The student's answers to the rows of `asked`, judged against the teacher's; `origin` is where those are from."""
-
-    def answer(listen: Listen) -> Artifact:
-        return generation.student_responses(ws, number, student, asked, listen)
-
-    key = generation.student_responses_key(ws, student, asked)
-    return score_student(ws, ScoringRequest(number, student, blanks, key, answer, (origin,)))
-
-
-def _seed_blanks(seeds: Artifact, responses: Artifact) -> list[ResponsePair]:
-    """The teacher's side of the seeds; one without the teacher's response cannot be scored."""
-    texts = {response.id: response.text for response in responses.rows(Response)}
-    return [
-        ResponsePair(seed.id, seed.instruction, text, UNANSWERED, seed.response)
-        for seed in seeds.rows(Example)
-        if (text := texts[seed.id]) is not None
-    ]
-
-
-def _mix_blanks(mix: Artifact, references: Mapping[str, str]) -> list[ResponsePair]:
-    return [
-        ResponsePair(row.id, row.instruction, row.response, UNANSWERED, references.get(row.id))
-        for row in mix.rows(TrainingExample)
-    ]

@@ -7,7 +7,15 @@ from statistics import fmean
 from typing import Any
 
 from tapir_exp.config import Difficulty, JudgeConfig
-from tapir_exp.core.records import Rating, Response, ResponseLoss, Verdict, row_id_of_rollout
+from tapir_exp.core.records import (
+    Example,
+    Rating,
+    Response,
+    ResponseLoss,
+    TrainingExample,
+    Verdict,
+    row_id_of_rollout,
+)
 from tapir_exp.core.store import Artifact
 from tapir_exp.distillation.curriculum.difficulty import (
     instruction_following_difficulty,
@@ -22,6 +30,7 @@ from tapir_exp.distillation.judge.requests import ResponsePair, judge_prompts
 from tapir_exp.distillation.judge.score import rate_complexity, score_pairs
 from tapir_exp.distillation.judge.streaming import Hearing, Listen, fill, unheard
 from tapir_exp.distillation.prompts import load_prompt
+from tapir_exp.pipeline import generation
 from tapir_exp.pipeline.workspace import StageOutput, Workspace, generation_recipe, role_recipe
 
 
@@ -61,6 +70,44 @@ class ScoringRequest:
     answers_key: str
     answer: Callable[[Listen], Artifact]
     inputs: tuple[str, ...]
+
+
+UNANSWERED = ""
+"""What a match has in the place of the student's answer until that is there."""
+
+
+def score_on_seeds(ws: Workspace, student: Artifact, seeds: Artifact, teacher_responses: Artifact) -> DifficultyScores:
+    """Score S_0 on the seeds; a seed without the teacher's response cannot be scored."""
+    texts = {response.id: response.text for response in teacher_responses.rows(Response)}
+    blanks = [
+        ResponsePair(seed.id, seed.instruction, text, UNANSWERED, seed.response)
+        for seed in seeds.rows(Example)
+        if (text := texts[seed.id]) is not None
+    ]
+    return _examine(ws, 0, student, seeds, blanks, teacher_responses.key)
+
+
+def score_on_mix(
+    ws: Workspace, number: int, student: Artifact, mix: Artifact, references: Mapping[str, str]
+) -> DifficultyScores:
+    """Score the student of a round on the rows of its mix."""
+    blanks = [
+        ResponsePair(row.id, row.instruction, row.response, UNANSWERED, references.get(row.id))
+        for row in mix.rows(TrainingExample)
+    ]
+    return _examine(ws, number, student, mix, blanks, mix.key)
+
+
+def _examine(
+    ws: Workspace, number: int, student: Artifact, asked: Artifact, blanks: Sequence[ResponsePair], origin: str
+) -> DifficultyScores:
+    """Score the student's responses to `asked` against the teacher's; `origin` is where those are from."""
+
+    def answer(listen: Listen) -> Artifact:
+        return generation.student_responses(ws, number, student, asked, listen)
+
+    key = generation.student_responses_key(ws, student, asked)
+    return score_student(ws, ScoringRequest(number, student, blanks, key, answer, (origin,)))
 
 
 def score_student(ws: Workspace, exam: ScoringRequest) -> DifficultyScores:
