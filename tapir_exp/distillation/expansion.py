@@ -1,4 +1,4 @@
-"""Expansion: the teacher fills a plan's orders, and only what is new, clean and of the ordered type is kept."""
+"""Expansion: the teacher writes the rows that a plan lacks; only new, clean rows of the requested type are accepted."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,255 +17,268 @@ from tapir_exp.distillation.teacher import ExpansionRequest, InstructionPair
 Expand = Callable[[Sequence[ExpansionRequest]], list[tuple[InstructionPair, ...]]]
 Classify = Callable[[Sequence[Example]], list[Label]]
 Rate = Callable[[Sequence[Example]], list[float | None]]
+Rejection = tuple[DropReason, str]
+
+
+@dataclass(frozen=True)
+class ExpansionCandidate:
+    """A pair that the teacher wrote.
+
+    Attributes:
+        number: Its number among all pairs of the round, from 1.
+        request: The request that it was written for.
+        examples: The rows that the teacher was shown.
+        example: The pair.
+    """
+
+    number: int
+    request: GenerationRequest
+    examples: tuple[Example, ...]
+    example: Example
+
+
+Drop = Callable[[ExpansionCandidate, DropReason, str], None]
 
 
 @dataclass(frozen=True)
 class AcceptanceFilters:
-    """What a proposal must pass, in this order, the cheapest question first.
+    """Filters that a pair must pass to become a training row.
 
-    novelty: nothing seen is too close to it. benchmarks: it gives no question away. classify: it is of the ordered
-    type. rate: it is about as complex as its examples, where `teacher.max_complexity_gap` asks for that.
+    Attributes:
+        novelty: Rejects an instruction that is too close to an earlier one.
+        benchmarks: Rejects a pair that contains a benchmark question.
+        classify: Returns the task type of each pair, which must be the requested one.
+        rate: Returns the complexity of each instruction.
+        max_complexity_gap: Largest distance of a pair's complexity from the mean of its examples; None for no limit.
     """
 
     novelty: Novelty
     benchmarks: Benchmarks
     classify: Classify
     rate: Rate
+    max_complexity_gap: float | None = None
+
+    def passes(self, candidates: Sequence[ExpansionCandidate], drop: Drop) -> list[ExpansionCandidate]:
+        """Return the candidates that pass every filter, in order, and report each other one to `drop`."""
+        passed = list(candidates)
+        # The cheapest filter first: the classifier and the judge, which may cost money, see only what is left.
+        for check in (self._check_novelty, self._check_leaks, self._check_type, self._check_complexity):
+            rejections = check(passed)
+            for candidate, rejection in zip(passed, rejections, strict=True):
+                if rejection is not None:
+                    drop(candidate, *rejection)
+            passed = [one for one, rejection in zip(passed, rejections, strict=True) if rejection is None]
+        return passed
+
+    def _check_novelty(self, candidates: Sequence[ExpansionCandidate]) -> list[Rejection | None]:
+        repeat = (DropReason.REPEATED, "too close to an earlier instruction")
+        # `admit` adds what it accepts, so a repeat within the batch is rejected too.
+        return [None if self.novelty.admit(one.example.instruction) else repeat for one in candidates]
+
+    def _check_leaks(self, candidates: Sequence[ExpansionCandidate]) -> list[Rejection | None]:
+        leaks = [self.benchmarks.find_leak(one.example.instruction, one.example.response) for one in candidates]
+        return [None if leak is None else (DropReason.CONTAMINATED, str(leak)) for leak in leaks]
+
+    def _check_type(self, candidates: Sequence[ExpansionCandidate]) -> list[Rejection | None]:
+        rejections: list[Rejection | None] = []
+        labels = self.classify([candidate.example for candidate in candidates])
+        for candidate, label in zip(candidates, labels, strict=True):
+            task = candidate.request.task
+            if label.task is None:
+                rejections.append((DropReason.UNLABELLED, label.failure or "no label"))
+            elif label.task is not task:
+                rejections.append((DropReason.OFF_TYPE, f"{label.task} instead of {task}"))
+            else:
+                rejections.append(None)
+        return rejections
+
+    def _check_complexity(self, candidates: Sequence[ExpansionCandidate]) -> list[Rejection | None]:
+        if self.max_complexity_gap is None:
+            return [None] * len(candidates)
+        ratings = self._rate_with_examples(candidates)
+        return [_complexity_mismatch(candidate, ratings, self.max_complexity_gap) for candidate in candidates]
+
+    def _rate_with_examples(self, candidates: Sequence[ExpansionCandidate]) -> dict[str, float | None]:
+        """Return the complexity of candidates and examples by id; a candidate without examples needs none."""
+        # Candidates share examples: each one is rated once.
+        rows = {row.id: row for one in candidates if one.examples for row in (one.example, *one.examples)}
+        return dict(zip(rows, self.rate(list(rows.values())), strict=True)) if rows else {}
 
 
-@dataclass(frozen=True)
-class ExpansionCandidate:
-    """A pair that the teacher wrote for an order, by its number among all of the round, from 1."""
-
-    number: int
-    order: GenerationRequest
-    examples: tuple[Example, ...]
-    example: Example
+def _complexity_mismatch(
+    candidate: ExpansionCandidate, ratings: dict[str, float | None], max_gap: float
+) -> Rejection | None:
+    if not candidate.examples:
+        return None  # nothing to compare with
+    rating = ratings[candidate.example.id]
+    others = [other for example in candidate.examples if (other := ratings[example.id]) is not None]
+    if rating is None or not others:
+        return DropReason.UNRATED, "no rating of the instruction or of any of its examples"
+    if abs(rating - fmean(others)) > max_gap:
+        return DropReason.COMPLEXITY_MISMATCH, f"complexity {rating:g}, mean of its examples {fmean(others):.1f}"
+    return None
 
 
 @dataclass
 class ExpansionResult:
-    """What came of a plan's orders so far.
+    """The accepted and the dropped pairs of a round.
 
-    kept: the rows kept for each order, at most as many as ordered. dropped: every other proposal, with its reason.
-    checked: whether there was a benchmark to check them against.
+    Attributes:
+        accepted: Rows accepted for each request, at most as many as requested.
+        checked: Whether there was a benchmark to check the pairs for.
+        calls: Calls to the teacher.
+        proposed: Pairs that the teacher wrote.
+        dropped: Every pair that was not accepted, with its reason.
     """
 
-    kept: dict[GenerationRequest, list[TrainingExample]]
+    accepted: dict[GenerationRequest, list[TrainingExample]]
     checked: bool
     calls: int = 0
     proposed: int = 0
     dropped: list[DroppedRow] = field(default_factory=list)
 
-    def lacking(self, order: GenerationRequest) -> int:
-        """Rows of an order that are still to come."""
-        return order.count - len(self.kept[order])
+    def lacking(self, request: GenerationRequest) -> int:
+        """Return the number of rows that a request still lacks."""
+        return request.count - len(self.accepted[request])
 
     @property
     def rows(self) -> list[TrainingExample]:
-        """All kept rows, in the sequence of the orders."""
-        return [row for rows in self.kept.values() for row in rows]
+        """All accepted rows, in the order of the requests."""
+        return [row for rows in self.accepted.values() for row in rows]
 
     @property
     def figures(self) -> dict[str, Any]:
-        """How many rows were ordered, calls made, pairs proposed and left out, by reason; and what a call brought.
+        """Counts of rows requested, calls, pairs proposed and pairs dropped by reason, with two ratios.
 
-        contaminated: None where nothing was checked. kept_per_call: rows a call. off_type_share: of the proposals that
-        got a label; None where there were none.
+        `contaminated` is None if there was no benchmark. `kept_per_call` is accepted rows per call. `off_type_share` is
+        the share of pairs of another type among those that got a label, or None if there are none.
         """
         reasons = Counter(dropped.reason for dropped in self.dropped)
-        rows, missed = len(self.rows), reasons[DropReason.OFF_TYPE]
-        typed = missed + reasons[DropReason.UNRATED] + reasons[DropReason.UNLIKE] + reasons[DropReason.SURPLUS] + rows
+        rows, off_type = len(self.rows), reasons[DropReason.OFF_TYPE]
+        later = (DropReason.UNRATED, DropReason.COMPLEXITY_MISMATCH, DropReason.OVER_QUOTA)
+        labelled = rows + off_type + sum(reasons[reason] for reason in later)
         return {
-            "ordered": sum(order.count for order in self.kept),
+            "ordered": sum(request.count for request in self.accepted),
             "calls": self.calls,
             "proposed": self.proposed,
             "repeated": reasons[DropReason.REPEATED],
             "contaminated": reasons[DropReason.CONTAMINATED] if self.checked else None,
             "unlabelled": reasons[DropReason.UNLABELLED],
-            "off_type": missed,
+            "off_type": off_type,
             "unrated": reasons[DropReason.UNRATED],
-            "unlike": reasons[DropReason.UNLIKE],
-            "surplus": reasons[DropReason.SURPLUS],
+            "unlike": reasons[DropReason.COMPLEXITY_MISMATCH],
+            "surplus": reasons[DropReason.OVER_QUOTA],
             "kept_per_call": rows / self.calls if self.calls else None,
-            "off_type_share": missed / typed if typed else None,
+            "off_type_share": off_type / labelled if labelled else None,
         }
 
-    def drop(self, proposal: ExpansionCandidate, reason: DropReason, detail: str) -> None:
-        """Write down that a proposal is left out, and why."""
-        example = proposal.example
-        source = f"round {example.round}"
+    def drop(self, candidate: ExpansionCandidate, reason: DropReason, detail: str) -> None:
+        """Record that a candidate was dropped, and why."""
+        example = candidate.example
         self.dropped.append(
             DroppedRow(
-                source=source, row=proposal.number, reason=reason, detail=detail, instruction=example.instruction
+                source=f"round {example.round}",
+                row=candidate.number,
+                reason=reason,
+                detail=detail,
+                instruction=example.instruction,
             )
         )
 
 
 def expand_until_filled(
-    orders: Sequence[GenerationRequest],
-    gate: AcceptanceFilters,
+    requests: Sequence[GenerationRequest],
+    filters: AcceptanceFilters,
     config: TeacherConfig,
     seed: int,
     round_number: int,
     expand: Expand,
 ) -> ExpansionResult:
-    """Have `orders` filled, asking up to `config.waves` times for what is still lacking.
+    """Ask the teacher for rows until every request is filled, in at most `config.max_expansion_passes` passes.
 
-    `seed` and `round_number` make the sampled calls of every seed and round draws of their own.
+    Args:
+        requests: The rows that a plan lacks.
+        filters: Filters for the pairs that the teacher writes.
+        config: The teacher's settings.
+        seed: Seed of the run.
+        round_number: The round, from 1.
+        expand: Calls the teacher; returns the pairs of each call.
     """
-    growth = ExpansionResult({order: [] for order in orders}, checked=bool(gate.benchmarks))
-    for wave in range(config.max_expansion_passes):
-        commissions = [
-            (order, commission)
-            for place, order in enumerate(orders)
-            for commission in split_into_calls(
-                order, growth.lacking(order), config, wave, f"{seed} {round_number} {wave} {place}"
+    result = ExpansionResult({request: [] for request in requests}, checked=bool(filters.benchmarks))
+    for pass_number in range(config.max_expansion_passes):
+        # The key makes each call a draw of its own, even if another one shows the same examples.
+        calls = [
+            (request, call)
+            for index, request in enumerate(requests)
+            for call in split_into_calls(
+                request, result.lacking(request), config, pass_number, f"{seed} {round_number} {pass_number} {index}"
             )
         ]
-        if not commissions:
+        if not calls:
             break
-        replies = expand([commission for _, commission in commissions])
-        proposals = _proposals(commissions, replies, growth.proposed + 1, round_number)
-        growth.calls += len(commissions)
-        growth.proposed += len(proposals)
-        _keep(growth, proposals, gate, config)
-    return growth
+        replies = expand([call for _, call in calls])
+        candidates = _number_candidates(calls, replies, result.proposed + 1, round_number)
+        result.calls += len(calls)
+        result.proposed += len(candidates)
+        for candidate in filters.passes(candidates, result.drop):
+            request, example = candidate.request, candidate.example
+            if result.lacking(request):
+                row = TrainingExample.from_example(example, request.task, request.subset, None)
+                result.accepted[request].append(row)
+            else:
+                result.drop(candidate, DropReason.OVER_QUOTA, "more than was requested")
+    return result
 
 
 def split_into_calls(
-    order: GenerationRequest, lacking: int, config: TeacherConfig, wave: int, occasion: str
+    request: GenerationRequest, lacking: int, config: TeacherConfig, pass_number: int, draw_key: str
 ) -> list[ExpansionRequest]:
-    """The calls that would fill what an order lacks, each shown the next few of its examples, in turn.
+    """Return the calls that would fill a request.
 
-    occasion: tells apart the orders, waves, rounds and seeds that may show the same examples.
+    The calls show the request's examples in turn: each call starts where the one before it stopped, and each pass one
+    call later.
+
+    Args:
+        request: The request to fill.
+        lacking: Rows that it still lacks.
+        config: The teacher's settings.
+        pass_number: The pass, from 0.
+        draw_key: Text that no other request, pass, round or seed has.
     """
-    commissions = []
-    for number, asked in enumerate(range(0, lacking, config.num_output_samples)):
-        start = (wave + number) * config.num_in_context_samples
-        shown = [order.examples[(start + i) % len(order.examples)] for i in range(_shown(order, config))]
-        count = min(config.num_output_samples, lacking - asked)
-        examples = tuple(candidate.example for candidate in shown)
-        commissions.append(
-            ExpansionRequest(order.task, count, examples, derive_seed(occasion, number, separator=" ", bits=48))
+    available, size = request.examples, config.num_in_context_samples
+    calls = []
+    for number, done in enumerate(range(0, lacking, config.num_output_samples)):
+        start = (pass_number + number) * size
+        # The bound keeps a short list of examples from going round, so no call shows an example twice.
+        shown = tuple(
+            available[(start + offset) % len(available)].example for offset in range(min(size, len(available)))
         )
-    return commissions
+        count = min(config.num_output_samples, lacking - done)
+        sample = derive_seed(draw_key, number, separator=" ", bits=48)
+        calls.append(ExpansionRequest(request.task, count, shown, sample))
+    return calls
 
 
-def _shown(order: GenerationRequest, config: TeacherConfig) -> int:
-    return min(config.num_in_context_samples, len(order.examples))
-
-
-def _proposals(
-    commissions: Sequence[tuple[GenerationRequest, ExpansionRequest]],
+def _number_candidates(
+    calls: Sequence[tuple[GenerationRequest, ExpansionRequest]],
     replies: Sequence[tuple[InstructionPair, ...]],
     first: int,
     round_number: int,
 ) -> list[ExpansionCandidate]:
-    written = [
-        (order, commission.examples, _example(pair, commission, round_number))
-        for (order, commission), pairs in zip(commissions, replies, strict=True)
-        for pair in pairs
+    """Return the pairs of all calls as candidates, numbered from `first`."""
+    pairs = [(request, call, pair) for (request, call), reply in zip(calls, replies, strict=True) for pair in reply]
+    return [
+        ExpansionCandidate(number, request, call.examples, _to_example(pair, call, round_number))
+        for number, (request, call, pair) in enumerate(pairs, first)
     ]
-    return [ExpansionCandidate(number, *fields) for number, fields in enumerate(written, first)]
 
 
-def _example(pair: InstructionPair, commission: ExpansionRequest, round_number: int) -> Example:
+def _to_example(pair: InstructionPair, call: ExpansionRequest, round_number: int) -> Example:
     return Example(
         id=example_id(pair.instruction),
         instruction=pair.instruction,
         response=pair.response,
         origin=Origin.EXPANSION,
-        parents=tuple(example.id for example in commission.examples),
+        parents=tuple(example.id for example in call.examples),
         round=round_number,
-    )
-
-
-def _keep(
-    growth: ExpansionResult, proposals: Sequence[ExpansionCandidate], gate: AcceptanceFilters, config: TeacherConfig
-) -> None:
-    """Let the proposals through the gate, one question after another, and keep what is ordered."""
-    passed = _clean(growth, _new(growth, proposals, gate.novelty), gate.benchmarks)
-    passed = _of_type(growth, passed, gate.classify)
-    if config.max_complexity_gap is not None:
-        passed = _similar(growth, passed, gate.rate, config.max_complexity_gap)
-    for proposal in passed:
-        if growth.lacking(proposal.order):
-            growth.kept[proposal.order].append(_row(proposal.order, proposal.example))
-        else:
-            growth.drop(proposal, DropReason.SURPLUS, "more than was ordered")
-
-
-def _new(
-    growth: ExpansionResult, proposals: Sequence[ExpansionCandidate], novelty: Novelty
-) -> list[ExpansionCandidate]:
-    new = []
-    for proposal in proposals:
-        if novelty.admit(proposal.example.instruction):
-            new.append(proposal)
-        else:
-            growth.drop(proposal, DropReason.REPEATED, "too close to an instruction seen before")
-    return new
-
-
-def _clean(
-    growth: ExpansionResult, proposals: Sequence[ExpansionCandidate], benchmarks: Benchmarks
-) -> list[ExpansionCandidate]:
-    clean = []
-    for proposal in proposals:
-        leak = benchmarks.find_leak(proposal.example.instruction, proposal.example.response)
-        if leak is None:
-            clean.append(proposal)
-        else:
-            growth.drop(proposal, DropReason.CONTAMINATED, str(leak))
-    return clean
-
-
-def _of_type(
-    growth: ExpansionResult, proposals: Sequence[ExpansionCandidate], classify: Classify
-) -> list[ExpansionCandidate]:
-    typed = []
-    labels = classify([proposal.example for proposal in proposals])
-    for proposal, label in zip(proposals, labels, strict=True):
-        if label.task is None:
-            growth.drop(proposal, DropReason.UNLABELLED, label.failure or "no label")
-        elif label.task is not proposal.order.task:
-            growth.drop(proposal, DropReason.OFF_TYPE, f"{label.task} instead of {proposal.order.task}")
-        else:
-            typed.append(proposal)
-    return typed
-
-
-def _similar(
-    growth: ExpansionResult, proposals: Sequence[ExpansionCandidate], rate: Rate, within: float
-) -> list[ExpansionCandidate]:
-    """The proposals about as complex as their examples; without examples there is nothing to be like."""
-    asked = {
-        one.id: one for proposal in proposals if proposal.examples for one in (proposal.example, *proposal.examples)
-    }
-    ratings = dict(zip(asked, rate(list(asked.values())), strict=True)) if asked else {}
-    similar = []
-    for proposal in proposals:
-        own = ratings.get(proposal.example.id)
-        others = [rating for one in proposal.examples if (rating := ratings[one.id]) is not None]
-        if not proposal.examples or (own is not None and others and abs(own - fmean(others)) <= within):
-            similar.append(proposal)
-        elif own is None or not others:
-            growth.drop(proposal, DropReason.UNRATED, "it, or every example of it, got no rating")
-        else:
-            growth.drop(proposal, DropReason.UNLIKE, f"complexity {own:g}, its examples {fmean(others):.1f}")
-    return similar
-
-
-def _row(order: GenerationRequest, example: Example) -> TrainingExample:
-    return TrainingExample(
-        id=example.id,
-        instruction=example.instruction,
-        response=example.response,
-        task=order.task,
-        subset=order.subset,
-        origin=example.origin,
-        parents=example.parents,
-        created_in_round=example.round,
-        difficulty=None,
     )

@@ -1,4 +1,4 @@
-"""The teacher: it answers the seeds, writes new pairs after them, and refines its responses for each task type."""
+"""The teacher: answers the seeds, writes new pairs from examples, and refines responses for each task type."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -15,15 +15,18 @@ from tapir_exp.llm.executor import RequestResult, run_requests
 
 T = TypeVar("T")
 
-_TEXT = r"\s*(?!\s)((?:(?!</?(?:pair|instruction|response)>).)+?)\s*"  # never blank, and never beyond its own tags
+# The text of a tag: never blank, and never beyond the next tag of the form.
+_TEXT = r"\s*(?!\s)((?:(?!</?(?:pair|instruction|response)>).)+?)\s*"
 _PAIR = re.compile(rf"<pair>\s*<instruction>{_TEXT}</instruction>\s*<response>{_TEXT}</response>\s*</pair>", re.DOTALL)
 _RESPONSE = re.compile(rf"<response>{_TEXT}</response>", re.DOTALL)
 _TAG = re.compile(r"</?(?:pair|instruction|response)>")
 
+# The text of a ReplyError is sent to the teacher with the second try, so it is part of a cache key: do not edit it.
+
 
 @dataclass(frozen=True)
 class RefinementRequest:
-    """A response that the teacher is to refine in the style of its task type."""
+    """A response that the teacher is to rewrite in the style of its task type."""
 
     id: str
     task: TaskType
@@ -41,9 +44,13 @@ class InstructionPair:
 
 @dataclass(frozen=True)
 class ExpansionRequest:
-    """One expansion call: so many new pairs of a task type, after these examples.
+    """One call for new pairs.
 
-    sample: tells repeated calls with the same examples apart, so that each is a draw of its own.
+    Attributes:
+        task: Task type of the new pairs.
+        count: Number of new pairs.
+        examples: Pairs to show to the teacher.
+        sample: Number of the draw. Calls with the same examples and different numbers are different draws.
     """
 
     task: TaskType
@@ -53,87 +60,101 @@ class ExpansionRequest:
 
 
 def respond(examples: Sequence[Example], chat: ChatModel, config: TeacherConfig, label: str) -> list[Response]:
-    """The teacher's own response to each instruction, in order.
+    """Return the teacher's response to each instruction, in order.
 
-    Raises TooManyFailures where more than `config.max_failure_rate` of them are missing.
+    Raises:
+        TooManyFailures: If more than `config.max_failure_rate` of them failed.
     """
     requests = [build_response_request(example, config) for example in examples]
-    outcomes = _ask(chat, requests, parse_text, config, label)
-    return [_answer_of(example.id, outcome) for example, outcome in zip(examples, outcomes, strict=True)]
+    results = _run(chat, requests, parse_text, config, label)
+    return [_to_response(example.id, result) for example, result in zip(examples, results, strict=True)]
 
 
 def refine(drafts: Sequence[RefinementRequest], chat: ChatModel, config: TeacherConfig, label: str) -> list[Response]:
-    """Each draft's response rewritten in the style its task type needs, in order.
+    """Return each response rewritten in the style of its task type, in order.
 
-    Raises TooManyFailures where more than `config.max_failure_rate` of them are missing.
+    Raises:
+        TooManyFailures: If more than `config.max_failure_rate` of them failed.
     """
-    read = parse_response_or_text if config.allow_untagged_refinements else parse_response
-    outcomes = _ask(chat, [build_refinement_request(draft, config) for draft in drafts], read, config, label)
-    return [_answer_of(draft.id, outcome) for draft, outcome in zip(drafts, outcomes, strict=True)]
+    parse = parse_response_or_text if config.allow_untagged_refinements else parse_response
+    results = _run(chat, [build_refinement_request(draft, config) for draft in drafts], parse, config, label)
+    return [_to_response(draft.id, result) for draft, result in zip(drafts, results, strict=True)]
 
 
 def expand(
-    commissions: Sequence[ExpansionRequest], chat: ChatModel, config: TeacherConfig, label: str
+    calls: Sequence[ExpansionRequest], chat: ChatModel, config: TeacherConfig, label: str
 ) -> list[tuple[InstructionPair, ...]]:
-    """The new pairs of each commission, in order; none where the call failed.
+    """Return the new pairs of each call, in order; none for a call that failed.
 
-    Raises TooManyFailures where more than `config.max_failure_rate` of the calls brought nothing.
+    Raises:
+        TooManyFailures: If more than `config.max_failure_rate` of the calls failed.
     """
-    requests = [build_expansion_request(commission, config) for commission in commissions]
-    outcomes = _ask(chat, requests, parse_pairs, config, label)
-    return [outcome.value or () for outcome in outcomes]
+    results = _run(chat, [build_expansion_request(call, config) for call in calls], parse_pairs, config, label)
+    return [result.value or () for result in results]
 
 
 def build_response_request(example: Example, config: TeacherConfig) -> ChatRequest:
-    """The call that asks for the teacher's own response to an instruction."""
+    """Return the call for the teacher's response to an instruction."""
     return _request(example.instruction, config)
 
 
 def build_refinement_request(draft: RefinementRequest, config: TeacherConfig) -> ChatRequest:
-    """The call that asks for one response to be rewritten."""
+    """Return the call that rewrites one response."""
     text = load_prompt("refine").fill(
         task=draft.task, instruction=draft.instruction, response=draft.response, style=refinement_style(draft.task).text
     )
     return _request(text, config)
 
 
-def build_expansion_request(commission: ExpansionRequest, config: TeacherConfig) -> ChatRequest:
-    """The call that asks for new pairs, drawn at the configured temperature."""
-    shown = [
+def build_expansion_request(call: ExpansionRequest, config: TeacherConfig) -> ChatRequest:
+    """Return the call for new pairs, sampled at the configured temperature."""
+    pairs = [
         f"<pair>\n<instruction>\n{example.instruction}\n</instruction>\n"
         f"<response>\n{example.response}\n</response>\n</pair>"
-        for example in commission.examples
+        for example in call.examples
     ]
-    examples = "\n\n".join(shown) or "(No pair of this type is at hand; write them at the level of a school leaver.)"
-    text = load_prompt("expand").fill(task=commission.task, count=str(commission.count), examples=examples)
-    return _request(text, config).model_copy(update={"temperature": config.temperature, "sample": commission.sample})
+    examples = "\n\n".join(pairs) or "(No pair of this type is at hand; write them at the level of a school leaver.)"
+    text = load_prompt("expand").fill(task=call.task, count=str(call.count), examples=examples)
+    return _request(text, config).model_copy(update={"temperature": config.temperature, "sample": call.sample})
 
 
-def parse_text(reply: Completion) -> str:
-    """The whole reply. Raises ReplyError where it was cut at its length limit or is empty."""
-    if reply.finish_reason == "length":
+def parse_text(completion: Completion) -> str:
+    """Return the whole reply.
+
+    Raises:
+        ReplyError: If the reply was cut at its length limit or is empty.
+    """
+    if completion.finish_reason == "length":
         raise ReplyError("It was cut at the length limit; be briefer.")
-    if not reply.text.strip():
+    if not completion.text.strip():
         raise ReplyError("It is empty.")
-    return reply.text.strip()
+    return completion.text.strip()
 
 
-def parse_response(reply: Completion) -> str:
-    """What stands between the response tags. Raises ReplyError where the reply holds anything else."""
-    found = _RESPONSE.fullmatch(parse_text(reply))
-    if found is None:
+def parse_response(completion: Completion) -> str:
+    """Return the text between the response tags.
+
+    Raises:
+        ReplyError: If the reply contains anything else.
+    """
+    match = _RESPONSE.fullmatch(parse_text(completion))
+    if match is None:
         raise ReplyError("It must be one <response>...</response> and nothing else.")
-    return found[1]
+    return match[1]
 
 
-def parse_response_or_text(reply: Completion) -> str:
-    """As `parse_response`; the whole reply where it holds no tag at all."""
-    return parse_response(reply) if _TAG.search(reply.text) else parse_text(reply)
+def parse_response_or_text(completion: Completion) -> str:
+    """Parse as `parse_response` does; return the whole reply if it has no tag at all."""
+    return parse_response(completion) if _TAG.search(completion.text) else parse_text(completion)
 
 
-def parse_pairs(reply: Completion) -> tuple[InstructionPair, ...]:
-    """The pairs of an expansion. Raises ReplyError where the reply holds anything but whole pairs."""
-    text = parse_text(reply)
+def parse_pairs(completion: Completion) -> tuple[InstructionPair, ...]:
+    """Return the pairs of an expansion.
+
+    Raises:
+        ReplyError: If the reply contains anything but whole pairs.
+    """
+    text = parse_text(completion)
     if _PAIR.sub("", text).strip():
         raise ReplyError("It must consist of whole <pair>...</pair> blocks in the form given, and nothing else.")
     return tuple(InstructionPair(instruction, response) for instruction, response in _PAIR.findall(text))
@@ -143,7 +164,7 @@ def _request(text: str, config: TeacherConfig) -> ChatRequest:
     return ChatRequest(messages=(Message(role="user", content=text),), max_tokens=config.max_tokens)
 
 
-def _ask(
+def _run(
     chat: ChatModel,
     requests: Sequence[ChatRequest],
     parse: Callable[[Completion], T],
@@ -155,5 +176,5 @@ def _ask(
     )
 
 
-def _answer_of(row: str, outcome: RequestResult[str]) -> Response:
-    return Response(id=row, text=outcome.value, failure=outcome.failure)
+def _to_response(row_id: str, result: RequestResult[str]) -> Response:
+    return Response(id=row_id, text=result.value, failure=result.failure)

@@ -148,6 +148,7 @@ def _acceptance_filters(ws: Workspace, pool: Pool) -> expansion.AcceptanceFilter
         load_benchmarks(ws.config.seeds.decontamination),
         lambda examples: ws.classifier.label(examples, "classifying expansions"),
         lambda examples: _rate_complexity(ws, examples),
+        ws.config.teacher.max_complexity_gap,
     )
 
 

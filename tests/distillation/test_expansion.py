@@ -1,8 +1,9 @@
-"""Orders are filled with what is new and of the ordered type, never beyond, and every proposal is accounted for."""
+"""Requests are filled with new rows of the requested type, never beyond, and every pair is accounted for."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from itertools import count, product
+from hashlib import sha256
+from itertools import count as count_up
+from itertools import product
 from random import Random
 
 import pytest
@@ -32,236 +33,247 @@ MATH, LAW = TaskType.MATH, TaskType.LAW
 CONFIG = TeacherConfig(num_output_samples=4, num_in_context_samples=3, max_expansion_passes=3)
 
 
-def order(wanted: int, task: TaskType = MATH, subset: Subset = Subset.HARD, shown: int = 5) -> GenerationRequest:
+def request(count: int, task: TaskType = MATH, subset: Subset = Subset.HARD, shown: int = 5) -> GenerationRequest:
     rows = tuple(Candidate(example(f"{task} {subset} example {n}"), task, 3.0, subset) for n in range(shown))
-    return GenerationRequest(task, subset, wanted, rows)
+    return GenerationRequest(task, subset, count, rows)
 
 
-def right(examples: Sequence[Example]) -> list[Label]:
-    """Labels every instruction by the type that it begins with, and nothing where it begins with a ?."""
+def classify_by_prefix(examples: Sequence[Example]) -> list[Label]:
+    """Label every instruction by the type that it begins with; fail on one that begins with a `?`."""
     names = [None if e.instruction.startswith("?") else TaskType(e.instruction.partition(":")[0]) for e in examples]
     return [Label(id=e.id, task=name, raw="") for e, name in zip(examples, names, strict=True)]
 
 
 class Writer:
-    """A teacher that writes so many new pairs a call, whatever it is asked for, and remembers each commission."""
+    """A teacher that writes a fixed number of new pairs a call, or as many as requested, and records each call."""
 
     def __init__(self, num_output_samples: int | None = None) -> None:
-        self.waves: list[list[ExpansionRequest]] = []
+        self.passes: list[list[ExpansionRequest]] = []
         self.num_output_samples = num_output_samples
-        self.numbers: Iterator[int] = count()
+        self.numbers: Iterator[int] = count_up()
 
-    def __call__(self, asked: Sequence[ExpansionRequest]) -> list[tuple[InstructionPair, ...]]:
-        self.waves.append(list(asked))
-        return [self.write(commission) for commission in asked]
+    def __call__(self, calls: Sequence[ExpansionRequest]) -> list[tuple[InstructionPair, ...]]:
+        self.passes.append(list(calls))
+        return [self.write(call) for call in calls]
 
-    def write(self, commission: ExpansionRequest) -> tuple[InstructionPair, ...]:
-        pairs = commission.count if self.num_output_samples is None else self.num_output_samples
-        return tuple(InstructionPair(f"{commission.task}: {next(self.numbers)}", "done") for _ in range(pairs))
+    @property
+    def all_calls(self) -> list[ExpansionRequest]:
+        return [call for calls in self.passes for call in calls]
 
-
-def said(*waves: Sequence[str]) -> Expand:
-    """A teacher that writes these instructions, one call and one wave after another."""
-    replies = iter(waves)
-    return lambda asked: [tuple(InstructionPair(text, "done") for text in next(replies)) for _ in asked]
+    def write(self, call: ExpansionRequest) -> tuple[InstructionPair, ...]:
+        pairs = call.count if self.num_output_samples is None else self.num_output_samples
+        return tuple(InstructionPair(f"{call.task}: {next(self.numbers)}", "done") for _ in range(pairs))
 
 
-def never(examples: Sequence[Example]) -> list[float | None]:
-    raise AssertionError("nobody asked for ratings")
+def scripted(*replies: Sequence[str]) -> Expand:
+    """Return a teacher that writes these instructions, one call after another."""
+    remaining = iter(replies)
+    return lambda calls: [tuple(InstructionPair(text, "done") for text in next(remaining)) for _ in calls]
 
 
-def grown(
-    orders: Sequence[GenerationRequest],
+def rate_never(examples: Sequence[Example]) -> list[float | None]:
+    raise AssertionError("ratings were not requested")
+
+
+def expanded(
+    requests: Sequence[GenerationRequest],
     expand: Expand,
-    classify: Classify = right,
+    classify: Classify = classify_by_prefix,
     seen: Sequence[str] = (),
     seed: int = 7,
-    created_in_round: int = 2,
+    round_number: int = 2,
     questions: Sequence[str] = (),
-    rate: Rate = never,
+    rate: Rate = rate_never,
     max_complexity_gap: float | None = None,
 ) -> ExpansionResult:
-    asked = [BenchmarkQuestion("ws", row, tuple(split_words(text))) for row, text in enumerate(questions, 1)]
-    gate = AcceptanceFilters(Novelty(1.0, seen), Benchmarks(asked, DecontaminationConfig()), classify, rate)
-    return expand_until_filled(
-        orders, gate, replace(CONFIG, max_complexity_gap=max_complexity_gap), seed, created_in_round, expand
-    )
+    leaks = [BenchmarkQuestion("ws", row, tuple(split_words(text))) for row, text in enumerate(questions, 1)]
+    benchmarks = Benchmarks(leaks, DecontaminationConfig())
+    filters = AcceptanceFilters(Novelty(1.0, seen), benchmarks, classify, rate, max_complexity_gap)
+    return expand_until_filled(requests, filters, CONFIG, seed, round_number, expand)
 
 
-def dropped(growth: ExpansionResult) -> dict[str, list[str]]:
-    """The texts left out, by reason."""
+def dropped(result: ExpansionResult) -> dict[str, list[str]]:
+    """Return the dropped texts by reason."""
     texts: dict[str, list[str]] = {}
-    for one in growth.dropped:
-        texts.setdefault(one.reason, []).append(one.instruction or "")
+    for row in result.dropped:
+        texts.setdefault(row.reason, []).append(row.instruction or "")
     return texts
 
 
-def instructions(growth: ExpansionResult) -> list[str]:
-    return [row.instruction for row in growth.rows]
+def instructions(result: ExpansionResult) -> list[str]:
+    return [row.instruction for row in result.rows]
 
 
-def test_an_order_is_filled_to_the_row() -> None:
-    growth = grown([order(10), order(3, LAW, Subset.REST)], Writer())
-    assert [(row.task, row.subset) for row in growth.rows] == [(MATH, Subset.HARD)] * 10 + [(LAW, Subset.REST)] * 3
+def test_expand_fills_a_request_to_the_row() -> None:
+    result = expanded([request(10), request(3, LAW, Subset.REST)], Writer())
+    assert [(row.task, row.subset) for row in result.rows] == [(MATH, Subset.HARD)] * 10 + [(LAW, Subset.REST)] * 3
 
 
-def test_a_row_says_where_it_came_from() -> None:
-    wanted = order(2)
-    (row, _) = grown([wanted], Writer()).rows
+def test_expand_records_the_origin_of_a_row() -> None:
+    missing = request(2)
+    (row, _) = expanded([missing], Writer()).rows
     assert (row.id, row.instruction, row.response) == (example_id("Math: 0"), "Math: 0", "done")
     assert (row.origin, row.created_in_round, row.difficulty) == (Origin.EXPANSION, 2, None)
-    assert row.parents == tuple(candidate.example.id for candidate in wanted.examples[:3])
+    assert row.parents == tuple(candidate.example.id for candidate in missing.examples[:3])
 
 
-def test_more_than_ordered_is_surplus() -> None:
-    growth = grown([order(3)], Writer(num_output_samples=7))
-    assert instructions(growth) == ["Math: 0", "Math: 1", "Math: 2"]
-    assert (growth.calls, growth.proposed) == (1, 7)
-    assert dropped(growth) == {"surplus": ["Math: 3", "Math: 4", "Math: 5", "Math: 6"]}
+def test_expand_drops_rows_over_quota() -> None:
+    result = expanded([request(3)], Writer(num_output_samples=7))
+    assert instructions(result) == ["Math: 0", "Math: 1", "Math: 2"]
+    assert (result.calls, result.proposed) == (1, 7)
+    assert dropped(result) == {"surplus": ["Math: 3", "Math: 4", "Math: 5", "Math: 6"]}
 
 
-def test_what_was_seen_is_not_kept() -> None:
-    growth = grown([order(2)], said(["Math: old", "Math: new", "Math: new"], [], []), seen=["Math: old"])
-    assert instructions(growth) == ["Math: new"]
-    assert dropped(growth) == {"repeated": ["Math: old", "Math: new"]}
+def test_expand_drops_repeats() -> None:
+    result = expanded([request(2)], scripted(["Math: old", "Math: new", "Math: new"], [], []), seen=["Math: old"])
+    assert instructions(result) == ["Math: new"]
+    assert dropped(result) == {"repeated": ["Math: old", "Math: new"]}
 
 
-def test_a_repeat_is_not_kept_for_another_order_either() -> None:
-    orders = [order(1), order(1, subset=Subset.REST)]
-    growth = grown(orders, said(["Math: one"], ["Math: one"], ["Math: two"]))
-    assert [(row.instruction, row.subset) for row in growth.rows] == [("Math: one", "hard"), ("Math: two", "rest")]
+def test_expand_drops_a_repeat_from_another_request() -> None:
+    requests = [request(1), request(1, subset=Subset.REST)]
+    result = expanded(requests, scripted(["Math: one"], ["Math: one"], ["Math: two"]))
+    assert [(row.instruction, row.subset) for row in result.rows] == [("Math: one", "hard"), ("Math: two", "rest")]
 
 
-def test_only_the_ordered_type_is_kept() -> None:
-    growth = grown([order(3)], said(["Law: a", "Math: b", "? unlabelled"], ["Math: c"], ["Law: d"]))
-    assert instructions(growth) == ["Math: b", "Math: c"]
-    assert dropped(growth) == {"off type": ["Law: a", "Law: d"], "unlabelled": ["? unlabelled"]}
-    assert [one.detail for one in growth.dropped] == ["Law instead of Math", "no label", "Law instead of Math"]
+def test_expand_accepts_only_the_requested_type() -> None:
+    result = expanded([request(3)], scripted(["Law: a", "Math: b", "? unlabelled"], ["Math: c"], ["Law: d"]))
+    assert instructions(result) == ["Math: b", "Math: c"]
+    assert dropped(result) == {"off type": ["Law: a", "Law: d"], "unlabelled": ["? unlabelled"]}
+    assert [row.detail for row in result.dropped] == ["Law instead of Math", "no label", "Law instead of Math"]
 
 
-def test_a_row_of_another_type_does_not_fill_the_order_of_that_type() -> None:
-    growth = grown([order(1), order(1, LAW)], said(["Law: a"], ["Math: b"], [], [], [], []))
-    assert instructions(growth) == []
+def test_expand_does_not_move_a_row_to_another_request() -> None:
+    result = expanded([request(1), request(1, LAW)], scripted(["Law: a"], ["Math: b"], [], [], [], []))
+    assert instructions(result) == []
 
 
-def test_later_waves_ask_only_for_what_lacks() -> None:
+def test_expand_requests_only_missing_rows_in_later_passes() -> None:
     writer = Writer(num_output_samples=3)
-    growth = grown([order(8), order(3, LAW)], writer)
-    asked = [[(commission.task, commission.count) for commission in wave] for wave in writer.waves]
-    assert asked == [[(MATH, 4), (MATH, 4), (LAW, 3)], [(MATH, 2)]]
-    assert growth.calls == 4
-    assert len(growth.rows) == 11
+    result = expanded([request(8), request(3, LAW)], writer)
+    counts = [[(call.task, call.count) for call in calls] for calls in writer.passes]
+    assert counts == [[(MATH, 4), (MATH, 4), (LAW, 3)], [(MATH, 2)]]
+    assert result.calls == 4
+    assert len(result.rows) == 11
 
 
-def test_a_later_wave_is_a_draw_of_its_own() -> None:
+def test_expand_draws_anew_in_each_pass() -> None:
     writer = Writer(num_output_samples=0)
-    grown([order(9, shown=0)], writer)
-    asked = [commission for wave in writer.waves for commission in wave]
-    assert len(set(asked)) == len(asked) == 9
+    expanded([request(9, shown=0)], writer)
+    calls = writer.all_calls
+    assert len(set(calls)) == len(calls) == 9
 
 
-def test_the_last_wave_leaves_an_order_unfilled() -> None:
-    growth = grown([order(10)], Writer(num_output_samples=1))
-    assert len(growth.rows) == 3 + 2 + 2  # 3 calls for 10, 2 for 7, 2 for 5
-    assert growth.calls == 7
+def test_expand_stops_after_the_last_pass() -> None:
+    result = expanded([request(10)], Writer(num_output_samples=1))
+    assert len(result.rows) == 3 + 2 + 2  # 3 calls for 10, 2 for 7, 2 for 5
+    assert result.calls == 7
 
 
-def test_a_failed_call_is_asked_again_in_the_next_wave() -> None:
-    growth = grown([order(2)], said([], ["Math: a", "Math: b"]))
-    assert instructions(growth) == ["Math: a", "Math: b"]
+def test_expand_repeats_a_failed_call_in_the_next_pass() -> None:
+    result = expanded([request(2)], scripted([], ["Math: a", "Math: b"]))
+    assert instructions(result) == ["Math: a", "Math: b"]
 
 
-def test_nothing_ordered_is_nothing_asked() -> None:
+def test_expand_without_requests_makes_no_call() -> None:
     writer = Writer()
-    growth = grown([], writer)
-    assert (writer.waves, growth.rows, growth.dropped) == ([], [], [])
-    assert (growth.figures["kept_per_call"], growth.figures["off_type_share"]) == (None, None)
+    result = expanded([], writer)
+    assert (writer.passes, result.rows, result.dropped) == ([], [], [])
+    assert (result.figures["kept_per_call"], result.figures["off_type_share"]) == (None, None)
 
 
-def test_every_call_is_shown_the_next_examples_in_turn() -> None:
-    wanted = order(9, shown=5)
-    shown = [[wanted.examples.index(c) for c in wanted.examples if c.example in commission.examples]
-             for commission in split_into_calls(wanted, 9, CONFIG, wave=0, occasion="one")]  # fmt: skip
+def test_split_shows_the_examples_in_turn() -> None:
+    missing = request(9, shown=5)
+    calls = split_into_calls(missing, 9, CONFIG, pass_number=0, draw_key="one")
+    shown = [[n for n, row in enumerate(missing.examples) if row.example in call.examples] for call in calls]
     assert shown == [[0, 1, 2], [0, 3, 4], [1, 2, 3]]
-    assert split_into_calls(wanted, 9, CONFIG, wave=1, occasion="one")[0].examples == tuple(
-        candidate.example for candidate in wanted.examples[3:] + wanted.examples[:1]
+    assert split_into_calls(missing, 9, CONFIG, pass_number=1, draw_key="one")[0].examples == tuple(
+        candidate.example for candidate in missing.examples[3:] + missing.examples[:1]
     )
 
 
-@pytest.mark.parametrize("at_hand", [0, 1, 2])
-def test_no_example_is_shown_twice_in_a_call(at_hand: int) -> None:
-    for commission in split_into_calls(order(9, shown=at_hand), 9, CONFIG, wave=0, occasion="one"):
-        assert len({e.id for e in commission.examples}) == len(commission.examples) == at_hand
+@pytest.mark.parametrize("available", [0, 1, 2])
+def test_split_shows_no_example_twice_in_a_call(available: int) -> None:
+    for call in split_into_calls(request(9, shown=available), 9, CONFIG, pass_number=0, draw_key="one"):
+        assert len({row.id for row in call.examples}) == len(call.examples) == available
 
 
-@given(lacking=st.integers(0, 40), at_hand=st.integers(0, 7))
-def test_the_calls_of_an_order_ask_for_just_what_lacks_and_are_told_apart(lacking: int, at_hand: int) -> None:
-    wanted = order(lacking, shown=at_hand)
-    calls = [call for wave in range(3) for call in split_into_calls(wanted, lacking, CONFIG, wave, f"{wave}")]
+@given(lacking=st.integers(0, 40), available=st.integers(0, 7))
+def test_split_requests_exactly_the_missing_rows(lacking: int, available: int) -> None:
+    missing = request(lacking, shown=available)
+    calls = [call for number in range(3) for call in split_into_calls(missing, lacking, CONFIG, number, f"{number}")]
     assert sum(call.count for call in calls) == 3 * lacking
     assert all(1 <= call.count <= CONFIG.num_output_samples for call in calls)
     assert len({call.sample for call in calls}) == len(calls)
 
 
 @pytest.mark.parametrize("shown", [0, 5])
-def test_two_orders_of_one_type_and_the_same_examples_are_different_draws(shown: int) -> None:
-    hard = order(4, shown=shown)
+def test_expand_draws_anew_for_each_request(shown: int) -> None:
+    hard = request(4, shown=shown)
     rest = GenerationRequest(hard.task, Subset.REST, 4, hard.examples)
     writer = Writer()
-    grown([hard, rest], writer)
-    assert len(set(writer.waves[0])) == 2
+    expanded([hard, rest], writer)
+    assert len(set(writer.passes[0])) == 2
 
 
 @pytest.mark.parametrize("shown", [0, 3])
-def test_orders_waves_rounds_seeds_and_calls_that_show_the_same_are_different_draws(shown: int) -> None:
-    asked: list[ExpansionRequest] = []
-    for seed, born in product((0, 1, 11), (1, 2, 11, 12)):
+def test_expand_draws_differ_by_seed_round_request_and_pass(shown: int) -> None:
+    calls: list[ExpansionRequest] = []
+    for seed, round_number in product((0, 1, 11), (1, 2, 11, 12)):
         writer = Writer(num_output_samples=0)
-        grown([order(8, shown=shown), order(8, shown=shown)], writer, seed=seed, created_in_round=born)
-        asked += [commission for wave in writer.waves for commission in wave]
-    assert len({commission.examples for commission in asked}) <= 3  # the same three, from another one on
-    assert len({commission.sample for commission in asked}) == len(asked) == 3 * 4 * 3 * 2 * 2
+        expanded([request(8, shown=shown), request(8, shown=shown)], writer, seed=seed, round_number=round_number)
+        calls += writer.all_calls
+    assert len({call.examples for call in calls}) <= 3  # the same three examples, rotated
+    assert len({call.sample for call in calls}) == len(calls) == 3 * 4 * 3 * 2 * 2
 
 
-def test_the_same_orders_are_the_same_draws_every_time() -> None:
+def test_expand_draws_are_reproducible() -> None:
     writers = Writer(num_output_samples=0), Writer(num_output_samples=0)
     for writer in writers:
-        grown([order(9), order(3, LAW)], writer)
-    assert writers[0].waves == writers[1].waves
+        expanded([request(9), request(3, LAW)], writer)
+    assert writers[0].passes == writers[1].passes
 
 
-@given(wanted=st.lists(st.integers(1, 9), min_size=1, max_size=3), words=st.integers(0, 9999))
-def test_every_proposal_is_kept_repeated_unlabelled_off_type_or_surplus(wanted: list[int], words: int) -> None:
+@pytest.mark.parametrize(("pass_number", "number"), [(0, 0), (1, 1)])
+def test_expand_draw_has_a_fixed_number(pass_number: int, number: int) -> None:
+    """The number comes from seed, round, pass, request and call; a change would draw other expansions."""
+    writer = Writer(num_output_samples=0)
+    expanded([request(1), request(8)], writer)
+    calls = [call for call in writer.passes[pass_number] if call.count == 4]
+    digest = sha256(f"7 2 {pass_number} 1 {number}".encode()).hexdigest()
+    assert calls[number].sample == int(digest[:12], 16)
+
+
+@given(counts=st.lists(st.integers(1, 9), min_size=1, max_size=3), words=st.integers(0, 9999))
+def test_expand_accounts_for_every_pair(counts: list[int], words: int) -> None:
     rng, every = Random(words), [f"{kind}: {n}" for kind in ("Math", "Law", "?") for n in range(9)]
     texts = [rng.choices(every, k=rng.randrange(7)) for _ in range(40)]
-    orders = [
-        order(rows, task, part)
-        for rows, task, part in zip(wanted, (MATH, LAW, MATH), (*Subset, Subset.REST), strict=False)
-    ]
-    growth = grown(orders, said(*texts), seen=["Math: 0", "Law: 0"])
-    kept = len(growth.rows)
-    assert growth.proposed == kept + len(growth.dropped)
-    assert {one.reason for one in growth.dropped} <= {
+    kinds = zip(counts, (MATH, LAW, MATH), (*Subset, Subset.REST), strict=False)
+    requests = [request(rows, task, subset) for rows, task, subset in kinds]
+    result = expanded(requests, scripted(*texts), seen=["Math: 0", "Law: 0"])
+    accepted = len(result.rows)
+    assert result.proposed == accepted + len(result.dropped)
+    assert {row.reason for row in result.dropped} <= {
         DropReason.REPEATED,
         DropReason.UNLABELLED,
         DropReason.OFF_TYPE,
-        DropReason.SURPLUS,
+        DropReason.OVER_QUOTA,
     }
-    assert len({one.row for one in growth.dropped}) == len(growth.dropped)
-    assert all(1 <= one.row <= growth.proposed for one in growth.dropped)
-    assert all(len(growth.kept[one]) <= one.count for one in orders)
-    assert all(row.instruction.startswith(f"{row.task}: ") for row in growth.rows)
-    assert len(set(instructions(growth))) == kept
-    assert not {"Math: 0", "Law: 0"} & set(instructions(growth))
+    assert len({row.row for row in result.dropped}) == len(result.dropped)
+    assert all(1 <= row.row <= result.proposed for row in result.dropped)
+    assert all(len(result.accepted[missing]) <= missing.count for missing in requests)
+    assert all(row.instruction.startswith(f"{row.task}: ") for row in result.rows)
+    assert len(set(instructions(result))) == accepted
+    assert not {"Math: 0", "Law: 0"} & set(instructions(result))
 
 
-def test_a_leak_planted_by_the_teacher_is_not_kept_and_its_words_are_shown() -> None:
+def test_expand_drops_a_benchmark_leak_with_its_words() -> None:
     question = "Math: how many apples has Ann if Ben gives her three of his seven apples?"
-    growth = grown([order(2)], said([question, "Math: clean"], [], []), questions=[question])
-    assert instructions(growth) == ["Math: clean"]
-    assert growth.figures["contaminated"] == 1
+    result = expanded([request(2)], scripted([question, "Math: clean"], [], []), questions=[question])
+    assert instructions(result) == ["Math: clean"]
+    assert result.figures["contaminated"] == 1
     words = "math how many apples has ann if ben gives her three of his seven apples"
-    assert growth.dropped == [
+    assert result.dropped == [
         DroppedRow(
             source="round 2",
             row=1,
@@ -272,62 +284,63 @@ def test_a_leak_planted_by_the_teacher_is_not_kept_and_its_words_are_shown() -> 
     ]
 
 
-def test_a_leak_in_the_response_is_one_too() -> None:
+def test_expand_drops_a_leak_in_the_response() -> None:
     question = "how many apples has Ann if Ben gives her three of his seven apples?"
-    growth = grown([order(1)], lambda asked: [(InstructionPair("Math: ask me", question),)], questions=[question])
-    assert instructions(growth) == []
+    result = expanded([request(1)], lambda calls: [(InstructionPair("Math: ask me", question),)], questions=[question])
+    assert instructions(result) == []
 
 
-def test_what_is_refused_early_is_not_labelled_nor_rated() -> None:
+def test_filters_classify_and_rate_only_what_passed_before() -> None:
     labelled: list[str] = []
     rated: list[str] = []
 
     def classify(examples: Sequence[Example]) -> list[Label]:
         labelled.extend(example.instruction for example in examples)
-        return right(examples)
+        return classify_by_prefix(examples)
 
     def rate(examples: Sequence[Example]) -> list[float | None]:
         rated.extend(example.instruction for example in examples)
         return [5.0] * len(examples)
 
-    wanted = order(1, shown=1)
-    written = said(["Math: old", "Math: one two three four five", "Law: a", "Math: b"])
-    grown([wanted], written, classify, ["Math: old"], questions=["one two three four five"], rate=rate,
-          max_complexity_gap=1)  # fmt: skip
+    missing = request(1, shown=1)
+    teacher = scripted(["Math: old", "Math: one two three four five", "Law: a", "Math: b"])
+    questions = ["one two three four five"]
+    expanded([missing], teacher, classify, ["Math: old"], questions=questions, rate=rate, max_complexity_gap=1)
     assert labelled == ["Law: a", "Math: b"]
-    assert rated == ["Math: b", wanted.examples[0].example.instruction]
+    assert rated == ["Math: b", missing.examples[0].example.instruction]
 
 
-def test_only_what_is_about_as_complex_as_its_examples_is_kept() -> None:
+def test_filters_drop_a_pair_of_another_complexity() -> None:
     ratings = {"Math: 1": 3.0, "Math: 2": 4.0, "Math: 3": 6.0, "Math: 4": 6.1, "Math: 5": 1.9, "Math: 6": None}
 
     def rate(examples: Sequence[Example]) -> list[float | None]:
         assert len({example.id for example in examples}) == len(examples)
         return [ratings.get(example.instruction, 4.0) for example in examples]
 
-    growth = grown([order(9)], said(list(ratings), *[[]] * 9), rate=rate, max_complexity_gap=2)
-    assert instructions(growth) == ["Math: 1", "Math: 2", "Math: 3"]
-    assert dropped(growth) == {"unlike": ["Math: 4", "Math: 5"], "unrated": ["Math: 6"]}
-    assert growth.dropped[0].detail == "complexity 6.1, its examples 4.0"
+    result = expanded([request(9)], scripted(list(ratings), *[[]] * 9), rate=rate, max_complexity_gap=2)
+    assert instructions(result) == ["Math: 1", "Math: 2", "Math: 3"]
+    assert dropped(result) == {"unlike": ["Math: 4", "Math: 5"], "unrated": ["Math: 6"]}
+    assert result.dropped[0].detail == "complexity 6.1, mean of its examples 4.0"
 
 
-def test_examples_that_nobody_rated_cannot_be_compared_with() -> None:
+def test_filters_drop_a_pair_if_no_example_has_a_rating() -> None:
     def rate(examples: Sequence[Example]) -> list[float | None]:
         return [None if "example" in example.instruction else 4.0 for example in examples]
 
-    assert dropped(grown([order(1)], said(["Math: a"], [], []), rate=rate, max_complexity_gap=9)) == {
-        "unrated": ["Math: a"]
-    }
+    result = expanded([request(1)], scripted(["Math: a"], [], []), rate=rate, max_complexity_gap=9)
+    assert dropped(result) == {"unrated": ["Math: a"]}
 
 
-def test_without_examples_there_is_nothing_to_be_like() -> None:
-    growth = grown([order(2, shown=0)], Writer(), max_complexity_gap=0)
-    assert len(growth.rows) == 2
+def test_filters_compare_no_complexity_without_examples() -> None:
+    result = expanded([request(2, shown=0)], Writer(), max_complexity_gap=0)
+    assert len(result.rows) == 2
 
 
-def test_the_figures_add_up_and_say_what_a_call_brought() -> None:
-    growth = grown([order(3)], said(["Law: a", "Math: b", "? c"], ["Math: d", "Math: b", "Math: e", "Math: f"]))
-    assert growth.figures == {
+def test_figures_count_every_pair_by_reason() -> None:
+    result = expanded(
+        [request(3)], scripted(["Law: a", "Math: b", "? c"], ["Math: d", "Math: b", "Math: e", "Math: f"])
+    )
+    assert result.figures == {
         "ordered": 3,
         "calls": 2,
         "proposed": 7,
