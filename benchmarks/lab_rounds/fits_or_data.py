@@ -43,6 +43,7 @@ def accuracy_after(config: Config, start: Path, parts: Sequence[Sequence[Trainin
     """Macro accuracy after one plain fit a part, `tokens` in all, from the student in `start`."""
     from tapir_exp.student.generate import generate_responses
     from tapir_exp.student.training.encoding import TrainingRow
+    from tapir_exp.student.training.job import FitJob
     from tapir_exp.student.training.train import finetune
 
     budget = BudgetConfig(max_tokens=tokens // len(parts))
@@ -50,11 +51,19 @@ def accuracy_after(config: Config, start: Path, parts: Sequence[Sequence[Trainin
         student = start
         for number, part in enumerate(parts):
             rows = [TrainingRow(row.instruction, row.response, row.subset) for row in part]
-            place = Path(work) / str(number)
-            place.mkdir()
-            settings = (config.sft, budget, config.student, config.trainer, config.seed, place, f"fit {number}")
-            finetune(student, rows, None, *settings)
-            student = place
+            workdir = Path(work) / str(number)
+            workdir.mkdir()
+            job = FitJob(
+                parent=student,
+                sft=config.sft,
+                budget=budget,
+                student=config.student,
+                trainer=config.trainer,
+                seed=config.seed,
+                label=f"fit {number}",
+            )
+            finetune(job, rows, workdir)
+            student = workdir
         results = run_benchmark(
             config.evals.problems_per_level,
             config.lab.seed,

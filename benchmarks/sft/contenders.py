@@ -105,7 +105,7 @@ def train_bare(model: LlamaForCausalLM, rows: list[EncodedRow], bf16: bool, seed
 
     def loss_of(step: Any) -> torch.Tensor:
         (batch,) = step.micro_batches
-        hidden = packed_hidden(model.get_decoder(), batch.tokens, batch.bounds)[batch.before]
+        hidden = packed_hidden(model.get_decoder(), batch.tokens, batch.bounds)[batch.predictor_positions]
         weights = torch.full(batch.targets.shape, 1 / step.supervised)
         return weighted_cross_entropy(hidden, model.lm_head.weight, batch.targets, weights)[0]
 

@@ -130,16 +130,22 @@ def _finetune(
     def make(directory: Path) -> Mapping[str, Any]:
         from tapir_exp.student.loading import AdapterBase
         from tapir_exp.student.training.encoding import TrainingRow
+        from tapir_exp.student.training.job import FitJob
         from tapir_exp.student.training.train import finetune
 
-        label = f"training S_{round_number}"
-        base = None if parent.relative_path is None else AdapterBase(parent.relative_path)
-        examples = [TrainingRow(row.instruction, row.response, row.subset) for row in rows]
-        figures = asdict(
-            finetune(
-                parent.path, examples, alpha, config.sft, budget, student, trainer, config.seed, directory, label, base
-            )
+        job = FitJob(
+            parent=parent.path,
+            sft=config.sft,
+            budget=budget,
+            student=student,
+            trainer=trainer,
+            alpha=alpha,
+            seed=config.seed,
+            label=f"training S_{round_number}",
+            base=None if parent.relative_path is None else AdapterBase(parent.relative_path),
         )
+        examples = [TrainingRow(row.instruction, row.response, row.subset) for row in rows]
+        figures = asdict(finetune(job, examples, directory))
         provenance = Provenance(
             artifact=f"student/{recipe_key('student', recipe)}",
             base=parent.base,

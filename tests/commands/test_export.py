@@ -28,6 +28,7 @@ from tapir_exp.student.model_card import (
     write_provenance,
 )
 from tapir_exp.student.training.encoding import TrainingRow
+from tapir_exp.student.training.job import FitJob
 from tapir_exp.student.training.train import finetune
 
 TINY = LabStudentConfig(vocab_size=300, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=2)
@@ -63,7 +64,7 @@ def build(directory: Path) -> Mapping[str, Any]:
 
 def train(workdir: Path, base: Artifact) -> Mapping[str, Any]:
     budget, beside, trainer = BudgetConfig(epochs=4), AdapterBase(base.relative_path), TrainerConfig(accelerator="cpu")
-    figures = asdict(finetune(base.path, ROWS, None, SFT, budget, STUDENT, trainer, 0, workdir, "fit", beside))
+    figures = asdict(finetune(FitJob(base.path, SFT, budget, STUDENT, trainer, base=beside), ROWS, workdir))
     start = ModelRef(place=ModelLocation.STORE, name=base.name)
     provenance = Provenance(
         artifact="student/x",

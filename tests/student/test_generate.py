@@ -14,6 +14,7 @@ from tapir_exp.student.chat_template import Chat
 from tapir_exp.student.engines import kv_cache
 from tapir_exp.student.generate import generate_responses
 from tapir_exp.student.training.encoding import TrainingRow
+from tapir_exp.student.training.job import FitJob
 from tapir_exp.student.training.train import finetune
 
 
@@ -28,7 +29,7 @@ def trained(
     """A student that has learnt to stop, mostly."""
     workdir = tmp_path_factory.mktemp("trained")
     sft = SFTConfig(learning_rate=1e-2, global_batch_size=6)
-    finetune(base, rows, None, sft, BudgetConfig(epochs=60), student, trainer, 0, workdir, "fit")
+    finetune(FitJob(base, sft, BudgetConfig(epochs=60), student, trainer), rows, workdir)
     return workdir
 
 
@@ -91,7 +92,7 @@ def test_empty_answer_is_a_failure(
 ) -> None:
     silent = [TrainingRow(row.instruction, "") for row in rows]
     sft = SFTConfig(learning_rate=1e-2, global_batch_size=6)
-    finetune(base, silent, None, sft, BudgetConfig(epochs=4), student, trainer, 0, tmp_path, "fit")
+    finetune(FitJob(base, sft, BudgetConfig(epochs=4), student, trainer), silent, tmp_path)
     answers = generate_responses(tmp_path, [("a", "Say red")], student, "answers")
     assert answers == [Response(id="a", text=None, finished=True, failure="empty answer")]
 

@@ -13,6 +13,7 @@ from tapir_exp.student.engines.sampling import SamplingParams, Sampler
 from tapir_exp.student.generate import generate_responses
 from tapir_exp.student.multi_turn import Conversation, generate_conversations
 from tapir_exp.student.training.encoding import TrainingRow
+from tapir_exp.student.training.job import FitJob
 from tapir_exp.student.training.train import finetune
 
 
@@ -26,7 +27,7 @@ def trained(
 ) -> Path:
     workdir = tmp_path_factory.mktemp("trained")
     sft = SFTConfig(learning_rate=1e-2, global_batch_size=6)
-    finetune(base, rows, None, sft, BudgetConfig(epochs=20), student, trainer, 0, workdir, "fit")
+    finetune(FitJob(base, sft, BudgetConfig(epochs=20), student, trainer), rows, workdir)
     return workdir
 
 

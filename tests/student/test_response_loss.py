@@ -13,6 +13,7 @@ from tapir_exp.student.chat_template import Chat
 from tapir_exp.student.loading import load_model
 from tapir_exp.student.response_loss import LossRow, response_losses
 from tapir_exp.student.training.encoding import TrainingRow
+from tapir_exp.student.training.job import FitJob
 from tapir_exp.student.training.train import finetune
 
 
@@ -54,7 +55,7 @@ def test_an_instruction_that_was_learnt_helps(
     """Rows whose response only the instruction tells: after training, IFD falls well below 1."""
     told = [TrainingRow(f"Say {word}", word) for word in ("red", "green", "blue", "black", "white")]
     sft = SFTConfig(learning_rate=1e-2, global_batch_size=5)
-    finetune(base, told, None, sft, BudgetConfig(epochs=60), student, trainer, 0, tmp_path, "fit")
+    finetune(FitJob(base, sft, BudgetConfig(epochs=60), student, trainer), told, tmp_path)
     taught = [LossRow(row.response, row.instruction, row.response) for row in told]
     before, after = (response_losses(directory, taught, student, "losses") for directory in (base, tmp_path))
     ratios = [instruction_following_difficulty(loss.instructed or 0.0, loss.alone or 0.0) for loss in (*before, *after)]

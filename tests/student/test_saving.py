@@ -25,6 +25,7 @@ from tapir_exp.student.response_loss import LossRow, response_losses
 from tapir_exp.student.saving import save_merged
 from tapir_exp.student.training.batching import collate
 from tapir_exp.student.training.encoding import TrainingRow, encode_rows
+from tapir_exp.student.training.job import FitJob
 from tapir_exp.student.training.train import finetune
 
 ALL_LINEAR = ["v_proj", "q_proj", "up_proj", "o_proj", "k_proj", "gate_proj", "down_proj"]
@@ -46,7 +47,8 @@ def fit(base: Path, rows: list[TrainingRow], lora: SFTConfig, student: StudentCo
         shutil.copytree(base, store / "base_student" / "base")
         workdir, beside = store / "student" / "one", AdapterBase("../../base_student/base")
         parent = store / "base_student" / "base"
-        finetune(parent, rows, 0.3, lora, BudgetConfig(epochs=4), student, trainer, 0, workdir, "fit", beside)
+        job = FitJob(parent, lora, BudgetConfig(epochs=4), student, trainer, alpha=0.3, base=beside)
+        finetune(job, rows, workdir)
         return workdir
 
     return run
@@ -126,7 +128,7 @@ def test_everything_opens_an_adapter_wherever_its_outputs_are_moved(
         == 2
     )
     nothing = BudgetConfig(epochs=0)
-    finetune(adapter, rows, 0.3, lora, nothing, student, trainer, 0, adapter.parent / "two", "fit")
+    finetune(FitJob(adapter, lora, nothing, student, trainer, alpha=0.3), rows, adapter.parent / "two")
     weights = [digest_files(adapter.parent / name)["adapter_model.safetensors"] for name in ("one", "two")]
     assert weights[0] == weights[1]
     assert generate_responses(adapter.parent / "two", [("one", "Say red")], student, "answers") == before
@@ -153,7 +155,7 @@ def taught(
     sft = SFTConfig(method=trained, learning_rate=1e-2, global_batch_size=2, warmup_ratio=0.1)
     sft = replace(sft, lora=replace(sft.lora, rank=16, alpha=64, dropout=0.0, targets=ALL_LINEAR))
     budget = BudgetConfig(epochs=150)
-    finetune(build(home / "base"), TWO_LINES, None, sft, budget, student, trainer, 0, home / "student", "fit")
+    finetune(FitJob(build(home / "base"), sft, budget, student, trainer), TWO_LINES, home / "student")
     if method != "merged":
         return home / "student", student, end
     (home / "merged").mkdir()

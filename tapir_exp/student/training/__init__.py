@@ -1,1 +1,1 @@
-"""Fine-tuning of the student."""
+"""Fine-tune students: encode and batch rows, train one or several processes, and save the result."""

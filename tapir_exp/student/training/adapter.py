@@ -1,4 +1,4 @@
-"""What is trained: all of a student, or a low-rank adapter over its base, which may be in 4 bits."""
+"""Load a student for full fine-tuning, LoRA or QLoRA."""
 
 import json
 from dataclasses import replace
@@ -17,45 +17,58 @@ from tapir_exp.student.loading import (
     AdapterBase,
     attach_adapter,
     find_adapter,
-    load_model,
     load_full_model,
+    load_model,
     read_adapter_base,
     resolve_commit,
 )
 
 HALF_PRECISIONS = ("bf16-true", "16-true")
-"""Of trainer.precision, what makes every weight a half."""
-PEFT_NAMES = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout", "targets": "target_modules"}
-"""The settings of sft.lora and what peft calls them."""
+"""Values of trainer.precision that convert all weights to half precision."""
+PEFT_NAMES = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout", "target_modules": "target_modules"}
+"""Settings of sft.lora, and their names in a PEFT configuration."""
 
 
 def load_for_training(
     parent: Path, student: StudentConfig, sft: SFTConfig, trainer: TrainerConfig, base: AdapterBase | None = None
 ) -> tuple[PreTrainedModel, AdapterBase | None]:
-    """The student in `parent`, a directory or hub id, ready to be trained, and the base of its adapter if it has one.
+    """Load a student with the parameters that `sft.method` trains.
 
-    A student that is an adapter goes on from it, over the same base; any other gets a new one, which changes nothing
-    yet. `base` is how a new adapter shall name its base; None names it as `parent` is given.
-    Raises ConfigError where the adapter has another shape than sft.lora, or 4 bits cannot be had here.
+    With LoRA, a parent that is an adapter is trained further on the same base. Any other parent gets a new adapter,
+    which does not change its output yet.
+
+    Args:
+        parent: Directory or hub id of the student.
+        student: Precision and revision of the student.
+        sft: Method and shape of the adapter.
+        trainer: Precision, kernels and checkpointing of the training.
+        base: Base model that a new adapter names; None for `parent`.
+
+    Returns:
+        The model, and the base of its adapter, which is None for full fine-tuning.
+
+    Raises:
+        ConfigError: If the parent's adapter differs from `sft.lora`, or 4-bit weights are not available.
     """
     if sft.method is Method.full:
         trained = replace(student, precision=training_precision(student, trainer))
         return prepare_for_training(load_model(parent, trained), trainer), None
     adapter = find_adapter(parent, student)
     if adapter is None:
-        over = base or AdapterBase(str(parent), resolve_commit(parent, student.revision))
-        model = _load_frozen(parent, over.revision, student, sft, trainer)
-        return add_adapter(model, sft.lora), over
+        # The commit makes the adapter independent of later changes to a hub branch.
+        adapter_base = base or AdapterBase(str(parent), resolve_commit(parent, student.revision))
+        model = _load_frozen(parent, adapter_base.revision, student, sft, trainer)
+        return add_adapter(model, sft.lora), adapter_base
     _check_adapter_settings(adapter, sft.lora)
-    over = read_adapter_base(adapter)
-    model = _load_frozen(over.locate(adapter), over.revision, student, sft, trainer)
-    return attach_adapter(model, adapter, is_trainable=True), over
+    adapter_base = read_adapter_base(adapter)
+    model = _load_frozen(adapter_base.locate(adapter), adapter_base.revision, student, sft, trainer)
+    return attach_adapter(model, adapter, is_trainable=True), adapter_base
 
 
 def training_precision(student: StudentConfig, trainer: TrainerConfig) -> Precision:
-    """In what the weights are kept while all of them are trained; says so where that loses updates.
+    """Return the precision of the weights in full fine-tuning, and warn if it loses small updates.
 
-    Mixed precision has float32 weights, whatever student.precision they are read and saved in.
+    Mixed precision trains float32 weights. `student.precision` only sets how they are read and saved.
     """
     if trainer.precision.endswith("-mixed"):
         return Precision.float32
@@ -68,15 +81,16 @@ def training_precision(student: StudentConfig, trainer: TrainerConfig) -> Precis
 
 
 def cast_to_stored(model: PreTrainedModel, student: StudentConfig) -> PreTrainedModel:
-    """The trained model in the precision in which it is saved."""
+    """Cast a trained model to the precision in which it is saved."""
     stored: PreTrainedModel = model.to(getattr(torch, student.precision.value))
     return stored
 
 
 def add_adapter(model: PreTrainedModel, lora: LoraConfig) -> PreTrainedModel:
-    """The model frozen, with an adapter over it that does nothing yet.
+    """Freeze a model and add a new adapter, which does not change its output yet.
 
-    Raises ConfigError where a target is not there, or is the output layer or an embedding that has its weights.
+    Raises:
+        ConfigError: If a target module does not exist, is the output layer, or shares the weights of the output layer.
     """
     import peft
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -92,20 +106,22 @@ def add_adapter(model: PreTrainedModel, lora: LoraConfig) -> PreTrainedModel:
         adapted: Any = peft.get_peft_model(model, config)
     except ValueError as error:
         raise ConfigError([f"sft.lora.target_modules = {lora.target_modules}: {error}"]) from error
-    tables = [adapted.get_output_embeddings()]
+    # The loss reads the weights of the output layer directly, so an adapter there would never be used.
+    output_layers = [adapted.get_output_embeddings()]
     if model.config.tie_word_embeddings:
-        tables.append(adapted.get_input_embeddings())
-    if any(isinstance(table, BaseTunerLayer) for table in tables):
+        output_layers.append(adapted.get_input_embeddings())
+    if any(isinstance(layer, BaseTunerLayer) for layer in output_layers):
         raise ConfigError(
             [
-                f"sft.lora.target_modules = {lora.target_modules}: expected no output layer, since the loss reads its weights alone"
+                f"sft.lora.target_modules = {lora.target_modules}: expected neither the output layer nor embeddings "
+                + "that share its weights; remove them from the list"
             ]
         )
     return adapted  # type: ignore[no-any-return]
 
 
 def quantization_config(student: StudentConfig) -> BitsAndBytesConfig:
-    """QLoRA's 4 bits: NF4, its scales quantised too, computing in student.precision."""
+    """Return the 4-bit format of QLoRA: NF4 with double quantization, computed in `student.precision`."""
     return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -115,14 +131,16 @@ def quantization_config(student: StudentConfig) -> BitsAndBytesConfig:
 
 
 def check_quantization(trainer: TrainerConfig) -> None:
-    """Raises ConfigError where bitsandbytes or a GPU is missing, unless the CPU is asked for by name."""
+    """Check that QLoRA can run here.
+
+    Raises:
+        ConfigError: If bitsandbytes is missing, or there is no GPU and the CPU is not chosen explicitly.
+    """
     problems = []
     if find_spec("bitsandbytes") is None:
-        problems.append("sft.method = qlora: bitsandbytes is missing; pip install 'tapir-exp[qlora]', or take sft=lora")
+        problems.append("sft.method = qlora: bitsandbytes is missing; pip install 'tapir-exp[qlora]', or use sft=lora")
     if not torch.cuda.is_available() and trainer.accelerator != "cpu":
-        problems.append(
-            "sft.method = qlora: no GPU is here; take sft=lora, or trainer.accelerator=cpu, where it is slow"
-        )
+        problems.append("sft.method = qlora: no GPU was found; use sft=lora, or trainer.accelerator=cpu, which is slow")
     if problems:
         raise ConfigError(problems)
 
@@ -130,7 +148,7 @@ def check_quantization(trainer: TrainerConfig) -> None:
 def _load_frozen(
     source: Path, revision: str | None, student: StudentConfig, sft: SFTConfig, trainer: TrainerConfig
 ) -> PreTrainedModel:
-    """The base, of which nothing will be trained."""
+    """Load the base model of an adapter, in 4 bits for QLoRA."""
     if sft.method is not Method.qlora:
         return prepare_for_training(load_full_model(source, student, revision), trainer)
     from peft import prepare_model_for_kbit_training
@@ -142,10 +160,10 @@ def _load_frozen(
 
 
 def prepare_for_training(model: PreTrainedModel, trainer: TrainerConfig) -> PreTrainedModel:
-    """The model with the kernels and the checkpointing that are asked for, and every embedding trained alike.
+    """Apply the configured kernels and activation checkpointing, and let all embeddings be trained.
 
-    torch gives the padding token's embedding no gradient; where padding is the end of turn, as in SmolLM2, that would
-    be a token that every prompt has. Of real padding there is none, since rows are packed.
+    torch gives the embedding of `padding_idx` no gradient. If the padding token is also the end of turn, as in
+    SmolLM2, a token of every prompt would stay untrained. Packed rows have no padding, so none is needed.
     """
     model.get_input_embeddings().padding_idx = None  # type: ignore[assignment]
     if trainer.liger_kernels:
@@ -156,7 +174,7 @@ def prepare_for_training(model: PreTrainedModel, trainer: TrainerConfig) -> PreT
 
 
 def _apply_liger_kernels(model: PreTrainedModel) -> None:
-    """Let Triton kernels compute norms, rotations and MLPs; the loss stays ours."""
+    """Use Liger's Triton kernels for norms, rotary embeddings and MLPs, but not for the loss."""
     try:
         from liger_kernel.transformers import _apply_liger_kernel_to_instance as apply
     except ImportError as error:
@@ -165,16 +183,22 @@ def _apply_liger_kernels(model: PreTrainedModel) -> None:
 
 
 def _check_adapter_settings(adapter: Path, lora: LoraConfig) -> None:
+    """Raise a ConfigError that lists all differences between an adapter and `sft.lora`."""
     settings = json.loads((adapter / ADAPTER_CONFIG).read_text())
-    has = {name: settings.get(key) for name, key in PEFT_NAMES.items()}
-    if isinstance(has["targets"], list):
-        has["targets"] = sorted(has["targets"])
-    wanted = {"rank": lora.rank, "alpha": lora.alpha, "dropout": lora.dropout, "targets": sorted(lora.target_modules)}
+    actual = {name: settings.get(key) for name, key in PEFT_NAMES.items()}
+    if isinstance(actual["target_modules"], list):  # PEFT saves a set, in any order
+        actual["target_modules"] = sorted(actual["target_modules"])
+    expected = {
+        "rank": lora.rank,
+        "alpha": lora.alpha,
+        "dropout": lora.dropout,
+        "target_modules": sorted(lora.target_modules),
+    }
     problems = [
-        f"sft.lora.{name} = {wanted[name]}: the adapter in {adapter}, from which the fit goes on, has {has[name]}; "
-        f"set that, or begin a new adapter over what `tapir-export {adapter} OUT` writes"
+        f"sft.lora.{name} = {expected[name]}: the parent adapter in {adapter} has {actual[name]}. Use that value, or "
+        f"train a new adapter on the merged model that `tapir export {adapter} OUT` writes"
         for name in PEFT_NAMES
-        if has[name] != wanted[name]
+        if actual[name] != expected[name]
     ]
     if problems:
         raise ConfigError(problems)

@@ -1,4 +1,4 @@
-"""Plan batches and micro-batches of encoded rows."""
+"""Plan the batches of a fit, and split each optimiser step into micro-batches of packed rows."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -17,31 +17,38 @@ from tapir_exp.student.packing import RowBounds, row_bounds
 from tapir_exp.student.training.encoded_rows import EncodedRow
 
 GROUPED_BATCHES = 16
-"""Batches whose rows are sorted by length together."""
+"""Batches that are sorted by row length together."""
 
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """The batches of a whole fit, one per optimiser step, as indices of rows."""
+    """The batches of a whole fit, one per optimiser step, as indices of encoded rows."""
 
     steps: tuple[tuple[int, ...], ...]
 
 
 def plan_batches(lengths: Sequence[int], budget: BudgetConfig, global_batch_size: int, seed: int) -> BatchPlan:
-    """Lay out all optimiser steps of a fit; the same arguments give the same plan.
+    """Plan all optimiser steps of a fit. Equal arguments give equal plans.
 
-    lengths: tokens of each row. Every epoch is shuffled anew and grouped by length; the last batch is cut at
-    the row that reaches the budget, so a fit exceeds a budget of tokens by less than one row.
+    Each epoch is shuffled anew and grouped by length. The last batch ends with the row that reaches the budget, so a
+    fit exceeds a budget of tokens by less than one row.
+
+    Args:
+        lengths: Tokens of each row.
+        budget: Length of the fit, in tokens or epochs.
+        global_batch_size: Rows of one optimiser step.
+        seed: Seed of the order.
     """
+    in_tokens = budget.max_tokens is not None
     limit = budget.max_tokens if budget.max_tokens is not None else round((budget.epochs or 0.0) * len(lengths))
     spent, steps = 0, []
     for batch in _endless_batches(lengths, global_batch_size, seed):
         taken = []
-        for row in batch:
+        for index in batch:
             if spent >= limit:
                 break
-            spent += 1 if budget.max_tokens is None else lengths[row]
-            taken.append(row)
+            spent += lengths[index] if in_tokens else 1
+            taken.append(index)
         if taken:
             steps.append(tuple(taken))
         if spent >= limit:
@@ -55,7 +62,11 @@ def _endless_batches(lengths: Sequence[int], global_batch_size: int, seed: int) 
 
 
 def _epoch_batches(lengths: Sequence[int], global_batch_size: int, random: Random) -> list[list[int]]:
-    """Every row once: sorted by length within groups of batches, so that a batch needs little padding."""
+    """Return batches that hold each row once.
+
+    Rows are sorted by length within groups of batches, so that a batch has rows of similar length. Then the batches are
+    shuffled.
+    """
     order = list(range(len(lengths)))
     random.shuffle(order)
     batches = []
@@ -67,16 +78,19 @@ def _epoch_batches(lengths: Sequence[int], global_batch_size: int, random: Rando
 
 
 class MicroBatch(NamedTuple):
-    """Rows of one forward pass, packed behind one another.
+    """Rows of one forward pass, packed into one sequence.
 
-    tokens: (tokens,) ids. bounds: of the rows. before: (supervised,) places of the tokens that come before supervised
-    ones, and predict them. targets: (supervised,) ids. hard: (supervised,) booleans, whether the row is of the hard
-    part.
+    Attributes:
+        tokens: Ids of all rows, (tokens,).
+        bounds: Start and end of each row.
+        predictor_positions: Positions of the tokens that precede supervised ones and predict them, (supervised,).
+        targets: Ids of the supervised tokens, (supervised,).
+        hard: Whether a supervised token belongs to the hard subset, (supervised,).
     """
 
     tokens: Tensor
     bounds: RowBounds
-    before: Tensor
+    predictor_positions: Tensor
     targets: Tensor
     hard: Tensor
 
@@ -84,8 +98,10 @@ class MicroBatch(NamedTuple):
 class StepBatch(NamedTuple):
     """One optimiser step, as one rank sees it.
 
-    micro_batches: the rank's own. lengths: tokens of each row of the step. supervised: tokens that the loss counts, of
-    all rows.
+    Attributes:
+        micro_batches: Micro-batches of this rank.
+        lengths: Tokens of each row of the step, over all ranks.
+        supervised: Supervised tokens of the step, over all ranks.
     """
 
     micro_batches: list[MicroBatch]
@@ -94,23 +110,36 @@ class StepBatch(NamedTuple):
 
     @property
     def tokens(self) -> int:
-        """Real tokens, prompt and response."""
+        """Return the number of real tokens, prompt and response."""
         return sum(self.lengths)
 
 
 class StepLoader:
-    """Walks through a plan, one optimiser step at a time.
+    """Iterates over a plan, one optimiser step at a time.
 
-    Lightning saves `state_dict` with its checkpoints and hands it back on resuming, which makes a resumed fit see
-    exactly the steps that the killed one did not.
+    Lightning saves `state_dict` in its checkpoints and restores it on a resume. So a resumed fit sees exactly the steps
+    that the killed one had left.
     """
 
     def __init__(
-        self, rows: Sequence[EncodedRow], plan: BatchPlan, max_tokens_per_micro_batch: int, rank: int = 0, ranks: int = 1
+        self,
+        rows: Sequence[EncodedRow],
+        plan: BatchPlan,
+        max_tokens_per_micro_batch: int,
+        rank: int = 0,
+        num_ranks: int = 1,
     ) -> None:
-        """rank, ranks: which of how many processes this is; each loads its share of every step."""
-        self._rows, self._plan, self._micro_batch_tokens = rows, plan, max_tokens_per_micro_batch
-        self._rank, self._ranks = rank, ranks
+        """Create a loader at the first step.
+
+        Args:
+            rows: Encoded rows that the plan refers to.
+            plan: Batches of the fit.
+            max_tokens_per_micro_batch: Largest number of tokens of a forward pass.
+            rank: Index of this process.
+            num_ranks: Number of processes, each of which loads its share of every step.
+        """
+        self._rows, self._plan, self._max_tokens = rows, plan, max_tokens_per_micro_batch
+        self._rank, self._num_ranks = rank, num_ranks
         self._next = 0
 
     def __len__(self) -> int:
@@ -118,67 +147,80 @@ class StepLoader:
 
     def __iter__(self) -> Iterator[StepBatch]:
         while self._next < len(self):
+            # Advance first: a checkpoint is taken while the step is in use, and must not repeat it.
             self._next += 1
             yield self._load([self._rows[index] for index in self._plan.steps[self._next - 1]])
         self._next = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the walk stands."""
+        """Return the position in the plan."""
         return {"next": self._next}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken."""
+        """Continue at a position that `state_dict` returned."""
         self._next = state["next"]
 
     def _load(self, rows: list[EncodedRow]) -> StepBatch:
         lengths = tuple(len(row.tokens) for row in rows)
-        shares = divide_step(lengths, self._micro_batch_tokens, self._ranks)[self._rank :: self._ranks]
-        batches = [collate([rows[place] for place in share] or [_untaught(rows[0])]) for share in shares]
+        shares = divide_step(lengths, self._max_tokens, self._num_ranks)[self._rank :: self._num_ranks]
+        batches = [collate([rows[index] for index in share] or [_without_targets(rows[0])]) for share in shares]
         return StepBatch(batches, lengths, sum(row.supervised for row in rows))
 
 
-def _untaught(row: EncodedRow) -> EncodedRow:
-    """One token without a target: every rank goes through the model as often, one without rows of a step too."""
+def _without_targets(row: EncodedRow) -> EncodedRow:
+    """Return a row of one token without a target.
+
+    All ranks must run the same number of forward passes, so a rank without rows needs a placeholder.
+    """
     return replace(row, tokens=row.tokens[:1], prompt=1)
 
 
-def divide_step(lengths: Sequence[int], limit: int, ranks: int = 1) -> list[list[int]]:
-    """Divide the rows of a step among micro-batches of about equal size, as few as `limit` tokens each allow.
+def divide_step(lengths: Sequence[int], max_tokens: int, num_ranks: int = 1) -> list[list[int]]:
+    """Divide the rows of a step among as few micro-batches of about equal size as possible.
 
-    lengths: tokens of each row; a row longer than the limit has a micro-batch for itself. ranks: their number is a
-    multiple of it, and where there are fewer rows some micro-batches are empty.
+    Args:
+        lengths: Tokens of each row.
+        max_tokens: Largest number of tokens of a micro-batch. A longer row is a micro-batch of one.
+        num_ranks: Number of processes. The number of micro-batches is a multiple of it, so some may be empty.
+
+    Returns:
+        Row indices of each micro-batch.
     """
-    needed = min(math.ceil(sum(lengths) / limit), len(lengths))
-    count = ranks * math.ceil(needed / ranks)
+    needed = min(math.ceil(sum(lengths) / max_tokens), len(lengths))
+    count = num_ranks * math.ceil(needed / num_ranks)
+    # `needed` is a lower bound: the rows may not divide evenly enough.
     while True:
         shares = _balance(lengths, count)
-        if all(len(share) < 2 or sum(lengths[place] for place in share) <= limit for share in shares):
+        if all(len(share) < 2 or sum(lengths[index] for index in share) <= max_tokens for share in shares):
             return shares
-        count += ranks
+        count += num_ranks
 
 
 def _balance(lengths: Sequence[int], count: int) -> list[list[int]]:
-    """The longest rows first, each to the share that has least."""
+    """Assign rows to `count` shares, longest first, each to the share with the fewest tokens."""
     shares: list[list[int]] = [[] for _ in range(count)]
-    heap = [(0, number) for number in range(count)]
-    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
-        size, number = heappop(heap)
-        shares[number].append(place)
-        heappush(heap, (size + lengths[place], number))
+    heap = [(0, share) for share in range(count)]
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        size, share = heappop(heap)
+        shares[share].append(index)
+        heappush(heap, (size + lengths[index], share))
     return shares
 
 
 def collate(rows: Sequence[EncodedRow]) -> MicroBatch:
-    """Pack rows behind one another."""
+    """Pack rows into one sequence."""
     lengths = [len(row.tokens) for row in rows]
     ends = list(accumulate(lengths))
-    before = [place for row, end in zip(rows, ends, strict=True) for place in range(end - row.supervised - 1, end - 1)]
+    # The token at position i predicts the one at i + 1, so the positions are shifted by one.
+    predictors = [
+        position for row, end in zip(rows, ends, strict=True) for position in range(end - row.supervised - 1, end - 1)
+    ]
     hard = [row.subset is Subset.HARD for row in rows for _ in range(row.supervised)]
     targets = [token for row in rows for token in row.tokens[row.prompt :]]
     return MicroBatch(
         torch.tensor([token for row in rows for token in row.tokens]),
         row_bounds(lengths),
-        torch.tensor(before, dtype=torch.long),
+        torch.tensor(predictors, dtype=torch.long),
         torch.tensor(targets, dtype=torch.long),
         torch.tensor(hard, dtype=torch.bool),
     )

@@ -1,8 +1,11 @@
-"""Encoded rows, in memory or mapped into it from a file, so that a large training set need not fit."""
+"""Training rows as token ids, in memory or in a memory-mapped Arrow file.
 
-from collections.abc import Iterable, Sequence
+A training set may exceed the memory, so a fit writes its encoded rows to a file and reads single rows on demand.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import overload
 
@@ -11,16 +14,20 @@ from datasets import Dataset
 
 from tapir_exp.core.records import Subset
 
-SCHEMA = pa.schema([("tokens", pa.list_(pa.int32())), ("prompt", pa.int32()), ("part", pa.string())])
-WRITTEN_AT_ONCE = 1024
-"""Rows of one block of the file."""
+SCHEMA = pa.schema([("tokens", pa.list_(pa.int32())), ("prompt", pa.int32()), ("subset", pa.string())])
+
+WriteRows = Callable[[Sequence["EncodedRow"]], None]
+"""Append rows to a store."""
 
 
 @dataclass(frozen=True)
 class EncodedRow:
     """A training row as token ids: prompt, response, end of turn.
 
-    prompt: tokens of the prompt; they are read, never supervised.
+    Attributes:
+        tokens: Ids of all tokens.
+        prompt: Number of prompt tokens, which the model reads and the loss ignores.
+        subset: Part of the mix that the row belongs to.
     """
 
     tokens: tuple[int, ...]
@@ -29,12 +36,12 @@ class EncodedRow:
 
     @property
     def supervised(self) -> int:
-        """Tokens that the loss counts."""
+        """Return the number of tokens that the loss counts."""
         return len(self.tokens) - self.prompt
 
 
 class MappedRows(Sequence[EncodedRow]):
-    """Rows of a file, read when they are asked for."""
+    """Rows of an Arrow file, which are read on access."""
 
     def __init__(self, file: Path) -> None:
         self._data = Dataset.from_file(str(file))
@@ -48,21 +55,23 @@ class MappedRows(Sequence[EncodedRow]):
     def __getitem__(self, index: slice) -> Sequence[EncodedRow]: ...
     def __getitem__(self, index: int | slice) -> EncodedRow | Sequence[EncodedRow]:
         if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
+            return [self[i] for i in range(*index.indices(len(self)))]
         row = self._data[index]
-        return EncodedRow(tuple(row["tokens"]), row["prompt"], Subset(row["part"]))
+        return EncodedRow(tuple(row["tokens"]), row["prompt"], Subset(row["subset"]))
 
 
-def write_rows_to_map(rows: Iterable[EncodedRow], file: Path) -> MappedRows:
-    """Write rows to an Arrow file, a block at a time, and map it."""
+@contextmanager
+def open_row_writer(file: Path) -> Iterator[WriteRows]:
+    """Create an Arrow file and yield a function that appends one record batch of rows to it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as stream:
-        rows = iter(rows)
-        while some := list(islice(rows, WRITTEN_AT_ONCE)):
+
+        def write(rows: Sequence[EncodedRow]) -> None:
             columns = {
-                "tokens": [row.tokens for row in some],
-                "prompt": [row.prompt for row in some],
-                "part": [row.subset.value for row in some],
+                "tokens": [row.tokens for row in rows],
+                "prompt": [row.prompt for row in rows],
+                "subset": [row.subset.value for row in rows],
             }
             stream.write_batch(pa.record_batch(columns, schema=SCHEMA))
-    return MappedRows(file)
+
+        yield write

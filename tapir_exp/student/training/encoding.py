@@ -1,22 +1,22 @@
-"""Rows of token ids, the sequence of batches of a whole fit, and the loader that can stop and go on anywhere."""
+"""Encode training rows with the student's chat template."""
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tapir_exp.core.errors import TapirError
 from tapir_exp.core.records import Subset
 from tapir_exp.student.chat_template import Chat
-from tapir_exp.student.training.encoded_rows import EncodedRow, write_rows_to_map
+from tapir_exp.student.training.encoded_rows import EncodedRow, MappedRows, open_row_writer
 
 ENCODING_BLOCK_ROWS = 1024
-"""Rows that are encoded together."""
+"""Rows that are encoded, and written to a file, together."""
 
 
 @dataclass(frozen=True)
 class TrainingRow:
-    """What the student is trained on: the response to an instruction, and its part in the round's mix."""
+    """An instruction, the response that the student learns, and the part of the mix it belongs to."""
 
     instruction: str
     response: str
@@ -25,62 +25,90 @@ class TrainingRow:
 
 @dataclass(frozen=True)
 class EncodedDataset:
-    """The rows that can be trained on; how many were cut at the length limit, and how many left out for it.
+    """The rows that fit into the length limit, with their figures.
 
-    lengths, targets: tokens of each row, and of these the ones that the loss counts. supervised: targets by part.
+    Attributes:
+        rows: The encoded rows, in the order of the training rows.
+        lengths: Tokens of each row.
+        supervised_lengths: Supervised tokens of each row.
+        supervised: Supervised tokens of each subset.
+        truncated: Rows that lost the end of their response.
+        dropped: Training rows that are not in `rows`: their prompt leaves no room for a response.
     """
 
     rows: Sequence[EncodedRow]
     lengths: tuple[int, ...]
-    targets: tuple[int, ...]
+    supervised_lengths: tuple[int, ...]
     supervised: Mapping[Subset, int]
     truncated: int
     dropped: int
 
 
 def encode_rows(
-    rows: Sequence[TrainingRow], chat: Chat, max_length: int, max_dropped: float = 1.0, file: Path | None = None
+    rows: Sequence[TrainingRow], chat: Chat, max_length: int, max_drop_rate: float = 1.0, file: Path | None = None
 ) -> EncodedDataset:
-    """Encode rows; the loss will see the response and the end of turn.
+    """Encode rows as prompt, response and end of turn.
 
-    A row longer than `max_length` tokens loses the end of its response; a row whose prompt alone is that long is
-    dropped. `file`: where to keep the encoded rows, which are then mapped into memory; None keeps them in it.
-    Raises TapirError where nothing is left, or more than a share `max_dropped` of the rows is dropped.
+    Args:
+        rows: Rows to encode.
+        chat: Chat template and tokenizer of the student.
+        max_length: Largest number of tokens of a row. A longer row loses the end of its response, and a row with a
+            prompt of this length is dropped.
+        max_drop_rate: Largest share of dropped rows.
+        file: Arrow file for the encoded rows, which are then memory-mapped. None keeps them in memory.
+
+    Returns:
+        The encoded rows and their figures.
+
+    Raises:
+        TapirError: If no row remains, or more than `max_drop_rate` of the rows were dropped.
     """
-    tally: Counter[str] = Counter()
+    in_memory: list[EncodedRow] = []
     lengths: list[int] = []
-    targets: list[int] = []
+    supervised_lengths: list[int] = []
     supervised = dict.fromkeys(Subset, 0)
+    truncated = 0
+    with nullcontext(in_memory.extend) if file is None else open_row_writer(file) as write:
+        for start in range(0, len(rows), ENCODING_BLOCK_ROWS):
+            whole = _encode_block(rows[start : start + ENCODING_BLOCK_ROWS], chat)
+            fitting = [row for row in whole if row.prompt < max_length]
+            truncated += sum(len(row.tokens) > max_length for row in fitting)
+            block = [replace(row, tokens=row.tokens[:max_length]) for row in fitting]
+            write(block)
+            lengths += [len(row.tokens) for row in block]
+            supervised_lengths += [row.supervised for row in block]
+            for row in block:
+                supervised[row.subset] += row.supervised
+    dropped = len(rows) - len(lengths)
+    _check_dropped(dropped, len(rows), max_length, max_drop_rate)
+    return EncodedDataset(
+        rows=tuple(in_memory) if file is None else MappedRows(file),
+        lengths=tuple(lengths),
+        supervised_lengths=tuple(supervised_lengths),
+        supervised=supervised,
+        truncated=truncated,
+        dropped=dropped,
+    )
 
-    def kept() -> Iterator[EncodedRow]:
-        for row in _encode(rows, chat):
-            if row.prompt >= max_length:
-                tally["dropped"] += 1
-                continue
-            tally["truncated"] += len(row.tokens) > max_length
-            cut = replace(row, tokens=row.tokens[:max_length])
-            lengths.append(len(cut.tokens))
-            targets.append(cut.supervised)
-            supervised[cut.subset] += cut.supervised
-            yield cut
 
-    found = tuple(kept()) if file is None else write_rows_to_map(kept(), file)
-    if not found:
-        raise TapirError(f"None of {len(rows)} training rows has a response token within {max_length} tokens.")
-    dropped = tally["dropped"]
-    if dropped > max_dropped * len(rows):
+def _encode_block(rows: Sequence[TrainingRow], chat: Chat) -> list[EncodedRow]:
+    """Encode rows without a length limit."""
+    prompts = chat.encode_prompts([row.instruction for row in rows])
+    responses = chat.encode_responses([row.response for row in rows])
+    return [
+        EncodedRow((*prompt, *response), len(prompt), row.subset)
+        for prompt, response, row in zip(prompts, responses, rows, strict=True)
+    ]
+
+
+def _check_dropped(dropped: int, total: int, max_length: int, max_drop_rate: float) -> None:
+    if dropped == total:
         raise TapirError(
-            f"{dropped} of {len(rows)} training rows have prompts of {max_length} tokens or more, which leaves no "
-            f"response to train on: raise student.max_length, or sft.max_drop_rate ({max_dropped:g})."
+            f"None of {total} training rows has a response token within student.max_length={max_length}: "
+            "raise student.max_length."
         )
-    return EncodedDataset(found, tuple(lengths), tuple(targets), supervised, tally["truncated"], dropped)
-
-
-def _encode(rows: Sequence[TrainingRow], chat: Chat) -> Iterator[EncodedRow]:
-    """Every row whole, some at a time."""
-    for start in range(0, len(rows), ENCODING_BLOCK_ROWS):
-        some = rows[start : start + ENCODING_BLOCK_ROWS]
-        prompts = chat.encode_prompts([row.instruction for row in some])
-        responses = chat.encode_responses([row.response for row in some])
-        for prompt, response, row in zip(prompts, responses, some, strict=True):
-            yield EncodedRow((*prompt, *response), len(prompt), row.subset)
+    if dropped > max_drop_rate * total:
+        raise TapirError(
+            f"{dropped} of {total} training rows have prompts of {max_length} tokens or more, which leaves no "
+            f"response to train on: raise student.max_length, or sft.max_drop_rate ({max_drop_rate:g})."
+        )

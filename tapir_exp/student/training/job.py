@@ -1,4 +1,4 @@
-"""A fit as a job, apart from where and by whom it is done; other processes can read it."""
+"""A fit as data, which the processes that share it can read from a file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from tapir_exp.config import SFTConfig, StudentConfig, TrainerConfig
+from tapir_exp.config import BudgetConfig, SFTConfig, StudentConfig, TrainerConfig
 from tapir_exp.core.records import Subset
 from tapir_exp.core.store import write_text_atomic
 from tapir_exp.student.loading import AdapterBase
@@ -15,33 +15,58 @@ from tapir_exp.student.training.batching import BatchPlan
 
 @dataclass(frozen=True)
 class FitJob:
-    """A parent student and how it is to be trained; the encoded rows lie in the fit's workdir.
+    """Which student is fine-tuned, how, and for how long.
 
-    base: what a new adapter calls its base; None for `parent`. weights: of a supervised token, by part.
+    Attributes:
+        parent: Directory or hub id of the student to fine-tune.
+        sft: Optimiser, batches and adapter.
+        budget: Length of the fit, in epochs or tokens.
+        student: Chat template, length limit and precision of the student.
+        trainer: Devices and numeric precision of the training.
+        alpha: Weight of the hard subset in the loss (see `subset_weights`); None for plain fine-tuning.
+        seed: Seed of the batches, of dropout and of a new adapter.
+        label: Name of the fit in the progress bar and in error messages.
+        base: Base model that a new adapter names; None for `parent`.
     """
 
     parent: Path
-    base: AdapterBase | None
-    weights: Mapping[Subset, float]
-    plan: BatchPlan
     sft: SFTConfig
+    budget: BudgetConfig
     student: StudentConfig
     trainer: TrainerConfig
-    seed: int
+    alpha: float | None = None
+    seed: int = 0
+    label: str = "training"
+    base: AdapterBase | None = None
 
     @property
-    def ranks(self) -> int:
-        """Processes that share the fit, one a device."""
+    def num_ranks(self) -> int:
+        """Return the number of processes that share the fit, one per device."""
         return self.trainer.devices * self.trainer.num_nodes
 
+
+@dataclass(frozen=True)
+class PlannedFit:
+    """A job with everything that follows from its encoded rows, so that all ranks train the same batches.
+
+    Attributes:
+        job: The job.
+        plan: Batches of the fit, as indices of encoded rows.
+        weights: Loss weight of a supervised token of each subset.
+    """
+
+    job: FitJob
+    plan: BatchPlan
+    weights: Mapping[Subset, float]
+
     def write(self, path: Path) -> None:
-        """Write it down as JSON."""
+        """Write the planned fit as JSON."""
         write_text_atomic(path, _JSON.dump_json(self).decode())
 
 
-_JSON = TypeAdapter(FitJob)
+_JSON = TypeAdapter(PlannedFit)
 
 
-def read_job(path: Path) -> FitJob:
-    """What `FitJob.write` wrote."""
+def read_planned_fit(path: Path) -> PlannedFit:
+    """Read a file that `PlannedFit.write` wrote."""
     return _JSON.validate_json(path.read_bytes())

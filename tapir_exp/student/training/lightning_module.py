@@ -1,4 +1,4 @@
-"""The loss of a distillation round and its optimiser, as a Lightning module."""
+"""The alpha-weighted loss of TAPIR and its optimiser, as a Lightning module."""
 
 import math
 from collections.abc import Mapping
@@ -22,13 +22,18 @@ STEPS_KEY = "training_steps"
 
 
 def subset_weights(alpha: float | None, hard: int, rest: int) -> dict[Subset, float]:
-    """Token weights that make a weighted mean over all tokens the loss of the paper.
+    """Return the token weights under which a weighted mean over all tokens is the loss of the paper.
 
-    L = alpha * mean over the hard part of -log p(y|x) + (1 - alpha) * mean over the rest, so a hard token weighs
-    alpha * T / T_H and any other (1 - alpha) * T / T_R.
+    L = alpha * mean over the hard subset of -log p(y|x) + (1 - alpha) * mean over the rest. So a hard token weighs
+    alpha * T / T_H and any other token (1 - alpha) * T / T_R, with T = T_H + T_R.
 
-    hard, rest: supervised tokens T_H and T_R of the whole training set. Where one of them is 0, or alpha is None,
-    every token weighs 1: the present part has the whole weight, which is plain fine-tuning.
+    Args:
+        alpha: Weight of the hard subset; None for plain fine-tuning.
+        hard: Supervised tokens T_H of the hard subset in the whole training set.
+        rest: Supervised tokens T_R of the rest.
+
+    Returns:
+        Weight of a token of each subset. All weights are 1 if alpha is None or one of the subsets is empty.
     """
     if alpha is None or not hard or not rest:
         return {Subset.HARD: 1.0, Subset.REST: 1.0}
@@ -37,49 +42,66 @@ def subset_weights(alpha: float | None, hard: int, rest: int) -> dict[Subset, fl
 
 
 def response_nll(model: PreTrainedModel, batch: MicroBatch) -> Tensor:
-    """Negative log-likelihood of each supervised token of a micro-batch: (supervised,), in nats, without a gradient."""
+    """Return the negative log-likelihood of each supervised token: (supervised,), in nats, without a gradient."""
     with torch.no_grad():
         return token_nll(predicting_states(model, batch), head_weights(model), batch.targets)
 
 
 def predicting_states(model: PreTrainedModel, batch: MicroBatch) -> Tensor:
-    """The hidden states that predict the supervised tokens: (supervised, width)."""
-    return packed_hidden(base_model_of(model).get_decoder(), batch.tokens, batch.bounds).index_select(0, batch.before)
+    """Return the hidden states that predict the supervised tokens: (supervised, hidden_size)."""
+    hidden = packed_hidden(base_model_of(model).get_decoder(), batch.tokens, batch.bounds)
+    return hidden.index_select(0, batch.predictor_positions)  # logits of other tokens are never computed
 
 
 def head_weights(model: PreTrainedModel) -> Tensor:
-    head: Tensor = base_model_of(model).get_output_embeddings().weight
-    return head
+    """Return the weights of the output layer: (vocab_size, hidden_size)."""
+    weights: Tensor = base_model_of(model).get_output_embeddings().weight
+    return weights
 
 
-def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:
-    """The rate of optimiser step `step`, counted from 1: linear up over a share of the steps, then a cosine to 0."""
-    rising = math.ceil(warmup * steps)
-    if step <= rising:
-        return peak * step / rising
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - 1 - rising) / (steps - rising)))
+def learning_rate(step: int, total_steps: int, peak: float, warmup_ratio: float) -> float:
+    """Return the learning rate of a step: a linear warmup, then a cosine to 0.
+
+    Args:
+        step: Optimiser step, counted from 1.
+        total_steps: Steps of the whole fit.
+        peak: Learning rate at the end of the warmup.
+        warmup_ratio: Share of the steps in the warmup.
+    """
+    warmup_steps = math.ceil(warmup_ratio * total_steps)
+    if step <= warmup_steps:
+        return peak * step / warmup_steps
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - 1 - warmup_steps) / (total_steps - warmup_steps)))
 
 
 class StudentModule(pl.LightningModule):
-    """A causal language model under the alpha-weighted loss; one batch is one optimiser step."""
+    """A causal language model with the alpha-weighted loss. One Lightning batch is one optimiser step."""
 
     def __init__(
         self, model: PreTrainedModel, weights: Mapping[Subset, float], sft: SFTConfig, total_steps: int, seed: int
     ) -> None:
-        """weights: of a supervised token, by part. seed: of dropout."""
+        """Wrap a model for training.
+
+        Args:
+            model: The model; its trained parameters are those that require a gradient.
+            weights: Loss weight of a supervised token of each subset.
+            sft: Optimiser settings.
+            total_steps: Optimiser steps of the whole fit.
+            seed: Seed of dropout.
+        """
         super().__init__()
-        self.automatic_optimization = False  # a step is normalised by all its tokens, which Lightning's mean is not
-        self.strict_loading = False  # checkpoints leave frozen weights out
+        self.automatic_optimization = False  # Lightning would average over micro-batches instead of tokens
+        self.strict_loading = False  # checkpoints hold no frozen weights
         self.model = pack_attention(model).train()
         self.history: list[TrainingStep] = []
         self._weights, self._sft, self._total_steps, self._seed = weights, sft, total_steps, seed
 
     def configure_model(self) -> None:
-        """Divide the weights among the ranks, under a strategy that does."""
+        """Shard the weights over the ranks if the strategy is FSDP."""
         shard_if_fsdp(self, base_model_of(self.model), self.weighted_loss.__name__)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW; weight decay spares biases and norms, which are the vectors."""
+        """Return AdamW without weight decay for biases and norms, which are the vectors."""
         trained = [p for p in self.model.parameters() if p.requires_grad]
         groups = [
             {"params": [p for p in trained if p.ndim > 1], "weight_decay": self._sft.weight_decay},
@@ -88,32 +110,44 @@ class StudentModule(pl.LightningModule):
         return torch.optim.AdamW([g for g in groups if g["params"]], lr=self._sft.learning_rate, fused=True)
 
     def training_step(self, batch: StepBatch, batch_idx: int) -> None:
-        """One optimiser step over all micro-batches. Raises TapirError where the loss is not finite."""
+        """Take one optimiser step over all micro-batches.
+
+        Raises:
+            TapirError: If the loss is not finite.
+        """
         step = len(self.history) + 1
-        # dropout must not depend on where the fit was resumed, and is not the same on all ranks
+        # Seeded per step, so that dropout is the same after a resume, and per rank, so that it differs between ranks.
         torch.manual_seed(self._seed * 1_000_003 + step + self.global_rank * 1_000_000_007)
         last = batch.micro_batches[-1]
-        parts = [self._backward(micro, batch.supervised, micro is last) for micro in batch.micro_batches]
-        sums = self.trainer.strategy.reduce(torch.stack(parts).sum(0), reduce_op="sum")
+        sums_per_batch = [self._backward(micro, batch.supervised, micro is last) for micro in batch.micro_batches]
+        sums = self.trainer.strategy.reduce(torch.stack(sums_per_batch).sum(0), reduce_op="sum")
         rate = learning_rate(step, self._total_steps, self._sft.learning_rate, self._sft.warmup_ratio)
         self._record(step, batch, sums, rate, self._update(rate))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the history; leave out what is not trained."""
+        """Add the history and drop frozen weights."""
         trained = {name for name, p in self.named_parameters(remove_duplicate=False) if p.requires_grad}
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
         checkpoint[STEPS_KEY] = [step.model_dump() for step in self.history]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the history back."""
+        """Restore the history."""
         self.history = [TrainingStep(**step) for step in checkpoint[STEPS_KEY]]
 
     def weighted_loss(self, batch: MicroBatch, supervised: int) -> tuple[Tensor, Tensor]:
-        """The micro-batch's part of the step's loss, and the loss of each token: (supervised,).
+        """Return the micro-batch's share of the step's loss, and the loss of each supervised token.
 
-        The weights are used in here alone, so that a strategy can put them together around it.
+        Model weights are used in this method only, so that FSDP can gather them around it.
+
+        Args:
+            batch: Rows of the micro-batch.
+            supervised: Supervised tokens of the whole step, over all ranks.
+
+        Returns:
+            The weighted loss (a scalar) and the unweighted losses of its tokens (supervised,), in nats.
         """
-        scale = self.trainer.world_size / supervised  # the ranks' gradients are averaged, where their sum is meant
+        # Strategies average the gradients of the ranks; the factor world_size turns the mean into a sum.
+        scale = self.trainer.world_size / supervised
         hard, rest = self._weights[Subset.HARD] * scale, self._weights[Subset.REST] * scale
         weights = torch.full(batch.hard.shape, rest, dtype=torch.float32, device=batch.hard.device)
         weights = weights.masked_fill(batch.hard, hard)
@@ -122,15 +156,19 @@ class StudentModule(pl.LightningModule):
         )
 
     def _backward(self, batch: MicroBatch, supervised: int, last: bool) -> Tensor:
-        """Add the micro-batch's share of the step's gradient; returns its [nll, tokens] of hard and of rest, (2, 2)."""
+        """Accumulate the gradient of a micro-batch.
+
+        Returns:
+            Sum of losses and number of tokens, of the hard subset and of the rest: (2, 2).
+        """
         with sync_gradients_on_last(self, last):
             loss, nll = self.weighted_loss(batch, supervised)
             self.manual_backward(loss)
-        parts = [[nll[mask].sum(), mask.sum().to(nll.dtype)] for mask in (batch.hard, ~batch.hard)]
-        return torch.stack([torch.stack(part) for part in parts])
+        sums = [[nll[mask].sum(), mask.sum().to(nll.dtype)] for mask in (batch.hard, ~batch.hard)]
+        return torch.stack([torch.stack(subset) for subset in sums])
 
     def _update(self, rate: float) -> float:
-        """Step the optimiser; returns the norm of the gradient before clipping."""
+        """Step the optimiser with this learning rate. Return the gradient norm before clipping."""
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
         for group in optimizer.param_groups:
@@ -143,7 +181,10 @@ class StudentModule(pl.LightningModule):
         (hard, hard_tokens), (rest, rest_tokens) = sums.tolist()
         weighted = self._weights[Subset.HARD] * hard + self._weights[Subset.REST] * rest
         if not math.isfinite(weighted):
-            raise TapirError(f"The loss of step {step} is {weighted}; lower sft.learning_rate or sft.max_grad_norm.")
+            raise TapirError(
+                f"The loss of step {step} is {weighted}, not a finite number: lower sft.learning_rate "
+                f"({self._sft.learning_rate:g}) or sft.max_grad_norm ({self._sft.max_grad_norm:g})."
+            )
         seen = self.history[-1].tokens if self.history else 0
         self.history.append(
             TrainingStep(

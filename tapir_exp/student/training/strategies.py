@@ -1,8 +1,8 @@
-"""What the processes that share a fit, its ranks, do together; how depends on Lightning's strategy.
+"""Operations that depend on how the processes (ranks) of a fit share the work.
 
-ddp: every rank has the whole model, and gradients are averaged over the ranks before the optimiser step. fsdp: every
-rank has a part of every weight, gradient and moment (PyTorch's FSDP2). deepspeed: every rank has the whole weights and
-a part of the rest (ZeRO-2), by DeepSpeed's engine.
+- ddp: every rank has the whole model, and gradients are averaged before the optimiser step.
+- fsdp: every rank has a shard of each weight, gradient and optimiser state (PyTorch's FSDP2).
+- deepspeed: every rank has all weights and a shard of the rest (ZeRO-2), managed by DeepSpeed's engine.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -22,10 +22,15 @@ from tapir_exp.config import Launcher, StrategyName, TrainerConfig
 from tapir_exp.core.errors import TapirError
 
 
-def build_strategy(config: TrainerConfig, clip: float) -> Strategy | str:
-    """The strategy of a fit, for Lightning. clip: of the gradient's norm, which DeepSpeed does by itself.
+def build_strategy(config: TrainerConfig, max_grad_norm: float) -> Strategy | str:
+    """Return Lightning's strategy for a fit.
 
-    Raises TapirError where DeepSpeed is not installed.
+    Args:
+        config: Devices and strategy.
+        max_grad_norm: Largest gradient norm; DeepSpeed clips by itself and has to know it.
+
+    Raises:
+        TapirError: If DeepSpeed is chosen but not installed.
     """
     ranks = config.devices * config.num_nodes
     match config.strategy:
@@ -35,14 +40,15 @@ def build_strategy(config: TrainerConfig, clip: float) -> Strategy | str:
             if find_spec("deepspeed") is None:
                 raise TapirError("trainer.strategy=deepspeed needs DeepSpeed: pip install 'tapir-exp[deepspeed]'.")
             zero = {"stage": 2, "overlap_comm": True, "contiguous_gradients": True}
-            return DeepSpeedStrategy(config={"zero_optimization": zero, "gradient_clipping": clip})
+            return DeepSpeedStrategy(config={"zero_optimization": zero, "gradient_clipping": max_grad_norm})
     return DDPStrategy(gradient_as_bucket_view=True) if ranks > 1 else "auto"
 
 
 def cluster_environments(config: TrainerConfig) -> list[Any]:
-    """What must tell Lightning where it runs; a fit of one process is one, even inside a job of torchrun or SLURM.
+    """Return the plugins that give Lightning the rank and the number of processes.
 
-    SLURM's does not requeue the job: the same command goes on where a killed one was.
+    A fit of one process stays one, even inside a job of torchrun or SLURM. SLURM does not requeue the job: a killed fit
+    is resumed by the same command.
     """
     if config.devices * config.num_nodes == 1:
         return [LightningEnvironment()]
@@ -50,7 +56,7 @@ def cluster_environments(config: TrainerConfig) -> list[Any]:
 
 
 def shard_if_fsdp(module: pl.LightningModule, model: Any, method: str) -> None:
-    """Under FSDP, divide the model's weights among the ranks; see `shard_model`."""
+    """Shard the model if the strategy is FSDP; see `shard_model`."""
     strategy = module.trainer.strategy
     if isinstance(strategy, ModelParallelStrategy):
         mixed = module.trainer.precision == "bf16-mixed"
@@ -58,21 +64,34 @@ def shard_if_fsdp(module: pl.LightningModule, model: Any, method: str) -> None:
 
 
 def shard_model(module: torch.nn.Module, model: Any, method: str, mesh: DeviceMesh, *, mixed: bool) -> None:
-    """Divide the weights of the module, whose part is the model; `method` of the module is its only forward pass.
+    """Shard the weights of a module in place.
 
-    A unit, whose weights are put together while they are used, is what transformers declares that must not be split:
-    the decoder layers. All else is one unit more. mixed: weights are put together in bfloat16. Raises TapirError where
-    the model declares no unit.
+    FSDP gathers the weights of one unit at a time. The units are the modules that transformers declares indivisible,
+    which are the decoder layers, and one unit for everything else.
+
+    Args:
+        module: Module to shard.
+        model: The transformers model inside of it.
+        method: Name of the module's only forward method.
+        mesh: Devices that share the weights.
+        mixed: Whether weights are gathered in bfloat16, and gradients reduced in float32.
+
+    Raises:
+        TapirError: If the model declares no indivisible modules.
     """
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
-    kinds = (torch.bfloat16, torch.float32) if mixed else (None, None)
-    policy = MixedPrecisionPolicy(param_dtype=kinds[0], reduce_dtype=kinds[1])
+    param_dtype, reduce_dtype = (torch.bfloat16, torch.float32) if mixed else (None, None)
+    policy = MixedPrecisionPolicy(param_dtype=param_dtype, reduce_dtype=reduce_dtype)
     options: dict[str, Any] = {"mesh": mesh, "mp_policy": policy}
-    units = set(model._no_split_modules or ())
-    layers = [part for part in model.modules() if type(part).__name__ in units]
+    unit_names = set(model._no_split_modules or ())
+    layers = [part for part in model.modules() if type(part).__name__ in unit_names]
     if not layers:
-        raise TapirError(f"{type(model).__name__} does not name its layers, which fsdp shards: take trainer=ddp.")
+        raise TapirError(
+            f"trainer.strategy=fsdp shards decoder layers, but {type(model).__name__} does not name its layers "
+            "(_no_split_modules). Use trainer=ddp."
+        )
+    # The layers come first: the outer call takes what no inner one has.
     for layer in layers:
         fully_shard(layer, **options)
     fully_shard(module, **options)
@@ -80,10 +99,10 @@ def shard_model(module: torch.nn.Module, model: Any, method: str, mesh: DeviceMe
 
 
 def sync_gradients_on_last(module: pl.LightningModule, last: bool) -> AbstractContextManager[Any]:
-    """Around the backward pass of a micro-batch: the ranks' gradients are brought together after the last one only.
+    """Return the context of a micro-batch's backward pass, which reduces gradients after the last one only.
 
-    Under FSDP they are after every one: a rank that kept its own gradients till the last would need the memory for
-    all of them, which is what FSDP saves.
+    FSDP reduces them after each micro-batch: unreduced gradients need the memory of a whole model on each rank, which
+    is what FSDP saves.
     """
     if isinstance(module.trainer.strategy, DDPStrategy) and not last:
         return module.trainer.model.no_sync()  # type: ignore[union-attr, operator, no-any-return]
@@ -92,16 +111,16 @@ def sync_gradients_on_last(module: pl.LightningModule, last: bool) -> AbstractCo
     return nullcontext()
 
 
-def clip_and_step(module: pl.LightningModule, optimizer: Any, limit: float) -> float:
-    """Clip the gradient of all ranks and step; returns its norm before clipping."""
-    if isinstance(module.trainer.strategy, DeepSpeedStrategy):  # whose step clips
+def clip_and_step(module: pl.LightningModule, optimizer: Any, max_grad_norm: float) -> float:
+    """Clip the gradient over all ranks and step the optimiser. Return the gradient norm before clipping."""
+    if isinstance(module.trainer.strategy, DeepSpeedStrategy):  # its step clips, see `build_strategy`
         optimizer.step()
         return float(module.trainer.model.get_global_grad_norm())  # type: ignore[union-attr, operator]
-    norm = torch.nn.utils.clip_grad_norm_(module.parameters(), limit)
+    norm = torch.nn.utils.clip_grad_norm_(module.parameters(), max_grad_norm)
     optimizer.step()
     return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
 
 def is_sharded(module: torch.nn.Module) -> bool:
-    """Whether each rank has but a part of the weights."""
+    """Return whether each rank has only a shard of the weights."""
     return any(isinstance(p, DTensor) for p in module.parameters())

@@ -1,4 +1,4 @@
-"""How fast a fit goes, and what it takes of its device."""
+"""Throughput, model FLOPs utilisation and peak memory of a fit."""
 
 import resource
 from collections.abc import Sequence
@@ -21,16 +21,20 @@ PEAK_TFLOPS = {
     "RTX 4090": 165,
     "V100": 125,
 }
-"""Dense half-precision matrix TFLOP/s of a card whose name holds the key, from the vendor's data sheets; the first
-that fits."""
+"""Peak dense half-precision TFLOP/s by card, from the vendor's data sheets. The first key that occurs in the name of a
+card applies, so longer names come first."""
 
 
 @dataclass(frozen=True)
 class ModelFlops:
-    """The multiplications that a model's training needs, counted from its linear layers.
+    """Weights of a model by what training multiplies them with, from which its FLOPs follow.
 
-    frozen, trained: weights of the decoder's linear layers. head: weights of the output layer. head_trained: whether
-    it is. attention: attention width (heads times their width), summed over layers.
+    Attributes:
+        frozen: Frozen weights of the decoder's linear layers.
+        trained: Trained weights of the decoder's linear layers.
+        head: Weights of the output layer.
+        head_trained: Whether the output layer is trained.
+        attention: Attention width (heads times head dimension), summed over layers.
     """
 
     frozen: int
@@ -39,12 +43,16 @@ class ModelFlops:
     head_trained: bool
     attention: int
 
-    def flops(self, lengths: Sequence[int], supervised: int) -> float:
-        """Of a step over rows of these lengths: two per weight and token forward, two for the gradient of a layer's
-        input, two for a weight's.
+    def of_step(self, lengths: Sequence[int], supervised: int) -> float:
+        """Return the floating-point operations that a training step needs.
 
-        Logits are counted for the supervised tokens only, causal attention for what comes before; nothing that is
-        computed twice, as with activation checkpointing, counts twice.
+        Each weight costs two operations per token in the forward pass, two for the gradient of its layer's input, and
+        two for its own gradient if it is trained. Logits count for supervised tokens only, and attention is causal.
+        Recomputation, as with activation checkpointing, does not count.
+
+        Args:
+            lengths: Tokens of each row.
+            supervised: Supervised tokens of all rows.
         """
         linear = (4 * self.frozen + 6 * self.trained) * sum(lengths)
         head = (6 if self.head_trained else 4) * self.head * supervised
@@ -52,52 +60,60 @@ class ModelFlops:
 
 
 def count_model_flops(model: Any) -> ModelFlops:
-    """The work of a causal language model, which may have an adapter."""
-    whole = base_model_of(model)
-    head = whole.get_output_embeddings()
-    linears = [m for m in whole.modules() if isinstance(m, torch.nn.Linear) and m is not head]
+    """Count the weights of a causal language model, which may have a PEFT adapter."""
+    base = base_model_of(model)
+    head = base.get_output_embeddings()
+    linears = [m for m in base.modules() if isinstance(m, torch.nn.Linear) and m is not head]
     sizes = [(m.in_features * m.out_features, m.weight.requires_grad) for m in linears]
-    config = whole.config
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    config = base.config
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return ModelFlops(
         frozen=sum(size for size, trained in sizes if not trained),
         trained=sum(size for size, trained in sizes if trained),
         head=head.in_features * head.out_features,
         head_trained=head.weight.requires_grad,
-        attention=config.num_hidden_layers * config.num_attention_heads * width,
+        attention=config.num_hidden_layers * config.num_attention_heads * head_dim,
     )
 
 
 class ThroughputMeter:
-    """Measures a fit step by step."""
+    """Records the timing of each optimiser step."""
 
-    def __init__(self, work: ModelFlops, device: torch.device, ranks: int, peak_tflops: float | None) -> None:
-        """peak_tflops: of one device; None looks it up, and an unknown one leaves MFU out."""
-        self._work, self._device = work, device
+    def __init__(self, flops: ModelFlops, device: torch.device, num_ranks: int, peak_tflops: float | None) -> None:
+        """Create a meter without timings.
+
+        Args:
+            flops: FLOPs of the model.
+            device: Device of this rank.
+            num_ranks: Number of devices that share a step.
+            peak_tflops: Peak TFLOP/s of one device. None looks it up by the name of the card; there is no MFU for an
+                unknown card.
+        """
+        self._flops, self._device = flops, device
         peak = peak_tflops or _peak_tflops(device)
-        self._peak = None if peak is None else peak * 1e12 * ranks
-        self.paces: list[StepTiming] = []
+        self._peak_flops = None if peak is None else peak * 1e12 * num_ranks
+        self.timings: list[StepTiming] = []
 
-    def measure(self, step: int, batch: StepBatch, seconds: float) -> None:
-        """Write down that this step took so many seconds of wall time."""
-        flops = self._work.flops(batch.lengths, batch.supervised)
-        self.paces.append(
+    def record(self, step: int, batch: StepBatch, seconds: float) -> None:
+        """Add the timing of a step that took `seconds` of wall time."""
+        flops = self._flops.of_step(batch.lengths, batch.supervised)
+        self.timings.append(
             StepTiming(
                 step=step,
                 seconds=seconds,
                 tokens=batch.tokens,
                 supervised=batch.supervised,
-                mfu=None if self._peak is None else flops / seconds / self._peak,
+                mfu=None if self._peak_flops is None else flops / seconds / self._peak_flops,
                 memory_mb=peak_memory_bytes(self._device) / 2**20,
             )
         )
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Bytes: the most that tensors took on a GPU so far; elsewhere the most that the process was resident with."""
+    """Return the peak memory of tensors on a GPU, or the peak resident memory of the process elsewhere."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
 
 
 def _peak_tflops(device: torch.device) -> float | None:

@@ -1,7 +1,6 @@
-"""One fit: a parent student and training rows in, a student directory out; a killed fit goes on where it was."""
+"""Fine-tune a student on training rows. A killed fit resumes from its last checkpoint."""
 
 import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 from transformers import PreTrainedModel
 
-from tapir_exp.config import BudgetConfig, SFTConfig, StudentConfig, TrainerConfig
+from tapir_exp.config import TrainerConfig
 from tapir_exp.core.console import Progress
 from tapir_exp.core.determinism import deterministic_scope
 from tapir_exp.core.records import StepTiming, Subset, TrainingStep
@@ -20,13 +19,13 @@ from tapir_exp.student.loading import AdapterBase
 from tapir_exp.student.saving import save_student
 from tapir_exp.student.training.adapter import cast_to_stored, load_for_training
 from tapir_exp.student.training.batching import StepLoader, plan_batches
+from tapir_exp.student.training.callbacks import CheckpointCallback, ThroughputCallback, newest_checkpoint
 from tapir_exp.student.training.encoded_rows import MappedRows
 from tapir_exp.student.training.encoding import EncodedDataset, TrainingRow, encode_rows
-from tapir_exp.student.training.job import FitJob
+from tapir_exp.student.training.job import FitJob, PlannedFit
 from tapir_exp.student.training.launcher import launch
 from tapir_exp.student.training.lightning_module import StudentModule, subset_weights
 from tapir_exp.student.training.strategies import build_strategy, cluster_environments, is_sharded
-from tapir_exp.student.training.throughput import ThroughputMeter, count_model_flops
 
 TRAINING = "training.jsonl"
 CHECKPOINTS = "checkpoints"
@@ -35,13 +34,22 @@ ENCODED = "encoded.arrow"
 
 @dataclass(frozen=True)
 class FitFigures:
-    """What a fit did.
+    """Figures of a finished fit.
 
-    steps: optimiser steps. tokens: real tokens seen, prompt and response. supervised_tokens: those that the loss
-    counted. rows: rows of the training set; truncated, dropped: rows cut at the length limit, and left out for it.
-    final_loss: of the last step, in nats; None where the budget allowed no step. The rest since the fit was last
-    resumed: tokens_per_second, supervised_tokens_per_second: real tokens, and those that the loss counted, by wall
-    time; mfu, peak_memory_mb: see `StepTiming`.
+    The rates, `mfu` and `peak_memory_mb` cover the steps since the fit was last resumed.
+
+    Attributes:
+        steps: Optimiser steps.
+        tokens: Real tokens seen, prompt and response.
+        supervised_tokens: Tokens that the loss counted.
+        rows: Rows of the training set.
+        truncated: Rows that were cut at the length limit.
+        dropped: Rows that were dropped because their prompt reaches the length limit.
+        final_loss: Loss of the last step, in nats per token; None if the budget allowed no step.
+        tokens_per_second: Real tokens per second of wall time.
+        supervised_tokens_per_second: Supervised tokens per second of wall time.
+        mfu: Model FLOPs utilisation, see `StepTiming`.
+        peak_memory_mb: Peak memory in MiB, see `StepTiming`.
     """
 
     steps: int
@@ -57,107 +65,119 @@ class FitFigures:
     peak_memory_mb: float
 
 
-def finetune(
-    parent: Path,
-    rows: Sequence[TrainingRow],
-    alpha: float | None,
-    sft: SFTConfig,
-    budget: BudgetConfig,
-    student: StudentConfig,
-    trainer: TrainerConfig,
-    seed: int,
-    workdir: Path,
-    label: str,
-    base: AdapterBase | None = None,
-) -> FitFigures:
-    """Fine-tune the student in `parent` on `rows` and save it, with its training.jsonl, in `workdir`.
+def finetune(job: FitJob, rows: Sequence[TrainingRow], workdir: Path) -> FitFigures:
+    """Fine-tune a student and save it in `workdir`.
 
-    alpha: weight of the hard part in the loss (see `subset_weights`); None trains plainly. A second call with the
-    same arguments after a kill resumes from the newest checkpoint in `workdir` and ends with the same bytes.
-    An adapter (sft.method lora or qlora) is saved alone, as a PEFT directory; `base` is what a new one calls its base,
-    None for `parent` as it is given.
-    Raises TapirError where no row has a response token within student.max_length or a process of the fit dies,
-    ConfigError where the tokenizer has no chat template.
+    A second call with the same arguments after a kill resumes from the newest checkpoint in `workdir` and ends with
+    the same bytes. With `sft.method` lora or qlora, the directory holds a PEFT adapter without its base.
+
+    Args:
+        job: The student and how to fine-tune it.
+        rows: Rows to train on.
+        workdir: Directory of the fine-tuned student, its `training.jsonl` and its `timings.jsonl`.
+
+    Returns:
+        Figures of the fit.
+
+    Raises:
+        TapirError: If no row has a response token within `student.max_length`, or a process of the fit fails.
+        ConfigError: If the tokenizer has no chat template.
     """
-    chat = load_chat(parent, student)
-    encoded = encode_rows(rows, chat, student.max_length, sft.max_drop_rate, workdir / ENCODED)
-    plan = plan_batches(encoded.lengths, budget, sft.global_batch_size, seed)
-    weights = subset_weights(alpha, encoded.supervised[Subset.HARD], encoded.supervised[Subset.REST])
-    job = FitJob(parent, base, weights, plan, sft, student, trainer, seed)
-    with Progress(label, len(plan.steps)) as progress:
-        if job.ranks > 1:
-            launch(job, workdir, label, progress)
+    chat = load_chat(job.parent, job.student)
+    dataset = encode_rows(rows, chat, job.student.max_length, job.sft.max_drop_rate, workdir / ENCODED)
+    fit = PlannedFit(
+        job=job,
+        plan=plan_batches(dataset.lengths, job.budget, job.sft.global_batch_size, job.seed),
+        weights=subset_weights(job.alpha, dataset.supervised[Subset.HARD], dataset.supervised[Subset.REST]),
+    )
+    with Progress(job.label, len(fit.plan.steps)) as progress:
+        if job.num_ranks > 1:
+            launch(fit, workdir, progress)
         else:
-            fit(job, workdir, progress)
+            run_fit(fit, workdir, progress)
     shutil.rmtree(workdir / CHECKPOINTS, ignore_errors=True)
     (workdir / ENCODED).unlink()
-    supervised = sum(encoded.targets[row] for step in plan.steps for row in step)
-    return _figures(workdir, encoded, supervised)
+    supervised = sum(dataset.supervised_lengths[index] for step in fit.plan.steps for index in step)
+    return _read_figures(workdir, dataset, supervised)
 
 
-def _figures(workdir: Path, encoded: EncodedDataset, supervised: int) -> FitFigures:
-    history, paces = read_rows(workdir / TRAINING, TrainingStep), read_rows(workdir / TIMINGS, StepTiming)
+def _read_figures(workdir: Path, dataset: EncodedDataset, supervised: int) -> FitFigures:
+    history, timings = read_rows(workdir / TRAINING, TrainingStep), read_rows(workdir / TIMINGS, StepTiming)
     last = history[-1] if history else None
-    seconds = sum(pace.seconds for pace in paces) or 1.0  # without a step there is no speed
-    known = [pace.mfu * pace.seconds for pace in paces if pace.mfu is not None]
+    seconds = sum(timing.seconds for timing in timings) or 1.0  # avoids a division by zero for a fit without steps
+    # The mean over wall time weighs each step by its seconds.
+    weighted_mfus = [timing.mfu * timing.seconds for timing in timings if timing.mfu is not None]
     return FitFigures(
         steps=len(history),
         tokens=last.tokens if last else 0,
         supervised_tokens=supervised,
-        rows=len(encoded.rows),
-        truncated=encoded.truncated,
-        dropped=encoded.dropped,
+        rows=len(dataset.rows),
+        truncated=dataset.truncated,
+        dropped=dataset.dropped,
         final_loss=last.loss if last else None,
-        tokens_per_second=sum(pace.tokens for pace in paces) / seconds,
-        supervised_tokens_per_second=sum(pace.supervised for pace in paces) / seconds,
-        mfu=sum(known) / seconds if known else None,
-        peak_memory_mb=paces[-1].memory_mb if paces else 0.0,
+        tokens_per_second=sum(timing.tokens for timing in timings) / seconds,
+        supervised_tokens_per_second=sum(timing.supervised for timing in timings) / seconds,
+        mfu=sum(weighted_mfus) / seconds if weighted_mfus else None,
+        peak_memory_mb=timings[-1].memory_mb if timings else 0.0,
     )
 
 
-def fit(job: FitJob, workdir: Path, progress: Progress) -> None:
-    """Carry out a fit, or a rank's part in it, on the rows in `workdir`; the first rank saves the student there."""
+def run_fit(fit: PlannedFit, workdir: Path, progress: Progress) -> None:
+    """Train in this process, alone or as one rank of several.
+
+    The encoded rows are in `workdir`, and the first rank saves the student there.
+    """
+    job = fit.job
     rows = MappedRows(workdir / ENCODED)
     with deterministic_scope(job.seed):
-        model, over = _open(job)
-        module = StudentModule(model, job.weights, job.sft, len(job.plan.steps), job.seed)
-        clock = ThroughputCallback(progress, job.trainer.peak_tflops)
-        callbacks = [clock, CheckpointCallback(workdir / CHECKPOINTS, job.sft.save_steps)]
-        trainer = build_trainer(job.trainer, callbacks, job.sft.max_grad_norm)
-        loader = StepLoader(rows, job.plan, job.sft.max_tokens_per_micro_batch, trainer.global_rank, trainer.world_size)
-        if len(loader):
-            trainer.fit(module, loader, ckpt_path=newest_checkpoint(workdir), weights_only=True)
+        model, adapter_base = _load(job)
+        module = StudentModule(model, fit.weights, job.sft, len(fit.plan.steps), job.seed)
+        throughput = ThroughputCallback(progress, job.trainer.peak_tflops)
+        checkpoints = CheckpointCallback(workdir / CHECKPOINTS, job.sft.save_steps)
+        trainer = build_trainer(job.trainer, [throughput, checkpoints], job.sft.max_grad_norm)
+        loader = StepLoader(rows, fit.plan, job.sft.max_tokens_per_micro_batch, trainer.global_rank, trainer.world_size)
+        if len(loader):  # Lightning refuses to fit on nothing; the student then equals its parent
+            trainer.fit(module, loader, ckpt_path=newest_checkpoint(workdir / CHECKPOINTS), weights_only=True)
         trained = _gather(module, job) if is_sharded(module) else module.model
         if trainer.is_global_zero:
-            chat = load_chat(job.parent, job.student)
-            save_student(trained if over else cast_to_stored(trained, job.student), chat, workdir, over)
-            write_rows(workdir / TIMINGS, clock.paces)
+            # An adapter is saved in the precision it was trained in, a whole model in the configured one.
+            stored = trained if adapter_base else cast_to_stored(trained, job.student)
+            save_student(stored, load_chat(job.parent, job.student), workdir, adapter_base)
+            write_rows(workdir / TIMINGS, throughput.timings)
             write_rows(workdir / TRAINING, module.history)
 
 
-def _open(job: FitJob) -> tuple[PreTrainedModel, AdapterBase | None]:
+def _load(job: FitJob) -> tuple[PreTrainedModel, AdapterBase | None]:
     return load_for_training(job.parent, job.student, job.sft, job.trainer, job.base)
 
 
 def _gather(module: StudentModule, job: FitJob) -> PreTrainedModel:
-    """The trained model whole on the first rank, where each has but a part of it; on the others as it is."""
+    """Return a sharded model whole on the first rank, and unchanged on the others."""
     state = module.trainer.strategy.lightning_module_state_dict()  # all ranks take part
     if module.global_rank != 0:
         return module.model  # type: ignore[no-any-return]
-    whole: Any = module.trainer.precision_plugin.convert_module(_open(job)[0])
+    # The sharded module cannot take whole weights, so they go into a freshly loaded model.
+    whole: Any = module.trainer.precision_plugin.convert_module(_load(job)[0])
     whole.load_state_dict({name.removeprefix("model."): values for name, values in state.items()})
     return whole  # type: ignore[no-any-return]
 
 
-def build_trainer(config: TrainerConfig, callbacks: list[pl.Callback], clip: float) -> pl.Trainer:
+def build_trainer(config: TrainerConfig, callbacks: list[pl.Callback], max_grad_norm: float) -> pl.Trainer:
+    """Return the Lightning trainer of a fit, without Lightning's own logging, checkpoints and progress bar.
+
+    Args:
+        config: Devices, precision and strategy.
+        callbacks: Callbacks of the fit.
+        max_grad_norm: Largest gradient norm, which DeepSpeed has to know.
+    """
     return pl.Trainer(
         accelerator=config.accelerator,
         devices=config.devices,
         num_nodes=config.num_nodes,
         precision=config.precision,  # type: ignore[arg-type]  # Lightning checks it
-        strategy=build_strategy(config, clip),
+        strategy=build_strategy(config, max_grad_norm),
         plugins=cluster_environments(config),
-        max_epochs=1,
+        max_epochs=1,  # the plan holds all epochs
         callbacks=callbacks,
         deterministic=config.deterministic,
         logger=False,
@@ -165,60 +185,3 @@ def build_trainer(config: TrainerConfig, callbacks: list[pl.Callback], clip: flo
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-
-
-class ThroughputCallback(pl.Callback):
-    """Shows the progress of a fit and measures its speed."""
-
-    def __init__(self, progress: Progress, peak_tflops: float | None) -> None:
-        self._progress, self._peak_tflops = progress, peak_tflops
-        self._speedometer: ThroughputMeter | None = None
-
-    @property
-    def paces(self) -> list[StepTiming]:
-        """Of all steps so far."""
-        return self._speedometer.paces if self._speedometer else []
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._progress.advance(trainer.global_step)
-        work = count_model_flops(pl_module.model)
-        self._speedometer = ThroughputMeter(work, pl_module.device, trainer.world_size, self._peak_tflops)
-        self._last = time.perf_counter()
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        assert self._speedometer
-        self._progress.advance()
-        now = time.perf_counter()
-        self._speedometer.measure(trainer.global_step, batch, now - self._last)
-        self._last = now
-
-
-class CheckpointCallback(pl.Callback):
-    """Keeps one checkpoint, the newest; it is there whole or not at all."""
-
-    def __init__(self, folder: Path, every: int) -> None:
-        self._folder, self._every = folder, every
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        step = trainer.global_step
-        if step % self._every == 0 and step < trainer.num_training_batches:
-            self._save(trainer, self._folder / f"step-{step:09}.ckpt")
-
-    def _save(self, trainer: pl.Trainer, path: Path) -> None:
-        passing = path.with_suffix(".partial")
-        trainer.save_checkpoint(passing)  # all ranks take part
-        if not trainer.is_global_zero:
-            return
-        passing.replace(path)
-        for old in self._folder.glob("step-*.ckpt"):
-            if old != path:
-                old.unlink()
-
-
-def newest_checkpoint(workdir: Path) -> Path | None:
-    """The checkpoint from which a fit in `workdir` would go on; None where it would start."""
-    return max((workdir / CHECKPOINTS).glob("step-*.ckpt"), default=None)

@@ -1,4 +1,4 @@
-"""Rows, plans and loaders."""
+"""Encoding of training rows."""
 
 from collections import Counter
 from dataclasses import replace
@@ -33,7 +33,7 @@ def test_only_response_and_end_are_supervised(chat: Chat) -> None:
     rows = encode_rows([TrainingRow("Say red", "red"), TrainingRow("Say blue blue", "blue blue")], chat, 100).rows
     batch = collate(rows)
     assert batch.targets.tolist() == [token for row in rows for token in row.tokens[row.prompt :]]
-    assert torch.equal(batch.tokens[batch.before + 1], batch.targets)
+    assert torch.equal(batch.tokens[batch.predictor_positions + 1], batch.targets)
     assert batch.targets.tolist().count(chat.end) == 2
 
 
@@ -135,14 +135,14 @@ def test_rows_are_packed_behind_one_another() -> None:
     assert batch.bounds.lengths == (5, 3)
     assert batch.bounds.starts.tolist() == [0, 5, 8]
     assert batch.bounds.positions.tolist() == [0, 1, 2, 3, 4, 0, 1, 2]
-    assert batch.before.tolist() == [1, 2, 3, 5, 6]
+    assert batch.predictor_positions.tolist() == [1, 2, 3, 5, 6]
     assert batch.targets.tolist() == [12, 13, 14, 11, 12]
     assert batch.hard.tolist() == [False] * 3 + [True] * 2
 
 
 def test_a_row_without_a_supervised_token_has_no_target() -> None:
     batch = collate([make_row(4, 4)])
-    assert (batch.before.tolist(), batch.targets.tolist(), batch.hard.tolist()) == ([], [], [])
+    assert (batch.predictor_positions.tolist(), batch.targets.tolist(), batch.hard.tolist()) == ([], [], [])
 
 
 @pytest.mark.parametrize(("limit", "ranks"), [(1, 1), (60, 1), (10_000, 1), (60, 2), (10_000, 4)])

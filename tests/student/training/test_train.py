@@ -1,4 +1,4 @@
-"""A fit from end to end: same bytes whatever happens to it."""
+"""Fits from end to end, killed and resumed ones included."""
 
 import json
 import signal
@@ -21,9 +21,11 @@ from tapir_exp.core.records import StepTiming, TrainingStep
 from tapir_exp.core.store import TIMINGS, digest_files, read_rows
 from tapir_exp.student.loading import load_model
 from tapir_exp.student.training import train
+from tapir_exp.student.training.callbacks import CheckpointCallback, newest_checkpoint
 from tapir_exp.student.training.encoding import TrainingRow
+from tapir_exp.student.training.job import FitJob
 from tapir_exp.student.training.lightning_module import StudentModule
-from tapir_exp.student.training.train import CHECKPOINTS, TRAINING, FitFigures, finetune, newest_checkpoint
+from tapir_exp.student.training.train import CHECKPOINTS, TRAINING, FitFigures, finetune
 
 Fit = Callable[..., FitFigures]
 EPOCHS = BudgetConfig(epochs=4)  # 12 steps of 6 rows
@@ -31,20 +33,11 @@ EPOCHS = BudgetConfig(epochs=4)  # 12 steps of 6 rows
 
 @pytest.fixture
 def fit(base: Path, rows: list[TrainingRow], sft: SFTConfig, student: StudentConfig, trainer: TrainerConfig) -> Fit:
-    def run(workdir: Path, **changes: Any) -> FitFigures:
-        arguments: dict[str, Any] = {
-            "parent": base,
-            "rows": rows,
-            "alpha": 0.3,
-            "sft": sft,
-            "budget": EPOCHS,
-            "student": student,
-            "trainer": trainer,
-            "seed": 0,
-            "workdir": workdir,
-            "label": "fit",
-        }
-        return finetune(**(arguments | changes))
+    """Run a fit of four epochs, with changes to its job or its rows."""
+    job = FitJob(base, sft, EPOCHS, student, trainer, alpha=0.3)
+
+    def run(workdir: Path, rows: list[TrainingRow] = rows, **changes: Any) -> FitFigures:
+        return finetune(replace(job, **changes), rows, workdir)
 
     return run
 
@@ -53,7 +46,7 @@ def lora(sft: SFTConfig) -> SFTConfig:
     return replace(sft, method=Method.lora, lora=replace(sft.lora, rank=4, dropout=0.2))
 
 
-def test_student_is_an_ordinary_directory(fit: Fit, tmp_path: Path, base: Path) -> None:
+def test_finetune_saves_a_hugging_face_directory(fit: Fit, tmp_path: Path, base: Path) -> None:
     figures = fit(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
         "config.json",
@@ -74,30 +67,30 @@ def test_student_is_an_ordinary_directory(fit: Fit, tmp_path: Path, base: Path) 
     assert (figures.steps, figures.tokens, figures.final_loss) == (12, steps[-1].tokens, steps[-1].loss)
     assert (figures.rows, figures.truncated, figures.dropped) == (18, 0, 0)
     assert 0 < figures.supervised_tokens < figures.tokens
-    paces = read_rows(tmp_path / TIMINGS, StepTiming)
-    assert [pace.step for pace in paces] == list(range(1, 13))
-    assert [pace.tokens for pace in paces] == [b - a for a, b in pairwise([0, *(step.tokens for step in steps)])]
-    assert sum(pace.supervised for pace in paces) == figures.supervised_tokens
-    assert figures.tokens_per_second == pytest.approx(figures.tokens / sum(pace.seconds for pace in paces))
+    timings = read_rows(tmp_path / TIMINGS, StepTiming)
+    assert [timing.step for timing in timings] == list(range(1, 13))
+    assert [timing.tokens for timing in timings] == [b - a for a, b in pairwise([0, *(step.tokens for step in steps)])]
+    assert sum(timing.supervised for timing in timings) == figures.supervised_tokens
+    assert figures.tokens_per_second == pytest.approx(figures.tokens / sum(timing.seconds for timing in timings))
     assert 0 < figures.supervised_tokens_per_second < figures.tokens_per_second
     assert figures.mfu is None
     assert figures.peak_memory_mb > 100
     assert all(step.gradient_norm > 0 for step in steps)
 
 
-def test_fit_learns(fit: Fit, tmp_path: Path) -> None:
+def test_finetune_reduces_the_loss(fit: Fit, tmp_path: Path) -> None:
     fit(tmp_path, budget=BudgetConfig(epochs=15))
     steps = read_rows(tmp_path / TRAINING, TrainingStep)
     assert steps[-1].loss < 0.5 * steps[0].loss
 
 
-def test_files_depend_on_the_arguments_alone(fit: Fit, tmp_path: Path, sft: SFTConfig) -> None:
+def test_finetune_same_job_gives_same_bytes(fit: Fit, tmp_path: Path, sft: SFTConfig) -> None:
     torch.manual_seed(1)
     fit(tmp_path / "one", sft=lora(sft))
     torch.manual_seed(2)
     state = torch.random.get_rng_state()
-    fit(tmp_path / "another place", sft=lora(sft))
-    assert digest_files(tmp_path / "one") == digest_files(tmp_path / "another place")
+    fit(tmp_path / "other", sft=lora(sft))
+    assert digest_files(tmp_path / "one") == digest_files(tmp_path / "other")
     assert torch.equal(state, torch.random.get_rng_state())
     assert not torch.are_deterministic_algorithms_enabled()
 
@@ -113,14 +106,15 @@ def test_files_depend_on_the_arguments_alone(fit: Fit, tmp_path: Path, sft: SFTC
     ],
     ids=lambda changes: next(iter(changes)),
 )
-def test_what_only_looks_on_changes_no_loss(
+def test_finetune_settings_without_effect_change_no_loss(
     changes: dict[str, Any], fit: Fit, tmp_path: Path, sft: SFTConfig, trainer: TrainerConfig
 ) -> None:
-    """Saving, measuring and telling change nothing; nor does how a step is divided, but for rounding."""
+    """Checkpoints, metering and labels change nothing. The split into micro-batches changes rounding only."""
     fit(tmp_path / "plain")
-    kinds: dict[str, Any] = {"sft": sft, "trainer": trainer}
+    configs: dict[str, Any] = {"sft": sft, "trainer": trainer}
     altered = {
-        name: replace(kind, **{k: v for k, v in changes.items() if hasattr(kind, k)}) for name, kind in kinds.items()
+        name: replace(config, **{k: v for k, v in changes.items() if hasattr(config, k)})
+        for name, config in configs.items()
     }
     fit(tmp_path / "changed", **altered, **{k: v for k, v in changes.items() if k == "label"})
     plain, changed = (read_rows(tmp_path / name / TRAINING, TrainingStep) for name in ("plain", "changed"))
@@ -131,7 +125,7 @@ def test_what_only_looks_on_changes_no_loss(
 
 
 @pytest.mark.parametrize(("precision", "warned"), [("bf16-mixed", False), ("bf16-true", True)])
-def test_small_updates_are_not_lost_in_bfloat16(
+def test_finetune_bf16_mixed_keeps_small_updates(
     precision: str,
     warned: bool,
     fit: Fit,
@@ -140,7 +134,7 @@ def test_small_updates_are_not_lost_in_bfloat16(
     student: StudentConfig,
     trainer: TrainerConfig,
 ) -> None:
-    """At 2e-5 a bfloat16 weight stands still; mixed precision trains float32 ones, and saves them as asked."""
+    """At 2e-5 most bfloat16 weights do not change. Mixed precision trains float32 weights and saves bfloat16 ones."""
     seen: list[dict[str, torch.Tensor]] = []
 
     class Watched(StudentModule):
@@ -150,7 +144,7 @@ def test_small_updates_are_not_lost_in_bfloat16(
         def on_fit_end(self) -> None:
             seen.append({n: p.detach().clone() for n, p in self.model.named_parameters()})
 
-    with pytest.MonkeyPatch.context() as patch, console.capture() as said:
+    with pytest.MonkeyPatch.context() as patch, console.capture() as output:
         patch.setattr(train, "StudentModule", Watched)
         fit(
             tmp_path,
@@ -162,11 +156,11 @@ def test_small_updates_are_not_lost_in_bfloat16(
     before, after = ({n: w for n, w in weights.items() if w.ndim > 1} for weights in seen)
     moved = sum((after[n] != before[n]).sum().item() for n in before) / sum(w.numel() for w in before.values())
     assert moved < 0.5 if warned else moved > 0.9
-    assert ("an update below 0.2 % of a weight is lost" in " ".join(said.get().split())) is warned
+    assert ("an update below 0.2 % of a weight is lost" in " ".join(output.get().split())) is warned
     assert AutoModelForCausalLM.from_pretrained(str(tmp_path)).dtype is torch.bfloat16
 
 
-def test_files_name_neither_place_nor_software(fit: Fit, tmp_path: Path, base: Path) -> None:
+def test_finetune_files_name_no_path_and_no_version(fit: Fit, tmp_path: Path, base: Path) -> None:
     fit(tmp_path)
     for path in tmp_path.iterdir():
         data = path.read_bytes()
@@ -175,7 +169,7 @@ def test_files_name_neither_place_nor_software(fit: Fit, tmp_path: Path, base: P
         assert b"transformers_version" not in data
 
 
-def test_seed_alpha_and_rows_matter(fit: Fit, tmp_path: Path, rows: list[TrainingRow]) -> None:
+def test_finetune_seed_alpha_and_rows_change_the_weights(fit: Fit, tmp_path: Path, rows: list[TrainingRow]) -> None:
     variants: list[dict[str, Any]] = [{}, {"seed": 1}, {"alpha": 0.4}, {"alpha": None}, {"rows": rows[1:]}]
     for index, changes in enumerate(variants):
         fit(tmp_path / str(index), budget=BudgetConfig(epochs=1), **changes)
@@ -183,7 +177,7 @@ def test_seed_alpha_and_rows_matter(fit: Fit, tmp_path: Path, rows: list[Trainin
     assert len(weights) == len(variants)
 
 
-def test_empty_budget_keeps_the_parent(fit: Fit, tmp_path: Path, base: Path) -> None:
+def test_finetune_empty_budget_keeps_the_parent(fit: Fit, tmp_path: Path, base: Path) -> None:
     figures = fit(tmp_path, budget=BudgetConfig(epochs=0))
     assert (figures.steps, figures.tokens, figures.final_loss) == (0, 0, None)
     assert digest_files(tmp_path)["model.safetensors"] == digest_files(base)["model.safetensors"]
@@ -191,22 +185,24 @@ def test_empty_budget_keeps_the_parent(fit: Fit, tmp_path: Path, base: Path) -> 
 
 
 class KilledError(Exception):
-    """Stands for a kill inside this process."""
+    """Simulates a kill inside this process."""
 
 
 def die_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Raise after a step, and after its checkpoint if it has one."""
+
     def end_batch(self: Any, trainer: Any, *others: Any) -> None:
-        untouched(self, trainer, *others)
+        original(self, trainer, *others)
         if trainer.global_step == step:
             raise KilledError
 
-    untouched = train.CheckpointCallback.on_train_batch_end
-    monkeypatch.setattr(train.CheckpointCallback, "on_train_batch_end", end_batch)
+    original = CheckpointCallback.on_train_batch_end
+    monkeypatch.setattr(CheckpointCallback, "on_train_batch_end", end_batch)
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 @pytest.mark.parametrize("step", [2, 6, 7])
-def test_interrupted_fit_ends_with_the_same_bytes(
+def test_finetune_resumed_gives_same_bytes(
     fit: Fit, tmp_path: Path, sft: SFTConfig, monkeypatch: pytest.MonkeyPatch, method: str, step: int
 ) -> None:
     sft = lora(sft) if method == "lora" else sft
@@ -215,13 +211,13 @@ def test_interrupted_fit_ends_with_the_same_bytes(
         die_at(patch, step)
         with pytest.raises(KilledError):
             fit(tmp_path / "broken", sft=sft)
-    newest = newest_checkpoint(tmp_path / "broken")
+    newest = newest_checkpoint(tmp_path / "broken" / CHECKPOINTS)
     assert (newest.name if newest else None) == (None if step < 3 else "step-000000006.ckpt")
     fit(tmp_path / "broken", sft=sft)
     assert digest_files(tmp_path / "broken") == digest_files(tmp_path / "whole")
 
 
-def test_resumed_fit_does_not_start_again(fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finetune_resumed_repeats_no_saved_step(fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         die_at(patch, 7)
         with pytest.raises(KilledError):
@@ -229,11 +225,11 @@ def test_resumed_fit_does_not_start_again(fit: Fit, tmp_path: Path, monkeypatch:
     seen: list[int] = []
     step = StudentModule.training_step
 
-    def noted(self: StudentModule, *batch: Any) -> Any:
+    def recorded(self: StudentModule, *batch: Any) -> Any:
         seen.append(len(self.history))
         return step(self, *batch)
 
-    monkeypatch.setattr(StudentModule, "training_step", noted)
+    monkeypatch.setattr(StudentModule, "training_step", recorded)
     fit(tmp_path)
     assert seen == [6, 7, 8, 9, 10, 11]
 
@@ -242,33 +238,39 @@ KILLED_FIT = """
 import json, os, signal, sys
 from pathlib import Path
 from tapir_exp.config import BudgetConfig, SFTConfig, StudentConfig, TrainerConfig
-from tapir_exp.student import train
+from tapir_exp.core.records import Subset
+from tapir_exp.student.training.callbacks import CheckpointCallback
 from tapir_exp.student.training.encoding import TrainingRow
-from tapir_exp.student.loading import load_model
-from tapir_exp.core.records import Part
+from tapir_exp.student.training.job import FitJob
+from tapir_exp.student.training.train import CHECKPOINTS, finetune
+
+base, workdir, rows = sys.argv[1:]
 
 def end_batch(self, trainer, *others):
-    untouched(self, trainer, *others)
+    original(self, trainer, *others)
     if trainer.global_step == 8:
-        (self._folder / "step-000000008.partial").write_bytes(b"torn")
+        (Path(workdir) / CHECKPOINTS / "step-000000008.partial").write_bytes(b"torn")
         os.kill(os.getpid(), signal.SIGKILL)
 
-untouched = train._Checkpoints.on_train_batch_end
-train._Checkpoints.on_train_batch_end = end_batch
-base, workdir, rows = sys.argv[1:]
-train.finetune(
-    Path(base), [TrainingRow(i, r, Part(p)) for i, r, p in json.loads(rows)], 0.3,
-    SFTConfig(learning_rate=1e-2, global_batch_size=6, max_tokens_per_micro_batch=40, save_steps=3), BudgetConfig(epochs=4),
-    StudentConfig(model="lab", max_length=128), TrainerConfig(accelerator="cpu"), 0, Path(workdir), "fit",
+original = CheckpointCallback.on_train_batch_end
+CheckpointCallback.on_train_batch_end = end_batch
+job = FitJob(
+    Path(base),
+    SFTConfig(learning_rate=1e-2, global_batch_size=6, max_tokens_per_micro_batch=40, save_steps=3),
+    BudgetConfig(epochs=4),
+    StudentConfig(model="lab", max_length=128),
+    TrainerConfig(accelerator="cpu"),
+    alpha=0.3,
 )
+finetune(job, [TrainingRow(i, r, Subset(s)) for i, r, s in json.loads(rows)], Path(workdir))
 """
 
 
 @pytest.mark.slow
-def test_killed_process_is_taken_up_by_another(fit: Fit, tmp_path: Path, base: Path, rows: list[TrainingRow]) -> None:
+def test_finetune_resumes_a_killed_process(fit: Fit, tmp_path: Path, base: Path, rows: list[TrainingRow]) -> None:
     fit(tmp_path / "whole")
-    given = json.dumps([(row.instruction, row.response, row.subset) for row in rows])
-    command = [sys.executable, "-c", KILLED_FIT, str(base), str(tmp_path / "broken"), given]
+    rows_json = json.dumps([(row.instruction, row.response, row.subset) for row in rows])
+    command = [sys.executable, "-c", KILLED_FIT, str(base), str(tmp_path / "broken"), rows_json]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
     assert [path.suffix for path in sorted((tmp_path / "broken" / CHECKPOINTS).iterdir())] == [".ckpt", ".partial"]
     fit(tmp_path / "broken")
@@ -280,7 +282,7 @@ def parameters(path: Path) -> dict[str, torch.Tensor]:
     return dict(model.named_parameters())
 
 
-def test_adapter_moves_its_targets_only(
+def test_finetune_lora_changes_target_modules_only(
     fit: Fit, tmp_path: Path, sft: SFTConfig, base: Path, student: StudentConfig
 ) -> None:
     fit(tmp_path, sft=lora(sft))
@@ -290,20 +292,20 @@ def test_adapter_moves_its_targets_only(
     assert moved == {name for name in before if name.split(".")[-2] in sft.lora.target_modules}
 
 
-def test_adapter_checkpoint_leaves_the_base_out(
+def test_checkpoint_lora_holds_adapter_weights_only(
     fit: Fit, tmp_path: Path, sft: SFTConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     die_at(monkeypatch, 4)
     with pytest.raises(KilledError):
         fit(tmp_path, sft=lora(sft))
-    newest = newest_checkpoint(tmp_path)
+    newest = newest_checkpoint(tmp_path / CHECKPOINTS)
     assert newest
     saved = torch.load(newest, weights_only=True)["state_dict"]
     assert saved
     assert all("lora_" in name for name in saved)
 
 
-def test_adapter_directory_can_be_a_parent(fit: Fit, tmp_path: Path, base: Path) -> None:
+def test_finetune_full_merges_an_adapter_parent(fit: Fit, tmp_path: Path, base: Path) -> None:
     import peft
 
     model = AutoModelForCausalLM.from_pretrained(str(base))
@@ -317,12 +319,12 @@ def test_adapter_directory_can_be_a_parent(fit: Fit, tmp_path: Path, base: Path)
     }
 
 
-def test_diverging_fit_is_an_error(fit: Fit, tmp_path: Path, sft: SFTConfig) -> None:
+def test_finetune_diverging_loss_raises(fit: Fit, tmp_path: Path, sft: SFTConfig) -> None:
     with pytest.raises(TapirError, match=r"step \d+ is nan"):
-        fit(tmp_path, sft=replace(sft, learning_rate=1e30, clip=1e30))
+        fit(tmp_path, sft=replace(sft, learning_rate=1e30, max_grad_norm=1e30))
 
 
-def test_bf16_autocast_trains(fit: Fit, tmp_path: Path) -> None:
+def test_finetune_bf16_mixed_matches_float32_loss(fit: Fit, tmp_path: Path) -> None:
     mixed = TrainerConfig(accelerator="cpu", precision="bf16-mixed")
     fit(tmp_path / "mixed", trainer=mixed)
     fit(tmp_path / "full")
