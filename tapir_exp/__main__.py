@@ -1,6 +1,6 @@
-"""`python -m tapir_exp` is `tapir`."""
+"""Run `tapir` as `python -m tapir_exp`."""
 
-from tapir_exp.commands.hydra_app import main
+from tapir_exp.commands.main import main
 
 if __name__ == "__main__":
     main()

@@ -1,4 +1,4 @@
-"""The jobs of `tapir-label`: label a pool, train a classifier, evaluate one, and have one learn from another."""
+"""The jobs of `tapir classify`: label a pool, train a classifier, evaluate one, and distil one into another."""
 
 import json
 import time
@@ -14,6 +14,7 @@ from typing import Any
 from tapir_exp.config import ClassifierKind, ClassifyConfig, ClassifyJob, LabelledDataConfig
 from tapir_exp.core.console import console, print_table
 from tapir_exp.core.errors import SeedError
+from tapir_exp.core.json_rows import read_json_objects
 from tapir_exp.core.records import Example, LabelledInstruction, example_id
 from tapir_exp.core.store import write_text_atomic
 from tapir_exp.core.task_types import TaskType
@@ -24,7 +25,6 @@ from tapir_exp.distillation.classifier.dataset import (
     LabelledDataset,
     instruction_of,
     read_labelled,
-    read_objects,
     stratified_folds,
 )
 from tapir_exp.distillation.classifier.trainable import ClassifierTrainer, Prediction, predict
@@ -40,110 +40,129 @@ from tapir_exp.pipeline.opening import open_chat
 from tapir_exp.report.classifier_page import write_labelling_report
 
 LABELS = "labels.jsonl"
-CLASSIFIER = "labeller"
+CLASSIFIER = "classifier"
+"""Directory of a trained classifier; also the name of the configured one in figures and spend."""
 FIGURES = "figures.json"
+STAGE = "task_labels"
+"""Stage that calls of a chat model are recorded for."""
 CHUNK = 2048
-"""Rows that are read, labelled and written at a time, so that a pool of any size fits."""
+"""Rows that are read, labelled and written at a time, so that a pool of any size fits into memory."""
 TRAINED = "trained classifier"
 
 
 @dataclass
-class FoldComparison:
-    """Labels beside the truth, row by row, as they come in."""
+class LabelComparison:
+    """Predicted labels and true labels, row by row.
+
+    Attributes:
+        truth: True task types, or those of another classifier.
+        predictions: The prediction for each of them.
+    """
 
     truth: list[TaskType] = field(default_factory=list)
-    guesses: list[Prediction] = field(default_factory=list)
+    predictions: list[Prediction] = field(default_factory=list)
 
-    def add(self, truth: Sequence[TaskType], guesses: Sequence[Prediction]) -> None:
-        """Take in some rows."""
+    def add(self, truth: Sequence[TaskType], predictions: Sequence[Prediction]) -> None:
+        """Add rows."""
         self.truth.extend(truth)
-        self.guesses.extend(guesses)
+        self.predictions.extend(predictions)
 
-    def measure(self, resamples: int, seed: int) -> ClassificationFigures:
-        """The figures over all rows."""
-        tasks, confidences = [made.task for made in self.guesses], [made.confidence for made in self.guesses]
-        return measure(self.truth, tasks, confidences, resamples=resamples, seed=seed)
+    def measure(self, bootstrap_samples: int, seed: int) -> ClassificationFigures:
+        """Return the figures over all rows."""
+        tasks = [prediction.task for prediction in self.predictions]
+        confidences = [prediction.confidence for prediction in self.predictions]
+        return measure(self.truth, tasks, confidences, resamples=bootstrap_samples, seed=seed)
 
 
 def run_job(config: ClassifyConfig) -> None:
-    """Carry out a job; what it makes is in `config.out`."""
-    out = Path(config.output_dir)
-    out.mkdir(parents=True, exist_ok=True)
+    """Carry out a job; its results are written to `config.output_dir`."""
+    output_dir = Path(config.output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
     if config.job is ClassifyJob.train:
-        train(read_labelled(config.classifier_data), config, out)
+        train(read_labelled(config.classifier_data), config, output_dir)
         return
-    with opened_classifier(config) as classifier:
+    with open_configured_classifier(config) as classifier:
         match config.job:
             case ClassifyJob.label:
-                label_pool(read_pool(Path(str(config.pool))), classifier, out)
+                label_pool(read_pool(Path(str(config.pool))), classifier, output_dir)
             case ClassifyJob.evaluate:
-                evaluate(read_labelled(config.classifier_data), classifier, config, out)
+                evaluate(read_labelled(config.classifier_data), classifier, config, output_dir)
             case ClassifyJob.distil:
-                train(teach(classifier, config, out), config, out)
+                train(label_sample(classifier, config, output_dir), config, output_dir)
 
 
 @contextmanager
-def opened_classifier(config: ClassifyConfig) -> Iterator[TaskClassifier]:
-    """The configured classifier. A chat model's replies are kept with those of the runs, its spend is told at the end.
+def open_configured_classifier(config: ClassifyConfig) -> Iterator[TaskClassifier]:
+    """Open the configured classifier.
 
-    Raises ConfigError where no call of it can succeed, or a trained classifier is not there.
+    A chat model shares the cache of the runs, and its spend is reported at the end.
+
+    Raises:
+        ConfigError: If no call of the chat model can succeed, or a trained classifier is missing.
     """
     store = Path(config.outputs) / "store"
     call_store, servers = CallStore(store, SpendScope(config.output_dir), config.spend), ServerPool(store / "servers")
 
     def open_checked() -> Client:
-        chat = open_chat(config.classifier.llm, "classifier", call_store, servers)
+        chat = open_chat(config.classifier.llm, CLASSIFIER, call_store, servers)
         chat.check(priced=config.spend.max_usd is not None)
         return chat
 
     try:
-        with call_store.ledger.record_stage("labelling"):
+        with call_store.ledger.during(STAGE):
             yield open_classifier(config.classifier, open_checked)
-    finally:  # what was spent is told of a job that fails, too
+    finally:  # a job that fails has spent, too
         if config.classifier.kind is ClassifierKind.llm:
             write_spend_report(call_store.ledger, Path(config.output_dir))
         servers.close()
         call_store.close()
 
 
-def label_pool(pool: Iterable[Example], classifier: TaskClassifier, out: Path) -> Counter[str]:
-    """Label a pool into `labels.jsonl`; returns the rows by type, and says how fast it went."""
+def label_pool(pool: Iterable[Example], classifier: TaskClassifier, output_dir: Path) -> Counter[str]:
+    """Label a pool into `labels.jsonl`, and print the distribution of task types.
+
+    Returns:
+        Number of rows by task type.
+    """
     started, counts = time.monotonic(), Counter[str]()
-    path, passing = out / LABELS, out / f"{LABELS}.partial"
+    path, tmp = output_dir / LABELS, output_dir / f"{LABELS}.partial"
     rows = iter(pool)
-    with passing.open("w", encoding="utf-8") as lines:
+    with tmp.open("w", encoding="utf-8") as file:
         while chunk := list(islice(rows, CHUNK)):
             labelled = _label(chunk, classifier)
-            counts.update(_shown(row.task) for row in labelled)
-            lines.writelines(f"{row.model_dump_json()}\n" for row in labelled)
-    passing.replace(path)
-    _say_mix(counts, time.monotonic() - started, path)
+            counts.update("unlabelled" if row.task is None else str(row.task) for row in labelled)
+            file.writelines(f"{row.model_dump_json()}\n" for row in labelled)
+    tmp.replace(path)
+    _print_distribution(counts, time.monotonic() - started, path)
     return counts
 
 
-def teach(classifier: TaskClassifier, config: ClassifyConfig, out: Path) -> LabelledDataset:
-    """Have the configured classifier label a sample of the pool; a row that it left unlabelled teaches nothing."""
+def label_sample(classifier: TaskClassifier, config: ClassifyConfig, output_dir: Path) -> LabelledDataset:
+    """Label a sample of the pool, for another classifier to be trained on. Unlabelled rows are dropped."""
     pool = list({example.id: example for example in read_pool(Path(str(config.pool)))}.values())
     sample = Random(f"sample {config.seed}").sample(pool, min(config.sample, len(pool)))
-    label_pool(sample, classifier, out)
-    return read_labelled(LabelledDataConfig(path=str(out / LABELS)))
+    label_pool(sample, classifier, output_dir)
+    return read_labelled(LabelledDataConfig(path=str(output_dir / LABELS)))
 
 
-def train(known: LabelledDataset, config: ClassifyConfig, out: Path) -> ClassifierCard:
-    """Train a classifier on all rows into `classifier/`; its figures are of siblings on rows that they did not see."""
-    learner = open_trainer(config.classifier_training, config.trainer)
-    compared = compare(learner, known, config)
-    figures = _report(compared, known, config, out)
-    directory = out / CLASSIFIER
+def train(dataset: LabelledDataset, config: ClassifyConfig, output_dir: Path) -> ClassifierCard:
+    """Train a classifier on all rows into `classifier/`.
+
+    Its figures come from cross-validation: classifiers trained on the other folds label the rows of each fold.
+    """
+    trainer = open_trainer(config.classifier_training, config.trainer)
+    comparisons = cross_validate(trainer, dataset, config)
+    figures = _report(comparisons, dataset, config, output_dir)
+    directory = output_dir / CLASSIFIER
     directory.mkdir(exist_ok=True)
-    whole = learner.learn(known.rows, config.seed, "training on all rows")
-    whole.save(directory)
+    trained = trainer.learn(dataset.rows, config.seed, "training on all rows")
+    trained.save(directory)
     card = ClassifierCard(
         kind=config.classifier_training.kind.value,
-        tasks=tuple(whole.tasks),
-        temperature=whole.temperature,
-        base=learner.base(),
-        data=_data_card(known),
+        tasks=tuple(trained.tasks),
+        temperature=trained.temperature,
+        base=trainer.base(),
+        data=_data_card(dataset),
         settings={
             **asdict(config.classifier_training),
             "kind": config.classifier_training.kind.value,
@@ -152,43 +171,50 @@ def train(known: LabelledDataset, config: ClassifyConfig, out: Path) -> Classifi
         figures=figures[TRAINED],
     )
     write_card(directory, card)
-    console.print(f"labeller: {directory}", soft_wrap=True)
+    console.print(f"classifier: {directory}", soft_wrap=True)
     return card
 
 
-def compare(learner: ClassifierTrainer, known: LabelledDataset, config: ClassifyConfig) -> dict[str, FoldComparison]:
-    """The classifier and the baselines on each part of the rows, trained on the others."""
-    baselines = {**learner.baselines(), **BASELINES}
-    compared = {name: FoldComparison() for name in (TRAINED, *baselines)}
-    for number, part in enumerate(stratified_folds(known.rows, config.folds, config.seed)[: config.folds_evaluated], 1):
-        held, out = [known.rows[place] for place in part], set(part)
-        rest = [row for place, row in enumerate(known.rows) if place not in out]
-        texts, truth = [row.text for row in held], [row.task for row in held]
-        learnt = learner.learn(rest, config.seed, f"training without part {number}")
-        compared[TRAINED].add(truth, predict(learnt, texts, f"labelling part {number}"))
+def cross_validate(
+    trainer: ClassifierTrainer, dataset: LabelledDataset, config: ClassifyConfig
+) -> dict[str, LabelComparison]:
+    """Compare the classifier and the baselines on each fold, trained on the other folds."""
+    baselines = {**trainer.baselines(), **BASELINES}
+    comparisons = {name: LabelComparison() for name in (TRAINED, *baselines)}
+    folds = stratified_folds(dataset.rows, config.folds, config.seed)[: config.folds_evaluated]
+    for number, fold in enumerate(folds, 1):
+        held_out = set(fold)
+        rest = [row for index, row in enumerate(dataset.rows) if index not in held_out]
+        texts, truth = [dataset.rows[index].text for index in fold], [dataset.rows[index].task for index in fold]
+        trained = trainer.learn(rest, config.seed, f"training without fold {number}")
+        comparisons[TRAINED].add(truth, predict(trained, texts, f"labelling fold {number}"))
         for name, baseline in baselines.items():
-            compared[name].add(truth, [Prediction(task, None) for task in baseline(rest, texts)])
-    return compared
+            comparisons[name].add(truth, [Prediction(task, None) for task in baseline(rest, texts)])
+    return comparisons
 
 
 def evaluate(
-    known: LabelledDataset, classifier: TaskClassifier, config: ClassifyConfig, out: Path
+    dataset: LabelledDataset, classifier: TaskClassifier, config: ClassifyConfig, output_dir: Path
 ) -> ClassificationFigures:
-    """Compare the configured classifier with labelled instructions, be they a person's or another classifier's."""
-    examples = [_example(row.text) for row in known.rows]
+    """Compare the configured classifier with labelled instructions, by people or by another classifier."""
+    examples = [_example(row.text) for row in dataset.rows]
     labels = classifier.label(examples, "labelling")
-    comparison = FoldComparison()
-    comparison.add([row.task for row in known.rows], [Prediction(label.task, label.confidence) for label in labels])
-    _report({"labeller": comparison}, known, config, out)
+    comparison = LabelComparison()
+    comparison.add([row.task for row in dataset.rows], [Prediction(label.task, label.confidence) for label in labels])
+    _report({CLASSIFIER: comparison}, dataset, config, output_dir)
     return comparison.measure(config.bootstrap_samples, config.seed)
 
 
 def read_pool(path: Path) -> Iterator[Example]:
-    """The instructions of a pool, as they come. Raises SeedError, naming the row, where one has none."""
-    for number, row in enumerate(read_objects(path), 1):
+    """Read the instructions of a pool, row by row.
+
+    Raises:
+        SeedError: If a row has no instruction; the message names it.
+    """
+    for number, row in enumerate(read_json_objects(path, SeedError), 1):
         text = instruction_of(row)
         if not text:
-            raise SeedError(f"{path}, row {number}: no instruction; the rows of a pool have one, and may have an input")
+            raise SeedError(f"{path}, row {number}: no instruction; expected `instruction`, and optionally `input`")
         yield _example(text)
 
 
@@ -211,49 +237,51 @@ def _label(chunk: Sequence[Example], classifier: TaskClassifier) -> list[Labelle
 
 
 def _report(
-    compared: Mapping[str, FoldComparison], known: LabelledDataset, config: ClassifyConfig, out: Path
+    comparisons: Mapping[str, LabelComparison], dataset: LabelledDataset, config: ClassifyConfig, output_dir: Path
 ) -> dict[str, dict[str, Any]]:
-    """Measure, and write `figures.json` and the page; returns the figures by name."""
+    """Measure, and write `figures.json` and the page. Returns the figures by name."""
     measured = {
-        name: comparison.measure(config.bootstrap_samples, config.seed) for name, comparison in compared.items()
+        name: comparison.measure(config.bootstrap_samples, config.seed) for name, comparison in comparisons.items()
     }
-    figures = {name: asdict(found) for name, found in measured.items()}
-    write_text_atomic(out / FIGURES, json.dumps({"data": _data_card(known), "figures": figures}, indent=1) + "\n")
-    page = write_labelling_report(out, known.name, known.counts, known.dropped, measured)
+    figures = {name: asdict(result) for name, result in measured.items()}
+    content = {"data": _data_card(dataset), "figures": figures}
+    write_text_atomic(output_dir / FIGURES, json.dumps(content, indent=1) + "\n")
+    page = write_labelling_report(output_dir, dataset.name, dataset.counts, dataset.dropped, measured)
     rows = [
-        [name, _percent(found.accuracy), _percent(found.macro_f1), f"{found.kappa.mean:.2f}", _error(found)]
-        for name, found in measured.items()
+        [
+            name,
+            _format_percent(result.accuracy),
+            _format_percent(result.macro_f1),
+            f"{result.kappa.mean:.2f}",
+            "–" if result.calibration_error is None else f"{result.calibration_error:.3f}",
+        ]
+        for name, result in measured.items()
     ]
-    print_table(f"Against {known.name}, {len(known.rows)} rows", ["", "accuracy, %", "macro-F1, %", "κ", "ECE"], rows)
+    columns = ["", "accuracy, %", "macro-F1, %", "κ", "ECE"]
+    print_table(f"Compared with {dataset.name}, {len(dataset.rows)} rows", columns, rows)
     console.print(f"report: {page}", soft_wrap=True)
     return figures
 
 
-def _data_card(known: LabelledDataset) -> dict[str, Any]:
+def _data_card(dataset: LabelledDataset) -> dict[str, Any]:
     return {
-        "name": known.name,
-        "sha256": known.digest,
-        "rows": len(known.rows),
-        "by_task": known.counts,
-        "dropped": dict(known.dropped),
+        "name": dataset.name,
+        "sha256": dataset.digest,
+        "rows": len(dataset.rows),
+        "by_task": dataset.counts,
+        "dropped": dict(dataset.dropped),
     }
 
 
-def _say_mix(counts: Counter[str], seconds: float, path: Path) -> None:
+def _print_distribution(counts: Counter[str], seconds: float, path: Path) -> None:
     total = counts.total()
     rows = [[task, str(count), f"{count / total:.1%}"] for task, count in counts.most_common()]
     print_table("Rows by task type", ["", "rows", "share"], rows)
-    console.print(f"{total} rows in {seconds:.1f} s, {total / max(seconds, 1e-9):.0f} a second: {path}", soft_wrap=True)
+    rate = total / max(seconds, 1e-9)
+    console.print(f"{total} rows in {seconds:.1f} s, {rate:.0f} per second: {path}", soft_wrap=True)
 
 
-def _shown(task: TaskType | None) -> str:
-    return "unlabelled" if task is None else str(task)
-
-
-def _percent(interval: Interval) -> str:
-    span = "" if interval.low is None or interval.high is None else f" ({interval.low:.1%}–{interval.high:.1%})"
-    return f"{interval.mean:.1%}{span}".replace("%", "")
-
-
-def _error(found: ClassificationFigures) -> str:
-    return "–" if found.calibration_error is None else f"{found.calibration_error:.3f}"
+def _format_percent(interval: Interval) -> str:
+    """Format a ratio and its interval as percentages without the sign: `63.3 (56.5–69.6)`."""
+    bounds = "" if interval.low is None or interval.high is None else f" ({interval.low:.1%}–{interval.high:.1%})"
+    return f"{interval.mean:.1%}{bounds}".replace("%", "")

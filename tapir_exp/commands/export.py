@@ -1,4 +1,4 @@
-"""The command `tapir-export`: a student as a plain Hugging Face directory, its adapter merged; and onto the hub."""
+"""`tapir export`: write a student as a plain Hugging Face directory with its adapter merged, or push it to the hub."""
 
 import argparse
 import shlex
@@ -16,27 +16,34 @@ from tapir_exp.core.errors import TapirError
 from tapir_exp.core.manifest import MANIFEST, Manifest
 from tapir_exp.student.model_card import CARD, Provenance, write_provenance
 
-COMMAND, OVERRIDES = "hydra.yaml", "overrides.yaml"
-"""Where Hydra notes, within `.hydra` of a run, which configuration it composed and what was typed."""
+HYDRA_CONFIG, OVERRIDES = "hydra.yaml", "overrides.yaml"
+"""Files of Hydra in `.hydra` of a run: the primary configuration, and the overrides that were typed."""
 
 
 class ExportError(TapirError):
-    """A student cannot be exported, or not to that place."""
+    """A student cannot be exported, or the target exists already."""
 
 
 class Hub(Protocol):
-    """What is asked of huggingface_hub's HfApi."""
+    """The methods of huggingface_hub's HfApi that an export needs."""
 
     def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> object:
-        """Make a repository, if it is not there."""
+        """Create a repository, unless it exists."""
 
     def upload_folder(self, *, repo_id: str, folder_path: str, commit_message: str) -> object:
-        """Put a folder's files into it."""
+        """Upload the files of a directory."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A student to export: its directory or hub id, what opens it, its origin, and the command of its run if known."""
+    """A student to export.
+
+    Attributes:
+        directory: Its directory or hub id.
+        student: The settings that it is opened with.
+        provenance: Its origin, if known.
+        command: The command of its run, if known.
+    """
 
     directory: Path
     student: StudentConfig
@@ -45,62 +52,72 @@ class Source:
 
 
 def export(source: Source, out: Path) -> None:
-    """Write the student into `out`, whole or not at all. What an earlier export of the same wrote there stays.
+    """Write the student into `out`, completely or not at all. A repeated export of the same student does nothing.
 
-    Raises ExportError where something else is there, ConfigError where the student cannot be opened.
+    Raises:
+        ExportError: If something else exists at `out`.
+        ConfigError: If the student cannot be opened.
     """
     from tapir_exp.student.saving import save_merged
 
     merged_as = source.student.precision.value
-    of = source.provenance and source.provenance.model_copy(update={"merged_as": merged_as})
+    provenance = source.provenance and source.provenance.model_copy(update={"merged_as": merged_as})
     if out.exists():
-        if of is None or Provenance.load(out) != of:
-            raise ExportError(f"{out} is there already, and not from this student; name another directory.")
+        if provenance is None or Provenance.load(out) != provenance:
+            raise ExportError(f"{out} exists and does not hold this student; give a directory that does not exist.")
         return
-    passing = out.with_name(out.name + ".partial")
-    shutil.rmtree(passing, ignore_errors=True)
-    passing.mkdir(parents=True)
-    save_merged(source.directory, source.student, passing)
-    if of is not None:
-        write_provenance(passing, of, command=source.command)
-    elif (source.directory / CARD).is_file():
-        shutil.copy(source.directory / CARD, passing / CARD)
-    passing.rename(out)
+    tmp = out.with_name(out.name + ".partial")
+    shutil.rmtree(tmp, ignore_errors=True)
+    tmp.mkdir(parents=True)
+    save_merged(source.directory, source.student, tmp)
+    if provenance is not None:
+        write_provenance(tmp, provenance, command=source.command)
+    elif (source.directory / CARD).is_file():  # a model of others keeps its own card
+        shutil.copy(source.directory / CARD, tmp / CARD)
+    tmp.rename(out)
 
 
-def find_source(place: Path, precision: Precision | None, *, allow_pickle: bool, trust_remote_code: bool) -> Source:
-    """The student in a directory, or the last one of a run, with what its run allowed.
+def find_source(path: Path, precision: Precision | None, *, allow_pickle: bool, trust_remote_code: bool) -> Source:
+    """Find the student in a directory, or the last student of a run.
 
-    precision: of the weights; None takes the one that the student was trained in.
-    Raises ExportError where there is no student, or it does not tell its precision; StoreError for an unfinished run.
+    Args:
+        path: The directory of a student or of a run.
+        precision: Type of the weights; None takes the type that the student was trained in.
+        allow_pickle: As `student.allow_pickle`; also true if the run allowed it.
+        trust_remote_code: As `student.trust_remote_code`; also true if the run allowed it.
+
+    Raises:
+        ExportError: If there is no student, or its precision is unknown.
+        StoreError: If the run is not finished.
     """
     command = None
-    directory = place
-    if (place / MANIFEST).is_file():
-        manifest = Manifest.load(place)
-        directory = manifest.open(place)[f"student-{len(manifest.alphas)}"].path
-        command = _command_of(place)
-        ran = OmegaConf.load(place / "config.yaml")
-        allow_pickle |= bool(OmegaConf.select(ran, "student.allow_pickle"))
-        trust_remote_code |= bool(OmegaConf.select(ran, "student.trust_remote_code"))
+    directory = path
+    if (path / MANIFEST).is_file():
+        manifest = Manifest.load(path)
+        directory = manifest.open(path)[f"student-{len(manifest.alphas)}"].path
+        command = _command_of(path)
+        config = OmegaConf.load(path / "config.yaml")
+        allow_pickle |= bool(OmegaConf.select(config, "student.allow_pickle"))
+        trust_remote_code |= bool(OmegaConf.select(config, "student.trust_remote_code"))
     if not any((directory / name).is_file() for name in ("config.json", "adapter_config.json")):
-        raise ExportError(f"{place} is neither a student nor a finished run; name the directory of either.")
-    known = Provenance.load(directory)
-    if precision is None and known is None:
-        raise ExportError(f"{place} does not say in which type it was trained; give --dtype.")
+        raise ExportError(f"{path} is neither a student nor a finished run; give the directory of either.")
+    provenance = Provenance.load(directory)
+    if precision is None and provenance is None:
+        raise ExportError(f"{path} does not record the type that it was trained in; give --dtype.")
     student = StudentConfig(
         model=str(directory),
-        precision=precision or known.precision,  # type: ignore[union-attr]  # one of them is there
+        precision=precision or provenance.precision,  # type: ignore[union-attr]  # one of them is given
         allow_pickle=allow_pickle,
         trust_remote_code=trust_remote_code,
     )
-    return Source(directory, student, known, command)
+    return Source(directory, student, provenance, command)
 
 
 def push(directory: Path, repo: str, hub: Hub) -> None:
-    """Put a student's directory on the hub, into a repository that is made private if it is new.
+    """Upload a student's directory to the hub. A new repository is private.
 
-    Raises ExportError where the hub refuses.
+    Raises:
+        ExportError: If the hub rejects it.
     """
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
@@ -109,54 +126,50 @@ def push(directory: Path, repo: str, hub: Hub) -> None:
         hub.upload_folder(repo_id=repo, folder_path=str(directory), commit_message="A student of tapir_exp")
     except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OSError) as error:
         raise ExportError(
-            f"{directory} is written, but the hub did not take it as {repo}: {error}\n"
-            "After `hf auth login` with a token that may write, give the same command again."
+            f"{directory} is written, but the hub rejected it as {repo}: {error}\n"
+            "Run `hf auth login` with a token that may write, then repeat the command."
         ) from error
 
 
-def main(argv: Sequence[str] | None = None, hub: Hub | None = None) -> None:
-    """The command `tapir-export`: a student as a plain Hugging Face directory, its adapter merged into its base."""
-    arguments = _parser().parse_args(argv)
-    try:
-        source = find_source(
-            arguments.student,
-            arguments.dtype and Precision(arguments.dtype),
-            allow_pickle=arguments.allow_pickle,
-            trust_remote_code=arguments.trust_remote_code,
-        )
-        export(source, arguments.out)
-        sys.stdout.write(f"{arguments.out}: {source.directory} in {source.student.precision.value}\n")
-        if arguments.push:
-            push(arguments.out, arguments.push, hub or _hub())
-            sys.stdout.write(f"pushed to {arguments.push}\n")
-    except TapirError as error:
-        sys.exit(f"tapir-export: {error}")
+def main(arguments: Sequence[str], hub: Hub | None = None) -> None:
+    """Write a student as a plain Hugging Face directory, with its adapter merged into its base."""
+    options = _parser().parse_args(arguments)
+    source = find_source(
+        options.student,
+        options.dtype and Precision(options.dtype),
+        allow_pickle=options.allow_pickle,
+        trust_remote_code=options.trust_remote_code,
+    )
+    export(source, options.out)
+    sys.stdout.write(f"{options.out}: {source.directory} in {source.student.precision.value}\n")
+    if not options.push:
+        return
+    if hub is None:
+        from huggingface_hub import HfApi
+
+        hub = HfApi()
+    push(options.out, options.push, hub)
+    sys.stdout.write(f"pushed to {options.push}\n")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="tapir-export", description=main.__doc__)
-    parser.add_argument("student", type=Path, metavar="STUDENT_OR_RUN", help="a student's directory, or a run's")
-    parser.add_argument("out", type=Path, metavar="OUT", help="a directory that is not there yet")
-    parser.add_argument("--push", metavar="REPO", help="also put it on the hub; a new repository is private")
+    parser = argparse.ArgumentParser(prog="tapir export", description=main.__doc__)
+    parser.add_argument("student", type=Path, metavar="STUDENT_OR_RUN", help="directory of a student or of a run")
+    parser.add_argument("out", type=Path, metavar="OUT", help="a directory that does not exist yet")
+    parser.add_argument("--push", metavar="REPO", help="also upload it to the hub; a new repository is private")
     choices = [precision.value for precision in Precision]
-    parser.add_argument("--dtype", choices=choices, help="type of the weights; default: the one it was trained in")
+    parser.add_argument("--dtype", choices=choices, help="type of the weights; default: as it was trained")
     parser.add_argument("--allow-pickle", action="store_true", help="as student.allow_pickle=true")
     parser.add_argument("--trust-remote-code", action="store_true", help="as student.trust_remote_code=true")
     return parser
 
 
-def _hub() -> Hub:
-    from huggingface_hub import HfApi
-
-    return HfApi()
-
-
 def _command_of(run: Path) -> str | None:
-    """What was typed to make a run, but for the place of its outputs; None where that is not noted."""
-    notes = run / ".hydra"
-    if not (notes / OVERRIDES).is_file():
+    """Return the command of a run without its outputs directory; None if Hydra did not record it."""
+    records = run / ".hydra"
+    if not (records / OVERRIDES).is_file():
         return None
-    typed = [str(line) for line in OmegaConf.load(notes / OVERRIDES)]
-    name = OmegaConf.select(OmegaConf.load(notes / COMMAND), "hydra.job.config_name")
+    typed = [str(override) for override in OmegaConf.load(records / OVERRIDES)]
+    name = OmegaConf.select(OmegaConf.load(records / HYDRA_CONFIG), "hydra.job.config_name")
     sweep = [] if name == "config" else ["--config-name", str(name)]
-    return shlex.join(["tapir", *sweep, *(line for line in typed if not line.startswith("outputs="))])
+    return shlex.join(["tapir", *sweep, *(override for override in typed if not override.startswith("outputs="))])

@@ -1,28 +1,37 @@
-"""The command `tapir-reread`: what the present reader makes of the judge's replies that a run has kept."""
+"""`tapir reparse`: parse the stored judge replies of a run again with the current parser."""
 
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
 from tapir_exp.config import JudgeProtocol
-from tapir_exp.core.errors import StoreError, TapirError
+from tapir_exp.core.errors import StoreError
 from tapir_exp.core.manifest import Manifest
 from tapir_exp.core.records import JudgeReply, Verdict
 from tapir_exp.distillation.judge.score import reparse_verdict
 
-JUDGED = ("verdicts", "rollout_verdicts")
+VERDICT_STAGES = ("verdicts", "rollout_verdicts")
 """Stages whose rows are verdicts."""
-LOST, FOUND, CHANGED, SAME, UNREAD = "refused now", "read now", "other scores", "as before", "unreadable as before"
+UNCHANGED, NEWLY_PARSED, CHANGED = "unchanged", "newly parsed", "with other scores"
+NO_LONGER_PARSED, UNPARSABLE = "no longer parsed", "unparsable as before"
+OUTCOMES = (UNCHANGED, NEWLY_PARSED, CHANGED, NO_LONGER_PARSED, UNPARSABLE)
 
 
 @dataclass(frozen=True)
 class ReparsedStage:
-    """How the replies of one artifact are read now, by what became of each; `unscored` rows before and after."""
+    """The judge replies of one artifact, parsed again.
+
+    Attributes:
+        name: Name of the artifact.
+        replies: Number of replies by outcome, one of `OUTCOMES`.
+        unscored_before: Rows without a gap when they were judged.
+        unscored_now: Rows without a gap under the current parser.
+    """
 
     name: str
     replies: Counter[str]
@@ -31,57 +40,56 @@ class ReparsedStage:
 
 
 def reparse(run_dir: Path) -> list[ReparsedStage]:
-    """Read the kept replies of a finished run anew; nothing is called and nothing is written.
+    """Parse the stored replies of a finished run again. Nothing is called and nothing is written.
 
-    To have a run use it, raise `READER` with the rules and give the run's command again: its verdicts are then made
-    anew, from replies that the cache already holds.
+    To apply a changed parser to a run, raise `READER` with the rules and repeat the run's command. Its verdicts are
+    then made again, from cached replies.
+
+    Raises:
+        StoreError: If the run is not finished, or its version did not store replies in full.
     """
     manifest = Manifest.load(run_dir)
     artifacts = manifest.open(run_dir)
     protocol = _protocol_of(run_dir)
-    judged = [entry for entry in manifest.artifacts if entry.stage in JUDGED]
-    return [_reading(entry.name, artifacts[entry.name].rows(Verdict), protocol) for entry in judged]
+    entries = [entry for entry in manifest.artifacts if entry.stage in VERDICT_STAGES]
+    return [_compare(entry.name, artifacts[entry.name].rows(Verdict), protocol) for entry in entries]
 
 
 def _protocol_of(run_dir: Path) -> JudgeProtocol:
-    """Raises StoreError for a run of a version that did not keep replies whole."""
     name = OmegaConf.select(OmegaConf.load(run_dir / "config.yaml"), "judge.protocol")
     if name is None:
-        raise StoreError(f"{run_dir} was made before replies were kept whole; give its command again to make it anew.")
+        raise StoreError(f"{run_dir} is from a version that did not store replies in full; repeat its command.")
     return JudgeProtocol[name]
 
 
-def _reading(name: str, before: Sequence[Verdict], protocol: JudgeProtocol) -> ReparsedStage:
+def _compare(name: str, before: Sequence[Verdict], protocol: JudgeProtocol) -> ReparsedStage:
     now = [reparse_verdict(verdict, protocol) for verdict in before]
-    fates = Counter(_fate(old, new) for old, new in _ballots(zip(before, now, strict=True)))
-    return ReparsedStage(name, fates, *(sum(verdict.gap is None for verdict in rows) for rows in (before, now)))
+    outcomes = Counter(
+        _outcome(old, new)
+        for old_verdict, new_verdict in zip(before, now, strict=True)
+        for old, new in zip(old_verdict.replies, new_verdict.replies, strict=True)
+    )
+    unscored = [sum(verdict.gap is None for verdict in verdicts) for verdicts in (before, now)]
+    return ReparsedStage(name, outcomes, *unscored)
 
 
-def _ballots(verdicts: Iterable[tuple[Verdict, Verdict]]) -> Iterator[tuple[JudgeReply, JudgeReply]]:
-    for old, new in verdicts:
-        yield from zip(old.replies, new.replies, strict=True)
-
-
-def _fate(old: JudgeReply, new: JudgeReply) -> str:
+def _outcome(old: JudgeReply, new: JudgeReply) -> str:
     if new.failure is not None:
-        return UNREAD if old.failure is not None else LOST
+        return UNPARSABLE if old.failure is not None else NO_LONGER_PARSED
     if old.failure is not None:
-        return FOUND
-    return SAME if (old.teacher, old.student) == (new.teacher, new.student) else CHANGED
+        return NEWLY_PARSED
+    return UNCHANGED if (old.teacher, old.student) == (new.teacher, new.student) else CHANGED
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command `tapir-reread`: how the judge's kept replies are read today, with no call to any model."""
-    parser = argparse.ArgumentParser(prog="tapir-reread", description=main.__doc__)
+def main(arguments: Sequence[str]) -> None:
+    """Parse the stored judge replies of a run again, without a call to any model."""
+    parser = argparse.ArgumentParser(prog="tapir reparse", description=main.__doc__)
     parser.add_argument("directory", type=Path, metavar="DIR", help="a run directory")
-    try:
-        readings = reparse(parser.parse_args(argv).directory)
-    except TapirError as error:
-        sys.exit(f"tapir-reread: {error}")
-    sys.stdout.write("".join(f"{told(reading)}\n" for reading in readings))
+    stages = reparse(parser.parse_args(arguments).directory)
+    sys.stdout.write("".join(f"{format_stage(stage)}\n" for stage in stages))
 
 
-def told(reading: ReparsedStage) -> str:
-    """A reading as a line of text."""
-    fates = ", ".join(f"{reading.replies[fate]} {fate}" for fate in (SAME, FOUND, CHANGED, LOST, UNREAD))
-    return f"{reading.name}: replies {fates}; unscored rows {reading.unscored_before} then, {reading.unscored_now} now"
+def format_stage(stage: ReparsedStage) -> str:
+    """Format the outcomes of one artifact as a line of text."""
+    outcomes = ", ".join(f"{stage.replies[outcome]} {outcome}" for outcome in OUTCOMES)
+    return f"{stage.name}: replies: {outcomes}; unscored rows: {stage.unscored_before} before, {stage.unscored_now} now"

@@ -1,0 +1,115 @@
+"""`tapir inspect`: show training rows token by token, with the tokens that the loss counts. It trains nothing."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from tapir_exp.commands.command_line import CLASSIFY_GROUPS, compose_jobs, format_choices, wants_help
+from tapir_exp.config import Config
+from tapir_exp.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tapir_exp.student.render_rows import Inspection
+
+DEFAULT_ROWS = 3
+HELP = f"""\
+tapir inspect: show rows of the first fit token by token, with the tokens that the loss counts. It trains nothing.
+
+  tapir inspect                          rows of the lab
+  tapir inspect student=llama2_7b student.model=DIR --rows 5
+
+  --rows N                               number of rows to show; default: {DEFAULT_ROWS}
+
+The other arguments are those of `tapir run`, for one job.
+
+Groups and their choices (tapir_exp/config documents every key):
+"""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print rows and their figures."""
+    if wants_help(arguments):
+        sys.stdout.write(HELP + format_choices(exclude=CLASSIFY_GROUPS))
+        return
+    parser = argparse.ArgumentParser(prog="tapir inspect", add_help=False, allow_abbrev=False)
+    parser.add_argument("--rows", type=_parse_count, default=DEFAULT_ROWS)
+    options, others = parser.parse_known_args(arguments)
+    jobs = compose_jobs(others)
+    if len(jobs) != 1:
+        raise ConfigError([f"--multirun: expected one job, got a sweep of {len(jobs)}"])
+
+    from rich.console import Console
+
+    print_inspection(inspect_seeds(jobs[0], options.rows), Console())
+
+
+def inspect_seeds(config: Config, num_sampled: int) -> "Inspection":
+    """Encode all seeds as S_0 is trained on them, and sample some of them token by token.
+
+    The seeds are read as `tapir plan` reads them: before near duplicates and leaks are dropped.
+
+    Args:
+        config: The configuration of the job.
+        num_sampled: Number of rows to show.
+
+    Raises:
+        ConfigError: If the student's tokenizer cannot be read.
+        SeedError: If the seeds cannot be read.
+    """
+    from tapir_exp.commands.plan_job import SeedReader
+    from tapir_exp.student.chat_template import load_chat
+    from tapir_exp.student.row_inspection import inspect_rows
+    from tapir_exp.student.training.encoding import TrainingRow
+
+    rows = [TrainingRow(seed.instruction, seed.response) for seed in SeedReader()(config.seeds)]
+    with _tokenizer_directory(config) as directory:
+        chat = load_chat(directory, config.student)
+        return inspect_rows(rows, chat, config.student.max_length, num_sampled, config.seed)
+
+
+@contextmanager
+def _tokenizer_directory(config: Config) -> Iterator[Path]:
+    """Give the directory of the base model's tokenizer; for the lab or a GGUF file, build it in a temporary one."""
+    from tapir_exp.lab.base_student import build_base_student
+    from tapir_exp.llm.serving.weights import find_weights, is_gguf
+    from tapir_exp.pipeline.students import LAB_STUDENT, lab_corpus
+    from tapir_exp.student.gguf import convert_gguf_tokenizer
+
+    model = config.student.model
+    if model != LAB_STUDENT and not is_gguf(model):
+        yield Path(model)
+        return
+    with TemporaryDirectory() as directory:
+        if is_gguf(model):
+            convert_gguf_tokenizer(find_weights(model).path, Path(directory))
+        else:
+            build_base_student(Path(directory), config.lab.student, lab_corpus(config.lab.student))
+        yield Path(directory)
+
+
+def print_inspection(inspection: "Inspection", console: "Console") -> None:
+    """Print the sampled rows, then the figures of all rows; in colour on a terminal, unless NO_COLOR is set."""
+    from rich.text import Text
+
+    from tapir_exp.student.render_rows import legend, render_row, summary_lines
+
+    coloured = console.color_system is not None and not console.no_color
+    console.print(legend(coloured=coloured), soft_wrap=True)
+    for row in inspection.sample:
+        console.print()
+        console.print(render_row(row, coloured=coloured), soft_wrap=True)
+    console.print()
+    for line in summary_lines(inspection):
+        console.print(Text(line), soft_wrap=True)
+
+
+def _parse_count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows")
+    return int(text)

