@@ -1,6 +1,6 @@
 """Prompt templates: text files with {{fields}}, filled strictly.
 
-Each file in `prompts/` is one template. A field that gets no value, and a value that has no field, are errors.
+Each file in `prompts/` is one template. A field without a value and a value without a field are errors.
 """
 
 import re
@@ -17,7 +17,7 @@ _FIELD = re.compile(r"\{\{(\w+)\}\}")
 
 @dataclass(frozen=True)
 class Prompt:
-    """A template by its name; its text is part of the key of every artifact made with it."""
+    """A named template; its text is part of the key of every artifact made with it."""
 
     name: str
     text: str
@@ -28,32 +28,36 @@ class Prompt:
         return frozenset(_FIELD.findall(self.text))
 
     def fill(self, **values: str) -> str:
-        """The text with every field replaced, in one pass, so that braces in a value stay as they are.
+        """Return the text with every field replaced.
 
-        Raises PromptError where fields and values do not match.
+        Raises:
+            PromptError: If fields and values do not match.
         """
         if values.keys() != self.fields:
             raise PromptError(
-                f"Prompt {self.name} has the fields {sorted(self.fields)} but was given {sorted(values)}."
+                f"Prompt {self.name} has the fields {sorted(self.fields)} but was given {sorted(values)}. "
+                "Give each field a value, or edit the template."
             )
+        # One pass: braces inside a value are not fields.
         return _FIELD.sub(lambda field: values[field[1]], self.text)
 
 
 @cache
 def load_prompt(name: str) -> Prompt:
-    """Read `prompts/<name>.md`. Raises PromptError where there is no such file."""
+    """Read `prompts/<name>.md`.
+
+    Raises:
+        PromptError: If there is no such file.
+    """
     path = PROMPTS / f"{name}.md"
     if not path.is_file():
-        raise PromptError(f"There is no prompt {path}; write that file, or name one of {_names()}.")
+        names = sorted(str(file.relative_to(PROMPTS).with_suffix("")) for file in PROMPTS.rglob("*.md"))
+        raise PromptError(f"There is no prompt {path}. Write that file, or use one of {names}.")
     return Prompt(name, path.read_text().strip())
 
 
 def refinement_style(task: TaskType) -> Prompt:
-    """How a response to a task of this type should read: its own file in `prompts/style/`, or the general one."""
+    """Return the style of refined responses for a task type: its file in `prompts/style/`, or the general one."""
     name = task.lower().replace(" ", "_").replace("-", "_")
-    own = PROMPTS / "style" / f"{name}.md"
-    return load_prompt(f"style/{name}" if own.is_file() else "style/general")
-
-
-def _names() -> list[str]:
-    return sorted(str(path.relative_to(PROMPTS).with_suffix("")) for path in PROMPTS.rglob("*.md"))
+    path = PROMPTS / "style" / f"{name}.md"
+    return load_prompt(f"style/{name}" if path.is_file() else "style/general")

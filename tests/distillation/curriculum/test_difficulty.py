@@ -1,4 +1,4 @@
-"""The gap is teacher minus student, what is unscored has none, and the hard set lies above delta."""
+"""The gap is teacher minus student, unscored rows have none, and the hard set is above delta."""
 
 import math
 import statistics
@@ -21,8 +21,8 @@ from tapir_exp.distillation.curriculum.difficulty import (
 gap_maps = st.dictionaries(st.text("abcdef", min_size=1), st.floats(-9, 9), max_size=30)
 
 
-def verdict(row: str, teacher: float | None, student: float | None) -> Verdict:
-    return Verdict(id=row, replies=(), teacher=teacher, student=student)
+def verdict(row_id: str, teacher: float | None, student: float | None) -> Verdict:
+    return Verdict(id=row_id, replies=(), teacher=teacher, student=student)
 
 
 def chosen(scores: dict[str, float], delta: float, how: Difficulty, seed: int, share: float = 0.5) -> frozenset[str]:
@@ -31,16 +31,16 @@ def chosen(scores: dict[str, float], delta: float, how: Difficulty, seed: int, s
     )
 
 
-def test_a_better_teacher_makes_a_positive_gap() -> None:
+def test_scored_gaps_are_teacher_minus_student() -> None:
     assert scored_gaps([verdict("a", 9, 4), verdict("b", 4, 9), verdict("c", 7, 7)]) == {"a": 5, "b": -5, "c": 0}
 
 
 @pytest.mark.parametrize(("teacher", "student"), [(None, None), (9.0, None), (None, 4.0)])
-def test_an_unscored_row_is_absent_and_not_zero(teacher: float | None, student: float | None) -> None:
+def test_scored_gaps_omit_unscored_rows(teacher: float | None, student: float | None) -> None:
     assert scored_gaps([verdict("a", teacher, student), verdict("b", 5, 5)]) == {"b": 0}
 
 
-def test_a_gap_of_five_is_hard_at_delta_two() -> None:
+def test_choose_hard_takes_a_gap_of_five_at_delta_two() -> None:
     gaps = scored_gaps([verdict("hard", 9, 4), verdict("easy", 4, 9)])
     assert chosen(gaps, 2, Difficulty.mfd, 0) == {"hard"}
 
@@ -49,27 +49,25 @@ def test_a_gap_of_five_is_hard_at_delta_two() -> None:
     ("delta", "hard"),
     [(-9.5, "abcd"), (-1, "bcd"), (0, "cd"), (1.9, "cd"), (2, "d"), (2.1, "d"), (4.5, ""), (9, "")],
 )
-def test_the_hard_set_lies_strictly_above_delta(delta: float, hard: str) -> None:
+def test_choose_hard_takes_gaps_strictly_above_delta(delta: float, hard: str) -> None:
     gaps = {"a": -1.0, "b": 0.0, "c": 2.0, "d": 4.5}
     assert chosen(gaps, delta, Difficulty.mfd, 0) == set(hard)
 
 
 @given(gaps=gap_maps, delta=st.floats(-9, 9), seed=st.integers(0, 5))
-def test_a_random_set_has_the_size_of_the_hard_one(gaps: dict[str, float], delta: float, seed: int) -> None:
+def test_random_set_has_the_size_of_the_hard_set(gaps: dict[str, float], delta: float, seed: int) -> None:
     drawn = chosen(gaps, delta, Difficulty.random, seed)
     assert len(drawn) == len(chosen(gaps, delta, Difficulty.mfd, seed))
     assert drawn <= gaps.keys()
 
 
 @given(gaps=gap_maps, delta=st.floats(-9, 9), data=st.data())
-def test_a_random_set_does_not_depend_on_which_row_has_which_gap(
-    gaps: dict[str, float], delta: float, data: st.DataObject
-) -> None:
+def test_random_set_ignores_which_row_has_which_gap(gaps: dict[str, float], delta: float, data: st.DataObject) -> None:
     shuffled = dict(zip(gaps, data.draw(st.permutations(list(gaps.values()))), strict=True))
     assert chosen(gaps, delta, Difficulty.random, 1) == chosen(shuffled, delta, Difficulty.random, 1)
 
 
-def test_another_seed_draws_another_random_set_that_favours_no_row() -> None:
+def test_random_set_depends_on_the_seed_and_favours_no_row() -> None:
     gaps = {str(row): float(row % 2) for row in range(40)}
     draws = [chosen(gaps, 0.5, Difficulty.random, seed) for seed in range(300)]
     assert len(set(draws)) == 300
@@ -84,19 +82,19 @@ BY_SHARE = [how for how in Difficulty if how not in (Difficulty.mfd, Difficulty.
 
 @pytest.mark.parametrize("how", BY_SHARE)
 @pytest.mark.parametrize(("share", "hard"), [(0, ""), (0.25, "d"), (0.5, "cd"), (0.6, "cd"), (1, "abcd")])
-def test_another_score_marks_the_share_that_scores_highest(how: Difficulty, share: float, hard: str) -> None:
+def test_other_scores_select_the_highest_fraction(how: Difficulty, share: float, hard: str) -> None:
     assert chosen({"a": 0.1, "b": 0.2, "c": 0.9, "d": 700.0}, -9, how, 0, share) == set(hard)
 
 
 @given(scores=gap_maps, share=st.floats(0, 1), seed=st.integers(0, 5))
-def test_no_row_left_behind_scores_higher_than_a_chosen_one(scores: dict[str, float], share: float, seed: int) -> None:
+def test_other_scores_leave_no_higher_row_unselected(scores: dict[str, float], share: float, seed: int) -> None:
     hard = chosen(scores, 0, Difficulty.ifd, seed, share)
     assert len(hard) == round(share * len(scores))
     rest = [score for row, score in scores.items() if row not in hard]
     assert not hard or not rest or min(scores[row] for row in hard) >= max(rest)
 
 
-def test_a_draw_decides_among_equals_and_another_seed_draws_others() -> None:
+def test_ties_are_decided_by_the_seed() -> None:
     scores = {str(row): 5.0 for row in range(40)}
     draws = {chosen(scores, 0, Difficulty.judge_rated, seed) for seed in range(50)}
     assert len(draws) == 50
@@ -119,18 +117,16 @@ def test_ifd_is_the_ratio_of_the_losses() -> None:
         ([1, 3], 2 / math.log(3), (1 * 0.25 + 3 * 0.75) - 2),
     ],
 )
-def test_the_spread_of_rollouts_is_the_soft_maximum_above_the_mean(
-    rewards: list[float], beta: float, spread: float
-) -> None:
+def test_rollout_spread_is_the_soft_maximum_above_the_mean(rewards: list[float], beta: float, spread: float) -> None:
     assert rollout_spread(rewards, beta) == pytest.approx(spread, abs=1e-6)
 
 
 @given(rewards=st.lists(st.floats(1, 10), min_size=2, max_size=8), beta=st.floats(0.01, 100))
-def test_the_spread_lies_between_none_and_all_that_there_is(rewards: list[float], beta: float) -> None:
+def test_rollout_spread_is_bounded_and_shift_invariant(rewards: list[float], beta: float) -> None:
     spread = rollout_spread(rewards, beta)
     assert -1e-9 <= spread <= max(rewards) - statistics.fmean(rewards) + 1e-9
     assert rollout_spread([reward + 3 for reward in rewards], beta) == pytest.approx(spread, abs=1e-6)
 
 
-def test_rated_complexity_is_the_rating_and_length_counts_characters() -> None:
+def test_complexity_is_the_rating_and_length_counts_characters() -> None:
     assert (rated_complexity(7.5), response_length("två ord"), response_length("")) == (7.5, 7, 0)

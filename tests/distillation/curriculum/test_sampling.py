@@ -1,4 +1,4 @@
-"""The plan of a round: exact quotas, draws without repeats that favour heavy rows, orders for whatever lacks."""
+"""The plan of a round: exact quotas, weighted draws without repeats, requests for missing rows."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -51,29 +51,29 @@ mixes = st.dictionaries(st.sampled_from((MATH, WRITING, LAW)), st.floats(0.01, 1
         (0.0, 0.25, [0.0, 0.25, 0.5]),
     ],
 )
-def test_alpha_grows_by_a_constant_and_stays_within_0_and_1(alpha: float, step: float, alphas: list[float]) -> None:
+def test_alpha_grows_linearly_and_is_clipped(alpha: float, step: float, alphas: list[float]) -> None:
     assert [alpha_for_round(n, alpha, step) for n in range(1, len(alphas) + 1)] == pytest.approx(alphas)
 
 
 @given(number=st.integers(1, 20), alpha=st.floats(0, 1), step=st.floats(-1, 1))
-def test_alpha_is_always_a_share(number: int, alpha: float, step: float) -> None:
+def test_alpha_stays_between_0_and_1(number: int, alpha: float, step: float) -> None:
     assert 0 <= alpha_for_round(number, alpha, step) <= 1
     assert (alpha_for_round(number + 1, alpha, step) - alpha_for_round(number, alpha, step)) * step >= 0
 
 
 @given(pool=pools, shares=mixes, rows=st.integers(0, 60), alpha=st.floats(0, 1), draw=st.text(max_size=3))
-def test_a_plan_adds_up(
+def test_plan_counts_add_up(
     pool: list[Candidate], shares: dict[TaskType, float], rows: int, alpha: float, draw: str
 ) -> None:
     plan = plan_round(pool, shares, rows, alpha, draw)
-    by_part = Counter({part: sum(q.wanted for q in plan.quotas if q.subset is part) for part in Subset})
-    assert by_part == {Subset.HARD: round(alpha * rows), Subset.REST: rows - round(alpha * rows)}
-    assert len(plan.drawn) + sum(order.count for order in plan.orders) == rows
+    by_subset = Counter({subset: sum(q.wanted for q in plan.quotas if q.subset is subset) for subset in Subset})
+    assert by_subset == {Subset.HARD: round(alpha * rows), Subset.REST: rows - round(alpha * rows)}
+    assert len(plan.drawn) + sum(request.count for request in plan.requests) == rows
     drawn = Counter((candidate.task, candidate.subset) for candidate in plan.drawn)
-    ordered = Counter({(order.task, order.subset): order.count for order in plan.orders})
+    requested = Counter({(request.task, request.subset): request.count for request in plan.requests})
     for quota in plan.quotas:
         assert quota.wanted == quota.drawn + quota.ordered
-        assert (quota.drawn, quota.ordered) == (drawn[quota.task, quota.subset], ordered[quota.task, quota.subset])
+        assert (quota.drawn, quota.ordered) == (drawn[quota.task, quota.subset], requested[quota.task, quota.subset])
         assert quota.filled == 0
     assert len(plan.quotas) == 2 * len(shares)
     for task, share in shares.items():
@@ -82,7 +82,7 @@ def test_a_plan_adds_up(
 
 
 @given(pool=pools, shares=mixes, rows=st.integers(0, 60), alpha=st.floats(0, 1), data=st.data())
-def test_no_row_is_drawn_twice_and_the_order_of_the_pool_is_nothing(
+def test_plan_draws_without_repeats_for_any_pool_order(
     pool: list[Candidate], shares: dict[TaskType, float], rows: int, alpha: float, data: st.DataObject
 ) -> None:
     plan = plan_round(pool, shares, rows, alpha, draw="one")
@@ -91,28 +91,28 @@ def test_no_row_is_drawn_twice_and_the_order_of_the_pool_is_nothing(
     assert all(candidate in pool for candidate in plan.drawn)
     again = plan_round(data.draw(st.permutations(pool)), shares, rows, alpha, draw="one")
     assert (again.drawn, again.quotas) == (plan.drawn, plan.quotas)
-    assert [order.examples for order in again.orders] == [order.examples for order in plan.orders]
+    assert [request.examples for request in again.requests] == [request.examples for request in plan.requests]
 
 
 @given(pool=pools, shares=mixes, rows=st.integers(0, 60), alpha=st.floats(0, 1))
-def test_nothing_is_ordered_while_the_pool_has_it(
+def test_plan_requests_only_what_the_pool_lacks(
     pool: list[Candidate], shares: dict[TaskType, float], rows: int, alpha: float
 ) -> None:
     plan = plan_round(pool, shares, rows, alpha, draw="one")
     held = Counter((candidate.task, candidate.subset) for candidate in pool)
-    for order in plan.orders:
-        assert order.count > 0
-        drawn = sum((candidate.task, candidate.subset) == (order.task, order.subset) for candidate in plan.drawn)
-        assert drawn == held[order.task, order.subset]
+    for request in plan.requests:
+        assert request.count > 0
+        drawn = sum((candidate.task, candidate.subset) == (request.task, request.subset) for candidate in plan.drawn)
+        assert drawn == held[request.task, request.subset]
 
 
-def test_both_parts_keep_the_task_ratio() -> None:
+def test_plan_keeps_the_target_mix_in_both_subsets() -> None:
     plan = plan_round([], TAPIR, 2000, 0.3, draw="any")
-    for part, rows in ((Subset.HARD, 600), (Subset.REST, 1400)):
-        assert {q.task: q.wanted for q in plan.quotas if q.subset is part} == apportion(rows, TAPIR)
+    for subset, rows in ((Subset.HARD, 600), (Subset.REST, 1400)):
+        assert {q.task: q.wanted for q in plan.quotas if q.subset is subset} == apportion(rows, TAPIR)
 
 
-def test_500_rows_of_one_type_make_a_plan_for_all_32_types() -> None:
+def test_plan_for_32_types_from_a_pool_of_one_type() -> None:
     pool = rows_of(200, WRITING, Subset.HARD) + rows_of(300, WRITING, Subset.REST, gap=0.0)
     plan = plan_round(pool, TAPIR, 500, 0.3, draw="any")
     wanted = Counter(dict.fromkeys(TaskType, 0))
@@ -121,61 +121,61 @@ def test_500_rows_of_one_type_make_a_plan_for_all_32_types() -> None:
     for task, share in TAPIR.items():
         assert abs(wanted[task] - 500 * share) <= 1 + 1e-9
     assert {candidate.task for candidate in plan.drawn} == {WRITING}
-    assert {order.task for order in plan.orders} == set(TaskType) - {WRITING}
-    ordered = Counter({task: sum(o.count for o in plan.orders if o.task is task) for task in TaskType})
-    assert all(ordered[task] == wanted[task] > 0 for task in TaskType if task is not WRITING)
-    assert len(plan.drawn) + ordered.total() == 500
+    assert {request.task for request in plan.requests} == set(TaskType) - {WRITING}
+    requested = Counter({task: sum(r.count for r in plan.requests if r.task is task) for task in TaskType})
+    assert all(requested[task] == wanted[task] > 0 for task in TaskType if task is not WRITING)
+    assert len(plan.drawn) + requested.total() == 500
 
 
-def test_a_surplus_is_drawn_the_same_way_every_time_and_differently_under_another_name() -> None:
+def test_plan_draw_depends_on_its_name_only() -> None:
     pool = rows_of(60, MATH, Subset.HARD) + rows_of(60, MATH, Subset.REST)
     draws = ("seed 1 round 1", "seed 1 round 1", "seed 1 round 2", "seed 2 round 1")
     plans: list[RoundPlan] = [plan_round(pool, {MATH: 1.0}, 20, 0.5, draw) for draw in draws]
     drawn = [names(plan.drawn) for plan in plans]
     assert drawn[0] == drawn[1]
-    for part in Subset:
-        by_draw = [frozenset(c.example.id for c in plan.drawn if c.subset is part) for plan in plans]
+    for subset in Subset:
+        by_draw = [frozenset(c.example.id for c in plan.drawn if c.subset is subset) for plan in plans]
         assert by_draw[0] == by_draw[1]
         assert len(set(by_draw)) == 3
 
 
-def shares_of_first(pool: Sequence[Candidate], alpha: float, draws: int) -> dict[str, float]:
-    """How often each row is the one that is drawn, over so many draws of one row."""
+def first_draw_shares(pool: Sequence[Candidate], alpha: float, draws: int) -> dict[str, float]:
+    """Return the share of each row over many draws of one row."""
     counts = Counter(names(plan_round(pool, {MATH: 1.0}, 1, alpha, f"draw {n}").drawn)[0] for n in range(draws))
     return {name: counts[name] / draws for name in names(pool)}
 
 
 @pytest.mark.parametrize("subset", Subset)
-def test_a_row_is_drawn_in_proportion_to_its_weight(subset: Subset) -> None:
+def test_plan_draws_rows_in_proportion_to_their_weights(subset: Subset) -> None:
     pool = [
         row("one", subset=subset, weight=0.5),
         row("three", subset=subset, weight=1.5),
         row("six", subset=subset, weight=3.0),
     ]
-    shares = shares_of_first(pool, float(subset is Subset.HARD), 1500)
+    shares = first_draw_shares(pool, float(subset is Subset.HARD), 1500)
     assert shares == {name: pytest.approx(share, abs=0.05) for name, share in zip(shares, (0.1, 0.3, 0.6), strict=True)}
 
 
 @pytest.mark.parametrize("subset", Subset)
-def test_rows_of_one_weight_are_drawn_alike_whatever_their_gaps(subset: Subset) -> None:
+def test_plan_draw_ignores_gaps_of_equal_weights(subset: Subset) -> None:
     pool = [
         row("near", gap=0.5, subset=subset),
         row("far", gap=9.0, subset=subset),
         row("below", gap=-9.0, subset=subset),
     ]
-    shares = shares_of_first(pool, float(subset is Subset.HARD), 1500)
+    shares = first_draw_shares(pool, float(subset is Subset.HARD), 1500)
     assert shares == dict.fromkeys(shares, pytest.approx(1 / 3, abs=0.05))  # 4 sd
 
 
-def test_a_candidate_weighs_1_unless_told_otherwise() -> None:
+def test_candidate_weight_defaults_to_1() -> None:
     assert Candidate(example("plain"), MATH, 9.0, Subset.HARD).weight == 1.0
 
 
-def test_the_lightest_row_is_drawn_where_there_is_no_other() -> None:
+def test_plan_draws_a_light_row_if_it_is_the_only_one() -> None:
     assert names(plan_round([row("only", weight=0.1)], {MATH: 1.0}, 1, 1.0, "any").drawn) == ["only"]
 
 
-def test_heavier_rows_are_drawn_before_lighter_ones_of_their_own_type_alone() -> None:
+def test_plan_prefers_heavy_rows_within_a_type_only() -> None:
     pool = [row(f"light {n}", weight=0.1) for n in range(20)] + [row(f"heavy {n}", weight=9.0) for n in range(20)]
     pool += [row("law", LAW, weight=0.1)]
     drawn = names(plan_round(pool, {MATH: 20.0 / 21, LAW: 1.0 / 21}, 21, 1.0, "any").drawn)
@@ -183,26 +183,26 @@ def test_heavier_rows_are_drawn_before_lighter_ones_of_their_own_type_alone() ->
     assert "law" in drawn
 
 
-def test_an_order_is_shown_rows_of_its_type_and_part() -> None:
+def test_request_shows_rows_of_its_type_and_subset() -> None:
     pool = rows_of(2, MATH, Subset.HARD) + rows_of(3, MATH, Subset.REST) + rows_of(2, WRITING, Subset.HARD)
     plan = plan_round(pool, HALVES, 20, 0.5, draw="any")
-    shown = {(order.task, order.subset): set(names(order.examples)) for order in plan.orders}
+    shown = {(request.task, request.subset): set(names(request.examples)) for request in plan.requests}
     assert shown[MATH, Subset.HARD] == {"Math hard 0", "Math hard 1"}
     assert shown[MATH, Subset.REST] == {"Math rest 0", "Math rest 1", "Math rest 2"}
     assert shown[WRITING, Subset.HARD] == {"Writing hard 0", "Writing hard 1"}
 
 
-def test_an_order_whose_part_is_empty_is_shown_the_other_part() -> None:
+def test_request_of_an_empty_subset_shows_the_other_subset() -> None:
     plan = plan_round(rows_of(3, WRITING, Subset.HARD), HALVES, 20, 0.5, draw="any")
-    shown = {(order.task, order.subset): names(order.examples) for order in plan.orders}
+    shown = {(request.task, request.subset): names(request.examples) for request in plan.requests}
     assert sorted(shown[WRITING, Subset.REST]) == [f"Writing hard {n}" for n in range(3)]
 
 
-def test_an_order_of_a_type_that_is_not_at_hand_is_shown_nothing() -> None:
+def test_request_of_a_missing_type_shows_no_example() -> None:
     plan = plan_round(rows_of(30, MATH, Subset.HARD), HALVES, 20, 0.5, draw="any")
-    assert [order.examples for order in plan.orders if order.task is WRITING] == [(), ()]
+    assert [request.examples for request in plan.requests if request.task is WRITING] == [(), ()]
 
 
-def test_orders_alike_are_told_apart() -> None:
-    first, second = (plan_round([], {MATH: 1.0}, 4, 1.0, draw="any").orders[0] for _ in range(2))
+def test_equal_requests_are_distinct_keys() -> None:
+    first, second = (plan_round([], {MATH: 1.0}, 4, 1.0, draw="any").requests[0] for _ in range(2))
     assert len({first: 1, second: 2}) == 2

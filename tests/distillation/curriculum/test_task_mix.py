@@ -1,4 +1,4 @@
-"""The target mix is kept to the row, whatever the shares."""
+"""The target mix is met to the row for any shares."""
 
 from collections import Counter
 
@@ -20,9 +20,7 @@ mixes = st.dictionaries(st.sampled_from(TaskType), st.floats(1e-6, 1e3), min_siz
 
 
 @given(total=st.integers(0, 100_000), shares=mixes)
-def test_parts_sum_to_the_total_and_lie_within_one_row_of_their_share(
-    total: int, shares: dict[TaskType, float]
-) -> None:
+def test_apportion_sums_to_the_total_within_one_row_a_type(total: int, shares: dict[TaskType, float]) -> None:
     rows = apportion(total, shares)
     assert sum(rows.values()) == total
     assert list(rows) == list(shares)
@@ -33,12 +31,12 @@ def test_parts_sum_to_the_total_and_lie_within_one_row_of_their_share(
 
 
 @given(total=st.integers(0, 1000), shares=mixes)
-def test_the_same_mix_gives_the_same_rows(total: int, shares: dict[TaskType, float]) -> None:
+def test_apportion_is_reproducible(total: int, shares: dict[TaskType, float]) -> None:
     assert apportion(total, shares) == apportion(total, dict(shares))
 
 
 @given(rows=st.dictionaries(st.sampled_from(TaskType), st.integers(1, 500), min_size=1), factor=st.floats(1e-3, 1e3))
-def test_shares_that_come_out_even_are_met_exactly(rows: dict[TaskType, int], factor: float) -> None:
+def test_apportion_meets_whole_shares_exactly(rows: dict[TaskType, int], factor: float) -> None:
     total = sum(rows.values())
     assert apportion(total, {task: factor * count for task, count in rows.items()}) == rows
 
@@ -55,15 +53,15 @@ def test_shares_that_come_out_even_are_met_exactly(rows: dict[TaskType, int], fa
         (3, {MATH: 0.1, REASONING: 0.1, LAW: 0.1}, {MATH: 1, REASONING: 1, LAW: 1}),
     ],
 )
-def test_worked_by_hand(total: int, shares: dict[TaskType, float], rows: dict[TaskType, int]) -> None:
+def test_apportion_of_worked_examples(total: int, shares: dict[TaskType, float], rows: dict[TaskType, int]) -> None:
     assert apportion(total, shares) == rows
 
 
-def test_two_equal_types_fill_all_rows_asked_for() -> None:
+def test_apportion_normalises_shares() -> None:
     assert apportion(50, {MATH: 0.167, REASONING: 0.167}) == {MATH: 25, REASONING: 25}
 
 
-def test_the_papers_mix_has_32_types_of_which_the_boosted_make_half() -> None:
+def test_paper_mix_has_32_types_and_boosts_four_to_half() -> None:
     assert set(TAPIR) == set(TaskType)
     assert sum(TAPIR.values()) == pytest.approx(1)
     rows = apportion(500, target_shares(TAPIR, {}))
@@ -73,7 +71,7 @@ def test_the_papers_mix_has_32_types_of_which_the_boosted_make_half() -> None:
 
 
 @given(sizes=st.lists(st.integers(0, 5000), min_size=1, max_size=4), shares=mixes)
-def test_parts_and_whole_are_split_within_one_row(sizes: list[int], shares: dict[TaskType, float]) -> None:
+def test_apportion_parts_keeps_parts_and_whole_within_one_row(sizes: list[int], shares: dict[TaskType, float]) -> None:
     parts = apportion_parts(sizes, shares)
     whole, total = sum(shares.values()), sum(sizes)
     assert [sum(part.values()) for part in parts] == sizes
@@ -84,7 +82,7 @@ def test_parts_and_whole_are_split_within_one_row(sizes: list[int], shares: dict
         assert abs(sum(part[task] for part in parts) - total * share / whole) <= 1 + 1e-6
 
 
-def test_a_type_rounded_up_everywhere_gives_a_row_back() -> None:
+def test_apportion_parts_corrects_a_type_rounded_up_everywhere() -> None:
     thirds = {MATH: 1.0, REASONING: 1.0, LAW: 1.0}
     assert [apportion(size, thirds) for size in (100, 100, 100)] == [{MATH: 34, REASONING: 33, LAW: 33}] * 3
     parts = apportion_parts((100, 100, 100), thirds)
@@ -94,22 +92,22 @@ def test_a_type_rounded_up_everywhere_gives_a_row_back() -> None:
 
 @pytest.mark.parametrize("rows", [60, 2000, 4000, 12000])
 @pytest.mark.parametrize("alpha", [0.3, 0.5, 0.7])
-def test_the_labs_parts_are_as_they_were_when_each_was_split_for_itself(rows: int, alpha: float) -> None:
+def test_apportion_parts_of_the_lab_splits_each_part_alone(rows: int, alpha: float) -> None:
     shares = target_shares(yaml.safe_load((PRESETS / "lab.yaml").read_text())["target_distribution"], {})
     sizes = (round(alpha * rows), rows - round(alpha * rows))
     assert apportion_parts(sizes, shares) == [apportion(size, shares) for size in sizes]
 
 
 @pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.yaml")))
-def test_every_preset_is_called_as_its_file_and_sums_to_1(preset: str) -> None:
+def test_preset_is_named_after_its_file_and_sums_to_1(preset: str) -> None:
     content = yaml.safe_load((PRESETS / f"{preset}.yaml").read_text())
     assert content["name"] == preset
-    ratios = content.get("ratios")
+    ratios = content.get("target_distribution")
     assert (ratios is None) == (preset == "natural")
     assert ratios is None or sum(ratios.values()) == pytest.approx(1, abs=1e-6)
 
 
-def test_boosted_reasoning_keeps_the_papers_proportions_among_the_others() -> None:
+def test_boost_reasoning_keeps_the_paper_ratios_of_other_types() -> None:
     ratios = yaml.safe_load((PRESETS / "boost_reasoning.yaml").read_text())["target_distribution"]
     assert ratios["Math"] == ratios["Reasoning"] == 0.25
     for name, share in TAPIR.items():
@@ -117,31 +115,31 @@ def test_boosted_reasoning_keeps_the_papers_proportions_among_the_others() -> No
             assert ratios[name] == pytest.approx(share / 0.666 / 2, abs=1.1e-3)
 
 
-def test_natural_shares_are_those_that_occur() -> None:
+def test_natural_shares_hold_only_types_with_rows() -> None:
     assert natural_shares([LAW, MATH, LAW, LAW]) == {MATH: 0.25, LAW: 0.75}
     assert natural_shares([]) == {}
 
 
 @given(tasks=st.lists(st.sampled_from(TaskType), min_size=1))
-def test_natural_shares_do_not_depend_on_the_order_of_rows(tasks: list[TaskType]) -> None:
+def test_natural_shares_ignore_the_order_of_rows(tasks: list[TaskType]) -> None:
     shares = natural_shares(tasks)
     assert list(shares.items()) == list(natural_shares(sorted(tasks)).items())
     assert {task: round(share * len(tasks)) for task, share in shares.items()} == Counter(tasks)
 
 
-def test_a_preset_without_ratios_keeps_the_natural_mix() -> None:
+def test_target_shares_without_target_are_natural() -> None:
     assert target_shares(None, {LAW: 0.75, MATH: 0.25}) == {LAW: 0.75, MATH: 0.25}
 
 
-def test_a_natural_mix_of_nothing_is_refused() -> None:
+def test_target_shares_without_target_and_rows_fail() -> None:
     with pytest.raises(SeedError, match="no natural mix"):
         target_shares(None, {})
 
 
-def test_a_preset_names_types_and_drops_those_of_no_share() -> None:
+def test_target_shares_drop_types_without_share() -> None:
     assert target_shares({"Math": 0.5, "Law": 0.5, "Art": 0.0}, {WRITING: 1.0}) == {MATH: 0.5, LAW: 0.5}
 
 
-def test_a_preset_of_a_type_that_is_none_is_refused() -> None:
+def test_target_shares_of_an_unknown_type_fail() -> None:
     with pytest.raises(ValueError, match="Maths"):
         target_shares({"Maths": 1.0}, {})
