@@ -1,1 +1,1 @@
-"""The student: encoding, training, answering."""
+"""The student model: loading, chat templates, training, generation, saving and its model card."""

@@ -1,4 +1,4 @@
-"""How a conversation is written for the student: text to token ids and back."""
+"""Chat templates of students: conversations to token ids and back."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,15 +14,18 @@ from tapir_exp.student.loading import load_tokenizer
 
 TEMPLATES = Path(__file__).parent / "templates"
 PLACEHOLDER = "\ue000"
-"""A character of the private use area, which stands for the content in a rendered template."""
+"""A character of Unicode's private use area that marks the position of a content in a rendered template."""
 
 
 @dataclass(frozen=True)
 class Chat:
-    """A tokenizer together with the conversation format of one student.
+    """A tokenizer with the conversation format of one student.
 
-    end: id of the token that ends the student's turn; generation stops at it, training supervises it.
-    control_tokens: texts of the tokenizer's control tokens.
+    Attributes:
+        tokenizer: The tokenizer, which holds the chat template.
+        system_prompt: Text of the system turn; None renders the template without one.
+        end: Id of the token that ends the student's turn. Training supervises it, and generation stops at it.
+        control_tokens: Texts of the tokenizer's control tokens.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -32,19 +35,24 @@ class Chat:
 
     @property
     def pad(self) -> int:
-        """Id that fills up short rows; labels and masks never look at it, so it may equal `end`."""
+        """Return the id of the padding token; it may equal `end`, since labels and masks ignore padding."""
         pad = self.tokenizer.pad_token_id
         return self.end if pad is None else int(pad)
 
     def encode_prompts(self, instructions: Sequence[str]) -> list[list[int]]:
-        """Token ids up to and with the start of the assistant's turn; no BOS beyond the template's own.
+        """Return the token ids of each prompt, including the header of the assistant's turn.
 
-        The text of a control token inside an instruction stays text: nobody can end a turn from within.
+        The template alone adds a BOS. The text of a control token inside an instruction is encoded as plain text, so an
+        instruction cannot end its own turn.
         """
         return self.encode_dialogues([(instruction,) for instruction in instructions])
 
     def encode_dialogues(self, dialogues: Sequence[Sequence[str]]) -> list[list[int]]:
-        """As `encode_prompts`, for conversations: turns of user and assistant in order, the user's first and last."""
+        """Return the token ids of conversations, as `encode_prompts` does for single instructions.
+
+        Args:
+            dialogues: Turns of user and assistant in order; the first and the last are the user's.
+        """
         if not dialogues:
             return []
         encoded = self._encode([render_prompt(self.tokenizer, turns, self.system_prompt) for turns in dialogues])
@@ -54,14 +62,16 @@ class Chat:
         return encoded
 
     def encode_responses(self, responses: Sequence[str]) -> list[list[int]]:
-        """Token ids of the responses, each closed by `end`; control tokens inside a response stay text."""
+        """Return the token ids of each response, followed by `end`; control tokens inside a response stay text."""
         return [[*ids, self.end] for ids in self._encode(list(responses), as_text=True)]
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """The text of an answer, without control tokens and surrounding white space."""
+        """Return the text of a response without control tokens and surrounding white space."""
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
 
     def _encode_guarded(self, turns: Sequence[str]) -> list[int]:
+        # The template is rendered around placeholders, so that its control tokens are encoded as such, and the contents
+        # as plain text.
         frame = self._encode(
             render_prompt(self.tokenizer, [PLACEHOLDER] * len(turns), self.system_prompt).split(PLACEHOLDER)
         )
@@ -78,16 +88,23 @@ class Chat:
 
 
 def load_chat(source: Path, student: StudentConfig) -> Chat:
-    """The tokenizer in `source`, a directory or hub id, with the configured template.
+    """Load a tokenizer and give it the configured template.
 
-    Raises ConfigError where the tokenizer has no template of its own and none is configured, where the template
-    refuses the system prompt, where no token ends a turn, and where it needs code of its own that is not allowed.
+    Args:
+        source: Directory or hub id of the model.
+        student: Settings of the student.
+
+    Raises:
+        ConfigError: There is neither a configured template nor one in the tokenizer, the template rejects the system
+            prompt, no token ends a turn, or the tokenizer needs remote code that is not allowed.
     """
     tokenizer = load_tokenizer(source, student)
     if student.chat_template is not ChatTemplate.tokenizer:
         tokenizer.chat_template = read_template(student.chat_template)
     if not tokenizer.chat_template:
-        raise ConfigError([f"student.chat_template: tokenizer, but {source} has none; set llama2 or chatml"])
+        raise ConfigError(
+            [f"student.chat_template: tokenizer, but the tokenizer of {source} has no template; set llama2 or chatml"]
+        )
     return Chat(
         tokenizer,
         student.system_prompt,
@@ -97,12 +114,12 @@ def load_chat(source: Path, student: StudentConfig) -> Chat:
 
 
 def read_template(template: ChatTemplate) -> str:
-    """The Jinja text of llama2 (the format of Meta's llama repository) or chatml (Qwen1.5's)."""
+    """Return the Jinja text of llama2 (the format of Meta's llama repository) or chatml (the format of Qwen1.5)."""
     return (TEMPLATES / f"{template.value}.jinja").read_text()
 
 
 def render_prompt(tokenizer: PreTrainedTokenizerBase, turns: Sequence[str], system_prompt: str | None) -> str:
-    """A conversation as the template writes it, up to and with the start of the assistant's turn."""
+    """Render a conversation with the tokenizer's template, including the header of the assistant's turn."""
     messages = _to_messages(turns, system_prompt)
     return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
@@ -114,15 +131,15 @@ def _to_messages(turns: Sequence[str], system_prompt: str | None) -> list[dict[s
 
 
 def _find_end_of_turn(tokenizer: PreTrainedTokenizerBase, student: StudentConfig) -> int:
-    """The first control token that the template writes after an assistant's words; without one, the EOS token."""
-    turn = _to_messages(["?", PLACEHOLDER], student.system_prompt)
+    """Return the first control token that the template writes after an assistant's message, or else the EOS token."""
+    turns = _to_messages(["?", PLACEHOLDER], student.system_prompt)
     try:
-        text = str(tokenizer.apply_chat_template(turn, tokenize=False))
+        text = str(tokenizer.apply_chat_template(turns, tokenize=False))
     except TemplateError as error:
-        raise ConfigError([f"student.chat_template: the template refuses the conversation: {error}"]) from error
+        raise ConfigError([f"student.chat_template: the template rejects the conversation: {error}"]) from error
     tail = tokenizer(text.rpartition(PLACEHOLDER)[2], add_special_tokens=False)["input_ids"]
-    controls = _control_tokens(tokenizer)
-    end = next((token for token in tail if token in controls), tokenizer.eos_token_id)
+    control_tokens = _control_tokens(tokenizer)
+    end = next((token for token in tail if token in control_tokens), tokenizer.eos_token_id)
     if end is None:
         raise ConfigError(
             ["student.chat_template: neither the template nor the tokenizer has a token that ends a turn"]

@@ -1,4 +1,4 @@
-"""Students on disk, opened: whole Hugging Face models, or adapters over a base. Nobody's code is run unasked."""
+"""Load students: whole Hugging Face models, or PEFT adapters over a base. Remote code runs only if it is allowed."""
 
 import json
 import os
@@ -23,44 +23,54 @@ from tapir_exp.core.errors import ConfigError
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 GENERATION_CONFIG = "generation_config.json"
 
-# Where a hub model has pickles only, transformers would have a bot propose a conversion to its owner.
+# For a hub model that has pickles only, transformers would open a pull request at its repository.
 os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
 
 
 @dataclass(frozen=True)
 class AdapterBase:
-    """The model to which an adapter belongs.
+    """The base model of an adapter.
 
-    name: a hub id, a directory, or a path as seen from the adapter's own directory, so that both can move together.
-    revision: of a hub model.
+    Attributes:
+        name: A hub id, a directory, or a path relative to the adapter's directory, so that both can move together.
+        revision: Revision of a hub model; None for a directory.
     """
 
     name: str
     revision: str | None = None
 
     def locate(self, adapter: Path) -> Path:
-        """Where the base is, for the adapter in this directory: a directory or hub id."""
-        beside = adapter / self.name
-        return beside if beside.is_dir() else Path(self.name)
+        """Return the directory or hub id of the base, for the adapter in this directory."""
+        relative = adapter / self.name
+        return relative if relative.is_dir() else Path(self.name)
 
 
 def load_model(source: Path, student: StudentConfig) -> PreTrainedModel:
-    """The model in `source`, a directory or hub id, in the configured precision; an adapter comes merged into its base.
+    """Load a model in the configured precision; an adapter is merged into its base.
 
-    Raises ConfigError where it cannot be read, or not without code or pickles that the configuration does not allow.
+    Args:
+        source: Directory or hub id of the model or adapter.
+        student: Settings of the student.
+
+    Raises:
+        ConfigError: The model cannot be read, or needs code or pickles that the configuration does not allow.
     """
     adapter = find_adapter(source, student)
     if adapter is None:
         return load_full_model(source, student, student.revision)
     base = read_adapter_base(adapter)
-    over = attach_adapter(load_full_model(base.locate(adapter), student, base.revision), adapter)
-    merged: PreTrainedModel = over.merge_and_unload()
+    peft_model = attach_adapter(load_full_model(base.locate(adapter), student, base.revision), adapter)
+    merged: PreTrainedModel = peft_model.merge_and_unload()
     _set_eos_from(merged, adapter)
     return merged
 
 
 def find_adapter(source: Path, student: StudentConfig) -> Path | None:
-    """The directory of the adapter that `source` is; None for a whole model. Raises ConfigError for a pickled one."""
+    """Return the directory of the adapter in `source`, or None if it holds a whole model.
+
+    Raises:
+        ConfigError: The adapter's weights are a pickle, and pickles are not allowed.
+    """
     with _as_config_error(source):
         if find_adapter_config_file(str(source), revision=_hub_revision(source, student.revision)) is None:
             return None
@@ -71,13 +81,13 @@ def find_adapter(source: Path, student: StudentConfig) -> Path | None:
 
 
 def read_adapter_base(adapter: Path) -> AdapterBase:
-    """What an adapter says of its base."""
+    """Return the base model that an adapter's configuration names."""
     settings = json.loads((adapter / ADAPTER_CONFIG).read_text())
     return AdapterBase(settings["base_model_name_or_path"], settings.get("revision"))
 
 
 def resolve_commit(source: Path, revision: str | None) -> str | None:
-    """The commit of a hub model, by which it is found again however its branch moves on; None for a directory."""
+    """Return the commit of a hub model, which stays valid when its branch moves; None for a directory."""
     if source.is_dir():
         return None
     with _as_config_error(source):
@@ -85,18 +95,35 @@ def resolve_commit(source: Path, revision: str | None) -> str | None:
 
 
 def attach_adapter(model: PreTrainedModel, adapter: Path, *, is_trainable: bool = False) -> Any:
-    """The base with the adapter over it, a PeftModel; `trained`: whether it is to be trained on."""
+    """Return a PeftModel of the base with the adapter in this directory.
+
+    Args:
+        model: The base model.
+        adapter: Directory of the adapter.
+        is_trainable: Leave the adapter's weights unfrozen.
+    """
     from peft import PeftModel
 
     with warnings.catch_warnings(), _as_config_error(adapter):
-        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # peft uses its old names
+        # peft uses deprecated names of transformers
+        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
         return PeftModel.from_pretrained(model, str(adapter), is_trainable=is_trainable)
 
 
 def load_full_model(
     source: Path, student: StudentConfig, revision: str | None, quantisation: object | None = None
 ) -> PreTrainedModel:
-    """The whole model in `source`. Raises ConfigError as `load_model` does."""
+    """Load a whole model, as opposed to an adapter.
+
+    Args:
+        source: Directory or hub id of the model.
+        student: Settings of the student.
+        revision: Revision of a hub model; ignored for a directory.
+        quantisation: A quantization config of transformers, or None.
+
+    Raises:
+        ConfigError: The model cannot be read, or needs code or pickles that the configuration does not allow.
+    """
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     options: dict[str, Any] = {"revision": revision} if _hub_revision(source, revision) else {}
     if quantisation is not None:
@@ -106,7 +133,7 @@ def load_full_model(
             str(source),
             dtype=getattr(torch, student.precision.value),
             use_safetensors=None if student.allow_pickle else True,
-            weights_only=True,  # of a pickle: tensors, and never code
+            weights_only=True,  # from a pickle, read tensors and never code
             trust_remote_code=student.trust_remote_code,
             **options,
         )
@@ -119,7 +146,11 @@ def base_model_of(model: Any) -> Any:
 
 
 def load_tokenizer(source: Path, student: StudentConfig) -> PreTrainedTokenizerBase:
-    """The tokenizer in `source`, a directory or hub id. Raises ConfigError as `load_model` does."""
+    """Load the tokenizer in `source`, a directory or hub id.
+
+    Raises:
+        ConfigError: The tokenizer cannot be read, or needs code that the configuration does not allow.
+    """
     revision = _hub_revision(source, student.revision)
     options: dict[str, Any] = {"revision": revision} if revision else {}
     with _as_config_error(source):
@@ -138,24 +169,24 @@ def _as_config_error(source: Path) -> Iterator[None]:
 
 
 def _describe_failure(source: Path, error: Exception) -> str:
-    """What is wrong with a model that cannot be opened, and which setting would open it."""
+    """Describe why a model cannot be loaded, and name the setting that would allow it."""
     text = str(error)
     if "trust_remote_code" in text:
         return (
-            f"student.trust_remote_code = False: {source} needs code of its own to be run, which may do whatever you "
-            "may; read it, and set student.trust_remote_code=true if you trust it"
+            f"student.trust_remote_code = False: {source} needs to run its own Python code, which has all your "
+            "permissions. Read the code, and set student.trust_remote_code=true if you trust it"
         )
     if isinstance(error, UnpicklingError):
-        return f"student.model: the pickles in {source} hold more than tensors, and are not read"
+        return f"student.model: the pickles in {source} hold more than tensors and are not loaded"
     if "safetensors" in text:
         return _pickle_error(source, "safetensors")
-    return f"student.model: {source} cannot be opened: {text.strip().splitlines()[0]}"
+    return f"student.model: {source} cannot be loaded: {text.strip().splitlines()[0]}"
 
 
-def _pickle_error(source: Path, wanted: str) -> str:
+def _pickle_error(source: Path, missing: str) -> str:
     return (
-        f"student.allow_pickle = False: {source} has no {wanted}; pickles can run code when they are read. "
-        "Take a revision with safetensors, or set student.allow_pickle=true, which reads their tensors only"
+        f"student.allow_pickle = False: {source} has no {missing}, and pickles can run code when they are loaded. "
+        "Use a revision with safetensors, or set student.allow_pickle=true, which loads tensors only"
     )
 
 
@@ -169,7 +200,7 @@ def _download_adapter(source: Path, student: StudentConfig) -> Path:
 
 
 def _set_eos_from(model: PreTrainedModel, adapter: Path) -> None:
-    """End turns as the adapter was taught to, not as its base does."""
+    """End turns at the tokens that the adapter was trained with, which may differ from those of its base."""
     if (adapter / GENERATION_CONFIG).is_file():
         model.generation_config = GenerationConfig.from_pretrained(str(adapter))
         model.config.eos_token_id = model.generation_config.eos_token_id

@@ -1,4 +1,4 @@
-"""Conversations of a student: it answers a user's turns one after another, each with all before it in view."""
+"""Multi-turn generation: a student answers the turns of a conversation one after another, with all earlier turns."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,13 @@ from tapir_exp.student.generate import generate_encoded
 
 @dataclass(frozen=True)
 class Conversation:
-    """The turns of one user, known beforehand, and the temperature at which they are answered."""
+    """The user's turns of one conversation, all known beforehand.
+
+    Attributes:
+        id: Id of the conversation; sampling depends on it.
+        turns: The user's messages in order.
+        temperature: Sampling temperature of every response; 0 is greedy.
+    """
 
     id: str
     turns: tuple[str, ...]
@@ -26,33 +32,44 @@ class Conversation:
 def generate_conversations(
     student_dir: Path, dialogues: Sequence[Conversation], student: StudentConfig, seed: int, label: str
 ) -> list[list[Response]]:
-    """The student's answers to every turn of every dialogue, in their order.
+    """Generate the student's responses to every turn of every conversation.
 
-    A turn without a usable answer is shown as an empty one in what follows. An answer depends on the seed, its dialogue
-    and its turn, not on its neighbours in the batch (in float32).
+    A response that failed stands as an empty one in later turns. In float32 a response depends on the seed, its
+    conversation and its turn, not on the other rows of its batch.
+
+    Args:
+        student_dir: Directory of the student.
+        dialogues: The conversations.
+        student: Settings of the student.
+        seed: Seed of sampled responses.
+        label: Label of the progress bar.
+
+    Returns:
+        The responses of each conversation, in the order of its turns.
     """
     chat = load_chat(student_dir, student)
     sampled = any(dialogue.temperature for dialogue in dialogues)
-    answers: list[list[Response]] = [[] for _ in dialogues]
+    responses: list[list[Response]] = [[] for _ in dialogues]
     with (
         open_engine(student_dir, chat, student, sampled=sampled) as engine,
         Progress(label, sum(len(dialogue.turns) for dialogue in dialogues)) as progress,
     ):
+        # All conversations advance by one turn at a time, so that a turn of all of them makes full batches.
         for turn in range(max((len(dialogue.turns) for dialogue in dialogues), default=0)):
-            going = [place for place, dialogue in enumerate(dialogues) if turn < len(dialogue.turns)]
-            encoded = chat.encode_dialogues([_history(dialogues[place], answers[place]) for place in going])
-            names = [dialogues[place].id for place in going]
-            draws = [_sampling_params(dialogues[place], turn, seed) for place in going] if sampled else None
-            given = generate_encoded(engine, chat, names, encoded, student, lambda _: progress.advance(), draws)
-            for place, answer in zip(going, given, strict=True):
-                answers[place].append(answer)
-    return answers
+            active = [index for index, dialogue in enumerate(dialogues) if turn < len(dialogue.turns)]
+            prompts = chat.encode_dialogues([_history(dialogues[index], responses[index]) for index in active])
+            ids = [dialogues[index].id for index in active]
+            params = [_sampling_params(dialogues[index], turn, seed) for index in active] if sampled else None
+            new = generate_encoded(engine, chat, ids, prompts, student, lambda _: progress.advance(), params)
+            for index, response in zip(active, new, strict=True):
+                responses[index].append(response)
+    return responses
 
 
-def _history(dialogue: Conversation, answers: Sequence[Response]) -> list[str]:
-    """The turns of user and student in order, up to the user's next one."""
-    before = [text for turn, answer in zip(dialogue.turns, answers, strict=False) for text in (turn, answer.text or "")]
-    return [*before, dialogue.turns[len(answers)]]
+def _history(dialogue: Conversation, responses: Sequence[Response]) -> list[str]:
+    """Return the turns of user and student in order, up to and including the user's next one."""
+    pairs = zip(dialogue.turns, responses, strict=False)
+    return [*(text for turn, response in pairs for text in (turn, response.text or "")), dialogue.turns[len(responses)]]
 
 
 def _sampling_params(dialogue: Conversation, turn: int, seed: int) -> SamplingParams:

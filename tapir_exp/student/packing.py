@@ -1,6 +1,6 @@
-"""Rows of one forward pass packed behind one another: no padding, and no row sees another.
+"""Padding-free packing: the rows of a forward pass follow one another, and no row attends to another.
 
-The linear layers read all rows as one sequence; attention goes row by row, so that it costs what the rows alone cost.
+The linear layers read all rows as one sequence. Attention runs within each row, so its cost is that of the rows alone.
 """
 
 import inspect
@@ -16,14 +16,18 @@ from transformers import AttentionInterface, PreTrainedModel
 from tapir_exp.core.errors import TapirError
 
 PACKED = "tapir_packed"
-"""The name under which transformers knows `attend_within_rows`. It has no mask function there, so no mask is built."""
+"""Name of `attend_within_rows` in transformers' attention interface. No mask function has this name, so transformers
+builds no mask."""
 
 
 class RowBounds(NamedTuple):
-    """Where packed rows begin and end.
+    """The bounds of packed rows.
 
-    lengths: tokens of each row. starts: (rows + 1,) int32, where each begins, and the end. places: (tokens,), of each
-    token in its row.
+    Attributes:
+        lengths: Tokens of each row.
+        starts: (rows + 1,), int32. Index of the first token of each row, and the total; other libraries call it
+            `cu_seqlens`.
+        positions: (tokens,). Position of each token within its row.
     """
 
     lengths: tuple[int, ...]
@@ -32,15 +36,16 @@ class RowBounds(NamedTuple):
 
 
 def row_bounds(lengths: Sequence[int]) -> RowBounds:
-    """The bounds of rows of these lengths."""
+    """Return the bounds of rows of these lengths."""
     starts = torch.tensor([0, *lengths]).cumsum(0, dtype=torch.int32)
     return RowBounds(tuple(lengths), starts, torch.cat([torch.arange(length) for length in lengths]))
 
 
 def pack_attention(model: PreTrainedModel) -> PreTrainedModel:
-    """Let the model attend within packed rows; returns it.
+    """Make the model attend within packed rows, and return it.
 
-    Raises TapirError where its architecture does not go through transformers' attention interface.
+    Raises:
+        TapirError: The model's architecture does not use transformers' attention interface.
     """
     try:
         model.set_attn_implementation(PACKED)
@@ -50,7 +55,13 @@ def pack_attention(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def packed_hidden(decoder: torch.nn.Module, tokens: Tensor, bounds: RowBounds) -> Tensor:
-    """The decoder's last hidden state of every token: (tokens,) ids of all rows to (tokens, width)."""
+    """Return the decoder's last hidden state of every token, (tokens, width).
+
+    Args:
+        decoder: The decoder of a model that `pack_attention` has prepared.
+        tokens: (tokens,), ids of all rows one after another.
+        bounds: Bounds of the rows.
+    """
     output = decoder(input_ids=tokens[None], position_ids=bounds.positions[None], use_cache=False, row_bounds=bounds)
     hidden: Tensor = output.last_hidden_state[0]
     return hidden
@@ -69,15 +80,29 @@ def attend_within_rows(
     sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention within each row, as transformers' attention interface calls it.
+    """Compute causal attention within each row, with the signature of transformers' attention interface.
 
-    query: (1, heads, tokens, width); key, value: the same with as many or fewer heads. Returns (1, tokens, heads,
-    width). Raises TapirError where a row is longer than the model's sliding window, which is not implemented.
+    Args:
+        module: The attention layer; unused.
+        query: (1, heads, tokens, head width).
+        key: As `query`, with as many or fewer heads.
+        value: As `key`.
+        attention_mask: Always None for this attention; unused.
+        row_bounds: Bounds of the rows.
+        scaling: Factor of the scores; None for 1 / sqrt(head width).
+        dropout: Probability of dropping a weight.
+        sliding_window: The model's window in tokens, or None.
+
+    Returns:
+        The attended values, (1, tokens, heads, head width), and no weights.
+
+    Raises:
+        TapirError: A row is longer than the model's sliding window, which is not implemented.
     """
     if sliding_window is not None and max(row_bounds.lengths) > sliding_window:
         raise TapirError(
-            f"The model attends within a window of {sliding_window} tokens, and a row has {max(row_bounds.lengths)}: "
-            f"lower student.max_length to {sliding_window}."
+            f"The model attends within a window of {sliding_window} tokens, but a row has {max(row_bounds.lengths)}. "
+            f"Lower student.max_length to {sliding_window}."
         )
     query, key, value = (_cast_for_autocast(states) for states in (query, key, value))
     if _can_use_varlen(query) and not dropout:
@@ -96,24 +121,25 @@ AttentionInterface.register(PACKED, attend_within_rows)
 
 
 def _cast_for_autocast(states: Tensor) -> Tensor:
-    """In autocast's type, if it is on: the rotated queries and keys are float32 there."""
+    """Cast to autocast's type if autocast is on, since rotary embeddings return float32 queries and keys there."""
     device = states.device.type
     return states.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else states
 
 
 def _sdpa_backends(query: Tensor) -> list[SDPBackend]:
     if query.device.type == "cpu" and query.dtype is torch.bfloat16:
-        return [SDPBackend.MATH]  # the fused kernel's backward pass takes half again as long there (torch 2.13)
+        # The backward pass of the fused kernel takes 1.5 times as long there (torch 2.13).
+        return [SDPBackend.MATH]
     return [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 def _can_use_varlen(query: Tensor) -> bool:
-    """Whether torch's own attention over rows of various lengths takes these: on a GPU, in half precision."""
+    """Return True if torch's attention over rows of various lengths supports these: on a GPU, in half precision."""
     return query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and _varlen_attention() is not None
 
 
 def _varlen_attention() -> Any:
-    """torch.nn.attention.varlen_attn as torch has it since 2.11; None before."""
+    """Return `torch.nn.attention.varlen_attn` with the signature of torch 2.11 and later; None before."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
@@ -123,7 +149,7 @@ def _varlen_attention() -> Any:
 
 def _attend_varlen(query: Tensor, key: Tensor, value: Tensor, bounds: RowBounds, scaling: float | None) -> Tensor:
     groups = query.shape[1] // key.shape[1]
-    flat = [states[0].transpose(0, 1) for states in (query, key, value)]
+    flat = [states[0].transpose(0, 1) for states in (query, key, value)]  # (tokens, heads, head width)
     key, value = (states.repeat_interleave(groups, 1) if groups > 1 else states for states in flat[1:])
     longest = max(bounds.lengths)
     attended: Tensor = _varlen_attention()(

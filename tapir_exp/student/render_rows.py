@@ -1,14 +1,14 @@
-"""Training rows as a person checks them: every token, and whether the loss counts it."""
+"""Render inspected training rows for a terminal: every token, and whether the loss counts it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rich.text import Text
 
-MARKS = {" ": "·", "\n": "⏎\n", "\t": "⇥"}
-"""How white space is shown; a new line is broken as well."""
+WHITE_SPACE = {" ": "·", "\n": "⏎\n", "\t": "⇥"}
+"""Visible forms of white space; a new line also breaks the line."""
 BOUNDARY = "¦"
-"""Between two tokens of the prompt; without colour a supervised token has brackets instead."""
+"""Mark between two prompt tokens. Without colour, supervised tokens are in brackets instead."""
 SUPERVISED, PROMPT, END = "green", "dim", "bold reverse green"
 
 
@@ -16,8 +16,11 @@ SUPERVISED, PROMPT, END = "green", "dim", "bold reverse green"
 class Token:
     """One token of a row.
 
-    text: what it stands for, white space as it is. control: its id where it is a control token.
-    supervised: whether the loss counts it. end: whether it is the one that ends the student's turn.
+    Attributes:
+        text: Text of the token, with white space as it is.
+        control: Id of a control token; None for any other token.
+        supervised: True if the loss counts the token.
+        end: True if the token ends the student's turn.
     """
 
     text: str
@@ -28,8 +31,13 @@ class Token:
 
 @dataclass(frozen=True)
 class SampledRow:
-    """A row as the student is trained on it. number: its place among the rows that are kept, from 1. cut: whether the
-    length limit took the end of its response."""
+    """A row as the student is trained on it.
+
+    Attributes:
+        number: Number of the row among the training rows, from 1.
+        tokens: Its tokens.
+        cut: True if the length limit removed the end of its response.
+    """
 
     number: int
     tokens: tuple[Token, ...]
@@ -38,11 +46,19 @@ class SampledRow:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What all rows together are like, and a sample of them.
+    """Figures of all rows of a fit, and a sample of them.
 
-    rows: those that are trained on. truncated, dropped: those cut at the length limit, and left out for it.
-    one_bos: rows with exactly one BOS, at their beginning; None where the tokenizer has none.
-    end, end_text: the token that ends the student's turn.
+    Attributes:
+        rows: Training rows.
+        truncated: Training rows that were cut at the length limit.
+        dropped: Rows that were dropped because of the length limit.
+        tokens: Tokens of all training rows.
+        longest: Tokens of the longest row.
+        supervised: Tokens that the loss counts.
+        one_bos: Rows with exactly one BOS, at their beginning; None if the tokenizer has no BOS.
+        end: Id of the token that ends the student's turn.
+        end_text: Text of that token.
+        sample: The sampled rows.
     """
 
     rows: int
@@ -58,10 +74,10 @@ class Inspection:
 
 
 def render_row(row: SampledRow, *, coloured: bool) -> Text:
-    """The row's header and tokens; the mask is told by colour, or by brackets."""
+    """Render a row's header and tokens; colour or brackets mark the supervised tokens."""
     supervised = sum(token.supervised for token in row.tokens)
-    fate = "cut, without its end" if row.cut else "whole"
-    text = Text(f"row {row.number}: {len(row.tokens)} tokens, {supervised} supervised, {fate}\n")
+    state = "cut, without its end" if row.cut else "complete"
+    text = Text(f"row {row.number}: {len(row.tokens)} tokens, {supervised} supervised, {state}\n")
     for token in row.tokens:
         if coloured:
             text.append(BOUNDARY, PROMPT).append(_format_token(token), _style(token))
@@ -71,19 +87,19 @@ def render_row(row: SampledRow, *, coloured: bool) -> Text:
 
 
 def summary_lines(inspection: Inspection) -> Iterator[str]:
-    """The figures of all rows, one a line."""
-    told = inspection
-    yield f"rows          {told.rows}, of which truncated {told.truncated}; dropped besides {told.dropped}"
-    yield f"tokens        mean {told.tokens / told.rows:.1f}, max {told.longest}"
-    yield f"supervised    {told.supervised / told.tokens:.1%} of all tokens"
-    yield f"BOS           {_format_bos(told)}"
-    yield f"end of turn   {told.end} {told.end_text}"
+    """Yield the figures of all rows, one per line."""
+    total = inspection
+    yield f"rows          {total.rows} ({total.truncated} truncated), {total.dropped} more dropped"
+    yield f"tokens        mean {total.tokens / total.rows:.1f}, max {total.longest}"
+    yield f"supervised    {total.supervised / total.tokens:.1%} of all tokens"
+    yield f"BOS           {_format_bos(total)}"
+    yield f"end of turn   {total.end} {total.end_text}"
 
 
 def legend(*, coloured: bool) -> Text:
-    """What the colours or brackets mean."""
+    """Return the explanation of the colours or brackets."""
     if not coloured:
-        return Text(f"[supervised] {BOUNDARY}prompt; #id follows a control token, <end the one that ends the turn")
+        return Text(f"[supervised] {BOUNDARY}prompt; #id follows a control token, <end the token that ends the turn")
     parts = (("supervised", SUPERVISED), ("prompt", PROMPT), ("end of turn", END))
     return Text("  ").join([*(Text(*part) for part in parts), Text("#id follows a control token")])
 
@@ -95,7 +111,6 @@ def _style(token: Token) -> str:
 
 
 def _format_token(token: Token) -> str:
-    """The token's text with nothing invisible left in it, for nothing in a data set may steer a terminal."""
     text = _escape(token.text)
     if token.control is not None:
         text += f"#{token.control}"
@@ -103,12 +118,13 @@ def _format_token(token: Token) -> str:
 
 
 def _escape(text: str) -> str:
-    return "".join(MARKS.get(sign, sign if sign.isprintable() else f"\\u{ord(sign):04x}") for sign in text)
+    """Replace invisible characters, since terminal control sequences in a data set must not reach the terminal."""
+    return "".join(WHITE_SPACE.get(char, char if char.isprintable() else f"\\u{ord(char):04x}") for char in text)
 
 
-def _format_bos(told: Inspection) -> str:
-    if told.one_bos is None:
+def _format_bos(inspection: Inspection) -> str:
+    if inspection.one_bos is None:
         return "the tokenizer has none"
-    if told.one_bos == told.rows:
+    if inspection.one_bos == inspection.rows:
         return "exactly one, at the beginning of every row"
-    return f"WRONG: {told.rows - told.one_bos} rows have none, several, or one that is not their beginning"
+    return f"WRONG: {inspection.rows - inspection.one_bos} rows do not have exactly one BOS, at their beginning"

@@ -1,4 +1,4 @@
-"""How likely a student finds given responses, with and without their instructions."""
+"""Losses of given responses under a student, with and without their instructions."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,13 +20,19 @@ from tapir_exp.student.training.encoded_rows import EncodedRow
 from tapir_exp.student.training.lightning_module import response_nll
 
 NO_INSTRUCTION = ""
-"""What stands in the place of an instruction that is left out: the conversation's frame stays, so that the first token
-of a response has something to follow, and a chat model is not surprised by the lack of its own format."""
+"""The instruction of a loss without instruction. The chat template's frame stays, so that the first token of a response
+has a context, and so that a missing format does not raise the loss of a chat model."""
 
 
 @dataclass(frozen=True)
 class LossRow:
-    """A response that the student is to learn."""
+    """A response to measure.
+
+    Attributes:
+        id: Row id.
+        instruction: The instruction that the response answers.
+        response: The response, usually the teacher's.
+    """
 
     id: str
     instruction: str
@@ -34,23 +40,32 @@ class LossRow:
 
 
 def response_losses(
-    student_dir: Path, taught: Sequence[LossRow], student: StudentConfig, label: str
+    student_dir: Path, rows: Sequence[LossRow], student: StudentConfig, label: str
 ) -> list[ResponseLoss]:
-    """The losses of each response after its instruction and after none, in order; both include the end of turn.
+    """Return the losses of each response with its instruction and without one; both include the end of turn.
 
-    A response that does not fit into `student.max_length` tokens with its instruction has none: cut, the two losses
-    would be of different texts.
+    A response that does not fit into `student.max_length` tokens with its instruction fails. If it were cut, its two
+    losses would be those of different texts.
+
+    Args:
+        student_dir: Directory of the student.
+        rows: The responses, with their instructions.
+        student: Settings of the student.
+        label: Label of the progress bar.
+
+    Returns:
+        The losses, mean over the tokens of a response, in nats, in the order of `rows`.
     """
     chat, model = load_chat(student_dir, student), pack_attention(load_on_device(student_dir, student))
-    prompts = chat.encode_prompts([row.instruction for row in taught])
-    responses = chat.encode_responses([row.response for row in taught])
+    prompts = chat.encode_prompts([row.instruction for row in rows])
+    responses = chat.encode_responses([row.response for row in rows])
     (bare,) = chat.encode_prompts([NO_INSTRUCTION])
-    with Progress(label, 2 * len(taught)) as progress:
+    with Progress(label, 2 * len(rows)) as progress:
         instructed = _mean_losses(model, list(zip(prompts, responses, strict=True)), student, progress)
         alone = _mean_losses(model, [(bare, response) for response in responses], student, progress)
     return [
-        _to_response_loss(row.id, len(response), with_it, without)
-        for row, response, with_it, without in zip(taught, responses, instructed, alone, strict=True)
+        _to_response_loss(row.id, len(response), with_instruction, without)
+        for row, response, with_instruction, without in zip(rows, responses, instructed, alone, strict=True)
     ]
 
 
@@ -60,27 +75,28 @@ def _mean_losses(
     student: StudentConfig,
     progress: Progress,
 ) -> list[float | None]:
-    """Mean negative log-likelihood of each response after its prompt, in nats per token; None where it does not fit."""
+    """Return the mean negative log-likelihood of each response after its prompt, in nats; None if it does not fit."""
     rows = [EncodedRow((*prompt, *response), len(prompt), Subset.REST) for prompt, response in pairs]
     losses: list[float | None] = [None] * len(rows)
     for batch in _batches_that_fit(rows, student):
         micro = move_data_to_device(collate([rows[index] for index in batch]), model.device)
+        # (supervised tokens of the batch,), split by row
         nll = torch.split(response_nll(model, micro).double(), [rows[index].supervised for index in batch])
-        for index, of_row in zip(batch, nll, strict=True):
-            losses[index] = of_row.mean().item()
+        for index, row_nll in zip(batch, nll, strict=True):
+            losses[index] = row_nll.mean().item()
         progress.advance(len(batch))
     return losses
 
 
 def _batches_that_fit(rows: Sequence[EncodedRow], student: StudentConfig) -> Iterator[list[int]]:
-    """Indices of the rows that fit, neighbours in length together; the longest first."""
+    """Yield the indices of the rows that fit into the model, in batches of similar length."""
     fitting = [index for index, row in enumerate(rows) if len(row.tokens) <= student.max_length]
     for batch in length_sorted_batches([len(rows[index].tokens) for index in fitting], student.generation_batch_size):
         yield [fitting[index] for index in batch]
 
 
-def _to_response_loss(row: str, tokens: int, instructed: float | None, alone: float | None) -> ResponseLoss:
+def _to_response_loss(row_id: str, tokens: int, instructed: float | None, alone: float | None) -> ResponseLoss:
     if instructed is None or alone is None:
         failure = f"the response's {tokens} tokens do not fit behind the instruction"
-        return ResponseLoss(id=row, instructed=None, alone=None, tokens=tokens, failure=failure)
-    return ResponseLoss(id=row, instructed=instructed, alone=alone, tokens=tokens)
+        return ResponseLoss(id=row_id, instructed=None, alone=None, tokens=tokens, failure=failure)
+    return ResponseLoss(id=row_id, instructed=instructed, alone=alone, tokens=tokens)

@@ -1,4 +1,4 @@
-"""Several sampled answers of a student to every instruction."""
+"""Rollouts: several sampled responses of a student to every instruction."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,15 +21,26 @@ def sample_rollouts(
     seed: int,
     label: str,
 ) -> list[Response]:
-    """`rollouts.answers` sampled answers to each of the (id, instruction) pairs, those to one instruction in a row.
+    """Sample `rollouts.num_samples` responses to each instruction.
 
-    Each goes by `rollout_id`. In float32 an answer depends on seed, row and number alone, not on its batch.
+    In float32 a response depends on the seed, the row id and its number, not on its batch.
+
+    Args:
+        student_dir: Directory of the student.
+        prompts: Pairs of row id and instruction.
+        student: Settings of the student.
+        rollouts: Number of samples and temperature.
+        seed: Seed of the samples.
+        label: Label of the progress bar.
+
+    Returns:
+        The responses, those to one instruction one after another; `rollout_id` makes their ids.
     """
     chat = load_chat(student_dir, student)
     encoded = chat.encode_prompts([instruction for _, instruction in prompts])
     numbers = range(rollouts.num_samples)
-    names = [rollout_id(row, number) for row, _ in prompts for number in numbers]
+    ids = [rollout_id(row_id, number) for row_id, _ in prompts for number in numbers]
     repeated = [prompt for prompt in encoded for _ in numbers]
-    draws = [SamplingParams(rollouts.temperature, derive_seed("rollout", seed, name)) for name in names]
-    with open_engine(student_dir, chat, student, sampled=True) as engine, Progress(label, len(names)) as progress:
-        return generate_encoded(engine, chat, names, repeated, student, lambda _: progress.advance(), draws)
+    params = [SamplingParams(rollouts.temperature, derive_seed("rollout", seed, name)) for name in ids]
+    with open_engine(student_dir, chat, student, sampled=True) as engine, Progress(label, len(ids)) as progress:
+        return generate_encoded(engine, chat, ids, repeated, student, lambda _: progress.advance(), params)

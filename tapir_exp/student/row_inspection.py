@@ -45,7 +45,7 @@ def inspect_rows(rows: Sequence[TrainingRow], chat: Chat, max_length: int, num_s
 
 def _inspect_row(row: EncodedRow, number: int, chat: Chat) -> SampledRow:
     # The labels come from a batch as the loss gets it, not from the fields of the row.
-    supervised = set((collate([row]).before + 1).tolist())
+    supervised = set((collate([row]).predictor_positions + 1).tolist())
     tokens = (_inspect_token(token, chat, index in supervised) for index, token in enumerate(row.tokens))
     return SampledRow(number, tuple(tokens), cut=row.tokens[-1] != chat.end)
 

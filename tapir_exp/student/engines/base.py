@@ -1,11 +1,11 @@
-"""Who writes a student's answers: token ids go in, and continuations come out as they are finished.
+"""The interface of a generation engine: token ids in, continuations out as soon as they are finished.
 
-- `transformers` runs the model itself, everywhere, greedy or sampled.
-- `ctranslate2` writes the same greedy tokens on a CPU, faster; the student is converted each time it is opened.
-- `vllm` asks an OpenAI-compatible server, which runs in an environment of its own for as long as the engine is open.
+- `transformers` runs the model in this process, on any device, greedy or sampled.
+- `ctranslate2` generates the same greedy tokens faster on a CPU; the student is converted each time it is opened.
+- `vllm` sends requests to an OpenAI-compatible server, which runs in its own environment while the engine is open.
 
-Only `transformers` draws from the streams of `sampler.py`, so sampled answers are always its work, and
-the terminal says so. What an engine cannot do is an error that names the engine that can.
+Only `transformers` samples from the random streams of `sampling.py`, so it generates all sampled responses, and the
+console reports this. If an engine does not support a request, its error names the engine that does.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,28 +20,35 @@ from tapir_exp.student.engines.sampling import SamplingParams
 
 @dataclass(frozen=True)
 class Continuation:
-    """Tokens written after a prompt, the end of turn excluded; `finished` is False where a limit cut them."""
+    """Tokens generated after a prompt.
+
+    Attributes:
+        tokens: Ids of the tokens, without the end of turn.
+        finished: False if the limit cut the continuation.
+    """
 
     tokens: tuple[int, ...]
     finished: bool
 
 
 class Engine(Protocol):
-    """Writes on after prompts."""
+    """Generates continuations of prompts."""
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], limit: int, draws: Sequence[SamplingParams] | None = None
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, params: Sequence[SamplingParams] | None = None
     ) -> Iterator[tuple[int, Continuation]]:
-        """Continue each prompt until an end of turn or `limit` tokens, the end of turn among them.
+        """Yield each continuation with the index of its prompt, as soon as it is finished.
 
-        Gives every continuation with the place of its prompt, as it is finished. Where there are `draws`, one for each
-        prompt, tokens are drawn by them; else the likeliest are taken.
+        Args:
+            prompts: Token ids of each prompt.
+            max_new_tokens: Most tokens of a continuation, including its end of turn.
+            params: Sampling parameters of each prompt; None generates greedily.
         """
         ...
 
 
 def stop_token_ids(generation: GenerationConfig | None, chat: Chat) -> frozenset[int]:
-    """The tokens that end an answer: the chat's end of turn, and all that the model's generation settings name."""
+    """Return the tokens that end a response: the chat's end of turn and those of the model's generation settings."""
     configured = generation.eos_token_id if generation else None
     ends = configured if isinstance(configured, list) else [configured]
     return frozenset({chat.end, *(end for end in ends if end is not None)})

@@ -1,7 +1,7 @@
-"""The engine of vLLM: its OpenAI-compatible server, in a Python environment of its own, while answers are written.
+"""The vLLM engine: vLLM's OpenAI-compatible server, in its own Python environment, while the engine is open.
 
-vLLM needs another transformers than we do, so nothing of it is imported. The server is a child process on a free port
-of this machine; it is asked with token ids and answers with token ids, so no tokenizer but ours is ever between them.
+vLLM needs another version of transformers, so this module does not import vLLM. The server is a child process on a
+free port of this machine. Requests and replies hold token ids, so only our tokenizer is ever used.
 """
 
 import asyncio
@@ -24,115 +24,129 @@ from tapir_exp.student.loading import GENERATION_CONFIG, find_adapter
 from tapir_exp.student.saving import save_merged
 
 SERVED_MODEL_NAME = "student"
-"""What the server calls the model."""
+"""Name of the model in requests to the server."""
 MAX_ATTEMPTS = 3
-"""How often a prompt is asked, should the server fail or die."""
+"""Attempts per prompt, if requests fail or the server exits."""
 MAX_RESTARTS = 1
-"""How often it is started again within one stage."""
+"""Restarts of the server while the engine is open."""
 RETRY_DELAY_S = 0.5
-"""Before a prompt is asked again; a server that has died is seen to have died by then."""
+"""Seconds before the next attempt. By then the exit of a crashed server has been noticed."""
 
 
 @contextmanager
 def open_vllm(student_dir: Path, chat: Chat, student: StudentConfig) -> Iterator["VllmEngine"]:
-    """The student behind a server of its own, which is stopped at the end, its memory given back.
+    """Start a server for the student, and stop it on exit, which frees its memory.
 
-    An adapter, or a model of the hub, is first written down whole. Raises ServerError, with the last lines of the
-    server's log, where it does not serve in time.
+    An adapter or a hub model is first saved as a whole model in a temporary directory.
+
+    Raises:
+        ServerError: The server is not healthy in time; the message has the last lines of its log.
     """
     with TemporaryDirectory(prefix="tapir-vllm-") as folder:
-        whole = student_dir
+        model_dir = student_dir
         if not student_dir.is_dir() or find_adapter(student_dir, student) is not None:
-            whole = Path(folder, "student")
-            save_merged(student_dir, student, whole)
-        service = _server_spec(whole, student, Path(folder, "server.log"))
-        with ManagedServer(service) as server:
+            model_dir = Path(folder, "student")
+            save_merged(student_dir, student, model_dir)
+        spec = _server_spec(model_dir, student, Path(folder, "server.log"))
+        with ManagedServer(spec) as server:
             server.ensure()
-            yield VllmEngine(server, service.log, _load_stop_token_ids(whole, chat), student)
+            yield VllmEngine(server, spec.log, _load_stop_token_ids(model_dir, chat), student)
 
 
 class VllmEngine:
-    """A running server, asked for many prompts at once; it batches them itself."""
+    """Sends many prompts at once to a running server, which batches them."""
 
-    def __init__(self, server: ManagedServer, log: Path, stops: frozenset[int], student: StudentConfig) -> None:
+    def __init__(self, server: ManagedServer, log: Path, stop_ids: frozenset[int], student: StudentConfig) -> None:
         self._server = server
         self._log = log
-        self._stops = stops
+        self._stop_ids = stop_ids
         self._config = student.vllm
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], limit: int, draws: Sequence[SamplingParams] | None = None
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, params: Sequence[SamplingParams] | None = None
     ) -> Iterator[tuple[int, Continuation]]:
-        """As `Engine.generate`, greedy only. Raises ServerError where a prompt cannot be answered."""
-        if draws is not None:
-            raise ConfigError(["student.engine: vllm does not take sampled answers; set student.engine=transformers"])
-        with asyncio.Runner() as runner:
-            coming = self._answers(prompts, limit)
-            while (answer := runner.run(_next_or_none(coming))) is not None:
-                yield answer
+        """Yield continuations as `Engine.generate` specifies, greedy only.
 
-    async def _answers(self, prompts: Sequence[Sequence[int]], limit: int) -> AsyncIterator[tuple[int, Continuation]]:
+        Raises:
+            ConfigError: There are sampling parameters.
+            ServerError: The server rejects a prompt, or all attempts fail.
+        """
+        if params is not None:
+            raise ConfigError(
+                ["student.engine=vllm does not support sampled responses; set student.engine=transformers"]
+            )
+        # The caller is synchronous, so the loop runs only until the next continuation is finished.
+        with asyncio.Runner() as runner:
+            results = self._generate(prompts, max_new_tokens)
+            while (result := runner.run(_next_or_none(results))) is not None:
+                yield result
+
+    async def _generate(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int
+    ) -> AsyncIterator[tuple[int, Continuation]]:
         timeout = aiohttp.ClientTimeout(total=None, sock_read=self._config.timeout_s)
         connector = aiohttp.TCPConnector(limit=self._config.concurrency)
         async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
-            answers = (self._answer(session, place, prompt, limit) for place, prompt in enumerate(prompts))
-            tasks = [asyncio.create_task(answer) for answer in answers]
+            requests = (self._request(session, index, prompt, max_new_tokens) for index, prompt in enumerate(prompts))
+            tasks = [asyncio.create_task(request) for request in requests]
             try:
-                for answered in asyncio.as_completed(tasks):
-                    yield await answered
+                for result in asyncio.as_completed(tasks):
+                    yield await result
             finally:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _answer(
-        self, session: aiohttp.ClientSession, place: int, prompt: Sequence[int], limit: int
+    async def _request(
+        self, session: aiohttp.ClientSession, index: int, prompt: Sequence[int], max_new_tokens: int
     ) -> tuple[int, Continuation]:
-        trouble = ""
+        body, error_text = self._body(prompt, max_new_tokens), ""
         for _ in range(MAX_ATTEMPTS):
             try:
-                async with session.post(f"{self._server.base}/v1/completions", json=self._ask(prompt, limit)) as reply:
+                async with session.post(f"{self._server.base}/v1/completions", json=body) as reply:
                     if reply.ok:
-                        return place, self._read(await reply.json())
-                    trouble = f"status {reply.status}: {(await reply.text())[:500]}"
-                    if reply.status < 500:
+                        return index, self._parse(await reply.json())
+                    error_text = f"status {reply.status}: {(await reply.text())[:500]}"
+                    if reply.status < 500:  # the request itself is wrong, so a repetition would fail again
                         break
             except (aiohttp.ClientError, TimeoutError) as error:
-                trouble = f"{type(error).__name__} {error}"
+                error_text = f"{type(error).__name__} {error}"
             await asyncio.sleep(RETRY_DELAY_S)
             await asyncio.to_thread(self._server.ensure)
-        raise self._failure(trouble)
+        raise self._error(error_text)
 
-    def _ask(self, prompt: Sequence[int], limit: int) -> dict[str, Any]:
-        greedy = {"temperature": 0.0, "stop_token_ids": sorted(self._stops), "return_token_ids": True}
-        return {"model": SERVED_MODEL_NAME, "prompt": list(prompt), "max_tokens": limit, **greedy}
+    def _body(self, prompt: Sequence[int], max_new_tokens: int) -> dict[str, Any]:
+        greedy = {"temperature": 0.0, "stop_token_ids": sorted(self._stop_ids), "return_token_ids": True}
+        return {"model": SERVED_MODEL_NAME, "prompt": list(prompt), "max_tokens": max_new_tokens, **greedy}
 
-    def _read(self, reply: dict[str, Any]) -> Continuation:
+    def _parse(self, reply: dict[str, Any]) -> Continuation:
         choice = reply["choices"][0]
         tokens, reason = choice.get("token_ids"), choice.get("finish_reason")
-        if tokens is None or reason not in ("stop", "length"):
-            raise self._failure(f"a reply without token ids (they came with vLLM 0.10.2), or ended by {reason!r}")
+        if tokens is None:
+            raise self._error("a reply has no token ids; vLLM 0.10.2 or later is required")
+        if reason not in ("stop", "length"):
+            raise self._error(f"a reply has finish_reason {reason!r} (expected 'stop' or 'length')")
         stopped = reason == "stop"
-        at_end = stopped and bool(tokens) and tokens[-1] in self._stops
-        return Continuation(tuple(tokens[:-1] if at_end else tokens), finished=stopped)
+        has_end = stopped and bool(tokens) and tokens[-1] in self._stop_ids
+        return Continuation(tuple(tokens[:-1] if has_end else tokens), finished=stopped)
 
-    def _failure(self, what: str) -> ServerError:
-        return ServerError(f"vllm: {what}\nThe last lines of its log:\n{tail_log(self._log)}")
-
-
-async def _next_or_none(coming: AsyncIterator[tuple[int, Continuation]]) -> tuple[int, Continuation] | None:
-    return await anext(coming, None)
+    def _error(self, message: str) -> ServerError:
+        return ServerError(f"vllm: {message}\nThe last lines of its log:\n{tail_log(self._log)}")
 
 
-def _server_spec(student_dir: Path, student: StudentConfig, log: Path) -> ServerSpec:
-    """The server's command; it is to leave alone what the base's makers wished for, such as penalties for repeating."""
-    config, length = student.vllm, student.max_length + student.max_new_tokens
-    place = ("--served-model-name", SERVED_MODEL_NAME, "--host", "127.0.0.1", "--port", PORT)
-    how = ("--dtype", student.precision.value, "--max-model-len", str(length), "--generation-config", "vllm")
-    command = (*config.executable, "serve", str(student_dir), *place, *how, *config.extra_args)
+async def _next_or_none(results: AsyncIterator[tuple[int, Continuation]]) -> tuple[int, Continuation] | None:
+    return await anext(results, None)
+
+
+def _server_spec(model_dir: Path, student: StudentConfig, log: Path) -> ServerSpec:
+    config, max_model_len = student.vllm, student.max_length + student.max_new_tokens
+    network = ("--served-model-name", SERVED_MODEL_NAME, "--host", "127.0.0.1", "--port", PORT)
+    # "vllm" ignores the model's generation settings, such as a repetition penalty, which greedy decoding must not have.
+    model = ("--dtype", student.precision.value, "--max-model-len", str(max_model_len), "--generation-config", "vllm")
+    command = (*config.executable, "serve", str(model_dir), *network, *model, *config.extra_args)
     return ServerSpec("vllm", command, log, startup_timeout_s=config.startup_timeout_s, max_restarts=MAX_RESTARTS)
 
 
-def _load_stop_token_ids(student_dir: Path, chat: Chat) -> frozenset[int]:
-    there = (student_dir / GENERATION_CONFIG).is_file()
-    return stop_token_ids(GenerationConfig.from_pretrained(str(student_dir)) if there else None, chat)
+def _load_stop_token_ids(model_dir: Path, chat: Chat) -> frozenset[int]:
+    exists = (model_dir / GENERATION_CONFIG).is_file()
+    return stop_token_ids(GenerationConfig.from_pretrained(str(model_dir)) if exists else None, chat)
