@@ -1,4 +1,4 @@
-"""Decontamination: what shares too long runs of words with a benchmark's question never reaches the student."""
+"""Decontamination: drop rows that share long runs of words with a question of a benchmark."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,19 +8,22 @@ from typing import Any
 
 from tapir_exp.config import DecontaminationConfig
 from tapir_exp.core.errors import SourceError
+from tapir_exp.core.json_rows import RawRow
 from tapir_exp.core.text import split_words
-from tapir_exp.data.readers import RawRow, read_file, read_hub, sha256_source
+from tapir_exp.data.readers import read_file, read_hub, sha256_source
 
 Gram = tuple[str, ...]
 SHORTEST_RUN = 5
-"""Words of the shortest question that is looked for within an instruction: shorter ones are everyday phrases."""
+"""Words of the shortest question that is searched for within an instruction; shorter ones are everyday phrases."""
 
 
 @dataclass(frozen=True)
 class HubBenchmark:
-    """Where a benchmark's questions are on the hub.
+    """The questions of a benchmark on the hub.
 
-    files: address of the data where the dataset itself is a script, which `datasets` runs no more.
+    Attributes:
+        name: name of the dataset.
+        files: address of the data if the dataset itself is a script, which `datasets` no longer runs.
     """
 
     name: str
@@ -33,38 +36,53 @@ HUB = {
 }
 """The benchmarks known by name; `validate` lists the same names."""
 FIELDS = ("turns", "prompt", "question", "instruction")
-"""Where the rows of a benchmark have their question, or its turns."""
+"""Columns in which the rows of a benchmark have their question, or its turns; the first one that is set counts."""
 
 
 @dataclass(frozen=True)
 class BenchmarkQuestion:
-    """A turn of a benchmark's question, by the number of its row, from 1."""
+    """One turn of a benchmark's question.
+
+    Attributes:
+        benchmark: name of the benchmark or of its file.
+        row_number: position of its row in the benchmark, from 1.
+        words: the words of the turn, in lower case.
+    """
 
     benchmark: str
-    row: int
+    row_number: int
     words: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Leak:
-    """A question that a text gives away: the share of its words in shared runs, and the longest run."""
+    """A question that a text reveals.
+
+    Attributes:
+        question: the question.
+        overlap: share of its words that lie in shared runs, 0 to 1.
+        shared: the longest shared run.
+    """
 
     question: BenchmarkQuestion
     overlap: float
     shared: str
 
     def __str__(self) -> str:
-        """The leak in words."""
-        where = f"{self.question.benchmark}, row {self.question.row}"
-        return f"{self.overlap:.0%} of {where}: {self.shared}"
+        """Return the leak as text: overlap, row and shared run."""
+        return f"{self.overlap:.0%} of {self.question.benchmark}, row {self.question.row_number}: {self.shared}"
 
 
 class Benchmarks:
     """The questions of the benchmarks, indexed by their n-grams.
 
-    A text leaks a question where runs of `config.ngram` words and more that both have cover `config.overlap` of the
-    question. A question of fewer words leaks where an instruction holds all of it in a row, and one of fewer than
-    five where an instruction consists of it.
+    A text leaks a question if shared runs of at least `config.ngram_size` words cover `config.overlap_threshold` of
+    the question. Shorter questions have stricter rules. One with fewer words than an n-gram leaks if an instruction
+    contains all of it in a row. One with fewer than five words leaks only if it is the whole instruction.
+
+    Args:
+        questions: the questions, each turn separately.
+        config: the size of the n-grams and the threshold.
     """
 
     def __init__(self, questions: Sequence[BenchmarkQuestion], config: DecontaminationConfig) -> None:
@@ -77,49 +95,55 @@ class Benchmarks:
             self._whole.setdefault(question.words, number)
             size = min(config.ngram_size, len(question.words))
             if size >= min(SHORTEST_RUN, config.ngram_size):
-                for start, gram in enumerate(_grams_of(question.words, size)):
+                for start, gram in enumerate(_ngrams(question.words, size)):
                     self._grams[size][gram].append((number, start))
 
     def __len__(self) -> int:
-        """How many questions, each turn for itself."""
+        """Return the number of questions, each turn counted separately."""
         return len(self._questions)
 
     def find_leak(self, instruction: str, response: str) -> Leak | None:
-        """The question that a pair gives away most of, if any."""
+        """Return the question with the largest overlap with a pair; None if no overlap reaches the threshold."""
         if not self._questions:
             return None
-        asked = split_words(instruction)
-        if (number := self._whole.get(tuple(asked))) is not None:
-            return self._leak(number, set(range(len(asked))))
-        words = [*asked, *split_words(response)]
+        prompt = split_words(instruction)
+        if (number := self._whole.get(tuple(prompt))) is not None:
+            return self._leak(number, set(range(len(prompt))))
+        words = [*prompt, *split_words(response)]
         covered: defaultdict[int, set[int]] = defaultdict(set)
         for size, index in self._grams.items():
-            for gram in index.keys() & _grams_of(words if size == self._ngram else asked, size):
+            # Questions shorter than an n-gram are searched for in the instruction alone: in a response, so few words
+            # in a row are no evidence.
+            for gram in index.keys() & _ngrams(words if size == self._ngram else prompt, size):
                 for number, start in index[gram]:
                     covered[number].update(range(start, start + size))
-        leaks = (self._leak(number, places) for number, places in sorted(covered.items()))
+        leaks = (self._leak(number, indices) for number, indices in sorted(covered.items()))
         return max((leak for leak in leaks if leak.overlap >= self._overlap), key=_overlap_of, default=None)
 
-    def _leak(self, number: int, places: set[int]) -> Leak:
+    def _leak(self, number: int, indices: set[int]) -> Leak:
         question = self._questions[number]
-        shared = " ".join(question.words[place] for place in max(_runs(places), key=len))
-        return Leak(question, len(places) / len(question.words), shared)
+        shared = " ".join(question.words[index] for index in max(_runs(indices), key=len))
+        return Leak(question, len(indices) / len(question.words), shared)
 
 
 def load_benchmarks(config: DecontaminationConfig) -> Benchmarks:
-    """The configured benchmarks. Raises SourceError where one cannot be had: nothing goes unchecked in silence."""
-    questions = [question for name in config.benchmarks for question in _questions_of(name)]
+    """Load the questions of the configured benchmarks.
+
+    Raises:
+        SourceError: a benchmark cannot be loaded. The run stops, since nothing may go unchecked without a notice.
+    """
+    questions = [question for name in config.benchmarks for question in _load_questions(name)]
     return Benchmarks(questions, config)
 
 
 def benchmarks_recipe(config: DecontaminationConfig) -> dict[str, Any]:
-    """What tells two decontaminations apart: settings, and the bytes of files; a hub benchmark has a name alone."""
-    files = {name: sha256_source(Path(name)) for name in config.benchmarks if name not in HUB}
-    return {**asdict(config), "benchmarks": [files.get(name, name) for name in config.benchmarks]}
+    """Return what identifies a decontamination: the settings, digests of files, and names of hub benchmarks."""
+    digests = {name: sha256_source(Path(name)) for name in config.benchmarks if name not in HUB}
+    return {**asdict(config), "benchmarks": [digests.get(name, name) for name in config.benchmarks]}
 
 
-def _questions_of(name: str) -> Iterator[BenchmarkQuestion]:
-    for row in _rows_of(name):
+def _load_questions(name: str) -> Iterator[BenchmarkQuestion]:
+    for row in _read_benchmark(name):
         if row.fields is None:
             raise SourceError(f"Row {row.number} of the benchmark {name} cannot be read: {row.failure}.")
         for text in _turns_of(row.fields, name, row.number):
@@ -127,27 +151,30 @@ def _questions_of(name: str) -> Iterator[BenchmarkQuestion]:
                 yield BenchmarkQuestion(Path(name).name, row.number, words)
 
 
-def _rows_of(name: str) -> Iterator[RawRow]:
+def _read_benchmark(name: str) -> Iterator[RawRow]:
     if name not in HUB:
         return read_file(Path(name))
     try:
         return read_hub(HUB[name].name, "train", HUB[name].files)
     except SourceError as error:
         raise SourceError(
-            f"{error}\nNothing can be checked against {name}. Name a file of its questions in its place in "
-            "seeds.decontamination.benchmarks, or run unchecked with seeds.decontamination.benchmarks=[]."
+            f"{error}\nDecontamination needs {name}. Replace it in seeds.decontamination.benchmarks by a file of its "
+            "questions, or disable the check with seeds.decontamination.benchmarks=[]."
         ) from error
 
 
-def _turns_of(fields: Mapping[str, Any], name: str, number: int) -> Sequence[str]:
-    found = next((fields[field] for field in FIELDS if fields.get(field)), None)
-    turns = [found] if isinstance(found, str) else found
+def _turns_of(fields: Mapping[str, Any], name: str, row_number: int) -> Sequence[str]:
+    value = next((fields[field] for field in FIELDS if fields.get(field)), None)
+    turns = [value] if isinstance(value, str) else value
     if not isinstance(turns, list) or not all(isinstance(turn, str) for turn in turns):
-        raise SourceError(f"Row {number} of the benchmark {name} has no question: none of {', '.join(FIELDS)} is text.")
+        raise SourceError(
+            f"Row {row_number} of the benchmark {name} has no question: expected text, or a list of texts, in one of "
+            f"{', '.join(FIELDS)}."
+        )
     return turns
 
 
-def _grams_of(words: Sequence[str], size: int) -> Iterator[Gram]:
+def _ngrams(words: Sequence[str], size: int) -> Iterator[Gram]:
     return zip(*(words[start:] for start in range(size)), strict=False)
 
 
@@ -155,12 +182,12 @@ def _overlap_of(leak: Leak) -> float:
     return leak.overlap
 
 
-def _runs(places: set[int]) -> list[list[int]]:
-    """Places that follow each other, together."""
+def _runs(indices: set[int]) -> list[list[int]]:
+    """Group indices that follow each other."""
     runs: list[list[int]] = []
-    for place in sorted(places):
-        if runs and place == runs[-1][-1] + 1:
-            runs[-1].append(place)
+    for index in sorted(indices):
+        if runs and index == runs[-1][-1] + 1:
+            runs[-1].append(index)
         else:
-            runs.append([place])
+            runs.append([index])
     return runs

@@ -1,72 +1,88 @@
-"""Rows of instruction data as instruction and response: Alpaca's format, and chats. Pure."""
+"""Convert rows of instruction data to instruction-response pairs: Alpaca's format and chats. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 CHATS = ("messages", "conversations")
-"""Columns that hold a chat: turns with role and content, or with from and value."""
-SPEAKERS = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
+"""Columns that hold a chat: turns with role and content (OpenAI), or with from and value (ShareGPT)."""
+ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
 
 
 class UnusableRow(Exception):
-    """A row that is no instruction with a response; the message says why."""
+    """A row that is not an instruction with a response; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class SeedPair:
-    """An instruction and its response, by the number of their row."""
+    """An instruction and its response.
 
-    row: int
+    Attributes:
+        row_number: position of their row in the source, from 1.
+        instruction: the instruction; the input, if there is one, follows after a blank line.
+        response: the response that the source has for it.
+    """
+
+    row_number: int
     instruction: str
     response: str
 
 
-def parse_pair(fields: Mapping[str, Any], row: int) -> SeedPair:
-    """A row in whichever format it has. Raises UnusableRow where it lacks an instruction or a response."""
+def parse_pair(fields: Mapping[str, Any], row_number: int) -> SeedPair:
+    """Parse a row of any supported format.
+
+    Args:
+        fields: the columns of the row by name.
+        row_number: position of the row in its source, from 1.
+
+    Raises:
+        UnusableRow: the row has no instruction or no response.
+    """
     chat = next((name for name in CHATS if fields.get(name) is not None), None)
-    instruction, response = _alpaca(fields) if chat is None else _first_exchange(fields[chat], chat)
+    instruction, response = _parse_alpaca(fields) if chat is None else _parse_chat(fields[chat], chat)
     if not instruction:
-        raise UnusableRow("it has no instruction")
+        raise UnusableRow("no instruction")
     if not response:
-        raise UnusableRow("it has no response")
-    return SeedPair(row, instruction, response)
+        raise UnusableRow("no response")
+    return SeedPair(row_number, instruction, response)
 
 
-def _alpaca(fields: Mapping[str, Any]) -> tuple[str, str]:
-    """Instruction and output; the input, where there is one, follows the instruction."""
-    lacking = [name for name in ("instruction", "output") if name not in fields]
-    if lacking:
-        raise UnusableRow(f"it has no column {' and no column '.join(lacking)}, and no chat")
-    instruction, given, response = (_text(fields.get(name), name) for name in ("instruction", "input", "output"))
-    return (f"{instruction}\n\n{given}" if instruction and given else instruction), response
+def _parse_alpaca(fields: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the instruction, followed by the input if there is one, and the output."""
+    missing = [name for name in ("instruction", "output") if name not in fields]
+    if missing:
+        raise UnusableRow(f"no column {' and no column '.join(missing)}, and no chat")
+    instruction, context, response = (_text(fields.get(name), name) for name in ("instruction", "input", "output"))
+    return (f"{instruction}\n\n{context}" if instruction and context else instruction), response
 
 
-def _first_exchange(turns: object, column: str) -> tuple[str, str]:
-    """What the user said first, after the system's message if there is one, and the reply to it."""
+def _parse_chat(turns: object, column: str) -> tuple[str, str]:
+    """Return the first user message, preceded by the system message if there is one, and the reply to it."""
     if not isinstance(turns, Sequence) or isinstance(turns, str):
-        raise UnusableRow(f"its {column} are no list")
-    said = [_turn(turn, column) for turn in turns]
-    system = [text for speaker, text in said[:1] if speaker == "system"]
-    first = said[len(system) : len(system) + 2]
-    if [speaker for speaker, _ in first] != ["user", "assistant"]:
-        raise UnusableRow(f"its {column} do not begin with the user and a reply")
-    (_, asked), (_, replied) = first
-    return ("\n\n".join(filter(None, [*system, asked])) if asked else ""), replied
+        raise UnusableRow(f"{column} is not a list")
+    messages = [_parse_turn(turn, column) for turn in turns]
+    system = [text for role, text in messages[:1] if role == "system"]
+    first = messages[len(system) : len(system) + 2]
+    if [role for role, _ in first] != ["user", "assistant"]:
+        raise UnusableRow(f"{column} does not begin with a user message and a reply")
+    (_, prompt), (_, response) = first
+    # A system message alone is not an instruction.
+    return ("\n\n".join(filter(None, [*system, prompt])) if prompt else ""), response
 
 
-def _turn(turn: object, column: str) -> tuple[str, str]:
+def _parse_turn(turn: object, column: str) -> tuple[str, str]:
     if not isinstance(turn, Mapping):
-        raise UnusableRow(f"its {column} are no turns")
-    speaker = SPEAKERS.get(str(turn.get("role", turn.get("from"))))
-    if speaker is None:
-        raise UnusableRow(f"a turn of its {column} is nobody's: neither user's nor assistant's nor system's")
-    return speaker, _text(turn.get("content", turn.get("value")), "turn")
+        raise UnusableRow(f"{column} has a turn that is not an object")
+    name = turn.get("role", turn.get("from"))
+    role = ROLES.get(str(name))
+    if role is None:
+        raise UnusableRow(f"{column} has a turn with the unknown role {name!r}: expected one of {', '.join(ROLES)}")
+    return role, _text(turn.get("content", turn.get("value")), "turn")
 
 
 def _text(value: object, name: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise UnusableRow(f"its {name} is no text")
+        raise UnusableRow(f"{name} is not text")
     return value.strip()

@@ -1,6 +1,6 @@
-"""Near duplicates among many texts: MinHash finds the candidates, the exact Jaccard similarity decides.
+"""Find near duplicates among many texts: MinHash proposes candidates, the exact Jaccard similarity decides.
 
-MinHash and its index are rensa's, which hashes some fifty times as fast as datasketch and needs no scipy.
+MinHash and its index come from rensa, which hashes some fifty times as fast as datasketch and needs no scipy.
 """
 
 from collections.abc import Callable
@@ -11,27 +11,33 @@ from rensa import RMinHash, RMinHashLSH
 from tapir_exp.core.text import tokenize_text
 
 SHINGLE = 3
-"""Tokens of a shingle: short, since instructions are."""
+"""Tokens of a shingle: short, since instructions are short."""
 BANDS, ROWS_PER_BAND = 16, 4
 """A pair of similarity s becomes a candidate with probability 1 - (1 - s^4)^16: 0.99 at 0.7, 0.64 at 0.5."""
 PERMUTATIONS = BANDS * ROWS_PER_BAND
 SEED = 1
-"""Of the hash functions, so that every run finds the same pairs."""
+"""Seed of the hash functions, so that every run finds the same pairs."""
 
 
 @dataclass(frozen=True)
 class NearDuplicate:
-    """The earlier text that one nearly repeats, and their Jaccard similarity, 0 to 1."""
+    """The earlier text that a text nearly repeats.
+
+    Attributes:
+        key: key of the earlier text.
+        similarity: Jaccard similarity of their shingles, 0 to 1.
+    """
 
     key: int
     similarity: float
 
 
 class NearDuplicateIndex:
-    """Texts told apart one after another: each is held against the earlier ones that were no duplicates themselves.
+    """Compare texts, one after another, with the earlier ones that were not duplicates themselves.
 
-    threshold: least Jaccard similarity, over shingles of three tokens, of a duplicate.
-    text_of: gives an earlier text back by its key, so that only some 1.4 kB of hashes a text stay in memory.
+    Args:
+        threshold: smallest Jaccard similarity, over shingles of three tokens, of a duplicate.
+        text_of: returns an earlier text by its key, so that only about 1.4 kB of hashes per text stay in memory.
     """
 
     def __init__(self, threshold: float, text_of: Callable[[int], str]) -> None:
@@ -39,31 +45,35 @@ class NearDuplicateIndex:
         self._text_of = text_of
         self._index = RMinHashLSH(threshold=threshold, num_perm=PERMUTATIONS, num_bands=BANDS)
 
-    def twin_of(self, key: int, text: str) -> NearDuplicate | None:
-        """What `text` nearly repeats: the most similar, and of these the earliest. Else it counts from now on."""
+    def find_duplicate(self, key: int, text: str) -> NearDuplicate | None:
+        """Return the most similar earlier text, the earliest of equals, if it reaches the threshold.
+
+        Otherwise add `text` to the index under `key` and return None.
+        """
         shingles = extract_shingles(text)
         sketch = RMinHash(num_perm=PERMUTATIONS, seed=SEED)
         sketch.update(sorted(shingles))
-        twins = [NearDuplicate(other, self._similarity(shingles, other)) for other in sorted(self._index.query(sketch))]
-        closest = max(twins, key=lambda twin: twin.similarity, default=None)
+        candidates = [
+            NearDuplicate(other, jaccard(shingles, extract_shingles(self._text_of(other))))
+            for other in sorted(self._index.query(sketch))
+        ]
+        # max returns the first of equals, and the candidates are sorted by age.
+        closest = max(candidates, key=lambda candidate: candidate.similarity, default=None)
         if closest is not None and closest.similarity >= self._threshold:
             return closest
         self._index.insert(key, sketch)
         return None
 
-    def _similarity(self, shingles: frozenset[str], other: int) -> float:
-        return jaccard(shingles, extract_shingles(self._text_of(other)))
-
 
 def extract_shingles(text: str) -> frozenset[str]:
-    """Every three tokens that follow each other; a shorter text is one shingle."""
+    """Return all runs of three tokens; a shorter text is one shingle."""
     tokens = tokenize_text(text)
     if len(tokens) <= SHINGLE:
         return frozenset([" ".join(tokens)])
     return frozenset(map(" ".join, zip(tokens, tokens[1:], tokens[2:], strict=False)))
 
 
-def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
-    """Shared shingles by all shingles, 0 to 1."""
-    shared = len(one & other)
-    return shared / (len(one) + len(other) - shared)
+def jaccard(left: frozenset[str], right: frozenset[str]) -> float:
+    """Return the number of shared shingles over the number of all shingles, 0 to 1."""
+    shared = len(left & right)
+    return shared / (len(left) + len(right) - shared)

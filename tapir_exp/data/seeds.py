@@ -1,4 +1,4 @@
-"""From a source to clean seeds: usable rows, each instruction once, nothing of a benchmark, and as many as wanted."""
+"""Turn a source into clean seed instructions: usable, distinct, uncontaminated, and as many as configured."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,27 +10,31 @@ from typing import TextIO
 
 from tapir_exp.config import SeedsConfig, SeedSource
 from tapir_exp.core.errors import SeedError
+from tapir_exp.core.json_rows import RawRow
 from tapir_exp.core.records import DroppedRow, DropReason, Example, example_id
 from tapir_exp.core.store import DROPPED, ROWS, read_rows, write_rows
 from tapir_exp.data.decontamination import Benchmarks, load_benchmarks
 from tapir_exp.data.formats import SeedPair, UnusableRow, parse_pair
+from tapir_exp.data.mapped_pairs import MappedPairs, write_mapped_pairs
 from tapir_exp.data.near_duplicates import NearDuplicateIndex
-from tapir_exp.data.readers import RawRow, read_file, read_hub, sha256_source
-from tapir_exp.data.spool import MappedPairs, write_mapped_pairs
+from tapir_exp.data.readers import read_file, read_hub, sha256_source
 from tapir_exp.lab.oracle import LAB_VERSION
 from tapir_exp.lab.world import natural_problems
 
 REASONS = 20
-"""Most reasons that an error lists."""
+"""Largest number of reasons that an error lists."""
 
 
 @dataclass(frozen=True)
 class SeedReport:
-    """What came of a source.
+    """Counts of the rows of a source.
 
-    read: its rows; rows: those that became seeds; undrawn: clean ones beyond the size that is wanted.
-    dropped: the others, by reason.
-    checked: whether there was a benchmark to check them against.
+    Attributes:
+        read: rows that were read.
+        rows: rows that became seeds.
+        undrawn: clean rows beyond the configured size.
+        dropped: the other rows, by reason.
+        checked: whether there was a benchmark to check the rows against.
     """
 
     read: int
@@ -41,7 +45,7 @@ class SeedReport:
 
     @property
     def figures(self) -> dict[str, int | None]:
-        """The counts by name; contaminated is None where nothing was checked."""
+        """Return the counts by name; `contaminated` is None if nothing was checked."""
         return {
             "rows": self.rows,
             "read": self.read,
@@ -54,75 +58,117 @@ class SeedReport:
 
 
 class DropLog:
-    """Where rows that are left out are written down, as they come."""
+    """Count dropped rows and write each to a file with its reason.
+
+    Args:
+        source: name of the source, for the records.
+        lines: open file that the records go to, as JSON lines.
+
+    Attributes:
+        read: rows that were read so far.
+        counts: dropped rows by reason.
+        failures: unusable rows by the kind of failure.
+        examples: for each kind of failure, the first row and what was wrong with it.
+    """
 
     def __init__(self, source: str, lines: TextIO) -> None:
         self.read = 0
         self.counts: Counter[DropReason] = Counter()
         self.failures: Counter[str] = Counter()
+        self.examples: dict[str, str] = {}
         self.source = source
         self._lines = lines
 
-    def drop(self, row: int, reason: DropReason, detail: str) -> None:
-        """Write down that a row is left out, and why."""
+    def drop(self, row_number: int, reason: DropReason, detail: str) -> None:
+        """Record a dropped row.
+
+        Args:
+            row_number: position of the row in the source, from 1.
+            reason: why it is dropped.
+            detail: the reason in words; for an unusable row "kind" or "kind: specifics".
+        """
         self.counts[reason] += 1
         if reason is DropReason.UNUSABLE:
-            self.failures[detail] += 1
-        dropped = DroppedRow(source=self.source, row=row, reason=reason, detail=detail)
+            # Specifics such as a byte position differ from row to row, so rows are counted by the kind alone.
+            kind, _, specifics = detail.partition(": ")
+            self.failures[kind] += 1
+            self.examples.setdefault(kind, f" (first: row {row_number}, {specifics})" if specifics else "")
+        dropped = DroppedRow(source=self.source, row=row_number, reason=reason, detail=detail)
         self._lines.write(f"{dropped.model_dump_json()}\n")
+
+    def check_failure_rate(self, max_failure_rate: float) -> None:
+        """Raise SeedError if more rows are unusable than the rate allows, or all of them, or none were read."""
+        unusable = self.failures.total()
+        if self.read and unusable <= max_failure_rate * self.read and unusable < self.read:
+            return
+        reasons = "\n".join(
+            f"  {count:6d}  {kind}{self.examples[kind]}" for kind, count in self.failures.most_common(REASONS)
+        )
+        raise SeedError(
+            f"{unusable} of {self.read} rows of {self.source} are unusable; seeds.max_failure_rate allows "
+            f"{max_failure_rate:.1%}:\n{reasons}\nCorrect the source, or raise seeds.max_failure_rate."
+        )
 
 
 def gather_seeds(config: SeedsConfig, benchmarks: Benchmarks, directory: Path) -> SeedReport:
-    """Write the seeds into `directory`, and beside them which rows were left out and why.
+    """Write the seed instructions and the dropped rows of a source.
 
-    Texts pass through the disk; in memory are some 150 bytes a row, and 1.4 kB more where near duplicates are looked
-    for. Raises SourceError where the source cannot be read, SeedError where too many of its rows are unusable.
+    Texts are buffered on disk. Memory holds some 150 bytes per row, and 1.4 kB more if near duplicates are dropped.
+
+    Args:
+        config: the source and the rules for its rows.
+        benchmarks: the benchmarks that no seed may leak.
+        directory: where `rows.jsonl` and `dropped.jsonl` are written.
+
+    Raises:
+        SourceError: the source cannot be read.
+        SeedError: too many of its rows are unusable, or none is left.
     """
-    passing = directory / "pairs.arrow"
+    tmp = directory / "pairs.arrow"
     with (directory / DROPPED).open("w", encoding="utf-8") as lines:
-        register = DropLog(_source_name(config), lines)
-        pairs = _uncontaminated(_distinct(_usable_pairs(config, register), register), benchmarks, register)
-        spool = write_mapped_pairs(passing, pairs)
-        _refuse_a_bad_source(register, config.max_failure_rate)
-        clean = list(_unlike(spool, config.dedup_threshold, register))
-        rows = write_rows(directory / ROWS, (_example(spool[place]) for place in _draw(clean, config)))
+        log = DropLog("lab" if config.source is SeedSource.lab else str(config.path), lines)
+        # A chain of generators: at most one batch of pairs is in memory. Each step drops what it rejects.
+        distinct = _drop_repeated(_usable_pairs(config, log), log)
+        pairs = write_mapped_pairs(tmp, _drop_contaminated(distinct, benchmarks, log))
+        log.check_failure_rate(config.max_failure_rate)
+        clean = list(_drop_near_duplicates(pairs, config.dedup_threshold, log))
+        rows = write_rows(directory / ROWS, (_example(pairs[index]) for index in _draw(clean, config)))
     if not rows:
-        raise SeedError(f"No row of {register.source} is left: {directory / DROPPED} says why.")
-    passing.unlink()
-    return SeedReport(register.read, rows, len(clean) - rows, register.counts, checked=bool(benchmarks))
+        raise SeedError(f"No row of {log.source} is left; the reasons are in {directory / DROPPED}.")
+    tmp.unlink()
+    return SeedReport(log.read, rows, len(clean) - rows, log.counts, checked=bool(benchmarks))
 
 
 def load_seeds(config: SeedsConfig) -> list[Example]:
-    """The seeds, for whoever wants to keep no files. Raises what `gather_seeds` raises."""
+    """Return the seed instructions without keeping a file. Raise what `gather_seeds` raises."""
     with TemporaryDirectory() as directory:
         gather_seeds(config, load_benchmarks(config.decontamination), Path(directory))
         return read_rows(Path(directory) / ROWS, Example)
 
 
 def source_digest(config: SeedsConfig) -> str:
-    """What tells two sources of one configuration apart: the lab's code, or the bytes of the file.
+    """Return what identifies a source besides its settings: the lab's version, or the digest of the file.
 
-    A hub dataset is told by its name alone. Raises SourceError where the file is not there.
+    A hub dataset is identified by its name alone, which is among the settings.
+
+    Raises:
+        SourceError: the file is missing.
     """
     if config.source is SeedSource.lab:
         return LAB_VERSION
     return "hub" if config.source is SeedSource.hub else sha256_source(Path(str(config.path)))
 
 
-def _source_name(config: SeedsConfig) -> str:
-    return "lab" if config.source is SeedSource.lab else str(config.path)
-
-
-def _usable_pairs(config: SeedsConfig, register: DropLog) -> Iterator[SeedPair]:
+def _usable_pairs(config: SeedsConfig, log: DropLog) -> Iterator[SeedPair]:
     if config.source is SeedSource.lab:
-        yield from _lab_pairs(config, register)
+        yield from _lab_pairs(config, log)
         return
     for raw in _raw_rows(config):
-        register.read += 1
+        log.read += 1
         try:
             yield _pair(raw)
         except UnusableRow as reason:
-            register.drop(raw.number, DropReason.UNUSABLE, str(reason))
+            log.drop(raw.number, DropReason.UNUSABLE, str(reason))
 
 
 def _raw_rows(config: SeedsConfig) -> Iterator[RawRow]:
@@ -137,50 +183,51 @@ def _pair(raw: RawRow) -> SeedPair:
     return parse_pair(raw.fields, raw.number)
 
 
-def _lab_pairs(config: SeedsConfig, register: DropLog) -> Iterator[SeedPair]:
+def _lab_pairs(config: SeedsConfig, log: DropLog) -> Iterator[SeedPair]:
     if config.size is None:
-        raise SeedError("The lab's seeds have no end: set seeds.size.")
-    for number, (_, problem) in enumerate(natural_problems(config.size, config.seed), 1):
-        register.read += 1
-        yield SeedPair(number, problem.instruction, problem.terse)
+        raise SeedError("The lab generates any number of seed instructions, but seeds.size is null: set seeds.size.")
+    for row_number, (_, problem) in enumerate(natural_problems(config.size, config.seed), 1):
+        log.read += 1
+        yield SeedPair(row_number, problem.instruction, problem.terse)
 
 
-def _distinct(pairs: Iterator[SeedPair], register: DropLog) -> Iterator[SeedPair]:
+def _drop_repeated(pairs: Iterator[SeedPair], log: DropLog) -> Iterator[SeedPair]:
+    # Ids as integers take a fraction of the memory of the instructions, or of ids as text.
     first: dict[int, int] = {}
     for pair in pairs:
-        row = first.setdefault(int(example_id(pair.instruction), 16), pair.row)
-        if row == pair.row:
+        row_number = first.setdefault(int(example_id(pair.instruction), 16), pair.row_number)
+        if row_number == pair.row_number:
             yield pair
         else:
-            register.drop(pair.row, DropReason.REPEATED, f"the instruction of row {row}")
+            log.drop(pair.row_number, DropReason.REPEATED, f"the instruction of row {row_number}")
 
 
-def _uncontaminated(pairs: Iterator[SeedPair], benchmarks: Benchmarks, register: DropLog) -> Iterator[SeedPair]:
+def _drop_contaminated(pairs: Iterator[SeedPair], benchmarks: Benchmarks, log: DropLog) -> Iterator[SeedPair]:
     for pair in pairs:
         leak = benchmarks.find_leak(pair.instruction, pair.response)
         if leak is None:
             yield pair
         else:
-            register.drop(pair.row, DropReason.CONTAMINATED, str(leak))
+            log.drop(pair.row_number, DropReason.CONTAMINATED, str(leak))
 
 
-def _unlike(spool: MappedPairs, threshold: float | None, register: DropLog) -> Iterator[int]:
-    """Places of the pairs that nearly repeat none before them."""
+def _drop_near_duplicates(pairs: MappedPairs, threshold: float | None, log: DropLog) -> Iterator[int]:
+    """Yield the indices of pairs that nearly repeat no earlier one."""
     if threshold is None:
-        yield from range(len(spool))
+        yield from range(len(pairs))
         return
-    duplicates = NearDuplicateIndex(threshold, spool.instruction)
-    for place in range(len(spool)):
-        twin = duplicates.twin_of(place, spool.instruction(place))
-        if twin is None:
-            yield place
+    index = NearDuplicateIndex(threshold, pairs.instruction)
+    for key in range(len(pairs)):
+        duplicate = index.find_duplicate(key, pairs.instruction(key))
+        if duplicate is None:
+            yield key
         else:
-            detail = f"similarity {twin.similarity:.2f} with row {spool[twin.key].row}"
-            register.drop(spool[place].row, DropReason.NEAR_DUPLICATE, detail)
+            detail = f"similarity {duplicate.similarity:.2f} with row {pairs[duplicate.key].row_number}"
+            log.drop(pairs[key].row_number, DropReason.NEAR_DUPLICATE, detail)
 
 
 def _draw(clean: Sequence[int], config: SeedsConfig) -> Sequence[int]:
-    """So many of the places as wanted, in their order; the lab writes no more than these."""
+    """Draw the configured number of indices, in their order. The lab generates no more than these."""
     if config.size is None or config.size >= len(clean):
         return clean
     return sorted(Random(f"seeds {config.seed}").sample(clean, config.size))
@@ -188,14 +235,3 @@ def _draw(clean: Sequence[int], config: SeedsConfig) -> Sequence[int]:
 
 def _example(pair: SeedPair) -> Example:
     return Example(id=example_id(pair.instruction), instruction=pair.instruction, response=pair.response)
-
-
-def _refuse_a_bad_source(register: DropLog, max_failure_rate: float) -> None:
-    unusable = register.failures.total()
-    if register.read and unusable <= max_failure_rate * register.read and unusable < register.read:
-        return
-    reasons = "\n".join(f"  {count:6d}  {reason}" for reason, count in register.failures.most_common(REASONS))
-    raise SeedError(
-        f"{unusable} of {register.read} rows of {register.source} cannot be used; the share that may be so is "
-        f"{max_failure_rate:.1%}:\n{reasons}\nMend the source, or raise seeds.max_failure_rate."
-    )

@@ -18,8 +18,8 @@ from statistics import fmean
 from typing import Any
 
 from tapir_exp.core.errors import EvaluationError, ReplyError
+from tapir_exp.core.json_rows import read_json_objects
 from tapir_exp.core.records import Record
-from tapir_exp.evals.json_files import read_json_rows, text_of
 from tapir_exp.evals.length_control import GamedRow, LengthComparison, LengthControlled, length_controlled
 from tapir_exp.evals.win_rate import DRAW, WinRate, is_preference, win_rate
 from tapir_exp.llm.chat import ChatModel, ChatRequest, Completion, Message, TokenLogprob
@@ -112,7 +112,7 @@ class AlpacaEvalFigures:
 
 def load_outputs(path: Path) -> list[Output]:
     """Read a model_outputs.json, or reference outputs. Raises EvaluationError for a row that is none, or a repeat."""
-    return _distinct([_output(row, path) for row in read_json_rows(path)], str(path))
+    return _distinct([_output(row, path) for row in read_json_objects(path, EvaluationError)], str(path))
 
 
 def load_hub_reference() -> list[Output]:
@@ -133,10 +133,17 @@ def _output(row: Mapping[str, Any], source: object) -> Output:
     values = {name: row.get(name, row.get(f"reference_{name}")) for name in ("output", "generator")}
     return Output(
         dataset=row.get("dataset"),
-        instruction=text_of(row.get("instruction"), "instruction", source),
-        output=text_of(values["output"], "output", source),
-        generator=text_of(values["generator"], "generator", source),
+        instruction=_text(row.get("instruction"), "instruction", source),
+        output=_text(values["output"], "output", source),
+        generator=_text(values["generator"], "generator", source),
     )
+
+
+def _text(value: object, name: str, source: object) -> str:
+    """Return a text field of a row. Raise EvaluationError if the row has none."""
+    if not isinstance(value, str):
+        raise EvaluationError(f"{source}: a row has no text as {name!r}, but {value!r}.")
+    return value
 
 
 def _distinct(outputs: Sequence[Output], source: str) -> list[Output]:
@@ -309,14 +316,14 @@ def load_annotations(path: Path) -> list[Annotation]:
     texts = ("instruction", "output_1", "output_2", "annotator")
     return [
         Annotation(
-            **{name: text_of(row.get(name), name, path) for name in texts},
+            **{name: _text(row.get(name), name, path) for name in texts},
             **{name: row.get(name) or "" for name in ("generator_1", "generator_2")},  # its cache files lack them
             dataset=row.get("dataset"),
             preference=row.get("preference"),
             preference_raw_completion=row.get("preference_raw_completion", row.get("raw_completion")),
             failure=row.get("failure"),
         )
-        for row in read_json_rows(path)
+        for row in read_json_objects(path, EvaluationError)
     ]
 
 

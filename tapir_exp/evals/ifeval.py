@@ -14,8 +14,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from tapir_exp.core.errors import EvaluationError
+from tapir_exp.core.json_rows import read_json_objects
 from tapir_exp.core.records import Record
-from tapir_exp.evals.json_files import read_json_rows
 from tapir_exp.evals.statistics import proportion
 
 HUB = "google/IFEval"
@@ -58,7 +58,7 @@ def load_checker() -> Checker:
 
 def load_questions(path: str | None) -> list[IFEvalQuestion]:
     """The questions of a file, or of the hub. Raises EvaluationError where they cannot be had."""
-    rows = _hub_rows() if path is None else read_json_rows(Path(path))
+    rows = _hub_rows() if path is None else read_json_objects(Path(path), EvaluationError)
     try:
         return [
             IFEvalQuestion.model_validate({name: row.get(name) for name in IFEvalQuestion.model_fields}) for row in rows

@@ -16,8 +16,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from tapir_exp.core.errors import EvaluationError, ReplyError
+from tapir_exp.core.json_rows import read_json_objects
 from tapir_exp.core.records import Record
-from tapir_exp.evals.json_files import read_json_rows
 from tapir_exp.evals.statistics import Estimate, mean_and_error
 from tapir_exp.llm.chat import ChatModel, ChatRequest, Completion, Message
 from tapir_exp.llm.executor import RequestResult, run_requests
@@ -155,7 +155,10 @@ def _mean(estimate: Estimate | None) -> float | None:
 def load_questions(path: str | None) -> list[MTBenchQuestion]:
     """The questions of a file, or of an installed flexeval. Raises EvaluationError where there are none."""
     file = _data_file(path, "questions", "mt-en.jsonl")
-    rows = [{name: row.get(name) for name in MTBenchQuestion.model_fields} for row in read_json_rows(file)]
+    rows = [
+        {name: row.get(name) for name in MTBenchQuestion.model_fields}
+        for row in read_json_objects(file, EvaluationError)
+    ]
     return [_as(MTBenchQuestion, row, file) for row in rows]
 
 
@@ -166,7 +169,7 @@ def load_references(path: str | None) -> dict[int, Dialogue]:
 
 def load_dialogues(path: Path) -> dict[int, Dialogue]:
     """Read a model_answer file: the first choice of every question, the last line where one has several."""
-    rows = read_json_rows(path)
+    rows = read_json_objects(path, EvaluationError)
     try:
         found = [{"question_id": row["question_id"], "turns": row["choices"][0]["turns"]} for row in rows]
     except (KeyError, IndexError, TypeError) as error:
@@ -176,7 +179,7 @@ def load_dialogues(path: Path) -> dict[int, Dialogue]:
 
 def model_of(path: Path) -> str:
     """The model_id of a model_answer file. Raises EvaluationError where its lines name several."""
-    names = {row.get("model_id") for row in read_json_rows(path)}
+    names = {row.get("model_id") for row in read_json_objects(path, EvaluationError)}
     name = names.pop() if len(names) == 1 else None
     if not isinstance(name, str):
         raise EvaluationError(f"{path}: its lines do not all name the same model_id; keep the answers of one model.")
@@ -203,7 +206,7 @@ def load_judge_prompts(path: str | None) -> dict[str, JudgePrompt]:
             f"There is no file of judge prompts{'' if path is None else f' {path}'}: set evals.mt_bench.judge_prompts "
             "to judge_prompts.jsonl, from fastchat/llm_judge/data of FastChat's repository."
         )
-    rows = [row for row in read_json_rows(Path(path)) if row.get("type") == "single"]
+    rows = [row for row in read_json_objects(Path(path), EvaluationError) if row.get("type") == "single"]
     prompts = {str(r["name"]): JudgePrompt(r["name"], r["system_prompt"], r["prompt_template"]) for r in rows}
     missing = sorted({prompt_name(category, turn) for category in ("math", "") for turn in (1, 2)} - prompts.keys())
     if missing:
@@ -356,8 +359,8 @@ def _judgment(match: GradingRequest, model: str, judge_name: str, outcome: Reque
 
 def load_judgments(path: Path) -> list[Judgment]:
     """Read a model_judgment file of single-answer grading; fields that are not ours are left out."""
-    rows = [{name: row.get(name) for name in Judgment.model_fields} for row in read_json_rows(path)]
-    return [_as(Judgment, row, path) for row in rows]
+    rows = read_json_objects(path, EvaluationError)
+    return [_as(Judgment, {name: row.get(name) for name in Judgment.model_fields}, path) for row in rows]
 
 
 def figures(judgments: Sequence[Judgment], questions: Sequence[MTBenchQuestion]) -> MTBenchFigures:

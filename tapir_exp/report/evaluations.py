@@ -1,13 +1,14 @@
 """A finished evaluation as the tables see it: its manifest, its figures, and its values instruction by instruction."""
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tapir_exp.core.errors import StoreError
 from tapir_exp.core.evaluation_manifest import EVALUATION, JUDGED, Evaluation
+from tapir_exp.core.json_rows import read_json_objects
 from tapir_exp.core.manifest import MANIFEST
 from tapir_exp.core.store import Artifact
 from tapir_exp.evals.win_rate import is_preference, shift
@@ -66,21 +67,27 @@ def load_evaluation(directory: Path, folder: Path) -> EvaluationResult:
 
 
 def _lab(path: Path) -> dict[str, float]:
-    return {row["instruction"]: 100.0 * row["exact"] for row in _lines(path / "results.jsonl")}
+    return {row["instruction"]: 100.0 * row["exact"] for row in read_json_objects(path / "results.jsonl", StoreError)}
 
 
 def _alpaca_eval(path: Path) -> dict[str, float]:
-    rows = json.loads((path / "annotations.json").read_text(encoding="utf-8"))
+    rows = read_json_objects(path / "annotations.json", StoreError)
     return {row["instruction"]: 100 * shift(row["preference"]) for row in rows if is_preference(row["preference"])}
 
 
 def _mt_bench(path: Path) -> dict[str, float]:
     (file,) = (path / "model_judgment").glob("*.jsonl")
-    return {f"{row['question_id']}/{row['turn']}": float(row["score"]) for row in _lines(file) if row["score"] != -1}
+    return {
+        f"{row['question_id']}/{row['turn']}": float(row["score"])
+        for row in read_json_objects(file, StoreError)
+        if row["score"] != -1
+    }
 
 
 def _ifeval(path: Path) -> dict[str, float]:
-    return {str(row["key"]): 100.0 * all(row["strict"]) for row in _lines(path / "results.jsonl")}
+    return {
+        str(row["key"]): 100.0 * all(row["strict"]) for row in read_json_objects(path / "results.jsonl", StoreError)
+    }
 
 
 READERS: Mapping[str, Callable[[Path], dict[str, float]]] = {
@@ -89,7 +96,3 @@ READERS: Mapping[str, Callable[[Path], dict[str, float]]] = {
     "mt_bench": _mt_bench,
     "ifeval": _ifeval,
 }
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]

@@ -1,4 +1,4 @@
-"""A planted leak is found, with its question and the words shared; what is merely alike is none."""
+"""Planted leaks are found with their question and the shared words; similar texts are not leaks."""
 
 import json
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from assets import asset
 from tapir_exp.config import DecontaminationConfig
 from tapir_exp.config.validate import BENCHMARKS
 from tapir_exp.core.errors import SourceError
+from tapir_exp.core.json_rows import RawRow
 from tapir_exp.data import decontamination
 from tapir_exp.data.decontamination import HUB, Benchmarks, benchmarks_recipe, load_benchmarks
 
@@ -18,14 +19,14 @@ SHORT = "Why is the sky not green?"
 TINY = "Say hello."
 
 
-def loaded(tmp_path: Path, questions: Sequence[object] = (QUESTION, SHORT, TINY), ngram: int = 8) -> Benchmarks:
+def load(tmp_path: Path, questions: Sequence[object] = (QUESTION, SHORT, TINY), ngram: int = 8) -> Benchmarks:
     path = tmp_path / "ws.jsonl"
     path.write_text("".join(json.dumps({"question": question}) + "\n" for question in questions))
     return load_benchmarks(DecontaminationConfig(benchmarks=[str(path)], ngram_size=ngram))
 
 
 def leak_of(tmp_path: Path, instruction: str, response: str = "Well.") -> str | None:
-    leak = loaded(tmp_path).find_leak(instruction, response)
+    leak = load(tmp_path).find_leak(instruction, response)
     return None if leak is None else str(leak)
 
 
@@ -38,14 +39,14 @@ def leak_of(tmp_path: Path, instruction: str, response: str = "Well.") -> str | 
         ("Which task would you set?", f"I would set: {QUESTION}"),
     ],
 )
-def test_a_planted_question_is_found_with_its_row_and_words(tmp_path: Path, instruction: str, response: str) -> None:
-    leak = loaded(tmp_path).find_leak(instruction, response)
+def test_find_leak_returns_row_and_words(tmp_path: Path, instruction: str, response: str) -> None:
+    leak = load(tmp_path).find_leak(instruction, response)
     assert leak is not None
-    assert (leak.question.benchmark, leak.question.row, leak.overlap) == ("ws.jsonl", 1, 1.0)
+    assert (leak.question.benchmark, leak.question.row_number, leak.overlap) == ("ws.jsonl", 1, 1.0)
     assert leak.shared.startswith("describe an imaginary bicycle tour across the frozen")
 
 
-def test_half_of_a_question_is_a_leak_and_a_phrase_of_it_is_none(tmp_path: Path) -> None:
+def test_find_leak_needs_half_of_a_question(tmp_path: Path) -> None:
     words = QUESTION.split()  # 17
     assert leak_of(tmp_path, " ".join(words[:9])) == (
         "53% of ws.jsonl, row 1: describe an imaginary bicycle tour across the frozen lakes"
@@ -54,9 +55,9 @@ def test_half_of_a_question_is_a_leak_and_a_phrase_of_it_is_none(tmp_path: Path)
     assert leak_of(tmp_path, " ".join(words[:7]) + " the " + " ".join(words[8:14])) is None
 
 
-def test_runs_in_two_places_count_together(tmp_path: Path) -> None:
+def test_find_leak_adds_up_separate_runs(tmp_path: Path) -> None:
     words = [f"w{n}" for n in range(40)]
-    benchmark = loaded(tmp_path, [" ".join(words)])
+    benchmark = load(tmp_path, [" ".join(words)])
     leak = benchmark.find_leak(" ".join([*words[30:], "x", *words[2:14]]), "")
     assert leak is not None
     assert leak.overlap == (10 + 12) / 40
@@ -75,19 +76,19 @@ def test_runs_in_two_places_count_together(tmp_path: Path) -> None:
         ("Please say hello.", "", None),
     ],
 )
-def test_a_short_question_leaks_through_the_instruction_alone(
+def test_short_question_leaks_by_instruction_alone(
     tmp_path: Path, instruction: str, response: str, row: int | None
 ) -> None:
-    leak = loaded(tmp_path).find_leak(instruction, response)
-    assert (leak and leak.question.row) == row
+    leak = load(tmp_path).find_leak(instruction, response)
+    assert (leak and leak.question.row_number) == row
 
 
-def test_the_question_given_away_most_is_named(tmp_path: Path) -> None:
+def test_find_leak_returns_the_largest_overlap(tmp_path: Path) -> None:
     shared = "one two three four five six seven eight"
-    benchmark = loaded(tmp_path, [f"{shared} nine ten", shared, f"{shared} nine"])
+    benchmark = load(tmp_path, [f"{shared} nine ten", shared, f"{shared} nine"])
     leak = benchmark.find_leak(f"zero {shared}", "")
     assert leak is not None
-    assert (leak.question.row, leak.overlap) == (2, 1.0)
+    assert (leak.question.row_number, leak.overlap) == (2, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_the_question_given_away_most_is_named(tmp_path: Path) -> None:
         {"question": QUESTION},
     ],
 )
-def test_every_turn_of_every_format_is_a_question(tmp_path: Path, row: dict[str, object]) -> None:
+def test_load_benchmarks_reads_every_format(tmp_path: Path, row: dict[str, object]) -> None:
     path = tmp_path / "ws.json"
     path.write_text(json.dumps([row]))
     benchmarks = load_benchmarks(DecontaminationConfig(benchmarks=[str(path)]))
@@ -108,47 +109,47 @@ def test_every_turn_of_every_format_is_a_question(tmp_path: Path, row: dict[str,
 
 
 @pytest.mark.parametrize("row", ['{"text": "what?"}', '{"question": 3}', '{"turns": [1]}', "{"])
-def test_a_benchmark_without_questions_is_refused(tmp_path: Path, row: str) -> None:
+def test_load_benchmarks_without_question_fails(tmp_path: Path, row: str) -> None:
     path = tmp_path / "ws.jsonl"
     path.write_text('{"question": "What is it?"}\n' + row)
     with pytest.raises(SourceError, match=r"Row 2 of the benchmark .*ws\.jsonl"):
         load_benchmarks(DecontaminationConfig(benchmarks=[str(path)]))
 
 
-def test_nothing_to_check_against_finds_nothing() -> None:
+def test_find_leak_without_benchmarks_returns_none() -> None:
     benchmarks = load_benchmarks(DecontaminationConfig(benchmarks=[]))
     assert len(benchmarks) == 0
     assert benchmarks.find_leak(QUESTION, "") is None
 
 
-def test_a_benchmark_that_cannot_be_had_stops_the_run_and_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unavailable_benchmark_fails_with_a_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    with pytest.raises(SourceError, match=r"Nothing can be checked against mt_bench.*benchmarks=\[\]"):
+    with pytest.raises(SourceError, match=r"Decontamination needs mt_bench.*benchmarks=\[\]"):
         load_benchmarks(DecontaminationConfig(benchmarks=["mt_bench"]))
 
 
-def test_the_known_benchmarks_come_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[object] = []
+def test_known_benchmarks_are_read_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
 
-    def read_hub(*what: object) -> list[decontamination.RawRow]:
-        asked.append(what)
-        return [decontamination.RawRow(1, {"prompt": [QUESTION]})]
+    def read_hub(*arguments: object) -> list[RawRow]:
+        calls.append(arguments)
+        return [RawRow(1, {"prompt": [QUESTION]})]
 
     monkeypatch.setattr(decontamination, "read_hub", read_hub)
     assert len(load_benchmarks(DecontaminationConfig())) == 2
-    assert asked == [
+    assert calls == [
         ("tatsu-lab/alpaca_eval", "train", "hf://datasets/tatsu-lab/alpaca_eval/alpaca_eval.json"),
         ("HuggingFaceH4/mt_bench_prompts", "train", None),
     ]
 
 
-def test_the_configuration_knows_the_same_names() -> None:
+def test_configuration_lists_the_same_benchmarks() -> None:
     assert tuple(HUB) == BENCHMARKS
 
 
-def test_an_edited_file_is_another_decontamination(tmp_path: Path) -> None:
+def test_benchmarks_recipe_follows_file_bytes(tmp_path: Path) -> None:
     path = tmp_path / "ws.jsonl"
     config = DecontaminationConfig(benchmarks=["alpaca_eval", str(path)])
     recipes = []
@@ -159,7 +160,7 @@ def test_an_edited_file_is_another_decontamination(tmp_path: Path) -> None:
     assert recipes[0]["benchmarks"][0] == "alpaca_eval"
 
 
-def test_every_question_of_the_real_benchmarks_is_found_in_a_seed() -> None:
+def test_every_real_question_is_a_leak() -> None:
     files = [asset("alpacaeval/eval_set_805.jsonl"), asset("mtbench/question.jsonl")]
     benchmarks = load_benchmarks(DecontaminationConfig(benchmarks=[str(path) for path in files]))
     assert len(benchmarks) == 805 + 2 * 80

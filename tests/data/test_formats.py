@@ -1,10 +1,12 @@
-"""Rows of Alpaca's format and chats as instruction and response, and the reason why a row is neither."""
+"""Alpaca rows and chats as instruction-response pairs, and the reasons for unusable rows."""
 
 from typing import Any
 
 import pytest
 
 from tapir_exp.data.formats import SeedPair, UnusableRow, parse_pair
+
+NO_EXCHANGE = "messages does not begin with a user message and a reply"
 
 
 def read(fields: dict[str, Any]) -> tuple[str, str]:
@@ -13,8 +15,8 @@ def read(fields: dict[str, Any]) -> tuple[str, str]:
     return pair.instruction, pair.response
 
 
-def said(*turns: tuple[str, Any]) -> dict[str, Any]:
-    return {"messages": [{"role": speaker, "content": text} for speaker, text in turns]}
+def chat(*turns: tuple[str, Any]) -> dict[str, Any]:
+    return {"messages": [{"role": role, "content": text} for role, text in turns]}
 
 
 @pytest.mark.parametrize(
@@ -25,45 +27,48 @@ def said(*turns: tuple[str, Any]) -> dict[str, Any]:
         ({"instruction": "Sing.", "input": None, "output": "La."}, ("Sing.", "La.")),
         ({"instruction": " Wait.\n", "input": " \n", "output": " Done. "}, ("Wait.", "Done.")),
         ({"instruction": "a", "output": "b", "text": "more", "messages": None}, ("a", "b")),
-        (said(("user", "a"), ("assistant", "b")), ("a", "b")),
-        (said(("system", "Be brief."), ("user", "a"), ("assistant", "b")), ("Be brief.\n\na", "b")),
-        (said(("system", ""), ("user", "a"), ("assistant", "b")), ("a", "b")),
-        (said(("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")), ("a", "b")),
+        (chat(("user", "a"), ("assistant", "b")), ("a", "b")),
+        (chat(("system", "Be brief."), ("user", "a"), ("assistant", "b")), ("Be brief.\n\na", "b")),
+        (chat(("system", ""), ("user", "a"), ("assistant", "b")), ("a", "b")),
+        (chat(("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")), ("a", "b")),
         ({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}, ("a", "b")),
     ],
 )
-def test_a_row_in_any_format_is_a_pair(fields: dict[str, Any], pair: tuple[str, str]) -> None:
+def test_parse_pair_reads_every_format(fields: dict[str, Any], pair: tuple[str, str]) -> None:
     assert read(fields) == pair
 
 
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"instruction": "", "output": "x"}, "it has no instruction"),
-        ({"instruction": None, "output": "x"}, "it has no instruction"),
-        ({"instruction": " ", "input": "only this", "output": "x"}, "it has no instruction"),
-        ({"instruction": "a", "output": ""}, "it has no response"),
-        ({"instruction": "a", "output": None}, "it has no response"),
-        ({"instruction": "a", "output": 4}, "its output is no text"),
-        ({"instruction": "a", "input": ["b"], "output": "c"}, "its input is no text"),
-        ({"prompt": "a", "output": "b"}, "it has no column instruction, and no chat"),
-        ({"a": 1}, "it has no column instruction and no column output, and no chat"),
-        ({"messages": "user: hi"}, "its messages are no list"),
-        ({"messages": []}, "its messages do not begin with the user and a reply"),
-        ({"messages": ["hi"]}, "its messages are no turns"),
-        (said(("user", "a")), "its messages do not begin with the user and a reply"),
-        (said(("assistant", "b"), ("user", "a")), "its messages do not begin with the user and a reply"),
-        (said(("user", "a"), ("user", "b"), ("assistant", "c")), "its messages do not begin with the user and a reply"),
+        ({"instruction": "", "output": "x"}, "no instruction"),
+        ({"instruction": None, "output": "x"}, "no instruction"),
+        ({"instruction": " ", "input": "only this", "output": "x"}, "no instruction"),
+        ({"instruction": "a", "output": ""}, "no response"),
+        ({"instruction": "a", "output": None}, "no response"),
+        ({"instruction": "a", "output": 4}, "output is not text"),
+        ({"instruction": "a", "input": ["b"], "output": "c"}, "input is not text"),
+        ({"prompt": "a", "output": "b"}, "no column instruction, and no chat"),
+        ({"a": 1}, "no column instruction and no column output, and no chat"),
+        ({"messages": "user: hi"}, "messages is not a list"),
+        ({"messages": []}, NO_EXCHANGE),
+        ({"messages": ["hi"]}, "messages has a turn that is not an object"),
+        (chat(("user", "a")), NO_EXCHANGE),
+        (chat(("assistant", "b"), ("user", "a")), NO_EXCHANGE),
         (
-            said(("narrator", "a"), ("assistant", "b")),
-            "a turn of its messages is nobody's: neither user's nor assistant's nor system's",
+            chat(("user", "a"), ("user", "b"), ("assistant", "c")),
+            NO_EXCHANGE,
         ),
-        (said(("system", "s"), ("user", ""), ("assistant", "b")), "it has no instruction"),
-        (said(("user", "a"), ("assistant", " ")), "it has no response"),
-        (said(("user", ["a"]), ("assistant", "b")), "its turn is no text"),
+        (
+            chat(("narrator", "a"), ("assistant", "b")),
+            "messages has a turn with the unknown role 'narrator': expected one of system, user, human, assistant, gpt",
+        ),
+        (chat(("system", "s"), ("user", ""), ("assistant", "b")), "no instruction"),
+        (chat(("user", "a"), ("assistant", " ")), "no response"),
+        (chat(("user", ["a"]), ("assistant", "b")), "turn is not text"),
     ],
 )
-def test_a_row_that_is_no_pair_says_why(fields: dict[str, Any], reason: str) -> None:
+def test_parse_pair_without_pair_gives_reason(fields: dict[str, Any], reason: str) -> None:
     with pytest.raises(UnusableRow) as caught:
         read(fields)
     assert str(caught.value) == reason

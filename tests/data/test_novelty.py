@@ -1,4 +1,4 @@
-"""What is new: ROUGE-L over words against all that was seen."""
+"""New instructions: ROUGE-L over words against all earlier ones."""
 
 from collections.abc import Sequence
 
@@ -16,13 +16,13 @@ def admits(bound: float, seen: Sequence[str], new: str) -> bool:
     return Novelty(bound, seen).admit(new)
 
 
-def rouge_l(one: Sequence[str], other: Sequence[str]) -> float:
-    """F1 of the longest common subsequence, by the textbook's table."""
-    table = [[0] * (len(other) + 1) for _ in range(len(one) + 1)]
-    for i, left in enumerate(one):
-        for j, right in enumerate(other):
-            table[i + 1][j + 1] = table[i][j] + 1 if left == right else max(table[i][j + 1], table[i + 1][j])
-    return 2 * table[-1][-1] / (len(one) + len(other)) if one or other else 0.0
+def rouge_l(left: Sequence[str], right: Sequence[str]) -> float:
+    """Return the F1 of the longest common subsequence, by the textbook's table."""
+    table = [[0] * (len(right) + 1) for _ in range(len(left) + 1)]
+    for i, one in enumerate(left):
+        for j, other in enumerate(right):
+            table[i + 1][j + 1] = table[i][j] + 1 if one == other else max(table[i][j + 1], table[i + 1][j])
+    return 2 * table[-1][-1] / (len(left) + len(right)) if left or right else 0.0
 
 
 BY_HAND = [
@@ -30,7 +30,7 @@ BY_HAND = [
     ("police killed the gunman", "police kill the gunman", 6 / 8),  # Lin 2004: police the gunman
     ("police killed the gunman", "the gunman kill police", 4 / 8),  # Lin 2004: the gunman
     ("a b c d", "d c b a", 2 / 8),
-    ("what is 2 + 2?", "What is 2 - 3?", 6 / 8),  # signs are no words
+    ("what is 2 + 2?", "What is 2 - 3?", 6 / 8),  # signs are not words
     ("one two", "three four", 0.0),
     ("one", "one two three four", 2 / 5),
     ("Write a poem.", "write a POEM!", 1.0),
@@ -38,24 +38,24 @@ BY_HAND = [
 
 
 @pytest.mark.parametrize(("seen", "new", "value"), BY_HAND)
-def test_the_bound_is_kept_at_values_worked_by_hand(seen: str, new: str, value: float) -> None:
+def test_admit_respects_bounds_by_hand(seen: str, new: str, value: float) -> None:
     for one, other in ((seen, new), (new, seen)):
         assert admits(value + 1e-9, [one], other)
         assert not admits(value - 1e-9, [one], other)
 
 
-def test_what_is_just_at_the_bound_is_new() -> None:
+def test_admit_accepts_a_text_at_the_bound() -> None:
     assert admits(0.75, ["police killed the gunman"], "police kill the gunman")
 
 
 @given(seen=st.lists(sentences, max_size=4), new=sentences, bound=st.floats(0.01, 0.999))
-def test_the_closest_of_all_that_was_seen_decides(seen: list[str], new: str, bound: float) -> None:
+def test_admit_compares_with_the_closest_text(seen: list[str], new: str, bound: float) -> None:
     closest = max((rouge_l(split_words(other), split_words(new)) for other in seen), default=0.0)
     assert admits(bound, seen, new) is (new not in seen and closest <= bound)
 
 
 @given(one=sentences, other=sentences, bound=st.floats(0.01, 1))
-def test_it_is_symmetric(one: str, other: str, bound: float) -> None:
+def test_admit_is_symmetric(one: str, other: str, bound: float) -> None:
     assert admits(bound, [one], other) is admits(bound, [other], one)
 
 
@@ -63,20 +63,20 @@ def test_it_is_symmetric(one: str, other: str, bound: float) -> None:
     ("new", "admitted"),
     [("Add 2 and 3.", False), ("add 2 and 3", True), ("Add 2 and 3. ", True), ("3 and 2 add", True)],
 )
-def test_at_bound_one_only_a_repeat_is_refused(new: str, admitted: bool) -> None:
+def test_admit_at_bound_one_rejects_only_repeats(new: str, admitted: bool) -> None:
     assert admits(1.0, ["Add 2 and 3."], new) is admitted
 
 
 @pytest.mark.parametrize("bound", [0.7, 1.0])
-def test_what_was_admitted_counts_as_seen(bound: float) -> None:
+def test_admitted_text_counts_as_seen(bound: float) -> None:
     novelty = Novelty(bound, [])
     assert [novelty.admit("Write a poem about rain.") for _ in range(3)] == [True, False, False]
 
 
-def test_what_was_refused_does_not_count_as_seen() -> None:
+def test_rejected_text_does_not_count_as_seen() -> None:
     novelty = Novelty(0.7, ["a b c d e f g h"])
     assert not novelty.admit("a b c d e f x y")  # 12 / 16
-    assert novelty.admit("c d e f x y")  # 8 / 14 of the seen, 12 / 14 of the refused
+    assert novelty.admit("c d e f x y")  # 8 / 14 with the seen text, 12 / 14 with the rejected one
 
 
 def test_texts_without_words_are_new_unless_repeated() -> None:
@@ -84,12 +84,12 @@ def test_texts_without_words_are_new_unless_repeated() -> None:
     assert [novelty.admit(text) for text in ("?!", "…", "", "")] == [False, True, True, False]
 
 
-def test_another_script_has_words_too() -> None:
+def test_admit_counts_words_of_chinese() -> None:
     assert not admits(0.7, ["请写一首关于春天的诗"], "请写一首关于秋天的诗")
     assert admits(0.7, ["请写一首关于春天的诗"], "什么是光合作用")
 
 
-def test_many_words_are_told_apart() -> None:
+def test_admit_distinguishes_many_words() -> None:
     novelty = Novelty(0.7, [" ".join(f"w{n}{m}" for m in range(9)) for n in range(9000)])
     assert novelty.admit("w1x w2x w3x w4x")
     assert not novelty.admit(" ".join(f"w8999{m}" for m in range(8)))

@@ -1,4 +1,4 @@
-"""Seeds from the lab and from files: what is taken, what is left out and written down, and what is refused."""
+"""Seeds from the lab and from files: which rows are kept, which are dropped with a reason, what is refused."""
 
 import json
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ LONG = "write a short poem about the rain in spring for a child of seven years"
 
 
 class Gathered:
-    """What `gather_seeds` left in a directory."""
+    """The seeds, dropped rows and files that `gather_seeds` wrote."""
 
     def __init__(self, config: SeedsConfig, directory: Path) -> None:
         directory.mkdir(exist_ok=True)
@@ -65,45 +65,65 @@ def from_file(tmp_path: Path, content: Sequence[dict[str, Any] | str], **setting
     return Gathered(file_config(path, **settings), tmp_path / "seeds")
 
 
-def test_a_seed_is_an_example_of_round_0_with_the_id_of_its_instruction(tmp_path: Path) -> None:
+def test_seed_is_an_example_of_round_0(tmp_path: Path) -> None:
     (seed,) = from_file(tmp_path, [row(" a ", " b ", input=" c ")]).examples
     assert (seed.instruction, seed.response) == ("a\n\nc", "b")
     assert seed.id == example_id("a\n\nc")
     assert (seed.origin, seed.parents, seed.round) == (Origin.SEED, (), 0)
 
 
-def test_a_repeated_instruction_is_taken_once_with_its_first_response(tmp_path: Path) -> None:
+def test_repeated_instruction_keeps_first_response(tmp_path: Path) -> None:
     seeds = from_file(tmp_path, [row("a", "first"), row("b"), row(" a ", "second"), row("a", "third", input="i")])
     assert seeds.pairs == [("a", "first"), ("b", "done"), ("a\n\ni", "third")]
     assert seeds.reasons == [(3, "repeated", "the instruction of row 1")]
 
 
-def test_a_bad_row_is_left_out_with_file_number_and_reason(tmp_path: Path) -> None:
+def test_bad_row_is_dropped_with_number_and_reason(tmp_path: Path) -> None:
     seeds = from_file(
         tmp_path, [*rows(30), '{"instruction": ', row("a", ""), "[]", *rows(40)[30:]], max_failure_rate=0.1
     )
     assert len(seeds.examples) == 40
     assert seeds.reasons == [
-        (31, "unusable", "it is no JSON"),
-        (32, "unusable", "it has no response"),
-        (33, "unusable", "it is no object"),
+        (31, "unusable", "not valid JSON: Expecting value at column 16"),
+        (32, "unusable", "no response"),
+        (33, "unusable", "not a JSON object: []"),
     ]
     assert {one.source for one in seeds.dropped} == {str(tmp_path / "seeds.jsonl")}
     assert (seeds.figures["read"], seeds.figures["rows"], seeds.figures["unusable"]) == (43, 40, 3)
 
 
+def test_failure_summary_counts_kinds_with_first_row(tmp_path: Path) -> None:
+    """Bad bytes differ in their positions, so they are counted as one kind, with the first row as an example."""
+    path = tmp_path / "seeds.jsonl"
+    lines = [json.dumps(row("a")), *(json.dumps(row(f"café {n}"), ensure_ascii=False) for n in range(3))]
+    path.write_bytes("\n".join(lines).encode("cp1252"))
+    message = (
+        r"3 of 4 rows .*\n +3  not valid UTF-8 \(first: row 2, byte 0xe9 at position \d+ of the file; .*1252.*\)\n"
+    )
+    with pytest.raises(SeedError, match=message):
+        Gathered(file_config(path), tmp_path / "seeds")
+
+
+@pytest.mark.parametrize("text", [json.dumps(row("a\ud83d")), '{"instruction": "b", "output": "\\ud83d"}'])
+def test_lone_surrogate_is_dropped_with_reason(tmp_path: Path, text: str) -> None:
+    seeds = from_file(tmp_path, [*rows(3), text], max_failure_rate=0.5)
+    reason = r"text that UTF-8 cannot hold: the lone surrogate \ud83d"
+    assert seeds.reasons == [(4, "unusable", reason)]
+    assert len(seeds.examples) == 3
+
+
 @pytest.mark.parametrize(("good", "allowed"), [(19, 0.05), (1, 0.5), (3, 0.25)])
-def test_a_share_of_bad_rows_up_to_the_allowed_one_stops_nothing(tmp_path: Path, good: int, allowed: float) -> None:
+def test_bad_rows_up_to_max_failure_rate_are_allowed(tmp_path: Path, good: int, allowed: float) -> None:
     assert len(from_file(tmp_path, [*rows(good), row("", "x")], max_failure_rate=allowed).examples) == good
 
 
 @pytest.mark.parametrize(("good", "allowed"), [(18, 0.05), (0, 0.05), (0, 1.0), (1, 0.0)])
-def test_more_is_refused_with_the_reasons(tmp_path: Path, good: int, allowed: float) -> None:
-    with pytest.raises(SeedError, match=rf"1 of {good + 1} rows of .*seeds\.jsonl cannot(.|\n)*1  it has no instr"):
+def test_bad_rows_above_max_failure_rate_fail(tmp_path: Path, good: int, allowed: float) -> None:
+    with pytest.raises(SeedError, match=rf"1 of {good + 1} rows of .*seeds\.jsonl are unusable(.|\n)*1  no instr"):
         from_file(tmp_path, [*rows(good), row("", "x")], max_failure_rate=allowed)
 
 
-def test_a_near_duplicate_is_left_out_and_says_of_which_row(tmp_path: Path) -> None:
+def test_near_duplicate_is_dropped_with_its_row(tmp_path: Path) -> None:
     content = [row("task 0"), row(LONG), row(LONG + " now"), row(LONG + " now")]
     seeds = from_file(tmp_path, content)
     assert [pair[0] for pair in seeds.pairs] == ["task 0", LONG]
@@ -115,7 +135,7 @@ def test_a_near_duplicate_is_left_out_and_says_of_which_row(tmp_path: Path) -> N
     assert len(from_file(tmp_path, content, dedup_threshold=None).examples) == 3
 
 
-def test_a_planted_leak_is_left_out_with_the_words_shared(tmp_path: Path) -> None:
+def test_planted_leak_is_dropped_with_shared_words(tmp_path: Path) -> None:
     question = "Which of the nine planets that I drew on this card is the largest one?"
     ws = tmp_path / "ws.jsonl"
     ws.write_text(json.dumps({"instruction": question}))
@@ -127,11 +147,11 @@ def test_a_planted_leak_is_left_out_with_the_words_shared(tmp_path: Path) -> Non
     assert seeds.figures["contaminated"] == 2
 
 
-def test_unchecked_is_not_clean(tmp_path: Path) -> None:
+def test_contaminated_is_none_if_nothing_is_checked(tmp_path: Path) -> None:
     assert from_file(tmp_path, rows(2)).figures["contaminated"] is None
 
 
-def test_so_many_clean_rows_are_drawn_by_the_seed(tmp_path: Path) -> None:
+def test_size_clean_rows_are_drawn_by_the_seed(tmp_path: Path) -> None:
     content = [*rows(50), *rows(50)]
     drawn = [from_file(tmp_path, content, size=10, seed=seed) for seed in (1, 1, 2)]
     assert drawn[0].pairs == drawn[1].pairs != drawn[2].pairs
@@ -140,11 +160,11 @@ def test_so_many_clean_rows_are_drawn_by_the_seed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [None, 5, 9])
-def test_a_size_that_covers_the_file_takes_every_row_in_its_order(tmp_path: Path, size: int | None) -> None:
+def test_size_of_whole_file_keeps_every_row_in_order(tmp_path: Path, size: int | None) -> None:
     assert from_file(tmp_path, rows(5), size=size).pairs == [(f"task {n}", "done") for n in range(5)]
 
 
-def test_every_row_is_a_seed_left_out_or_not_drawn(tmp_path: Path) -> None:
+def test_figures_count_every_row_once(tmp_path: Path) -> None:
     figures = from_file(tmp_path, [*rows(30), *rows(5), row(""), row(LONG), row(LONG + " now")], size=9).figures
     assert figures == {
         "rows": 9,
@@ -157,20 +177,20 @@ def test_every_row_is_a_seed_left_out_or_not_drawn(tmp_path: Path) -> None:
     }
 
 
-def test_who_wants_no_files_gets_the_same_seeds(tmp_path: Path) -> None:
+def test_load_seeds_gives_the_same_seeds(tmp_path: Path) -> None:
     seeds = from_file(tmp_path, [*rows(9), *rows(3), row(LONG)])
     assert load_seeds(file_config(tmp_path / "seeds.jsonl")) == seeds.examples
 
 
-def test_a_source_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:
+def test_source_without_a_clean_row_fails(tmp_path: Path) -> None:
     ws = tmp_path / "ws.jsonl"
     ws.write_text(json.dumps({"question": LONG}))
     guard = DecontaminationConfig(benchmarks=[str(ws)])
-    with pytest.raises(SeedError, match=r"No row of .*seeds\.jsonl is left: .*dropped\.jsonl says why"):
+    with pytest.raises(SeedError, match=r"No row of .*seeds\.jsonl is left; the reasons are in .*dropped\.jsonl"):
         from_file(tmp_path, [row(LONG)], decontamination=guard)
 
 
-def test_nothing_but_the_rows_stays_in_the_directory_even_after_a_kill(tmp_path: Path) -> None:
+def test_gather_seeds_leaves_no_temporary_files(tmp_path: Path) -> None:
     (tmp_path / "seeds").mkdir()
     for name in ("pairs.arrow", DROPPED, ROWS + ".partial"):
         (tmp_path / "seeds" / name).write_text("half of it")
@@ -178,79 +198,77 @@ def test_nothing_but_the_rows_stays_in_the_directory_even_after_a_kill(tmp_path:
 
 
 @pytest.mark.parametrize("path", ["no/such.jsonl", None])
-def test_a_file_that_is_not_there_is_refused_by_name(tmp_path: Path, path: str | None) -> None:
+def test_missing_file_fails_with_its_name(tmp_path: Path, path: str | None) -> None:
     config = SeedsConfig(source=SeedSource.file, path=path, decontamination=UNCHECKED)
-    for what in (lambda: Gathered(config, tmp_path), lambda: source_digest(config)):
+    for call in (lambda: Gathered(config, tmp_path), lambda: source_digest(config)):
         with pytest.raises(SourceError, match=f"There is no file {path}"):
-            what()
+            call()
 
 
-def test_the_labs_seeds_are_its_natural_problems_with_terse_responses(tmp_path: Path) -> None:
+def test_lab_seeds_are_natural_problems(tmp_path: Path) -> None:
     config = SeedsConfig(
         source=SeedSource.lab, size=60, seed=3, dedup_threshold=None, decontamination=UNCHECKED, max_failure_rate=0.0
     )
     seeds = Gathered(config, tmp_path)
     assert seeds.pairs == [(problem.instruction, problem.terse) for _, problem in natural_problems(60, 3)]
     assert seeds.reasons == []
-    found = [recognise(seed.instruction) for seed in seeds.examples]
-    assert not any(known is None or is_held_out(known[1]) for known in found)
+    results = [recognise(seed.instruction) for seed in seeds.examples]
+    assert not any(result is None or is_held_out(result[1]) for result in results)
 
 
-def test_alpaca_comes_from_the_hub_by_name_and_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_source_is_read_by_name_and_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
-    asked: list[tuple[str, str]] = []
+    calls: list[tuple[str, str]] = []
 
     def load_dataset(name: str, split: str) -> list[dict[str, Any]]:
-        asked.append((name, split))
+        calls.append((name, split))
         return [row("a", input="b", text="Below is an instruction ..."), row("c", input="")]
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     config = SeedsConfig(source=SeedSource.hub, path="tatsu-lab/alpaca", decontamination=UNCHECKED)
     assert Gathered(config, tmp_path).pairs == [("a\n\nb", "done"), ("c", "done")]
-    assert asked == [("tatsu-lab/alpaca", "train")]
+    assert calls == [("tatsu-lab/alpaca", "train")]
 
 
-def test_the_labs_seeds_need_a_size(tmp_path: Path) -> None:
+def test_lab_source_needs_a_size(tmp_path: Path) -> None:
     with pytest.raises(SeedError, match=r"set seeds\.size"):
         Gathered(SeedsConfig(source=SeedSource.lab, decontamination=UNCHECKED), tmp_path)
 
 
-def test_an_edited_file_is_another_source(tmp_path: Path) -> None:
+def test_source_digest_follows_file_bytes(tmp_path: Path) -> None:
     path, copy = tmp_path / "seeds.jsonl", tmp_path / "copy.jsonl"
     path.write_bytes(b'{"instruction": "a", "output": "b"}\n')
     copy.write_bytes(path.read_bytes())
     before = source_digest(file_config(path))
     assert before == sha256(path.read_bytes()).hexdigest() == source_digest(file_config(copy, size=3, seed=4))
-    path.write_bytes(b'{"instruction": "a", "output": "c"}\n')  # as long, and perhaps within the same second
+    path.write_bytes(b'{"instruction": "a", "output": "c"}\n')  # same size, perhaps the same second
     assert source_digest(file_config(path)) != before == source_digest(file_config(copy))
 
 
-def test_the_labs_source_is_its_code_and_the_hubs_its_name_alone() -> None:
+def test_source_digest_of_lab_and_hub() -> None:
     assert source_digest(SeedsConfig(source=SeedSource.lab, size=5)) == LAB_VERSION
     assert source_digest(SeedsConfig(source=SeedSource.hub, path="no/such")) == "hub"
 
 
-def bench_of(config: SeedsConfig, tmp_path: Path, call_store: CallStore) -> Workspace:
-    nobody = ScriptedChat([])
+def workspace_of(config: SeedsConfig, tmp_path: Path, call_store: CallStore) -> Workspace:
+    unused = ScriptedChat([])
     return Workspace(
         cast(Config, SimpleNamespace(seeds=config)),
         Store(tmp_path / "store"),
-        nobody,
-        nobody,
-        nobody,
+        unused,
+        unused,
+        unused,
         call_store.ledger,
     )
 
 
-def test_the_artifact_of_an_edited_file_is_another_and_comes_back_with_the_old_bytes(
-    tmp_path: Path, call_store: CallStore
-) -> None:
+def test_artifact_is_reused_for_the_same_file_bytes(tmp_path: Path, call_store: CallStore) -> None:
     path = tmp_path / "seeds.jsonl"
 
     def artifact(output: str) -> Artifact:
         path.write_text(json.dumps(row("a", output)))
-        return data.load_seeds(bench_of(file_config(path), tmp_path, call_store))
+        return data.load_seeds(workspace_of(file_config(path), tmp_path, call_store))
 
     first, edited, again = artifact("b"), artifact("c"), artifact("b")
     assert first.key == again.key != edited.key
@@ -258,20 +276,20 @@ def test_the_artifact_of_an_edited_file_is_another_and_comes_back_with_the_old_b
     assert set(first.files) == {ROWS, DROPPED}
 
 
-def test_a_run_that_checks_nothing_says_so_and_the_lab_need_not(
+def test_unchecked_file_gives_a_warning_but_lab_none(
     tmp_path: Path, call_store: CallStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(data, "say_warning", said.append)
+    warnings: list[str] = []
+    monkeypatch.setattr(data, "print_warning", warnings.append)
     (tmp_path / "seeds.jsonl").write_text(json.dumps(row("a")))
-    data.load_seeds(bench_of(file_config(tmp_path / "seeds.jsonl"), tmp_path, call_store))
-    assert ["checked for leaks" in text for text in said] == [True]
+    data.load_seeds(workspace_of(file_config(tmp_path / "seeds.jsonl"), tmp_path, call_store))
+    assert ["checked for leaks" in text for text in warnings] == [True]
     lab = SeedsConfig(source=SeedSource.lab, size=5, dedup_threshold=None, decontamination=UNCHECKED)
-    data.load_seeds(bench_of(lab, tmp_path, call_store))
-    assert len(said) == 1
+    data.load_seeds(workspace_of(lab, tmp_path, call_store))
+    assert len(warnings) == 1
 
 
-def test_the_real_sample_of_alpaca_is_clean_but_for_what_is_known(tmp_path: Path) -> None:
+def test_real_alpaca_sample_has_known_figures(tmp_path: Path) -> None:
     files = [str(asset("alpacaeval/eval_set_805.jsonl")), str(asset("mtbench/question.jsonl"))]
     guard = DecontaminationConfig(benchmarks=files)
     seeds = Gathered(file_config(asset("seeds/alpaca_random_9229.json"), decontamination=guard), tmp_path / "seeds")

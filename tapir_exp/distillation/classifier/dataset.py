@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 from tapir_exp.config import LabelledDataConfig
 from tapir_exp.core.errors import SeedError
+from tapir_exp.core.json_rows import read_json_objects
 from tapir_exp.core.task_types import TaskType
 
 EXAMPLES = Path(__file__).parent / "examples.json"
@@ -50,7 +51,7 @@ def read_labelled(config: LabelledDataConfig) -> LabelledDataset:
     path = Path(config.path)
     dropped: Counter[str] = Counter()
     rows: dict[str, LabelledText] = {}
-    for row in read_objects(path):
+    for row in read_json_objects(path, SeedError):
         taken = _take(row, config)
         if isinstance(taken, str):
             dropped[taken] += 1
@@ -70,19 +71,6 @@ def package_examples() -> LabelledDataset:
     return LabelledDataset(rows, {}, "the package's examples", sha256(data).hexdigest())
 
 
-def read_objects(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The objects of a JSON array or of JSON lines; lines are read as they are needed.
-
-    Raises SeedError naming file and row where one is not an object.
-    """
-    with path.open(encoding="utf-8", newline="\n") as lines:
-        start = lines.read(1)
-        lines.seek(0)
-        rows = json.load(lines) if start == "[" else (line for line in lines if line.strip())
-        for number, row in enumerate(rows, 1):
-            yield _object(row, path, number)
-
-
 def instruction_of(row: Mapping[str, Any], instruction: str = "instruction", given: str = "input") -> str:
     """The instruction of a row, followed by its input where it has one; empty where it has none."""
     parts = [str(row.get(name) or "").strip() for name in (instruction, given)]
@@ -97,16 +85,6 @@ def stratified_folds(rows: Sequence[LabelledText], count: int, seed: int) -> lis
         Random(f"folds {seed} {task}").shuffle(places)
         dealt += places
     return [sorted(dealt[part::count]) for part in range(count)]
-
-
-def _object(row: Any, path: Path, number: int) -> Mapping[str, Any]:
-    try:
-        read = json.loads(row) if isinstance(row, str) else row
-    except json.JSONDecodeError as error:
-        raise SeedError(f"{path}, row {number}: {error}; one JSON object a line is expected") from error
-    if not isinstance(read, dict):
-        raise SeedError(f"{path}, row {number}: a JSON object is expected, not {str(read)[:40]!r}")
-    return read
 
 
 def _take(row: Mapping[str, Any], config: LabelledDataConfig) -> LabelledText | str:

@@ -16,7 +16,6 @@ from tapir_exp.distillation.classifier.dataset import (
     instruction_of,
     package_examples,
     read_labelled,
-    read_objects,
     stratified_folds,
 )
 
@@ -59,13 +58,17 @@ def test_a_file_without_labelled_instructions_is_refused_with_what_it_holds(tmp_
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"), [('{"a": 1}\n[2]\n', "row 2: a JSON object"), ('{"a": 1}\n{\n', "row 2: ")]
+    ("text", "reason"),
+    [
+        ('{"a": 1}\n[2]\n', r"rows\.jsonl, row 2: not a JSON object"),
+        ('{"a": 1}\n{\n', r"rows\.jsonl, row 2: not valid JSON"),
+    ],
 )
 def test_a_row_that_is_no_object_is_named(tmp_path: Path, text: str, reason: str) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(text)
     with pytest.raises(SeedError, match=reason):
-        list(read_objects(path))
+        read_labelled(LabelledDataConfig(path=str(path)))
 
 
 def test_an_input_follows_its_instruction() -> None:
