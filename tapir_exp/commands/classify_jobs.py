@@ -109,7 +109,7 @@ def open_configured_classifier(config: ClassifyConfig) -> Iterator[TaskClassifie
         return chat
 
     try:
-        with call_store.ledger.during(STAGE):
+        with call_store.ledger.record_stage(STAGE):
             yield open_classifier(config.classifier, open_checked)
     finally:  # a job that fails has spent, too
         if config.classifier.kind is ClassifierKind.llm:

