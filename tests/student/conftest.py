@@ -1,4 +1,4 @@
-"""A tiny student, built once for all tests of the student's rooms."""
+"""Fixtures of a tiny student, built once for all tests of `student/`."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ TINY = LabStudentConfig(vocab_size=300, hidden_size=32, intermediate_size=48, nu
 
 @pytest.fixture(scope="session")
 def rows() -> list[TrainingRow]:
-    """Rows of ragged lengths in both parts."""
+    """Return rows of different lengths in both subsets."""
     words = ["red", "green", "blue", "black", "white"]
     return [
         TrainingRow(
@@ -29,7 +29,7 @@ def rows() -> list[TrainingRow]:
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory, rows: list[TrainingRow]) -> Path:
-    """The directory of a student with random weights."""
+    """Return the directory of a student with random weights."""
     directory = tmp_path_factory.mktemp("base")
     build_base_student(directory, TINY, [f"{row.instruction} {row.response}" for row in rows])
     return directory
@@ -48,6 +48,16 @@ def chat(base: Path, student: StudentConfig) -> Chat:
 @pytest.fixture
 def sft() -> SFTConfig:
     return SFTConfig(learning_rate=1e-2, global_batch_size=6, max_tokens_per_micro_batch=40, save_steps=3)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return an empty hub cache; the hub itself is offline."""
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    return tmp_path / "hub"
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny import hub_cache
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tapir_exp.config import StudentConfig
@@ -158,27 +159,6 @@ def test_what_is_not_there_is_named(tmp_path: Path, student: StudentConfig) -> N
     for opened in (load_model, load_chat):
         with pytest.raises(ConfigError, match="nowhere"):
             opened(tmp_path / "nowhere", student)
-
-
-def hub_cache(cache: Path, name: str, files: Path, commit: str) -> None:
-    """Lay out a model as huggingface_hub keeps what it has downloaded."""
-    repo = cache / f"models--{name.replace('/', '--')}"
-    snapshot = repo / "snapshots" / commit
-    snapshot.mkdir(parents=True)
-    for path in files.iterdir():
-        (snapshot / path.name).write_bytes(path.read_bytes())
-    (repo / "refs").mkdir(exist_ok=True)
-    (repo / "refs" / "main").write_text(commit)
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of the hub, from which alone it is served."""
-    import huggingface_hub.constants
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    return tmp_path / "hub"
 
 
 def test_a_model_of_the_hub_is_opened_at_its_revision(

@@ -32,6 +32,17 @@ def qwen_base(directory: Path) -> Path:
     return directory
 
 
+def hub_cache(cache: Path, name: str, files: Path, commit: str) -> None:
+    """Write a model as huggingface_hub caches a download of it."""
+    repo = cache / f"models--{name.replace('/', '--')}"
+    snapshot = repo / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    for path in files.iterdir():
+        (snapshot / path.name).write_bytes(path.read_bytes())
+    (repo / "refs").mkdir(exist_ok=True)
+    (repo / "refs" / "main").write_text(commit)
+
+
 def save_tokenizer(directory: Path, bos: str | None, eos: str, extra: list[str], pad: str | None = None) -> Path:
     """A byte-level tokenizer with these control tokens; with a BOS, it puts one before every text."""
     tokenizer = Tokenizer(models.BPE())

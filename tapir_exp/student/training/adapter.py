@@ -111,12 +111,8 @@ def add_adapter(model: PreTrainedModel, lora: LoraConfig) -> PreTrainedModel:
     if model.config.tie_word_embeddings:
         output_layers.append(adapted.get_input_embeddings())
     if any(isinstance(layer, BaseTunerLayer) for layer in output_layers):
-        raise ConfigError(
-            [
-                f"sft.lora.target_modules = {lora.target_modules}: expected neither the output layer nor embeddings "
-                + "that share its weights; remove them from the list"
-            ]
-        )
+        problem = "expected neither the output layer nor embeddings that share its weights"
+        raise ConfigError([f"sft.lora.target_modules = {lora.target_modules}: {problem}; remove them from the list"])
     return adapted  # type: ignore[no-any-return]
 
 

@@ -15,7 +15,14 @@ from tapir_exp.core.records import Subset
 from tapir_exp.student.loading import AdapterBase
 from tapir_exp.student.training.batching import BatchPlan
 from tapir_exp.student.training.job import FitJob, read_job
-from tapir_exp.student.training.launcher import LAUNCHER_LOG, RANK_LOG, describe_failure, running_launchers, clean_environment, launch_commands
+from tapir_exp.student.training.launcher import (
+    LAUNCHER_LOG,
+    RANK_LOG,
+    describe_failure,
+    running_launchers,
+    clean_environment,
+    launch_commands,
+)
 from tapir_exp.student.training.strategies import build_strategy, cluster_environments
 
 ROOM = Path("/work dir/ranks")
