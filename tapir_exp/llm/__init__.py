@@ -1,1 +1,1 @@
-"""Talking to chat models: one interface, one client, a cache, a ledger."""
+"""Chat models: one interface and client, a cache, a ledger of the spend, rate limits, batches and local servers."""

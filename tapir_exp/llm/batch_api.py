@@ -161,7 +161,9 @@ class _BatchApi:
         """The batch of these keys that the provider has already and that did not fail."""
         listed = await self._call("GET", "batches", params={"limit": "100"})
         for batch in listed.get("data", []):
-            if (batch.get("metadata") or {}).get(DIGEST_KEY) == digest and batch["status"] not in FINAL_STATUSES - {"completed"}:
+            if (batch.get("metadata") or {}).get(DIGEST_KEY) == digest and batch["status"] not in FINAL_STATUSES - {
+                "completed"
+            }:
                 return str(batch["id"])
         return None
 

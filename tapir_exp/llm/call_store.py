@@ -1,8 +1,10 @@
-"""What the chat models of one job share: the replies and the ledger on disk, and the traffic to the providers."""
+"""Everything that the chat models of one job share: cached completions and spend on disk, locks and rate limits."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 from tapir_exp.config import LLMConfig, SpendConfig
 from tapir_exp.llm import batch_api, inflight, ledger, rate_limit, response_cache
@@ -12,67 +14,98 @@ from tapir_exp.llm.rate_limit import RateLimiter
 from tapir_exp.llm.response_cache import ResponseCache
 from tapir_exp.llm.sqlite import Database
 
+ValueT = TypeVar("ValueT")
+
 CALLS_FILE = "calls.sqlite"
-"""Replies, spend and batches: what was paid for. It waits for the disk, so that nothing is paid twice."""
+"""Completions, spend and batches. Writes wait for the disk, so that no call is paid twice."""
 TRAFFIC_FILE = "traffic.sqlite"
-"""Claims and rate limits: what holds for a minute. It waits for nothing."""
+"""In-flight locks and rate limits. They hold for a minute, so writes do not wait for the disk."""
 
 
 class CallStore:
-    """The two files of a store, and one way of writing down what was paid: a reply and its price at once."""
+    """The two databases of a store; a completion and its price are written in one transaction.
 
-    def __init__(self, root: Path, account: SpendScope, budget: SpendConfig) -> None:
-        """root: directory of the store. Raises StoreError where one of the files is something else."""
+    Attributes:
+        cache: Completions by request.
+        ledger: Calls and spend of this job.
+        batches: Batches that are in progress at the providers.
+        locks: Requests that are in flight in any process.
+    """
+
+    def __init__(self, root: Path, scope: SpendScope, budget: SpendConfig) -> None:
+        """Open the databases, or create them.
+
+        Args:
+            root: Directory of the store.
+            scope: The job that the spend is recorded for.
+            budget: Limits on the spend of the scope.
+
+        Raises:
+            StoreError: If one of the files is not a SQLite database.
+        """
         self._durable = Database(
             calls_file(root), response_cache.SCHEMA + ledger.SCHEMA + batch_api.SCHEMA, durable=True
         )
         self._traffic = Database(root / TRAFFIC_FILE, inflight.SCHEMA + rate_limit.SCHEMA, durable=False)
         self.cache = ResponseCache(self._durable)
-        self.ledger = Ledger(self._durable, account, budget)
+        self.ledger = Ledger(self._durable, scope, budget)
         self.batches = batch_api.BatchRecords(self._durable)
         self.locks = InFlightLocks(self._traffic)
-        self._waiting: list[tuple[Callable[[], None], asyncio.Future[None]]] = []
+        self._arguments = (root, scope, budget)
+        self._pending: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
 
     def limiter(self, config: LLMConfig) -> RateLimiter:
-        """The gate to a model's account: the endpoint, the model and the key by which the provider tells us apart."""
+        """Return the rate limiter of a model's account: its endpoint, model and API key variable."""
         account = f"{config.api_base} {config.model} {config.api_key_env}"
         return RateLimiter(self._traffic, account, config.requests_per_minute, config.tokens_per_minute)
 
-    async def write(self, entry: Callable[[], None]) -> None:
-        """Carry out a change of the durable file; it is on disk when this returns.
+    async def write(self, entry: Callable[[], ValueT]) -> ValueT:
+        """Run `entry`, which changes the durable database, and return its value once the change is on disk.
 
-        What comes at the same moment is written together: a wait for the disk costs as much as ten calls.
+        Entries of the same moment share one transaction, because one wait for the disk costs as much as ten calls.
         """
-        written = asyncio.get_running_loop().create_future()
-        self._waiting.append((entry, written))
-        if len(self._waiting) == 1:
-            asyncio.get_running_loop().call_soon(self._write_all)
-        await written
+        loop = asyncio.get_running_loop()
+        written: asyncio.Future[ValueT] = loop.create_future()
+        self._pending.append((entry, written))
+        # The first entry schedules the transaction; all entries of this pass of the event loop join it.
+        if len(self._pending) == 1:
+            loop.call_soon(self._write_pending)
+        return await written
+
+    @contextmanager
+    def reopened(self) -> Iterator["CallStore"]:
+        """Open the same databases again, with connections that belong to the current thread."""
+        second = CallStore(*self._arguments)
+        try:
+            yield second
+        finally:
+            second.close()
 
     def close(self) -> None:
-        """Let go of the files and of all claims."""
+        """Write the rest of the ledger, release all locks and close the databases."""
         self.ledger.flush()
         self.locks.close()
         self._durable.close()
         self._traffic.close()
 
-    def _write_all(self) -> None:
-        entries, self._waiting = self._waiting, []
-        waiting = [written for _, written in entries if not written.cancelled()]
+    def _write_pending(self) -> None:
+        pending, self._pending = self._pending, []
         try:
             with self._durable.transaction():
-                for entry, _ in entries:
-                    entry()
+                values = [entry() for entry, _ in pending]
                 self.ledger.flush()
         except Exception as error:
-            for written in waiting:
-                written.set_exception(error)
+            # The transaction was rolled back, so every entry failed, not just the one that raised.
+            for _, written in pending:
+                if not written.cancelled():
+                    written.set_exception(error)
         else:
-            for written in waiting:
-                written.set_result(None)
+            for (_, written), value in zip(pending, values, strict=True):
+                if not written.cancelled():
+                    written.set_result(value)
 
 
 def calls_file(root: Path) -> Path:
-    """Return the file of paid calls; a store written before 0.1 keeps its file under the name it had."""
+    """Return the database of paid calls; a store written before 0.1 keeps its file `books.sqlite`."""
     earlier = root / "books.sqlite"
     return earlier if earlier.exists() else root / CALLS_FILE

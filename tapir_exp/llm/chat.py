@@ -1,4 +1,4 @@
-"""The one interface to chat models: what is asked, and what comes back."""
+"""The interface to chat models: requests, completions and the protocol that every model implements."""
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
@@ -6,6 +6,8 @@ from typing import Any, Literal, Protocol
 
 from tapir_exp.core.records import Record
 from tapir_exp.llm.failures import CallError
+
+# The field names of these records are hashed into cache keys and stored in the cache: they cannot be renamed.
 
 
 class Message(Record):
@@ -16,11 +18,14 @@ class Message(Record):
 
 
 class ChatRequest(Record):
-    """A call to a chat model.
+    """A request to a chat model.
 
-    sample: tells repeated draws of one prompt apart.
-    top_logprobs: how many of the likeliest tokens to report at each place of the reply, with their log-probabilities;
-    0 for none.
+    Attributes:
+        messages: The conversation so far.
+        max_tokens: Limit on the length of the completion.
+        temperature: Sampling temperature; 0 is greedy.
+        sample: Index that distinguishes repeated draws of one prompt.
+        top_logprobs: Number of most likely tokens to report per position, with log-probabilities; 0 for none.
     """
 
     messages: tuple[Message, ...]
@@ -31,14 +36,14 @@ class ChatRequest(Record):
 
 
 class TokenLogprob(Record):
-    """A token that the model could have written at one place, and its natural log-probability."""
+    """A candidate token at one position, and its natural log-probability."""
 
     token: str
     logprob: float
 
 
 class Usage(Record):
-    """What one call used; `usd` is None where no price is known."""
+    """Tokens and price of one call; `usd` is None if the price is unknown."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -46,10 +51,13 @@ class Usage(Record):
 
 
 class Completion(Record):
-    """What the model wrote.
+    """The reply of a chat model.
 
-    finish_reason: the provider's: stop, length, content_filter, ...
-    top_logprobs: at each place of the reply, the likeliest tokens, where the request asked for them; else empty.
+    Attributes:
+        text: The text of the reply.
+        finish_reason: The provider's reason: stop, length, content_filter, ...
+        usage: Tokens and price.
+        top_logprobs: The most likely tokens at each position; empty unless the request asks for them.
     """
 
     text: str
@@ -59,30 +67,33 @@ class Completion(Record):
 
 
 class ChatModel(Protocol):
-    """Anything that answers a conversation."""
+    """A model that completes conversations."""
 
     def identity(self) -> dict[str, Any]:
-        """Everything about the model that changes its replies; part of cache keys and artifact keys."""
+        """Return everything that changes the model's completions; it becomes part of cache and artifact keys."""
         ...
 
     def count_cached(self, requests: Sequence[ChatRequest]) -> int:
-        """How many of these requests cost nothing, since their replies are at hand."""
+        """Return the number of requests that cost nothing because their completions are cached."""
         ...
 
     def connected(self, requests: Sequence[ChatRequest]) -> AbstractAsyncContextManager[None]:
-        """What calls need for as long as an event loop asks them: connections, closed at the end.
+        """Open the connections that calls within one event loop need, and close them at the end.
 
-        requests: all that are to come, for whoever sends them in bulk.
+        Args:
+            requests: All requests that will follow, for models that submit them in bulk.
         """
         ...
 
     async def complete(self, request: ChatRequest) -> Completion:
-        """Answer one request, within `connected`.
+        """Complete one request, within `connected`.
 
-        Raises CallError where no reply could be had, EndpointError where none ever will.
+        Raises:
+            CallError: If this request has no usable completion.
+            EndpointError: If the endpoint refuses every request.
         """
         ...
 
     def record_failed(self, request: ChatRequest, error: CallError) -> None:
-        """Write down a request that brought nothing in the end, with the reason and what was last said."""
+        """Record a request that failed for good, with the reason and the last reply."""
         ...

@@ -1,11 +1,11 @@
-"""A chat model as the stages have it: cached, limited, billed, tried again; one place for all of it."""
+"""The client of a chat model: cache, rate limit, budget, retries and batches around one transport."""
 
 import asyncio
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ from tapir_exp.llm.batch_api import BatchEndpoint
 from tapir_exp.llm.call_store import CallStore
 from tapir_exp.llm.chat import ChatRequest, Completion, Usage
 from tapir_exp.llm.failures import CallError, EndpointError, FailureKind, Policy
+from tapir_exp.llm.ledger import Spend
 from tapir_exp.llm.litellm_transport import LitellmTransport
 from tapir_exp.llm.openai_transport import HttpTransport, is_openai_compatible
 from tapir_exp.llm.pricing import Price, get_price
@@ -24,24 +25,24 @@ from tapir_exp.llm.serving.server import ManagedServer
 from tapir_exp.llm.transport import RawCompletion, Transport
 
 FIRST_WAIT_S = 1.0
-"""Pause before the second try; it doubles with every further one."""
+"""Pause before the first retry; it doubles with every further one."""
 MAX_WAIT_S = 300.0
-"""The longest pause; a provider that asks for more (a daily quota) ends the call."""
+"""Longest pause. If a provider asks for more (a daily quota), the request fails."""
 POLL_S = 0.05
-"""How often a process looks whether another has the reply that both want."""
+"""Interval of checks for a request that another process has in flight."""
 CHARS_PER_TOKEN = 4
-"""What a prompt is taken for when it is let through the token limit; the provider's own count corrects it."""
+"""Estimate of prompt tokens for the rate limit; the provider's count replaces it after the call."""
 RESERVED_PARAMS = frozenset(
     {"model", "messages", "max_tokens", "max_completion_tokens", "temperature", "timeout", "api_base", "api_key"}
     | {"stream", "n", "logprobs", "top_logprobs", "num_retries", "max_retries"}
 )
-"""Arguments of the call that `options` may not set."""
+"""Arguments of a call that `extra_params` cannot set."""
 
 
 class Client:
     """A chat model behind its provider.
 
-    Holds nothing that belongs to an event loop outside `connected`, so one object serves every `ask_all` of a run.
+    Outside `connected` it holds nothing that belongs to an event loop, so one client serves a whole run.
     """
 
     def __init__(
@@ -54,10 +55,15 @@ class Client:
         version: str | None = None,
         server: ManagedServer | None = None,
     ) -> None:
-        """`role` names the spender in the ledger; `prepare` runs once, before litellm's first call.
+        """Set up the client; nothing is opened before the first call.
 
-        `version` becomes part of the identity: it tells apart what else changes replies, such as the lab's code.
-        server: where the run serves the model itself.
+        Args:
+            config: The model and its endpoint.
+            role: Name in the ledger and in messages: teacher, judge, classifier.
+            call_store: Cache, ledger, locks and rate limits.
+            prepare: Runs once, before litellm's first call.
+            version: Whatever else changes completions, such as the version of the lab; part of the identity.
+            server: The server of the model, if this run starts it.
         """
         self._config = config
         self._role = role
@@ -66,76 +72,90 @@ class Client:
         self._version = version
         self._server = server
         self._price = get_price(config)
-        self._price_in_batch = get_price(config, batched=True)
+        self._batch_price = get_price(config, batched=True)
         self._limiter = call_store.limiter(config)
-        self._flying: dict[str, asyncio.Task[Completion]] = {}
+        self._in_flight: dict[str, asyncio.Task[Completion]] = {}
 
     def identity(self) -> dict[str, Any]:
-        """The model, its endpoint, its options and its version, if it has one: what changes replies."""
+        """Return what changes completions: the model, its endpoint, its extra parameters and its version, if any."""
         config = self._config
         version = {} if self._version is None else {"version": self._version}
+        # These keys are hashed into every cache key, so they keep their names.
         return {"model": config.model, "api_base": config.api_base, "options": config.extra_params, **version}
 
     def check(self, *, priced: bool = False) -> None:
-        """Raises ConfigError where no call can succeed: no key, no batches, an option that is ours, no price.
+        """Check that calls can succeed.
 
-        priced: whether a budget in USD has to be kept, for which the price must be known.
+        Args:
+            priced: Whether there is a budget in USD, which requires a known price.
+
+        Raises:
+            ConfigError: With every mistake found.
         """
-        problems = []
-        name = self._config.api_key_env
-        if name is not None and not os.environ.get(name):
-            problems.append(f"{self._role}: the environment variable {name}, which api_key_env names, is not set")
-        if self._config.batch and not is_openai_compatible(self._config.model):
-            problems.append(f"{self._role}: batch is for endpoints of the OpenAI protocol, unlike {self._config.model}")
-        problems.extend(
-            f"{self._role}: options.{option} is set by the stages, not by the options of an endpoint"
-            for option in sorted(RESERVED_PARAMS & set(self._config.extra_params))
-        )
-        if self._server is not None and self._config.api_base is not None:
-            problems.append(f"{self._role}: api_base must be null where the run starts the server (server.command)")
-        if self._server is not None and not is_openai_compatible(self._config.model):
-            problems.append(
-                f"{self._role}: a server of one's own speaks the OpenAI protocol: openai/<name of the model>"
-            )
+        problems = [*self._endpoint_problems(), *self._server_problems()]
         if priced and self._price is None:
             problems.append(
-                f"{self._role}: spend.max_usd cannot be kept, for the price of {self._config.model} is not known; set "
-                f"{self._role}.llm.usd_per_million_input and usd_per_million_output (classifier for the classifier)"
+                f"spend.max_usd needs a price, but that of {self._config.model} is unknown; set "
+                f"{self._role}.llm.usd_per_million_input and {self._role}.llm.usd_per_million_output"
             )
         if problems:
-            raise ConfigError(problems)
+            raise ConfigError([f"{self._role}: {problem}" for problem in problems])
 
     @asynccontextmanager
     async def connected(self, requests: Sequence[ChatRequest] = ()) -> AsyncIterator[None]:
-        """Connections for as long as an event loop asks; where the model is asked in batches, all replies are
-        fetched first, and what a batch did not bring is asked singly."""
+        """Open the connections for one event loop.
+
+        With `batch: true`, `requests` are first completed in batches; requests that a batch could not complete are
+        sent singly later.
+        """
         async with self._transport.connected():
             if self._config.batch:
                 await self._fetch_batches(requests)
             yield
 
     async def complete(self, request: ChatRequest) -> Completion:
-        """The reply, from the cache where it is there; identical requests in flight are one call.
+        """Complete a request, from the cache if possible; identical requests in flight share one call.
 
-        Raises CallError after the last try, EndpointError where none can succeed, BudgetSpent where none may be made.
+        Raises:
+            CallError: If the request fails after all attempts.
+            EndpointError: If the endpoint refuses every request.
+            BudgetSpent: If the budget allows no further call.
         """
         key = self._key_of(request)
-        known = self._call_store.cache.get(key)
-        if known is not None:
+        cached = self._call_store.cache.get(key)
+        if cached is not None:
             self._call_store.ledger.record_cached(self._role)
-            return known
-        if key in self._flying:
-            shared = await asyncio.shield(self._flying[key])
+            return cached
+        if key in self._in_flight:
+            shared = await asyncio.shield(self._in_flight[key])
             self._call_store.ledger.record_cached(self._role)
             return shared
-        return await asyncio.shield(self._take_off(key, request))
+        # The call is a task of its own: cancelling one waiter must not cancel the call for the others.
+        call = asyncio.get_running_loop().create_task(self._complete_exclusively(key, request))
+        self._in_flight[key] = call
+        call.add_done_callback(lambda _: self._in_flight.pop(key, None))
+        return await asyncio.shield(call)
+
+    @contextmanager
+    def reopened(self, stage: str) -> Iterator[tuple["Client", Mapping[str, Spend]]]:
+        """Open the same model again for the current thread; see `StreamableModel`."""
+        with self._call_store.reopened() as call_store, call_store.ledger.record_stage(stage) as spend:
+            second = Client(
+                self._config,
+                self._role,
+                call_store,
+                prepare=self._prepare,
+                version=self._version,
+                server=self._server,
+            )
+            yield second, spend
 
     def count_cached(self, requests: Sequence[ChatRequest]) -> int:
-        """How many of these requests have their reply in the cache."""
+        """Return the number of requests whose completion is cached."""
         return len(self._call_store.cache.get_many([self._key_of(request) for request in requests]))
 
     def record_failed(self, request: ChatRequest, error: CallError) -> None:
-        """Keep the request's key with the reason and what was said last."""
+        """Record a request that failed for good, with the reason and the last reply."""
         self._call_store.ledger.record_failed(self._role, self._key_of(request), error)
 
     @cached_property
@@ -147,9 +167,10 @@ class Client:
         return LitellmTransport(self._config, self._api_key(), self._prepare)
 
     def _api_key(self) -> str | None:
-        """The key; an endpoint of one's own without one gets a blank, lest litellm send it the provider's.
+        """Return the API key.
 
-        None also where the variable is not set, which `check` tells before the first call: what is cached needs no key.
+        An endpoint without a key gets the text "none", because litellm would otherwise send it the provider's key.
+        None also if the variable is not set: cached completions need no key, and `check` reports it before a call.
         """
         if self._config.api_key_env is not None:
             return os.environ.get(self._config.api_key_env)
@@ -158,31 +179,42 @@ class Client:
     def _key_of(self, request: ChatRequest) -> str:
         return cache_key(self.identity(), request)
 
-    def _take_off(self, key: str, request: ChatRequest) -> asyncio.Task[Completion]:
-        """The call as a task of its own, so that whoever shares it does not share the first asker's cancellation."""
-        call = asyncio.get_running_loop().create_task(self._fetch_alone(key, request))
-        self._flying[key] = call
-        call.add_done_callback(lambda _: self._flying.pop(key, None))
-        return call
+    def _endpoint_problems(self) -> Iterator[str]:
+        name = self._config.api_key_env
+        if name is not None and not os.environ.get(name):
+            yield f"the environment variable {name} (llm.api_key_env) is not set"
+        if self._config.batch and not is_openai_compatible(self._config.model):
+            yield f"llm.batch requires a model named openai/NAME or hosted_vllm/NAME, got {self._config.model}"
+        for param in sorted(RESERVED_PARAMS & set(self._config.extra_params)):
+            yield f"llm.extra_params.{param} is reserved: the stages set it; remove it"
 
-    async def _fetch_alone(self, key: str, request: ChatRequest) -> Completion:
-        """The reply, asked by this process alone: where another is asking the same, its reply is waited for."""
+    def _server_problems(self) -> Iterator[str]:
+        if self._server is None:
+            return
+        if self._config.api_base is not None:
+            yield f"llm.api_base must be null if llm.server.command is set, got {self._config.api_base}"
+        if not is_openai_compatible(self._config.model):
+            yield f"a local server requires a model named openai/NAME, got {self._config.model}"
+
+    async def _complete_exclusively(self, key: str, request: ChatRequest) -> Completion:
+        """Complete a request that no other process has in flight; otherwise wait for the other's completion."""
         while not self._call_store.locks.acquire(key):
             await asyncio.sleep(POLL_S)
         try:
-            known = self._call_store.cache.get(key)
-            if known is not None:
+            # The process that held the lock may have written the completion meanwhile.
+            cached = self._call_store.cache.get(key)
+            if cached is not None:
                 self._call_store.ledger.record_cached(self._role)
-                return known
-            return await self._fetch(key, request)
+                return cached
+            return await self._call_with_retries(key, request)
         finally:
             self._call_store.locks.release(key)
 
-    async def _fetch(self, key: str, request: ChatRequest) -> Completion:
+    async def _call_with_retries(self, key: str, request: ChatRequest) -> Completion:
         self.check()
         for attempt in range(1, self._config.max_attempts + 1):
             try:
-                return await self._try(key, request)
+                return await self._call(key, request)
             except CallError as error:
                 self._call_store.ledger.record_failure(self._role, error.kind)
                 if error.kind.policy is Policy.ABORT_RUN:
@@ -192,79 +224,83 @@ class Client:
                 if attempt == self._config.max_attempts or error.wait_s > MAX_WAIT_S:
                     raise _final_error(error, attempt) from None
                 await self._pause(error, attempt)
-        raise ConfigError([f"{self._role}: attempts is {self._config.max_attempts}, but must be at least 1"])
+        raise ConfigError([f"{self._role}.llm.max_attempts must be at least 1, got {self._config.max_attempts}"])
 
-    async def _try(self, key: str, request: ChatRequest) -> Completion:
+    async def _call(self, key: str, request: ChatRequest) -> Completion:
+        """Send the request once, when the rate limit and the budget allow it."""
         tokens = request.max_tokens + sum(len(turn.content) for turn in request.messages) // CHARS_PER_TOKEN
-        admitted = await self._admission(tokens)
+        started = await self._wait_for_turn(tokens)
         response = await self._transport.send(request)
-        self._limiter.correct(response.prompt_tokens + response.completion_tokens - tokens, admitted)
-        return await self._settle(key, request, response, self._price)
+        self._limiter.correct(response.prompt_tokens + response.completion_tokens - tokens, started)
+        return await self._record(key, request, response, self._price)
 
-    async def _admission(self, tokens: int) -> float:
-        """Wait until a call may start, and say when it was let in. Raises BudgetSpent where it never may."""
+    async def _wait_for_turn(self, tokens: int) -> float:
+        """Wait until the rate limit lets a call start, and return the time.
+
+        Raises:
+            BudgetSpent: If the budget is spent, before or during the wait.
+        """
         self._call_store.ledger.check()
         while wait_s := self._limiter.acquire(tokens, now := time.time()):
+            # Jitter: waiting calls of all processes would otherwise wake up at the same moment.
             await asyncio.sleep(wait_s + random.uniform(0, min(wait_s, FIRST_WAIT_S) / 2))
             self._call_store.ledger.check()
         return now
 
     async def _pause(self, error: CallError, attempt: int) -> None:
-        """Stop all calls as long as the provider asks, else wait, longer with every try; jitter keeps calls apart."""
+        """Pause all calls of the account if the provider asks for it; else sleep with exponential backoff."""
         if error.wait_s:
             self._limiter.pause(error.wait_s)
             return
         longest = min(FIRST_WAIT_S * 2 ** (attempt - 1), MAX_WAIT_S)
         await asyncio.sleep(random.uniform(longest / 2, longest))
 
-    async def _settle(self, key: str, request: ChatRequest, response: RawCompletion, price: Price | None) -> Completion:
-        """Write down a response, which is paid for whether or not it can be used, and give it as a reply.
+    async def _record(self, key: str, request: ChatRequest, response: RawCompletion, price: Price | None) -> Completion:
+        """Write a response and its price, and return its completion.
 
-        Raises CallError where it cannot be used.
+        The price is recorded even if the response is not usable, because it was paid.
+
+        Raises:
+            CallError: If the response is not usable.
         """
         usage = _compute_usage(response, price)
         self._call_store.ledger.record_paid(self._role, usage)
         if (error := _check_usable(response)) is not None:
-            await self._call_store.write(lambda: None)
+            await self._call_store.write(lambda: None)  # writes the ledger
             raise error
-        reply = Completion(
+        completion = Completion(
             text=response.text,
             finish_reason=response.finish_reason,
             usage=usage,
             top_logprobs=response.top_logprobs,
         )
-        kept: list[Completion] = []
         put = self._call_store.cache.put
-        await self._call_store.write(lambda: kept.append(put(key, self._config.model, request, reply)))
-        return kept[0]
+        return await self._call_store.write(lambda: put(key, self._config.model, request, completion))
 
     async def _fetch_batches(self, requests: Sequence[ChatRequest]) -> None:
-        """Bring the replies that are neither there nor asked for by another process, in batches."""
-        asked = {self._key_of(request): request for request in requests}
-        known = self._call_store.cache.get_many(list(asked))
-        claimed = {key: asked[key] for key in asked if key not in known and self._call_store.locks.acquire(key)}
-        if claimed:
+        """Complete in batches what is neither cached nor in flight in another process."""
+        by_key = {self._key_of(request): request for request in requests}
+        cached = self._call_store.cache.get_many(list(by_key))
+        locked = {key: by_key[key] for key in by_key if key not in cached and self._call_store.locks.acquire(key)}
+        if locked:
             self.check()
         endpoint = BatchEndpoint(self._config, self._api_key(), self._role, self._call_store.batches)
         try:
-            async for key, response in endpoint.fetch(claimed, self._call_store.ledger.check):
-                await self._settle_from_batch(key, asked[key], response)
+            async for key, response in endpoint.fetch(locked, self._call_store.ledger.check):
+                try:
+                    await self._record(key, by_key[key], response, self._batch_price)
+                except CallError as error:  # the request is sent singly later
+                    self._call_store.ledger.record_failure(self._role, error.kind)
         finally:
-            for key in claimed:
+            for key in locked:
                 self._call_store.locks.release(key)
-
-    async def _settle_from_batch(self, key: str, request: ChatRequest, response: RawCompletion) -> None:
-        try:
-            await self._settle(key, request, response, self._price_in_batch)
-        except CallError as error:  # it is asked again, singly
-            self._call_store.ledger.record_failure(self._role, error.kind)
 
 
 def _compute_usage(response: RawCompletion, price: Price | None) -> Usage:
-    """What the provider counted; where it counted nothing, nothing is known of the price either."""
+    """Return tokens and price; without the provider's token counts the price is unknown, unless the model is free."""
     counted = response.prompt_tokens + response.completion_tokens > 0
-    free = price is not None and price.of(1, 1) == 0.0
-    usd = price.of(response.prompt_tokens, response.completion_tokens) if price else None
+    free = price is not None and price.cost(1, 1) == 0.0
+    usd = price.cost(response.prompt_tokens, response.completion_tokens) if price else None
     return Usage(
         prompt_tokens=response.prompt_tokens,
         completion_tokens=response.completion_tokens,
@@ -273,7 +309,10 @@ def _compute_usage(response: RawCompletion, price: Price | None) -> Usage:
 
 
 def _check_usable(response: RawCompletion) -> CallError | None:
-    """Why a response is no reply. One cut before its first word is a reply, which whoever reads it will refuse."""
+    """Return the error of a response that is no completion.
+
+    An empty response that was cut at the length limit is a completion: the stage that parses it retries with more room.
+    """
     if response.finish_reason == "content_filter":
         return CallError(FailureKind.FILTERED, "the provider's content filter stopped the reply", raw=response.text)
     if not response.text.strip() and response.finish_reason != "length":
@@ -282,6 +321,6 @@ def _check_usable(response: RawCompletion) -> CallError | None:
 
 
 def _final_error(error: CallError, attempts: int) -> CallError:
-    """The error in which the last try ends."""
-    wait = f"it asks to wait {error.wait_s:.0f} s" if error.wait_s > MAX_WAIT_S else f"tries: {attempts}"
-    return CallError(error.kind, f"{error.detail} ({wait})", raw=error.raw)
+    """Return the error of the last attempt, with the reason why there is no further one."""
+    reason = f"it asks to wait {error.wait_s:.0f} s" if error.wait_s > MAX_WAIT_S else f"attempts: {attempts}"
+    return CallError(error.kind, f"{error.detail} ({reason})", raw=error.raw)

@@ -1,4 +1,4 @@
-"""How a call can fail, and what follows from each way of failing: the one table of the retry policy."""
+"""Kinds of failure of a call, and the retry policy of each kind."""
 
 import re
 from enum import StrEnum
@@ -7,11 +7,11 @@ from http import HTTPStatus
 from tapir_exp.core.errors import TapirError
 
 MAX_DETAIL_CHARS = 200
-"""Characters of a provider's message that are kept; some send whole HTML pages."""
+"""Length of a provider's message in an error; some providers send whole HTML pages."""
 
 
 class Policy(StrEnum):
-    """What is done about a failure."""
+    """Reaction to a failure; the values are shown in the report."""
 
     RETRY = "retried with growing pauses"
     RETRY_LONGER = "retried once with twice the length limit"
@@ -21,7 +21,7 @@ class Policy(StrEnum):
 
 
 class FailureKind(StrEnum):
-    """Why a call brought nothing that can be used."""
+    """Reason why a call has no usable completion; the values are stored in the ledger."""
 
     RATE_LIMIT = "rate limit"
     SERVER = "server error"
@@ -38,7 +38,7 @@ class FailureKind(StrEnum):
 
     @property
     def policy(self) -> Policy:
-        """What is done about it."""
+        """Return the reaction to this kind of failure."""
         return POLICIES[self]
 
 
@@ -58,17 +58,20 @@ POLICIES = {
 }
 
 _NO_ACCESS = {HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND}
-"""No such key, no such model. 403 is not among them: some providers say so of a single prompt that they dislike."""
+"""Statuses of a wrong key or model. 403 is not one: some providers return it for a single rejected prompt."""
 _QUOTA = re.compile("insufficient_quota|exceeded your current quota", re.IGNORECASE)
 _SECRET = re.compile(r"\b(sk|hf|ghp|xox[a-z])[-_][\w*-]{4,}|Bearer \S+")
-"""What keys of well-known providers look like; providers quote them, in part or whole, in their messages."""
+"""API keys of well-known providers, which providers quote in their messages, in part or whole."""
 
 
 class CallError(TapirError):
-    """A call that brought no usable reply.
+    """A call without a usable completion.
 
-    wait_s: seconds that the provider asks to wait before another try; 0 where it asks for nothing.
-    raw: what it did send, where that is a reply.
+    Attributes:
+        kind: The kind of failure.
+        detail: The provider's message, without secrets.
+        wait_s: Seconds that the provider asks to wait before a retry; 0 if it does not ask.
+        raw: The text of the reply, if there is one.
     """
 
     def __init__(self, kind: FailureKind, detail: str, wait_s: float = 0.0, raw: str = "") -> None:
@@ -77,15 +80,20 @@ class CallError(TapirError):
 
 
 class EndpointError(TapirError):
-    """An endpoint that refuses every call: a wrong key, an unknown model, a quota that is used up."""
+    """An endpoint that refuses every call: wrong key, unknown model or exhausted quota."""
 
 
 def error_from_status(status: int, message: str, wait_s: float = 0.0, key: str | None = None) -> CallError:
-    """What an HTTP status other than 200 means.
+    """Convert an HTTP status other than 200 into an error.
 
-    message: the body, of any length, from which `key` is cut out; wait_s: of the Retry-After header, 0 without one.
+    Args:
+        status: The HTTP status.
+        message: The body, of any length.
+        wait_s: Seconds of the Retry-After header; 0 without one.
+        key: The API key, which is removed from the message.
     """
     detail = redact(message, key)
+    # Providers answer 429 both for a short rate limit and for an exhausted quota; only the message distinguishes them.
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         kind = FailureKind.QUOTA if _QUOTA.search(message) else FailureKind.RATE_LIMIT
     elif status == HTTPStatus.REQUEST_TIMEOUT:
@@ -98,8 +106,9 @@ def error_from_status(status: int, message: str, wait_s: float = 0.0, key: str |
 
 
 def redact(message: str, key: str | None = None) -> str:
-    """Enough of a provider's message to tell the cause, on one line and without any secret."""
+    """Shorten a provider's message to one line without secrets."""
     line = " ".join(message.split())
+    # Secrets are removed before the cut, so that no part of one is left at the end.
     if key:
         line = line.replace(key, "***")
     return _SECRET.sub("***", line)[:MAX_DETAIL_CHARS]

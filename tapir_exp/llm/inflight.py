@@ -1,4 +1,4 @@
-"""Who is asking what at this moment, so that two processes never pay for the same call."""
+"""Locks on requests in flight, so that two processes never pay for the same call."""
 
 import os
 from pathlib import Path
@@ -12,51 +12,56 @@ SCHEMA = "CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, owner TEXT) W
 
 
 class InFlightLocks:
-    """The keys that this process and others are asking for. A process holds a lock on a file of its own while it
-    lives, by which the others know that its claims count."""
+    """Locks on request keys, shared by all processes of a store.
+
+    Each process holds a file lock as long as it lives. The request locks of a process that no longer holds its file
+    lock are void.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._owners = database.path.parent / "owners"
         self._owners.mkdir(exist_ok=True)
+        # A process id alone could be reused by a later process.
         self._owner = f"{os.getpid()}-{uuid4().hex[:8]}"
-        self._alive = FileLock(self._lock_of(self._owner))
+        self._alive = FileLock(self._lock_path(self._owner))
         self._alive.acquire()
 
     def acquire(self, key: str) -> bool:
-        """Claim a key; False where a living process has it."""
+        """Lock a key. Return False if a running process, including this one, holds it."""
         if self._insert(key):
             return True
         row = self._database.run("SELECT owner FROM claims WHERE key = ?", key).fetchone()
-        if row is not None and not self._is_dead(row[0]):
+        if row is not None and not self._clear_if_dead(row[0]):
             return False
         return self._insert(key)
 
     def release(self, key: str) -> None:
-        """Give a key back."""
+        """Release a key."""
         self._database.run("DELETE FROM claims WHERE key = ? AND owner = ?", key, self._owner)
 
     def close(self) -> None:
-        """Give back all that this process holds."""
+        """Release all keys of this process."""
         self._database.run("DELETE FROM claims WHERE owner = ?", self._owner)
         self._alive.release()
-        self._lock_of(self._owner).unlink(missing_ok=True)
+        self._lock_path(self._owner).unlink(missing_ok=True)
 
     def _insert(self, key: str) -> bool:
-        done = self._database.run("INSERT INTO claims VALUES (?, ?) ON CONFLICT DO NOTHING", key, self._owner)
-        return done.rowcount > 0
+        cursor = self._database.run("INSERT INTO claims VALUES (?, ?) ON CONFLICT DO NOTHING", key, self._owner)
+        return cursor.rowcount > 0
 
-    def _is_dead(self, owner: str) -> bool:
-        """Whether an owner has died, whose claims are then void."""
+    def _clear_if_dead(self, owner: str) -> bool:
+        """Delete the locks of `owner` if its process has ended. Return True if so."""
         if owner == self._owner:
             return False
         try:
-            with FileLock(self._lock_of(owner), timeout=0):
+            # Only a process that has ended leaves its file lock free.
+            with FileLock(self._lock_path(owner), timeout=0):
                 self._database.run("DELETE FROM claims WHERE owner = ?", owner)
         except Timeout:
             return False
-        self._lock_of(owner).unlink(missing_ok=True)
+        self._lock_path(owner).unlink(missing_ok=True)
         return True
 
-    def _lock_of(self, owner: str) -> Path:
+    def _lock_path(self, owner: str) -> Path:
         return self._owners / f"{owner}.lock"

@@ -1,7 +1,7 @@
-"""What was asked of the chat models and what it cost, by stage and role; and the budget that ends it.
+"""Calls, tokens and price of the chat models by stage and role, and the budget that limits them.
 
-The spend of a run, or of all jobs of a sweep together, is kept on disk with the replies, so that a budget counts what
-was spent before a run was stopped and what other processes spend at the same time.
+The spend is stored with the completions. A budget therefore includes what the run spent before it was stopped, and
+what other jobs of the same sweep spend at the same time.
 """
 
 from collections import defaultdict
@@ -40,10 +40,14 @@ ADD_FAILURES = "INSERT INTO faults VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDA
 
 
 class Spend(Record):
-    """Calls and their cost over some stretch of a run.
+    """Calls and their cost.
 
-    calls: replies paid for, unusable ones too; cached: replies had without paying.
-    prompt_tokens, completion_tokens, usd: of the paid calls only; usd is None where the price of any is not known.
+    Attributes:
+        calls: Paid calls, including those without a usable completion.
+        cached: Completions that cost nothing.
+        prompt_tokens: Prompt tokens of the paid calls.
+        completion_tokens: Completion tokens of the paid calls.
+        usd: Price of the paid calls; None if the price of any is unknown.
     """
 
     calls: int = 0
@@ -54,7 +58,7 @@ class Spend(Record):
 
     @property
     def tokens(self) -> int:
-        """Prompt and completion together."""
+        """Return prompt plus completion tokens."""
         return self.prompt_tokens + self.completion_tokens
 
     def __add__(self, other: Self) -> "Spend":
@@ -68,7 +72,7 @@ class Spend(Record):
 
 
 class FailureCount(Record):
-    """How often calls of a stage failed in one way, those that went well at a later try included."""
+    """Failed calls of one kind in a stage, including calls whose retry succeeded."""
 
     stage: str
     role: str
@@ -77,7 +81,7 @@ class FailureCount(Record):
 
 
 class FailedRequest(Record):
-    """A request that brought nothing in the end: why, and what was said last."""
+    """A request that failed for good, with the reason and the last reply."""
 
     stage: str
     role: str
@@ -89,72 +93,86 @@ class FailedRequest(Record):
 
 @dataclass(frozen=True)
 class SpendScope:
-    """Whose spend a ledger writes down: a job, and the scope that shares a budget: its sweep, or the run alone."""
+    """The job that a ledger records, and the scope whose jobs share a budget.
+
+    Attributes:
+        scope: Directory of the sweep, or of a single run.
+        job: Name of the job within its sweep; empty for a single run.
+    """
 
     scope: str
     job: str = ""
 
 
 class Ledger:
-    """The spend of one job, and the budget that all jobs of its scope share."""
+    """The spend of one job, and the budget of its scope."""
 
-    def __init__(self, database: Database, account: SpendScope, budget: SpendConfig) -> None:
+    def __init__(self, database: Database, scope: SpendScope, budget: SpendConfig) -> None:
         self._database = database
-        self._account = account
+        self._scope = scope
         self._budget = budget
         self._stage = ""
-        self._here: defaultdict[str, Spend] = defaultdict(Spend)
+        self._stage_spend: defaultdict[str, Spend] = defaultdict(Spend)
         self._unwritten: defaultdict[str, Spend] = defaultdict(Spend)
-        self._faults: defaultdict[tuple[str, FailureKind], int] = defaultdict(int)
+        self._failures: defaultdict[tuple[str, FailureKind], int] = defaultdict(int)
 
     @contextmanager
     def record_stage(self, stage: str) -> Iterator[dict[str, Spend]]:
-        """Write down under this stage. Gives the spend by role as it grows; all of it is on disk at the end.
+        """Record calls under a stage, and write them at the end.
 
-        The requests that the stage gave up before it was stopped are forgotten, for they are asked again.
+        Failed requests of an earlier, stopped attempt at the stage are deleted, because the stage repeats them.
+
+        Yields:
+            The spend of the stage by role, updated with every call.
         """
         self.flush()
-        self._stage, self._here = stage, defaultdict(Spend)
-        place = (self._account.scope, self._account.job, stage)
-        self._database.run("DELETE FROM given_up WHERE scope = ? AND job = ? AND stage = ?", *place)
+        self._stage, self._stage_spend = stage, defaultdict(Spend)
+        job = (self._scope.scope, self._scope.job)
+        self._database.run("DELETE FROM given_up WHERE scope = ? AND job = ? AND stage = ?", *job, stage)
         try:
-            yield self._here
+            yield self._stage_spend
         finally:
+            # Also if the stage fails: its calls were paid.
             self.flush()
             self._stage = ""
 
     def record_paid(self, role: str, usage: Usage) -> None:
-        """Count a reply that was paid for, whether or not it can be used; on disk with the next `flush`."""
+        """Count a paid call, usable or not; the next `flush` writes it."""
         tokens = {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
         self._record(role, Spend(calls=1, usd=usage.usd, **tokens))
 
     def record_cached(self, role: str) -> None:
-        """Count a reply that cost nothing: it was in the cache, or an identical call was in flight."""
+        """Count a completion that cost nothing: it was cached, or an identical call was in flight."""
         self._record(role, Spend(cached=1))
 
     def record_failure(self, role: str, kind: FailureKind) -> None:
-        """Count one failed try."""
-        self._faults[role, kind] += 1
+        """Count one failed call."""
+        self._failures[role, kind] += 1
 
     def record_failed(self, role: str, key: str, error: CallError) -> None:
-        """Keep a request that brought nothing, with its reason and what was said last."""
-        values = (*self._place(role), key, error.kind, error.detail, error.raw)
+        """Record a request that failed for good, with the reason and the last reply."""
+        values = (*self._row_key(role), key, error.kind, error.detail, error.raw)
         self._database.run("INSERT OR REPLACE INTO given_up VALUES (?, ?, ?, ?, ?, ?, ?, ?)", *values)
 
     def flush(self) -> None:
-        """Write down what has been counted since; within a transaction where there is one."""
-        spends = [(*self._place(role), *_columns(spend)) for role, spend in self._unwritten.items()]
-        faults = [(*self._place(role), kind, count) for (role, kind), count in self._faults.items()]
+        """Write all counts since the last flush, within the current transaction if there is one."""
+        spends = [(*self._row_key(role), *_columns(spend)) for role, spend in self._unwritten.items()]
+        failures = [(*self._row_key(role), kind, count) for (role, kind), count in self._failures.items()]
         self._unwritten.clear()
-        self._faults.clear()
+        self._failures.clear()
         if spends:
             self._database.run_many(ADD_SPEND, spends)
-        if faults:
-            self._database.run_many(ADD_FAILURES, faults)
+        if failures:
+            self._database.run_many(ADD_FAILURES, failures)
 
     def check(self) -> None:
-        """Raises BudgetSpent where the scope has spent its budget; what is in flight may still come on top."""
+        """Check the budget of the scope. Calls in flight are not included, so the spend can exceed the budget slightly.
+
+        Raises:
+            BudgetSpent: If calls, tokens or USD have reached their limit.
+        """
         budget = self._budget
+        # The database is not read for each call of a run without a budget.
         limits = {"calls": budget.max_calls, "tokens": budget.max_tokens, "usd": budget.max_usd}
         if all(limit is None for limit in limits.values()):
             return
@@ -164,66 +182,67 @@ class Ledger:
             amount = used[unit]
             if limit is not None and (amount is None or amount >= limit):
                 raise BudgetSpent(
-                    f"The budget of {self._account.scope} is spent: {'an unknown price' if amount is None else amount} "
-                    f"of spend.max_{unit}={limit:g}. What was answered is kept: the same command with a larger "
-                    f"spend.max_{unit} goes on."
+                    f"The budget of {self._scope.scope} is spent: {'an unknown price' if amount is None else amount} "
+                    f"of spend.max_{unit}={limit:g}. All completions are cached: to resume, run the same command with "
+                    f"a larger spend.max_{unit}."
                 )
 
     def spent_by_scope(self) -> Spend:
-        """What all jobs of the scope have spent, other processes' included."""
+        """Return the spend of all jobs of the scope, including those of other processes."""
         self.flush()
         return self._on_disk()
 
     def by_stage(self) -> dict[str, dict[str, Spend]]:
-        """What this job has spent, before it was stopped and since, by stage and role."""
+        """Return the spend of this job by stage and role, including what it spent before it was stopped."""
         self.flush()
         spends: defaultdict[str, dict[str, Spend]] = defaultdict(dict)
-        for stage, role, spend in self._read("scope = ? AND job = ?", self._account.scope, self._account.job):
+        for stage, role, spend in self._read_spend("scope = ? AND job = ?", self._scope.scope, self._scope.job):
             spends[stage][role] = spend
         return dict(spends)
 
     def failure_counts(self) -> list[FailureCount]:
-        """How often the calls of this job failed, and how."""
+        """Return the failed calls of this job by stage, role and kind."""
         self.flush()
         rows = self._database.run(
             "SELECT stage, role, kind, count FROM faults WHERE scope = ? AND job = ? ORDER BY stage, role, kind",
-            *(self._account.scope, self._account.job),
+            *(self._scope.scope, self._scope.job),
         )
         return [FailureCount(stage=stage, role=role, kind=kind, count=count) for stage, role, kind, count in rows]
 
     def failed_requests(self) -> list[FailedRequest]:
-        """The requests of this job that brought nothing."""
+        """Return the requests of this job that failed for good."""
         rows = self._database.run(
             "SELECT stage, role, key, kind, detail, raw FROM given_up WHERE scope = ? AND job = ? ORDER BY stage, key",
-            *(self._account.scope, self._account.job),
+            *(self._scope.scope, self._scope.job),
         )
         names = ("stage", "role", "key", "kind", "detail", "raw")
         return [FailedRequest.model_validate(dict(zip(names, row, strict=True))) for row in rows]
 
     def _on_disk(self) -> Spend:
-        return sum((spend for _, _, spend in self._read("scope = ?", self._account.scope)), Spend())
+        # SQL could not add up the spend: one unknown price makes the sum unknown.
+        return sum((spend for _, _, spend in self._read_spend("scope = ?", self._scope.scope)), Spend())
 
     def _record(self, role: str, spend: Spend) -> None:
         self._unwritten[role] += spend
-        self._here[role] += spend
+        self._stage_spend[role] += spend
 
-    def _place(self, role: str) -> tuple[str, str, str, str]:
-        return self._account.scope, self._account.job, self._stage, role
+    def _row_key(self, role: str) -> tuple[str, str, str, str]:
+        return self._scope.scope, self._scope.job, self._stage, role
 
-    def _read(self, where: str, *values: str) -> Iterator[tuple[str, str, Spend]]:
+    def _read_spend(self, where: str, *values: str) -> Iterator[tuple[str, str, Spend]]:
         rows = self._database.run(
             "SELECT stage, role, calls, cached, prompt_tokens, completion_tokens, usd, unpriced "
             f"FROM spend WHERE {where} ORDER BY job, stage, role",
             *values,
         )
         for stage, role, calls, cached, prompt, completion, usd, unpriced in rows:
-            price = None if unpriced else round(usd, 12)
+            price = None if unpriced else round(usd, 12)  # without the noise of adding floats
             tokens = {"prompt_tokens": prompt, "completion_tokens": completion}
             yield stage, role, Spend(calls=calls, cached=cached, usd=price, **tokens)
 
 
 def scopes_with_failures(database: Database) -> list[SpendScope]:
-    """Whose requests were given up."""
+    """Return the jobs with requests that failed for good."""
     return [SpendScope(*row) for row in database.run("SELECT DISTINCT scope, job FROM given_up ORDER BY scope, job")]
 
 

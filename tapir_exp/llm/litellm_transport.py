@@ -1,4 +1,4 @@
-"""Calls to any provider that litellm knows; it is imported before the first call only, since that takes seconds."""
+"""Transport to any provider that litellm supports; litellm is imported at the first call, because it takes seconds."""
 
 import asyncio
 import importlib
@@ -15,12 +15,13 @@ from tapir_exp.llm.failures import CallError, FailureKind, error_from_status, re
 from tapir_exp.llm.transport import RawCompletion, drop_surrogates, retry_after_s
 
 LAB_PREFIX = "lab/"
-"""How the models of the embedded lab begin: they are free, and told which draw of a prompt is wanted."""
+"""Prefix of the models of the embedded lab. They receive the sample index as an extra argument."""
 
 
 @cache
 def load_litellm() -> Any:
-    """Import litellm so that it neither fetches its price list from the network nor talks to the terminal."""
+    """Import litellm without network access and without its log."""
+    # Otherwise the import downloads the current price list.
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     litellm: Any = importlib.import_module("litellm")
     litellm.suppress_debug_info = True
@@ -29,29 +30,35 @@ def load_litellm() -> Any:
 
 
 class LitellmTransport:
-    """A provider reached through litellm, which is told to try once only: the retries are the client's."""
+    """Transport through litellm, whose own retries are off because `Client` retries."""
 
     def __init__(self, config: LLMConfig, key: str | None, prepare: Callable[[], None] | None = None) -> None:
-        """`prepare` runs once, before the first call, with litellm loaded."""
+        """Set up the transport; `prepare` runs once, after litellm is loaded and before the first call."""
         self._config = config
         self._key = key
         self._prepare = prepare
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
-        """litellm keeps its own connections."""
+        """Do nothing: litellm manages its own connections."""
         yield
 
     async def send(self, request: ChatRequest) -> RawCompletion:
-        """Send a request once. Raises CallError."""
+        """Send a request once.
+
+        Raises:
+            CallError: If the call fails.
+        """
         litellm = self._load()
         try:
-            async with asyncio.timeout(self._config.timeout_s):  # litellm's own is per read, not per call
+            async with asyncio.timeout(
+                self._config.timeout_s
+            ):  # litellm applies its own time-out to each read, not to the call
                 response = await litellm.acompletion(**self._arguments(request))
         except TimeoutError as error:
-            raise CallError(FailureKind.TIMEOUT, f"nothing within {self._config.timeout_s:g} s") from error
+            raise CallError(FailureKind.TIMEOUT, f"no response within {self._config.timeout_s:g} s") from error
         except Exception as error:  # litellm's errors have no common base
-            raise self._failure_of(error) from None  # the cause may quote the key
+            raise self._convert_error(error) from None  # the cause may quote the key
         return _parse_completion(response)
 
     def _load(self) -> Any:
@@ -78,8 +85,8 @@ class LitellmTransport:
             "max_retries": 0,
         }
 
-    def _failure_of(self, error: Exception) -> Exception:
-        """What an exception of litellm means; without a status it is a bug and stays what it is."""
+    def _convert_error(self, error: Exception) -> Exception:
+        """Convert an exception of litellm into a CallError; one without a status is a bug and is returned unchanged."""
         status = getattr(error, "status_code", None)
         if not isinstance(status, int):
             return error
@@ -91,7 +98,7 @@ class LitellmTransport:
 
 def _parse_completion(response: Any) -> RawCompletion:
     if not response.choices:
-        raise CallError(FailureKind.MALFORMED, "a response without choices")
+        raise CallError(FailureKind.MALFORMED, "the response has no choices")
     choice, usage = response.choices[0], getattr(response, "usage", None)
     return RawCompletion(
         text=drop_surrogates(choice.message.content or ""),
@@ -103,8 +110,8 @@ def _parse_completion(response: Any) -> RawCompletion:
 
 
 def _top_logprobs(choice: Any) -> tuple[tuple[TokenLogprob, ...], ...]:
-    places = getattr(getattr(choice, "logprobs", None), "content", None) or ()
+    positions = getattr(getattr(choice, "logprobs", None), "content", None) or ()
     return tuple(
-        tuple(TokenLogprob(token=drop_surrogates(top.token), logprob=top.logprob) for top in place.top_logprobs)
-        for place in places
+        tuple(TokenLogprob(token=drop_surrogates(top.token), logprob=top.logprob) for top in position.top_logprobs)
+        for position in positions
     )

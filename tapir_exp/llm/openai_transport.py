@@ -1,7 +1,7 @@
-"""Calls to an endpoint of the OpenAI protocol over one pooled session: OpenAI itself, vLLM, llama.cpp, Ollama, ...
+"""Transport to OpenAI-compatible endpoints (OpenAI, vLLM, llama.cpp, Ollama, ...) over one pooled HTTP session.
 
-litellm spends 5 to 13 ms of a core on every call, this a tenth of it (benchmarks/llm_client): that decides how long a
-local server or a generous provider is kept waiting.
+It takes about a tenth of litellm's CPU time per call (benchmarks/llm_client), which limits the throughput of local
+servers and of providers with high rate limits.
 """
 
 import json
@@ -19,21 +19,21 @@ from tapir_exp.llm.transport import RawCompletion, drop_surrogates, retry_after_
 
 OPENAI_API_BASE = "https://api.openai.com/v1"
 OPENAI_PREFIXES = ("openai/", "hosted_vllm/")
-"""How the models begin whose provider is an endpoint of this protocol."""
+"""Prefixes of the models that are reached through this protocol."""
 
 MAX_LINE_BYTES = 2**23
-"""Bytes of one line in a file of results, which is read line by line."""
+"""Longest line of a batch result file, which is read line by line."""
 PARSE_ERRORS = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError)
-"""How it shows that a body is no completion."""
+"""Exceptions of parsing a body that is not a completion."""
 
 
 def is_openai_compatible(model: str) -> bool:
-    """Whether a model string of litellm names an endpoint of this protocol."""
+    """Return True if a model name of litellm belongs to an OpenAI-compatible endpoint."""
     return model.startswith(OPENAI_PREFIXES)
 
 
 class HttpTransport:
-    """An endpoint reached directly. The session belongs to one event loop and ends with it."""
+    """Transport over HTTP. The session belongs to one event loop."""
 
     def __init__(self, config: LLMConfig, key: str | None) -> None:
         self._config = config
@@ -43,7 +43,7 @@ class HttpTransport:
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
-        """Open the session; as many connections as calls in flight."""
+        """Open the session, with one connection per concurrent call."""
         async with open_session(self._config, self._key) as self._session:
             try:
                 yield
@@ -51,23 +51,28 @@ class HttpTransport:
                 self._session = None
 
     async def send(self, request: ChatRequest) -> RawCompletion:
-        """Send a request once. Raises CallError."""
-        assert self._session is not None, "send is called within connected"
+        """Send a request once.
+
+        Raises:
+            CallError: If the call fails.
+        """
+        assert self._session is not None, "call send within connected"
         try:
             async with self._session.post(f"{self._base}/chat/completions", json=self.body_of(request)) as response:
                 return read_response(response.status, response.headers, await response.read(), self._key)
         except TimeoutError as error:
-            raise CallError(FailureKind.TIMEOUT, f"nothing within {self._config.timeout_s:g} s") from error
+            raise CallError(FailureKind.TIMEOUT, f"no response within {self._config.timeout_s:g} s") from error
         except aiohttp.ClientError as error:
             raise CallError(FailureKind.CONNECTION, redact(f"{type(error).__name__}: {error}", self._key)) from None
 
     def body_of(self, request: ChatRequest) -> dict[str, Any]:
-        """The request as the protocol writes it; OpenAI's own name for the length limit is another than all others'."""
+        """Return the JSON body of a request."""
+        # OpenAI renamed the length limit; other servers know the earlier name only.
         limit = "max_completion_tokens" if self._base == OPENAI_API_BASE else "max_tokens"
-        options = dict(self._config.extra_params)
-        extra = options.pop("extra_body", {})  # where litellm wants the parameters that OpenAI does not have
+        params = dict(self._config.extra_params)
+        extra = params.pop("extra_body", {})  # litellm's place for parameters that OpenAI does not have
         return {
-            **options,
+            **params,
             **extra,
             "model": self._config.model.partition("/")[2],
             "messages": [message.model_dump() for message in request.messages],
@@ -78,7 +83,7 @@ class HttpTransport:
 
 
 def open_session(config: LLMConfig, key: str | None) -> aiohttp.ClientSession:
-    """A session with the endpoint's key and time-out, for use within one event loop."""
+    """Open a session with the endpoint's key and time-out, for use within one event loop."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=config.concurrency),
         timeout=aiohttp.ClientTimeout(total=config.timeout_s),
@@ -88,19 +93,30 @@ def open_session(config: LLMConfig, key: str | None) -> aiohttp.ClientSession:
 
 
 def read_response(status: int, headers: Mapping[str, str], body: bytes, key: str | None = None) -> RawCompletion:
-    """A completion out of an HTTP response. Raises CallError where there is none in it."""
+    """Parse an HTTP response.
+
+    Args:
+        status: The HTTP status.
+        headers: The response headers.
+        body: The response body.
+        key: The API key, which is removed from error messages.
+
+    Raises:
+        CallError: If the response is an error, or not a completion.
+    """
     text = body.decode(errors="replace")
     if status != HTTPStatus.OK:
         raise error_from_status(status, _message_of(text), retry_after_s(headers), key)
     try:
         return read_completion(json.loads(text))
     except PARSE_ERRORS as error:
+        # A web page usually means a proxy or a wrong api_base.
         page = "a web page" if text.lstrip().startswith("<") else f"{type(error).__name__}: {error}"
         raise CallError(FailureKind.MALFORMED, redact(f"{page}: {text}", key)) from None
 
 
 def read_completion(body: Mapping[str, Any]) -> RawCompletion:
-    """A completion out of the protocol's JSON. Raises one of BROKEN where it has another form."""
+    """Parse the JSON body of a completion. Raises one of PARSE_ERRORS if it has another form."""
     choice = body["choices"][0]
     usage = body.get("usage") or {}
     return RawCompletion(
@@ -113,17 +129,18 @@ def read_completion(body: Mapping[str, Any]) -> RawCompletion:
 
 
 def _top_logprobs(logprobs: Mapping[str, Any]) -> tuple[tuple[TokenLogprob, ...], ...]:
-    places = logprobs.get("content") or ()
+    positions = logprobs.get("content") or ()
     return tuple(
         tuple(
-            TokenLogprob(token=drop_surrogates(top["token"]), logprob=top["logprob"]) for top in place["top_logprobs"]
+            TokenLogprob(token=drop_surrogates(top["token"]), logprob=top["logprob"])
+            for top in position["top_logprobs"]
         )
-        for place in places
+        for position in positions
     )
 
 
 def _message_of(text: str) -> str:
-    """The message within an error of the protocol, with its code; else the text as it is."""
+    """Return message and code of a JSON error; any other text unchanged."""
     try:
         error = json.loads(text)["error"]
         return f"{error['message']} {error.get('code') or ''}"

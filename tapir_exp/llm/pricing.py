@@ -1,4 +1,4 @@
-"""What a call costs: by the configuration, else by the list that litellm ships, read as a file without importing it."""
+"""Prices of calls: from the configuration, else from the list that litellm ships, read without importing litellm."""
 
 import json
 from collections.abc import Mapping
@@ -20,16 +20,20 @@ class Price:
     prompt: float
     completion: float
 
-    def of(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """USD of a call."""
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """Return the USD of a call."""
         return prompt_tokens * self.prompt + completion_tokens * self.completion
 
 
 def get_price(config: LLMConfig, *, batched: bool = False) -> Price | None:
-    """The price of a model; None where it is not known. A price of 0 is known only where the configuration says so.
+    """Return the price of a model, or None if it is unknown.
 
-    batched: whether the call is part of a batch, for which the list has prices of their own. An endpoint of one's own
-    is in no list, whatever its models are called.
+    Models behind a custom `api_base` have no listed price. A listed price of 0 counts as unknown; only the
+    configuration can declare a model free.
+
+    Args:
+        config: The model and its endpoint.
+        batched: Whether the call is part of a batch; the list has separate prices for batches.
     """
     prompt, completion = config.usd_per_million_input, config.usd_per_million_output
     if prompt is not None and completion is not None:
@@ -43,9 +47,10 @@ def get_price(config: LLMConfig, *, batched: bool = False) -> Price | None:
 
 
 def _find_entry(model: str) -> Mapping[str, Any]:
-    """The list's entry of a model, which it has under its whole name, or without the provider's."""
+    """Return the list's entry of a model, which is filed under its full name or without the provider's prefix."""
     provider, _, name = model.partition("/")
     entry = _load_prices().get(model)
+    # Another provider may sell a model of the same name at another price.
     if entry is None and _load_prices().get(name, {}).get("litellm_provider") == provider:
         entry = _load_prices()[name]
     return entry or {}

@@ -1,7 +1,7 @@
-"""Requests and tokens per minute, kept by all stages and by all processes that share a store.
+"""Limits on requests and tokens per minute, shared by all processes of a store.
 
-At most so many requests start, and so many tokens are asked for, within any 60 seconds. A provider that counts in the
-same way never has to say no; one that does (Retry-After) closes the gate for everybody.
+The limits hold for every window of 60 seconds, not just for calendar minutes. If a provider still refuses a call and
+asks to wait (Retry-After), all processes pause.
 """
 
 import time
@@ -16,47 +16,65 @@ CREATE TABLE IF NOT EXISTS gates (account TEXT PRIMARY KEY, opens REAL) WITHOUT 
 """
 WINDOW_S = 60.0
 SLOT_S = 0.25
-"""Starts are counted in slots of this length; a slot is forgotten when all of it is older than the window."""
+"""Length of a slot, the unit in which calls are counted; a slot expires when all of it is older than the window."""
 MARGIN_S = 0.25
-"""How much later than allowed the next request starts: the provider's clock sees ours arrive at varying delays."""
+"""Extra wait before the next call, because requests reach the provider with varying delays."""
 
 Slot = tuple[int, int, int]
-"""Number of the slot (its start in units of SLOT_S since 1970), requests and tokens in it."""
+"""Index of the slot (its start in units of SLOT_S since 1970), its requests and its tokens."""
 
 
 class RateLimiter:
-    """The gate to one account at a provider, the same for every process."""
+    """Rate limiter of one account at a provider."""
 
     def __init__(self, database: Database, account: str, requests: int | None, tokens: int | None) -> None:
-        """requests, tokens: what a minute may hold; None for no limit."""
+        """Set up the limiter of an account.
+
+        Args:
+            database: The database that all processes share.
+            account: Name of the account.
+            requests: Requests per minute; None for no limit.
+            tokens: Tokens per minute, prompt and completion; None for no limit.
+        """
         self._database = database
         self._account = account
         self._requests = requests
         self._tokens = tokens
 
     def acquire(self, tokens: int, now: float) -> float:
-        """Let a request of about so many tokens start: 0.0, and it is counted; else the seconds until another try.
+        """Start a call if the limits allow it.
 
-        now: seconds since 1970.
+        Args:
+            tokens: Estimated tokens of the call.
+            now: Seconds since 1970.
+
+        Returns:
+            0.0 if the call may start, and it is counted; else the seconds to wait before the next attempt.
         """
         opens = self._database.run("SELECT opens FROM gates WHERE account = ?", self._account).fetchone()
         if opens and opens[0] > now:
             return float(opens[0] - now)
         if self._requests is None and self._tokens is None:
             return 0.0
+        # One transaction: otherwise two processes could both take the last free place of a window.
         with self._database.transaction():
             wait_s = compute_wait(self._recent(now), now, tokens, self._requests, self._tokens)
             if wait_s == 0.0:
                 self._count(now, 1, tokens)
         return wait_s
 
-    def correct(self, tokens: int, admitted: float) -> None:
-        """Count so many tokens more, or fewer, for a request that `admit` let in at that time."""
+    def correct(self, tokens: int, started: float) -> None:
+        """Correct the tokens of a call once the provider has counted them.
+
+        Args:
+            tokens: Counted minus estimated tokens; may be negative.
+            started: The time at which `acquire` let the call start.
+        """
         if self._tokens is not None:
-            self._count(admitted, 0, tokens)
+            self._count(started, 0, tokens)
 
     def pause(self, seconds: float) -> None:
-        """Let nobody in for so long; the longest such wish counts."""
+        """Start no calls of this account for so many seconds; of several pauses the one that ends last counts."""
         self._database.run(
             "INSERT INTO gates VALUES (?, ?) ON CONFLICT DO UPDATE SET opens = max(opens, excluded.opens)",
             *(self._account, time.time() + seconds),
@@ -79,21 +97,29 @@ class RateLimiter:
 
 
 def compute_wait(
-    recent: Sequence[Slot], now: float, tokens: int, most_requests: int | None, most_tokens: int | None
+    recent: Sequence[Slot], now: float, tokens: int, max_requests: int | None, max_tokens: int | None
 ) -> float:
-    """Seconds until one more request of `tokens` fits into the window; 0.0 where it fits now. Pure.
+    """Return the seconds until one more call fits into the window; 0.0 if it fits now.
 
-    recent: the slots of the last minute, oldest first. A request larger than the whole limit waits for an empty window.
+    A call that is larger than the whole limit waits for an empty window.
+
+    Args:
+        recent: The slots of the last minute, oldest first.
+        now: Seconds since 1970.
+        tokens: Estimated tokens of the call.
+        max_requests: Requests per minute; None for no limit.
+        max_tokens: Tokens per minute; None for no limit.
     """
     requests, used = sum(slot[1] for slot in recent), sum(slot[2] for slot in recent)
     wait_s = 0.0
-    for slot, of_slot, tokens_of_slot in recent:
-        if _fits(requests + 1, most_requests) and (_fits(used + tokens, most_tokens) or used <= 0):
+    # Let the oldest slots expire, one after the other, until the call fits.
+    for index, slot_requests, slot_tokens in recent:
+        if _within(requests + 1, max_requests) and (_within(used + tokens, max_tokens) or used <= 0):
             return wait_s
-        wait_s = max(wait_s, (slot + 1) * SLOT_S + WINDOW_S + MARGIN_S - now)
-        requests, used = requests - of_slot, used - tokens_of_slot
+        wait_s = max(wait_s, (index + 1) * SLOT_S + WINDOW_S + MARGIN_S - now)
+        requests, used = requests - slot_requests, used - slot_tokens
     return wait_s
 
 
-def _fits(amount: int, most: int | None) -> bool:
-    return most is None or amount <= most
+def _within(amount: int, limit: int | None) -> bool:
+    return limit is None or amount <= limit

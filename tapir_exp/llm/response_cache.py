@@ -1,4 +1,4 @@
-"""Replies that were paid for once: content-addressed, shared by runs and sweep jobs, kept before they are used."""
+"""Cache of completions, addressed by request and shared by all runs of a store."""
 
 import json
 import time
@@ -19,13 +19,21 @@ CREATE TABLE IF NOT EXISTS replies
     (key TEXT PRIMARY KEY, model TEXT, asked REAL, request TEXT, reply TEXT) WITHOUT ROWID;
 """
 KEYS_PER_QUERY = 500
-"""Keys looked up by one statement."""
+"""Keys per SELECT statement."""
 
 RecordT = TypeVar("RecordT", bound=Record)
 
 
 class CacheEntry(Record):
-    """A reply with what was asked and when (seconds since 1970)."""
+    """A cached completion, as `tapir cache export` writes it.
+
+    Attributes:
+        key: Key of the request.
+        model: Name of the model.
+        asked: When the request was made, in seconds since 1970.
+        request: The request.
+        reply: The completion.
+    """
 
     key: str
     model: str
@@ -36,7 +44,15 @@ class CacheEntry(Record):
 
 @dataclass(frozen=True)
 class CacheSummary:
-    """What the cache holds of one model; first and last in seconds since 1970."""
+    """Summary of the cached completions of one model.
+
+    Attributes:
+        model: Name of the model.
+        replies: Number of completions.
+        first: Time of the first request, in seconds since 1970.
+        last: Time of the last request.
+        characters: Size of all requests and completions as JSON.
+    """
 
     model: str
     replies: int
@@ -46,40 +62,57 @@ class CacheSummary:
 
 
 def cache_key(identity: Mapping[str, Any], request: ChatRequest) -> str:
-    """The address of a reply: SHA-256, in hex, over everything that could change it."""
+    """Return the key of a request: a SHA-256 over everything that could change its completion.
+
+    Args:
+        identity: What identifies the model, see `ChatModel.identity`.
+        request: The request.
+    """
+    # Stored caches depend on these exact bytes: field names, order and separators.
     text = json.dumps([identity, request.model_dump()], sort_keys=True, separators=(",", ":"))
     return sha256(text.encode()).hexdigest()
 
 
 class ResponseCache:
-    """Good replies by key: a reply outlives the process once the transaction that `put` is part of has ended."""
+    """Usable completions by key. A completion is on disk once the transaction around `put` ends."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def get(self, key: str) -> Completion | None:
-        """The reply, or None. Raises StoreError where what is stored is not a reply of this version."""
+        """Return a completion, or None if it is not cached.
+
+        Raises:
+            StoreError: If the stored text is not a completion.
+        """
         row = self._database.run("SELECT reply FROM replies WHERE key = ?", key).fetchone()
-        return None if row is None else self._read(key, row[0], Completion)
+        return None if row is None else self._parse(key, row[0], Completion)
 
     def get_many(self, keys: Sequence[str]) -> dict[str, Completion]:
-        """The replies that are there, by key. Raises StoreError as `get`."""
-        found: dict[str, Completion] = {}
-        for start in range(0, len(keys), KEYS_PER_QUERY):
-            some = keys[start : start + KEYS_PER_QUERY]
-            marks = ",".join("?" * len(some))
-            rows = self._database.run(f"SELECT key, reply FROM replies WHERE key IN ({marks})", *some)
-            found.update((key, self._read(key, text, Completion)) for key, text in rows)
-        return found
+        """Return the cached completions by key.
 
-    def put(self, key: str, model: str, request: ChatRequest, reply: Completion) -> Completion:
-        """Keep a reply, and return the one that counts: the first, should two processes have asked at once."""
-        values = (key, model, time.time(), request.model_dump_json(), reply.model_dump_json())
-        added = self._database.run("INSERT INTO replies VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", *values)
-        return reply if added.rowcount else self.get(key) or reply
+        Raises:
+            StoreError: If a stored text is not a completion.
+        """
+        completions: dict[str, Completion] = {}
+        for start in range(0, len(keys), KEYS_PER_QUERY):
+            chunk = keys[start : start + KEYS_PER_QUERY]
+            marks = ",".join("?" * len(chunk))
+            rows = self._database.run(f"SELECT key, reply FROM replies WHERE key IN ({marks})", *chunk)
+            completions.update((key, self._parse(key, text, Completion)) for key, text in rows)
+        return completions
+
+    def put(self, key: str, model: str, request: ChatRequest, completion: Completion) -> Completion:
+        """Store a completion, and return the stored one.
+
+        If another process has stored a completion of the same request, the first one is valid for all.
+        """
+        values = (key, model, time.time(), request.model_dump_json(), completion.model_dump_json())
+        cursor = self._database.run("INSERT INTO replies VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", *values)
+        return completion if cursor.rowcount else self.get(key) or completion
 
     def summaries(self) -> list[CacheSummary]:
-        """What is there, by model."""
+        """Return a summary of each model, by name."""
         rows = self._database.run(
             "SELECT model, count(*), min(asked), max(asked), sum(length(request) + length(reply)) "
             "FROM replies GROUP BY model ORDER BY model"
@@ -87,34 +120,46 @@ class ResponseCache:
         return [CacheSummary(*row) for row in rows]
 
     def entries(self, model: str | None = None) -> Iterator[CacheEntry]:
-        """Every reply, of one model or of all, one at a time. Raises StoreError as `get`."""
+        """Iterate over all entries, or over those of one model, ordered by key.
+
+        Raises:
+            StoreError: If a stored text is not a request or completion.
+        """
         where, values = _where_clause(model, None)
         rows = self._database.run(
             f"SELECT key, model, asked, request, reply FROM replies {where} ORDER BY key", *values
         )
-        for key, of_model, asked, question, answer in rows:
-            request, reply = self._read(key, question, ChatRequest), self._read(key, answer, Completion)
-            yield CacheEntry(key=key, model=of_model, asked=asked, request=request, reply=reply)
+        for key, entry_model, time_s, request_json, reply_json in rows:
+            request, reply = self._parse(key, request_json, ChatRequest), self._parse(key, reply_json, Completion)
+            yield CacheEntry(key=key, model=entry_model, asked=time_s, request=request, reply=reply)
 
     def prune(self, model: str | None = None, before: float | None = None) -> int:
-        """Forget the replies of one model, or those asked before a time (seconds since 1970), or both; how many."""
+        """Delete completions.
+
+        Args:
+            model: Only those of this model; None for all.
+            before: Only those requested before this time, in seconds since 1970; None for all.
+
+        Returns:
+            The number of deleted completions.
+        """
         where, values = _where_clause(model, before)
         return self._database.run(f"DELETE FROM replies {where}", *values).rowcount
 
     def count(self, model: str | None = None, before: float | None = None) -> int:
-        """How many replies `prune` would forget."""
+        """Return the number of completions that `prune` would delete."""
         where, values = _where_clause(model, before)
         return int(self._database.run(f"SELECT count(*) FROM replies {where}", *values).fetchone()[0])
 
-    def _read(self, key: str, text: str, kind: type[RecordT]) -> RecordT:
+    def _parse(self, key: str, text: str, record: type[RecordT]) -> RecordT:
         try:
-            return kind.model_validate_json(text)
+            return record.model_validate_json(text)
         except ValidationError as error:
-            raise StoreError(f"{self._database.path}: the entry {key} is not a reply: {error}") from error
+            raise StoreError(f"{self._database.path}: entry {key} is not a {record.__name__}: {error}") from error
 
 
 def _where_clause(model: str | None, before: float | None) -> tuple[str, list[Any]]:
-    """The clause that meets the conditions given, and its values."""
+    """Return the SQL clause of the conditions that are not None, and its values."""
     conditions = {"model = ?": model, "asked < ?": before}
-    given = {condition: value for condition, value in conditions.items() if value is not None}
-    return (f"WHERE {' AND '.join(given)}" if given else ""), list(given.values())
+    active = {condition: value for condition, value in conditions.items() if value is not None}
+    return (f"WHERE {' AND '.join(active)}" if active else ""), list(active.values())

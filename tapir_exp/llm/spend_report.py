@@ -1,4 +1,4 @@
-"""What a run spent on chat models, as a file in its directory, from which the report tells it without a call."""
+"""The spend of a run on chat models, as a file in its directory that the report reads."""
 
 from collections import Counter
 from pathlib import Path
@@ -15,10 +15,14 @@ SPEND_FILE = "spend.json"
 class SpendReport(Record):
     """The ledger of one job.
 
-    stages: by stage and role, what the job itself paid for and found in the cache, before it was stopped and since.
-    scope: of all jobs that share its budget.
+    Attributes:
+        stages: Spend of the job by stage and role, including what it spent before it was stopped and resumed.
+        scope: Spend of all jobs that share the budget.
+        faults: Failed calls by stage, role and kind.
+        given_up: Requests that failed for good.
     """
 
+    # The field names are those of the file.
     stages: dict[str, dict[str, Spend]]
     scope: Spend
     faults: tuple[FailureCount, ...]
@@ -26,20 +30,20 @@ class SpendReport(Record):
 
     @property
     def total(self) -> Spend:
-        """What the job spent in all."""
+        """Return the spend of the job."""
         return sum((spend for roles in self.stages.values() for spend in roles.values()), Spend())
 
     @property
     def failures_by_kind(self) -> dict[FailureKind, int]:
-        """How many tries failed, the commonest reason first."""
+        """Return the number of failed calls of each kind, most frequent first."""
         counts: Counter[FailureKind] = Counter()
-        for fault in self.faults:
-            counts[fault.kind] += fault.count
+        for failure in self.faults:
+            counts[failure.kind] += failure.count
         return dict(counts.most_common())
 
     @classmethod
     def of(cls, ledger: Ledger) -> "SpendReport":
-        """What a ledger holds by now."""
+        """Return the current state of a ledger."""
         return cls(
             stages=ledger.by_stage(),
             scope=ledger.spent_by_scope(),
@@ -49,23 +53,23 @@ class SpendReport(Record):
 
     @classmethod
     def load(cls, run_dir: Path) -> "SpendReport | None":
-        """What a run wrote down; None for one that did not come so far."""
+        """Load the report of a run; None if it has not been written yet."""
         path = run_dir / SPEND_FILE
         return cls.model_validate_json(path.read_text()) if path.is_file() else None
 
 
 def write_spend_report(ledger: Ledger, run_dir: Path) -> None:
-    """Write `spend.json`, and say its sum where anything was asked."""
-    spending = SpendReport.of(ledger)
-    write_text_atomic(run_dir / SPEND_FILE, spending.model_dump_json(indent=1) + "\n")
-    total = spending.total
+    """Write `spend.json`, and print the total if there were any calls."""
+    report = SpendReport.of(ledger)
+    write_text_atomic(run_dir / SPEND_FILE, report.model_dump_json(indent=1) + "\n")
+    total = report.total
     if total.calls + total.cached == 0:
         return
-    usd = "a price that is not known" if total.usd is None else f"{total.usd:,.2f} USD"
-    failed = "".join(f", {kind} {count}" for kind, count in spending.failures_by_kind.items())
+    usd = "price unknown" if total.usd is None else f"{total.usd:,.2f} USD"
+    kinds = ", ".join(f"{kind} {count}" for kind, count in report.failures_by_kind.items())
     console.print(
-        f"chat models: {total.calls:,} calls paid, {total.cached:,} from the cache, {total.tokens:,} tokens, {usd}"
-        + (f"; failed tries{failed.replace(',', ':', 1)}" if failed else "")
-        + (f"; {len(spending.given_up):,} requests given up (spend.json)" if spending.given_up else ""),
+        f"chat models: {total.calls:,} paid calls, {total.cached:,} from the cache, {total.tokens:,} tokens, {usd}"
+        + (f"; failed calls: {kinds}" if kinds else "")
+        + (f"; {len(report.given_up):,} failed requests (listed in {SPEND_FILE})" if report.given_up else ""),
         soft_wrap=True,
     )

@@ -1,4 +1,4 @@
-"""One SQLite file that runs and sweep jobs write to at once; the file must be on a local disk."""
+"""A SQLite database that several processes write at once; the file must be on a local disk."""
 
 import sqlite3
 import time
@@ -10,33 +10,40 @@ from typing import Any
 from tapir_exp.core.errors import StoreError
 
 BUSY_TIMEOUT_S = 60.0
-"""How long a process waits for another's write; one takes far less than a millisecond."""
-
+"""Longest wait for another process's write, which takes far less than a millisecond."""
 RETRY_S = 0.01
+"""Interval of attempts to turn on write-ahead mode."""
 
 
 class Database:
-    """A file in write-ahead mode: readers never wait, writers wait for each other, a killed process leaves no half."""
+    """A SQLite database in write-ahead mode: readers never wait, and a killed process leaves no partial write."""
 
     def __init__(self, path: Path, schema: str, *, durable: bool) -> None:
-        """Open or make the file. Raises StoreError where it is no database.
+        """Open the database, or create it.
 
-        durable: whether a finished write outlives a power cut too, for which it waits for the disk; else a killed
-        process loses nothing, but a power cut may.
+        Args:
+            path: The file.
+            schema: Statements that create the tables if they are missing.
+            durable: Whether a write waits for the disk, so that it survives a power failure; without it a write
+                survives only the end of the process.
+
+        Raises:
+            StoreError: If the file is not a SQLite database.
         """
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
         try:
-            self._write_ahead()
+            self._enable_write_ahead()
             self._connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
             self._connection.executescript(schema)
         except sqlite3.DatabaseError as error:
             self.close()
-            raise StoreError(f"{path}: not a database of tapir ({error}); move it away.") from error
+            raise StoreError(f"{path}: expected a database of tapir_exp ({error}); move the file away.") from error
 
-    def _write_ahead(self) -> None:
-        """Turn write-ahead mode on; while another process does so, SQLite refuses at once instead of waiting."""
+    def _enable_write_ahead(self) -> None:
+        """Turn on write-ahead mode."""
+        # While another process turns it on, SQLite fails at once instead of waiting BUSY_TIMEOUT_S.
         deadline = time.monotonic() + BUSY_TIMEOUT_S
         while True:
             try:
@@ -48,7 +55,7 @@ class Database:
                 time.sleep(RETRY_S)
 
     def run(self, statement: str, *values: Any) -> sqlite3.Cursor:
-        """Execute one statement; outside `transaction` it is one of its own."""
+        """Execute one statement; outside `transaction` it is committed at once."""
         return self._connection.execute(statement, values)
 
     def run_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> sqlite3.Cursor:
@@ -57,7 +64,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing; no other process writes in between."""
+        """Run the block as one transaction: all of its writes or none, and no other process writes in between."""
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -67,5 +74,5 @@ class Database:
         self._connection.execute("COMMIT")
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the database."""
         self._connection.close()

@@ -1,4 +1,4 @@
-"""How a call reaches its model: what is sent, what comes back, and the two ways there are."""
+"""The interface of a transport, which sends one request to a provider, and parsing that all transports share."""
 
 import time
 from collections.abc import Mapping
@@ -12,9 +12,14 @@ from tapir_exp.llm.chat import ChatRequest, TokenLogprob
 
 @dataclass(frozen=True)
 class RawCompletion:
-    """What a provider sent back, before anybody asked whether it can be used.
+    """A provider's completion before validation.
 
-    prompt_tokens, completion_tokens: as the provider counted; 0 both where it did not say.
+    Attributes:
+        text: The text of the reply, possibly empty.
+        finish_reason: The provider's reason.
+        prompt_tokens: As counted by the provider; both counts are 0 if it reports none.
+        completion_tokens: As counted by the provider.
+        top_logprobs: The most likely tokens at each position; empty unless requested.
     """
 
     text: str
@@ -25,30 +30,34 @@ class RawCompletion:
 
 
 class Transport(Protocol):
-    """One way to a provider; it tries once and keeps nothing."""
+    """A connection to a provider. It neither retries nor caches; `Client` does both."""
 
     def connected(self) -> AbstractAsyncContextManager[None]:
-        """Connections that live as long as an event loop needs them."""
+        """Open the connections for one event loop, and close them at the end."""
         ...
 
     async def send(self, request: ChatRequest) -> RawCompletion:
-        """Send a request once, within `connected`. Raises CallError, which says what kind of failure it was."""
+        """Send a request once, within `connected`.
+
+        Raises:
+            CallError: If the call fails; its kind decides what follows.
+        """
         ...
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float:
-    """Seconds that the Retry-After header asks to wait: a number or an HTTP date; 0 where it is missing."""
-    asked = headers.get("retry-after", "")
+    """Parse the Retry-After header, a number or an HTTP date, into seconds; 0 if it is missing or malformed."""
+    value = headers.get("retry-after", "")
     try:
-        return max(0.0, float(asked))
+        return max(0.0, float(value))
     except ValueError:
         pass
     try:
-        return max(0.0, parsedate_to_datetime(asked).timestamp() - time.time())
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
     except ValueError:
         return 0.0
 
 
 def drop_surrogates(text: str) -> str:
-    """Text without the lone surrogates that JSON can smuggle in and no file can hold."""
+    """Replace lone surrogates, which JSON escapes can contain and UTF-8 files cannot."""
     return text.encode(errors="replace").decode()
