@@ -1,120 +1,99 @@
-"""TAPIR itself: the student's first fit, and then round after round of harder, task-balanced data."""
+"""TAPIR (arXiv 2405.13448): distil a teacher in rounds of harder, task-balanced data.
 
-from collections.abc import Callable, Mapping
+Every call is one cached stage of `pipeline/`, or a pure function of `distillation/curriculum/`. The steps:
+
+1. Fine-tune the base model on the seeds: S_0.
+2. Classify the seeds by task type, get the teacher's responses, and judge S_0 against them: the first difficulties.
+3. Let alpha, the weight of the hard set, grow with the round.
+4. Choose the hard set, and draw a mix under the target task distribution.
+5. Let the teacher write what the pool lacks.
+6. Refine the responses of the mix by task type.
+7. Fine-tune the student on the mix with the alpha-weighted loss: S_r.
+8. Judge S_r on the mix, which updates the difficulties.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from tapir_exp.config import Difficulty
 from tapir_exp.core.records import Example, Label, Response, TrainingExample
 from tapir_exp.core.store import Artifact
 from tapir_exp.distillation.curriculum.difficulty import choose_hard
 from tapir_exp.distillation.curriculum.pool import Pool, seed_pool
-from tapir_exp.distillation.curriculum.sampling import alpha_for_round, plan_round
+from tapir_exp.distillation.curriculum.sampling import PlanSettings, plan_round
 from tapir_exp.distillation.curriculum.task_mix import Shares, target_shares
-from tapir_exp.pipeline import data, generation, held_out, scoring, students
-from tapir_exp.pipeline.students import ParentModel
+from tapir_exp.pipeline import data, generation, scoring, students
+from tapir_exp.pipeline.held_out import HeldOutTracker
 from tapir_exp.pipeline.workspace import Workspace
 
 
 @dataclass(frozen=True)
 class State:
-    """Where a run stands between two rounds: the student, and the pool with its difficulties for that student.
+    """State of a run between two rounds.
 
-    references: the seeds' own responses by row id, for a judge that sees them.
+    Attributes:
+        student: The latest student.
+        pool: All rows, with their difficulty for that student.
+        target: Task mix that every round aims at.
+        references: Responses of the seed dataset by row id, for a judge that sees references.
+        held_out: Instructions that no training row may repeat.
     """
 
     student: Artifact
     pool: Pool
     target: Shares
     references: Mapping[str, str]
+    held_out: frozenset[str]
 
 
 def distill(ws: Workspace) -> Shares | None:
-    """The whole method: S_0, its difficulties on the seeds, and every round after them.
-
-    Returns the task mix that the rounds aimed at; None where there were no rounds.
-    """
-    curriculum = ws.config.curriculum
+    """Run the whole method, and return the task mix that its rounds aimed at; None if there were no rounds."""
     seeds = data.load_seeds(ws)
-    start, base = students.base_model(ws)
-    examiner = _examiner(ws, seeds, start, base)
-    student = students.finetune_on_seeds(ws, seeds, start, base)
-    _benchmark(ws, 0, student)
-    examiner(0, student)
-    if curriculum.rounds == 0:
+    base, base_identity = students.base_model(ws)
+    held_out = HeldOutTracker(ws, seeds, base, base_identity)
+    student = students.finetune_on_seeds(ws, seeds, base, base_identity)  # 1
+    evaluate_student(ws, 0, student, held_out)
+    if ws.config.curriculum.rounds == 0:
         return None
-    state = score_seeds(ws, seeds, student)
-    for number in range(1, curriculum.rounds + 1):
-        state = run_round(ws, state, number)
-        examiner(number, state.student)
+    state = score_seeds(ws, seeds, student, held_out.instructions)  # 2
+    for number in range(1, ws.config.curriculum.rounds + 1):
+        state = run_round(ws, number, state)
+        evaluate_student(ws, number, state.student, held_out)
     return state.target
 
 
-def _examiner(
-    ws: Workspace, seeds: Artifact, start: ParentModel, base: Mapping[str, Any]
-) -> Callable[[int, Artifact], None]:
-    """What compares a student with the one before it on what is kept out of training; nothing where nothing is."""
-    if not ws.config.evals.held_out_size:
-        return lambda number, student: None
-    rows = held_out.hold_out(ws, seeds)
-    ws.held_out_instructions = frozenset(row.instruction for row in rows.rows(Example))
-    held = held_out.ask_teacher(ws, rows)
-    said = [held_out.evaluate_base(ws, held, start.path, base)]
-
-    def examine(number: int, student: Artifact) -> None:
-        said.append(held_out.compare_with_previous(ws, number, student, held, said[-1]))
-
-    return examine
-
-
-def score_seeds(ws: Workspace, seeds: Artifact, student: Artifact) -> State:
-    """Score S_0 against the teacher on every seed: the first difficulties."""
+def score_seeds(ws: Workspace, seeds: Artifact, student: Artifact, held_out: frozenset[str]) -> State:
+    """Score S_0 on the seeds, and return the state before the first round."""
     labels = data.classify_seeds(ws, seeds)
     responses = data.teacher_responses(ws, seeds)
-    scored = scoring.score_on_seeds(ws, student, seeds, responses)
-    keys = [seeds.key, labels.key, responses.key, *scored.keys]
-    pool = seed_pool(seeds.rows(Example), labels.rows(Label), responses.rows(Response), scored.by_row, keys)
+    scores = scoring.score_on_seeds(ws, student, seeds, responses)
+    keys = [seeds.key, labels.key, responses.key, *scores.keys]
+    pool = seed_pool(seeds.rows(Example), labels.rows(Label), responses.rows(Response), scores.by_row, keys)
+    target = target_shares(ws.config.task_mix.target_distribution, pool.natural)
     references = {seed.id: seed.response for seed in seeds.rows(Example)}
-    return State(student, pool, target_shares(ws.config.task_mix.target_distribution, pool.natural), references)
+    return State(student, pool, target, references, held_out)
 
 
-def run_round(ws: Workspace, state: State, number: int) -> State:
-    """One round, as the paper's algorithm box has it; the last one ends with the new student."""
-    curriculum, seed = ws.config.curriculum, ws.config.seed
-    pool = state.pool
-    alpha = alpha_for_round(number, curriculum.alpha, curriculum.delta_alpha)
-    hard = choose_hard(pool.difficulties, curriculum, seed)
+def run_round(ws: Workspace, number: int, state: State) -> State:
+    """Run one round and return the state after it; the last round does not update the pool."""
+    curriculum, pool = ws.config.curriculum, state.pool
+    settings = PlanSettings.for_round(number, state.target, curriculum, ws.config.seed)  # 3
+    hard = choose_hard(pool.difficulties, curriculum, ws.config.seed)  # 4
     candidates = pool.candidates(hard, guided=curriculum.difficulty is not Difficulty.random)
-    plan = plan_round(candidates, state.target, curriculum.rows_per_round, alpha, f"seed {seed} round {number}")
-    choice = _choice(ws, state.target, alpha, number)
-    expansions = data.expand(ws, number, pool, plan, choice)
+    plan = plan_round(candidates, settings)
+    expansions = data.expand(ws, number, pool, plan, settings, state.held_out)  # 5
     data.record_plan(ws, number, plan, expansions)
-    mix = data.build_mix(ws, number, plan, expansions, pool)
-    student = students.finetune_round(ws, number, state.student, mix, alpha)
-    _benchmark(ws, number, student)
+    mix = data.build_mix(ws, number, plan, expansions, pool)  # 6
+    student = students.finetune_round(ws, number, state.student, mix, settings.alpha)  # 7
     if number == curriculum.rounds:
         return replace(state, student=student)
-    scored = scoring.score_on_mix(ws, number, student, mix, state.references)
-    pool = pool.update(expansions.rows(TrainingExample), scored.by_row, [expansions.key, *scored.keys])
+    scores = scoring.score_on_mix(ws, number, student, mix, state.references)  # 8
+    pool = pool.update(expansions.rows(TrainingExample), scores.by_row, [expansions.key, *scores.keys])
     return replace(state, student=student, pool=pool)
 
 
-def _choice(ws: Workspace, target: Shares, alpha: float, number: int) -> dict[str, object]:
-    """What, with the pool, determines a round's plan."""
-    curriculum = ws.config.curriculum
-    return {
-        "round": number,
-        "rows": curriculum.rows_per_round,
-        "alpha": alpha,
-        "difficulty": curriculum.difficulty,
-        "delta": curriculum.delta,
-        "hard_share": curriculum.hard_fraction,
-        "beta": curriculum.rollouts.beta,
-        "target": dict(target),
-        "seed": ws.config.seed,
-    }
-
-
-def _benchmark(ws: Workspace, number: int, student: Artifact) -> None:
+def evaluate_student(ws: Workspace, number: int, student: Artifact, held_out: HeldOutTracker) -> None:
+    """Evaluate a student on the lab benchmark and on the held-out instructions, as far as configured."""
     if ws.config.evals.problems_per_level:
         generation.run_lab_benchmark(ws, number, student)
+    held_out.compare(number, student)

@@ -1,4 +1,4 @@
-"""Ask a chat model many things at once, and read each reply strictly."""
+"""Send many requests to a chat model concurrently, and parse each completion strictly."""
 
 import asyncio
 from collections import Counter
@@ -14,21 +14,29 @@ from tapir_exp.llm.failures import CallError, FailureKind
 
 T = TypeVar("T")
 
-GRACE_S = 3.0
-"""How long calls in flight may still arrive once a person has pressed Ctrl-C; what arrives is kept."""
-LANDING_S = 60.0
-"""How long they may where the run ends for another reason."""
-REASONS = 20
-"""Rows of the table of reasons."""
+INTERRUPT_GRACE_S = 3.0
+"""Seconds that calls in flight get to finish after Ctrl-C; their completions are kept."""
+ERROR_GRACE_S = 60.0
+"""Seconds that calls in flight get to finish after an error."""
+MAX_REASONS = 20
+"""Rows of the table of failure reasons."""
 
 
 @dataclass(frozen=True)
 class RequestResult(Generic[T]):
-    """What became of one request: a value, or None and the failure that says why; `raw` is the last reply."""
+    """Result of one request.
+
+    Attributes:
+        value: The parsed completion; None if the request failed.
+        raw: The last text received; empty if there was none.
+        failure: Reason of the failure; None for a value.
+        completion: The last completion received, parsable or not; None if every call failed.
+    """
 
     value: T | None
     raw: str
     failure: str | None = None
+    completion: Completion | None = None
 
 
 def run_requests(
@@ -40,177 +48,205 @@ def run_requests(
     concurrency: int,
     max_failure_rate: float,
 ) -> list[RequestResult[T]]:
-    """Ask every request, in order, with `concurrency` in flight; a reply that `parse` refuses is asked for once more.
+    """Run all requests and return one result each, in their order.
 
-    Raises TooManyFailures, with a table of reasons, as soon as more than the share `max_failure_rate` of them brought
-    nothing; the share is rounded up to a whole request, so that one failure in a handful stops nothing.
-    KeyboardInterrupt comes through within seconds, after what was in flight has been given time to arrive.
+    A completion that `parse` rejects is requested once more. After Ctrl-C, calls in flight get a few seconds to finish.
+
+    Args:
+        chat: The model.
+        requests: What to send.
+        parse: Returns the value of a completion, or raises ReplyError.
+        label: Name of the progress bar and of error messages.
+        concurrency: Number of calls in flight.
+        max_failure_rate: Share of failed requests that is tolerated, rounded up to a whole request. One failure among
+            a handful of requests therefore stops nothing.
+
+    Raises:
+        TooManyFailures: As soon as more requests have failed; the message holds a table of reasons.
     """
-    outcomes: list[RequestResult[T] | None] = [None] * len(requests)
+    results: list[RequestResult[T] | None] = [None] * len(requests)
     failures = FailureBudget(label, len(requests), max_failure_rate)
     with Progress(label, total=len(requests)) as progress:
 
-        def keep(place: int, outcome: RequestResult[T]) -> None:
-            outcomes[place] = outcome
+        def on_result(index: int, result: RequestResult[T]) -> None:
+            results[index] = result
             progress.advance()
-            failures.count(outcome)
+            failures.count(result)
 
         try:
-            asyncio.run(run_request_stream(chat, requests, parse, keep, concurrency=concurrency))
+            asyncio.run(run_request_stream(chat, requests, parse, on_result, concurrency=concurrency))
         except KeyboardInterrupt:
-            done = sum(outcome is not None for outcome in outcomes)
-            console.print(f"{label}: stopped with {done} of {len(requests)} done; their replies are kept.")
+            print_interrupted(label, sum(result is not None for result in results), len(requests))
             raise
-    return [outcome for outcome in outcomes if outcome is not None]
+    return [result for result in results if result is not None]
 
 
 async def run_request_stream(
     chat: ChatModel,
     requests: "Sequence[ChatRequest] | Iterable[ChatRequest] | RequestQueue",
     parse: Callable[[Completion], T],
-    keep: Callable[[int, RequestResult[T]], None],
+    on_result: Callable[[int, RequestResult[T]], None],
     *,
     concurrency: int,
 ) -> None:
-    """Ask with `concurrency` calls in flight, and hand every outcome to `keep`, with its place, as it comes.
+    """Run requests and pass every result to `on_result`, with the request's index, as soon as it is there.
 
-    Holds no more than what is in flight, and of `RequestQueue` what waits. An error, of a call or of `keep`, ends the
-    asking: nothing new is asked, and what is in flight may land before it is raised.
+    Memory holds the requests in flight and, for a `RequestQueue`, those that wait. After an error of a call or of
+    `on_result`, no new request is sent, and calls in flight may finish before the error is raised.
+
+    Args:
+        chat: The model.
+        requests: What to send; an iterable is consumed lazily.
+        parse: Returns the value of a completion, or raises ReplyError.
+        on_result: Called within the event loop; an error that it raises ends the stream.
+        concurrency: Number of calls in flight.
     """
-    waiting = requests if isinstance(requests, RequestQueue) else _PendingRequests(enumerate(requests))
+    pending = requests if isinstance(requests, RequestQueue) else _PendingRequests(enumerate(requests))
 
     async def work() -> None:
-        while (item := await waiting.take()) is not None:
-            place, request = item
-            keep(place, await _ask(chat, request, parse))
+        while (item := await pending.take()) is not None:
+            index, request = item
+            on_result(index, await _run_request(chat, request, parse))
 
+    # A batch endpoint needs to know all requests beforehand; for other iterables there is no such list.
     async with chat.connected(requests if isinstance(requests, Sequence) else ()):
         workers = [asyncio.create_task(work()) for _ in range(concurrency)]
         try:
             done, _ = await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
         except asyncio.CancelledError:
-            await _land(workers, waiting, GRACE_S)
+            await _drain(workers, pending, INTERRUPT_GRACE_S)
             raise
         if any(worker.exception() for worker in done):
-            await _land(workers, waiting, LANDING_S)
+            await _drain(workers, pending, ERROR_GRACE_S)
         for worker in done:
             worker.result()
 
 
 class _PendingRequests:
-    """What is still to be asked; nothing any more once it is closed."""
+    """Requests that are known beforehand, each with its index."""
 
     def __init__(self, items: Iterable[tuple[int, ChatRequest]]) -> None:
         self._items = iter(items)
         self._closed = False
 
     async def take(self) -> tuple[int, ChatRequest] | None:
-        """The next one; None at the end."""
+        """Return the next request; None if there is none left."""
         return None if self._closed else next(self._items, None)
 
     def close(self) -> None:
-        """Give out nothing more."""
+        """Drop the requests that are left."""
         self._closed = True
 
 
 class RequestQueue:
-    """As `_PendingRequests`, for requests that are still being made: they are added, within the event loop, until `end`."""
+    """Requests that arrive while others are running; all methods belong to the event loop's thread."""
 
     def __init__(self) -> None:
         self._queue: asyncio.Queue[tuple[int, ChatRequest] | None] = asyncio.Queue()
 
-    def add(self, place: int, request: ChatRequest) -> None:
-        """One more to ask."""
-        self._queue.put_nowait((place, request))
+    def put(self, index: int, request: ChatRequest) -> None:
+        """Add a request."""
+        self._queue.put_nowait((index, request))
 
     def end(self) -> None:
-        """Nothing will be added any more."""
+        """Declare that no more requests will come; those that wait are still run."""
         self._queue.put_nowait(None)
 
     async def take(self) -> tuple[int, ChatRequest] | None:
-        """The next one, waited for; None at the end."""
+        """Wait for the next request and return it; None after the end."""
         item = await self._queue.get()
         if item is None:
-            self.end()  # for whoever else takes
+            self.end()  # the other workers wait for the end, too
         return item
 
     def close(self) -> None:
-        """Give out nothing more."""
+        """Drop the requests that wait, and end."""
         while not self._queue.empty():
             self._queue.get_nowait()
         self.end()
 
 
-async def _land(
-    workers: Sequence[asyncio.Task[None]], waiting: _PendingRequests | RequestQueue, grace_s: float
+class FailureBudget:
+    """Counts failed requests and raises once there are too many."""
+
+    def __init__(self, label: str, total: int, max_failure_rate: float) -> None:
+        self._label = label
+        self._total = total
+        self._max_failure_rate = max_failure_rate
+        # Rounding to six digits first keeps 0.07 * 100 = 7.000000000000001 from being rounded up to 8.
+        self._allowed = ceil(round(max_failure_rate * total, 6))
+        self._reasons: Counter[str] = Counter()
+        self._finished = 0
+
+    def count(self, result: RequestResult[T]) -> None:
+        """Count a result.
+
+        Raises:
+            TooManyFailures: If it is a failure, and one too many.
+        """
+        self._finished += 1
+        if result.failure is None:
+            return
+        self._reasons[result.failure] += 1
+        if self._reasons.total() > self._allowed:
+            raise TooManyFailures(self._message())
+
+    def _message(self) -> str:
+        table = "\n".join(f"  {count:6d}  {reason}" for reason, count in self._reasons.most_common(MAX_REASONS))
+        return (
+            f"{self._label}: {self._reasons.total()} of {self._total} rows failed, more than the allowed "
+            f"{self._max_failure_rate:.1%}:\n{table}\n"
+            f"{self._finished} rows were run, and their completions are cached. Fix the cause, or increase "
+            "max_failure_rate of this role, then run the same command again."
+        )
+
+
+def print_interrupted(label: str, done: int, total: int) -> None:
+    """Print how far the requests came before Ctrl-C."""
+    console.print(f"{label}: stopped after {done} of {total} requests; their completions are cached.")
+
+
+async def _drain(
+    workers: Sequence[asyncio.Task[None]], pending: _PendingRequests | RequestQueue, grace_s: float
 ) -> None:
-    """Let the workers end what they are at, for so long; then end them."""
-    waiting.close()
+    """Send no new request, give calls in flight `grace_s` seconds to finish, then cancel them."""
+    pending.close()
     await asyncio.wait(workers, timeout=grace_s)
     for worker in workers:
         worker.cancel()
     await asyncio.gather(*workers, return_exceptions=True)
 
 
-async def _ask(chat: ChatModel, request: ChatRequest, parse: Callable[[Completion], T]) -> RequestResult[T]:
-    raw = ""
+async def _run_request(chat: ChatModel, request: ChatRequest, parse: Callable[[Completion], T]) -> RequestResult[T]:
+    """Run one request, and once more if its completion cannot be parsed."""
+    completion = None
     try:
-        reply = await chat.complete(request)
-        raw = reply.text
+        completion = await chat.complete(request)
         try:
-            return RequestResult(parse(reply), raw)
-        except ReplyError as refusal:
-            request = _again(request, reply, refusal)
-            reply = await chat.complete(request)
-            raw = reply.text
-            return RequestResult(parse(reply), raw)
-    except ReplyError as refusal:
-        error = CallError(FailureKind.CUT if _is_cut(reply) else FailureKind.UNREADABLE, str(refusal), raw=raw)
-    except CallError as failure:
-        error = CallError(failure.kind, failure.detail, raw=failure.raw or raw)
-    chat.record_failed(request, error)
-    return RequestResult(None, error.raw, str(error))
+            return RequestResult(parse(completion), completion.text, completion=completion)
+        except ReplyError as error:
+            request = _retry_request(request, completion, error)
+            completion = await chat.complete(request)
+            return RequestResult(parse(completion), completion.text, completion=completion)
+    except ReplyError as error:
+        assert completion is not None, "only a completion can be unreadable"
+        kind = FailureKind.CUT if _is_cut(completion) else FailureKind.UNREADABLE
+        failure = CallError(kind, str(error), raw=completion.text)
+    except CallError as error:
+        failure = CallError(error.kind, error.detail, raw=error.raw or (completion.text if completion else ""))
+    chat.record_failed(request, failure)
+    return RequestResult(None, failure.raw, str(failure), completion)
 
 
-def _again(request: ChatRequest, reply: Completion, refusal: ReplyError) -> ChatRequest:
-    """The request with twice the room where the reply was cut; else with the reply and what was wrong with it."""
-    if _is_cut(reply):
+def _retry_request(request: ChatRequest, completion: Completion, error: ReplyError) -> ChatRequest:
+    """Return the request with twice the length limit if the completion was cut; else with an error message."""
+    if _is_cut(completion):
         return request.model_copy(update={"max_tokens": 2 * request.max_tokens})
-    complaint = f"That reply cannot be used: {refusal} Reply again, exactly in the form asked for."
-    turns = (Message(role="assistant", content=reply.text), Message(role="user", content=complaint))
+    # This text is part of the cache key of paid completions: do not rephrase it.
+    complaint = f"That reply cannot be used: {error} Reply again, exactly in the form asked for."
+    turns = (Message(role="assistant", content=completion.text), Message(role="user", content=complaint))
     return request.model_copy(update={"messages": (*request.messages, *turns)})
 
 
-def _is_cut(reply: Completion) -> bool:
-    return reply.finish_reason == "length"
-
-
-class FailureBudget:
-    """The failed rows so far, and how many are too many."""
-
-    def __init__(self, label: str, total: int, max_failure_rate: float) -> None:
-        self._label = label
-        self._total = total
-        self._max_failed = max_failure_rate
-        self._allowed = ceil(round(max_failure_rate * total, 6))
-        self._reasons: Counter[str] = Counter()
-        self._asked = 0
-
-    def count(self, outcome: RequestResult[T]) -> None:
-        """Raises TooManyFailures where this failure is one too many."""
-        self._asked += 1
-        if outcome.failure is None:
-            return
-        self._reasons[outcome.failure] += 1
-        if self._reasons.total() > self._allowed:
-            raise TooManyFailures(self._table())
-
-    def _table(self) -> str:
-        reasons = self._reasons.most_common(REASONS)
-        table = "\n".join(f"  {count:6d}  {reason}" for reason, count in reasons)
-        return (
-            f"{self._label}: {self._reasons.total()} of {self._total} rows failed, more than the allowed "
-            f"{self._max_failed:.1%}:\n{table}\n"
-            f"{self._asked} rows were asked; what was answered is kept. Mend the cause, or raise max_failure_rate of this "
-            "role, and run the same command again."
-        )
+def _is_cut(completion: Completion) -> bool:
+    return completion.finish_reason == "length"

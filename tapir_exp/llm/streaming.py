@@ -1,123 +1,177 @@
-"""Ask a chat model while the texts that it is asked about are still being written."""
+"""Run requests to a chat model in a thread of their own, while the caller still produces more of them."""
 
 import asyncio
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future
-from functools import partial
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from tapir_exp.core.console import Progress, console
 from tapir_exp.llm.chat import ChatModel, ChatRequest, Completion
-from tapir_exp.llm.executor import GRACE_S, LANDING_S, FailureBudget, RequestQueue, RequestResult, run_request_stream
+from tapir_exp.llm.executor import (
+    ERROR_GRACE_S,
+    INTERRUPT_GRACE_S,
+    FailureBudget,
+    RequestQueue,
+    RequestResult,
+    print_interrupted,
+    run_request_stream,
+)
+from tapir_exp.llm.ledger import Spend
 
 T = TypeVar("T")
-Made = TypeVar("Made")
 
-HandOver = Callable[[int, ChatRequest], None]
-"""Gives a request to be asked, with its place among all; from any thread."""
+REFRESH_S = 0.2
+"""Seconds between two updates of the progress bar."""
 
 
-class AskAlong(Generic[T]):
-    """As `ask_all`, but the requests come one by one out of other work, which has a thread of its own.
+class StreamableModel(ChatModel, Protocol):
+    """A chat model that can be opened a second time, for another thread."""
 
-    All asking is done in the thread that enters this, like all else that touches the call_store: while `during` waits for
-    the work, and in `finish`. An error of the asking does not stop the work, so that its product can be kept;
-    the terminal says so at once, and `finish` raises it.
+    def reopened(self, stage: str) -> AbstractContextManager[tuple[ChatModel, Mapping[str, Spend]]]:
+        """Open the same model with files of its own, which belong to the current thread.
+
+        Args:
+            stage: The stage that the ledger records its spend under.
+
+        Returns:
+            The model, and its spend by role, which is complete when the context ends.
+        """
+        ...
+
+
+class StreamingExecutor(AbstractContextManager["StreamingExecutor[Any]"], Generic[T]):
+    """Runs requests like `run_requests`, but they are submitted one by one while the caller does other work.
+
+    The first request starts a thread with an event loop and a reopened model, since neither event loops nor SQLite
+    connections may be shared between threads. An error ends the requests, not the caller's work: it is printed at once
+    and raised by `finish`.
+
+    Attributes:
+        spend: Spend by role; complete after `finish`.
     """
 
     def __init__(
         self,
-        chat: ChatModel,
+        model: StreamableModel,
         parse: Callable[[Completion], T],
         *,
+        stage: str,
         label: str,
         total: int,
         concurrency: int,
         max_failure_rate: float,
     ) -> None:
-        """total: how many requests there will be at most."""
-        self._arrivals = RequestQueue()
-        self._ask = partial(run_request_stream, chat, self._arrivals, parse, self._keep, concurrency=concurrency)
-        self._outcomes: dict[int, RequestResult[T]] = {}
+        """Take the arguments of `run_requests`, but no requests.
+
+        Args:
+            model: The model.
+            parse: Returns the value of a completion, or raises ReplyError.
+            stage: The stage that the spend is recorded under.
+            label: Name of the progress bar and of error messages.
+            total: Largest possible number of requests.
+            concurrency: Number of calls in flight.
+            max_failure_rate: Share of failed requests that is tolerated.
+        """
+        self.spend: Mapping[str, Spend] = {}
+        self._model, self._parse, self._stage = model, parse, stage
+        self._label, self._total, self._concurrency = label, total, concurrency
         self._failures = FailureBudget(label, total, max_failure_rate)
-        self._label, self._total = label, total
-        self._advance: Callable[[], None] = lambda: None
-        self._work: threading.Thread | None = None
-        self._over = threading.Event()
+        self._queue = RequestQueue()
+        self._results: dict[int, RequestResult[T]] = {}
+        self._start_lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name=label, daemon=True)
+        self._task: asyncio.Task[None] | None = None
+        self._error: BaseException | None = None
+        self._raises_error = False  # whether the caller waits for an error, so that it need not be printed
 
-    def __enter__(self) -> Self:
-        self._runner = asyncio.Runner()
-        self._asking = self._runner.get_loop().create_task(self._ask())
-        self._asking.add_done_callback(self._tell_failure)
-        return self
+    def submit(self, index: int, request: ChatRequest) -> None:
+        """Run a request as soon as possible; safe from any thread.
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Let what is in flight arrive, as `run_request_stream` does; work that still goes on ends when it hands over next."""
-        self._over.set()
-        self._arrivals.close()
-        if isinstance(error, KeyboardInterrupt):
-            self._asking.cancel()
-        self._runner.run(self._wait(LANDING_S))
-        self._runner.close()
-        if self._work is not None:
-            self._work.join(GRACE_S)
-
-    def during(self, work: Callable[[HandOver], Made]) -> Made:
-        """Carry out the work, asking what it hands over, and return what it makes."""
-        return self._runner.run(self._carry_out(work))
-
-    def add(self, place: int, request: ChatRequest) -> None:
-        """Ask this too, in `finish`: for what no work has handed over."""
-        self._arrivals.add(place, request)
+        Args:
+            index: Key of the request's result in `finish`.
+            request: What to send. It is ignored if an error has ended the requests.
+        """
+        with self._start_lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread.start()
+        self._call_in_loop(self._queue.put, index, request)
 
     def finish(self) -> dict[int, RequestResult[T]]:
-        """Ask the rest; what became of every request, by its place. Raises as `ask_all`."""
-        self._arrivals.end()
-        with Progress(self._label, self._total) as progress:
-            progress.advance(len(self._outcomes))
-            self._advance = progress.advance
-            try:
-                self._runner.run(self._wait())
-                self._asking.result()
-            except KeyboardInterrupt:
-                done = f"{len(self._outcomes)} of {self._total}"
-                console.print(f"{self._label}: stopped with {done} done; their replies are kept.")
-                raise
-        return self._outcomes
+        """Wait for all results, and return them by index.
 
-    async def _carry_out(self, work: Callable[[HandOver], Made]) -> Made:
-        """The work in a thread of its own, one that does not keep a stopped process alive."""
-        loop = asyncio.get_running_loop()
-        made: Future[Made] = Future()
-        made.set_running_or_notify_cancel()
+        Raises:
+            BaseException: The error that ended the requests; see `run_requests`.
+        """
+        self._raises_error = True
+        self._call_in_loop(self._queue.end)
+        if self._loop is not None:
+            with Progress(self._label, self._total) as progress:
+                shown = 0
+                while self._thread.is_alive():
+                    self._thread.join(REFRESH_S)
+                    done = len(self._results)
+                    progress.advance(done - shown)
+                    shown = done
+        if self._error is not None:
+            raise self._error
+        return self._results
 
-        def hand_over(place: int, request: ChatRequest) -> None:
-            if self._over.is_set():
-                raise asyncio.CancelledError
-            loop.call_soon_threadsafe(self._arrivals.add, place, request)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Send no new request, and wait until the calls in flight have finished or their grace period is over."""
+        self._raises_error = True
+        if self._loop is None:
+            return
+        interrupted = isinstance(error, KeyboardInterrupt)
+        self._call_in_loop(self._queue.close)
+        if not interrupted:
+            self._thread.join(ERROR_GRACE_S)
+        self._call_in_loop(self._cancel)
+        self._thread.join(2 * INTERRUPT_GRACE_S)  # a cancelled stream still drains its calls
+        if interrupted:
+            print_interrupted(self._label, len(self._results), self._total)
 
-        def carry_out() -> None:
-            try:
-                made.set_result(work(hand_over))
-            except BaseException as error:
-                made.set_exception(error)
+    def _call_in_loop(self, function: Callable[..., object], *arguments: object) -> None:
+        """Call a function in the thread of the event loop; do nothing if the loop has ended or never started."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed: an error has ended the requests
+                self._loop.call_soon_threadsafe(function, *arguments)
 
-        self._work = threading.Thread(target=carry_out, name=self._label, daemon=True)
-        self._work.start()
-        return await asyncio.wrap_future(made)
+    def _run(self) -> None:
+        """Run the requests; the body of the thread."""
+        loop = self._loop
+        assert loop is not None, "submit makes the loop before it starts the thread"
+        try:
+            # The model outlasts the loop, whose end cancels calls that still use it.
+            with (
+                self._model.reopened(self._stage) as (chat, self.spend),
+                asyncio.Runner(loop_factory=lambda: loop) as runner,
+            ):
+                runner.run(self._run_queue(chat))
+        except asyncio.CancelledError:
+            pass  # by `__exit__`
+        except BaseException as error:
+            self._error = error
+            if not self._raises_error:
+                first_line = str(error).partition("\n")[0]
+                console.print(f"{self._label} has stopped: {first_line}", markup=False, soft_wrap=True)
+        finally:
+            loop.close()
 
-    async def _wait(self, seconds: float | None = None) -> None:
-        await asyncio.wait([self._asking], timeout=seconds)
+    async def _run_queue(self, chat: ChatModel) -> None:
+        self._task = asyncio.current_task()
+        await run_request_stream(chat, self._queue, self._parse, self._on_result, concurrency=self._concurrency)
 
-    def _keep(self, place: int, outcome: RequestResult[T]) -> None:
-        self._outcomes[place] = outcome
-        self._advance()
-        self._failures.count(outcome)
+    def _on_result(self, index: int, result: RequestResult[T]) -> None:
+        self._results[index] = result
+        self._failures.count(result)
 
-    def _tell_failure(self, asking: "asyncio.Task[None]") -> None:
-        """Say at once that the asking has ended in an error, which is raised later."""
-        if not asking.cancelled() and (error := asking.exception()) is not None and not self._over.is_set():
-            first_line = str(error).partition("\n")[0]
-            console.print(f"{self._label} has stopped: {first_line}", markup=False, soft_wrap=True)
+    def _cancel(self) -> None:
+        # Without a task nothing is in flight, and the closed queue ends the stream once it starts.
+        if self._task is not None:
+            self._task.cancel()

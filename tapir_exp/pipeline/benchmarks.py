@@ -7,7 +7,7 @@ from typing import Any
 
 from tapir_exp.config import Suite
 from tapir_exp.core.errors import ConfigError
-from tapir_exp.core.records import BenchmarkResult, Response, example_id
+from tapir_exp.core.records import BenchmarkResult, example_id
 from tapir_exp.core.store import Artifact, recipe_key, write_rows, write_text_atomic
 from tapir_exp.evals import alpaca_eval, ifeval, mt_bench
 from tapir_exp.evals.lab_benchmark import run_benchmark
@@ -15,6 +15,7 @@ from tapir_exp.evals.length_control import load_gamed
 from tapir_exp.evals.statistics import accuracy_by_task, macro_accuracy
 from tapir_exp.lab.oracle import LAB_VERSION
 from tapir_exp.llm.chat import Message
+from tapir_exp.pipeline.generation import response_figures
 from tapir_exp.pipeline.subject import EvalQuestion, EvaluatedModel
 from tapir_exp.pipeline.workspace import StageOutput, Workspace
 
@@ -95,7 +96,7 @@ def _alpaca_outputs(ws: Workspace, subject: EvaluatedModel, reference: Artifact)
             row.model_copy(update={"output": answer.text or "", "generator": subject.name})
             for row, answer in zip(asked, given, strict=True)
         ]
-        return StageOutput(rows, _answer_figures(given))
+        return StageOutput(rows, response_figures(given))
 
     recipe: dict[str, Any] = {"file": _file_digest(path)}
     if path is None:
@@ -175,7 +176,7 @@ def _mt_answers(ws: Workspace, subject: EvaluatedModel, questions: list[mt_bench
             mt_bench.Dialogue(question_id=row.question_id, turns=tuple(answer.text or "" for answer in answers))
             for row, answers in zip(questions, given, strict=True)
         ]
-        return StageOutput(rows, _answer_figures([answer for answers in given for answer in answers]))
+        return StageOutput(rows, response_figures([answer for answers in given for answer in answers]))
 
     recipe: dict[str, Any] = {"file": _file_digest(config.answers)}
     if config.answers is None:
@@ -224,7 +225,7 @@ def ifeval_suite(ws: Workspace, subject: EvaluatedModel) -> Artifact:
         given = subject.answer(prompts, f"{subject.name} answers IFEval")
         rows = [ifeval.check(row, answer.text or "", checker) for row, answer in zip(questions, given, strict=True)]
         write_rows(directory / "results.jsonl", rows)
-        return {**ifeval.figures(rows), **_answer_figures(given), "benchmark": recipe_key("ifeval", benchmark)}
+        return {**ifeval.figures(rows), **response_figures(given), "benchmark": recipe_key("ifeval", benchmark)}
 
     benchmark = {"questions": [row.model_dump() for row in questions], "checks": checker.version}
     return ws.directory("ifeval-suite", None, {**benchmark, **_asked(subject)}, make)
@@ -244,10 +245,6 @@ def _asked(subject: EvaluatedModel) -> dict[str, Any]:
     limits = {"max_length": student.max_length, "max_new_tokens": student.max_new_tokens}
     how = {"template": [student.chat_template, student.system_prompt], "precision": student.precision, **limits}
     return {"subject": dict(subject.identity), "name": subject.name, "asked": how}
-
-
-def _answer_figures(answers: list[Response]) -> dict[str, int]:
-    return {"cut": sum(not row.finished for row in answers), "empty": sum(row.text is None for row in answers)}
 
 
 def _file_digest(path: str | None) -> str | None:

@@ -17,7 +17,7 @@ from tapir_exp.data.novelty import Novelty
 from tapir_exp.data.seeds import gather_seeds, source_digest
 from tapir_exp.distillation import expansion, teacher
 from tapir_exp.distillation.curriculum.pool import Pool
-from tapir_exp.distillation.curriculum.sampling import RoundPlan
+from tapir_exp.distillation.curriculum.sampling import PlanSettings, RoundPlan
 from tapir_exp.distillation.judge.score import rate_complexity
 from tapir_exp.distillation.prompts import load_prompt, refinement_style
 from tapir_exp.pipeline.workspace import StageOutput, Workspace, role_recipe
@@ -60,7 +60,9 @@ def teacher_responses(ws: Workspace, seeds: Artifact) -> Artifact:
     return ws.rows("teacher_responses", None, {"seeds": seeds.key, "teacher": _teacher_recipe(ws)}, make)
 
 
-def expand(ws: Workspace, round_number: int, pool: Pool, plan: RoundPlan, choice: Mapping[str, Any]) -> Artifact:
+def expand(
+    ws: Workspace, round_number: int, pool: Pool, plan: RoundPlan, settings: PlanSettings, held_out: frozenset[str]
+) -> Artifact:
     """Ask the teacher for the rows that a plan lacks; their responses are not refined yet. Rows: TrainingExample.
 
     Args:
@@ -68,14 +70,15 @@ def expand(ws: Workspace, round_number: int, pool: Pool, plan: RoundPlan, choice
         round_number: The round, from 1.
         pool: The rows to draw examples from.
         plan: What the pool cannot supply.
-        choice: The settings that, with the pool, determine the plan.
+        settings: The settings that, with the pool, determine the plan.
+        held_out: Instructions that no expansion may repeat.
     """
     config = ws.config.teacher
 
     def make() -> StageOutput:
         result = expansion.expand_until_filled(
             plan.requests,
-            _acceptance_filters(ws, pool),
+            _acceptance_filters(ws, pool.seen | held_out),
             config,
             ws.config.seed,
             round_number,
@@ -85,14 +88,14 @@ def expand(ws: Workspace, round_number: int, pool: Pool, plan: RoundPlan, choice
 
     recipe = {
         "pool": list(pool.keys),
-        "plan": choice,
+        "plan": asdict(settings),
         "teacher": _teacher_recipe(ws),
         "prompt": load_prompt("expand").text,
         "decontamination": benchmarks_recipe(ws.config.seeds.decontamination),
         **ws.classifier.recipe(),
     }
-    if ws.held_out_instructions:
-        recipe |= {"held out": sorted(ws.held_out_instructions)}
+    if held_out:
+        recipe |= {"held out": sorted(held_out)}
     if config.max_complexity_gap is not None:
         judge_recipe = role_recipe(ws.judge, ws.config.judge)
         recipe |= {"judge": judge_recipe, "complexity prompt": load_prompt("judge/complexity").text}
@@ -141,10 +144,10 @@ def build_mix(ws: Workspace, round_number: int, planned: RoundPlan, expansions: 
     return ws.rows("train_mix", round_number, recipe, make)
 
 
-def _acceptance_filters(ws: Workspace, pool: Pool) -> expansion.AcceptanceFilters:
-    """Return the filters that a proposed pair must pass to become a training row."""
+def _acceptance_filters(ws: Workspace, seen: frozenset[str]) -> expansion.AcceptanceFilters:
+    """Return the filters that a proposed pair must pass; `seen` are the instructions that it may not repeat."""
     return expansion.AcceptanceFilters(
-        Novelty(ws.config.teacher.max_rouge_l, sorted(pool.seen | ws.held_out_instructions)),
+        Novelty(ws.config.teacher.max_rouge_l, sorted(seen)),
         load_benchmarks(ws.config.seeds.decontamination),
         lambda examples: ws.classifier.label(examples, "classifying expansions"),
         lambda examples: _rate_complexity(ws, examples),

@@ -1,47 +1,98 @@
 """Stages in which a student generates: responses to instructions, and the lab benchmark."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from tapir_exp.core.records import Example, Response, TrainingExample
 from tapir_exp.core.store import Artifact, recipe_key
-from tapir_exp.distillation.judge.streaming import Hear, Listen, unheard
 from tapir_exp.evals.lab_benchmark import run_benchmark
 from tapir_exp.lab.oracle import LAB_VERSION
 from tapir_exp.pipeline.workspace import StageOutput, Workspace, generation_recipe
 
+OnResponse = Callable[[Response], None]
+"""Called with every response as soon as it is finished."""
+
 
 def student_responses(
-    ws: Workspace, round_number: int, student: Artifact, asked: Artifact, listen: Listen = unheard
+    ws: Workspace,
+    round_number: int,
+    student: Artifact,
+    instructions: Artifact,
+    row_type: type[Example] | type[TrainingExample],
+    on_response: OnResponse | None = None,
 ) -> Artifact:
-    """What the student says to the instructions of `asked`: the seeds, or a round's mix. Rows: Answer.
+    """Generate the student's responses to the seeds, or to the rows of a round's mix. Rows: Response.
 
-    listen: lets the answers be written, and hears each of them as soon as it is finished.
+    Args:
+        ws: The workspace of the run.
+        round_number: The round that the student comes from.
+        student: The student.
+        instructions: The rows that hold the instructions.
+        row_type: Type of those rows.
+        on_response: Called with every response as soon as it is finished; not called if the responses are reused.
     """
-    row_type: type[Example] | type[TrainingExample] = Example if asked.stage == "seeds" else TrainingExample
+    return generate_stage(
+        ws,
+        "student_responses",
+        round_number,
+        student.path,
+        {"student": student.key},
+        instructions,
+        row_type,
+        f"S_{round_number}: responses",
+        on_response,
+    )
+
+
+def student_responses_key(ws: Workspace, student: Artifact, instructions: Artifact) -> str:
+    """Return the key of those responses, whether or not they exist."""
+    return recipe_key("student_responses", _responses_recipe(ws, {"student": student.key}, instructions))
+
+
+def generate_stage(
+    ws: Workspace,
+    stage: str,
+    round_number: int | None,
+    model_dir: Path,
+    identity: Mapping[str, Any],
+    instructions: Artifact,
+    row_type: type[Example] | type[TrainingExample],
+    label: str,
+    on_response: OnResponse | None = None,
+) -> Artifact:
+    """Run a stage that generates one response to every instruction; see `student_responses`. Rows: Response.
+
+    Args:
+        ws: The workspace of the run.
+        stage: Name of the stage.
+        round_number: Round of the stage; None if it belongs to no round.
+        model_dir: Directory or hub id of the model that responds.
+        identity: The part of the recipe that determines the model.
+        instructions: The rows that hold the instructions.
+        row_type: Type of those rows.
+        label: Name of the progress bar.
+        on_response: Called with every response as soon as it is finished.
+    """
 
     def make() -> StageOutput:
-        prompts = [(row.id, row.instruction) for row in asked.rows(row_type)]
-        rows = listen(lambda hear: _generate(ws, student, prompts, f"S_{round_number} answers", hear))
-        cut, empty = sum(not row.finished for row in rows), sum(row.text is None for row in rows)
-        return StageOutput(rows, {"cut": cut, "empty": empty})
+        prompts = [(row.id, row.instruction) for row in instructions.rows(row_type)]
+        rows = _generate(ws, model_dir, prompts, label, on_response)
+        return StageOutput(rows, response_figures(rows))
 
-    return ws.rows("student_responses", round_number, _responses_recipe(ws, student, asked), make, asks=False)
-
-
-def student_responses_key(ws: Workspace, student: Artifact, asked: Artifact) -> str:
-    """The key that those answers have, or will have."""
-    return recipe_key("student_responses", _responses_recipe(ws, student, asked))
+    return ws.rows(stage, round_number, _responses_recipe(ws, identity, instructions), make)
 
 
 def run_lab_benchmark(ws: Workspace, round_number: int, student: Artifact) -> Artifact:
-    """The student on the lab's held-out problems. Rows: BenchmarkResult."""
+    """Grade the student on the lab's benchmark problems. Rows: BenchmarkResult."""
     config, seed = ws.config.evals, ws.config.lab.seed
+    label = f"S_{round_number}: benchmark"
 
     def make() -> StageOutput:
-        label = f"S_{round_number} takes the benchmark"
-        rows = run_benchmark(config.problems_per_level, seed, lambda prompts: _generate(ws, student, prompts, label))
+        rows = run_benchmark(
+            config.problems_per_level, seed, lambda prompts: _generate(ws, student.path, prompts, label)
+        )
         return StageOutput(rows, {"exact": fmean(row.exact for row in rows)})
 
     recipe = {
@@ -52,13 +103,26 @@ def run_lab_benchmark(ws: Workspace, round_number: int, student: Artifact) -> Ar
     return ws.rows("benchmark", round_number, recipe, make)
 
 
-def _responses_recipe(ws: Workspace, student: Artifact, asked: Artifact) -> dict[str, Any]:
-    return {"student": student.key, "asked": asked.key, "generation": generation_recipe(ws.config.student)}
+def response_figures(responses: Sequence[Response]) -> dict[str, int]:
+    """Return how many responses were cut off at the length limit, and how many are missing."""
+    return {
+        "cut": sum(not response.finished for response in responses),
+        "empty": sum(response.text is None for response in responses),
+    }
+
+
+def _responses_recipe(ws: Workspace, identity: Mapping[str, Any], instructions: Artifact) -> dict[str, Any]:
+    return {**identity, "asked": instructions.key, "generation": generation_recipe(ws.config.student)}
 
 
 def _generate(
-    ws: Workspace, student: Artifact, prompts: Sequence[tuple[str, str]], label: str, hear: Hear | None = None
+    ws: Workspace,
+    model_dir: Path,
+    prompts: Sequence[tuple[str, str]],
+    label: str,
+    on_response: OnResponse | None = None,
 ) -> list[Response]:
+    # Imported here, since it loads torch, which a run that reuses its responses does not need.
     from tapir_exp.student.generate import generate_responses
 
-    return generate_responses(student.path, prompts, ws.config.student, label, hear)
+    return generate_responses(model_dir, prompts, ws.config.student, label, on_response)

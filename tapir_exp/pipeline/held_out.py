@@ -1,12 +1,7 @@
-"""Every student of a run on instructions kept out of its training: beside the student before it, by the judge in both
-orders, and by its surprise at the teacher's responses.
-
-What the base model itself says comes first, so that S_0 has a student before it, too.
-"""
+"""Evaluate each student on held-out instructions: win rate against its predecessor, perplexity on teacher responses."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from tapir_exp.core.errors import ConfigError
@@ -15,83 +10,123 @@ from tapir_exp.core.store import Artifact
 from tapir_exp.data.seeds import load_seeds, source_digest
 from tapir_exp.distillation import teacher
 from tapir_exp.distillation.judge.requests import ResponsePair
+from tapir_exp.pipeline import generation
 from tapir_exp.pipeline.scoring import ScoringInputs, held_out_losses, held_out_verdicts
-from tapir_exp.pipeline.workspace import StageOutput, Workspace, generation_recipe, role_recipe
+from tapir_exp.pipeline.students import ParentModel
+from tapir_exp.pipeline.workspace import StageOutput, Workspace, role_recipe
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The instructions, and what the teacher says to them."""
+    """Held-out instructions, and the teacher's responses to them."""
 
     rows: Artifact
     responses: Artifact
 
 
-def hold_out(ws: Workspace, seeds: Artifact) -> Artifact:
-    """So many clean rows of the seeds' source that are no seeds, drawn by the seed after theirs. Rows: Example.
+class HeldOutTracker:
+    """Compares every student with its predecessor on held-out instructions; does nothing if none are configured.
 
-    Raises ConfigError where the seeds leave fewer of the source.
+    The base model comes first, so that S_0 has a predecessor, too.
+
+    Attributes:
+        instructions: The held-out instructions, which no training row may repeat.
     """
-    config, wanted = ws.config.seeds, ws.config.evals.held_out_size
-    size = None if config.size is None else config.size + wanted
-    drawn = replace(config, size=size, seed=config.seed + 1)
+
+    def __init__(self, ws: Workspace, seeds: Artifact, base: ParentModel, base_identity: Mapping[str, Any]) -> None:
+        """Make the held-out rows, the teacher's responses and those of the base model.
+
+        Args:
+            ws: The workspace of the run.
+            seeds: The seeds, which are not held out.
+            base: The base model.
+            base_identity: The part of a recipe that determines the base model.
+
+        Raises:
+            ConfigError: If the seeds leave too few rows of their source.
+        """
+        self.instructions: frozenset[str] = frozenset()
+        self._ws = ws
+        self._held: HeldOut | None = None
+        if not ws.config.evals.held_out_size:
+            return
+        rows = hold_out(ws, seeds)
+        self.instructions = frozenset(row.instruction for row in rows.rows(Example))
+        self._held = ask_teacher(ws, rows)
+        self._previous = generation.generate_stage(
+            ws, "base_responses", None, base.path, base_identity, rows, Example, "base model: held-out responses"
+        )
+
+    def compare(self, round_number: int, student: Artifact) -> None:
+        """Compare the student of a round with the one before it."""
+        if self._held is not None:
+            self._previous = compare_with_previous(self._ws, round_number, student, self._held, self._previous)
+
+
+def hold_out(ws: Workspace, seeds: Artifact) -> Artifact:
+    """Draw clean rows of the seeds' source that are no seeds. Rows: Example.
+
+    Raises:
+        ConfigError: If the seeds leave too few rows of their source.
+    """
+    config, size = ws.config.seeds, ws.config.evals.held_out_size
+    # As many rows as seeds and held-out rows together are certain to include enough rows that are no seeds.
+    drawn = replace(config, size=None if config.size is None else config.size + size, seed=config.seed + 1)
 
     def make() -> StageOutput:
-        trained = {seed.id for seed in seeds.rows(Example)}
-        left = [row for row in load_seeds(drawn) if row.id not in trained]
-        if len(left) < wanted:
-            told = f"expected at most the {len(left)} clean rows that the seeds leave; a smaller seeds.size leaves more"
-            raise ConfigError([f"evals.held_out_size = {wanted}: {told}"])
-        return StageOutput(left[:wanted], {})
+        seed_ids = {seed.id for seed in seeds.rows(Example)}
+        rest = [row for row in load_seeds(drawn) if row.id not in seed_ids]
+        if len(rest) < size:
+            expected = f"expected at most {len(rest)}, the clean rows that the seeds leave; a smaller seeds.size leaves more"
+            raise ConfigError([f"evals.held_out_size = {size}: {expected}"])
+        return StageOutput(rest[:size], {})
 
     recipe = {"seeds": seeds.key, "drawn": asdict(drawn), "source": source_digest(config)}
     return ws.rows("held_out", None, recipe, make)
 
 
 def ask_teacher(ws: Workspace, rows: Artifact) -> HeldOut:
-    """The teacher's own responses to them. Rows: Answer."""
+    """Ask the teacher for its responses to the held-out instructions. Rows: Response."""
     config = ws.config.teacher
 
     def make() -> StageOutput:
-        told = teacher.respond(rows.rows(Example), ws.teacher, config, "the teacher answers what is kept out")
-        return StageOutput(told, {"failed": sum(row.text is None for row in told)})
+        responses = teacher.respond(rows.rows(Example), ws.teacher, config, "teacher: held-out responses")
+        return StageOutput(responses, {"failed": sum(response.text is None for response in responses)})
 
     recipe = {"rows": rows.key, "teacher": role_recipe(ws.teacher, config)}
     return HeldOut(rows, ws.rows("held_out_teacher_responses", None, recipe, make))
 
 
-def evaluate_base(ws: Workspace, held: HeldOut, base: Path, identity: Mapping[str, Any]) -> Artifact:
-    """What the base model says, before any fit of ours. Rows: Answer."""
-    return _answers(ws, "base_responses", None, held, base, identity)
-
-
-def compare_with_previous(ws: Workspace, number: int, student: Artifact, held: HeldOut, before: Artifact) -> Artifact:
-    """S_r beside what the student before it said; returns the answers of S_r. Rows: Answer."""
-    answers = _answers(ws, "held_out_student_responses", number, held, student.path, {"student": student.key})
-    rows = held.rows.rows(Example)
-    first, second = ({row.id: row.text or "" for row in given.rows(Response)} for given in (before, answers))
-    matches = [ResponsePair(row.id, row.instruction, first[row.id], second[row.id]) for row in rows]
-    held_out_verdicts(ws, ScoringInputs(number, student, matches, (before.key, answers.key)))
-    told = {row.id: row.text for row in held.responses.rows(Response)}
-    taught = [ResponsePair(row.id, row.instruction, text, "") for row in rows if (text := told[row.id]) is not None]
-    held_out_losses(ws, ScoringInputs(number, student, taught, (held.responses.key,)))
-    return answers
-
-
-def _answers(
-    ws: Workspace, stage: str, number: int | None, held: HeldOut, student: Path, identity: Mapping[str, Any]
+def compare_with_previous(
+    ws: Workspace, round_number: int, student: Artifact, held: HeldOut, previous: Artifact
 ) -> Artifact:
-    config = ws.config.student
+    """Judge a student against its predecessor, measure its loss on the teacher's responses, and return its responses.
 
-    def make() -> StageOutput:
-        from tapir_exp.student.generate import generate_responses
+    Args:
+        ws: The workspace of the run.
+        round_number: The round that the student comes from.
+        student: The student.
+        held: The held-out instructions.
+        previous: Responses of the predecessor.
 
-        prompts = [(row.id, row.instruction) for row in held.rows.rows(Example)]
-        who = "the base model" if number is None else f"S_{number}"
-        rows = generate_responses(student, prompts, config, f"{who} answers what is kept out")
-        return StageOutput(
-            rows, {"cut": sum(not row.finished for row in rows), "empty": sum(row.text is None for row in rows)}
-        )
-
-    recipe = {**identity, "asked": held.rows.key, "generation": generation_recipe(config)}
-    return ws.rows(stage, number, recipe, make)
+    Returns:
+        The student's responses. Rows: Response.
+    """
+    responses = generation.generate_stage(
+        ws,
+        "held_out_student_responses",
+        round_number,
+        student.path,
+        {"student": student.key},
+        held.rows,
+        Example,
+        f"S_{round_number}: held-out responses",
+    )
+    rows = held.rows.rows(Example)
+    texts_a, texts_b = ({row.id: row.text or "" for row in of.rows(Response)} for of in (previous, responses))
+    pairs = [ResponsePair(row.id, row.instruction, texts_a[row.id], texts_b[row.id]) for row in rows]
+    held_out_verdicts(ws, ScoringInputs(round_number, student, pairs, (previous.key, responses.key)))
+    taught = {response.id: response.text for response in held.responses.rows(Response)}
+    examples = [row.model_copy(update={"response": text}) for row in rows if (text := taught[row.id]) is not None]
+    held_out_losses(ws, round_number, student, examples, (held.responses.key,))
+    return responses

@@ -1,7 +1,8 @@
-"""How hard the rows are for a student, as artifacts: the judge's verdicts, and what another difficulty score needs."""
+"""Stages that score rows for a student: the judge's verdicts, and what other difficulty scores need."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
@@ -26,252 +27,231 @@ from tapir_exp.distillation.curriculum.difficulty import (
 )
 from tapir_exp.distillation.judge.diagnostics import Lengths, diagnose_judge
 from tapir_exp.distillation.judge.parse import PARSER_VERSION
-from tapir_exp.distillation.judge.requests import ResponsePair, judge_prompts
+from tapir_exp.distillation.judge.requests import PendingPair, ResponsePair, judge_prompts
 from tapir_exp.distillation.judge.score import rate_complexity, score_pairs
-from tapir_exp.distillation.judge.streaming import Hearing, Listen, fill, unheard
+from tapir_exp.distillation.judge.streaming import StreamingJudge
 from tapir_exp.distillation.prompts import load_prompt
 from tapir_exp.pipeline import generation
-from tapir_exp.pipeline.workspace import StageOutput, Workspace, generation_recipe, role_recipe
+from tapir_exp.pipeline.generation import response_figures
+from tapir_exp.pipeline.workspace import StageOutput, Workspace, generation_recipe, role_recipe, stage_name
 
 
 @dataclass(frozen=True)
 class ScoringInputs:
-    """What a student was scored on.
+    """Responses on which a student is scored.
 
-    matches: its answers beside the teacher's responses, row by row.
-    inputs: keys of the artifacts that the matches come from, the answers' included.
+    Attributes:
+        round: The round that the student comes from.
+        student: The student.
+        pairs: The teacher's responses as `response_a`, the student's as `response_b`.
+        inputs: Keys of the artifacts that the pairs come from.
     """
 
     round: int
     student: Artifact
-    matches: Sequence[ResponsePair]
+    pairs: Sequence[ResponsePair]
     inputs: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class DifficultyScores:
-    """Difficulty by row id, by the score that the run chose; keys of the artifacts it was computed from."""
+    """Difficulty by row id, by the configured score, and the keys of the artifacts that it was computed from."""
 
     by_row: Mapping[str, float]
     keys: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class ScoringRequest:
-    """What a student is to answer, and to be scored on.
-
-    blanks: the matches, still without its answers. answers_key: of the artifact that will hold them. answer: carries
-    out that stage. inputs: keys of the artifacts that the blanks come from.
-    """
-
-    round: int
-    student: Artifact
-    blanks: Sequence[ResponsePair]
-    answers_key: str
-    answer: Callable[[Listen], Artifact]
-    inputs: tuple[str, ...]
-
-
-UNANSWERED = ""
-"""What a match has in the place of the student's answer until that is there."""
-
-
 def score_on_seeds(ws: Workspace, student: Artifact, seeds: Artifact, teacher_responses: Artifact) -> DifficultyScores:
-    """Score S_0 on the seeds; a seed without the teacher's response cannot be scored."""
+    """Score S_0 on the seeds; a seed without a response of the teacher gets no score."""
     texts = {response.id: response.text for response in teacher_responses.rows(Response)}
-    blanks = [
-        ResponsePair(seed.id, seed.instruction, text, UNANSWERED, seed.response)
+    pairs = [
+        PendingPair(seed.id, seed.instruction, text, seed.response)
         for seed in seeds.rows(Example)
         if (text := texts[seed.id]) is not None
     ]
-    return _examine(ws, 0, student, seeds, blanks, teacher_responses.key)
+    return _score_student(ws, 0, student, seeds, Example, pairs, teacher_responses.key)
 
 
 def score_on_mix(
-    ws: Workspace, number: int, student: Artifact, mix: Artifact, references: Mapping[str, str]
+    ws: Workspace, round_number: int, student: Artifact, mix: Artifact, references: Mapping[str, str]
 ) -> DifficultyScores:
-    """Score the student of a round on the rows of its mix."""
-    blanks = [
-        ResponsePair(row.id, row.instruction, row.response, UNANSWERED, references.get(row.id))
-        for row in mix.rows(TrainingExample)
+    """Score the student of a round on the rows of its mix.
+
+    Args:
+        ws: The workspace of the run.
+        round_number: The round.
+        student: The student that was trained on the mix.
+        mix: The mix, which holds the teacher's responses.
+        references: Responses that a judge with `judge.reference` sees, by row id.
+    """
+    pairs = [
+        PendingPair(row.id, row.instruction, row.response, references.get(row.id)) for row in mix.rows(TrainingExample)
     ]
-    return _examine(ws, number, student, mix, blanks, mix.key)
+    return _score_student(ws, round_number, student, mix, TrainingExample, pairs, mix.key)
 
 
-def _examine(
-    ws: Workspace, number: int, student: Artifact, asked: Artifact, blanks: Sequence[ResponsePair], origin: str
-) -> DifficultyScores:
-    """Score the student's responses to `asked` against the teacher's; `origin` is where those are from."""
+def score(ws: Workspace, scored: ScoringInputs) -> DifficultyScores:
+    """Judge the student against the teacher, and score every row by the configured difficulty.
 
-    def answer(listen: Listen) -> Artifact:
-        return generation.student_responses(ws, number, student, asked, listen)
-
-    key = generation.student_responses_key(ws, student, asked)
-    return score_student(ws, ScoringRequest(number, student, blanks, key, answer, (origin,)))
-
-
-def score_student(ws: Workspace, exam: ScoringRequest) -> DifficultyScores:
-    """Let the student answer, let the judge compare it with the teacher, and score every row by that.
-
-    The judge hears each answer while the next ones are written, unless it is asked in batches or
-    `score_pairs.stream_while_generating` is off; then, and where the answers are there already, it begins after them. What comes out
-    is the same.
+    The judge is called whatever the difficulty is, since reports show the gaps of every student.
     """
-    inputs = (exam.answers_key, *exam.inputs)
-    early = _judge_while_answering(ws, exam, inputs) if _hears(ws, exam, inputs) else None
-    answers = exam.answer(unheard) if early is None else ws.store.open("student_responses", exam.answers_key)
-    given = {answer.id: answer for answer in answers.rows(Response)}
-    asked = ScoringInputs(exam.round, exam.student, [fill(blank, given[blank.id]) for blank in exam.blanks], inputs)
-    return score(ws, asked, early)
+    return SCORES[ws.config.curriculum.difficulty](ws, scored, verdicts(ws, scored))
 
 
-def score(ws: Workspace, asked: ScoringInputs, judged: Artifact | None = None) -> DifficultyScores:
-    """Let the judge compare student and teacher, and score every row by the configured difficulty.
-
-    judged: the verdicts, where they are there. The judge is asked whatever the difficulty is: its gaps are what a run
-    reports of a student.
-    """
-    judged = verdicts(ws, asked) if judged is None else judged
-    return SCORES[ws.config.curriculum.difficulty](ws, asked, judged)
+def verdicts(ws: Workspace, scored: ScoringInputs) -> Artifact:
+    """Judge the student against the teacher. Rows: Verdict."""
+    return _judge_pairs(ws, "verdicts", scored, scored.pairs, scored.inputs, _judge_label(scored.round))
 
 
-def verdicts(ws: Workspace, asked: ScoringInputs) -> Artifact:
-    """The judge's verdicts on teacher against student. Rows: Verdict."""
-    return _judged(ws, "verdicts", asked, asked.matches, asked.inputs)
+def held_out_verdicts(ws: Workspace, scored: ScoringInputs) -> Artifact:
+    """Judge the student against its predecessor, which is scored as the teacher. Rows: Verdict."""
+    label = f"judge: S_{scored.round} vs. its predecessor"
+    return _judge_pairs(ws, "held_out_verdicts", scored, scored.pairs, scored.inputs, label)
 
 
-def held_out_verdicts(ws: Workspace, asked: ScoringInputs) -> Artifact:
-    """The judge's verdicts on the student before (in the teacher's place) against this one. Rows: Verdict."""
-    return _judged(ws, "held_out_verdicts", asked, asked.matches, asked.inputs)
+def losses(ws: Workspace, scored: ScoringInputs) -> Artifact:
+    """Measure the student's loss on the teacher's responses, with and without the instruction. Rows: ResponseLoss."""
+    examples = [Example(id=pair.id, instruction=pair.instruction, response=pair.response_a) for pair in scored.pairs]
+    return _measure_losses(ws, "losses", scored.round, scored.student, examples, scored.inputs)
 
 
-def losses(ws: Workspace, asked: ScoringInputs) -> Artifact:
-    """The student's losses on the teacher's responses, with and without the instruction. Rows: ResponseLoss."""
-    return _losses(ws, "losses", asked)
+def held_out_losses(
+    ws: Workspace, round_number: int, student: Artifact, examples: Sequence[Example], inputs: tuple[str, ...]
+) -> Artifact:
+    """Measure the student's loss on held-out instructions with the teacher's responses. Rows: ResponseLoss."""
+    return _measure_losses(ws, "held_out_losses", round_number, student, examples, inputs)
 
 
-def held_out_losses(ws: Workspace, asked: ScoringInputs) -> Artifact:
-    """As `losses`, on instructions that are kept out of training."""
-    return _losses(ws, "held_out_losses", asked)
-
-
-def _losses(ws: Workspace, stage: str, asked: ScoringInputs) -> Artifact:
-    student = ws.config.student
-
-    def make() -> StageOutput:
-        from tapir_exp.student.response_loss import LossRow, response_losses
-
-        taught = [LossRow(match.id, match.instruction, match.teacher) for match in asked.matches]
-        label = f"losses of S_{asked.round}"
-        rows = response_losses(asked.student.path, taught, student, label)
-        return StageOutput(rows, {"failed": sum(row.failure is not None for row in rows)})
-
-    recipe = {
-        "student": asked.student.key,
-        "inputs": asked.inputs,
-        "template": [student.chat_template, student.system_prompt, student.max_length],
-        "precision": student.precision,
-    }
-    return ws.rows(stage, asked.round, recipe, make)
-
-
-def rollouts(ws: Workspace, asked: ScoringInputs) -> Artifact:
-    """Sampled answers of the student to every row. Rows: Answer, by the ids of `rollout_id`."""
+def rollouts(ws: Workspace, scored: ScoringInputs) -> Artifact:
+    """Sample several responses of the student to every instruction. Rows: Response, with ids of `rollout_id`."""
     config = ws.config
+    plan = config.curriculum.rollouts
 
     def make() -> StageOutput:
         from tapir_exp.student.rollouts import sample_rollouts
 
-        prompts = [(match.id, match.instruction) for match in asked.matches]
-        label = f"S_{asked.round} answers again and again"
-        plan = config.curriculum.rollouts
-        rows = sample_rollouts(asked.student.path, prompts, config.student, plan, config.seed, label)
-        cut, empty = sum(not row.finished for row in rows), sum(row.text is None for row in rows)
-        return StageOutput(rows, {"cut": cut, "empty": empty})
+        prompts = [(pair.id, pair.instruction) for pair in scored.pairs]
+        label = f"S_{scored.round}: sampling rollouts"
+        rows = sample_rollouts(scored.student.path, prompts, config.student, plan, config.seed, label)
+        return StageOutput(rows, response_figures(rows))
 
     recipe = {
-        "student": asked.student.key,
-        "inputs": asked.inputs,
-        "num_samples": config.curriculum.rollouts.num_samples,
-        "temperature": config.curriculum.rollouts.temperature,
+        "student": scored.student.key,
+        "inputs": scored.inputs,
+        "num_samples": plan.num_samples,
+        "temperature": plan.temperature,
         "seed": config.seed,
         "generation": generation_recipe(config.student),
     }
-    return ws.rows("rollouts", asked.round, recipe, make)
+    return ws.rows("rollouts", scored.round, recipe, make)
 
 
-def rollout_verdicts(ws: Workspace, asked: ScoringInputs, rollouts: Artifact) -> Artifact:
-    """The judge's verdicts on every sampled answer, judged as the greedy ones are. Rows: Verdict, as the rollouts."""
-    shown = {match.id: match for match in asked.matches}
-    matches = [
-        replace(shown[row_id_of_rollout(answer.id)], id=answer.id, student=answer.text or "")
-        for answer in rollouts.rows(Response)
+def rollout_verdicts(ws: Workspace, scored: ScoringInputs, rollouts: Artifact) -> Artifact:
+    """Judge every rollout against the teacher. Rows: Verdict, with the ids of the rollouts."""
+    by_id = {pair.id: pair for pair in scored.pairs}
+    pairs = [
+        replace(by_id[row_id_of_rollout(rollout.id)], id=rollout.id, response_b=rollout.text or "")
+        for rollout in rollouts.rows(Response)
     ]
-    return _judged(ws, "rollout_verdicts", asked, matches, (rollouts.key, *asked.inputs))
+    label = f"judge: rollouts of S_{scored.round}"
+    return _judge_pairs(ws, "rollout_verdicts", scored, pairs, (rollouts.key, *scored.inputs), label)
 
 
-def ratings(ws: Workspace, asked: ScoringInputs) -> Artifact:
-    """How complex the judge calls every instruction. Rows: Rating."""
+def ratings(ws: Workspace, scored: ScoringInputs) -> Artifact:
+    """Ask the judge for the complexity of every instruction. Rows: Rating."""
 
     def make() -> StageOutput:
-        instructions = [(match.id, match.instruction) for match in asked.matches]
-        rows = rate_complexity(instructions, ws.judge, ws.config.judge, "rating the instructions")
+        instructions = [(pair.id, pair.instruction) for pair in scored.pairs]
+        rows = rate_complexity(instructions, ws.judge, ws.config.judge, "judge: complexity of instructions")
         return StageOutput(rows, {"unrated": sum(row.complexity is None for row in rows)})
 
     recipe = {
-        "inputs": asked.inputs,
+        "inputs": scored.inputs,
         "judge": role_recipe(ws.judge, ws.config.judge),
         "prompt": load_prompt("judge/complexity").text,
         "reader": PARSER_VERSION,
     }
-    return ws.rows("ratings", asked.round, recipe, make)
+    return ws.rows("ratings", scored.round, recipe, make)
 
 
-def _hears(ws: Workspace, exam: ScoringRequest, inputs: Sequence[str]) -> bool:
-    """Whether the judge can hear answers while they are written, and there are any to be written."""
-    config, store = ws.config.judge, ws.store
-    there = (
-        store.has("student_responses", exam.answers_key)
-        or store.find("verdicts", _judged_recipe(ws, inputs)) is not None
-    )
-    return config.stream_while_generating and not config.llm.batch and not there
+def _score_student(
+    ws: Workspace,
+    round_number: int,
+    student: Artifact,
+    instructions: Artifact,
+    row_type: type[Example] | type[TrainingExample],
+    pairs: Sequence[PendingPair],
+    teacher_key: str,
+) -> DifficultyScores:
+    """Let the student respond, judge it against the teacher, and score every row.
+
+    The judge works while the student generates, unless it is called in batches or
+    `judge.stream_while_generating` is off. The artifacts are the same.
+
+    Args:
+        ws: The workspace of the run.
+        round_number: The round that the student comes from.
+        student: The student.
+        instructions: The rows that the student responds to.
+        row_type: Type of those rows.
+        pairs: The teacher's responses.
+        teacher_key: Key of the artifact that holds the teacher's responses.
+    """
+    inputs = (generation.student_responses_key(ws, student, instructions), teacher_key)
+    with ExitStack() as stack:
+        judge = None
+        if _can_stream(ws, inputs):
+            stage, label = stage_name("verdicts", round_number), _judge_label(round_number)
+            judge = stack.enter_context(StreamingJudge(pairs, ws.judge, ws.config.judge, stage=stage, label=label))
+        on_response = None if judge is None else judge.submit
+        responses = generation.student_responses(ws, round_number, student, instructions, row_type, on_response)
+        by_id = {response.id: response for response in responses.rows(Response)}
+        complete_pairs = [pair.with_response(by_id[pair.id]) for pair in pairs]
+        scored = ScoringInputs(round_number, student, complete_pairs, inputs)
+        judged = verdicts(ws, scored) if judge is None else _finish_verdicts(ws, scored, judge, list(by_id.values()))
+    return SCORES[ws.config.curriculum.difficulty](ws, scored, judged)
 
 
-def _judge_while_answering(ws: Workspace, exam: ScoringRequest, inputs: Sequence[str]) -> Artifact | None:
-    """The verdicts, for which the answers were written; None where another process was faster."""
-    heard = False
-
-    def make() -> StageOutput:
-        nonlocal heard
-        heard = True
-        with Hearing(exam.blanks, ws.judge, ws.config.judge, f"judging S_{exam.round}") as hearing:
-            given = {answer.id: answer for answer in exam.answer(hearing.during).rows(Response)}
-            matches = [fill(blank, given[blank.id]) for blank in exam.blanks]
-            return _judged_product(matches, hearing.verdicts(given.values()), ws.config.judge)
-
-    judged = ws.rows("verdicts", exam.round, _judged_recipe(ws, inputs), make)
-    return judged if heard else None
-
-
-def _judged(
-    ws: Workspace, stage: str, asked: ScoringInputs, matches: Sequence[ResponsePair], inputs: Sequence[str]
-) -> Artifact:
+def _can_stream(ws: Workspace, inputs: Sequence[str]) -> bool:
+    """Return whether the judge may work while the student generates, and still has anything to do."""
     config = ws.config.judge
+    if not config.stream_while_generating or config.llm.batch:
+        return False
+    return ws.store.find("verdicts", _verdicts_recipe(ws, inputs)) is None
+
+
+def _finish_verdicts(
+    ws: Workspace, scored: ScoringInputs, judge: StreamingJudge, responses: Sequence[Response]
+) -> Artifact:
+    """Make the artifact of the verdicts of a judge that has worked while the student generated. Rows: Verdict."""
 
     def make() -> StageOutput:
-        return _judged_product(matches, score_pairs(matches, ws.judge, config, f"judging S_{asked.round}"), config)
+        rows = judge.finish(responses)
+        return replace(_verdict_output(rows, scored.pairs, ws.config.judge), spend=judge.spend)
 
-    return ws.rows(stage, asked.round, _judged_recipe(ws, inputs), make)
-
-
-def _judged_product(matches: Sequence[ResponsePair], rows: Sequence[Verdict], config: JudgeConfig) -> StageOutput:
-    figures = _figures(rows, {match.id: Lengths(len(match.teacher), len(match.student)) for match in matches})
-    if config.reference:
-        figures["referenced"] = sum(match.reference is not None for match in matches)
-    return StageOutput(rows, figures)
+    # The judge records its spend in a ledger of its own thread, under the name of this stage.
+    return ws.rows("verdicts", scored.round, _verdicts_recipe(ws, scored.inputs), make, record_spend=False)
 
 
-def _judged_recipe(ws: Workspace, inputs: Sequence[str]) -> dict[str, Any]:
+def _judge_pairs(
+    ws: Workspace,
+    stage: str,
+    scored: ScoringInputs,
+    pairs: Sequence[ResponsePair],
+    inputs: Sequence[str],
+    label: str,
+) -> Artifact:
+    def make() -> StageOutput:
+        return _verdict_output(score_pairs(pairs, ws.judge, ws.config.judge, label), pairs, ws.config.judge)
+
+    return ws.rows(stage, scored.round, _verdicts_recipe(ws, inputs), make)
+
+
+def _judge_label(round_number: int) -> str:
+    return f"judge: S_{round_number} vs. teacher"
+
+
+def _verdicts_recipe(ws: Workspace, inputs: Sequence[str]) -> dict[str, Any]:
     config = ws.config.judge
     return {
         "inputs": list(inputs),
@@ -281,23 +261,53 @@ def _judged_recipe(ws: Workspace, inputs: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _figures(rows: Sequence[Verdict], lengths: Mapping[str, Lengths]) -> dict[str, Any]:
+def _verdict_output(rows: Sequence[Verdict], pairs: Sequence[ResponsePair], config: JudgeConfig) -> StageOutput:
     gaps = scored_gaps(rows)
-    diagnosis = diagnose_judge(rows, lengths)
-    return {
+    lengths = {pair.id: Lengths(len(pair.response_a), len(pair.response_b)) for pair in pairs}
+    diagnostics = diagnose_judge(rows, lengths)
+    figures = {
         "unscored": len(rows) - len(gaps),
         "mean_gap": fmean(gaps.values()) if gaps else None,
-        "flips": diagnosis.flips,
-        "diagnosis": asdict(diagnosis),
+        "flips": diagnostics.flips,
+        "diagnosis": asdict(diagnostics),
     }
+    if config.reference:
+        figures["referenced"] = sum(pair.reference is not None for pair in pairs)
+    return StageOutput(rows, figures)
 
 
-def _by_gap(ws: Workspace, asked: ScoringInputs, judged: Artifact) -> DifficultyScores:
+def _measure_losses(
+    ws: Workspace,
+    stage: str,
+    round_number: int,
+    student: Artifact,
+    examples: Sequence[Example],
+    inputs: tuple[str, ...],
+) -> Artifact:
+    config = ws.config.student
+
+    def make() -> StageOutput:
+        from tapir_exp.student.response_loss import LossRow, response_losses
+
+        rows = [LossRow(example.id, example.instruction, example.response) for example in examples]
+        measured = response_losses(student.path, rows, config, f"S_{round_number}: losses")
+        return StageOutput(measured, {"failed": sum(row.failure is not None for row in measured)})
+
+    recipe = {
+        "student": student.key,
+        "inputs": inputs,
+        "template": [config.chat_template, config.system_prompt, config.max_length],
+        "precision": config.precision,
+    }
+    return ws.rows(stage, round_number, recipe, make)
+
+
+def _by_gap(ws: Workspace, scored: ScoringInputs, judged: Artifact) -> DifficultyScores:
     return DifficultyScores(scored_gaps(judged.rows(Verdict)), (judged.key,))
 
 
-def _by_losses(ws: Workspace, asked: ScoringInputs, judged: Artifact) -> DifficultyScores:
-    measured = losses(ws, asked)
+def _by_losses(ws: Workspace, scored: ScoringInputs, judged: Artifact) -> DifficultyScores:
+    measured = losses(ws, scored)
     scores = {
         row.id: instruction_following_difficulty(row.instructed, row.alone)
         for row in measured.rows(ResponseLoss)
@@ -306,27 +316,31 @@ def _by_losses(ws: Workspace, asked: ScoringInputs, judged: Artifact) -> Difficu
     return DifficultyScores(scores, (judged.key, measured.key))
 
 
-def _by_rollouts(ws: Workspace, asked: ScoringInputs, judged: Artifact) -> DifficultyScores:
-    """A row with an unscored rollout is unscored: without its worst or best answer the spread would be another."""
-    answers = rollouts(ws, asked)
-    marked = rollout_verdicts(ws, asked, answers)
-    rewards: defaultdict[str, list[float | None]] = defaultdict(list)
-    for verdict in marked.rows(Verdict):
-        rewards[row_id_of_rollout(verdict.id)].append(verdict.student)
+def _by_rollouts(ws: Workspace, scored: ScoringInputs, judged: Artifact) -> DifficultyScores:
+    sampled = rollouts(ws, scored)
+    sampled_verdicts = rollout_verdicts(ws, scored, sampled)
+    rewards: defaultdict[str, list[float]] = defaultdict(list)
+    for verdict in sampled_verdicts.rows(Verdict):
+        if verdict.student is not None:
+            rewards[row_id_of_rollout(verdict.id)].append(verdict.student)
     plan = ws.config.curriculum.rollouts
-    whole = {row: [reward for reward in given if reward is not None] for row, given in rewards.items()}
-    scores = {row: rollout_spread(given, plan.beta) for row, given in whole.items() if len(given) == plan.num_samples}
-    return DifficultyScores(scores, (judged.key, answers.key, marked.key))
+    # A row with an unscored rollout gets no score: without its worst or best response the spread would differ.
+    scores = {
+        row_id: rollout_spread(of_row, plan.beta)
+        for row_id, of_row in rewards.items()
+        if len(of_row) == plan.num_samples
+    }
+    return DifficultyScores(scores, (judged.key, sampled.key, sampled_verdicts.key))
 
 
-def _by_rating(ws: Workspace, asked: ScoringInputs, judged: Artifact) -> DifficultyScores:
-    rated = ratings(ws, asked)
-    known = [(row.id, row.complexity) for row in rated.rows(Rating) if row.complexity is not None]
-    return DifficultyScores({row: rated_complexity(complexity) for row, complexity in known}, (judged.key, rated.key))
+def _by_rating(ws: Workspace, scored: ScoringInputs, judged: Artifact) -> DifficultyScores:
+    rated = ratings(ws, scored)
+    scores = {row.id: rated_complexity(row.complexity) for row in rated.rows(Rating) if row.complexity is not None}
+    return DifficultyScores(scores, (judged.key, rated.key))
 
 
-def _by_length(ws: Workspace, asked: ScoringInputs, judged: Artifact) -> DifficultyScores:
-    return DifficultyScores({match.id: response_length(match.teacher) for match in asked.matches}, (judged.key,))
+def _by_length(ws: Workspace, scored: ScoringInputs, judged: Artifact) -> DifficultyScores:
+    return DifficultyScores({pair.id: response_length(pair.response_a) for pair in scored.pairs}, (judged.key,))
 
 
 SCORES: Mapping[Difficulty, Callable[[Workspace, ScoringInputs, Artifact], DifficultyScores]] = {
@@ -337,4 +351,4 @@ SCORES: Mapping[Difficulty, Callable[[Workspace, ScoringInputs, Artifact], Diffi
     Difficulty.judge_rated: _by_rating,
     Difficulty.response_length: _by_length,
 }
-"""How each difficulty is computed; `random` needs the gaps to know how many rows are hard."""
+"""Function of each difficulty; `random` needs the gaps to know the size of the hard set."""

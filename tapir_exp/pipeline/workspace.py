@@ -13,7 +13,8 @@ from tapir_exp.core.records import DroppedRow, Record
 from tapir_exp.core.store import DROPPED, ROWS, Artifact, Store, write_rows
 from tapir_exp.distillation.classifier.base import TaskClassifier
 from tapir_exp.llm.chat import ChatModel
-from tapir_exp.llm.ledger import Ledger
+from tapir_exp.llm.ledger import Ledger, Spend
+from tapir_exp.llm.streaming import StreamableModel
 
 Recipe = Mapping[str, Any]
 NO_REPLY = ("llm", "max_failure_rate", "stream_while_generating")
@@ -22,11 +23,19 @@ NO_REPLY = ("llm", "max_failure_rate", "stream_while_generating")
 
 @dataclass(frozen=True)
 class StageOutput:
-    """Rows of a stage, its figures, and the rows it dropped; `dropped` is None for stages that select nothing."""
+    """Output of a stage.
+
+    Attributes:
+        rows: The rows.
+        figures: Counts and other figures, for the sidecar of the artifact.
+        dropped: Rows that the stage dropped; None for a stage that selects nothing.
+        spend: Spend by role, from a stage that another ledger than the workspace's has recorded.
+    """
 
     rows: Iterable[Record]
     figures: Mapping[str, Any]
     dropped: Sequence[DroppedRow] | None = None
+    spend: Mapping[str, Spend] = field(default_factory=dict)
 
 
 @dataclass
@@ -37,21 +46,19 @@ class Workspace:
         config: The whole configuration of the run.
         store: The artifact store, shared by all runs of an outputs directory.
         teacher: The model that responds, expands and refines.
-        judge: The model that scores responses.
+        judge: The model that scores responses, also in another thread.
         classifier: The classifier of task types.
         ledger: The spend of this run.
         entries: Artifacts used so far, in the order of their last use.
-        held_out_instructions: Instructions that no training row may repeat.
     """
 
     config: Config
     store: Store
     teacher: ChatModel
-    judge: ChatModel
+    judge: StreamableModel
     classifier: TaskClassifier
     ledger: Ledger
     entries: list[Entry] = field(default_factory=list)
-    held_out_instructions: frozenset[str] = frozenset()
 
     def rows(
         self,
@@ -60,7 +67,7 @@ class Workspace:
         recipe: Recipe,
         make: Callable[[], StageOutput],
         *,
-        asks: bool = True,
+        record_spend: bool = True,
     ) -> Artifact:
         """Run a stage whose artifact is rows, or reuse the artifact.
 
@@ -69,18 +76,19 @@ class Workspace:
             round_number: Round of the stage; None if it belongs to no round.
             recipe: Everything that determines the rows.
             make: Makes the rows; not called if the artifact exists.
-            asks: Whether the stage calls chat models, so that their spend is recorded with it.
+            record_spend: Whether the workspace's ledger records the calls of `make` under this stage; if False,
+                `StageOutput.spend` holds their spend.
         """
 
         def write(directory: Path) -> Mapping[str, Any]:
             with ExitStack() as stack:
                 recording = self.ledger.record_stage(stage_name(stage, round_number))
-                spend_by_role = stack.enter_context(recording) if asks else {}
+                recorded = stack.enter_context(recording) if record_spend else {}
                 output = make()
                 count = write_rows(directory / ROWS, output.rows)
                 if output.dropped is not None:
                     write_rows(directory / DROPPED, output.dropped)
-            spend = {role: spend.model_dump() for role, spend in spend_by_role.items()}
+            spend = {role: of_role.model_dump() for role, of_role in {**recorded, **output.spend}.items()}
             return {"rows": count, **output.figures, "spend": spend}
 
         return self.directory(stage, round_number, recipe, write)

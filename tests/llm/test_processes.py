@@ -64,7 +64,7 @@ def test_stopped_at_random_moments_twenty_times(server: Faulty, tmp_path: Path, 
         assert time.monotonic() - stopped < 5
         assert out == ""
         if sig is signal.SIGINT:
-            assert "rows: stopped with" in err
+            assert "rows: stopped after" in err
     assert end(start(server, tmp_path, rows)) == [f"re: question {n}" for n in range(rows)]
     paid_twice = sum(server.paid.values()) - rows
     assert paid_twice <= IN_FLIGHT * KILLS

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tapir_exp.config import CurriculumConfig, Difficulty
 from tapir_exp.core.records import Example, Quota, Subset, TrainingExample
 from tapir_exp.core.seeding import derive_uniform
 from tapir_exp.core.task_types import TaskType
@@ -66,20 +67,70 @@ class RoundPlan:
     quotas: tuple[Quota, ...]
 
 
+@dataclass(frozen=True)
+class PlanSettings:
+    """Settings that, with the pool, determine the plan of a round.
+
+    `asdict` of it is part of the recipe of the expansions: a setting that a plan depends on belongs here.
+
+    Attributes:
+        round: The round, from 1.
+        rows: Rows of the mix.
+        alpha: Fraction of hard rows, 0 to 1.
+        target: Share of each task type, in both subsets.
+        difficulty: The score that the hard set is chosen by.
+        delta: Threshold of the gap above which a row is hard, in judge points.
+        hard_fraction: Fraction of hard rows in the pool, for scores without a threshold.
+        beta: Temperature of the rollout spread, in judge points.
+        seed: Seed of the run.
+    """
+
+    round: int
+    rows: int
+    alpha: float
+    target: Shares
+    difficulty: Difficulty
+    delta: float
+    hard_fraction: float
+    beta: float
+    seed: int
+
+    @classmethod
+    def for_round(cls, round_number: int, target: Shares, curriculum: CurriculumConfig, seed: int) -> "PlanSettings":
+        """Return the settings of a round."""
+        return cls(
+            round=round_number,
+            rows=curriculum.rows_per_round,
+            alpha=alpha_for_round(round_number, curriculum.alpha, curriculum.delta_alpha),
+            target=dict(target),
+            difficulty=curriculum.difficulty,
+            delta=curriculum.delta,
+            hard_fraction=curriculum.hard_fraction,
+            beta=curriculum.rollouts.beta,
+            seed=seed,
+        )
+
+    @property
+    def draw(self) -> str:
+        """Name of the draw: another seed or round draws other rows."""
+        return f"seed {self.seed} round {self.round}"
+
+
 def alpha_for_round(round_number: int, alpha: float, delta_alpha: float) -> float:
     """Return the weight of the hard set in round 1, 2, ...: alpha grows linearly and is clipped to [0, 1]."""
     return min(1.0, max(0.0, alpha + (round_number - 1) * delta_alpha))
 
 
-def plan_round(pool: Sequence[Candidate], shares: Shares, rows: int, alpha: float, draw: str) -> RoundPlan:
-    """Plan a mix of `rows` rows, with the fraction `alpha` hard, each subset under the target task mix.
+def plan_round(pool: Sequence[Candidate], settings: PlanSettings) -> RoundPlan:
+    """Plan the mix of a round: the fraction `alpha` of its rows is hard, each subset under the target task mix.
 
     The rows of a subset and task type are drawn without replacement, heavier ones first. If the pool has too few, the
-    teacher is asked for the rest. `draw` names the draw: each seed and each round has its own name.
+    teacher is asked for the rest.
     """
-    hard_rows = round(alpha * rows)
-    wanted = dict(zip(Subset, apportion_parts((hard_rows, rows - hard_rows), shares), strict=True))
-    ranked = _rank_by_kind(pool, draw)
+    hard_rows = round(settings.alpha * settings.rows)
+    sizes = (hard_rows, settings.rows - hard_rows)
+    wanted = dict(zip(Subset, apportion_parts(sizes, settings.target), strict=True))
+    ranked = _rank_by_kind(pool, settings.draw)
     drawn: list[Candidate] = []
     requests: list[GenerationRequest] = []
     quotas: list[Quota] = []

@@ -1,8 +1,15 @@
-"""Verdicts: teacher and student scored on the same instruction, under one of three protocols.
+"""Verdicts: scores of two responses to the same instruction, under one of three protocols.
 
-`pair_scores`, the default, asks for two scores from 1 to 10 in one reply on helpfulness, relevance, accuracy and
-level of detail (D of PAPER.md); both orders are asked and averaged, as Lion does. `single_score` shows each answer
-alone. `pair_logprobs` reads which answer is preferred, and how surely, from the first token's log-probabilities.
+`pair_scores`, the default, requests two scores from 1 to 10 in one completion, on helpfulness, relevance, accuracy and
+level of detail. Both presentation orders are requested and averaged, as in Lion. `single_score` shows each response
+alone. `pair_logprobs` reads the preferred response, and how sure the judge is, from the log-probabilities of the first
+token.
+
+Example:
+    >>> pairs = [ResponsePair("seed-1", "Name a prime.", "7 is a prime number.", "9")]
+    >>> (verdict,) = score_pairs(pairs, judge, config.judge, "judging")  # doctest: +SKIP
+    >>> verdict.gap  # doctest: +SKIP
+    6.5
 """
 
 from collections import defaultdict
@@ -14,48 +21,50 @@ from tapir_exp.config import JudgeConfig, JudgeProtocol
 from tapir_exp.core.errors import ReplyError
 from tapir_exp.core.records import JudgeReply, PresentationOrder, Rating, Verdict
 from tapir_exp.distillation.judge.parse import PARSERS, Scores, parse_single_score
-from tapir_exp.distillation.judge.recording import Listener
 from tapir_exp.distillation.judge.requests import JudgeRequest, ResponsePair, build_complexity_request, requests_for
 from tapir_exp.llm.chat import ChatModel, Completion, TokenLogprob, Usage
 from tapir_exp.llm.executor import RequestResult, run_requests
 
 
-def score_pairs(matches: Sequence[ResponsePair], chat: ChatModel, config: JudgeConfig, label: str) -> list[Verdict]:
-    """One verdict a match, in order. A match with any ballot missing is unscored.
+def score_pairs(pairs: Sequence[ResponsePair], chat: ChatModel, config: JudgeConfig, label: str) -> list[Verdict]:
+    """Return one verdict for each pair, in order; a pair with a failed request is unscored.
 
-    Raises TooManyFailures where more than `config.max_failure_rate` of the ballots are missing.
+    Args:
+        pairs: What to judge.
+        chat: The judge.
+        config: The settings of the judge.
+        label: Name of the progress bar and of error messages.
+
+    Raises:
+        TooManyFailures: If more than `config.max_failure_rate` of the requests failed.
     """
-    asked = [(match.id, question) for match in matches for question in requests_for(match, config)]
-    listener = Listener(chat)
-    outcomes = run_requests(
-        listener,
-        [question.request for _, question in asked],
+    requests = [(pair.id, request) for pair in pairs for request in requests_for(pair, config)]
+    results = run_requests(
+        chat,
+        [request.request for _, request in requests],
         PARSERS[config.protocol],
         label=label,
         concurrency=config.llm.concurrency,
         max_failure_rate=config.max_failure_rate,
     )
-    return build_verdicts(asked, outcomes, listener)
-
-
-def build_verdicts(
-    asked: Sequence[tuple[str, JudgeRequest]], outcomes: Sequence[RequestResult[Scores]], listener: Listener
-) -> list[Verdict]:
-    """The outcomes of the questions put together, one verdict for each row; questions come with their rows' ids."""
-    replies: defaultdict[str, list[JudgeReply]] = defaultdict(list)
-    for (row, question), outcome in zip(asked, outcomes, strict=True):
-        replies[row].append(build_judge_reply(question, outcome, listener.last_reply(question.request)))
-    return [build_verdict(row, cast) for row, cast in replies.items()]
+    return build_verdicts(requests, results)
 
 
 def rate_complexity(
     instructions: Sequence[tuple[str, str]], chat: ChatModel, config: JudgeConfig, label: str
 ) -> list[Rating]:
-    """How complex the judge calls each instruction, from 1 to 10; `instructions` are (id, text) pairs.
+    """Return the judge's rating of each instruction's complexity, from 1 to 10.
 
-    Raises TooManyFailures where more than `config.max_failure_rate` of the ratings are missing.
+    Args:
+        instructions: Pairs of id and text.
+        chat: The judge.
+        config: The settings of the judge.
+        label: Name of the progress bar and of error messages.
+
+    Raises:
+        TooManyFailures: If more than `config.max_failure_rate` of the requests failed.
     """
-    outcomes = run_requests(
+    results = run_requests(
         chat,
         [build_complexity_request(text, config) for _, text in instructions],
         parse_single_score,
@@ -65,66 +74,80 @@ def rate_complexity(
     )
     return [
         Rating(
-            id=row,
-            complexity=None if outcome.value is None else outcome.value[0],
-            raw=outcome.raw,
-            failure=outcome.failure,
+            id=row_id,
+            complexity=None if result.value is None else result.value[0],
+            raw=result.raw,
+            failure=result.failure,
         )
-        for (row, _), outcome in zip(instructions, outcomes, strict=True)
+        for (row_id, _), result in zip(instructions, results, strict=True)
     ]
 
 
-def build_judge_reply(question: JudgeRequest, outcome: RequestResult[Scores], reply: Completion | None) -> JudgeReply:
-    """A reply as a ballot: the scores given back to whom they belong, and all that a reader reads."""
+def build_verdicts(
+    requests: Sequence[tuple[str, JudgeRequest]], results: Sequence[RequestResult[Scores]]
+) -> list[Verdict]:
+    """Combine the results of requests, which come with their row ids, to one verdict for each row."""
+    replies: defaultdict[str, list[JudgeReply]] = defaultdict(list)
+    for (row_id, request), result in zip(requests, results, strict=True):
+        replies[row_id].append(build_judge_reply(request, result))
+    return [build_verdict(row_id, of_row) for row_id, of_row in replies.items()]
+
+
+def build_judge_reply(request: JudgeRequest, result: RequestResult[Scores]) -> JudgeReply:
+    """Return the record of one request: its scores by author, and everything that parsing it again needs."""
+    completion = result.completion
     return JudgeReply(
-        order=question.order,
-        **_scores_by_owner(question.order, outcome.value),
-        raw=outcome.raw,
-        failure=outcome.failure,
-        finish_reason=None if reply is None else reply.finish_reason,
-        first_token=_first_token(reply),
+        order=request.order,
+        **_scores_by_owner(request.order, result.value),
+        raw=result.raw,
+        failure=result.failure,
+        finish_reason=None if completion is None else completion.finish_reason,
+        first_token=_first_token(completion),
     )
 
 
-def build_verdict(row: str, replies: Sequence[JudgeReply]) -> Verdict:
-    """The mean over all ballots, or unscored where one is missing: half a verdict would carry the order's bias."""
-    teacher = [ballot.teacher for ballot in replies if ballot.teacher is not None]
-    student = [ballot.student for ballot in replies if ballot.student is not None]
-    if any(ballot.failure is not None for ballot in replies):
-        return Verdict(id=row, replies=tuple(replies), teacher=None, student=None)
-    return Verdict(id=row, replies=tuple(replies), teacher=fmean(teacher), student=fmean(student))
+def build_verdict(row_id: str, replies: Sequence[JudgeReply]) -> Verdict:
+    """Return the mean scores over all replies; unscored if any reply failed."""
+    # A mean over one order alone would carry the position bias that the other order cancels.
+    if any(reply.failure is not None for reply in replies):
+        return Verdict(id=row_id, replies=tuple(replies), teacher=None, student=None)
+    teacher = fmean(reply.teacher for reply in replies if reply.teacher is not None)
+    student = fmean(reply.student for reply in replies if reply.student is not None)
+    return Verdict(id=row_id, replies=tuple(replies), teacher=teacher, student=student)
 
 
 def reparse_verdict(verdict: Verdict, protocol: JudgeProtocol) -> Verdict:
-    """The verdict that the present reader makes of the replies that are kept; no call is made.
+    """Return the verdict that the current parser reads from the stored completions, without any call.
 
-    What never came as a reply stays missing. A reply that is refused now is not asked for again.
+    A reply that failed without a completion stays failed, and one that the parser rejects now is not requested again.
     """
-    return build_verdict(verdict.id, [_reparse_reply(ballot, protocol) for ballot in verdict.replies])
+    return build_verdict(verdict.id, [_reparse_reply(reply, protocol) for reply in verdict.replies])
 
 
-def _reparse_reply(ballot: JudgeReply, protocol: JudgeProtocol) -> JudgeReply:
-    if ballot.finish_reason is None:
-        return ballot
-    tokens = tuple(TokenLogprob(token=token, logprob=logprob) for token, logprob in ballot.first_token)
-    unpaid = Usage(prompt_tokens=0, completion_tokens=0, usd=None)
-    reply = Completion(
-        text=ballot.raw, finish_reason=ballot.finish_reason, usage=unpaid, top_logprobs=(tokens,) if tokens else ()
+def _reparse_reply(reply: JudgeReply, protocol: JudgeProtocol) -> JudgeReply:
+    if reply.finish_reason is None:
+        return reply
+    tokens = tuple(TokenLogprob(token=token, logprob=logprob) for token, logprob in reply.first_token)
+    completion = Completion(
+        text=reply.raw,
+        finish_reason=reply.finish_reason,
+        usage=Usage(prompt_tokens=0, completion_tokens=0, usd=None),
+        top_logprobs=(tokens,) if tokens else (),
     )
     try:
-        read: dict[str, Any] = {**_scores_by_owner(ballot.order, PARSERS[protocol](reply)), "failure": None}
-    except ReplyError as refusal:
-        read = {**_scores_by_owner(ballot.order, None), "failure": f"unreadable reply: {refusal}"}
-    return ballot.model_copy(update=read)
+        update: dict[str, Any] = {**_scores_by_owner(reply.order, PARSERS[protocol](completion)), "failure": None}
+    except ReplyError as error:
+        update = {**_scores_by_owner(reply.order, None), "failure": f"unreadable reply: {error}"}
+    return reply.model_copy(update=update)
 
 
 def _scores_by_owner(order: PresentationOrder, scores: Scores | None) -> dict[str, float | None]:
-    """The scores by owner; None for whom the reply says nothing of."""
-    owned = {} if scores is None else dict(zip(order.shown, scores, strict=True))
-    return {"teacher": owned.get("teacher"), "student": owned.get("student")}
+    """Return the scores of teacher and student; None for a response that was not shown or not scored."""
+    by_owner = {} if scores is None else dict(zip(order.shown, scores, strict=True))
+    return {"teacher": by_owner.get("teacher"), "student": by_owner.get("student")}
 
 
-def _first_token(reply: Completion | None) -> tuple[tuple[str, float], ...]:
-    if reply is None or not reply.top_logprobs:
+def _first_token(completion: Completion | None) -> tuple[tuple[str, float], ...]:
+    if completion is None or not completion.top_logprobs:
         return ()
-    return tuple((token.token, token.logprob) for token in reply.top_logprobs[0])
+    return tuple((token.token, token.logprob) for token in completion.top_logprobs[0])
