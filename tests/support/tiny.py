@@ -1,4 +1,4 @@
-"""Tiny bases of the kinds that students are made of, with random weights."""
+"""Tiny base models of the students' architectures, with random weights."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "nu
 
 
 def llama_base(directory: Path) -> Path:
-    """Like LLaMA-2: a BOS that the tokenizer adds by itself, no padding token, embeddings of its own for the output."""
+    """Save a model like LLaMA-2: the tokenizer adds a BOS, there is no padding token, and embeddings are not tied."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(save_tokenizer(directory, "<s>", "</s>", []))
     config = LlamaConfig(vocab_size=len(tokenizer), bos_token_id=0, eos_token_id=1, **SIZES)
     torch.manual_seed(0)
@@ -19,7 +19,7 @@ def llama_base(directory: Path) -> Path:
 
 
 def qwen_base(directory: Path) -> Path:
-    """Like a Qwen1.5 base: texts end with <|endoftext|>, which is the padding too, though <|im_end|> is a token."""
+    """Save a model like a Qwen1.5 base: <|endoftext|> is both EOS and padding, though <|im_end|> is a token."""
     extra = ["<|im_start|>", "<|im_end|>"]
     saved = save_tokenizer(directory, None, "<|endoftext|>", extra, pad="<|endoftext|>")
     tokenizer = PreTrainedTokenizerFast.from_pretrained(saved)
@@ -44,14 +44,14 @@ def hub_cache(cache: Path, name: str, files: Path, commit: str) -> None:
 
 
 def save_tokenizer(directory: Path, bos: str | None, eos: str, extra: list[str], pad: str | None = None) -> Path:
-    """A byte-level tokenizer with these control tokens; with a BOS, it puts one before every text."""
+    """Save a byte-level tokenizer with these control tokens; if there is a BOS, it adds one before every text."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     controls = [*([bos] if bos else []), eos, *extra]
     trainer = trainers.BpeTrainer(special_tokens=controls, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
     tokenizer.train_from_iterator(["some words"], trainer)
-    if bos:  # as LLaMA-2's tokenizer does when it is not told otherwise
+    if bos:  # the default of LLaMA-2's tokenizer
         tokenizer.post_processor = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, 0)])
     fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer, bos_token=bos, eos_token=eos, pad_token=pad
