@@ -1,4 +1,4 @@
-"""QLoRA for real, on whatever device is here; bitsandbytes has a slow back end for CPUs."""
+"""QLoRA with bitsandbytes, on a GPU or with its slow CPU backend."""
 
 from dataclasses import replace
 from importlib.util import find_spec
@@ -21,9 +21,10 @@ from tapir_exp.core.records import TrainingStep
 from tapir_exp.core.store import digest_files, read_rows
 from tapir_exp.lab.base_student import build_base_student
 from tapir_exp.student.generate import generate_responses
-from tapir_exp.student.training import train
 from tapir_exp.student.training.adapter import load_for_training
+from tapir_exp.student.training.callbacks import CheckpointCallback
 from tapir_exp.student.training.encoding import TrainingRow
+from tapir_exp.student.training.job import FitJob
 from tapir_exp.student.training.memory import estimate_fit_memory
 from tapir_exp.student.training.train import TRAINING, finetune
 
@@ -46,10 +47,10 @@ def parent(tmp_path_factory: pytest.TempPathFactory, rows: list[TrainingRow]) ->
 @pytest.fixture
 def qlora(sft: SFTConfig) -> SFTConfig:
     targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    return replace(sft, method=Method.qlora, lora=replace(sft.lora, rank=8, targets=targets))
+    return replace(sft, method=Method.qlora, lora=replace(sft.lora, rank=8, target_modules=targets))
 
 
-def test_the_base_is_in_four_bits_and_the_adapter_alone_is_trained(
+def test_qlora_base_has_four_bits_and_adapter_is_trained(
     parent: Path, student: StudentConfig, qlora: SFTConfig
 ) -> None:
     from bitsandbytes.nn import Linear4bit
@@ -65,7 +66,7 @@ def test_the_base_is_in_four_bits_and_the_adapter_alone_is_trained(
     assert trained == {name for name, _ in model.named_parameters() if "lora_" in name} != set()
 
 
-def test_the_memory_of_the_base_is_what_the_plan_says(parent: Path, student: StudentConfig, qlora: SFTConfig) -> None:
+def test_qlora_memory_of_weights_matches_the_estimate(parent: Path, student: StudentConfig, qlora: SFTConfig) -> None:
     from bitsandbytes.nn import Params4bit
 
     def size(weight: Any) -> int:
@@ -76,13 +77,13 @@ def test_the_memory_of_the_base_is_what_the_plan_says(parent: Path, student: Stu
         return own + sum(part.untyped_storage().nbytes() for part in (scales.absmax, scales.state2.absmax))
 
     model: Any = load_for_training(parent, student, qlora, TRAINER)[0]
-    shape = ArchitectureConfig(64, 2, 2, 2, 128, 300, tie_word_embeddings=True)
-    predicted = estimate_fit_memory(replace(student, shape=shape), qlora, TRAINER)
+    arch = ArchitectureConfig(64, 2, 2, 2, 128, 300, tie_word_embeddings=True)
+    predicted = estimate_fit_memory(replace(student, architecture=arch), qlora, TRAINER)
     assert predicted
     assert sum(map(size, model.parameters())) == pytest.approx(predicted.weights, rel=0.01)
 
 
-def test_a_fit_learns_goes_on_after_a_kill_and_answers(
+def test_qlora_fit_learns_resumes_and_generates(
     parent: Path,
     tmp_path: Path,
     rows: list[TrainingRow],
@@ -90,29 +91,28 @@ def test_a_fit_learns_goes_on_after_a_kill_and_answers(
     qlora: SFTConfig,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fit(workdir: Path, start: Path = parent) -> None:
-        budget = BudgetConfig(epochs=15)
-        finetune(start, rows, 0.3, qlora, budget, student, TRAINER, 0, workdir, "fit")
+    def fit(workdir: Path, parent: Path = parent) -> None:
+        finetune(FitJob(parent, qlora, BudgetConfig(epochs=15), student, TRAINER, alpha=0.3), rows, workdir)
 
     class KilledError(Exception):
         pass
 
     def end_batch(self: Any, trainer: Any, *others: Any) -> None:
-        untouched(self, trainer, *others)
+        original(self, trainer, *others)
         if trainer.global_step == 7:
             raise KilledError
 
     fit(tmp_path / "whole")
     steps = read_rows(tmp_path / "whole" / TRAINING, TrainingStep)
     assert steps[-1].loss < 0.6 * steps[0].loss
-    untouched = train.CheckpointCallback.on_train_batch_end
+    original = CheckpointCallback.on_train_batch_end
     with monkeypatch.context() as patch:
-        patch.setattr(train.CheckpointCallback, "on_train_batch_end", end_batch)
+        patch.setattr(CheckpointCallback, "on_train_batch_end", end_batch)
         with pytest.raises(KilledError):
             fit(tmp_path / "broken")
     fit(tmp_path / "broken")
     assert digest_files(tmp_path / "broken") == digest_files(tmp_path / "whole")
     fit(tmp_path / "next", tmp_path / "whole")
     assert read_rows(tmp_path / "next" / TRAINING, TrainingStep)[0].loss < 0.7 * steps[0].loss
-    (answer,) = generate_responses(tmp_path / "next", [("one", rows[0].instruction)], student, "answers")
-    assert answer.text
+    (response,) = generate_responses(tmp_path / "next", [("one", rows[0].instruction)], student, "responses")
+    assert response.text
