@@ -1,7 +1,7 @@
-"""Asking in batches: the OpenAI protocol's /files and /batches, at half the price and within a day.
+"""Batch API of OpenAI-compatible endpoints (/files and /batches): half the price, results within a day.
 
-Which batch holds which request is kept on disk as soon as the provider has given the batch its id, and a batch whose id
-was lost with a killed process is found again at the provider by its digest: nothing is submitted twice.
+No request is submitted twice. Its batch is recorded as soon as the provider returns the id of the batch. If a process
+is killed before that, the next one finds the batch at the provider by its digest.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from tapir_exp.config import LLMConfig
 from tapir_exp.core.console import console
 from tapir_exp.llm.chat import ChatRequest
 from tapir_exp.llm.failures import CallError, EndpointError, FailureKind, Policy, error_from_status, redact
-from tapir_exp.llm.openai_transport import PARSE_ERRORS, OPENAI_API_BASE, HttpTransport, open_session, read_completion
+from tapir_exp.llm.openai_transport import OPENAI_API_BASE, PARSE_ERRORS, HttpTransport, open_session, read_completion
 from tapir_exp.llm.sqlite import Database
 from tapir_exp.llm.transport import RawCompletion
 
@@ -29,40 +29,40 @@ CREATE TABLE IF NOT EXISTS batched
     (account TEXT, key TEXT, batch TEXT, PRIMARY KEY (account, key)) WITHOUT ROWID;
 """
 MAX_REQUESTS_PER_BATCH = 50_000
-"""Requests that the protocol allows in one batch."""
+"""Largest batch that the protocol allows."""
 POLL_S = 20.0
-"""How often a batch is asked whether it has ended, and a question repeated that failed for a passing reason."""
-MAX_TRIES = 15
-"""Times that such a question is put: a provider that is down for minutes does not end a wait of hours."""
+"""Interval of status requests, and of retries of requests to the batch API."""
+MAX_ATTEMPTS = 15
+"""Attempts per GET request: a provider that is down for minutes must not end a wait of hours."""
 DIGEST_KEY = "tapir"
-"""Name of the metadata entry in which a batch carries the digest of its keys."""
+"""Metadata entry of a batch that holds the digest of its keys."""
 FINAL_STATUSES = frozenset({"completed", "failed", "expired", "cancelled"})
 CONNECTION_ERRORS = (aiohttp.ClientError, TimeoutError)
-"""How a lost connection shows."""
+"""Exceptions of a lost connection."""
 
 Json = Mapping[str, Any]
 
 
 class BatchRecords:
-    """Which requests are in which batch, by account, until their results are read; on disk, to outlive any process."""
+    """The batch of each submitted request, by account, stored until its results are read."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def holding(self, account: str, keys: Iterable[str]) -> dict[str, str]:
-        """The batch of each of these keys that is in one."""
+    def batches_of(self, account: str, keys: Iterable[str]) -> dict[str, str]:
+        """Return the batch id of each key that is in a batch."""
         rows = self._database.run("SELECT key, batch FROM batched WHERE account = ?", account)
         batch_of = dict(rows.fetchall())
         return {key: batch_of[key] for key in keys if key in batch_of}
 
     def add(self, account: str, batch: str, keys: Iterable[str]) -> None:
-        """Remember a submitted batch."""
+        """Record a submitted batch."""
         with self._database.transaction():
             rows = [(account, key, batch) for key in keys]
             self._database.run_many("INSERT OR REPLACE INTO batched VALUES (?, ?, ?)", rows)
 
-    def forget(self, account: str, keys: Iterable[str]) -> None:
-        """These keys have been read; a batch is forgotten with its last one."""
+    def remove(self, account: str, keys: Iterable[str]) -> None:
+        """Delete the records of keys, once their results have been read."""
         with self._database.transaction():
             rows = [(account, key) for key in keys]
             self._database.run_many("DELETE FROM batched WHERE account = ? AND key = ?", rows)
@@ -70,7 +70,14 @@ class BatchRecords:
 
 @dataclass(frozen=True)
 class BatchEndpoint:
-    """An endpoint that takes batches. `role` is for messages only."""
+    """An endpoint with a batch API.
+
+    Attributes:
+        config: The model and its endpoint.
+        key: The API key; None for an endpoint without one.
+        role: Name in messages.
+        batches: Records of the submitted batches.
+    """
 
     config: LLMConfig
     key: str | None
@@ -80,42 +87,48 @@ class BatchEndpoint:
     async def fetch(
         self, requests: Mapping[str, ChatRequest], check: Callable[[], None]
     ) -> AsyncIterator[tuple[str, RawCompletion]]:
-        """The responses to `requests`, by their keys, as their batches end; what a batch could not answer is absent.
+        """Complete requests in batches, and yield key and completion as the batches end.
 
-        check: called before each submission; what it raises ends the fetch. What a process that was stopped has
-        submitted is read, not submitted again; batches that hold nothing of `requests` are left to who wants them.
-        Raises EndpointError where the endpoint takes no batches, or refuses one.
+        Requests that a batch could not complete are missing. Requests that a stopped process has submitted are read,
+        not submitted again. Batches without any of `requests` are ignored.
+
+        Args:
+            requests: The requests by key.
+            check: Runs before each submission; an exception, such as BudgetSpent, ends the fetch.
+
+        Raises:
+            EndpointError: If the endpoint has no batch API, or rejects a batch.
         """
         async with open_session(self.config, self.key) as session:
             api = _BatchApi(session, (self.config.api_base or OPENAI_API_BASE).rstrip("/"), self.role, self.key)
             await self._submit(api, requests, check)
             keys_of = defaultdict(set)
-            for key, batch in self.batches.holding(self._account, requests).items():
+            for key, batch in self.batches.batches_of(self._account, requests).items():
                 keys_of[batch].add(key)
             for batch, keys in keys_of.items():
                 async for key, response in self._results(api, batch):
                     if key in keys:
                         yield key, response
-                self.batches.forget(self._account, keys)
+                self.batches.remove(self._account, keys)
 
     @property
     def _account(self) -> str:
         return f"{self.config.api_base} {self.config.model} {self.config.api_key_env}"
 
     async def _submit(self, api: "_BatchApi", requests: Mapping[str, ChatRequest], check: Callable[[], None]) -> None:
-        """Submit what is in no batch yet."""
-        under_way = self.batches.holding(self._account, requests)
-        keys = [key for key in requests if key not in under_way]
+        """Submit the requests that are in no batch yet."""
+        submitted = self.batches.batches_of(self._account, requests)
+        keys = [key for key in requests if key not in submitted]
         for start in range(0, len(keys), MAX_REQUESTS_PER_BATCH):
             check()
-            some = keys[start : start + MAX_REQUESTS_PER_BATCH]
-            batch = await api.adopt(batch_digest(some)) or await api.submit(
-                self._lines(requests, some), batch_digest(some)
-            )
-            self.batches.add(self._account, batch, some)
+            chunk = keys[start : start + MAX_REQUESTS_PER_BATCH]
+            digest = batch_digest(chunk)
+            # A process killed between submission and record has left its batch at the provider.
+            batch = await api.find(digest) or await api.submit(self._lines(requests, chunk), digest)
+            self.batches.add(self._account, batch, chunk)
 
     def _lines(self, requests: Mapping[str, ChatRequest], keys: Sequence[str]) -> bytes:
-        """The file of a batch: one request a line, named by its key."""
+        """Return the input file of a batch: one request per line, with its key as id."""
         body_of = HttpTransport(self.config, None).body_of
         lines = (
             {"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": body_of(requests[key])}
@@ -130,13 +143,13 @@ class BatchEndpoint:
         async for line in api.lines(output):
             response = line.get("response") or {}
             if response.get("status_code") == HTTPStatus.OK:
-                with suppress(*PARSE_ERRORS):  # what is no completion is absent, as what failed is
+                with suppress(*PARSE_ERRORS):  # a malformed result is missing, like a failed one
                     yield line["custom_id"], read_completion(response["body"])
 
 
 @dataclass(frozen=True)
 class _BatchApi:
-    """The calls of the batch protocol."""
+    """The HTTP calls of the batch API."""
 
     session: aiohttp.ClientSession
     base: str
@@ -148,43 +161,43 @@ class _BatchApi:
         form.add_field("purpose", "batch")
         form.add_field("file", lines, filename=f"{digest}.jsonl", content_type="application/jsonl")
         file = await self._call("POST", "files", data=form)
-        asked = {
+        body = {
             "input_file_id": file["id"],
             "endpoint": "/v1/chat/completions",
             "completion_window": "24h",
             "metadata": {DIGEST_KEY: digest},
         }
-        batch = await self._call("POST", "batches", json=asked)
+        batch = await self._call("POST", "batches", json=body)
         return str(batch["id"])
 
-    async def adopt(self, digest: str) -> str | None:
-        """The batch of these keys that the provider has already and that did not fail."""
-        listed = await self._call("GET", "batches", params={"limit": "100"})
-        for batch in listed.get("data", []):
-            if (batch.get("metadata") or {}).get(DIGEST_KEY) == digest and batch["status"] not in FINAL_STATUSES - {
-                "completed"
-            }:
+    async def find(self, digest: str) -> str | None:
+        """Return the id of the batch with this digest that the provider has and that did not fail, else None."""
+        listing = await self._call("GET", "batches", params={"limit": "100"})
+        failed = FINAL_STATUSES - {"completed"}
+        for batch in listing.get("data", []):
+            if (batch.get("metadata") or {}).get(DIGEST_KEY) == digest and batch["status"] not in failed:
                 return str(batch["id"])
         return None
 
     async def wait_for(self, batch: str) -> str | None:
-        """Wait until a batch has ended; the id of its results, None where it has none."""
-        while (told := await self._call("GET", f"batches/{batch}"))["status"] not in FINAL_STATUSES:
-            counts = told.get("request_counts") or {}
+        """Wait until a batch has ended, and return the id of its result file; None if it has none."""
+        while (state := await self._call("GET", f"batches/{batch}"))["status"] not in FINAL_STATUSES:
+            counts = state.get("request_counts") or {}
             console.print(
-                f"{self.role}: batch {batch} is {told['status']}, {counts.get('completed', 0)} of "
-                f"{counts.get('total', 0)} done; stop at will, the same command asks for it again",
+                f"{self.role}: batch {batch} is {state['status']}, {counts.get('completed', 0)} of "
+                f"{counts.get('total', 0)} requests done; you may stop the run, the same command resumes it",
                 soft_wrap=True,
             )
             await asyncio.sleep(POLL_S)
-        return told.get("output_file_id")
+        return state.get("output_file_id")
 
     async def lines(self, file: str) -> AsyncIterator[Json]:
-        """The lines of a file at the provider, one at a time and as slowly as they are taken."""
+        """Stream the lines of a file at the provider."""
         path = f"files/{file}/content"
-        unhurried = aiohttp.ClientTimeout(total=None, sock_read=self.session.timeout.total)
+        # A large file may take longer than one call: the time-out applies to each read.
+        per_read = aiohttp.ClientTimeout(total=None, sock_read=self.session.timeout.total)
         try:
-            async with self.session.get(f"{self.base}/{path}", timeout=unhurried) as response:
+            async with self.session.get(f"{self.base}/{path}", timeout=per_read) as response:
                 if response.status != HTTPStatus.OK:
                     raise error_from_status(response.status, await response.text(), key=self.key)
                 async for line in response.content:
@@ -194,17 +207,17 @@ class _BatchApi:
             raise self._refusal(path, error) from None
 
     async def _call(self, method: str, path: str, **arguments: Any) -> Json:
-        """Put a question; one that changes nothing is put again where it fails for a passing reason."""
-        for left in reversed(range(MAX_TRIES if method == "GET" else 1)):
+        """Make a call. Only GET is retried: a repeated POST could submit a batch twice."""
+        for retries_left in reversed(range(MAX_ATTEMPTS if method == "GET" else 1)):
             try:
-                return await self._try(method, path, **arguments)
+                return await self._call_once(method, path, **arguments)
             except CallError as error:
-                if error.kind.policy is not Policy.RETRY or not left:
+                if error.kind.policy is not Policy.RETRY or not retries_left:
                     raise self._refusal(path, error) from None
                 await asyncio.sleep(POLL_S)
-        raise AssertionError("the last try returns or raises")
+        raise AssertionError("the last attempt returns or raises")
 
-    async def _try(self, method: str, path: str, **arguments: Any) -> Json:
+    async def _call_once(self, method: str, path: str, **arguments: Any) -> Json:
         try:
             async with self.session.request(method, f"{self.base}/{path}", **arguments) as response:
                 text = await response.text()
@@ -213,17 +226,17 @@ class _BatchApi:
         if response.status != HTTPStatus.OK:
             raise error_from_status(response.status, text, key=self.key)
         with suppress(ValueError):
-            if isinstance(told := json.loads(text), dict):
-                return told
+            if isinstance(body := json.loads(text), dict):
+                return body
         raise CallError(FailureKind.MALFORMED, text)
 
     def _refusal(self, path: str, error: Exception) -> EndpointError:
         return EndpointError(
-            f"{self.role}: {self.base}/{path}: {redact(str(error), self.key)}. Does this endpoint take batches? If not, "
-            f"set batch: false; what is under way is asked for again by the same command."
+            f"{self.role}: {self.base}/{path}: {redact(str(error), self.key)}. If this endpoint has no batch API, set "
+            "llm.batch=false. Submitted batches are not lost: run the same command again to read them."
         )
 
 
 def batch_digest(keys: Sequence[str]) -> str:
-    """What tells a batch from others: 32 hex digits over its keys, whatever their order."""
+    """Return the digest of a batch: 32 hex digits over its keys, independent of their order."""
     return sha256("\n".join(sorted(keys)).encode()).hexdigest()[:32]

@@ -62,7 +62,7 @@ class Client:
             role: Name in the ledger and in messages: teacher, judge, classifier.
             call_store: Cache, ledger, locks and rate limits.
             prepare: Runs once, before litellm's first call.
-            version: Whatever else changes completions, such as the version of the lab; part of the identity.
+            version: Version of anything else that changes completions, such as the lab; part of the identity.
             server: The server of the model, if this run starts it.
         """
         self._config = config
@@ -130,7 +130,7 @@ class Client:
             shared = await asyncio.shield(self._in_flight[key])
             self._call_store.ledger.record_cached(self._role)
             return shared
-        # The call is a task of its own: cancelling one waiter must not cancel the call for the others.
+        # The call is a separate task: cancelling one waiter must not cancel the call for the others.
         call = asyncio.get_running_loop().create_task(self._complete_exclusively(key, request))
         self._in_flight[key] = call
         call.add_done_callback(lambda _: self._in_flight.pop(key, None))
@@ -151,7 +151,7 @@ class Client:
             yield second, spend
 
     def count_cached(self, requests: Sequence[ChatRequest]) -> int:
-        """Return the number of requests whose completion is cached."""
+        """Return the number of requests with a cached completion."""
         return len(self._call_store.cache.get_many([self._key_of(request) for request in requests]))
 
     def record_failed(self, request: ChatRequest, error: CallError) -> None:

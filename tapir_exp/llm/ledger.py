@@ -72,7 +72,7 @@ class Spend(Record):
 
 
 class FailureCount(Record):
-    """Failed calls of one kind in a stage, including calls whose retry succeeded."""
+    """Failed calls of one kind in a stage, including calls that succeeded when retried."""
 
     stage: str
     role: str
@@ -93,7 +93,7 @@ class FailedRequest(Record):
 
 @dataclass(frozen=True)
 class SpendScope:
-    """The job that a ledger records, and the scope whose jobs share a budget.
+    """The job that a ledger records, and the scope that shares its budget.
 
     Attributes:
         scope: Directory of the sweep, or of a single run.

@@ -30,7 +30,7 @@ def load_litellm() -> Any:
 
 
 class LitellmTransport:
-    """Transport through litellm, whose own retries are off because `Client` retries."""
+    """Transport through litellm; its own retries are off, because `Client` retries."""
 
     def __init__(self, config: LLMConfig, key: str | None, prepare: Callable[[], None] | None = None) -> None:
         """Set up the transport; `prepare` runs once, after litellm is loaded and before the first call."""
@@ -51,9 +51,8 @@ class LitellmTransport:
         """
         litellm = self._load()
         try:
-            async with asyncio.timeout(
-                self._config.timeout_s
-            ):  # litellm applies its own time-out to each read, not to the call
+            # litellm applies its own time-out to each read, not to the call.
+            async with asyncio.timeout(self._config.timeout_s):
                 response = await litellm.acompletion(**self._arguments(request))
         except TimeoutError as error:
             raise CallError(FailureKind.TIMEOUT, f"no response within {self._config.timeout_s:g} s") from error

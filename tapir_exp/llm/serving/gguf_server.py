@@ -1,6 +1,6 @@
-"""Serves a GGUF file by the OpenAI protocol, on this machine's loopback alone: `python -m tapir_exp.llm.serving.gguf_server`.
+"""OpenAI-compatible server of a GGUF file on the loopback interface: `python -m tapir_exp.llm.serving.gguf_server`.
 
-The server is llama.cpp's, as the package xllamacpp (extra `local`) carries it.
+It is the server of llama.cpp, which the package xllamacpp (extra `local`) contains.
 """
 
 import argparse
@@ -11,19 +11,19 @@ import time
 from typing import Any
 
 SLOTS = 4
-"""Requests answered at once; on a CPU a batch of four costs little more than one."""
+"""Concurrent requests; on a CPU a batch of four costs little more than one request."""
 CONTEXT = 3072
-"""Tokens of each of them, prompt and reply."""
+"""Tokens per request, prompt plus completion."""
 
 
 def main() -> None:
-    """Serve until the process is ended."""
+    """Serve until the process is stopped."""
     options = _parser().parse_args()
     try:
         xllamacpp: Any = importlib.import_module("xllamacpp")
     except ImportError:
         sys.exit("The package xllamacpp is missing: make local, or pip install -c constraints.txt -e '.[local]'")
-    server = xllamacpp.Server(_parameters(xllamacpp, options))  # it serves from threads of its own
+    server = xllamacpp.Server(_parameters(xllamacpp, options))  # starts its own threads
     print(f"{options.model} at {server.listening_address}", flush=True)  # noqa: T201 - this is the log
     while True:
         time.sleep(3600)
@@ -33,9 +33,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tapir_exp.llm.serving.gguf_server", description=__doc__)
     parser.add_argument("--model", required=True, help="the GGUF file")
     parser.add_argument("--port", required=True, type=int)
-    parser.add_argument("--threads", type=int, default=0, help="0: every core this process may use")
-    parser.add_argument("--slots", type=int, default=SLOTS, help="requests answered at once")
-    parser.add_argument("--context", type=int, default=CONTEXT, help="tokens of each, prompt and reply")
+    parser.add_argument("--threads", type=int, default=0, help="threads; 0 for every core that this process may use")
+    parser.add_argument("--slots", type=int, default=SLOTS, help="concurrent requests")
+    parser.add_argument("--context", type=int, default=CONTEXT, help="tokens per request, prompt plus completion")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Chat models that the run serves itself: their servers, shared by the roles that use the same one."""
+"""Local servers of chat models, shared by all roles with the same command."""
 
 import asyncio
 import shlex
@@ -15,58 +15,66 @@ from tapir_exp.llm.serving.server import ManagedServer, ServerError, ServerSpec
 from tapir_exp.llm.transport import RawCompletion
 
 WEIGHTS_PLACEHOLDER = "{weights}"
-"""What stands in a command for the file of the weights."""
+"""Placeholder in a command for the file of the weights."""
 
 
 def server_identity(config: ServerConfig, sha256: str | None) -> str:
-    """What tells the model behind a server from another: its weights by hash, else the command that serves it."""
+    """Return what identifies the model of a server: the SHA-256 of its weights, else its command."""
     return sha256 or shlex.join(config.command)
 
 
 class ServerPool:
-    """The servers of one job, each started when first needed; `close` stops them all."""
+    """The servers of one job. Each is started at its first call, and `close` stops all of them."""
 
     def __init__(self, logs: Path) -> None:
-        """logs: directory of what they print."""
+        """Create an empty pool; `logs` is the directory of the log files."""
         self._logs = logs
-        self._running: dict[tuple[str, ...], ManagedServer] = {}
+        self._servers: dict[tuple[str, ...], ManagedServer] = {}
 
     def open(self, config: ServerConfig, weights: Path | None, role: str) -> ManagedServer:
-        """The server of a configuration; the same command is one server, whatever roles it plays."""
-        command = tuple(word.replace(WEIGHTS_PLACEHOLDER, str(weights or "")) for word in config.command)
-        if command not in self._running:
+        """Return the server of a configuration; roles with the same command share one server.
+
+        Args:
+            config: Command and limits.
+            weights: File that replaces {weights} in the command.
+            role: Name of the server and of its log, if this is the first role with the command.
+        """
+        command = tuple(part.replace(WEIGHTS_PLACEHOLDER, str(weights or "")) for part in config.command)
+        if command not in self._servers:
             log = self._logs / f"{role}.log"
-            service = ServerSpec(role, command, log, config.health_path, config.startup_timeout_s, config.max_restarts)
-            self._running[command] = ManagedServer(service)
-        return self._running[command]
+            spec = ServerSpec(role, command, log, config.health_path, config.startup_timeout_s, config.max_restarts)
+            self._servers[command] = ManagedServer(spec)
+        return self._servers[command]
 
     def close(self) -> None:
-        """Stop them."""
-        for server in self._running.values():
+        """Stop all servers."""
+        for server in self._servers.values():
             server.stop()
 
 
 class ServedTransport:
-    """An endpoint behind a server of the run's own, which is started, or started again, before a call that needs it."""
+    """Transport to a local server, which is started or restarted before a call if it is not running."""
 
     def __init__(self, config: LLMConfig, key: str | None, server: ManagedServer) -> None:
         self._server = server
-        self._direct = HttpTransport(replace(config, api_base=f"{server.base}/v1"), key)
+        self._http = HttpTransport(replace(config, api_base=f"{server.base}/v1"), key)
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
         """Open the session."""
-        async with self._direct.connected():
+        async with self._http.connected():
             yield
 
     async def send(self, request: ChatRequest) -> RawCompletion:
-        """Send a request once; where it runs out of time and the server hangs, the next one finds another server.
+        """Send a request once. If it times out and the server hangs, the server is stopped; the next call restarts it.
 
-        Raises CallError; EndpointError with the server's last words where it cannot serve.
+        Raises:
+            CallError: If the call fails.
+            EndpointError: If the server cannot serve; the message includes the last lines of its log.
         """
         await self._ensure()
         try:
-            return await self._direct.send(request)
+            return await self._http.send(request)
         except CallError as error:
             if error.kind is FailureKind.TIMEOUT:
                 await asyncio.to_thread(self._server.end_if_hung)
@@ -79,6 +87,7 @@ class ServedTransport:
             await asyncio.to_thread(self._server.ensure)
         except ServerError as error:
             raise EndpointError(str(error)) from None
-        except asyncio.CancelledError:  # who waits for the start would not hear of the end
+        except asyncio.CancelledError:
+            # The thread that waits for the start cannot be cancelled: stopping the server ends it.
             self._server.stop()
             raise

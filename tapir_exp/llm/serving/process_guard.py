@@ -1,7 +1,7 @@
-"""Runs a command for as long as whoever started this lives: `python guard.py COMMAND ...`, with a pipe for its input.
+"""Guard of a child process, to be run as a script with a pipe as its input: `python process_guard.py COMMAND ...`.
 
-The pipe ends when its other side is closed, and with its process, whatever kills that. Then the command and all that it
-has started are stopped. A file that imports nothing of the package, so that it starts in some ten milliseconds.
+The pipe closes when the parent closes it or ends, even if the parent is killed. The guard then stops the command and
+its child processes. The file imports nothing of the package, so that it starts within some ten milliseconds.
 """
 
 import contextlib
@@ -14,15 +14,15 @@ import sys
 import time
 
 GRACE_S = 5.0
-"""How long the command may take to stop before it is killed."""
+"""Time between SIGTERM and SIGKILL."""
 WATCH_S = 0.1
-"""How often it is looked at."""
+"""Interval of checks of the command and of the pipe."""
 PR_SET_PDEATHSIG = 1
-"""Of linux/prctl.h."""
+"""Constant of linux/prctl.h."""
 
 
 def main() -> int:
-    """Run the command to its end, or until the pipe ends; the exit status is the command's, 128 and more a signal's."""
+    """Run the command until it ends or the pipe closes. Return its exit status; 128 + n stands for signal n."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     command = subprocess.Popen(
         sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_die_with_parent
@@ -32,13 +32,13 @@ def main() -> int:
             if select.select([sys.stdin], [], [], WATCH_S)[0]:
                 break
     finally:
-        stop(command)  # where it has ended, what it started may go on
+        stop(command)  # also after its end, because its child processes may still run
     status = command.returncode
     return status if status >= 0 else 128 - status
 
 
 def stop(command: "subprocess.Popen[bytes]") -> None:
-    """End the whole session of the command: asked first, then killed."""
+    """Stop all processes in the session of the command, first with SIGTERM, then with SIGKILL."""
     _signal(command, signal.SIGTERM)
     deadline = time.monotonic() + GRACE_S
     while command.poll() is None and time.monotonic() < deadline:
@@ -48,7 +48,7 @@ def stop(command: "subprocess.Popen[bytes]") -> None:
 
 
 def _die_with_parent() -> None:
-    """Where the kernel can, be killed with this guard, should somebody kill that."""
+    """Make the kernel kill the command if the guard itself is killed; Linux only."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 

