@@ -6,12 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
+from composing import compose_config
 from hypothesis import settings
 
-from tapir_exp.config import Config, SpendConfig, parse
-from tapir_exp.config.paths import data_dir
+from tapir_exp.config import Config, SpendConfig
 from tapir_exp.llm.call_store import CallStore
 from tapir_exp.llm.ledger import SpendScope
 
@@ -33,22 +31,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def call_store(tmp_path: Path) -> Iterator[CallStore]:
-    """The call_store of a run that has no budget."""
+    """Open a call store without spend limits."""
     call_store = CallStore(tmp_path / "call_store", SpendScope("run"), SpendConfig())
     yield call_store
     call_store.close()
 
 
-@pytest.fixture(scope="session")
-def compose_config() -> Callable[..., Config]:
-    """Compose and parse the main configuration with the overrides of a command line."""
-    from tapir_exp.commands import hydra_app  # registers the schema and the resolvers
-
-    assert hydra_app
-
-    def compose_with(*overrides: str, config_name: str = "config") -> Config:
-        GlobalHydra.instance().clear()
-        with initialize_config_dir(str(data_dir("conf")), version_base="1.3"):
-            return parse(compose(config_name, list(overrides)))
-
-    return compose_with
+@pytest.fixture(scope="session", name="compose_config")
+def compose_config_fixture() -> Callable[..., Config]:
+    """Compose and parse the configuration with the overrides of a command line."""
+    return compose_config

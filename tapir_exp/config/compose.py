@@ -1,4 +1,4 @@
-"""Where a value of a composed configuration was set, and what a failed composition means for a person."""
+"""Compose configurations, find what set a value, and explain a failed composition in the words of the schema."""
 
 import os
 import re
@@ -23,19 +23,30 @@ from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.task_types import TaskType
 
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, YAMLError)
-"""What a failed composition raises."""
+"""Errors that Hydra, OmegaConf and YAML raise during composition."""
 COMMAND_LINE = "command line"
 RATIO = "task_mix.target_distribution."
 PRIMARY = "config"
-"""Name of the main job's configuration."""
-ONE_VALUE = "one value; several are a sweep, which takes --multirun; quote a text that holds a comma"
+"""Name of the primary config of a run."""
+ONE_VALUE = "one value; use --multirun for a sweep over several, or quote a text that contains a comma"
 
 
 class Composer:
-    """Composes the configuration of one command, and knows which file said what.
+    """Composes the configuration of one command, and finds the file that set a value.
 
-    config_name: the primary config; typed: the overrides that a person typed, by which those of a sweep's YAML are
-    told apart. schema, read: what the command's configuration must fit, and the function that parses it.
+    Example:
+        For `tapir teacher=gtp_4o sft.lerning_rate=1`, Hydra stops at the first mistake. `problems` notes it, removes
+        that override, composes again, and so reports both:
+
+            teacher = gtp_4o: expected one of gpt_3_5_turbo, gpt_4o, ... (did you mean gpt_4o?) [command line]
+            sft.lerning_rate: expected a key of the schema (did you mean sft.learning_rate?) [command line]
+
+    Args:
+        loader: Hydra's config loader.
+        config_name: Name of the primary config.
+        typed: Overrides of the command line, as opposed to those of a sweep's YAML.
+        schema: Schema of the command.
+        read: Parses the composed configuration of the command.
     """
 
     def __init__(
@@ -52,31 +63,32 @@ class Composer:
         self.typed = tuple(typed)
 
     def problems(self, overrides: Sequence[str]) -> list[str]:
-        """Every mistake of a job: an override that does not compose is noted and left out, the rest is parsed."""
-        left = list(overrides)
-        found: list[str] = []
+        """Return every mistake of a job, one line each."""
+        remaining = list(overrides)
+        problems: list[str] = []
+        # Hydra reports one mistake at a time: note it, remove the override that caused it, and compose again.
         while True:
             try:
-                self.read(self._compose(left), lambda key: self.origin(key, left))
-                return found
+                self.read(self._compose(remaining), lambda key: self.origin(key, remaining))
+                return problems
             except ConfigError as error:
-                return [*found, *error.problems]
+                return [*problems, *error.problems]
             except COMPOSITION_ERRORS as error:
-                found.append(self.explain(error, left))
-                if (culprit := _culprit(error, left)) is None:
-                    return found
-                left.remove(culprit)
+                problems.append(self.explain(error, remaining))
+                if (culprit := _culprit(error, remaining)) is None:
+                    return problems
+                remaining.remove(culprit)
 
     def config(self, overrides: Sequence[str]) -> Config:
-        """The configuration of a job. Raises ConfigError and the errors of a composition."""
+        """Return the configuration of a job. Raises ConfigError and COMPOSITION_ERRORS."""
         return parse(self._compose(overrides), lambda key: self.origin(key, overrides))
 
     def sweep_params(self) -> list[str]:
-        """What the sweep's YAML goes through, as overrides. Raises the errors of a composition."""
+        """Return the parameters of the sweep's YAML as overrides. Raises COMPOSITION_ERRORS."""
         return sweep_params(self.loader.load_configuration(self.config_name, [], run_mode=RunMode.MULTIRUN))
 
     def origin(self, key: str, overrides: Sequence[str]) -> str:
-        """The file that set a dotted key last, or the command line, or the default of the schema."""
+        """Return what set a dotted key last: a file, the command line, or the default of the schema."""
         for line in reversed(overrides):
             if re.match(rf"[+~]*{re.escape(key)}(\.|=|$)", line) or _sets_section_of(line, key):
                 return self._source(line)
@@ -86,7 +98,7 @@ class Composer:
         return "tapir_exp/config"
 
     def explain(self, error: Exception, overrides: Sequence[str]) -> str:
-        """A failed composition as a line of text: key, value, what was expected, and the file."""
+        """Explain a failed composition in one line: key, value, what was expected, and the file."""
         line = _culprit(error, overrides)
         if isinstance(error, MissingConfigException):
             return self._explain_choice(error, line)
@@ -101,12 +113,12 @@ class Composer:
         return cfg
 
     def _source(self, line: str) -> str:
-        """The command line, or the sweep's file where nobody typed this key."""
+        """Return the command line, or the sweep's file if its parameters set this key."""
         typed = any(_key(other) == _key(line) for other in self.typed)
         return COMMAND_LINE if typed or self.config_name == PRIMARY else self._file(self.config_name)
 
     def _leaves(self, overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
-        """Paths and packages of the composed YAMLs, the last merged first."""
+        """Yield path and package of each composed YAML, the last merged first."""
         with suppress(*COMPOSITION_ERRORS):
             tree = self.loader.compute_defaults_list(self.config_name, list(overrides), RunMode.RUN)
             for leaf in reversed(tree.defaults):
@@ -114,7 +126,7 @@ class Composer:
                     yield leaf.config_path, leaf.package or ""
 
     def _holds(self, path: str, package: str, key: str) -> str | None:
-        """The file of a leaf if it sets `key`, be it to ???."""
+        """Return the file of a leaf if it sets `key`, also if it sets it to ???."""
         if package and not key.startswith(f"{package}."):
             return None
         for source in self.loader.get_sources():
@@ -124,14 +136,14 @@ class Composer:
         return None
 
     def _file(self, path: str) -> str:
-        """The file of a config such as student/lab, from here where it lies below."""
+        """Return the file of a config such as student/lab, relative to the working directory."""
         for source in self.loader.get_sources():
             if source.scheme() == "file" and source.is_config(path):
                 return os.path.relpath(Path(source.path) / f"{path}.yaml")
         return path
 
     def _named_file(self, error: Exception) -> str:
-        """The YAML that a message names."""
+        """Return the YAML that an error message names."""
         if named := re.match(r"In '([^']+)'", str(error)):
             return self._file(named.group(1))
         mark = getattr(error, "problem_mark", None)
@@ -151,10 +163,10 @@ class Composer:
     def _explain_override(self, error: Exception, line: str) -> str:
         with suppress(HydraException):
             override = OverridesParser.create().parse_override(line)
-            return describe(self._judge_override(error, override), self._source(line))
+            return describe(self._problem_of_override(error, override), self._source(line))
         return f"{_one_line(line)}: expected key=value; {_one_line(str(error))} [{self._source(line)}]"
 
-    def _judge_override(self, error: Exception, override: Override) -> Problem:
+    def _problem_of_override(self, error: Exception, override: Override) -> Problem:
         key = override.get_key_element().lstrip("+~")
         if override.is_sweep_override():
             return Problem(key, f" = {_one_line(override.input_line or '').partition('=')[2]}", ONE_VALUE)
@@ -167,7 +179,7 @@ class Composer:
         return Problem(key, value, _expected(name, self.schema))
 
     def _explain_leaf(self, error: Exception) -> str:
-        """A mistake in a file, which Hydra's message names."""
+        """Explain a mistake in a file, which Hydra's message names."""
         text = f"{error}\n{error.__cause__ or ''}"
         match = re.search(r"full_key: (\S+)", text)
         if match is None:
@@ -183,19 +195,19 @@ class Composer:
 
 
 def _expected(key: str, schema: Schema) -> str:
-    """What is right in the place of a key that does not compose: its type, or the key that was meant."""
+    """Describe what was expected for a key that does not compose: its type, or a similar key."""
     if key.startswith(RATIO):
         names = [str(task) for task in TaskType]
-        return f"a task type of the preset{did_you_mean(key.removeprefix(RATIO), names)}; another takes a plus: +{key}"
+        return f"a task type of the preset{did_you_mean(key.removeprefix(RATIO), names)}; add another with +{key}"
     if schema.is_mapping(key):
-        return f"{schema.expects(key)}; a key that it lacks takes a plus: +{key}.<key>=<value>"
+        return f"{schema.expects(key)}; add a new key with +{key}.<key>=<value>"
     if schema.is_mapping(key.rpartition(".")[0]):
-        return f"a key that is there, of {schema.expects(key)}; another takes a plus: +{key}=<value>"
+        return f"an existing key, of {schema.expects(key)}; add a new key with +{key}=<value>"
     return schema.expects(key) if key in schema.keys else f"a key of the schema{schema.suggest(key)}"
 
 
 def _culprit(error: Exception, overrides: Sequence[str]) -> str | None:
-    """The override that a failed composition complains about, if it was one."""
+    """Return the override that caused a failed composition; None if a file caused it."""
     if isinstance(error, OverrideParseException):
         return error.override if error.override in overrides else None
     if isinstance(error, MissingConfigException):
@@ -204,12 +216,13 @@ def _culprit(error: Exception, overrides: Sequence[str]) -> str | None:
     text = str(error)
     if text.startswith("In '"):
         return None
+    # Hydra's errors do not carry the override, only its text. The longest match avoids a prefix of another key.
     named = (line for line in overrides if line in text or f"'{_key(line)}'" in text)
     return max(named, key=len, default=None)
 
 
 def _has(leaf: object, key: str) -> bool:
-    """Whether nested dicts hold a dotted key; keys themselves have no dots."""
+    """Return whether nested dicts hold a dotted key; the keys themselves have no dots."""
     for name in key.split("."):
         if not isinstance(leaf, dict) or name not in leaf:
             return False
@@ -222,25 +235,25 @@ def _key(line: str) -> str:
 
 
 def _sets_section_of(line: str, key: str) -> bool:
-    """Whether an override such as `student={model: x}` sets a section that holds `key`."""
+    """Return whether an override such as `student={model: x}` sets a section that holds `key`."""
     name, _, value = line.lstrip("+~").partition("=")
     return key.startswith(f"{name}.") and value.startswith("{")
 
 
 def _one_line(text: str) -> str:
-    """A message in one line, without what may be a secret."""
+    """Return a message in one line, with possible secrets removed."""
     plain = " ".join(text.partition("See https://hydra.cc")[0].split())
     return re.sub(r"(?i)([\w.+~]*(?:key|token|secret|passw)\w*=)\S+|\bsk-\S+", r"\1(value not shown)", plain)
 
 
 def sweep_params(cfg: DictConfig) -> list[str]:
-    """What a sweep's composed configuration goes through, as overrides."""
+    """Return the sweep parameters of a composed configuration as overrides."""
     params = cfg.hydra.sweeper.get("params") or {}
     return [f"{key}={value}" for key, value in params.items()]
 
 
 def collect(problems_of: Callable[[Sequence[str]], list[str]], jobs: Sequence[Sequence[str]]) -> list[str]:
-    """The mistakes of every job of a sweep, each once, with the first job that has it."""
+    """Return the mistakes of all jobs of a sweep, each once, with the first job that has it."""
     first: dict[str, Sequence[str]] = {}
     counts: dict[str, int] = {}
     for job in jobs:

@@ -7,7 +7,7 @@ from tapir_exp.config.llm import LLMConfig
 
 
 class JudgeProtocol(Enum):
-    """What the judge is asked and how its reply becomes scores from 1 to 10."""
+    """What the judge is asked, and how its completion becomes scores from 1 to 10."""
 
     pair_scores = "pair_scores"
     single_score = "single_score"
@@ -16,22 +16,24 @@ class JudgeProtocol(Enum):
 
 @dataclass
 class JudgeConfig:
-    """The judge J: it scores the teacher's and the student's response from 1 to 10."""
+    """The judge J, which scores the responses of teacher and student from 1 to 10."""
 
     llm: LLMConfig = field(default_factory=LLMConfig)
+    """The chat model."""
     protocol: JudgeProtocol = JudgeProtocol.pair_scores
-    """`pair_scores`: two scores in one reply (D). `single_score`: each response alone. `pair_logprobs`, for small local
-    judges: which is better, by the log-probabilities of the first token, mapped to a gap of 9 (2 p - 1)."""
+    """`pair_scores`: two scores in one completion (D). `single_score`: each response alone. `pair_logprobs`, for small
+    local judges: the preference by log-probabilities of the first token, mapped to a gap of 9 (2 p - 1)."""
     swap_positions: bool = True
     """Whether each pair is also judged with the responses swapped, and the scores averaged. Lion does so (P for Lion);
     not known for TAPIR. Ignored by `single_score`."""
     reference: bool = False
-    """Whether the judge also sees the seed's own response from its dataset; rows that the teacher wrote have none."""
+    """Whether the judge also sees the response of the dataset. Rows that the teacher wrote have none."""
     stream_while_generating: bool = True
-    """Whether answers are judged while others are still being written; the verdicts are the same. False where judge and
-    student would be in each other's way, on one processor or one GPU. Batches always begin after the answers."""
+    """Whether responses are judged while others are still generated; the verdicts are the same. Use false if judge and
+    student share one processor or GPU. Batches always start after the responses."""
     temperature: float = 0.0
+    """Sampling temperature."""
     max_tokens: int = 512
-    """Length limit of a reply, in tokens."""
+    """Length limit of a completion, in tokens."""
     max_failure_rate: float = 0.05
     """Share of unscored rows above which the stage stops, 0 to 1."""

@@ -1,4 +1,4 @@
-"""Settings of chat models, of the servers behind them, and of what a run may spend."""
+"""Settings of chat models, of local model servers, and of the spend limits."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,69 +8,68 @@ from omegaconf import MISSING
 
 @dataclass
 class ServerConfig:
-    """A server of the OpenAI protocol that the run starts on this machine when it is first needed, and stops."""
+    """OpenAI-compatible server that the run starts on this machine when it is first needed, and stops at the end."""
 
     command: list[str] = field(default_factory=list)
-    """Its words, with {port} where it is told the port to listen at, {python} for this interpreter and {weights} for
-    the file of `weights`; empty where the model is served by somebody else."""
+    """Words of the command. {port} is replaced by the port, {python} by this interpreter, {weights} by the file of
+    `weights`. Empty if the model is served elsewhere."""
     weights: str | None = None
-    """A GGUF file: a path, hf:owner/repository/file.gguf, or one that packages carry (tapir-local-weights). Its SHA-256
-    is part of the cache key; without one, the command is."""
+    """A GGUF file: a path, hf:owner/repository/file.gguf, or a name of `tapir weights`. Its SHA-256 is part of the
+    cache key; without weights, the command is."""
     health_path: str = "/health"
-    """Path that answers 200 once it can serve."""
+    """Path that returns status 200 when the server is ready."""
     startup_timeout_s: float = 300.0
-    """Seconds until it must."""
+    """Seconds until the server must be ready."""
     max_restarts: int = 3
-    """How often it may die, or hang, and be started again within a run."""
+    """Restarts after a crash or a hang within one run."""
 
 
 @dataclass
 class LLMConfig:
-    """A chat model of any provider that litellm knows; endpoints of the OpenAI protocol are reached directly."""
+    """A chat model of any provider that litellm supports; OpenAI-compatible endpoints are called directly."""
 
     model: str = MISSING
-    """litellm's model string, such as openai/gpt-4o; `openai/` and `hosted_vllm/` are endpoints of the OpenAI protocol,
-    `lab/...` the oracles of the embedded lab."""
+    """Model string of litellm, such as openai/gpt-4o. `openai/` and `hosted_vllm/` are OpenAI-compatible endpoints,
+    `lab/...` the models of the synthetic lab."""
     api_base: str | None = None
-    """Base URL of the endpoint; null for the provider's own."""
+    """Base URL of the endpoint; null for the provider's default."""
     api_key_env: str | None = None
     """Name of the environment variable that holds the key; never the key itself."""
     use_litellm: bool = False
-    """Whether an endpoint of the OpenAI protocol is reached through litellm, as all other providers are. The direct way
-    takes a tenth of the CPU time."""
+    """Whether OpenAI-compatible endpoints are called through litellm too. Direct calls take a tenth of the CPU time."""
     concurrency: int = 16
     """Calls in flight at once."""
     timeout_s: float = 120.0
-    """Seconds until a call is given up."""
+    """Timeout of a call, in seconds."""
     max_attempts: int = 8
-    """Tries per call when the provider fails for a passing reason."""
+    """Attempts per call if the provider fails temporarily."""
     requests_per_minute: int | None = None
-    """Calls that may start within any 60 seconds, over all stages, roles and processes that use this model at this
-    endpoint with this key and share the outputs directory; null for no limit of ours."""
+    """Calls that may start within any 60 seconds; null for no limit. The limit is shared by all stages, roles and
+    processes that use this model, endpoint and key and the same outputs directory."""
     tokens_per_minute: int | None = None
-    """Tokens, prompt and completion, within any 60 seconds, counted likewise; null for no limit of ours."""
+    """Prompt and completion tokens within any 60 seconds, shared likewise; null for no limit."""
     batch: bool = False
-    """Whether to ask in batches (OpenAI's /v1/batches): half the price, but an answer may take a day."""
+    """Whether to use the batch API (/v1/batches): half the price, but a batch may take a day."""
     usd_per_million_input: float | None = None
-    """Price of a million prompt tokens; null asks litellm's price list, where there is no api_base."""
+    """Price of a million prompt tokens, in USD; null uses litellm's price list if there is no `api_base`."""
     usd_per_million_output: float | None = None
-    """Price of a million completion tokens; null asks litellm's price list, where there is no api_base."""
+    """Price of a million completion tokens, in USD; null likewise."""
     extra_params: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of the call, passed as they are; they are part of the cache key."""
+    """Further parameters of the call, passed unchanged; they are part of the cache key."""
     server: ServerConfig = field(default_factory=ServerConfig)
-    """The server of this model, where the run is to start it; api_base is then null."""
+    """Server of this model if the run starts it; `api_base` must then be null."""
 
 
 @dataclass
 class SpendConfig:
-    """What a run, or all jobs of a sweep together, may spend on chat models; null for no limit.
+    """Spend limits of a run, or of all jobs of a sweep together; null for no limit.
 
-    What was spent before a run was stopped counts; calls in flight at the end may come on top.
+    The spend before an interruption counts. Calls in flight when a limit is reached are still paid.
     """
 
     max_usd: float | None = None
-    """US dollars; the price of every model in use must then be known."""
+    """Limit in US dollars; the price of every model must be known."""
     max_calls: int | None = None
-    """Calls that were paid for; replies from the cache do not count."""
+    """Limit of paid calls; cached completions do not count."""
     max_tokens: int | None = None
-    """Tokens of those calls, prompt and completion."""
+    """Limit of prompt and completion tokens of paid calls."""

@@ -1,10 +1,10 @@
-"""Where the files lie that come with the package but are no code."""
+"""Paths of the data files of the package."""
 
 from pathlib import Path
 
 
 def data_dir(name: str) -> Path:
-    """The directory `conf` or `sweeps`: in the package when installed from a wheel, beside it in the checkout."""
+    """Return the directory `conf` or `sweeps`: inside an installed package, next to it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     installed = package / name
     return installed if installed.is_dir() else package.parent / name

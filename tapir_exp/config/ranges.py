@@ -10,7 +10,7 @@ from tapir_exp.config.problems import Problem, Values, format_value
 
 @dataclass(frozen=True)
 class Range:
-    """Allowed values of every key that matches one of the patterns."""
+    """Allowed values of all keys that match one of the patterns."""
 
     patterns: tuple[str, ...]
     text: str
@@ -122,6 +122,7 @@ RANGES = (
 
 
 def check_ranges(values: Values) -> Iterator[Problem]:
+    """Yield a problem for every number outside its range."""
     for key, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
@@ -131,6 +132,6 @@ def check_ranges(values: Values) -> Iterator[Problem]:
 
 
 def _ranges_of(key: str) -> list[Range]:
-    """The ranges of a key: one that names it in full comes before one that matches by pattern."""
+    """Return the ranges of a key; a range with its full name takes precedence over patterns."""
     exact = [r for r in RANGES if key in r.patterns]
     return exact or [r for r in RANGES if any(fnmatchcase(key, pattern) for pattern in r.patterns)]

@@ -1,4 +1,4 @@
-"""Questions to a tree of config dataclasses: which keys there are, and what each of them takes."""
+"""Look up the keys of a tree of config dataclasses, and the type of each."""
 
 import types
 from collections.abc import Collection, Iterator
@@ -18,38 +18,38 @@ WORDS = {
     Any: "anything",
 }
 FEW = 20
-"""So many choices or fewer are listed where none is near a misspelt one."""
+"""Largest number of choices that a message lists if none is similar to a misspelt one."""
 
 
 @dataclass(frozen=True)
 class Key:
-    """The type of a dotted key, and whether it has to be set."""
+    """Type of a dotted key, and whether it must be set."""
 
     hint: Any
     required: bool
 
 
 class Schema:
-    """The keys below a root dataclass, sections included, by dotted name."""
+    """Keys below a root dataclass, sections included, by dotted name."""
 
     def __init__(self, root: type) -> None:
         self.keys = {"": Key(root, required=True), **dict(_walk(root, ""))}
 
     def names(self, section: str) -> tuple[str, ...]:
-        """Names of the keys of a section; of the root for ''."""
+        """Return the names of the keys of a section; of the root for ''."""
         return tuple(item.name for item in fields(self.keys[section].hint))
 
     def is_section(self, key: str) -> bool:
-        """Whether a dotted key of the schema holds further keys."""
+        """Return whether a dotted key holds further keys."""
         return key in self.keys and is_dataclass(self.keys[key].hint)
 
     def is_mapping(self, key: str) -> bool:
-        """Whether a dotted key of the schema holds a dict, whose keys are free."""
+        """Return whether a dotted key holds a dict, which accepts any key."""
         hint = self.keys[key].hint if key in self.keys else None
         return any(get_origin(part) is dict for part in (hint, *get_args(hint)))
 
     def expects(self, key: str) -> str:
-        """What a key takes, in words."""
+        """Describe the type of a key."""
         if key in self.keys:
             return in_words(self.keys[key].hint)
         parent = self.keys.get(key.rpartition(".")[0])
@@ -58,7 +58,7 @@ class Schema:
         return in_words(inner[0]) if inner else "a key of the schema"
 
     def suggest(self, key: str) -> str:
-        """` (did you mean ...?)` for a dotted key that the schema lacks: beside it, or of that name elsewhere."""
+        """Return ` (did you mean ...?)` for an unknown dotted key: a key of its section, or of that name elsewhere."""
         section = ""
         for name in key.split("."):
             known = self.names(section)
@@ -72,18 +72,18 @@ class Schema:
 
 
 def did_you_mean(word: str, choices: Collection[str], prefix: str = "", fallback: Collection[str] = ()) -> str:
-    """` (did you mean ...?)` with the nearest choice, else with a fallback, else all choices where they are few."""
+    """Return ` (did you mean ...?)` with a similar choice or a fallback, else the choices if they are few."""
     by_lower = {choice.lower(): choice for choice in choices}
     near = [prefix + by_lower[match] for match in get_close_matches(word.lower(), list(by_lower), n=1)] or list(
         fallback
     )
     if near:
         return f" (did you mean {' or '.join(near[:3])}?)"
-    return f" (there are: {', '.join(choices)})" if 0 < len(choices) <= FEW else ""
+    return f" (choices: {', '.join(choices)})" if 0 < len(choices) <= FEW else ""
 
 
 def in_words(hint: Any) -> str:
-    """A type in words for a person who writes YAML."""
+    """Describe a type for a person who writes YAML."""
     if get_origin(hint) in (types.UnionType, Union):
         return " or ".join(in_words(arg) for arg in get_args(hint))
     if isinstance(hint, type) and issubclass(hint, Enum):

@@ -7,28 +7,28 @@ from tapir_exp.config.llm import LLMConfig
 
 @dataclass
 class TeacherConfig:
-    """The teacher T: it answers, expands and refines."""
+    """The teacher T, which responds to seeds, writes expansions and refines responses."""
 
     llm: LLMConfig = field(default_factory=LLMConfig)
+    """The chat model."""
     temperature: float = 0.7
-    """Sampling temperature of expansion; answers and refinements are written at 0."""
+    """Sampling temperature of expansions; responses and refinements use 0."""
     max_tokens: int = 1024
-    """Length limit of a reply, in tokens."""
+    """Length limit of a completion, in tokens."""
     num_output_samples: int = 4
-    """New instruction-response pairs asked for in one expansion call."""
+    """New instruction-response pairs requested in one expansion call."""
     num_in_context_samples: int = 3
-    """Seeds shown in one expansion call."""
+    """Examples shown in one expansion call."""
     max_expansion_passes: int = 3
-    """How often unfilled orders are asked for again."""
+    """Passes over the rows that are still missing."""
     allow_untagged_refinements: bool = False
-    """Whether a refinement without any tag is read as it stands, as small teachers like to write it; what they say
-    around it then goes into the training row. Ours."""
+    """Whether a refinement without tags is accepted as a whole. Small teachers often omit the tags; comments around the
+    response then become part of the training row. Ours."""
     max_rouge_l: float = 0.7
-    """An expansion whose ROUGE-L with any instruction seen exceeds this is refused; 1 refuses only repeats.
-    0.7 is Lion's value (P)."""
+    """Largest ROUGE-L of an expansion with any known instruction, 0 to 1; 1 rejects only repetitions. 0.7 is the value
+    of Lion (P)."""
     max_complexity_gap: float | None = None
-    """Have the judge rate how complex a new instruction is, from 1 to 10, and refuse it where that is further than so
-    many points from the mean of its examples. Null asks for no ratings. The paper wants similar difficulty (P);
-    this way of seeing to it is ours."""
+    """Largest difference between the judge's complexity rating of an expansion and the mean of its examples, in points;
+    null disables the ratings. The paper asks for similar difficulty (P); this filter is ours."""
     max_failure_rate: float = 0.05
     """Share of failed rows above which a stage stops, 0 to 1."""

@@ -1,4 +1,4 @@
-"""What a composed configuration must satisfy beyond its types; every mistake is found, none hides another."""
+"""Checks of a composed configuration beyond types; all mistakes are reported at once."""
 
 import math
 import re
@@ -24,25 +24,19 @@ from tapir_exp.config.schema import Schema, did_you_mean
 from tapir_exp.core.task_types import TaskType
 
 BENCHMARKS = ("alpaca_eval", "mt_bench")
-"""Those that decontamination knows by name."""
-
-
+"""Benchmarks that decontamination knows by name."""
 NO_FILES = (".max_new_tokens", ".temperature", ".annotator")
-"""Settings of the evaluation suites that name no file."""
-
-
+"""Settings of the evaluation suites that are not paths of files."""
 SUM_TOLERANCE = 1e-6
-
-
-CARD = "labeller.json"
-"""What a trained classifier's directory holds, beside its weights."""
+CARD = "classifier.json"
+"""File in the directory of a trained classifier."""
 
 
 CLASSIFIER_PRECISIONS = ("32-true", "bf16-mixed")
 
 
 def find_problems(cfg: DictConfig, schema: Schema, origin: Callable[[str], str]) -> list[str]:
-    """Every mistake of `cfg` as a line of text; `origin` tells where a key was set."""
+    """Return every mistake of a configuration as a line of text; `origin` returns what set a key."""
     values: dict[str, Any] = {}
     problems = list(_read(cfg, schema, "", values))
     for check in CHECKS:
@@ -51,9 +45,10 @@ def find_problems(cfg: DictConfig, schema: Schema, origin: Callable[[str], str])
 
 
 def _read(cfg: DictConfig, schema: Schema, section: str, values: dict[str, Any]) -> Iterator[Problem]:
-    """Collect the leaves of a section in `values`; yield unknown keys and values that cannot be read."""
+    """Collect the leaves of a section in `values`; yield unknown keys and unreadable values."""
     known, prefix = schema.names(section), f"{section}." if section else ""
-    present = [str(name) for name in cfg]  # `in` would call a missing value absent
+    # `name in cfg` is false for a missing value (???), so iterate.
+    present = [str(name) for name in cfg]
     for name in [*present, *(name for name in known if name not in present)]:
         key = f"{prefix}{name}"
         if name not in known:
@@ -87,7 +82,9 @@ def _check_names(values: Values) -> Iterator[Problem]:
         value = values.get(key)
         if isinstance(value, str) and not re.fullmatch(r"\w[\w.-]*", value):
             yield Problem(
-                key, format_value(key, value), "letters, digits, '_', '-' and '.', since directories are named so"
+                key,
+                format_value(key, value),
+                "letters, digits, '_', '-' and '.', for the directory name",
             )
 
 
@@ -113,9 +110,13 @@ def _check_budgets(values: Values) -> Iterator[Problem]:
 def _check_engine(values: Values) -> Iterator[Problem]:
     engine, precision = _choice(values, "student.engine"), _choice(values, "student.precision")
     if engine == "ctranslate2" and precision != "float32":
-        yield Problem("student.engine", " = ctranslate2", f"another: it is exact in float32, not in {precision}")
+        yield Problem(
+            "student.engine",
+            " = ctranslate2",
+            f"another engine, or student.precision=float32 (got {precision})",
+        )
     if engine == "vllm" and not values.get("student.vllm.executable"):
-        yield Problem("student.vllm.executable", " = []", "the program to start, since student.engine is vllm")
+        yield Problem("student.vllm.executable", " = []", "the program to start, because student.engine is vllm")
 
 
 def _check_ratios(values: Values) -> Iterator[Problem]:
@@ -134,7 +135,7 @@ def _check_ratios(values: Values) -> Iterator[Problem]:
         yield Problem(
             "task_mix.target_distribution",
             f" sum to {total:.6g}",
-            "a sum of 1 (dicts merge: change a preset as a whole)",
+            "a sum of 1 (Hydra merges dicts, so replace a preset as a whole)",
         )
 
 
@@ -144,7 +145,7 @@ def _check_seeds(values: Values) -> Iterator[Problem]:
     source, path = _choice(values, "seeds.source"), values["seeds.path"]
     if source in ("file", "hub") and not path:
         what = "a file of instructions" if source == "file" else "the name of a hub dataset"
-        yield Problem("seeds.path", format_value("seeds.path", path), f"{what}, since seeds.source is {source}")
+        yield Problem("seeds.path", format_value("seeds.path", path), f"{what}, because seeds.source is {source}")
     elif source == "file" and not Path(path).is_file():
         yield Problem("seeds.path", format_value("seeds.path", path), "a file that exists")
 
@@ -160,21 +161,23 @@ def _check_classifier(values: Values) -> Iterator[Problem]:
     kind, path = _choice(values, "classifier.kind"), values.get("classifier.path")
     if kind == "deberta" and not path:
         yield Problem(
-            "classifier.path", format_value("classifier.path", path), "a trained classifier, since kind is deberta"
+            "classifier.path",
+            format_value("classifier.path", path),
+            "a trained classifier, because classifier.kind is deberta",
         )
     elif kind != "llm" and path and not Path(path, CARD).is_file():
-        yield Problem("classifier.path", f" = {path}", f"a directory with a {CARD}, as tapir-label job=train writes it")
+        yield Problem("classifier.path", f" = {path}", f"a directory with a {CARD}, from `tapir classify job=train`")
     precision = _choice(values, "classifier.precision")
     if kind == "deberta" and precision != "float32":
-        yield Problem("classifier.precision", f" = {precision}", "float32, in which deberta scores")
+        yield Problem("classifier.precision", f" = {precision}", "float32, the only precision of kind deberta")
 
 
-def _check_labelling(values: Values) -> Iterator[Problem]:
+def _check_classify_job(values: Values) -> Iterator[Problem]:
     job = _choice(values, "job")
     if job is None:
         return
     if job in ("label", "distil") and not (values.get("pool") and Path(values["pool"]).is_file()):
-        yield Problem("pool", format_value("pool", values.get("pool")), f"a file of instructions, since job is {job}")
+        yield Problem("pool", format_value("pool", values.get("pool")), f"a file of instructions, because job is {job}")
     path, precision = values.get("classifier_data.path"), values.get("trainer.precision")
     names = values.get("classifier_data.names") or {}
     if path and job in ("train", "evaluate") and not Path(path).is_file():
@@ -183,24 +186,26 @@ def _check_labelling(values: Values) -> Iterator[Problem]:
         yield Problem(
             "classifier_data.path",
             format_value("classifier_data.path", path),
-            "the file whose types classifier_data.names maps",
+            "the file to whose names classifier_data.names applies",
         )
     if job in ("train", "distil") and _choice(values, "classifier_training.kind") == "llm":
-        yield Problem("classifier_training.kind", " = llm", "encoder or deberta: a chat model is asked, not trained")
+        yield Problem("classifier_training.kind", " = llm", "encoder or deberta, because a chat model is not trained")
     if (
         _choice(values, "classifier_training.kind") == "deberta"
         and _choice(values, "classifier_training.precision") != "float32"
     ):
         yield Problem(
-            "classifier_training.precision", " = bfloat16", "float32 for deberta, whose fit goes by trainer.precision"
+            "classifier_training.precision",
+            " = bfloat16",
+            "float32 for kind deberta; set trainer.precision instead",
         )
     if precision not in CLASSIFIER_PRECISIONS:
-        reason = "float16 overflows in DeBERTa-v3, whose activations go beyond 65504"
+        reason = "activations of DeBERTa-v3 exceed 65504, the largest float16"
         yield Problem("trainer.precision", f" = {precision}", f"{' or '.join(CLASSIFIER_PRECISIONS)}: {reason}")
-    yield from _check_names_of_types(names)
+    yield from _check_type_names(names)
 
 
-def _check_names_of_types(names: Mapping[str, Any]) -> Iterator[Problem]:
+def _check_type_names(names: Mapping[str, Any]) -> Iterator[Problem]:
     known = [str(task) for task in TaskType]
     for name, task in names.items():
         if task is not None and task not in known:
@@ -213,17 +218,17 @@ def _check_trainer(values: Values) -> Iterator[Problem]:
     if not devices or not nodes or hosts is None:
         return
     if "job" in values and devices * nodes > 1:
-        yield Problem("trainer.devices", f" = {devices}", "1, and 1 node: a classifier is fitted on one device")
+        yield Problem("trainer.devices", f" = {devices}", "1, and 1 node: classifiers are trained on one device")
     if _choice(values, "sft.method") == "qlora" and _choice(values, "trainer.strategy") == "fsdp":
         yield Problem(
-            "trainer.strategy", " = fsdp", "ddp or deepspeed for sft=qlora: weights of 4 bits are not divided"
+            "trainer.strategy", " = fsdp", "ddp or deepspeed for sft=qlora, because 4-bit weights cannot be sharded"
         )
     by_torchrun = _choice(values, "trainer.launcher") == "torchrun"
     if by_torchrun and len(hosts) != nodes and (nodes > 1 or hosts):
         expected = f"the names of the {nodes} nodes (trainer.num_nodes), this one first, or trainer.launcher=srun"
         yield Problem("trainer.hosts", f" = {hosts}", expected)
     if not by_torchrun and hosts:
-        yield Problem("trainer.hosts", f" = {hosts}", "no name: srun takes the nodes of the SLURM job")
+        yield Problem("trainer.hosts", f" = {hosts}", "an empty list, because srun uses the nodes of the SLURM job")
 
 
 def _check_evals(values: Values) -> Iterator[Problem]:
@@ -249,7 +254,11 @@ def _check_models(values: Values) -> Iterator[Problem]:
                 "configuration, which is written to disk",
             )
         elif key.endswith(".api_base") and is_secret_value(value):
-            yield Problem(key, " (value not shown)", "an address without credentials, which would be written to disk")
+            yield Problem(
+                key,
+                " (value not shown)",
+                "an address without credentials: the configuration is written to disk",
+            )
 
 
 def _check_options(values: Values) -> Iterator[Problem]:
@@ -273,7 +282,7 @@ def _find_secrets(key: str, value: object) -> Iterator[Problem]:
 
 
 def _choice(values: Values, key: str) -> str | None:
-    """Name of the member of an enum that a key holds."""
+    """Return the name of an enum member; None for anything else."""
     return getattr(values.get(key), "name", None)
 
 
@@ -287,7 +296,7 @@ CHECKS: tuple[Callable[[Values], Iterator[Problem]], ...] = (
     _check_seeds,
     _check_benchmarks,
     _check_classifier,
-    _check_labelling,
+    _check_classify_job,
     _check_trainer,
     _check_evals,
     _check_models,

@@ -1,0 +1,19 @@
+"""Settings of the labelled data of the task classifier."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class LabelledDataConfig:
+    """Instructions with known task types, and the fields of their file."""
+
+    path: str | None = None
+    """JSON or JSON lines, one object per row; null uses the examples of the package."""
+    instruction: str = "instruction"
+    """Field of the instruction."""
+    input: str = "input"
+    """Field of the input, which is appended to the instruction as in Alpaca; it may be absent."""
+    task: str = "task"
+    """Field of the task type."""
+    names: dict[str, str | None] = field(default_factory=dict)
+    """Task type of each name that the file uses; null drops the rows of that name and counts them."""

@@ -1,0 +1,51 @@
+"""Settings of the seed instructions."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from omegaconf import MISSING
+
+
+class SeedSource(Enum):
+    """Source of the seed instructions."""
+
+    lab = "lab"
+    file = "file"
+    hub = "hub"
+
+
+@dataclass
+class DecontaminationConfig:
+    """Benchmarks that must leak neither into the seeds nor into the expansions."""
+
+    benchmarks: list[str] = field(default_factory=lambda: ["alpaca_eval", "mt_bench"])
+    """`alpaca_eval` (805 instructions) and `mt_bench` (80 questions of two turns) come from the hub. Anything else is a
+    file of questions: .json, .jsonl, .csv or .parquet. An empty list disables the check, with a warning."""
+    ngram_size: int = 8
+    """Consecutive words that a text must share with a question. Ours, as is `overlap_threshold`."""
+    overlap_threshold: float = 0.5
+    """Share of a question's words in shared n-grams, 0 to 1, from which a text counts as a leak."""
+
+
+@dataclass
+class SeedsConfig:
+    """The seed instructions D."""
+
+    source: SeedSource = MISSING
+    """Source of the seeds."""
+    path: str | None = None
+    """A .json, .jsonl, .csv or .parquet file (source file), or the name of a hub dataset (source hub). Rows have
+    Alpaca's fields (instruction, input, output) or are chats (messages or conversations)."""
+    split: str = "train"
+    """Split of a hub dataset."""
+    max_failure_rate: float = 0.05
+    """Share of unusable rows above which the seeds are rejected, 0 to 1."""
+    dedup_threshold: float | None = 0.7
+    """Jaccard similarity from which a row is a near duplicate of an earlier one and is dropped, over shingles of three
+    tokens, 0 to 1; null keeps near duplicates. Ours."""
+    size: int | None = None
+    """Number of clean rows to draw; null uses all."""
+    seed: int = 0
+    """Seed of that draw."""
+    decontamination: DecontaminationConfig = field(default_factory=DecontaminationConfig)
+    """Decontamination of seeds and expansions."""

@@ -1,0 +1,23 @@
+"""Compose the configuration as the command line does."""
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from tapir_exp.commands.registration import register
+from tapir_exp.config import Config, parse
+from tapir_exp.config.paths import data_dir
+
+register()
+
+
+def compose_raw(*overrides: str, config_name: str = "config", hydra: bool = False) -> DictConfig:
+    """Compose a primary config or a sweep; `hydra` keeps Hydra's own section."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(data_dir("conf")), version_base="1.3"):
+        return compose(config_name, list(overrides), return_hydra_config=hydra)
+
+
+def compose_config(*overrides: str, config_name: str = "config") -> Config:
+    """Compose and parse a configuration."""
+    return parse(compose_raw(*overrides, config_name=config_name))
