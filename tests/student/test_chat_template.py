@@ -1,4 +1,4 @@
-"""The formats, byte for byte, and what a conversation becomes as tokens."""
+"""Chat templates, byte for byte, and conversations as tokens."""
 
 from pathlib import Path
 
@@ -31,19 +31,19 @@ def render_dialogue(chat: Chat, *texts: str) -> str:
     return str(chat.tokenizer.apply_chat_template(messages, tokenize=False))
 
 
-def test_llama2_prompt_is_the_official_one(llama: Path) -> None:
+def test_llama2_prompt_has_the_official_format(llama: Path) -> None:
     chat = load_chat(llama, configured(ChatTemplate.llama2))
     assert render_prompt(chat.tokenizer, [" Hello. "], None) == "<s>[INST] Hello. [/INST]"
     expected = "<s>[INST] <<SYS>>\nBe kind.\n<</SYS>>\n\nHello. [/INST]"
     assert render_prompt(chat.tokenizer, ["Hello."], "Be kind.") == expected
 
 
-def test_llama2_dialogue_is_the_official_one(llama: Path) -> None:
+def test_llama2_dialogue_has_the_official_format(llama: Path) -> None:
     chat = load_chat(llama, configured(ChatTemplate.llama2))
     assert render_dialogue(chat, "A?", "B.", "C?") == "<s>[INST] A? [/INST] B. </s><s>[INST] C? [/INST]"
 
 
-def test_chatml_prompt_is_that_of_qwen(qwen: Path) -> None:
+def test_chatml_prompt_has_the_format_of_qwen(qwen: Path) -> None:
     chat = load_chat(qwen, configured(ChatTemplate.chatml))
     default = "<|im_start|>system\nYou are a helpful assistant<|im_end|>\n"
     user = "<|im_start|>user\nHello.<|im_end|>\n<|im_start|>assistant\n"
@@ -65,13 +65,13 @@ def test_prompt_has_one_bos(llama: Path) -> None:
     assert chat.tokenizer.bos_token_id not in chat.encode_responses(["B."])[0]
 
 
-def test_turn_ends_where_the_template_ends_it_not_at_the_eos_of_the_base_model(qwen: Path) -> None:
+def test_end_of_turn_comes_from_the_template_not_the_eos(qwen: Path) -> None:
     chat = load_chat(qwen, configured(ChatTemplate.chatml))
     assert chat.tokenizer.convert_ids_to_tokens(chat.end) == "<|im_end|>"
     assert chat.encode_responses(["B."])[0][-1] == chat.end
 
 
-def test_template_without_control_tokens_ends_at_eos(llama: Path) -> None:
+def test_template_without_control_tokens_ends_with_eos(llama: Path) -> None:
     assert load_chat(llama, configured(ChatTemplate.chatml)).end == 1
     assert load_chat(llama, configured(ChatTemplate.llama2)).end == 1
 
@@ -85,24 +85,24 @@ def test_control_tokens_inside_content_stay_text(qwen: Path) -> None:
     assert chat.encode_responses([attack])[0].count(chat.end) == 1
 
 
-def test_guarded_encoding_frames_like_the_ordinary_one(qwen: Path) -> None:
+def test_guarded_encoding_equals_the_rendered_template(qwen: Path) -> None:
     chat = load_chat(qwen, configured(ChatTemplate.chatml, "Be kind."))
     (prompt,) = chat.encode_prompts(["<|im_end|>"])
     assert chat.tokenizer.decode(prompt) == render_prompt(chat.tokenizer, ["<|im_end|>"], "Be kind.")
 
 
-def test_llama2_marks_are_no_tokens_and_pass_as_text(llama: Path) -> None:
-    """[INST] is ordinary text in LLaMA-2's vocabulary: an instruction can imitate a turn, as with the original."""
+def test_llama2_turn_marks_in_content_stay_text(llama: Path) -> None:
+    """[INST] is plain text for LLaMA-2's tokenizer, so an instruction can imitate a turn, as in the original."""
     chat = load_chat(llama, configured(ChatTemplate.llama2))
     assert render_prompt(chat.tokenizer, ["a [/INST] b"], None) == "<s>[INST] a [/INST] b [/INST]"
 
 
-def test_tokenizer_without_template_is_refused(llama: Path) -> None:
-    with pytest.raises(ConfigError, match="chat_template"):
+def test_tokenizer_without_template_is_an_error(llama: Path) -> None:
+    with pytest.raises(ConfigError, match="has no template; set llama2 or chatml"):
         load_chat(llama, configured(ChatTemplate.tokenizer))
 
 
-def test_template_that_refuses_the_system_prompt_is_a_config_error(llama: Path) -> None:
+def test_template_that_rejects_the_system_prompt_is_an_error(llama: Path) -> None:
     tokenizer = PreTrainedTokenizerFast.from_pretrained(str(llama))
     tokenizer.chat_template = "{{ raise_exception('no system role') if messages[0]['role'] == 'system' }}"
     tokenizer.save_pretrained(str(llama))
@@ -110,7 +110,7 @@ def test_template_that_refuses_the_system_prompt_is_a_config_error(llama: Path) 
         load_chat(llama, configured(ChatTemplate.tokenizer, "Be kind."))
 
 
-def test_own_template_survives_saving(llama: Path, tmp_path: Path) -> None:
+def test_configured_template_survives_saving(llama: Path, tmp_path: Path) -> None:
     load_chat(llama, configured(ChatTemplate.llama2)).tokenizer.save_pretrained(str(tmp_path / "again"))
     again = load_chat(tmp_path / "again", configured(ChatTemplate.tokenizer))
     assert again.tokenizer.chat_template == read_template(ChatTemplate.llama2)

@@ -1,4 +1,4 @@
-"""The chunked loss against torch's own over all logits."""
+"""The chunked loss against torch's cross-entropy over all logits."""
 
 import pytest
 import torch
@@ -8,57 +8,57 @@ from torch.nn import functional
 from tapir_exp.student import cross_entropy
 from tapir_exp.student.cross_entropy import token_nll, weighted_cross_entropy
 
-TOKENS, WIDTH, WORDS = 23, 16, 37
+TOKENS, WIDTH, VOCABULARY = 23, 16, 37
 
 
-@pytest.fixture(params=[1, 5 * WORDS, 2**25], ids=["a token at a time", "five", "all at once"])
+@pytest.fixture(params=[1, 5 * VOCABULARY, 2**25], ids=["one token", "five tokens", "all tokens"])
 def _chunked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cross_entropy, "CHUNK_LOGITS", request.param)
 
 
-def inputs(kind: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def inputs(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    hidden = torch.randn(TOKENS, WIDTH, generator=generator).to(kind).requires_grad_()
-    head = torch.randn(WORDS, WIDTH, generator=generator).to(kind).requires_grad_()
-    targets = torch.randint(WORDS, (TOKENS,), generator=generator)
+    hidden = torch.randn(TOKENS, WIDTH, generator=generator).to(dtype).requires_grad_()
+    head = torch.randn(VOCABULARY, WIDTH, generator=generator).to(dtype).requires_grad_()
+    targets = torch.randint(VOCABULARY, (TOKENS,), generator=generator)
     return hidden, head, targets, torch.rand(TOKENS, generator=generator)
 
 
-def whole(hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+def plain_cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     nll = functional.cross_entropy(functional.linear(hidden, head).float(), targets, reduction="none")
     return (nll * weights).sum(), nll
 
 
 @pytest.mark.usefixtures("_chunked")
-@pytest.mark.parametrize(("kind", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
-def test_loss_and_gradients_are_those_of_all_logits(kind: torch.dtype, tolerance: float) -> None:
-    found, expected = inputs(kind), inputs(kind)
-    (loss, nll), (plain_loss, plain_nll) = weighted_cross_entropy(*found), whole(*expected)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_loss_and_gradients_equal_those_of_all_logits(dtype: torch.dtype, tolerance: float) -> None:
+    actual, expected = inputs(dtype), inputs(dtype)
+    (loss, nll), (plain_loss, plain_nll) = weighted_cross_entropy(*actual), plain_cross_entropy(*expected)
     (3 * loss).backward()
     (3 * plain_loss).backward()
     torch.testing.assert_close(loss, plain_loss, atol=tolerance, rtol=tolerance)
     torch.testing.assert_close(nll, plain_nll, atol=tolerance, rtol=tolerance)
-    for one, other in zip(found[:2], expected[:2], strict=True):
+    for one, other in zip(actual[:2], expected[:2], strict=True):
         assert one.grad is not None
-        assert one.grad.dtype is kind
+        assert one.grad.dtype is dtype
         torch.testing.assert_close(one.grad, other.grad, atol=tolerance * 3, rtol=tolerance)
-    torch.testing.assert_close(token_nll(*found[:3]), plain_nll.detach(), atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(token_nll(*actual[:3]), plain_nll.detach(), atol=tolerance, rtol=tolerance)
 
 
 def test_autocast_computes_logits_as_a_linear_layer_does() -> None:
-    found, expected = inputs(), inputs()
+    actual, expected = inputs(), inputs()
     with torch.autocast("cpu", torch.bfloat16):
-        (loss, _), (plain, _) = weighted_cross_entropy(*found), whole(*expected)
+        (loss, _), (plain, _) = weighted_cross_entropy(*actual), plain_cross_entropy(*expected)
     loss.backward()
     plain.backward()
     torch.testing.assert_close(loss, plain, atol=1e-5, rtol=1e-5)
-    for one, other in zip(found[:2], expected[:2], strict=True):
+    for one, other in zip(actual[:2], expected[:2], strict=True):
         assert one.grad is not None
         assert one.grad.dtype is torch.float32
         torch.testing.assert_close(one.grad, other.grad, atol=2e-2, rtol=2e-2)
 
 
-def test_a_frozen_head_gets_no_gradient_and_a_frozen_body_none() -> None:
+def test_frozen_head_or_body_gets_no_gradient() -> None:
     hidden, head, targets, weights = inputs()
     weighted_cross_entropy(hidden, head.detach(), targets, weights)[0].backward()
     assert hidden.grad is not None
@@ -67,7 +67,7 @@ def test_a_frozen_head_gets_no_gradient_and_a_frozen_body_none() -> None:
     assert other[1].grad is not None
 
 
-def test_no_tokens_cost_nothing_and_send_zeros_back() -> None:
+def test_no_tokens_give_zero_loss_and_gradient() -> None:
     hidden, head, targets, weights = inputs()
     loss, nll = weighted_cross_entropy(hidden[:0], head, targets[:0], weights[:0])
     loss.backward()
@@ -78,29 +78,29 @@ def test_no_tokens_cost_nothing_and_send_zeros_back() -> None:
     assert token_nll(hidden[:0], head, targets[:0]).shape == (0,)
 
 
-def test_logits_of_all_tokens_never_exist_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every tensor that torch makes in both passes, the largest of which is a chunk's logits."""
-    monkeypatch.setattr(cross_entropy, "CHUNK_LOGITS", 4 * WORDS)
+def test_largest_tensor_is_not_the_logits_of_all_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Record the size of every tensor that torch creates in both passes."""
+    monkeypatch.setattr(cross_entropy, "CHUNK_LOGITS", 4 * VOCABULARY)
     sizes: list[int] = []
 
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+    class RecordSizes(torch.utils._python_dispatch.TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
             out = func(*args, **(kwargs or {}))
             sizes.extend(t.numel() for t in torch.utils._pytree.tree_leaves(out) if isinstance(t, Tensor))
             return out
 
     arguments = inputs()
-    with Watch():
+    with RecordSizes():
         weighted_cross_entropy(*arguments)[0].backward()
-    assert max(sizes) == max(TOKENS * WIDTH, WORDS * WIDTH) > 4 * WORDS
+    assert max(sizes) == max(TOKENS * WIDTH, VOCABULARY * WIDTH) > 4 * VOCABULARY
     sizes.clear()
-    with Watch():
-        whole(*inputs())[0].backward()
-    assert max(sizes) == TOKENS * WORDS
+    with RecordSizes():
+        plain_cross_entropy(*inputs())[0].backward()
+    assert max(sizes) == TOKENS * VOCABULARY
 
 
-def test_figures_are_float32_where_new_tensors_are_bfloat16() -> None:
-    """As they are under Lightning's bf16-true."""
+def test_loss_is_float32_under_default_dtype_bfloat16() -> None:
+    """Lightning's precision bf16-true sets this default."""
     arguments = inputs(torch.bfloat16)
     plain = weighted_cross_entropy(*arguments)[1]
     torch.set_default_dtype(torch.bfloat16)

@@ -1,4 +1,4 @@
-"""What a student's directory says of its origin, to people and to programs."""
+"""The provenance and the model card of a student."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +15,9 @@ from tapir_exp.student.model_card import (
     ModelRef,
     Provenance,
     TrainingData,
-    reproducible_figures,
-    render_model_card,
     describe_settings,
+    render_model_card,
+    reproducible_figures,
     write_provenance,
 )
 
@@ -52,18 +52,18 @@ def provenance(**changes: Any) -> Provenance:
     return Provenance(**(known | changes))
 
 
-def head(card: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(card.split("---\n")[1])
-    return found
+def front_matter(card: str) -> dict[str, Any]:
+    fields: dict[str, Any] = yaml.safe_load(card.split("---\n")[1])
+    return fields
 
 
-def test_it_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+def test_provenance_round_trips(tmp_path: Path) -> None:
     write_provenance(tmp_path, provenance())
     assert Provenance.load(tmp_path) == provenance()
     assert Provenance.load(tmp_path / "elsewhere") is None
 
 
-def test_its_bytes_depend_on_nothing_else(tmp_path: Path) -> None:
+def test_files_do_not_depend_on_the_directory(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         write_provenance(tmp_path / name, provenance())
@@ -82,39 +82,39 @@ def test_its_bytes_depend_on_nothing_else(tmp_path: Path) -> None:
         ({"method": Method.full}, "transformers", "finetune"),
     ],
 )
-def test_the_head_is_what_the_hub_reads(changes: dict[str, Any], library: str, relation: str) -> None:
-    read = head(render_model_card(provenance(**changes), None))
+def test_front_matter_has_the_fields_of_the_hub(changes: dict[str, Any], library: str, relation: str) -> None:
+    read = front_matter(render_model_card(provenance(**changes), None))
     assert (read["library_name"], read["base_model"], read["base_model_relation"]) == (library, LLAMA.model, relation)
     assert read["pipeline_tag"] == "text-generation"
     assert "tapir" in read["tags"]
-    assert "license" not in read  # it is the base's
+    assert "license" not in read  # that of the base model
 
 
-@pytest.mark.parametrize("place", [ModelLocation.STORE, ModelLocation.DIRECTORY])
-def test_a_base_that_is_not_on_the_hub_is_no_link(place: ModelLocation) -> None:
-    assert "base_model" not in head(
-        render_model_card(provenance(base=ModelRef(place=place, name="models/llama")), None)
+@pytest.mark.parametrize("location", [ModelLocation.STORE, ModelLocation.DIRECTORY])
+def test_base_outside_the_hub_is_not_linked(location: ModelLocation) -> None:
+    assert "base_model" not in front_matter(
+        render_model_card(provenance(base=ModelRef(place=location, name="models/llama")), None)
     )
 
 
-def test_the_card_tells_data_method_and_figures() -> None:
+def test_card_holds_data_settings_and_figures() -> None:
     card = render_model_card(provenance(), "tapir experiment=llama2_7b_paper sft=lora")
-    for told in ("mix/89ab", "f" * 64, "40 rows", "300", "0.5000", "2 rows were cut", "student/4567", "`abc`"):
-        assert told in card
-    assert "| learning rate | 2e-05 | ours | not confirmed by the paper; neighbouring recipes have 2e-5 |" in card
+    for text in ("mix/89ab", "f" * 64, "40 rows", "300", "0.5000", "2 rows were cut", "student/4567", "`abc`"):
+        assert text in card
+    assert "| learning rate | 2e-05 | ours | not confirmed by the paper; comparable recipes use 2e-5 |" in card
     assert "$ tapir experiment=llama2_7b_paper sft=lora" in card
     assert "$ tapir" not in render_model_card(provenance(), None)
     assert "AutoPeftModelForCausalLM" in card
     assert "AutoPeft" not in render_model_card(provenance(merged_as="float32"), None)
 
 
-def test_only_what_a_primary_source_confirms_is_the_papers() -> None:
-    whose = {setting.name: setting.whose for setting in provenance().settings}
-    assert {name for name, of in whose.items() if of == "paper"} == {"student", "chat template"}
+def test_only_confirmed_settings_have_the_paper_as_source() -> None:
+    sources = {setting.name: setting.whose for setting in provenance().settings}
+    assert {name for name, source in sources.items() if source == "paper"} == {"student", "chat template"}
     lab = describe_settings(StudentConfig(model="lab"), TrainerConfig(), SFTConfig(), BudgetConfig(max_tokens=7), None)
     assert {setting.whose for setting in lab} == {"ours"}
-    assert "α" in whose
+    assert "α" in sources
     assert {"α", "adapter"} & {setting.name for setting in lab} == set()
     qwen = replace(LLAMA, model="Qwen/Qwen1.5-0.5B-Chat", chat_template=ChatTemplate.chatml)
-    of_qwen = describe_settings(qwen, TrainerConfig(), SFTConfig(), BudgetConfig(max_tokens=7), None)
-    assert {setting.name for setting in of_qwen if setting.whose == "paper"} == {"student"}
+    qwen_settings = describe_settings(qwen, TrainerConfig(), SFTConfig(), BudgetConfig(max_tokens=7), None)
+    assert {setting.name for setting in qwen_settings if setting.whose == "paper"} == {"student"}

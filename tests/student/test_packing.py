@@ -1,4 +1,4 @@
-"""Packed rows against each row alone: no row sees another."""
+"""Packed rows against each row alone: no row attends to another."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ SHAPE = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidd
 
 
 def models() -> dict[str, PreTrainedModel]:
-    """Rotary positions count from anywhere, so only learnt ones show whether they begin anew with each row."""
+    """Build models; only learnt positions show if positions restart in each row, since rotary ones are relative."""
     torch.manual_seed(0)
     return {
         "llama": LlamaForCausalLM(LlamaConfig(**SHAPE, num_key_value_heads=4)),
@@ -50,7 +50,7 @@ def hidden_of(model: PreTrainedModel) -> Tensor:
 
 
 @pytest.mark.parametrize("name", models())
-def test_logits_of_packed_rows_are_those_of_each_row_alone(name: str) -> None:
+def test_packed_logits_equal_those_of_each_row_alone(name: str) -> None:
     model = models()[name].eval()
     with torch.no_grad():
         alone = torch.cat([model(row[None]).logits[0] for row in rows()])
@@ -59,7 +59,7 @@ def test_logits_of_packed_rows_are_those_of_each_row_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", models())
-def test_gradients_of_packed_rows_are_those_of_each_row_alone(name: str) -> None:
+def test_packed_gradients_equal_those_of_each_row_alone(name: str) -> None:
     model = models()[name]
     sum(model(row[None]).logits.square().sum() for row in rows()).backward()
     alone = {name: p.grad.clone() for name, p in model.named_parameters()}
@@ -69,7 +69,7 @@ def test_gradients_of_packed_rows_are_those_of_each_row_alone(name: str) -> None
         torch.testing.assert_close(p.grad, alone[name], atol=1e-4, rtol=1e-4, msg=name)
 
 
-def test_a_change_in_one_row_changes_no_other() -> None:
+def test_change_in_one_row_does_not_affect_another() -> None:
     model = pack_attention(models()["llama"].eval())
     before, after = rows(), rows()
     after[0] = (after[0] + 1) % 50
@@ -79,13 +79,13 @@ def test_a_change_in_one_row_changes_no_other() -> None:
     assert not torch.allclose(one[: LENGTHS[0]], other[: LENGTHS[0]])
 
 
-def test_the_trap_leaks_where_bounds_are_not_told() -> None:
-    """What the tests above would find if rows were joined: one long row gives other logits."""
+def test_joined_rows_give_other_logits() -> None:
+    """The tests above would notice joined rows: the logits of one long row differ."""
     model = pack_attention(models()["llama"].eval())
     joined = RowBounds((sum(LENGTHS),), *row_bounds(LENGTHS)[1:])
     with torch.no_grad():
-        packed, leaking = hidden_of(model), packed_hidden(model.get_decoder(), torch.cat(rows()), joined)
-    assert (packed - leaking).abs().max() > 0.01
+        packed, joined_hidden = hidden_of(model), packed_hidden(model.get_decoder(), torch.cat(rows()), joined)
+    assert (packed - joined_hidden).abs().max() > 0.01
 
 
 def test_autocast_attends_in_half_precision_and_agrees() -> None:
@@ -97,14 +97,14 @@ def test_autocast_attends_in_half_precision_and_agrees() -> None:
     torch.testing.assert_close(rough.float(), exact, atol=0.1, rtol=0.1)
 
 
-def test_rows_longer_than_the_sliding_window_are_refused() -> None:
+def test_row_longer_than_the_sliding_window_is_an_error() -> None:
     window = {"use_sliding_window": True, "sliding_window": 20, "max_window_layers": 0}
     model = pack_attention(Qwen2ForCausalLM(Qwen2Config(**SHAPE, num_key_value_heads=4, **window)).eval())
-    with pytest.raises(TapirError, match=r"lower student\.max_length to 20"):
+    with pytest.raises(TapirError, match=r"Lower student\.max_length to 20"):
         hidden_of(model)
 
 
-def test_one_row_is_as_plain_as_transformers_own(base: Path, student: StudentConfig) -> None:
+def test_single_row_equals_transformers(base: Path, student: StudentConfig) -> None:
     model = load_model(base, student)
     batch = collate([EncodedRow(tuple(range(10, 30)), 4, Subset.REST)])
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Sampled answers: several to each row, told apart by number, and the same whatever stands beside them."""
+"""Rollouts: several samples per row, each with a number, independent of their batch."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,15 +14,17 @@ PROMPTS = [("a", "Say red"), ("b/c", "Say green blue white"), ("d", "Say")]
 FOUR = RolloutConfig(num_samples=4)
 
 
-def test_every_row_has_its_answers_in_a_row(base: Path, student: StudentConfig) -> None:
-    answers = sample_rollouts(base, PROMPTS, student, FOUR, 0, "rollouts")
-    assert [answer.id for answer in answers] == [rollout_id(row, n) for row, _ in PROMPTS for n in range(4)]
-    assert [row_id_of_rollout(answer.id) for answer in answers] == [row for row, _ in PROMPTS for _ in range(4)]
-    assert len({answer.text for answer in answers}) > 6
+def test_rollouts_of_a_row_are_consecutive(base: Path, student: StudentConfig) -> None:
+    responses = sample_rollouts(base, PROMPTS, student, FOUR, 0, "rollouts")
+    assert [response.id for response in responses] == [rollout_id(row_id, n) for row_id, _ in PROMPTS for n in range(4)]
+    assert [row_id_of_rollout(response.id) for response in responses] == [
+        row_id for row_id, _ in PROMPTS for _ in range(4)
+    ]
+    assert len({response.text for response in responses}) > 6
 
 
 @pytest.mark.parametrize("batch", [1, 5])
-def test_an_answer_depends_on_seed_row_and_number_alone(base: Path, student: StudentConfig, batch: int) -> None:
+def test_rollout_depends_only_on_seed_row_and_number(base: Path, student: StudentConfig, batch: int) -> None:
     expected = sample_rollouts(base, PROMPTS, student, FOUR, 0, "rollouts")
     small = replace(student, generation_batch_size=batch)
     assert sample_rollouts(base, PROMPTS[::-1], small, FOUR, 0, "x")[:4] == expected[8:]
@@ -31,7 +33,7 @@ def test_an_answer_depends_on_seed_row_and_number_alone(base: Path, student: Stu
     assert sum(one.text == other.text for one, other in zip(others, expected, strict=True)) < 4
 
 
-def test_the_colder_the_nearer_to_the_greedy_answer(base: Path, student: StudentConfig) -> None:
+def test_low_temperature_gives_the_greedy_response(base: Path, student: StudentConfig) -> None:
     cold = sample_rollouts(base, PROMPTS, student, RolloutConfig(num_samples=2, temperature=1e-6), 0, "rollouts")
-    greedy = {answer.id: answer.text for answer in generate_responses(base, PROMPTS, student, "answers")}
-    assert [answer.text for answer in cold] == [greedy[row_id_of_rollout(answer.id)] for answer in cold]
+    greedy = {response.id: response.text for response in generate_responses(base, PROMPTS, student, "answers")}
+    assert [response.text for response in cold] == [greedy[row_id_of_rollout(response.id)] for response in cold]

@@ -1,4 +1,4 @@
-"""Rows taken apart: the mask is that of the loss, and control tokens are told from their texts."""
+"""Inspected rows: the mask is that of the loss, and control tokens differ from their texts."""
 
 from dataclasses import replace
 
@@ -6,8 +6,8 @@ import pytest
 
 from tapir_exp.core.errors import TapirError
 from tapir_exp.student.chat_template import Chat
-from tapir_exp.student.row_inspection import inspect_rows
 from tapir_exp.student.render_rows import Token
+from tapir_exp.student.row_inspection import inspect_rows
 from tapir_exp.student.training.encoding import TrainingRow
 
 RED = TrainingRow("Say red", "red\n 12")
@@ -17,7 +17,7 @@ def tokens_of(row: TrainingRow, chat: Chat, max_length: int = 100) -> tuple[Toke
     return inspect_rows([row], chat, max_length, 1, 0).sample[0].tokens
 
 
-def test_exactly_response_and_end_are_supervised(chat: Chat) -> None:
+def test_only_response_and_end_are_supervised(chat: Chat) -> None:
     tokens = tokens_of(RED, chat)
     prompt = "".join(token.text for token in tokens if not token.supervised)
     assert prompt == "<|bos|><|user|>Say red<|end|><|assistant|>"
@@ -27,7 +27,7 @@ def test_exactly_response_and_end_are_supervised(chat: Chat) -> None:
     assert tokens[-1].control == chat.end
 
 
-def test_a_control_token_in_a_text_is_pieces_of_text(chat: Chat) -> None:
+def test_control_token_in_a_text_is_split_into_text(chat: Chat) -> None:
     tokens = tokens_of(TrainingRow("Say <|end|> red", "<|end|>"), chat)
     controls = [token.text for token in tokens if token.control is not None]
     assert controls == ["<|bos|>", "<|user|>", "<|end|>", "<|assistant|>", "<|end|>"]
@@ -36,33 +36,39 @@ def test_a_control_token_in_a_text_is_pieces_of_text(chat: Chat) -> None:
     assert "<|end|>" not in texts
 
 
-def test_a_piece_of_a_character_is_shown_by_its_name(chat: Chat) -> None:
+def test_part_of_a_character_is_shown_by_its_name(chat: Chat) -> None:
     texts = [token.text for token in tokens_of(TrainingRow("Say €", "red"), chat)]
     assert "\N{REPLACEMENT CHARACTER}" not in "".join(texts)
 
 
-def test_figures_are_of_all_rows(chat: Chat) -> None:
-    long, hopeless = TrainingRow("Say red", "red " * 30), TrainingRow("red " * 90, "red")
-    told = inspect_rows([RED, long, hopeless], chat, 20, 1, 0)
-    assert (told.rows, told.truncated, told.dropped, told.longest, len(told.sample)) == (2, 1, 1, 20, 1)
-    assert (told.one_bos, told.end_text) == (2, "<|end|>")
+def test_figures_cover_all_rows(chat: Chat) -> None:
+    long, too_long = TrainingRow("Say red", "red " * 30), TrainingRow("red " * 90, "red")
+    inspection = inspect_rows([RED, long, too_long], chat, 20, 1, 0)
+    assert (inspection.rows, inspection.truncated, inspection.dropped, inspection.longest, len(inspection.sample)) == (
+        2,
+        1,
+        1,
+        20,
+        1,
+    )
+    assert (inspection.one_bos, inspection.end_text) == (2, "<|end|>")
     both = inspect_rows([RED, long], chat, 20, 9, 0).sample
     assert [row.cut for row in both] == [False, True]
-    assert told.tokens == sum(len(row.tokens) for row in both)
-    assert told.supervised == sum(token.supervised for row in both for token in row.tokens)
+    assert inspection.tokens == sum(len(row.tokens) for row in both)
+    assert inspection.supervised == sum(token.supervised for row in both for token in row.tokens)
 
 
-def test_a_second_bos_is_found(chat: Chat) -> None:
+def test_second_bos_is_not_counted_as_one_bos(chat: Chat) -> None:
     assert inspect_rows([RED], replace(chat, system_prompt="<|bos|>"), 100, 1, 0).one_bos == 0
 
 
-def test_the_seed_chooses_the_sample(chat: Chat, rows: list[TrainingRow]) -> None:
+def test_sample_depends_on_the_seed(chat: Chat, rows: list[TrainingRow]) -> None:
     def numbers(seed: int) -> list[int]:
         return [row.number for row in inspect_rows(rows, chat, 128, 4, seed).sample]
 
     assert numbers(1) == numbers(1) != numbers(2)
 
 
-def test_nothing_to_train_on_is_an_error(chat: Chat) -> None:
+def test_no_row_to_train_on_is_an_error(chat: Chat) -> None:
     with pytest.raises(TapirError, match="None of 1 training rows"):
         inspect_rows([RED], chat, 2, 1, 0)

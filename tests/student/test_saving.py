@@ -1,4 +1,4 @@
-"""What a fit leaves: the same everywhere, found again wherever it goes, and ending its turns."""
+"""Saved students: reproducible bytes, movable directories, and one token that ends a turn."""
 
 import json
 import shutil
@@ -35,19 +35,19 @@ TOKENS = torch.arange(20)[None]
 
 @pytest.fixture
 def lora(sft: SFTConfig) -> SFTConfig:
-    return replace(sft, method=Method.lora, lora=replace(sft.lora, rank=4, targets=ALL_LINEAR))
+    return replace(sft, method=Method.lora, lora=replace(sft.lora, rank=4, target_modules=ALL_LINEAR))
 
 
 @pytest.fixture
 def fit(base: Path, rows: list[TrainingRow], lora: SFTConfig, student: StudentConfig, trainer: TrainerConfig) -> Fit:
-    """An adapter in store/student/one over store/base_student/base, as runs leave them below an outputs directory."""
+    """Train an adapter in store/student/one over store/base_student/base, like a run in its outputs directory."""
 
     def run(outputs: Path) -> Path:
         store = outputs / "store"
         shutil.copytree(base, store / "base_student" / "base")
-        workdir, beside = store / "student" / "one", AdapterBase("../../base_student/base")
+        workdir, adapter_base = store / "student" / "one", AdapterBase("../../base_student/base")
         parent = store / "base_student" / "base"
-        job = FitJob(parent, lora, BudgetConfig(epochs=4), student, trainer, alpha=0.3, base=beside)
+        job = FitJob(parent, lora, BudgetConfig(epochs=4), student, trainer, alpha=0.3, base=adapter_base)
         finetune(job, rows, workdir)
         return workdir
 
@@ -56,8 +56,8 @@ def fit(base: Path, rows: list[TrainingRow], lora: SFTConfig, student: StudentCo
 
 @torch.inference_mode()
 def logits(model: Any) -> torch.Tensor:
-    found: torch.Tensor = model(TOKENS).logits.float()
-    return found
+    result: torch.Tensor = model(TOKENS).logits.float()
+    return result
 
 
 def over_base(base: Path, adapter: Path, dtype: torch.dtype) -> Any:
@@ -66,19 +66,19 @@ def over_base(base: Path, adapter: Path, dtype: torch.dtype) -> Any:
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 2e-6), ("bfloat16", 2e-2)])
-def test_merged_weights_give_the_logits_of_base_and_adapter(
+def test_merged_logits_equal_those_of_base_and_adapter(
     fit: Fit, base: Path, tmp_path: Path, student: StudentConfig, precision: str, tolerance: float
 ) -> None:
     """The tolerance is relative to the largest logit; bfloat16 has 8 bits of precision."""
     adapter = fit(tmp_path)
-    apart = logits(over_base(base, adapter, getattr(torch, precision)))
+    unmerged = logits(over_base(base, adapter, getattr(torch, precision)))
     merged = logits(load_model(adapter, replace(student, precision=Precision(precision))))
-    scale = apart.abs().max()
-    assert (merged - apart).abs().max() <= tolerance * scale
-    assert (logits(AutoModelForCausalLM.from_pretrained(base)) - apart).abs().max() > 0.2 * scale
+    scale = unmerged.abs().max()
+    assert (merged - unmerged).abs().max() <= tolerance * scale
+    assert (logits(AutoModelForCausalLM.from_pretrained(base)) - unmerged).abs().max() > 0.2 * scale
 
 
-def test_an_adapter_directory_is_an_ordinary_one(fit: Fit, tmp_path: Path) -> None:
+def test_adapter_directory_holds_the_files_of_peft(fit: Fit, tmp_path: Path) -> None:
     adapter = fit(tmp_path)
     assert {path.name for path in adapter.iterdir()} == {
         "adapter_config.json",
@@ -88,50 +88,47 @@ def test_an_adapter_directory_is_an_ordinary_one(fit: Fit, tmp_path: Path) -> No
         "tokenizer_config.json",
         "chat_template.jinja",
         "training.jsonl",
-        "pace.jsonl",
+        "timings.jsonl",
     }
 
 
-def test_users_open_an_adapter_with_peft_or_transformers_alone(
+def test_peft_and_transformers_alone_load_an_adapter(
     fit: Fit, tmp_path: Path, student: StudentConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     adapter = fit(tmp_path)
     monkeypatch.chdir(adapter)
     ours = logits(load_model(adapter, student))
-    for opened in (AutoPeftModelForCausalLM, AutoModelForCausalLM):
-        torch.testing.assert_close(logits(opened.from_pretrained(".").eval()), ours, rtol=0, atol=1e-5)
+    for auto_class in (AutoPeftModelForCausalLM, AutoModelForCausalLM):
+        torch.testing.assert_close(logits(auto_class.from_pretrained(".").eval()), ours, rtol=0, atol=1e-5)
 
 
-def test_two_makings_in_different_places_have_the_same_bytes(fit: Fit, tmp_path: Path) -> None:
-    one, two = fit(tmp_path / "one"), fit(tmp_path / "another" / "place")
+def test_equal_fits_in_other_directories_have_equal_bytes(fit: Fit, tmp_path: Path) -> None:
+    one, two = fit(tmp_path / "one"), fit(tmp_path / "another" / "directory")
     assert digest_files(one) == digest_files(two)
     settings = json.loads((one / "adapter_config.json").read_text())
-    assert settings["target_modules"] == sorted(
-        ALL_LINEAR
-    )  # peft's own order is that of a set, another in every process
+    # peft's own order is that of a set, which differs between processes
+    assert settings["target_modules"] == sorted(ALL_LINEAR)
     for path in one.iterdir():
         assert str(tmp_path).encode() not in path.read_bytes()
         assert b"_version" not in path.read_bytes()
 
 
-def test_everything_opens_an_adapter_wherever_its_outputs_are_moved(
+def test_moved_adapter_still_generates_scores_and_trains(
     fit: Fit, tmp_path: Path, student: StudentConfig, lora: SFTConfig, rows: list[TrainingRow], trainer: TrainerConfig
 ) -> None:
     adapter = fit(tmp_path / "outputs")
-    before = generate_responses(adapter, [("one", "Say red")], student, "answers")
+    before = generate_responses(adapter, [("one", "Say red")], student, "responses")
     (tmp_path / "outputs").rename(tmp_path / "moved")
     adapter = tmp_path / "moved" / "store" / "student" / "one"
-    assert generate_responses(adapter, [("one", "Say red")], student, "answers") == before
+    assert generate_responses(adapter, [("one", "Say red")], student, "responses") == before
     assert response_losses(adapter, [LossRow("one", "Say red", "green")], student, "losses")[0].instructed
-    assert (
-        len(generate_conversations(adapter, [Conversation("one", ("Say red", "And?"), 0.0)], student, 0, "turns")[0])
-        == 2
-    )
+    (turns,) = generate_conversations(adapter, [Conversation("one", ("Say red", "And?"), 0.0)], student, 0, "turns")
+    assert len(turns) == 2
     nothing = BudgetConfig(epochs=0)
     finetune(FitJob(adapter, lora, nothing, student, trainer, alpha=0.3), rows, adapter.parent / "two")
     weights = [digest_files(adapter.parent / name)["adapter_model.safetensors"] for name in ("one", "two")]
     assert weights[0] == weights[1]
-    assert generate_responses(adapter.parent / "two", [("one", "Say red")], student, "answers") == before
+    assert generate_responses(adapter.parent / "two", [("one", "Say red")], student, "responses") == before
 
 
 TWO_LINES = [TrainingRow("What is red?", "A hue.", Subset.REST), TrainingRow("What is a cat?", "A beast.", Subset.HARD)]
@@ -142,18 +139,18 @@ KINDS: dict[str, tuple[Callable[[Path], Path], ChatTemplate, str]] = {
 
 
 @pytest.fixture(scope="module", params=[(kind, method) for kind in KINDS for method in ("full", "lora", "merged")])
-def taught(
+def trained_student(
     request: pytest.FixtureRequest, trainer: TrainerConfig, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, StudentConfig, str]:
-    """A student that has learnt two lines by heart, how it is asked, and how it should end them."""
+    """Train a student on two lines; return its directory, its settings and its end of turn."""
     kind, method = request.param
     build, template, end = KINDS[kind]
-    home = tmp_path_factory.mktemp("taught")
+    home = tmp_path_factory.mktemp("trained_student")
     (home / "base").mkdir()
     student = StudentConfig(model="x", chat_template=template, max_length=200, max_new_tokens=40)
     trained = Method.full if method == "full" else Method.lora
     sft = SFTConfig(method=trained, learning_rate=1e-2, global_batch_size=2, warmup_ratio=0.1)
-    sft = replace(sft, lora=replace(sft.lora, rank=16, alpha=64, dropout=0.0, targets=ALL_LINEAR))
+    sft = replace(sft, lora=replace(sft.lora, rank=16, alpha=64, dropout=0.0, target_modules=ALL_LINEAR))
     budget = BudgetConfig(epochs=150)
     finetune(FitJob(build(home / "base"), sft, budget, student, trainer), TWO_LINES, home / "student")
     if method != "merged":
@@ -163,8 +160,8 @@ def taught(
     return home / "merged", student, end
 
 
-def test_one_token_ends_a_turn_for_tokenizer_model_and_generation(taught: tuple[Path, StudentConfig, str]) -> None:
-    directory, student, end = taught
+def test_tokenizer_model_and_generation_have_one_eos(trained_student: tuple[Path, StudentConfig, str]) -> None:
+    directory, student, end = trained_student
     tokenizer = AutoTokenizer.from_pretrained(directory)
     generation = GenerationConfig.from_pretrained(directory)
     token = tokenizer.convert_tokens_to_ids(end)
@@ -176,15 +173,17 @@ def test_one_token_ends_a_turn_for_tokenizer_model_and_generation(taught: tuple[
         assert json.loads((directory / "config.json").read_text())["eos_token_id"] == token
 
 
-def test_a_student_ends_what_it_has_learnt(taught: tuple[Path, StudentConfig, str]) -> None:
-    """Only a supervised end of turn, and one at which generation stops, gives this."""
-    directory, student, _ = taught
-    answers = generate_responses(directory, [(row.response, row.instruction) for row in TWO_LINES], student, "answers")
-    assert [(answer.text, answer.finished) for answer in answers] == [(row.response, True) for row in TWO_LINES]
+def test_student_ends_its_responses(trained_student: tuple[Path, StudentConfig, str]) -> None:
+    """This needs an end of turn that is supervised, and at which generation stops."""
+    directory, student, _ = trained_student
+    responses = generate_responses(
+        directory, [(row.response, row.instruction) for row in TWO_LINES], student, "responses"
+    )
+    assert [(response.text, response.finished) for response in responses] == [(row.response, True) for row in TWO_LINES]
 
 
-def test_a_user_s_prompt_has_the_one_bos_that_the_fit_had(taught: tuple[Path, StudentConfig, str]) -> None:
-    directory, student, _ = taught
+def test_prompt_of_transformers_equals_that_of_the_fit(trained_student: tuple[Path, StudentConfig, str]) -> None:
+    directory, student, _ = trained_student
     tokenizer = AutoTokenizer.from_pretrained(directory)
     turns = [{"role": "user", "content": "What is red?"}]
     theirs = tokenizer.apply_chat_template(turns, add_generation_prompt=True)["input_ids"]
@@ -194,7 +193,7 @@ def test_a_user_s_prompt_has_the_one_bos_that_the_fit_had(taught: tuple[Path, St
         assert ours.count(tokenizer.bos_token_id) == 1
 
 
-def test_the_end_is_supervised_although_it_pads(tmp_path: Path) -> None:
+def test_end_is_supervised_although_it_is_the_padding(tmp_path: Path) -> None:
     student = StudentConfig(model="x", chat_template=ChatTemplate.llama2, max_length=200)
     chat = load_chat(llama_base(tmp_path), student)
     assert chat.pad == chat.end
