@@ -23,7 +23,7 @@ from tapir_exp.distillation.classifier.baselines import BASELINES
 from tapir_exp.distillation.classifier.card import ClassifierCard, write_card
 from tapir_exp.distillation.classifier.dataset import (
     LabelledDataset,
-    instruction_of,
+    instruction_text,
     read_labelled,
     stratified_folds,
 )
@@ -155,7 +155,7 @@ def train(dataset: LabelledDataset, config: ClassifyConfig, output_dir: Path) ->
     figures = _report(comparisons, dataset, config, output_dir)
     directory = output_dir / CLASSIFIER
     directory.mkdir(exist_ok=True)
-    trained = trainer.learn(dataset.rows, config.seed, "training on all rows")
+    trained = trainer.fit(dataset.rows, config.seed, "training on all rows")
     trained.save(directory)
     card = ClassifierCard(
         kind=config.classifier_training.kind.value,
@@ -186,7 +186,7 @@ def cross_validate(
         held_out = set(fold)
         rest = [row for index, row in enumerate(dataset.rows) if index not in held_out]
         texts, truth = [dataset.rows[index].text for index in fold], [dataset.rows[index].task for index in fold]
-        trained = trainer.learn(rest, config.seed, f"training without fold {number}")
+        trained = trainer.fit(rest, config.seed, f"training without fold {number}")
         comparisons[TRAINED].add(truth, predict(trained, texts, f"labelling fold {number}"))
         for name, baseline in baselines.items():
             comparisons[name].add(truth, [Prediction(task, None) for task in baseline(rest, texts)])
@@ -212,7 +212,7 @@ def read_pool(path: Path) -> Iterator[Example]:
         SeedError: If a row has no instruction; the message names it.
     """
     for number, row in enumerate(read_json_objects(path, SeedError), 1):
-        text = instruction_of(row)
+        text = instruction_text(row)
         if not text:
             raise SeedError(f"{path}, row {number}: no instruction; expected `instruction`, and optionally `input`")
         yield _example(text)

@@ -23,7 +23,7 @@ LEAVES = sorted({f"{group}={leaf.stem}" for group in GROUPS for leaf in (CONF / 
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
     """A directory with what a leaf leaves open."""
-    (tmp_path / "labeller.json").write_text("{}")
+    (tmp_path / "classifier.json").write_text("{}")
     (tmp_path / "rows.json").write_text("[]")
     return tmp_path
 
@@ -94,7 +94,7 @@ def test_the_lab_s_labeller_errs_as_the_lab_section_says(here: Path) -> None:
         (["+classifier_data.names.x=Maths"], ["classifier_data.names.x = Maths", "did you mean Math?"]),
         (
             ["classifier.path=/no/such"],
-            ["classifier.path = /no/such", "labeller.json, as tapir-label job=train writes"],
+            ["classifier.path = /no/such", "classifier.json, as tapir-label job=train writes"],
         ),
         (["classifier=deberta"], ["classifier.path = null", "since kind is deberta"]),
         (["classifier=deberta", "classifier.precision=bfloat16"], ["classifier.precision = bfloat16", "float32"]),

@@ -1,1 +1,1 @@
-"""Task classifiers: by prompt, by an encoder with a linear head, by DeBERTa-v3."""
+"""Task classifiers: a prompted chat model, an encoder with a linear head, and DeBERTa-v3."""

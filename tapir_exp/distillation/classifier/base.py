@@ -1,4 +1,4 @@
-"""What a classifier is, and the one that a configuration asks for."""
+"""The protocol of a task classifier, and the factory that opens the configured one."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -9,26 +9,28 @@ from tapir_exp.llm.chat import ChatModel
 
 
 class TaskClassifier(Protocol):
-    """Anything that names the task types of instructions."""
+    """A classifier of instructions by task type."""
 
     def recipe(self) -> dict[str, Any]:
-        """Everything about the classifier that changes its labels; part of artifact keys."""
+        """Return everything about the classifier that changes its labels; part of artifact keys."""
         ...
 
     def label(self, examples: Sequence[Example], progress: str) -> list[Label]:
-        """One label an example, in order; `progress` names the work in the terminal and in errors."""
+        """Return one label per example, in order; `progress` names the work in the terminal and in errors."""
         ...
 
     def count_cached(self, examples: Sequence[Example]) -> int:
-        """How many of the examples have the reply of a chat model at hand; 0 where none is asked."""
+        """Return the number of examples with a cached completion; 0 if the classifier calls no chat model."""
         ...
 
 
 def open_classifier(config: ClassifierConfig, open_chat: Callable[[], ChatModel]) -> TaskClassifier:
-    """The classifier of a configuration; `open_chat` opens the chat model, where one is asked.
+    """Open the configured classifier; `open_chat` is called only if it needs a chat model.
 
-    Raises ConfigError where a trained classifier, its encoder or a package that it needs is missing or another.
+    Raises:
+        ConfigError: If a trained classifier, its encoder or a package is missing, or if the encoder has changed.
     """
+    # Imported here: a run with a chat model needs no torch, and one with an encoder no prompt.
     if config.kind is ClassifierKind.llm:
         from tapir_exp.distillation.classifier.llm import LLMClassifier
 

@@ -1,4 +1,4 @@
-"""The card of a trained classifier: what it is, what it learnt from, and how good it was found to be."""
+"""The card of a trained classifier: its kind, its training data, and its measured quality."""
 
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,16 @@ from tapir_exp.core.task_types import TaskType
 
 
 class ClassifierCard(Record):
-    """Provenance of a trained classifier, beside its weights.
+    """Provenance of a trained classifier, stored next to its weights.
 
-    tasks: the types it can name, in the order of its scores. temperature: divides the scores before the softmax.
-    base: the encoder it started from, with the SHA-256 of its weights where they were a file.
-    data: what it was trained on: name, SHA-256 of the file, rows, rows of each type.
-    settings: how it was trained. figures: what was measured on rows held out, of its siblings trained on the others.
+    Attributes:
+        kind: A value of `ClassifierKind`.
+        tasks: The types that it predicts, in the order of its logits.
+        temperature: Divisor of the logits before the softmax.
+        base: The encoder it started from, with the SHA-256 of its weights if they were a file.
+        data: Its training data: name, SHA-256 of the file, rows, rows of each type.
+        settings: Settings of its training.
+        figures: Measurements on held-out folds, of classifiers trained on the other folds.
     """
 
     kind: str
@@ -31,16 +35,21 @@ class ClassifierCard(Record):
 
 
 def write_card(directory: Path, card: ClassifierCard) -> None:
-    """Write the card, last, so that a directory with a card is whole."""
+    """Write the card. Write it last: a directory with a card is complete."""
     write_text_atomic(directory / CARD, card.model_dump_json(indent=1) + "\n")
 
 
 def read_card(directory: Path) -> ClassifierCard:
-    """The card of a trained classifier. Raises ConfigError where there is none, or it cannot be read."""
+    """Return the card of a trained classifier.
+
+    Raises:
+        ConfigError: If there is no card, or if it is invalid.
+    """
     path = directory / CARD
     if not path.is_file():
-        raise ConfigError([f"classifier.path = {directory}: expected a trained classifier, but there is no {CARD}"])
+        expected = f"expected a directory with a {CARD}, as tapir classify job=train writes it"
+        raise ConfigError([f"classifier.path = {directory}: {expected}"])
     try:
         return ClassifierCard.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:
-        raise ConfigError([f"{path} is not a classifier's card: {error}"]) from error
+        raise ConfigError([f"{path}: expected the card of a classifier, but it is invalid: {error}"]) from error

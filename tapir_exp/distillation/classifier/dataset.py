@@ -1,4 +1,4 @@
-"""Labelled instructions: read from a file, counted, and cut into parts."""
+"""Labelled instructions: read from a file, counted, and split into folds."""
 
 import json
 from collections import Counter
@@ -12,15 +12,16 @@ from typing import Any
 from tapir_exp.config import LabelledDataConfig
 from tapir_exp.core.errors import SeedError
 from tapir_exp.core.json_rows import read_json_objects
+from tapir_exp.core.store import sha256_file
 from tapir_exp.core.task_types import TaskType
 
 EXAMPLES = Path(__file__).parent / "examples.json"
-"""Eight instructions a type, written for this package; NOTES.md says what had been seen of real ones by then."""
+"""Eight instructions per type, written for this package; NOTES.md states which real ones had been seen by then."""
 
 
 @dataclass(frozen=True)
 class LabelledText:
-    """An instruction, its input included, and its task type."""
+    """An instruction, followed by its input, and its task type."""
 
     text: str
     task: TaskType
@@ -28,9 +29,13 @@ class LabelledText:
 
 @dataclass(frozen=True)
 class LabelledDataset:
-    """Labelled instructions, each text once.
+    """Labelled instructions without repeats.
 
-    dropped: rows that could not be taken, by the reason. digest: SHA-256 of the file.
+    Attributes:
+        rows: The instructions with their types.
+        dropped: Number of dropped rows by reason.
+        name: Name of the file.
+        digest: SHA-256 of the file.
     """
 
     rows: tuple[LabelledText, ...]
@@ -40,63 +45,77 @@ class LabelledDataset:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Rows of each type, the commonest first."""
+        """Rows of each type, in descending order."""
         return {str(task): count for task, count in Counter(row.task for row in self.rows).most_common()}
 
 
 def read_labelled(config: LabelledDataConfig) -> LabelledDataset:
-    """The configured labelled instructions. Raises SeedError where the file holds none."""
+    """Read the configured labelled instructions; without a path, the examples of the package.
+
+    Raises:
+        SeedError: If the file cannot be read, or no row has an instruction and a task type.
+    """
     if config.path is None:
         return package_examples()
     path = Path(config.path)
     dropped: Counter[str] = Counter()
     rows: dict[str, LabelledText] = {}
-    for row in read_json_objects(path, SeedError):
-        taken = _take(row, config)
-        if isinstance(taken, str):
-            dropped[taken] += 1
-        elif taken.text in rows:
+    for fields in read_json_objects(path, SeedError):
+        row = _parse_row(fields, config)
+        if isinstance(row, str):
+            dropped[row] += 1
+        elif row.text in rows:
             dropped["repeated"] += 1
         else:
-            rows[taken.text] = taken
+            rows[row.text] = row
     if not rows:
-        raise SeedError(f"{path} holds no labelled instruction: {dict(dropped)}; see the fields of `labelled`.")
-    return LabelledDataset(tuple(rows.values()), dict(dropped), path.name, sha256(path.read_bytes()).hexdigest())
+        raise SeedError(
+            f"{path} has no labelled instruction: {dict(dropped)}. "
+            "Set classifier_data.instruction, .input, .task and .names to the columns and types of the file."
+        )
+    return LabelledDataset(tuple(rows.values()), dict(dropped), path.name, sha256_file(path))
 
 
 def package_examples() -> LabelledDataset:
-    """The examples that come with the package."""
+    """Return the examples that come with the package."""
     data = EXAMPLES.read_bytes()
     rows = tuple(LabelledText(text, TaskType(task)) for task, texts in json.loads(data).items() for text in texts)
     return LabelledDataset(rows, {}, "the package's examples", sha256(data).hexdigest())
 
 
-def instruction_of(row: Mapping[str, Any], instruction: str = "instruction", given: str = "input") -> str:
-    """The instruction of a row, followed by its input where it has one; empty where it has none."""
-    parts = [str(row.get(name) or "").strip() for name in (instruction, given)]
+def instruction_text(row: Mapping[str, Any], instruction: str = "instruction", input_column: str = "input") -> str:
+    """Return the instruction of a row, followed by its input if there is one; empty without an instruction.
+
+    Args:
+        row: The row's columns.
+        instruction: Name of the column of the instruction.
+        input_column: Name of the column of the input.
+    """
+    parts = [str(row.get(name) or "").strip() for name in (instruction, input_column)]
     return "\n\n".join(part for part in parts if part) if parts[0] else ""
 
 
 def stratified_folds(rows: Sequence[LabelledText], count: int, seed: int) -> list[list[int]]:
-    """Places of the rows in `count` parts: each type is shuffled and dealt out, going on where the last one stopped."""
-    dealt: list[int] = []
+    """Return the indices of the rows in `count` folds, each type spread evenly."""
+    order: list[int] = []
     for task in TaskType:
-        places = [place for place, row in enumerate(rows) if row.task is task]
-        Random(f"folds {seed} {task}").shuffle(places)
-        dealt += places
-    return [sorted(dealt[part::count]) for part in range(count)]
+        indices = [index for index, row in enumerate(rows) if row.task is task]
+        Random(f"folds {seed} {task}").shuffle(indices)
+        order += indices
+    # Rows are dealt out in turn over all types, so small types do not all end up in the first fold.
+    return [sorted(order[fold::count]) for fold in range(count)]
 
 
-def _take(row: Mapping[str, Any], config: LabelledDataConfig) -> LabelledText | str:
-    """The labelled instruction of a row, or why it has none."""
-    text, name = instruction_of(row, config.instruction, config.input), row.get(config.task)
-    if not text or name is None:
-        return "without an instruction" if not text else "without a type"
+def _parse_row(row: Mapping[str, Any], config: LabelledDataConfig) -> LabelledText | str:
+    """Return the labelled instruction of a row, or the reason why it has none."""
+    text, name = instruction_text(row, config.instruction, config.input), row.get(config.task)
+    if not text:
+        return "without an instruction"
+    if name is None:
+        return "without a type"
     task = config.names.get(str(name), str(name))
     if task is None:
-        return f"{name}: left out by classifier_data.names"
-    return (
-        LabelledText(text, TaskType(task))
-        if task in set(TaskType)
-        else f"{name}: no task type, see classifier_data.names"
-    )
+        return f"{name}: excluded by classifier_data.names"
+    if task not in set(TaskType):
+        return f"{name}: no task type, see classifier_data.names"
+    return LabelledText(text, TaskType(task))

@@ -1,4 +1,4 @@
-"""A chat model, asked by prompt, names the type of each instruction."""
+"""A classifier that prompts a chat model for the type of each instruction."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,30 +15,31 @@ _BY_NAME = {task.casefold(): task for task in TaskType}
 
 
 class LLMClassifier:
-    """A classifier that asks a chat model; it says nothing of how sure it is."""
+    """A prompted chat model; its labels have no confidence."""
 
     def __init__(self, chat: ChatModel, config: ClassifierConfig) -> None:
         self._chat, self._config = chat, config
 
     def recipe(self) -> dict[str, Any]:
-        """The model, the length of its reply, and the prompt."""
+        """Return the model, the length limit of its replies, and the prompt."""
         settings = {"model": self._chat.identity(), "max_tokens": self._config.max_tokens}
-        return {"labeller": settings, "label prompt": load_prompt("label").text}
+        return {"classifier": settings, "label prompt": load_prompt("label").text}
 
     def count_cached(self, examples: Sequence[Example]) -> int:
-        """How many of the examples need no call."""
-        return self._chat.count_cached(
-            [build_classification_request(example.instruction, self._config) for example in examples]
-        )
+        """Return the number of examples that need no call."""
+        return self._chat.count_cached(self._requests(examples))
 
     def label(self, examples: Sequence[Example], progress: str) -> list[Label]:
-        """One label an example, in order; a reply that names no type leaves the row unlabelled, never "Others".
+        """Return one label per example, in order.
 
-        Raises TooManyFailures where more than `max_failure_rate` of the rows are unlabelled.
+        A reply without a type leaves the row unlabelled. It never becomes "Others".
+
+        Raises:
+            TooManyFailures: If more than `max_failure_rate` of the rows are unlabelled.
         """
-        outcomes = run_requests(
+        results = run_requests(
             self._chat,
-            [build_classification_request(example.instruction, self._config) for example in examples],
+            self._requests(examples),
             parse_task,
             label=progress,
             concurrency=self._config.llm.concurrency,
@@ -46,20 +47,29 @@ class LLMClassifier:
         )
         source = str(self._chat.identity()["model"])
         return [
-            Label(id=example.id, task=outcome.value, raw=outcome.raw, failure=outcome.failure, source=source)
-            for example, outcome in zip(examples, outcomes, strict=True)
+            Label(id=example.id, task=result.value, raw=result.raw, failure=result.failure, source=source)
+            for example, result in zip(examples, results, strict=True)
         ]
+
+    def _requests(self, examples: Sequence[Example]) -> list[ChatRequest]:
+        return [build_classification_request(example.instruction, self._config) for example in examples]
 
 
 def build_classification_request(instruction: str, config: ClassifierConfig) -> ChatRequest:
-    """The call that asks for the type of one instruction."""
+    """Return the call for the type of one instruction."""
     text = load_prompt("label").fill(types=", ".join(TaskType), instruction=instruction)
     return ChatRequest(messages=(Message(role="user", content=text),), max_tokens=config.max_tokens)
 
 
-def parse_task(reply: Completion) -> TaskType:
-    """The type that the reply consists of. Raises ReplyError where it holds anything else."""
-    name = reply.text.strip().rstrip(".").casefold()
+def parse_task(completion: Completion) -> TaskType:
+    """Return the type that a reply consists of.
+
+    Raises:
+        ReplyError: If the reply contains anything else.
+    """
+    name = completion.text.strip().rstrip(".").casefold()
     if name not in _BY_NAME:
-        raise ReplyError(f"It must be the name of one type and nothing else, but it is {reply.text.strip()[:80]!r}.")
+        # The message is sent to the model with the second try, so it is part of a cache key: do not edit it.
+        text = completion.text.strip()[:80]
+        raise ReplyError(f"It must be the name of one type and nothing else, but it is {text!r}.")
     return _BY_NAME[name]

@@ -1,4 +1,4 @@
-"""What can be trained to label, and what it is when it is trained."""
+"""Protocols of a trained classifier and of its trainer, and what both kinds share."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,82 +8,92 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.distillation.classifier.baselines import Baseline
-from tapir_exp.distillation.classifier.batching import Matrix
 from tapir_exp.distillation.classifier.calibration import softmax
 from tapir_exp.distillation.classifier.dataset import LabelledText
 
+Matrix = NDArray[np.float32]
+"""One row per text."""
+
 
 class TrainedClassifier(Protocol):
-    """A trained model: it scores texts for the types that it learnt."""
+    """A model that returns a logit for each type of its training rows."""
 
     @property
     def tasks(self) -> Sequence[TaskType]:
-        """The types it can name, in the order of its scores."""
+        """The types that it predicts, in the order of its logits."""
         ...
 
     @property
     def temperature(self) -> float:
-        """By what its scores are divided before the softmax, so that its confidence is what it promises."""
+        """Divisor of the logits before the softmax, which calibrates the confidence."""
         ...
 
     def score(self, texts: Sequence[str], progress: str) -> Matrix:
-        """Logits, uncalibrated: (texts, tasks)."""
+        """Return uncalibrated logits: (texts, tasks)."""
         ...
 
     def save(self, directory: Path) -> None:
-        """Write what `open_learnt` needs, the card excepted."""
+        """Write everything that `open_trained` needs, except the card."""
         ...
 
 
 class ClassifierTrainer(Protocol):
     """A way to train a classifier."""
 
-    def learn(self, rows: Sequence[LabelledText], seed: int, progress: str) -> TrainedClassifier:
+    def fit(self, rows: Sequence[LabelledText], seed: int, progress: str) -> TrainedClassifier:
         """Train on labelled rows; the same arguments give the same classifier."""
         ...
 
     def base(self) -> dict[str, Any]:
-        """What it starts from: name of the encoder, and the SHA-256 of its weights where they are a file here."""
+        """Return the name of the encoder it starts from, and the SHA-256 of its weights if they are a local file."""
         ...
 
     def baselines(self) -> Mapping[str, Baseline]:
-        """Simpler ways to label with what it starts from; empty where there are none."""
+        """Return baselines on the same encoder, by name; empty if there are none."""
         ...
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A type, and how sure the classifier is of it: 0 to 1, or None where it does not say."""
+    """A predicted type with its confidence, 0 to 1; None if the classifier states no confidence."""
 
     task: TaskType | None
     confidence: float | None
 
 
-def predict(learnt: TrainedClassifier, texts: Sequence[str], progress: str) -> list[Prediction]:
-    """The likeliest type of each text with its calibrated probability."""
+def predict(classifier: TrainedClassifier, texts: Sequence[str], progress: str) -> list[Prediction]:
+    """Return the most probable type of each text with its calibrated probability."""
     if not texts:
         return []
-    sure = softmax(learnt.score(texts, progress), learnt.temperature)
-    best = sure.argmax(1)
+    probabilities = softmax(classifier.score(texts, progress), classifier.temperature)
+    best = probabilities.argmax(1)
     return [
-        Prediction(learnt.tasks[int(place)], round(float(row[place]), 6)) for place, row in zip(best, sure, strict=True)
+        Prediction(classifier.tasks[int(index)], round(float(row[index]), 6))
+        for index, row in zip(best, probabilities, strict=True)
     ]
 
 
 def known_tasks(rows: Sequence[LabelledText]) -> tuple[TaskType, ...]:
-    """The types that rows hold, in the order of the taxonomy."""
+    """Return the types of the rows, in the order of `TaskType`."""
     present = {row.task for row in rows}
     return tuple(task for task in TaskType if task in present)
 
 
-def targets_of(rows: Sequence[LabelledText], tasks: Sequence[TaskType]) -> NDArray[np.int64]:
-    """The place of each row's type among the tasks."""
+def too_few_rows(rows: Sequence[LabelledText], tasks: Sequence[TaskType]) -> ConfigError:
+    """Return the error for a data set that no classifier can be trained on."""
+    size = f"{len(rows)} rows of {len(tasks)} types"
+    return ConfigError([f"classifier_data: {size} are too few to train on; expected at least two types"])
+
+
+def task_indices(rows: Sequence[LabelledText], tasks: Sequence[TaskType]) -> NDArray[np.int64]:
+    """Return the index of each row's type in `tasks`: (rows,)."""
     return np.array([tasks.index(row.task) for row in rows], dtype=np.int64)
 
 
 def balanced_weights(targets: NDArray[np.int64], count: int) -> NDArray[np.float64]:
-    """A weight for each type under which all weigh the same, and the mean row weighs 1."""
+    """Return a weight per type under which all types weigh the same and the mean row weighs 1: (count,)."""
     rows = np.bincount(targets, minlength=count)
     return len(targets) / (count * np.maximum(rows, 1))

@@ -1,4 +1,4 @@
-"""The classifier that was trained: opened from its directory, or fit at once on the package's examples."""
+"""A trained classifier: opened from its directory, or fitted on the package's examples."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -19,46 +19,56 @@ from tapir_exp.distillation.classifier.trainable import ClassifierTrainer, Train
 
 
 class CachedClassifier:
-    """A classifier that learnt its types from labelled instructions; it always names one, and how sure it is."""
+    """A trained classifier that loads its weights on first use; it labels every row, with a confidence."""
 
     def __init__(self, config: ClassifierConfig) -> None:
-        """Raises ConfigError where the classifier is not there, or not of the configured kind, or its encoder changed."""
+        """Check the classifier without loading its weights.
+
+        Raises:
+            ConfigError: If the classifier is missing or of another kind, or if its encoder has changed.
+        """
         self._config, self._fit = config, ClassifierFitConfig(precision=config.precision)
         self._card = None if config.path is None else read_card(Path(config.path))
         self._recipe = _examples_recipe(self._fit) if self._card is None else _directory_recipe(config, self._card)
 
     def recipe(self) -> dict[str, Any]:
-        """The digest of every file of the classifier, or of what it is fit on."""
-        return {"labeller": self._recipe}
+        """Return the digest of every file of the classifier, or of its training data."""
+        return {"classifier": self._recipe}
 
     def count_cached(self, examples: Sequence[Example]) -> int:
-        """None: no chat model is asked."""
+        """Return 0: there are no calls to a chat model."""
         return 0
 
     @property
     def source(self) -> str:
-        """Kind and digest, as its labels carry them."""
+        """Kind and digest, the source of its labels."""
         return f"{self._config.kind.value}:{sha256(repr(self._recipe).encode()).hexdigest()[:12]}"
 
     def label(self, examples: Sequence[Example], progress: str) -> list[Label]:
-        """The likeliest type of each example, with its calibrated probability."""
-        guesses = predict(self._learnt, [example.instruction for example in examples], progress)
+        """Return the most probable type of each example with its calibrated probability."""
+        predictions = predict(self._classifier, [example.instruction for example in examples], progress)
         return [
             Label(id=example.id, task=made.task, raw="", confidence=made.confidence, source=self.source)
-            for example, made in zip(examples, guesses, strict=True)
+            for example, made in zip(examples, predictions, strict=True)
         ]
 
     @cached_property
-    def _learnt(self) -> TrainedClassifier:
+    def _classifier(self) -> TrainedClassifier:
         if self._card is None or self._config.path is None:
-            return open_trainer(self._fit, TrainerConfig()).learn(package_examples().rows, 0, "fitting the classifier")
+            return open_trainer(self._fit, TrainerConfig()).fit(package_examples().rows, 0, "fitting the classifier")
         return open_trained(Path(self._config.path), self._card, self._config)
 
 
 def open_trainer(fit: ClassifierFitConfig, trainer: TrainerConfig) -> ClassifierTrainer:
-    """The way to train that a configuration asks for. Raises ConfigError where a package or its encoder is missing."""
+    """Return the configured trainer.
+
+    Raises:
+        ConfigError: If a package or the encoder is missing.
+    """
     if find_spec("sklearn") is None:
-        raise ConfigError([f"fit.kind = {fit.kind.value}: training takes scikit-learn, which is missing: {REMEDY}"])
+        kind = f"classifier_training.kind = {fit.kind.value}"
+        raise ConfigError([f"{kind}: training needs scikit-learn, which is not installed. Install it: {REMEDY}"])
+    # Imported here: each kind needs other packages.
     if fit.kind is ClassifierKind.deberta:
         from tapir_exp.distillation.classifier.deberta.trainer import DebertaTrainer
 
@@ -69,16 +79,16 @@ def open_trainer(fit: ClassifierFitConfig, trainer: TrainerConfig) -> Classifier
 
 
 def open_trained(directory: Path, card: ClassifierCard, config: ClassifierConfig) -> TrainedClassifier:
-    """A trained classifier from its directory, to label as configured."""
-    batch, length = config.batch_size, int(card.settings["max_length"])
+    """Open a trained classifier with the configured batch size and precision."""
+    batch_size, max_length = config.batch_size, int(card.settings["max_length"])
     if card.kind == ClassifierKind.deberta.value:
         from tapir_exp.distillation.classifier.deberta.trainer import open_deberta
 
-        return open_deberta(directory, card.tasks, card.temperature, length, batch)
+        return open_deberta(directory, card.tasks, card.temperature, max_length, batch_size)
     from tapir_exp.distillation.classifier.encoder.linear_probe import open_linear
 
     encoder = str(card.base["encoder"])
-    return open_linear(directory, encoder, card.tasks, card.temperature, length, batch, config.precision)
+    return open_linear(directory, encoder, card.tasks, card.temperature, max_length, batch_size, config.precision)
 
 
 def _examples_recipe(fit: ClassifierFitConfig) -> dict[str, Any]:
@@ -86,24 +96,25 @@ def _examples_recipe(fit: ClassifierFitConfig) -> dict[str, Any]:
         "examples": package_examples().digest,
         "encoder": weights_digest(find_encoder(fit.encoder)),
         **_precision_recipe(fit.precision),
-        "fit": {name: value for name, value in asdict(fit).items() if name not in ("batch", "precision")},
+        # The batch size changes the speed only; the precision has an entry of its own.
+        "fit": {name: value for name, value in asdict(fit).items() if name not in ("batch_size", "precision")},
     }
 
 
 def _directory_recipe(config: ClassifierConfig, card: ClassifierCard) -> dict[str, Any]:
     if card.kind != config.kind.value:
-        raise ConfigError([f"classifier.kind = {config.kind.value}: expected {card.kind}, which {config.path} is"])
+        raise ConfigError([f"classifier.kind = {config.kind.value}: expected {card.kind}, the kind of {config.path}"])
     recipe: dict[str, Any] = {"kind": card.kind, "files": digest_files(Path(str(config.path)))}
     if config.kind is ClassifierKind.encoder:
         recipe |= _precision_recipe(config.precision)
+        # The head is useless on other weights than those it was trained on.
         recipe["encoder"] = weights_digest(find_encoder(str(card.base["encoder"])))
         if recipe["encoder"] != card.base["sha256"]:
-            raise ConfigError(
-                [f"{card.base['encoder']}: other weights than {config.path} was trained on; train it anew"]
-            )
+            problem = f"the weights differ from those that {config.path} was trained on; train the classifier again"
+            raise ConfigError([f"{card.base['encoder']}: {problem}"])
     return recipe
 
 
 def _precision_recipe(precision: Precision) -> dict[str, Any]:
-    """Nothing where it is the default, so that labels made before there was a choice are found again."""
+    """Return the precision, or nothing for float32, so that labels of earlier versions keep their keys."""
     return {} if precision is Precision.float32 else {"precision": precision.value}

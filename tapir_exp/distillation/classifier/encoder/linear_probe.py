@@ -1,4 +1,4 @@
-"""A logistic regression on an encoder's vectors."""
+"""A logistic regression on the embeddings of an encoder."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,19 +10,17 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from tapir_exp.config import ClassifierFitConfig, Precision
-from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.distillation.classifier.baselines import Baseline, fit_and_predict
-from tapir_exp.distillation.classifier.batching import Matrix
 from tapir_exp.distillation.classifier.calibration import fit_temperature
 from tapir_exp.distillation.classifier.dataset import LabelledText, stratified_folds
 from tapir_exp.distillation.classifier.encoder.embedding import Embedder
 from tapir_exp.distillation.classifier.encoder_weights import find_encoder, weights_digest
-from tapir_exp.distillation.classifier.trainable import known_tasks, targets_of
+from tapir_exp.distillation.classifier.trainable import Matrix, known_tasks, task_indices, too_few_rows
 
 HEAD = "head.safetensors"
-CALIBRATION_PARTS = 5
-"""Parts of the training rows that set the temperature, each scored by a head fit on the others."""
+CALIBRATION_FOLDS = 5
+"""Folds of the training rows that set the temperature, each scored by a head fitted on the others."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Head:
     bias: Matrix
 
     def logits(self, vectors: Matrix) -> Matrix:
-        """(rows, tasks)."""
+        """Return the logits: (rows, tasks)."""
         scores: Matrix = vectors @ self.weight.T + self.bias
         return scores
 
@@ -48,78 +46,92 @@ class LinearClassifier:
     temperature: float
 
     def score(self, texts: Sequence[str], progress: str) -> Matrix:
-        """Logits: (texts, tasks)."""
+        """Return uncalibrated logits: (texts, tasks)."""
         return self.head.logits(self.embedder.embed(texts, progress))
 
     def save(self, directory: Path) -> None:
-        """Write the head; the encoder stays where it is, told by its digest."""
+        """Write the head; the card records the encoder by its digest."""
         save_file({"weight": self.head.weight, "bias": self.head.bias}, directory / HEAD)
 
 
 class LinearProbeTrainer:
-    """Trains heads on one encoder; a text that comes again is not embedded again."""
+    """Trainer of heads on one encoder; each text is embedded once."""
 
     def __init__(self, fit: ClassifierFitConfig) -> None:
         directory = find_encoder(fit.encoder)
         self._fit, self._digest = fit, weights_digest(directory)
         self._embedder = Embedder(directory, fit.max_length, fit.batch_size, fit.precision)
-        self._known: dict[str, Matrix] = {}
+        self._vectors: dict[str, Matrix] = {}
 
     def base(self) -> dict[str, Any]:
-        """The encoder and its digest."""
+        """Return the encoder and its digest."""
         return {"encoder": self._fit.encoder, "sha256": self._digest}
 
-    def learn(self, rows: Sequence[LabelledText], seed: int, progress: str) -> LinearClassifier:
-        """Fit the head and its temperature. Raises ConfigError where rows hold fewer than two types."""
+    def fit(self, rows: Sequence[LabelledText], seed: int, progress: str) -> LinearClassifier:
+        """Fit the head and its temperature.
+
+        Raises:
+            ConfigError: If the rows have fewer than two types.
+        """
         tasks = known_tasks(rows)
         if len(tasks) < 2:
-            raise ConfigError([f"labelled: {len(rows)} rows of {len(tasks)} types are too few to train on"])
+            raise too_few_rows(rows, tasks)
         vectors = self.vectors([row.text for row in rows], progress)
-        targets = targets_of(rows, tasks)
+        targets = task_indices(rows, tasks)
         temperature = self._temperature(rows, vectors, targets, seed)
         return LinearClassifier(self._embedder, fit_head(vectors, targets, self._fit), tasks, temperature)
 
     def baselines(self) -> Mapping[str, Baseline]:
-        """The nearest mean vector."""
-        return {f"{self._fit.encoder}, nearest centroid": self._take_the_nearest}
+        """Return the nearest mean vector as a baseline."""
+        return {f"{self._fit.encoder}, nearest centroid": self._nearest_centroid}
 
-    def _take_the_nearest(self, rows: Sequence[LabelledText], texts: Sequence[str]) -> list[TaskType]:
+    def _nearest_centroid(self, rows: Sequence[LabelledText], texts: Sequence[str]) -> list[TaskType]:
         from sklearn.neighbors import NearestCentroid
 
-        known, asked = (self.vectors(found, "embedding") for found in ([row.text for row in rows], texts))
-        return fit_and_predict(NearestCentroid(), known, rows, asked)
+        features, queries = (self.vectors(batch, "embedding") for batch in ([row.text for row in rows], texts))
+        return fit_and_predict(NearestCentroid(), features, rows, queries)
 
     def vectors(self, texts: Sequence[str], progress: str) -> Matrix:
-        """One row a text."""
-        fresh = [text for text in dict.fromkeys(texts) if text not in self._known]
-        self._known.update(zip(fresh, self._embedder.embed(fresh, progress), strict=True))
-        return np.stack([self._known[text] for text in texts])
+        """Return one vector per text, in order: (texts, width)."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._vectors]
+        self._vectors.update(zip(new, self._embedder.embed(new, progress), strict=True))
+        return np.stack([self._vectors[text] for text in texts])
 
     def _temperature(
         self, rows: Sequence[LabelledText], vectors: Matrix, targets: NDArray[np.int64], seed: int
     ) -> float:
-        """Of heads that did not see the rows they score; a row whose type only it has tells nothing."""
+        """Return the temperature of heads on rows that they were not fitted on.
+
+        A row counts only if its type occurs outside its fold: no other head can predict it.
+        """
         count = int(targets.max()) + 1
         logits, scored = np.full((len(rows), count), -np.inf, dtype=np.float32), np.zeros(len(rows), dtype=bool)
-        for part in stratified_folds(rows, CALIBRATION_PARTS, seed):
-            rest = np.setdiff1d(np.arange(len(rows)), part)
-            seen, places = np.unique(targets[rest], return_inverse=True)
+        for fold in stratified_folds(rows, CALIBRATION_FOLDS, seed):
+            rest = np.setdiff1d(np.arange(len(rows)), fold)
+            # The head of a fold knows only the types of the other rows; `indices` numbers these without gaps.
+            seen, indices = np.unique(targets[rest], return_inverse=True)
             if len(seen) > 1:
-                logits[np.ix_(np.array(part), seen)] = fit_head(vectors[rest], places, self._fit).logits(vectors[part])
-                scored[part] = np.isin(targets[part], seen)
+                logits[np.ix_(np.array(fold), seen)] = fit_head(vectors[rest], indices, self._fit).logits(vectors[fold])
+                scored[fold] = np.isin(targets[fold], seen)
         return fit_temperature(logits[scored], targets[scored])
 
 
 def fit_head(vectors: Matrix, targets: NDArray[np.int64], fit: ClassifierFitConfig) -> Head:
-    """Multinomial logistic regression with an L2 penalty; targets are 0 to count - 1, each of them present."""
+    """Fit a multinomial logistic regression with an L2 penalty.
+
+    Args:
+        vectors: (rows, width).
+        targets: Index of each row's type, (rows,); every index from 0 to the largest must occur.
+        fit: Penalty and class weights.
+    """
     from sklearn.linear_model import LogisticRegression
 
     weights = "balanced" if fit.class_weights else None
     model = LogisticRegression(C=fit.regularization_c, class_weight=weights, max_iter=1000).fit(vectors, targets)
     weight, bias = model.coef_, model.intercept_
-    if len(weight) == 1:  # of two types, the regression holds the second against the first
+    if len(weight) == 1:  # for two types, scikit-learn returns one logit: second against first
         weight, bias = np.vstack([np.zeros_like(weight), weight]), np.append(np.zeros_like(bias), bias)
-    # safetensors writes memory as it lies, whatever the strides say
+    # safetensors writes the memory as it is, without regard to strides.
     return Head(np.ascontiguousarray(weight, dtype=np.float32), np.ascontiguousarray(bias, dtype=np.float32))
 
 
@@ -129,10 +141,10 @@ def open_linear(
     tasks: tuple[TaskType, ...],
     temperature: float,
     max_length: int,
-    batch: int,
+    batch_size: int,
     precision: Precision,
 ) -> LinearClassifier:
-    """What `save` wrote, on its encoder."""
+    """Load a head that `save` wrote, with its encoder."""
     head = load_file(directory / HEAD)
-    embedder = Embedder(find_encoder(encoder), max_length, batch, precision)
+    embedder = Embedder(find_encoder(encoder), max_length, batch_size, precision)
     return LinearClassifier(embedder, Head(head["weight"], head["bias"]), tasks, temperature)

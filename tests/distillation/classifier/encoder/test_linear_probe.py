@@ -1,4 +1,4 @@
-"""A linear head on an encoder: what it learns, how sure it is, and what it is when it comes back from disk."""
+"""A linear head on an encoder: accuracy, confidence, and saving."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,12 +21,12 @@ needs_minilm = pytest.mark.skipif(find_spec(PACKAGE) is None, reason="the extra 
 
 
 @pytest.fixture(scope="module")
-def learner(deberta_base: Path) -> LinearProbeTrainer:
-    """Any Hugging Face directory is an encoder; this one knows nothing, so words tell types only by their letters."""
+def trainer(deberta_base: Path) -> LinearProbeTrainer:
+    """Return a trainer on a random encoder; words differ only by their letters."""
     return LinearProbeTrainer(ClassifierFitConfig(encoder=str(deberta_base), max_length=32, regularization_c=1000.0))
 
 
-def test_vectors_have_length_one_keep_their_order_and_do_not_depend_on_their_neighbours(deberta_base: Path) -> None:
+def test_embed_returns_unit_vectors_independent_of_the_batch(deberta_base: Path) -> None:
     embedder = Embedder(deberta_base, 32, 2, Precision.float32)
     texts = ["Add both of them now", "Hum", "Draft the red one", "Hum the large one now"]
     rows = embedder.embed(texts, "")
@@ -36,13 +36,13 @@ def test_vectors_have_length_one_keep_their_order_and_do_not_depend_on_their_nei
     assert embedder.embed([], "").shape == (0, 32)
 
 
-def test_a_vector_is_the_mean_over_the_tokens_that_are_read(deberta_base: Path) -> None:
+def test_embed_ignores_tokens_beyond_the_maximum(deberta_base: Path) -> None:
     embedder = Embedder(deberta_base, 8, 4, Precision.float32)
     long = "Add the red one now the blue one now the green one now"
     assert embedder.embed([long], "")[0] == pytest.approx(embedder.embed([long + " and more"], "")[0], abs=1e-6)
 
 
-def test_half_the_precision_gives_nearly_the_same_vectors_in_float32(deberta_base: Path) -> None:
+def test_embed_in_bfloat16_is_close_to_float32(deberta_base: Path) -> None:
     texts = ["Add both of them now", "Hum", "Draft the red one"]
     whole, half = (Embedder(deberta_base, 32, 2, precision).embed(texts, "") for precision in Precision)
     assert half.dtype == np.float32
@@ -51,54 +51,57 @@ def test_half_the_precision_gives_nearly_the_same_vectors_in_float32(deberta_bas
     assert not np.array_equal(whole, half)
 
 
-def test_it_learns_rows_comes_back_from_disk_the_same_and_is_made_again_the_same(
-    learner: LinearProbeTrainer, rows: list[LabelledText], tmp_path: Path, deberta_base: Path
+def test_fit_learns_saves_and_reproduces(
+    trainer: LinearProbeTrainer, rows: list[LabelledText], tmp_path: Path, deberta_base: Path
 ) -> None:
     texts = [row.text for row in rows]
-    learnt = learner.learn(rows, 0, "")
-    right = [made.task is row.task for made, row in zip(predict(learnt, texts, ""), rows, strict=True)]
-    assert np.mean(right) > 0.9
-    learnt.save(tmp_path)
-    opened = open_linear(tmp_path, str(deberta_base), learnt.tasks, learnt.temperature, 32, 8, Precision.float32)
-    assert opened.score(texts, "") == pytest.approx(learnt.score(texts, ""), abs=1e-4)
-    again = learner.learn(rows, 0, "")
-    assert (again.temperature, again.head.weight.tobytes()) == (learnt.temperature, learnt.head.weight.tobytes())
+    classifier = trainer.fit(rows, 0, "")
+    correct = [made.task is row.task for made, row in zip(predict(classifier, texts, ""), rows, strict=True)]
+    assert np.mean(correct) > 0.9
+    classifier.save(tmp_path)
+    opened = open_linear(
+        tmp_path, str(deberta_base), classifier.tasks, classifier.temperature, 32, 8, Precision.float32
+    )
+    assert opened.score(texts, "") == pytest.approx(classifier.score(texts, ""), abs=1e-4)
+    again = trainer.fit(rows, 0, "")
+    assert (again.temperature, again.head.weight.tobytes()) == (
+        classifier.temperature,
+        classifier.head.weight.tobytes(),
+    )
 
 
-def test_a_text_is_embedded_once(
-    learner: LinearProbeTrainer, rows: list[LabelledText], monkeypatch: pytest.MonkeyPatch
+def test_vectors_embed_each_text_once(
+    trainer: LinearProbeTrainer, rows: list[LabelledText], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learner.vectors([row.text for row in rows], "")
-    monkeypatch.setattr(learner._embedder, "embed", lambda texts, progress: np.zeros((len(texts), 32))[len(texts) :])
-    assert learner.vectors([rows[3].text, rows[3].text], "").shape == (2, 32)
+    trainer.vectors([row.text for row in rows], "")
+    monkeypatch.setattr(trainer._embedder, "embed", lambda texts, progress: np.zeros((len(texts), 32))[len(texts) :])
+    assert trainer.vectors([rows[3].text, rows[3].text], "").shape == (2, 32)
 
 
-def test_two_types_have_two_logits_and_one_type_is_refused(
-    learner: LinearProbeTrainer, rows: list[LabelledText]
-) -> None:
+def test_fit_of_two_types_works_and_of_one_type_fails(trainer: LinearProbeTrainer, rows: list[LabelledText]) -> None:
     two = [row for row in rows if row.task is not TaskType.MUSIC]
-    learnt = learner.learn(two, 0, "")
-    found = predict(learnt, [row.text for row in two], "")
-    assert np.mean([made.task is row.task for made, row in zip(found, two, strict=True)]) > 0.9
-    assert all(made.confidence is not None and made.confidence >= 0.5 for made in found)
+    classifier = trainer.fit(two, 0, "")
+    predictions = predict(classifier, [row.text for row in two], "")
+    assert np.mean([made.task is row.task for made, row in zip(predictions, two, strict=True)]) > 0.9
+    assert all(made.confidence is not None and made.confidence >= 0.5 for made in predictions)
     with pytest.raises(ConfigError, match="24 rows of 1 types are too few"):
-        learner.learn([row for row in rows if row.task is TaskType.MUSIC], 0, "")
+        trainer.fit([row for row in rows if row.task is TaskType.MUSIC], 0, "")
 
 
-def test_class_weights_lift_a_rare_type() -> None:
+def test_class_weights_raise_the_probability_of_a_rare_type() -> None:
     vectors = np.array([[1.0, 0.0]] * 40 + [[0.8, 0.6]] * 2, dtype=np.float32)
     targets = np.array([0] * 40 + [1] * 2)
 
-    def chance_of_the_rare(weighted: bool) -> float:
+    def rare_probability(weighted: bool) -> float:
         head = fit_head(vectors, targets, ClassifierFitConfig(class_weights=weighted, regularization_c=1.0))
         return float(softmax(head.logits(np.array([[0.9, 0.3]], dtype=np.float32)), 1.0)[0, 1])
 
-    assert chance_of_the_rare(weighted=True) > 2 * chance_of_the_rare(weighted=False)
+    assert rare_probability(weighted=True) > 2 * rare_probability(weighted=False)
 
 
 @needs_minilm
-def test_the_real_minilm_tells_types_apart_on_sentences_that_it_never_saw() -> None:
-    learner = LinearProbeTrainer(ClassifierFitConfig())
+def test_minilm_classifies_unseen_sentences() -> None:
+    trainer = LinearProbeTrainer(ClassifierFitConfig())
     rows = [
         LabelledText("Multiply 17 by 23.", TaskType.MATH),
         LabelledText("What is 15 percent of 80?", TaskType.MATH),
@@ -107,10 +110,10 @@ def test_the_real_minilm_tells_types_apart_on_sentences_that_it_never_saw() -> N
         LabelledText("Implement bubble sort in Python.", TaskType.CODE_GENERATION),
         LabelledText("Write a function that reverses a list.", TaskType.CODE_GENERATION),
     ]
-    asked = {
+    expected = {
         "Solve the equation 2x + 3 = 11.": TaskType.MATH,
         "Compose a poem about autumn.": TaskType.WRITING,
         "Implement a stack in C++.": TaskType.CODE_GENERATION,
     }
-    assert [made.task for made in predict(learner.learn(rows, 0, ""), list(asked), "")] == list(asked.values())
+    assert [made.task for made in predict(trainer.fit(rows, 0, ""), list(expected), "")] == list(expected.values())
     assert find_encoder("minilm").name == "model"

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from assets import asset
 from fakes import ScriptedChat, example, said_to
-
 from tapir_exp.commands.classifier_jobs import compare, label_pool, read_pool, run_job
+
 from tapir_exp.commands.classify import read
 from tapir_exp.config import (
     ClassifierConfig,
@@ -27,12 +27,11 @@ from tapir_exp.core.store import read_rows
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.distillation.classifier.base import open_classifier
 from tapir_exp.distillation.classifier.baselines import Baseline
-from tapir_exp.distillation.classifier.batching import Matrix
 from tapir_exp.distillation.classifier.card import read_card
 from tapir_exp.distillation.classifier.dataset import LabelledDataset, LabelledText
 from tapir_exp.distillation.classifier.encoder_weights import PACKAGE
 from tapir_exp.distillation.classifier.llm import LLMClassifier
-from tapir_exp.distillation.classifier.trainable import known_tasks
+from tapir_exp.distillation.classifier.trainable import Matrix, known_tasks
 from tapir_exp.distillation.classifier.trained import CachedClassifier, open_trainer
 from tapir_exp.lab.world import natural_problems
 
@@ -105,7 +104,9 @@ def test_the_recipe_a_chat_model_labels_and_an_encoder_learns_it_is_one_job(tmp_
     assert card.base["encoder"] == "minilm"
     assert card.figures["kappa"]["mean"] > 0.8  # agreement with the oracle, which errs at 3 %
     assert "<svg" in (tmp_path / "out" / "report.html").read_text()
-    assert json.loads((tmp_path / "out" / "spend.json").read_text())["stages"]["labelling"]["classifier"]["calls"] == 200
+    assert (
+        json.loads((tmp_path / "out" / "spend.json").read_text())["stages"]["labelling"]["classifier"]["calls"] == 200
+    )
     figures = json.loads((tmp_path / "out" / "figures.json").read_text())["figures"]
     assert figures["trained classifier"]["macro_f1"]["mean"] > figures["commonest type"]["macro_f1"]["mean"]
 
@@ -135,7 +136,7 @@ class Parrot:
     def base(self) -> dict[str, Any]:
         return {}
 
-    def learn(self, rows: Sequence[LabelledText], seed: int, progress: str) -> "Parrot":
+    def fit(self, rows: Sequence[LabelledText], seed: int, progress: str) -> "Parrot":
         return Parrot(rows)
 
     def save(self, directory: Path) -> None:
@@ -177,9 +178,9 @@ def test_a_trained_labeller_is_known_by_its_files_and_by_its_encoder(tmp_path: P
     assert after.recipe() != before.recipe()
     assert after.source != before.source
 
-    card = directory / "labeller.json"
+    card = directory / "classifier.json"
     card.write_text(card.read_text().replace('"sha256": "', '"sha256": "0', 1).replace('"sha256":"', '"sha256":"0', 1))
-    with pytest.raises(ConfigError, match=r"minilm: other weights than .* was trained on; train it anew"):
+    with pytest.raises(ConfigError, match=r"minilm: the weights differ from those that .* was trained on"):
         CachedClassifier(config)
 
 
@@ -223,7 +224,7 @@ def test_without_the_extra_training_names_the_remedy(monkeypatch: pytest.MonkeyP
 
 
 def test_a_labeller_of_another_kind_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "labeller.json").write_text(
+    (tmp_path / "classifier.json").write_text(
         '{"kind": "encoder", "tasks": [], "temperature": 1, "base": {}, "data": {}, "settings": {}, "figures": {}}'
     )
     with pytest.raises(ConfigError, match=r"classifier\.kind = deberta: expected encoder, which .* is"):
