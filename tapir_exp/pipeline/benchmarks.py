@@ -1,14 +1,13 @@
-"""The suites of an evaluation as artifacts: each ends in a directory that holds the figures and the official files."""
+"""Evaluation suites as cached artifacts; each ends in a directory with figures and the files of the official tool."""
 
 from collections.abc import Callable, Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from tapir_exp.config import Suite
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.records import BenchmarkResult, example_id
-from tapir_exp.core.store import Artifact, recipe_key, write_rows, write_text_atomic
+from tapir_exp.core.store import Artifact, recipe_key, sha256_file, write_rows, write_text_atomic
 from tapir_exp.evals import alpaca_eval, ifeval, mt_bench
 from tapir_exp.evals.lab_benchmark import run_benchmark
 from tapir_exp.evals.length_control import load_gamed
@@ -21,22 +20,22 @@ from tapir_exp.pipeline.workspace import StageOutput, Workspace
 
 
 def lab_suite(ws: Workspace, subject: EvaluatedModel) -> Artifact:
-    """The held-out problems of the lab, graded for the exact answer."""
-    per_cell, seed = ws.config.evals.problems_per_level, ws.config.lab.seed
-    if not per_cell:
+    """Evaluate on the held-out problems of the lab, graded by exact answer."""
+    per_level, seed = ws.config.evals.problems_per_level, ws.config.lab.seed
+    if not per_level:
         raise ConfigError(["evals.problems_per_level = 0: expected at least 1 for the lab's suite"])
 
     def make(directory: Path) -> Mapping[str, Any]:
-        results = run_benchmark(per_cell, seed, lambda prompts: subject.answer(prompts, "the lab's benchmark"))
+        results = run_benchmark(per_level, seed, lambda prompts: subject.answer(prompts, "lab benchmark"))
         write_rows(directory / "results.jsonl", results)
         return {**lab_figures(results), "benchmark": recipe_key("lab", benchmark)}
 
-    benchmark = {"per_cell": per_cell, "seed": seed, "lab": LAB_VERSION}
-    return ws.directory("lab-suite", None, {"benchmark": benchmark, **_asked(subject)}, make)
+    benchmark = {"problems_per_level": per_level, "seed": seed, "lab": LAB_VERSION}
+    return ws.directory("lab-suite", None, {"benchmark": benchmark, **_generation_recipe(subject)}, make)
 
 
 def lab_figures(results: list[BenchmarkResult]) -> dict[str, Any]:
-    """Macro accuracy in per cent, its error, and the accuracy by task type."""
+    """Return macro accuracy in per cent, its standard error, and the accuracy by task type."""
     macro = macro_accuracy(results)
     error = None if macro.error is None else 100 * macro.error
     by_task = {f"task/{task}": 100 * part.mean for task, part in accuracy_by_task(results).items()}
@@ -44,7 +43,7 @@ def lab_figures(results: list[BenchmarkResult]) -> dict[str, Any]:
 
 
 def alpaca_suite(ws: Workspace, subject: EvaluatedModel) -> Artifact:
-    """AlpacaEval 2.0, with model_outputs.json, annotations.json and leaderboard.csv."""
+    """Evaluate on AlpacaEval 2.0; writes model_outputs.json, annotations.json and leaderboard.csv."""
     config = ws.config.evals.alpaca_eval
     template = alpaca_eval.load_template(config.prompt)
     gamed = None if config.length_control_data is None else load_gamed(Path(config.length_control_data))
@@ -54,14 +53,14 @@ def alpaca_suite(ws: Workspace, subject: EvaluatedModel) -> Artifact:
 
     def make(directory: Path) -> Mapping[str, Any]:
         rows = annotations.rows(alpaca_eval.Annotation)
-        places = {row.instruction: place for place, row in enumerate(reference.rows(alpaca_eval.Output))}
-        found = alpaca_eval.figures(rows, places, gamed)
+        indices = {row.instruction: index for index, row in enumerate(reference.rows(alpaca_eval.Output))}
+        figures = alpaca_eval.figures(rows, indices, gamed)
         write_text_atomic(directory / "model_outputs.json", alpaca_eval.to_json(outputs.rows(alpaca_eval.Output)))
         write_text_atomic(directory / "annotations.json", alpaca_eval.to_json(rows))
-        write_text_atomic(directory / "leaderboard.csv", alpaca_eval.to_leaderboard(rows[0].generator_2, found))
-        without = {"length_controlled_winrate": found.without} if found.without else {}
+        write_text_atomic(directory / "leaderboard.csv", alpaca_eval.to_leaderboard(rows[0].generator_2, figures))
+        without = {"length_controlled_winrate": figures.without} if figures.without else {}
         benchmark = recipe_key("alpaca_eval", {"reference": reference.key, "annotator": rows[0].annotator})
-        return {**found.as_metrics(), "without": without, "benchmark": benchmark}
+        return {**figures.as_metrics(), "without": without, "benchmark": benchmark}
 
     recipe = {
         "annotations": annotations.key,
@@ -82,26 +81,28 @@ def _alpaca_reference(ws: Workspace) -> Artifact:
 
 
 def _alpaca_outputs(ws: Workspace, subject: EvaluatedModel, reference: Artifact) -> Artifact:
-    """The outputs to judge: given, or answers of the student; one that cannot be used is an empty text."""
+    """Return the outputs to judge: those of a file, or generated ones; an unusable response is an empty text."""
     config, seed = ws.config.evals.alpaca_eval, ws.config.evals.seed
     path, subject = config.outputs, subject.limited(config.max_new_tokens)
 
     def make() -> StageOutput:
         if path is not None:
             return StageOutput(alpaca_eval.load_outputs(Path(path)), {})
-        asked = reference.rows(alpaca_eval.Output)
-        dialogues = [EvalQuestion(example_id(row.instruction), (row.instruction,), config.temperature) for row in asked]
-        given = [turn for (turn,) in subject.converse(dialogues, seed, f"{subject.name} answers AlpacaEval")]
+        references = reference.rows(alpaca_eval.Output)
+        dialogues = [
+            EvalQuestion(example_id(row.instruction), (row.instruction,), config.temperature) for row in references
+        ]
+        responses = [turn for (turn,) in subject.converse(dialogues, seed, f"{subject.name}: AlpacaEval")]
         rows = [
             row.model_copy(update={"output": answer.text or "", "generator": subject.name})
-            for row, answer in zip(asked, given, strict=True)
+            for row, answer in zip(references, responses, strict=True)
         ]
-        return StageOutput(rows, response_figures(given))
+        return StageOutput(rows, response_figures(responses))
 
     recipe: dict[str, Any] = {"file": _file_digest(path)}
     if path is None:
         how = {"temperature": config.temperature, "seed": seed}
-        recipe = {"reference": reference.key, **how, **_asked(subject)}
+        recipe = {"reference": reference.key, **how, **_generation_recipe(subject)}
     return ws.rows("alpaca-outputs", None, recipe, make)
 
 
@@ -135,7 +136,7 @@ def _alpaca_annotations(ws: Workspace, reference: Artifact, outputs: Artifact, t
 
 
 def mt_suite(ws: Workspace, subject: EvaluatedModel) -> Artifact:
-    """MT-Bench, with FastChat's files of questions, answers and judgments."""
+    """Evaluate on MT-Bench; writes FastChat's files of questions, answers and judgments."""
     config, judge = ws.config.evals.mt_bench, ws.config.judge
     questions = mt_bench.load_questions(config.questions)
     references = mt_bench.load_references(config.references)
@@ -156,10 +157,10 @@ def mt_suite(ws: Workspace, subject: EvaluatedModel) -> Artifact:
             directory / f"model_answer/{model}.jsonl", mt_bench.to_answer_lines(model, [*dialogues.values()])
         )
         write_text_atomic(directory / f"model_judgment/{name}_single.jsonl", mt_bench.to_judgment_lines(rows))
-        return {**mt_bench.figures(rows, questions).as_metrics(), "benchmark": recipe_key("mt_bench", asked)}
+        return {**mt_bench.figures(rows, questions).as_metrics(), "benchmark": recipe_key("mt_bench", benchmark)}
 
-    asked = {"questions": [row.model_dump() for row in questions]}
-    recipe = {"judgments": judgments.key, **asked}
+    benchmark = {"questions": [row.model_dump() for row in questions]}
+    recipe = {"judgments": judgments.key, **benchmark}
     return ws.directory("mt-suite", None, recipe, make)
 
 
@@ -170,18 +171,18 @@ def _mt_answers(ws: Workspace, subject: EvaluatedModel, questions: list[mt_bench
     def make() -> StageOutput:
         if config.answers is not None:
             return StageOutput(mt_bench.load_dialogues(Path(config.answers)).values(), {})
-        asked = [EvalQuestion(str(row.question_id), row.turns, row.temperature) for row in questions]
-        given = subject.converse(asked, seed, f"{subject.name} answers MT-Bench")
+        dialogues = [EvalQuestion(str(row.question_id), row.turns, row.temperature) for row in questions]
+        responses = subject.converse(dialogues, seed, f"{subject.name}: MT-Bench")
         rows = [
             mt_bench.Dialogue(question_id=row.question_id, turns=tuple(answer.text or "" for answer in answers))
-            for row, answers in zip(questions, given, strict=True)
+            for row, answers in zip(questions, responses, strict=True)
         ]
-        return StageOutput(rows, response_figures([answer for answers in given for answer in answers]))
+        return StageOutput(rows, response_figures([answer for answers in responses for answer in answers]))
 
     recipe: dict[str, Any] = {"file": _file_digest(config.answers)}
     if config.answers is None:
-        asked = [[row.question_id, row.turns, row.temperature] for row in questions]
-        recipe = {"questions": asked, "seed": seed, **_asked(subject)}
+        turns = [[row.question_id, row.turns, row.temperature] for row in questions]
+        recipe = {"questions": turns, "seed": seed, **_generation_recipe(subject)}
     return ws.rows("mt-answers", None, recipe, make)
 
 
@@ -214,7 +215,7 @@ def _mt_judgments(
 
 
 def ifeval_suite(ws: Workspace, subject: EvaluatedModel) -> Artifact:
-    """IFEval: greedy answers, checked by lm_eval's programs."""
+    """Evaluate on IFEval: greedy responses, verified by the programs of lm_eval."""
     path = ws.config.evals.ifeval.questions
     subject = subject.limited(ws.config.evals.ifeval.max_new_tokens)
     checker = ifeval.load_checker()
@@ -222,13 +223,13 @@ def ifeval_suite(ws: Workspace, subject: EvaluatedModel) -> Artifact:
 
     def make(directory: Path) -> Mapping[str, Any]:
         prompts = [(example_id(row.prompt), row.prompt) for row in questions]
-        given = subject.answer(prompts, f"{subject.name} answers IFEval")
-        rows = [ifeval.check(row, answer.text or "", checker) for row, answer in zip(questions, given, strict=True)]
+        responses = subject.answer(prompts, f"{subject.name}: IFEval")
+        rows = [ifeval.check(row, answer.text or "", checker) for row, answer in zip(questions, responses, strict=True)]
         write_rows(directory / "results.jsonl", rows)
-        return {**ifeval.figures(rows), **response_figures(given), "benchmark": recipe_key("ifeval", benchmark)}
+        return {**ifeval.figures(rows), **response_figures(responses), "benchmark": recipe_key("ifeval", benchmark)}
 
     benchmark = {"questions": [row.model_dump() for row in questions], "checks": checker.version}
-    return ws.directory("ifeval-suite", None, {**benchmark, **_asked(subject)}, make)
+    return ws.directory("ifeval-suite", None, {**benchmark, **_generation_recipe(subject)}, make)
 
 
 SUITES: Mapping[Suite, Callable[[Workspace, EvaluatedModel], Artifact]] = {
@@ -239,13 +240,13 @@ SUITES: Mapping[Suite, Callable[[Workspace, EvaluatedModel], Artifact]] = {
 }
 
 
-def _asked(subject: EvaluatedModel) -> dict[str, Any]:
-    """What a student's answers depend on, beside the questions."""
+def _generation_recipe(subject: EvaluatedModel) -> dict[str, Any]:
+    """Return what determines the responses, apart from the questions."""
     student = subject.student
     limits = {"max_length": student.max_length, "max_new_tokens": student.max_new_tokens}
     how = {"template": [student.chat_template, student.system_prompt], "precision": student.precision, **limits}
-    return {"subject": dict(subject.identity), "name": subject.name, "asked": how}
+    return {"subject": dict(subject.identity), "name": subject.name, "generation": how}
 
 
 def _file_digest(path: str | None) -> str | None:
-    return None if path is None else sha256(Path(path).read_bytes()).hexdigest()
+    return None if path is None else sha256_file(Path(path))

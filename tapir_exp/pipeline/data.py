@@ -51,7 +51,7 @@ def classify_seeds(ws: Workspace, seeds: Artifact) -> Artifact:
 
 
 def teacher_responses(ws: Workspace, seeds: Artifact) -> Artifact:
-    """Ask the teacher for a response of its own to every seed. Rows: Response."""
+    """Ask the teacher to respond to every seed. Rows: Response."""
 
     def make() -> StageOutput:
         rows = teacher.respond(seeds.rows(Example), ws.teacher, ws.config.teacher, "teacher: responses to seeds")
@@ -163,7 +163,7 @@ def _rate_complexity(ws: Workspace, examples: Sequence[Example]) -> list[float |
 
 
 def _refine_responses(ws: Workspace, rows: Sequence[TrainingExample]) -> list[TrainingExample]:
-    """Return the rows with refined responses; rows without a task type, or whose refinement failed, are dropped."""
+    """Return the rows with refined responses; rows without a task type or a refinement are dropped."""
     requests = [
         teacher.RefinementRequest(row.id, row.task, row.instruction, row.response)
         for row in rows

@@ -1,7 +1,7 @@
-"""What a run will ask and cost, before its first call. Pure; every assumption is a constant here, and ours.
+"""Estimate the calls and the cost of a run before its first call. Every assumption is a constant here, and ours.
 
-Counts that the configuration settles are exact. What depends on students that are not trained yet is an upper bound
-(how many rows the teacher has to write) or an assumption (how long replies are).
+Counts that follow from the configuration are exact. Counts that depend on students that are not trained yet are upper
+bounds (rows that the teacher writes) or assumptions (length of completions).
 """
 
 from collections.abc import Iterator
@@ -18,26 +18,26 @@ from tapir_exp.llm.pricing import get_price
 from tapir_exp.student.training.memory import num_parameters
 
 CHARACTERS_PER_TOKEN = 4.0
-"""English prose under the usual tokenizers."""
+"""Characters per token of English prose under common tokenizers."""
 LABEL_TOKENS = 4
-"""A reply that names a task type."""
+"""Completion that names a task type."""
 RATING_TOKENS = 2
-"""A reply that rates how complex an instruction is."""
+"""Completion that rates the complexity of an instruction."""
 VERDICT_TOKENS = 120
-"""A judge's scores and its reasons; a preference by log-probabilities is one token."""
-REFINED_TIMES = 1.5
-"""How much longer a refined response is."""
+"""Completion with scores and reasons; a preference by log-probabilities is one token."""
+REFINED_LENGTH_RATIO = 1.5
+"""Length of a refined response relative to the original."""
 PEAK_FLOPS = 312e12
-"""Of the GPU in whose hours a fit is told: an A100 in bfloat16, by its data sheet."""
+"""Peak of the GPU of the estimated hours: an A100 in bfloat16, by its data sheet."""
 UTILISATION = 0.4
-"""Share of that which a fit gets out of it."""
+"""Share of the peak that training reaches."""
 FLOPS_PER_TOKEN = 6
-"""Of training, per parameter and token: forward and backward (Kaplan et al. 2020)."""
+"""Training FLOPs per parameter and token, forward and backward (Kaplan et al., 2020)."""
 
 
 @dataclass(frozen=True)
 class SeedStatistics:
-    """What is known of the seeds: how many, and the mean length of an instruction and a response, in tokens."""
+    """Number of seeds, and mean length of instruction and response in tokens."""
 
     seeds: int
     instruction: float
@@ -46,11 +46,18 @@ class SeedStatistics:
 
 @dataclass(frozen=True)
 class StageEstimate:
-    """One stage's calls and cost.
+    """Calls and cost of one stage.
 
-    share: two jobs whose stages have the same share make this one once.
-    prompt_tokens, completion_tokens: of all its calls. usd: None where the price is not known.
-    gpu_hours: of its fit; None where it has none, or where the size of the student is not known.
+    Attributes:
+        stage: Name of the stage in the manifest.
+        role: The role that is called, or `fit`.
+        calls: Number of calls.
+        prompt_tokens: Prompt tokens of all calls.
+        completion_tokens: Completion tokens of all calls.
+        usd: Cost in USD; None if the price is unknown.
+        gpu_hours: Hours of the fit; None if there is none, or the size of the student is unknown.
+        share: Two jobs whose stages have the same share run the stage once.
+        at_most: Whether the figures are upper bounds.
     """
 
     stage: str
@@ -65,7 +72,7 @@ class StageEstimate:
 
 
 def seed_statistics(seeds: list[Example]) -> SeedStatistics:
-    """The sizes of seeds, of which there is at least one."""
+    """Measure seeds, at least one."""
     return SeedStatistics(
         seeds=len(seeds),
         instruction=fmean(len(seed.instruction) for seed in seeds) / CHARACTERS_PER_TOKEN,
@@ -74,7 +81,7 @@ def seed_statistics(seeds: list[Example]) -> SeedStatistics:
 
 
 def estimate_run(config: Config, sizes: SeedStatistics) -> list[StageEstimate]:
-    """Every stage of a run that asks a chat model or fits a student, in their order."""
+    """Return every stage of a run that calls a chat model or fits a student, in order."""
     return list(_before_the_rounds(config, sizes)) + [
         stage for number in range(1, config.curriculum.rounds + 1) for stage in _round(config, sizes, number)
     ]
@@ -83,44 +90,59 @@ def estimate_run(config: Config, sizes: SeedStatistics) -> list[StageEstimate]:
 def _before_the_rounds(config: Config, sizes: SeedStatistics) -> Iterator[StageEstimate]:
     row = sizes.instruction + sizes.response
     student = _share(config.seeds, config.student, config.sft, config.trainer, config.seed, config.lab)
-    if kept := config.evals.held_out_size:
-        told = _share(config.seeds, config.teacher, kept)
+    if held_out := config.evals.held_out_size:
+        share = _share(config.seeds, config.teacher, held_out)
         yield _calls(
-            "held_out_teacher_responses", "teacher", config.teacher.llm, kept, sizes.instruction, sizes.response, told
+            "held_out_teacher_responses",
+            "teacher",
+            config.teacher.llm,
+            held_out,
+            sizes.instruction,
+            sizes.response,
+            share,
         )
     yield _fit(config, 0, config.sft.seed_stage, sizes.seeds, row, student)
-    yield from _held_out(config, 0, sizes, f"{student} {_share(config.judge, kept)}")
+    yield from _held_out(config, 0, sizes, f"{student} {_share(config.judge, held_out)}")
     if config.curriculum.rounds == 0:
         return
-    labelled, answered = _share(config.seeds, config.classifier), _share(config.seeds, config.teacher)
-    yield from _labels(config, "task_labels", sizes.seeds, sizes, labelled)
+    yield from _labels(config, "task_labels", sizes.seeds, sizes, _share(config.seeds, config.classifier))
+    responses = _share(config.seeds, config.teacher)
     yield _calls(
-        "teacher_responses", "teacher", config.teacher.llm, sizes.seeds, sizes.instruction, sizes.response, answered
+        "teacher_responses", "teacher", config.teacher.llm, sizes.seeds, sizes.instruction, sizes.response, responses
     )
-    yield from _scores(config, 0, sizes.seeds, sizes, f"{student} {answered} {_share(config.judge)}")
+    yield from _scores(config, 0, sizes.seeds, sizes, f"{student} {responses} {_share(config.judge)}")
 
 
 def _round(config: Config, sizes: SeedStatistics, number: int) -> Iterator[StageEstimate]:
-    """A round in which the pool holds nothing of what is wanted, so that the teacher has to write all of it."""
+    """Estimate a round whose pool is empty, so that the teacher writes every row: an upper bound."""
     teacher, rows = config.teacher, config.curriculum.rows_per_round
     share = f"{number} {_share(config)}"
     pair = sizes.instruction + sizes.response
-    orders = ceil(rows / teacher.num_output_samples)
+    expansion_calls = ceil(rows / teacher.num_output_samples)
     shown = _prompt_tokens("expand") + teacher.num_in_context_samples * pair
     yield _calls(
-        f"expansions-{number}", "teacher", teacher.llm, orders, shown, teacher.num_output_samples * pair, share, True
+        f"expansions-{number}",
+        "teacher",
+        teacher.llm,
+        expansion_calls,
+        shown,
+        teacher.num_output_samples * pair,
+        share,
+        True,
     )
     yield from _labels(config, f"expansions-{number}", rows, sizes, share, at_most=True)
     if teacher.max_complexity_gap is not None:
-        rated = rows + orders * teacher.num_in_context_samples
-        asked = _prompt_tokens("judge/complexity") + sizes.instruction
+        rated = rows + expansion_calls * teacher.num_in_context_samples
+        prompt = _prompt_tokens("judge/complexity") + sizes.instruction
         llm = config.judge.llm
-        yield _calls(f"expansions-{number}", "judge", llm, rated, asked, RATING_TOKENS, share, at_most=True)
+        yield _calls(f"expansions-{number}", "judge", llm, rated, prompt, RATING_TOKENS, share, at_most=True)
     if config.curriculum.refine:
-        asked = _prompt_tokens("refine") + len(refinement_style(TaskType.MATH).text) / CHARACTERS_PER_TOKEN + pair
-        yield _calls(f"train_mix-{number}", "teacher", teacher.llm, rows, asked, REFINED_TIMES * sizes.response, share)
-    longer = REFINED_TIMES if config.curriculum.refine else 1.0
-    yield _fit(config, number, config.sft.round_stage, rows, sizes.instruction + longer * sizes.response, share)
+        prompt = _prompt_tokens("refine") + len(refinement_style(TaskType.MATH).text) / CHARACTERS_PER_TOKEN + pair
+        yield _calls(
+            f"train_mix-{number}", "teacher", teacher.llm, rows, prompt, REFINED_LENGTH_RATIO * sizes.response, share
+        )
+    ratio = REFINED_LENGTH_RATIO if config.curriculum.refine else 1.0
+    yield _fit(config, number, config.sft.round_stage, rows, sizes.instruction + ratio * sizes.response, share)
     yield from _held_out(config, number, sizes, share)
     if number < config.curriculum.rounds:
         yield from _scores(config, number, rows, sizes, share)
@@ -129,27 +151,27 @@ def _round(config: Config, sizes: SeedStatistics, number: int) -> Iterator[Stage
 def _labels(
     config: Config, stage: str, rows: int, sizes: SeedStatistics, share: str, *, at_most: bool = False
 ) -> Iterator[StageEstimate]:
-    """The calls of a chat model that labels; a trained classifier asks nobody."""
+    """Estimate the classifier's calls; a trained classifier makes none."""
     if config.classifier.kind is not ClassifierKind.llm:
         return
-    asked = _prompt_tokens("label") + len(", ".join(TaskType)) / CHARACTERS_PER_TOKEN + sizes.instruction
-    yield _calls(stage, "classifier", config.classifier.llm, rows, asked, LABEL_TOKENS, share, at_most)
+    prompt = _prompt_tokens("label") + len(", ".join(TaskType)) / CHARACTERS_PER_TOKEN + sizes.instruction
+    yield _calls(stage, "classifier", config.classifier.llm, rows, prompt, LABEL_TOKENS, share, at_most)
 
 
 def _scores(config: Config, number: int, rows: int, sizes: SeedStatistics, share: str) -> Iterator[StageEstimate]:
-    """The judge's verdicts, and what it is asked for the configured difficulty on top."""
+    """Estimate the judge's verdicts, and the further calls of the configured difficulty."""
     curriculum = config.curriculum
     yield _verdicts(config, f"verdicts-{number}", rows, sizes, share)
     if curriculum.difficulty is Difficulty.eps:
         rollouts, drawn = rows * curriculum.rollouts.num_samples, _share(curriculum.rollouts, config.seed)
         yield _verdicts(config, f"rollout_verdicts-{number}", rollouts, sizes, f"{share} {drawn}")
     if curriculum.difficulty is Difficulty.judge_rated:
-        asked = _prompt_tokens("judge/complexity") + sizes.instruction
-        yield _calls(f"ratings-{number}", "judge", config.judge.llm, rows, asked, VERDICT_TOKENS, share)
+        prompt = _prompt_tokens("judge/complexity") + sizes.instruction
+        yield _calls(f"ratings-{number}", "judge", config.judge.llm, rows, prompt, VERDICT_TOKENS, share)
 
 
 def _held_out(config: Config, number: int, sizes: SeedStatistics, share: str) -> Iterator[StageEstimate]:
-    """The judge's verdicts on a student beside the one before it, where anything is kept out of training."""
+    """Estimate the verdicts that compare a student with its predecessor, if instructions are held out."""
     if config.evals.held_out_size:
         yield _verdicts(config, f"held_out_verdicts-{number}", config.evals.held_out_size, sizes, share)
 
@@ -157,9 +179,9 @@ def _held_out(config: Config, number: int, sizes: SeedStatistics, share: str) ->
 def _verdicts(config: Config, stage: str, rows: int, sizes: SeedStatistics, share: str) -> StageEstimate:
     judge, orders = config.judge, presentation_orders(config.judge)
     shown = len(orders[0].shown) * sizes.response + (sizes.response if judge.reference else 0.0)
-    asked = _prompt_tokens(f"judge/{judge.protocol.value}") + sizes.instruction + shown
-    written = 1 if judge.protocol is JudgeProtocol.pair_logprobs else VERDICT_TOKENS
-    return _calls(stage, "judge", judge.llm, rows * len(orders), asked, written, share)
+    prompt = _prompt_tokens(f"judge/{judge.protocol.value}") + sizes.instruction + shown
+    completion = 1 if judge.protocol is JudgeProtocol.pair_logprobs else VERDICT_TOKENS
+    return _calls(stage, "judge", judge.llm, rows * len(orders), prompt, completion, share)
 
 
 def _calls(
@@ -172,7 +194,7 @@ def _calls(
     share: str,
     at_most: bool = False,
 ) -> StageEstimate:
-    """A stage of `calls` calls, each of so many prompt and completion tokens."""
+    """Return a stage of calls with these prompt and completion tokens each."""
     price = get_price(llm, batched=llm.batch)
     usd = None if price is None else calls * (prompt * price.prompt + completion * price.completion)
     return StageEstimate(stage, role, calls, calls * prompt, calls * completion, usd, None, share, at_most)
@@ -192,6 +214,6 @@ def _prompt_tokens(name: str) -> float:
 
 
 def _share(*sections: object) -> str:
-    """What two jobs that share a stage have in common: these sections of the configuration, to the letter."""
+    """Return a text that is equal for two jobs with equal sections, which then share the stage."""
     plain = [asdict(part) if is_dataclass(part) and not isinstance(part, type) else part for part in sections]
     return repr(plain)

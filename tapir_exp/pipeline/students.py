@@ -17,8 +17,8 @@ from tapir_exp.student.model_card import (
     ModelRef,
     Provenance,
     TrainingData,
-    reproducible_figures,
     describe_settings,
+    reproducible_figures,
     write_provenance,
 )
 
@@ -166,7 +166,7 @@ def _finetune(
 
 def _fit_recipe(config: Config, budget: BudgetConfig, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return everything that determines the weights of a fit."""
-    # Each stage has a budget of its own: the other one's must not change the key.
+    # The budget of the other stage must not change the key.
     sft = {name: value for name, value in asdict(config.sft).items() if name not in ("seed_stage", "round_stage")}
     student = config.student
     return {

@@ -1,4 +1,4 @@
-"""The student that is evaluated: a run's last one, any Hugging Face or PEFT model, or only its given answers."""
+"""The model that is evaluated: the last student of a run, a Hugging Face or PEFT model, or given responses only."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,14 +14,14 @@ from tapir_exp.core.store import digest_files
 
 LAB_STUDENT = "lab"
 NO_STUDENT = (
-    "evals.run = null: expected the directory of a run, or in its place student.model, a Hugging Face id or directory, "
-    "or for each suite a file of answers"
+    "evals.run = null: expected the directory of a run. Alternatively set student.model to a Hugging Face id or "
+    "directory, or give each suite a file of responses"
 )
 
 
 @dataclass(frozen=True)
 class EvalQuestion:
-    """What a student is asked: the turns of a dialogue, and the temperature of its answers."""
+    """Turns of a dialogue, and the sampling temperature of the responses."""
 
     id: str
     turns: tuple[str, ...]
@@ -30,11 +30,15 @@ class EvalQuestion:
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """A student and how it is asked.
+    """A model, and the settings of its generation.
 
-    name: in the benchmarks' files. student: how it is asked; its `model` is what it was trained from, or is.
-    source: directory or hub id; None where there are only answers of it. identity: what tells its answers from others'.
-    run, manifest: of the run that trained it; None for a student from elsewhere.
+    Attributes:
+        name: Name in the files of the benchmarks.
+        student: Settings of generation; `model` is its base model, or the model itself.
+        source: Directory or hub id; None if only responses are given.
+        identity: Part of the recipe that identifies the model.
+        run: Directory of the run that trained it; None for a model from elsewhere.
+        manifest: Manifest of that run; None likewise.
     """
 
     name: str
@@ -45,30 +49,30 @@ class EvaluatedModel:
     manifest: Manifest | None = None
 
     def limited(self, max_new_tokens: int) -> "EvaluatedModel":
-        """The same student with another limit on its answers, in tokens."""
+        """Return the same model with another limit of its responses, in tokens."""
         return replace(self, student=replace(self.student, max_new_tokens=max_new_tokens))
 
     def answer(self, prompts: Sequence[tuple[str, str]], label: str) -> list[Response]:
-        """Greedy answers to (id, instruction) pairs. Raises ConfigError where there is no student."""
+        """Generate greedy responses to (id, instruction) pairs. Raises ConfigError if there is no model."""
         from tapir_exp.student.generate import generate_responses
 
-        return generate_responses(self._found(), prompts, self.student, label)
+        return generate_responses(self._model_path(), prompts, self.student, label)
 
-    def converse(self, asked: Sequence[EvalQuestion], seed: int, label: str) -> list[list[Response]]:
-        """Answers to every turn of every dialogue. Raises ConfigError where there is no student."""
+    def converse(self, questions: Sequence[EvalQuestion], seed: int, label: str) -> list[list[Response]]:
+        """Generate a response to every turn of every dialogue. Raises ConfigError if there is no model."""
         from tapir_exp.student.multi_turn import Conversation, generate_conversations
 
-        dialogues = [Conversation(row.id, row.turns, row.temperature) for row in asked]
-        return generate_conversations(self._found(), dialogues, self.student, seed, label)
+        dialogues = [Conversation(row.id, row.turns, row.temperature) for row in questions]
+        return generate_conversations(self._model_path(), dialogues, self.student, seed, label)
 
-    def _found(self) -> Path:
+    def _model_path(self) -> Path:
         if self.source is None:
             raise ConfigError([NO_STUDENT])
         return self.source
 
 
 def last_student(run: Path, name: str | None, student: StudentConfig) -> EvaluatedModel:
-    """The last student of a finished run; `student` is how that run asks it. Raises StoreError without a manifest."""
+    """Return the last student of a finished run, with the settings of that run. Raises StoreError if unfinished."""
     manifest = Manifest.load(run)
     artifact = manifest.open(run)[f"student-{len(manifest.alphas)}"]
     return EvaluatedModel(
@@ -82,7 +86,7 @@ def last_student(run: Path, name: str | None, student: StudentConfig) -> Evaluat
 
 
 def any_student(name: str | None, student: StudentConfig) -> EvaluatedModel:
-    """The model that the configuration names; the lab's own is only there within a run."""
+    """Return the model of the configuration; the base student of the lab exists only within a run."""
     source = None if student.model == LAB_STUDENT else Path(student.model)
     return EvaluatedModel(
         name=name or Path(student.model).name,
@@ -93,7 +97,7 @@ def any_student(name: str | None, student: StudentConfig) -> EvaluatedModel:
 
 
 def _digest(source: Path | None) -> str | None:
-    """One SHA-256 over a directory's files; None for a hub id."""
+    """Return one SHA-256 over the files of a directory; None for a hub id."""
     if source is None or not source.is_dir():
         return None
     return sha256(repr(sorted(digest_files(source).items())).encode()).hexdigest()
