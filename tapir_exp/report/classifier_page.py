@@ -1,4 +1,4 @@
-"""The page of a classifier's figures: `report.html`, self-contained."""
+"""Report of a classifier evaluation: a self-contained `report.html`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +12,7 @@ from tapir_exp.report import charts
 from tapir_exp.report.templates import REPORT, render
 
 NAMES = (*map(str, TaskType), "unlabelled")
+"""Names of the rows and columns of a confusion matrix."""
 
 
 def write_labelling_report(
@@ -21,9 +22,17 @@ def write_labelling_report(
     dropped: Mapping[str, int],
     measured: Mapping[str, ClassificationFigures],
 ) -> Path:
-    """Write the page: every classifier of `measured` in a table, the first one in charts and type by type.
+    """Write the report: all classifiers in a table, the first one also in charts and by task type.
 
-    data: what they were measured on, with its rows of each type, and the rows left out by the reason.
+    Args:
+        directory: Directory of the report.
+        data: Name of the evaluation data.
+        counts: Rows of each task type.
+        dropped: Dropped rows by reason.
+        measured: Figures by the name of the classifier.
+
+    Returns:
+        The path of the report.
     """
     first = next(iter(measured.values()))
     path = directory / REPORT
@@ -34,32 +43,33 @@ def write_labelling_report(
         dropped=dropped,
         measured=measured,
         first=first,
-        confusion=Markup(draw_confusion(first)),
-        reliability=Markup(draw_reliability(first)),
+        confusion=Markup(_confusion_chart(first)),
+        reliability=Markup(_reliability_chart(first)),
     )
     write_text_atomic(path, page)
     return path
 
 
-def draw_confusion(figures: ClassificationFigures) -> str:
-    """The confusion matrix over the types that occur; empty rows and columns are left out."""
-    rows = [place for place, row in enumerate(figures.confusion) if any(row)]
-    columns = [place for place in range(len(NAMES)) if place in rows or any(row[place] for row in figures.confusion)]
-    counts = [[figures.confusion[row][column] for column in columns] for row in rows]
-    right = sum(figures.confusion[place][place] for place in rows)
+def _confusion_chart(figures: ClassificationFigures) -> str:
+    """Draw the confusion matrix without its empty rows and columns."""
+    matrix = figures.confusion
+    rows = [index for index, row in enumerate(matrix) if any(row)]
+    # A type that occurs keeps its column even if it was never predicted, so that the diagonal is complete.
+    columns = [index for index in range(len(NAMES)) if index in rows or any(row[index] for row in matrix)]
+    correct = sum(matrix[index][index] for index in rows)
     return charts.matrix(
         [NAMES[row] for row in rows],
         [NAMES[column] for column in columns],
-        counts,
-        "Confusion matrix: true type by row, named type by column",
-        f"{right} of {figures.rows} rows lie on the diagonal.",
+        [[matrix[row][column] for column in columns] for row in rows],
+        "Confusion matrix: true type by row, predicted type by column",
+        f"{correct} of {figures.rows} rows are on the diagonal.",
     )
 
 
-def draw_reliability(figures: ClassificationFigures) -> str:
-    """Accuracy over confidence; empty where the classifier does not say how sure it is."""
+def _reliability_chart(figures: ClassificationFigures) -> str:
+    """Draw accuracy over confidence; empty if the classifier reports no confidence."""
     if not figures.reliability:
         return ""
-    points = tuple((found.confidence, found.accuracy, found.rows) for found in figures.reliability)
-    told = "; ".join(f"confidence {x:.2f}: {y:.0%} of {n} right" for x, y, n in points)
-    return charts.reliability(points, "Reliability: how often right, by how sure", told)
+    points = tuple((b.confidence, b.accuracy, b.rows) for b in figures.reliability)
+    description = "; ".join(f"confidence {x:.2f}: {y:.0%} of {n} correct" for x, y, n in points)
+    return charts.reliability(points, "Reliability: accuracy over confidence", description)

@@ -1,4 +1,4 @@
-"""Where the rows of a run came from, and what was left out on the way: the seeds' source, and the teacher."""
+"""Training data of a run: rows read and dropped for the seeds, and proposals accepted and rejected in each round."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,40 +8,47 @@ from tapir_exp.core.records import DroppedRow, DropReason
 from tapir_exp.core.store import DROPPED, Artifact, read_rows
 from tapir_exp.report.run_view import RunView
 
-MOST_LEAKS = 10
-"""Leaks that are shown in full."""
+MAX_LEAKS = 10
+"""Benchmark leaks that the report lists in full."""
 
 
 @dataclass(frozen=True)
-class Expanded:
-    """What the teacher's calls of one round brought; `figures` are the stage's own, by name."""
+class RoundExpansion:
+    """Figures of the expansion stage of one round, by name."""
 
     round: int
     figures: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Origins:
-    """The counts of the seeds and of each round's expansions; seeds is empty for a run of before these were counted.
+class DataOrigins:
+    """Counts of the seeds and of each round's expansions.
 
-    leaks: the first of them, with the question and the words that they share with it; more: how many others there are.
+    Attributes:
+        seeds: Figures of the seed stage; empty for a run of an older version, which did not count them.
+        expansions: Figures of each round.
+        leaks: The first rows that repeat a benchmark question, with the text that both share.
+        more_leaks: Number of further leaks.
     """
 
     seeds: Mapping[str, Any]
-    expansions: tuple[Expanded, ...]
+    expansions: tuple[RoundExpansion, ...]
     leaks: tuple[DroppedRow, ...]
-    more: int
+    more_leaks: int
 
 
-def data_origins(run: RunView) -> Origins:
-    """Read the counts from a run's artifacts."""
+def data_origins(run: RunView) -> DataOrigins:
+    """Read the counts from the artifacts of a run."""
     seeds = run.artifacts["seeds"].figures
-    expansions = tuple(Expanded(r.number, r.expanded) for r in run.rounds if "kept_per_call" in r.expanded)
-    found = [leak for artifact in run.artifacts.values() for leak in _leaks(artifact)]
-    return Origins(seeds if "read" in seeds else {}, expansions, tuple(found[:MOST_LEAKS]), len(found[MOST_LEAKS:]))
+    expansions = tuple(
+        RoundExpansion(r.number, r.expansion_figures) for r in run.rounds if "kept_per_call" in r.expansion_figures
+    )
+    leaks = [leak for artifact in run.artifacts.values() for leak in _leaks(artifact)]
+    return DataOrigins(seeds if "read" in seeds else {}, expansions, tuple(leaks[:MAX_LEAKS]), len(leaks[MAX_LEAKS:]))
 
 
 def _leaks(artifact: Artifact) -> list[DroppedRow]:
+    # The figure avoids reading the dropped rows of artifacts without leaks.
     if not artifact.figures.get("contaminated"):
         return []
-    return [one for one in read_rows(artifact.path / DROPPED, DroppedRow) if one.reason is DropReason.CONTAMINATED]
+    return [row for row in read_rows(artifact.path / DROPPED, DroppedRow) if row.reason is DropReason.CONTAMINATED]

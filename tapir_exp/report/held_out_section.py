@@ -1,4 +1,4 @@
-"""The report's part on instructions kept out of training: how each student did there, and what was said."""
+"""Results on held-out instructions: the win rate of each student against its predecessor, and sample responses."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,25 +9,38 @@ from tapir_exp.evals.held_out import HeadToHead, head_to_head, loss_change, perp
 from tapir_exp.evals.statistics import Interval
 from tapir_exp.report.run_view import RunView
 
-GALLERY = 6
-"""Instructions of the gallery."""
+MAX_TRANSCRIPTS = 6
+"""Held-out instructions that the report shows in full."""
 
 
 @dataclass(frozen=True)
 class HeldOutRow:
-    """S_r beside the student before it; change: of its mean loss on the teacher's responses, None for S_0."""
+    """Comparison of S_r with its predecessor.
+
+    Attributes:
+        round: The round r; S_0 is compared with the base model.
+        head_to_head: Win rate and counts.
+        perplexity: On the teacher's responses; None if no loss was measured.
+        loss_change: Change of the mean loss on the teacher's responses, in nats per token; None for S_0.
+    """
 
     round: int
     head_to_head: HeadToHead
     perplexity: float | None
-    change: Interval | None
+    loss_change: Interval | None
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """An instruction, and what the base model, S_0, the last student and the teacher said; None: no usable answer.
+    """A held-out instruction and the responses to it; a text is None if the response is not usable.
 
-    preferred: how surely the judge preferred each student to the one before it, by round, 0 to 1.
+    Attributes:
+        instruction: Text of the instruction.
+        base: Response of the base model.
+        first: Response of S_0.
+        last: Response of the last student.
+        teacher: Response of the teacher.
+        preferences: Round and preference of the judge for that student over its predecessor, 0 to 1.
     """
 
     instruction: str
@@ -35,54 +48,59 @@ class Transcript:
     first: str | None
     last: str | None
     teacher: str | None
-    preferred: tuple[tuple[int, float], ...]
+    preferences: tuple[tuple[int, float], ...]
 
 
 def held_out_rows(run: RunView) -> list[HeldOutRow]:
-    """One row a student; none where nothing was kept out."""
+    """Compare each student with its predecessor; empty if the run has no held-out instructions."""
     rows = []
-    before: Sequence[ResponseLoss] = ()
+    previous_losses: Sequence[ResponseLoss] = ()
     for r in run.rounds:
         verdicts = run.artifacts.get(f"held_out_verdicts-{r.number}")
         if verdicts is None:
             return []
         losses = run.artifacts[f"held_out_losses-{r.number}"].rows(ResponseLoss)
-        change = loss_change(before, losses) if r.number else None
+        # The losses of the base model are not measured, so S_0 has no change.
+        change = loss_change(previous_losses, losses) if r.number else None
         rows.append(HeldOutRow(r.number, head_to_head(verdicts.rows(Verdict)), perplexity(losses), change))
-        before = losses
+        previous_losses = losses
     return rows
 
 
-def gallery(run: RunView) -> list[Transcript]:
-    """The instructions whose hashes are smallest: nobody looked at how well they went."""
+def transcripts(run: RunView) -> list[Transcript]:
+    """Return the held-out instructions with the smallest ids; ids are hashes, so outcomes play no part."""
     if "base_responses" not in run.artifacts:
         return []
-    asked = sorted(run.artifacts["held_out"].rows(Example), key=lambda row: row.id)[:GALLERY]
-    last = len(run.rounds) - 1
-    base, first, final, teacher = (
+    chosen = sorted(run.artifacts["held_out"].rows(Example), key=lambda row: row.id)[:MAX_TRANSCRIPTS]
+    base, first, last, teacher = (
         _texts(run.artifacts[name])
         for name in (
             "base_responses",
             "held_out_student_responses-0",
-            f"held_out_student_responses-{last}",
+            f"held_out_student_responses-{len(run.rounds) - 1}",
             "held_out_teacher_responses",
         )
     )
     return [
         Transcript(
-            row.instruction, base[row.id], first[row.id], final[row.id], teacher[row.id], _preferred(run, row.id)
+            instruction=row.instruction,
+            base=base[row.id],
+            first=first[row.id],
+            last=last[row.id],
+            teacher=teacher[row.id],
+            preferences=_preferences(run, row.id),
         )
-        for row in asked
+        for row in chosen
     ]
 
 
-def _preferred(run: RunView, row: str) -> tuple[tuple[int, float], ...]:
-    found = []
+def _preferences(run: RunView, row_id: str) -> tuple[tuple[int, float], ...]:
+    by_round: list[tuple[int, float]] = []
     for r in run.rounds:
-        verdicts = [v for v in run.artifacts[f"held_out_verdicts-{r.number}"].rows(Verdict) if v.id == row]
-        found += [(r.number, share) for share in preferences(verdicts)]
-    return tuple(found)
+        verdicts = [v for v in run.artifacts[f"held_out_verdicts-{r.number}"].rows(Verdict) if v.id == row_id]
+        by_round += [(r.number, preference) for preference in preferences(verdicts)]
+    return tuple(by_round)
 
 
-def _texts(answers: Artifact) -> dict[str, str | None]:
-    return {answer.id: answer.text for answer in answers.rows(Response)}
+def _texts(responses: Artifact) -> dict[str, str | None]:
+    return {response.id: response.text for response in responses.rows(Response)}

@@ -1,4 +1,4 @@
-"""Sample rows of a run, with verdicts and lineage."""
+"""Sample rows of a run with their verdicts, and the lineage of expansions."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -10,8 +10,8 @@ from tapir_exp.report.run_view import RunView, by_interest
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A verdict on a row, and after which round it was given."""
+class RoundVerdict:
+    """A verdict on a row, and the student that it is about, by its round."""
 
     round: int
     verdict: Verdict
@@ -19,10 +19,19 @@ class Judged:
 
 @dataclass(frozen=True)
 class Sample:
-    """One row as everybody answered it; a text is None where there is none.
+    """One seed with the responses of students and teacher; a text is None if there is none.
 
-    before, after: answers of the first and of the last student that was asked; after_round tells which it was.
-    refined: the response the student was trained on, and refined_round when for the first time.
+    Attributes:
+        id: Row id.
+        task: Task type of the row.
+        instruction: Text of the instruction.
+        before: Response of S_0.
+        teacher: Response of the teacher.
+        refined: Response that the student was trained on.
+        refined_round: First round with the row in its mix; None if no round drew it.
+        after: Response of the last student that answered it after S_0.
+        after_round: Round of that student; None if there is none.
+        verdicts: Every verdict on the row.
     """
 
     id: str
@@ -34,60 +43,69 @@ class Sample:
     refined_round: int | None
     after: str | None
     after_round: int | None
-    judged: tuple[Judged, ...]
+    verdicts: tuple[RoundVerdict, ...]
 
     @property
     def stages(self) -> int:
-        """How far the row went: into a mix, and before a later student; whether an answer was usable plays no part."""
+        """Count the stages that the row reached: a training mix, a later student; usable responses or not."""
         return (self.refined_round is not None) + (self.after_round is not None)
 
 
 def samples(run: RunView) -> list[Sample]:
-    """One judged seed per task type: of those that went furthest, the one with the smallest id.
+    """Select one judged seed per task type: of those that reached the most stages, the one with the smallest id.
 
-    An id is a hash of the instruction, so the choice does not look at how anyone did.
+    An id is a hash of the instruction, so the selection is independent of the outcome.
     """
     by_task: defaultdict[TaskType, list[Sample]] = defaultdict(list)
-    for row in run.rounds[0].verdicts:
-        task = run.task_of(row)
-        if task is not None and row in run.seeds:
-            by_task[task].append(_sample(run, row, task))
+    for row_id in run.rounds[0].verdicts:
+        task = run.task_of(row_id)
+        if task is not None and row_id in run.seeds:
+            by_task[task].append(_sample(run, row_id, task))
     return [min(by_task[task], key=lambda s: (-s.stages, s.id)) for task in by_interest(by_task)]
 
 
-def _sample(run: RunView, row: str, task: TaskType) -> Sample:
-    mixed = next((r for r in run.rounds if row in r.mix), None)
-    later = [r for r in run.rounds[1:] if row in r.answers]
+def _sample(run: RunView, row_id: str, task: TaskType) -> Sample:
+    trained = next((r for r in run.rounds if row_id in r.mix), None)
+    later = [r for r in run.rounds[1:] if row_id in r.responses]
     return Sample(
-        id=row,
+        id=row_id,
         task=task,
-        instruction=run.seeds[row].instruction,
-        before=_text(run.rounds[0].answers, row),
-        teacher=_text(run.responses, row),
-        refined=mixed.mix[row].response if mixed else None,
-        refined_round=mixed.number if mixed else None,
-        after=_text(later[-1].answers, row) if later else None,
+        instruction=run.seeds[row_id].instruction,
+        before=_text(run.rounds[0].responses, row_id),
+        teacher=_text(run.teacher_responses, row_id),
+        refined=trained.mix[row_id].response if trained else None,
+        refined_round=trained.number if trained else None,
+        after=_text(later[-1].responses, row_id) if later else None,
         after_round=later[-1].number if later else None,
-        judged=verdicts_on(run, row),
+        verdicts=verdicts_on(run, row_id),
     )
 
 
-def _text(answers: Mapping[str, Response], row: str) -> str | None:
-    return answers[row].text if row in answers else None
+def _text(responses: Mapping[str, Response], row_id: str) -> str | None:
+    return responses[row_id].text if row_id in responses else None
 
 
-def verdicts_on(run: RunView, row: str) -> tuple[Judged, ...]:
-    """Every verdict on a row, in the order of the rounds."""
-    return tuple(Judged(r.number, r.verdicts[row]) for r in run.rounds if row in r.verdicts)
+def verdicts_on(run: RunView, row_id: str) -> tuple[RoundVerdict, ...]:
+    """Return every verdict on a row, in the order of the rounds."""
+    return tuple(RoundVerdict(r.number, r.verdicts[row_id]) for r in run.rounds if row_id in r.verdicts)
 
 
 @dataclass(frozen=True)
 class LineageStep:
-    """One thing that happened to a row: kind is seed, expansion, trained or judged."""
+    """One event in the life of a row.
+
+    Attributes:
+        round: Round of the event.
+        kind: seed, expansion, trained or judged.
+        row_id: The row, or an ancestor of it.
+        subset: Part of the mix, for `trained`.
+        gap: Gap of the verdict, for `judged`; difficulty at the time, for `trained`.
+        instruction: Text of the row, for `seed` and `expansion`.
+    """
 
     round: int
     kind: str
-    row: str
+    row_id: str
     subset: str | None
     gap: float | None
     instruction: str | None
@@ -95,60 +113,61 @@ class LineageStep:
 
 @dataclass(frozen=True)
 class Lineage:
-    """The way of one row, from the seed that it descends from to the last round that used it."""
+    """Events of one row and its ancestors, from the seed to the last round that used the row."""
 
     id: str
     task: TaskType | None
-    stations: tuple[LineageStep, ...]
+    steps: tuple[LineageStep, ...]
 
 
-def lineages(run: RunView, most: int = 4) -> list[Lineage]:
-    """The trails of up to `most` expansions, one per task type: of those used in the most rounds, the smallest id."""
+def lineages(run: RunView, limit: int = 4) -> list[Lineage]:
+    """Trace up to `limit` expansions, one per task type: of those used most often, the one with the smallest id."""
     by_task: defaultdict[TaskType, list[TrainingExample]] = defaultdict(list)
     for row in (row for r in run.rounds for row in r.expansions.values()):
         if row.task is not None:
             by_task[row.task].append(row)
     chosen = [min(by_task[task], key=lambda row: (-_uses(run, row.id), row.id)) for task in by_interest(by_task)]
-    return [Lineage(row.id, row.task, tuple(_stations(run, row))) for row in chosen[:most]]
+    return [Lineage(row.id, row.task, tuple(_steps(run, row))) for row in chosen[:limit]]
 
 
-def _uses(run: RunView, row: str) -> int:
-    return sum((row in r.mix) + (row in r.verdicts) for r in run.rounds)
+def _uses(run: RunView, row_id: str) -> int:
+    return sum((row_id in r.mix) + (row_id in r.verdicts) for r in run.rounds)
 
 
-def _stations(run: RunView, row: TrainingExample) -> list[LineageStep]:
-    line = _line(run, row)
-    stations = [station for ancestor in line[:-1] for station in _birth(run, ancestor)]
-    return [*stations, *_birth(run, row.id), *_life(run, row.id)]
+def _steps(run: RunView, row: TrainingExample) -> list[LineageStep]:
+    ancestors = _line(run, row)[:-1]
+    steps = [step for ancestor in ancestors for step in _creation(run, ancestor)]
+    return [*steps, *_creation(run, row.id), *_uses_by_round(run, row.id)]
 
 
 def _line(run: RunView, row: TrainingExample) -> list[str]:
-    """Ids from a seed down to `row`, always by the first parent."""
-    created_in_round = {example.id: example for r in run.rounds for example in r.expansions.values()}
+    """Return the ids from a seed down to `row`, following the first parent."""
+    expansions = {example.id: example for r in run.rounds for example in r.expansions.values()}
     line = [row.id]
-    while line[0] in created_in_round and created_in_round[line[0]].parents:
-        line.insert(0, created_in_round[line[0]].parents[0])
+    while line[0] in expansions and expansions[line[0]].parents:
+        line.insert(0, expansions[line[0]].parents[0])
     return line
 
 
-def _birth(run: RunView, row: str) -> list[LineageStep]:
-    """Where a row came from; for a seed, with the verdict that made the teacher look at it."""
-    if row in run.seeds:
-        seed = LineageStep(0, Origin.SEED.value, row, None, None, run.seeds[row].instruction)
-        return [seed, *(_judged(judged, row) for judged in verdicts_on(run, row)[:1])]
-    example = next(r.expansions[row] for r in run.rounds if row in r.expansions)
-    return [LineageStep(example.created_in_round, Origin.EXPANSION.value, row, None, None, example.instruction)]
+def _creation(run: RunView, row_id: str) -> list[LineageStep]:
+    """Return the origin of a row; for a seed also its first verdict, by which it became a source of expansions."""
+    if row_id in run.seeds:
+        seed = LineageStep(0, Origin.SEED.value, row_id, None, None, run.seeds[row_id].instruction)
+        return [seed, *(_judged(verdict, row_id) for verdict in verdicts_on(run, row_id)[:1])]
+    example = next(r.expansions[row_id] for r in run.rounds if row_id in r.expansions)
+    return [LineageStep(example.created_in_round, Origin.EXPANSION.value, row_id, None, None, example.instruction)]
 
 
-def _life(run: RunView, row: str) -> list[LineageStep]:
-    stations = []
+def _uses_by_round(run: RunView, row_id: str) -> list[LineageStep]:
+    steps = []
     for r in run.rounds:
-        if row in r.mix:
-            stations.append(LineageStep(r.number, "trained", row, r.mix[row].subset.value, r.mix[row].difficulty, None))
-        if row in r.verdicts:
-            stations.append(_judged(Judged(r.number, r.verdicts[row]), row))
-    return stations
+        if row_id in r.mix:
+            row = r.mix[row_id]
+            steps.append(LineageStep(r.number, "trained", row_id, row.subset.value, row.difficulty, None))
+        if row_id in r.verdicts:
+            steps.append(_judged(RoundVerdict(r.number, r.verdicts[row_id]), row_id))
+    return steps
 
 
-def _judged(judged: Judged, row: str) -> LineageStep:
-    return LineageStep(judged.round, "judged", row, None, judged.verdict.gap, None)
+def _judged(judged: RoundVerdict, row_id: str) -> LineageStep:
+    return LineageStep(judged.round, "judged", row_id, None, judged.verdict.gap, None)

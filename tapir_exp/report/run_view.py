@@ -1,4 +1,4 @@
-"""A finished run as the report sees it: read once from the manifest, the store and the metrics; nothing is called."""
+"""View of a finished run for its report, read from the manifest, the store and the metrics; makes no model call."""
 
 import json
 from collections import defaultdict
@@ -27,62 +27,71 @@ from tapir_exp.core.store import Artifact, read_rows
 from tapir_exp.core.task_types import BOOSTED, TaskType
 
 CONFIG = "config.yaml"
-
-
 METRICS = "metrics.jsonl"
-
-
 TRAINING = "training.jsonl"
 
-
 Row = TypeVar("Row", bound=Record)
-
-
 HasId = TypeVar("HasId", Example, Label, Response, Verdict, TrainingExample)
 
 
 @dataclass(frozen=True)
 class RoundView:
-    """One student S_r: what it was made from, and how it did.
+    """One student S_r: its training data and its results.
 
-    alpha: weight of the hard set in its loss; None for S_0.
-    mix: the rows it was trained on, by id; empty for S_0, which is trained on the seeds.
-    answers, verdicts: of S_r, by row id; empty where S_r was not judged.
-    expanded: figures of the expansion stage; empty for S_0.
+    Attributes:
+        number: The round r; 0 for S_0.
+        alpha: Weight of the hard set in its loss; None for S_0.
+        plan: Quotas of the round; empty for S_0.
+        expansion_figures: Figures of the expansion stage; empty for S_0.
+        expansions: Rows that the teacher wrote for the round, by id.
+        mix: Training rows by id; empty for S_0, which is trained on the seeds.
+        steps: Optimizer steps of its training.
+        responses: Responses of S_r by row id; empty if S_r was not judged.
+        verdicts: Verdicts on S_r by row id; empty if S_r was not judged.
+        benchmark: Its results on the lab benchmark; empty if the run has none.
     """
 
     number: int
     alpha: float | None
     plan: tuple[Quota, ...]
-    expanded: Mapping[str, Any]
+    expansion_figures: Mapping[str, Any]
     expansions: Mapping[str, TrainingExample]
     mix: Mapping[str, TrainingExample]
     steps: tuple[TrainingStep, ...]
-    answers: Mapping[str, Response]
+    responses: Mapping[str, Response]
     verdicts: Mapping[str, Verdict]
     benchmark: tuple[BenchmarkResult, ...]
 
     @cached_property
     def gaps(self) -> tuple[float, ...]:
-        """The gaps of the scored rows, in judge points."""
+        """Return the gaps of the scored rows, in judge points."""
         return tuple(verdict.gap for verdict in self.verdicts.values() if verdict.gap is not None)
 
     @property
     def unscored(self) -> int:
-        """Rows whose verdict could not be read; they count nowhere else."""
+        """Count the rows without a readable verdict; no other figure includes them."""
         return len(self.verdicts) - len(self.gaps)
 
     def hard(self, delta: float) -> int:
-        """Scored rows with gap > delta."""
+        """Count the scored rows with gap > delta."""
         return sum(gap > delta for gap in self.gaps)
 
 
 @dataclass(frozen=True)
 class RunView:
-    """Everything that the page tells of a run.
+    """Everything that the report shows of a run.
 
-    artifacts: by the name that the manifest gives them, in its order.
-    rounds: S_0 first.
+    Attributes:
+        path: The run directory.
+        manifest: The manifest of the run.
+        config: The resolved configuration.
+        config_text: The same as YAML.
+        metrics: Lines of `metrics.jsonl`, S_0 first.
+        artifacts: Artifacts by the name in the manifest, in its order.
+        seeds: Seed instructions by id.
+        labels: Task labels of the seeds by id; empty for a run without rounds.
+        teacher_responses: The teacher's responses to the seeds by id; empty for a run without rounds.
+        rounds: The students, S_0 first.
     """
 
     path: Path
@@ -93,52 +102,52 @@ class RunView:
     artifacts: Mapping[str, Artifact]
     seeds: Mapping[str, Example]
     labels: Mapping[str, Label]
-    responses: Mapping[str, Response]
+    teacher_responses: Mapping[str, Response]
     rounds: tuple[RoundView, ...]
 
     @classmethod
     def load(cls, run_dir: Path) -> "RunView":
         """Read a finished run.
 
-        What a plain fit on the seeds lacks may be absent; anything else that is missing raises StoreError.
+        Raises:
+            StoreError: If a file or an artifact is missing. A run without rounds may lack what only rounds make.
         """
         manifest = Manifest.load(run_dir)
-        shelf = _RunFiles(run_dir, manifest.open(run_dir))
-        text = shelf.text(CONFIG)
-        metrics = tuple(json.loads(line) for line in shelf.text(METRICS).splitlines())
+        files = _RunFiles(run_dir, manifest.open(run_dir))
+        config_text = files.text(CONFIG)
         last = len(manifest.alphas)
         return cls(
             path=run_dir,
             manifest=manifest,
-            config=_plain(text),
-            config_text=text,
-            metrics=metrics,
-            artifacts=shelf.artifacts,
-            seeds=_by_id(shelf.rows("seeds", Example)),
-            labels=_by_id(shelf.rows("task_labels", Label, needed=last > 0)),
-            responses=_by_id(shelf.rows("teacher_responses", Response, needed=last > 0)),
-            rounds=tuple(_round(shelf, number, manifest) for number in range(last + 1)),
+            config=_parse_config(config_text),
+            config_text=config_text,
+            metrics=tuple(json.loads(line) for line in files.text(METRICS).splitlines()),
+            artifacts=files.artifacts,
+            seeds=_by_id(files.rows("seeds", Example)),
+            labels=_by_id(files.rows("task_labels", Label, required=last > 0)),
+            teacher_responses=_by_id(files.rows("teacher_responses", Response, required=last > 0)),
+            rounds=tuple(_load_round(files, number, manifest) for number in range(last + 1)),
         )
 
-    def task_of(self, row: str) -> TaskType | None:
-        """The task type of a row: its label for a seed, its order for an expansion."""
-        if row in self.labels:
-            return self.labels[row].task
-        return next((r.mix[row].task for r in self.rounds if row in r.mix), None)
+    def task_of(self, row_id: str) -> TaskType | None:
+        """Return the task type of a row: the label of a seed, the requested type of an expansion."""
+        if row_id in self.labels:
+            return self.labels[row_id].task
+        return next((r.mix[row_id].task for r in self.rounds if row_id in r.mix), None)
 
     @property
     def tasks(self) -> list[TaskType]:
-        """Every task type that occurs among the seeds, a mix, the target or the benchmark; the boosted ones first."""
-        seen = {label.task for label in self.labels.values()}
-        seen |= {row.task for r in self.rounds for row in r.mix.values()}
-        seen |= {result.task for r in self.rounds for result in r.benchmark}
-        seen |= {task for task, share in (self.manifest.target or {}).items() if share}
-        return [task for task in by_interest(TaskType) if task in seen]
+        """List the task types of the seeds, the mixes, the target and the benchmark, boosted types first."""
+        present = {label.task for label in self.labels.values()}
+        present |= {row.task for r in self.rounds for row in r.mix.values()}
+        present |= {result.task for r in self.rounds for result in r.benchmark}
+        present |= {task for task, share in (self.manifest.target or {}).items() if share}
+        return [task for task in by_interest(TaskType) if task in present]
 
 
 @dataclass(frozen=True)
 class _RunFiles:
-    """The files of a run directory and the artifacts that its manifest names."""
+    """The files of a run directory and the artifacts of its manifest."""
 
     run_dir: Path
     artifacts: Mapping[str, Artifact]
@@ -146,62 +155,68 @@ class _RunFiles:
     def text(self, name: str) -> str:
         path = self.run_dir / name
         if not path.is_file():
-            raise StoreError(f"{self.run_dir} holds no {name}; the same command as before finishes the run.")
+            raise StoreError(
+                f"{self.run_dir} has no {name}: the run has not finished. Repeat its command to resume it."
+            )
         return path.read_text()
 
-    def rows(self, name: str, row_type: type[Row], *, needed: bool = True) -> list[Row]:
+    def rows(self, name: str, row_type: type[Row], *, required: bool = True) -> list[Row]:
         if name in self.artifacts:
             return self.artifacts[name].rows(row_type)
-        if needed:
-            raise StoreError(f"The manifest of {self.run_dir} names no {name}, which a run of its kind makes.")
+        if required:
+            raise self._missing(name)
         return []
 
     def steps(self, name: str) -> list[TrainingStep]:
         if name not in self.artifacts:
-            raise StoreError(f"The manifest of {self.run_dir} names no {name}, which every run makes.")
+            raise self._missing(name)
         path = self.artifacts[name].path / TRAINING
         return read_rows(path, TrainingStep) if path.is_file() else []
 
+    def _missing(self, name: str) -> StoreError:
+        return StoreError(
+            f"The manifest of {self.run_dir} has no artifact {name!r}, which the report needs. "
+            "It may come from another version of tapir_exp. Repeat the command of the run to rebuild it."
+        )
 
-def _round(shelf: _RunFiles, number: int, manifest: Manifest) -> RoundView:
-    later, judged = number > 0, number < len(manifest.alphas)
+
+def _load_round(files: _RunFiles, number: int, manifest: Manifest) -> RoundView:
+    # S_0 has no plan, expansions or mix; the last student is not judged, because no round follows.
+    has_mix, judged = number > 0, number < len(manifest.alphas)
+    has_benchmark = any(name.startswith("benchmark-") for name in files.artifacts)
     expansions = f"expansions-{number}"
     return RoundView(
         number=number,
-        alpha=manifest.alphas[number - 1] if later else None,
-        plan=tuple(shelf.rows(f"plan-{number}", Quota, needed=later)),
-        expanded=shelf.artifacts[expansions].figures if expansions in shelf.artifacts else {},
-        expansions=_by_id(shelf.rows(expansions, TrainingExample, needed=later)),
-        mix=_by_id(shelf.rows(f"train_mix-{number}", TrainingExample, needed=later)),
-        steps=tuple(shelf.steps(f"student-{number}")),
-        answers=_by_id(shelf.rows(f"student_responses-{number}", Response, needed=judged)),
-        verdicts=_by_id(shelf.rows(f"verdicts-{number}", Verdict, needed=judged)),
-        benchmark=tuple(shelf.rows(f"benchmark-{number}", BenchmarkResult, needed=_has_benchmark(shelf.artifacts))),
+        alpha=manifest.alphas[number - 1] if has_mix else None,
+        plan=tuple(files.rows(f"plan-{number}", Quota, required=has_mix)),
+        expansion_figures=files.artifacts[expansions].figures if expansions in files.artifacts else {},
+        expansions=_by_id(files.rows(expansions, TrainingExample, required=has_mix)),
+        mix=_by_id(files.rows(f"train_mix-{number}", TrainingExample, required=has_mix)),
+        steps=tuple(files.steps(f"student-{number}")),
+        responses=_by_id(files.rows(f"student_responses-{number}", Response, required=judged)),
+        verdicts=_by_id(files.rows(f"verdicts-{number}", Verdict, required=judged)),
+        benchmark=tuple(files.rows(f"benchmark-{number}", BenchmarkResult, required=has_benchmark)),
     )
-
-
-def _has_benchmark(names: Iterable[str]) -> bool:
-    return any(name.startswith("benchmark-") for name in names)
 
 
 def _by_id(rows: Iterable[HasId]) -> dict[str, HasId]:
     return {row.id: row for row in rows}
 
 
-def _plain(text: str) -> dict[str, Any]:
-    plain = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
-    return {str(key): value for key, value in plain.items()} if isinstance(plain, dict) else {}
+def _parse_config(text: str) -> dict[str, Any]:
+    config = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    return {str(key): value for key, value in config.items()} if isinstance(config, dict) else {}
 
 
 def by_interest(tasks: Iterable[TaskType]) -> list[TaskType]:
-    """The boosted types first, then the taxonomy's order."""
+    """Sort task types: the boosted ones first, then in the order of the taxonomy."""
     order = list(TaskType)
     return sorted(tasks, key=lambda task: (task not in BOOSTED, order.index(task)))
 
 
 @dataclass(frozen=True)
 class Spend:
-    """What the calls of one role cost when they were made; usd is None where no call had a price."""
+    """Cost of the calls of one role at the time they were made; usd is None if no call had a known price."""
 
     role: str
     calls: int
@@ -212,18 +227,18 @@ class Spend:
 
 
 def spend_by_role(artifacts: Iterable[Artifact]) -> list[Spend]:
-    """Calls, tokens and cost of each role, summed over the artifacts that a run used, made or found there."""
-    rows: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    """Sum calls, tokens and cost of each role over the artifacts of a run, reused ones included."""
+    spends: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for artifact in artifacts:
-        for role, spent in (artifact.figures.get("spend") or {}).items():
-            rows[role].append(spent)
-    return [_total(role, rows[role]) for role in sorted(rows)]
+        for role, spend in (artifact.figures.get("spend") or {}).items():
+            spends[role].append(spend)
+    return [_total(role, spends[role]) for role in sorted(spends)]
 
 
-def _total(role: str, spent: Sequence[Mapping[str, Any]]) -> Spend:
+def _total(role: str, spends: Sequence[Mapping[str, Any]]) -> Spend:
     calls, cached, prompt, completion = (
-        sum(int(row.get(name) or 0) for row in spent)
+        sum(int(spend.get(name) or 0) for spend in spends)
         for name in ("calls", "cached", "prompt_tokens", "completion_tokens")
     )
-    prices = [float(row["usd"]) for row in spent if row.get("usd") is not None]
+    prices = [float(spend["usd"]) for spend in spends if spend.get("usd") is not None]
     return Spend(role, calls, cached, prompt, completion, sum(prices) if prices else None)

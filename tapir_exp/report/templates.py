@@ -1,4 +1,4 @@
-"""Render the Jinja templates of the reports."""
+"""Rendering of the Jinja templates of the reports."""
 
 from collections.abc import Callable
 from functools import cache
@@ -11,17 +11,18 @@ from tapir_exp.evals.statistics import Estimate
 from tapir_exp.report import charts
 
 REPORT = "report.html"
-
-
 NONE = "–"
-
-
 RARE = 0.005
-"""A share below which a task type that nobody wants gets no row of its own."""
+"""Task types below this share that are not in the target share one row of a chart or table."""
 
 
 def render(template: str, **context: object) -> str:
-    """Fill one of the templates beside this file; everything that is not a chart is escaped."""
+    """Render a template of this package; everything except charts is escaped.
+
+    Args:
+        template: Path of the template, relative to the package.
+        **context: Variables of the template.
+    """
     return _environment().get_template(template).render(**context)
 
 
@@ -29,6 +30,7 @@ def render(template: str, **context: object) -> str:
 def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
+        # Markdown and LaTeX must not contain HTML entities.
         autoescape=lambda name: name is None or not name.endswith((".md.jinja", ".tex.jinja")),
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -40,16 +42,12 @@ def _environment() -> Environment:
 
 
 def student_name(number: int) -> str:
-    """S with the round as a subscript."""
+    """Return S with the round as a subscript."""
     return "S" + "".join(chr(0x2080 + int(digit)) for digit in str(number))
 
 
 def _or_none(show: Callable[[Any], str]) -> Callable[[Any], str]:
     return lambda value: NONE if value is None else show(value)
-
-
-def _percent1(share: float) -> str:
-    return f"{share * 100:.1f} %"
 
 
 def _signed(value: float) -> str:
@@ -73,8 +71,8 @@ def _accuracy(estimate: Estimate) -> str:
 
 
 FILTERS: dict[str, Callable[[Any], str]] = {
-    "count": _or_none(lambda n: f"{n:,}".replace(",", "\u202f")),
-    "percent": _or_none(_percent1),
+    "count": _or_none(lambda n: f"{n:,}".replace(",", "\u202f")),  # thousands apart by a narrow no-break space
+    "percent": _or_none(lambda share: f"{share * 100:.1f} %"),
     "decimal": _or_none(lambda value: f"{value:.2f}"),
     "signed": _or_none(_signed),
     "plain": _or_none(_plain),

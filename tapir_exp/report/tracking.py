@@ -1,4 +1,4 @@
-"""Weights & Biases: the figures of every round, and one table a round for its curriculum."""
+"""Logging to Weights & Biases: metrics and curriculum of each round."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,12 +10,21 @@ from tapir_exp.core.records import Record
 
 
 class Tracker:
-    """One W&B run for one run of ours; nothing at all where the mode is `disabled`.
+    """Context manager of one W&B run; does nothing if the mode is `disabled`.
 
-    A run that is left by an exception is marked as failed, and every run is finished: jobs of a sweep share a process.
+    Leaving it by an exception marks the W&B run as failed. The W&B run is always finished, because jobs of a sweep
+    share a process.
     """
 
     def __init__(self, config: LoggerConfig, run_dir: Path, group: str, settings: Mapping[str, Any]) -> None:
+        """Prepare a tracker.
+
+        Args:
+            config: Project, entity and mode.
+            run_dir: Directory of the run; its name is that of the W&B run.
+            group: W&B group, e.g. the sweep.
+            settings: The resolved configuration.
+        """
         self._config = config
         self._run_dir = run_dir
         self._group = group
@@ -24,7 +33,7 @@ class Tracker:
 
     def __enter__(self) -> Self:
         if self._config.mode is not WandbMode.disabled:
-            import wandb
+            import wandb  # slow, and not needed if disabled
 
             self._run = wandb.init(
                 project=self._config.project,
@@ -34,7 +43,7 @@ class Tracker:
                 name=self._run_dir.name,
                 dir=self._run_dir,
                 config=dict(self._settings),
-                reinit="create_new",
+                reinit="create_new",  # a sweep may have other runs open in this process
                 settings=wandb.Settings(silent=True),
             )
         return self
@@ -46,15 +55,21 @@ class Tracker:
             self._run.finish(exit_code=0 if error is None else 1)
 
     def log_round(self, number: int, metrics: Mapping[str, Any], curriculum: Sequence[Record]) -> None:
-        """Log a round's figures, and its curriculum as a table of one row a quota."""
+        """Log the metrics of a round, and its curriculum as a table.
+
+        Args:
+            number: The round; the W&B step.
+            metrics: Metrics by name.
+            curriculum: Quotas of the round, one row of the table each; empty for S_0.
+        """
         if self._run is None:
             return
         import wandb
 
-        logged = dict(metrics)
+        payload = dict(metrics)
         if curriculum:
             rows = [row.model_dump(mode="json") for row in curriculum]
             columns: list[str | int] = list(rows[0])
             table = wandb.Table(columns=columns, data=[list(row.values()) for row in rows])
-            logged[f"curriculum/round-{number}"] = table
-        self._run.log(logged, step=number)
+            payload[f"curriculum/round-{number}"] = table
+        self._run.log(payload, step=number)

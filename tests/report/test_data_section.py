@@ -1,4 +1,4 @@
-"""What the page tells of the source and of the teacher's proposals: counts as the stages gave them, leaks in full."""
+"""Data section of the run page: counts of the stages, and benchmark leaks in full."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,7 +9,7 @@ import pytest
 
 from tapir_exp.core.records import DroppedRow, DropReason
 from tapir_exp.core.store import DROPPED, write_rows
-from tapir_exp.report.data_section import MOST_LEAKS, data_origins
+from tapir_exp.report.data_section import MAX_LEAKS, data_origins
 from tapir_exp.report.run_page import build_page
 from tapir_exp.report.run_view import RunView
 from tapir_exp.report.templates import render
@@ -37,14 +37,14 @@ def leak(number: int) -> DroppedRow:
 
 
 def counted(run_dir: Path, tmp_path: Path, contaminated: int | None) -> RunView:
-    """A run whose first two stages have all their figures; so many seeds leaked."""
+    """Load a run with the figures above; `contaminated` seeds are leaks, or None if nothing was checked."""
     run = RunView.load(run_dir)
     other = DroppedRow(source="seeds.jsonl", row=99, reason=DropReason.REPEATED, detail="the instruction of row 1")
     write_rows(tmp_path / DROPPED, [other, *(leak(number) for number in range(1, (contaminated or 0) + 1))])
     seeds = replace(run.artifacts["seeds"], path=tmp_path, figures={**SEEDS, "contaminated": contaminated})
     expanded = {**EXPANSIONS, "contaminated": None if contaminated is None else 0}
-    first = replace(run.rounds[1], expanded=expanded)
-    return replace(run, artifacts={**run.artifacts, "seeds": seeds}, rounds=(run.rounds[0], first, *run.rounds[2:]))
+    first = replace(run.rounds[1], expansion_figures=expanded)
+    return replace(run, artifacts={**run.artifacts, "seeds": seeds}, rounds=(run.rounds[0], first))
 
 
 def page_of(run: RunView) -> str:
@@ -52,10 +52,11 @@ def page_of(run: RunView) -> str:
 
 
 def section(html: str) -> str:
-    return html.partition('<section id="origins">')[2].partition("</section>")[0]
+    """Return the data section with one line per table."""
+    return html.partition('<section id="data">')[2].partition("</section>")[0].replace("\n", "")
 
 
-def test_the_counts_are_those_of_the_stages(fake_run: MakeRun, tmp_path: Path) -> None:
+def test_data_section_shows_the_counts_of_the_stages(fake_run: MakeRun, tmp_path: Path) -> None:
     text = section(page_of(counted(fake_run(), tmp_path, contaminated=2)))
     row = "<td>1\u202f203</td><td>4</td><td>11</td><td>7</td><td>2</td><td>1\u202f079</td>"
     assert row in text
@@ -64,22 +65,27 @@ def test_the_counts_are_those_of_the_stages(fake_run: MakeRun, tmp_path: Path) -
     assert '<td class="main">38</td><td>2.38</td>' in text
 
 
-def test_leaks_are_shown_with_what_is_shared_and_escaped(fake_run: MakeRun, tmp_path: Path) -> None:
-    run = counted(fake_run(), tmp_path, contaminated=MOST_LEAKS + 3)
-    found = data_origins(run)
-    assert [one.row for one in found.leaks] == list(range(1, MOST_LEAKS + 1))
-    assert found.more == 3
+def test_data_section_lists_leaks_escaped(fake_run: MakeRun, tmp_path: Path) -> None:
+    run = counted(fake_run(), tmp_path, contaminated=MAX_LEAKS + 3)
+    origins = data_origins(run)
+    assert [leak.row for leak in origins.leaks] == list(range(1, MAX_LEAKS + 1))
+    assert origins.more_leaks == 3
     text = section(page_of(run))
     assert "seeds.jsonl, 1: 100% of question.jsonl, row 1: &lt;b&gt;how many" in text
     assert "And 3 more." in text
 
 
 @pytest.mark.parametrize(("contaminated", "shown"), [(None, True), (0, False)])
-def test_unchecked_is_not_called_clean(fake_run: MakeRun, tmp_path: Path, contaminated: Any, shown: bool) -> None:
+def test_data_section_without_a_check_reports_no_zero(
+    fake_run: MakeRun, tmp_path: Path, contaminated: Any, shown: bool
+) -> None:
     text = section(page_of(counted(fake_run(), tmp_path, contaminated)))
     assert ("not checked" in text) is shown
-    assert "Leaks, with" not in text
+    assert "Leaks:" not in text
 
 
-def test_a_run_without_these_counts_has_no_such_section(fake_run: MakeRun) -> None:
-    assert 'id="origins"' not in page_of(RunView.load(fake_run()))
+def test_data_section_is_absent_without_seed_counts(fake_run: MakeRun) -> None:
+    run = RunView.load(fake_run())
+    assert 'id="data"' in page_of(run)
+    seeds = replace(run.artifacts["seeds"], figures={"rows": 240})
+    assert 'id="data"' not in page_of(replace(run, artifacts={**run.artifacts, "seeds": seeds}))

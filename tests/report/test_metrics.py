@@ -1,4 +1,4 @@
-"""The figures of a run, against a store made by hand: each worked out here, and none that depends on time."""
+"""Metrics of a run against a hand-made store: each value is computed here, and none depends on wall time."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ SPEND = {"judge": {"calls": 4, "usd": 0.1}}
 
 
 class Outputs:
-    """Writes artifacts as the stages do, and the manifest of a run over them."""
+    """Write artifacts as the stages do, and a manifest that names them."""
 
     def __init__(self, root: Path) -> None:
         self.run_dir, self.store = root / "run", Store(root / "store")
@@ -42,8 +42,8 @@ class Outputs:
         return run_metrics(manifest, manifest.open(self.run_dir))
 
 
-def verdict(row: str, teacher: float | None, student: float | None = 4) -> Verdict:
-    return Verdict(id=row, replies=(), teacher=teacher, student=None if teacher is None else student)
+def verdict(row_id: str, teacher: float | None, student: float | None = 4) -> Verdict:
+    return Verdict(id=row_id, replies=(), teacher=teacher, student=None if teacher is None else student)
 
 
 def result(family: str, task: str, exact: bool) -> BenchmarkResult:
@@ -68,30 +68,30 @@ MIX = [
 
 @pytest.fixture
 def outputs(tmp_path: Path) -> Outputs:
-    made = Outputs(tmp_path)
-    made.put("seeds", read=9, contaminated=1)
-    made.put("student-0", steps=7, tokens=1000, final_loss=1.5, tokens_per_second=123.4)
-    made.put("benchmark-0", BENCHMARK)
-    made.put("verdicts-0", VERDICTS, unscored=1, flips=2, mean_gap=0.0, diagnosis={"ties": 0.5, "flips": 2})
-    made.put("expansions-1", [MIX[0]], ordered=3, calls=2, proposed=5)
-    made.put("plan-1", [Quota(task="Math", subset="hard", wanted=3, drawn=0, ordered=3, filled=1)], unfilled=2)
-    made.put("train_mix-1", MIX)
-    made.put("student-1", steps=3, tokens=500, final_loss=0.5, tokens_per_second=99.9)
-    return made
+    outputs = Outputs(tmp_path)
+    outputs.put("seeds", read=9, contaminated=1)
+    outputs.put("student-0", steps=7, tokens=1000, final_loss=1.5, tokens_per_second=123.4)
+    outputs.put("benchmark-0", BENCHMARK)
+    outputs.put("verdicts-0", VERDICTS, unscored=1, flips=2, mean_gap=0.0, diagnosis={"ties": 0.5, "flips": 2})
+    outputs.put("expansions-1", [MIX[0]], ordered=3, calls=2, proposed=5)
+    outputs.put("plan-1", [Quota(task="Math", subset="hard", wanted=3, drawn=0, ordered=3, filled=1)], unfilled=2)
+    outputs.put("train_mix-1", MIX)
+    outputs.put("student-1", steps=3, tokens=500, final_loss=0.5, tokens_per_second=99.9)
+    return outputs
 
 
-def test_there_is_a_row_for_s_0_and_for_every_round(outputs: Outputs) -> None:
+def test_run_metrics_has_one_row_per_student(outputs: Outputs) -> None:
     assert [row["round"] for row in outputs.metrics()] == [0, 1]
     assert [row["round"] for row in outputs.metrics(alphas=())] == [0]
 
 
-def test_what_the_verdicts_tell_of_the_judge_is_told(outputs: Outputs) -> None:
+def test_judge_metrics_are_those_of_the_diagnosis(outputs: Outputs) -> None:
     start, after = outputs.metrics()
     assert (start["judge/ties"], start["judge/flips"]) == (0.5, 2)
     assert not any(name.startswith("judge/") for name in after)
 
 
-def test_gaps_are_those_of_the_scored_rows(outputs: Outputs) -> None:
+def test_gap_metrics_cover_scored_rows_only(outputs: Outputs) -> None:
     start, after = outputs.metrics()
     assert (start["gap/scored"], start["gap/unscored"], start["gap/order_flips"]) == (3, 1, 2)
     assert start["gap/mean"] == pytest.approx(6.5 / 3)
@@ -99,13 +99,13 @@ def test_gaps_are_those_of_the_scored_rows(outputs: Outputs) -> None:
     assert not any(name.startswith("gap/") for name in after)
 
 
-def test_where_nothing_was_scored_there_is_no_mean(outputs: Outputs) -> None:
+def test_gap_metrics_without_scored_rows_are_none(outputs: Outputs) -> None:
     outputs.put("verdicts-1", [verdict("a", None)], unscored=1, flips=0)
     row = outputs.metrics()[1]
     assert (row["gap/scored"], row["gap/mean"], row["gap/hard_share"]) == (0, None, None)
 
 
-def test_accuracy_is_the_mean_over_families(outputs: Outputs) -> None:
+def test_benchmark_accuracy_is_the_mean_over_families(outputs: Outputs) -> None:
     start = outputs.metrics()[0]
     assert start["benchmark/accuracy"] == pytest.approx((3 / 4 + 1 / 2 + 0) / 3)
     error = (3 / 4 * 1 / 4 / 4 + 1 / 2 * 1 / 2 / 2) ** 0.5 / 3
@@ -114,11 +114,11 @@ def test_accuracy_is_the_mean_over_families(outputs: Outputs) -> None:
     assert start["benchmark/task/Grammar"] == 0
 
 
-def test_a_round_without_a_benchmark_has_no_accuracy(outputs: Outputs) -> None:
+def test_benchmark_metrics_are_absent_without_a_benchmark(outputs: Outputs) -> None:
     assert not any(name.startswith("benchmark/") for name in outputs.metrics()[1])
 
 
-def test_shares_of_the_mix(outputs: Outputs) -> None:
+def test_mix_metrics_are_shares_of_the_rows(outputs: Outputs) -> None:
     start, after = outputs.metrics()
     assert not any(name.startswith("mix/") for name in start)
     assert {name: value for name, value in after.items() if name.startswith("mix/")} == {
@@ -130,14 +130,14 @@ def test_shares_of_the_mix(outputs: Outputs) -> None:
     }
 
 
-def test_curriculum_and_expansion(outputs: Outputs) -> None:
+def test_expansion_metrics_exist_for_rounds_only(outputs: Outputs) -> None:
     start, after = outputs.metrics()
     assert (after["curriculum/alpha"], after["curriculum/unfilled"]) == (0.3, 2)
     assert (after["expansion/rows"], after["expansion/ordered"], after["expansion/proposed"]) == (1, 3, 5)
     assert not any(name.startswith(("curriculum/", "expansion/")) for name in start)
 
 
-def test_what_became_of_the_source_stands_with_s_0_alone(outputs: Outputs) -> None:
+def test_seed_metrics_exist_for_s_0_only(outputs: Outputs) -> None:
     start, after = outputs.metrics()
     assert {name: start[name] for name in start if name.startswith("seeds/")} == {
         "seeds/rows": 0,
@@ -147,7 +147,7 @@ def test_what_became_of_the_source_stands_with_s_0_alone(outputs: Outputs) -> No
     assert not any(name.startswith("seeds/") for name in after)
 
 
-def test_tokens_add_up_over_the_rounds(outputs: Outputs) -> None:
+def test_tokens_total_is_cumulative(outputs: Outputs) -> None:
     assert [(row["train/tokens"], row["train/tokens_total"]) for row in outputs.metrics()] == [
         (1000, 1000),
         (500, 1500),
@@ -155,7 +155,7 @@ def test_tokens_add_up_over_the_rounds(outputs: Outputs) -> None:
     assert [row["train/final_loss"] for row in outputs.metrics()] == [1.5, 0.5]
 
 
-def test_no_figure_depends_on_time_or_on_what_was_paid(outputs: Outputs) -> None:
+def test_metrics_do_not_depend_on_time_or_spend(outputs: Outputs) -> None:
     before = outputs.metrics()
     assert not [name for row in before for name in row if "second" in name or "spend" in name or "usd" in name]
     for artifact in outputs.artifacts.values():
@@ -166,11 +166,11 @@ def test_no_figure_depends_on_time_or_on_what_was_paid(outputs: Outputs) -> None
     assert json.dumps(outputs.metrics()) == json.dumps(before)
 
 
-def test_the_figures_are_plain_json(outputs: Outputs) -> None:
+def test_metrics_round_trip_through_strict_json(outputs: Outputs) -> None:
     metrics = outputs.metrics()
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
 
 
-def test_the_figures_need_nothing_but_the_artifacts(outputs: Outputs) -> None:
+def test_run_metrics_with_a_missing_artifact_raises(outputs: Outputs) -> None:
     with pytest.raises(KeyError, match="train_mix-2"):
         outputs.metrics(alphas=(0.3, 0.5))

@@ -1,4 +1,4 @@
-"""Weights & Biases, the real library offline: what was logged can be read back from its files."""
+"""Tracking with the real wandb library, offline: logged data can be read back from its files."""
 
 import json
 import os
@@ -27,7 +27,7 @@ QUOTAS = [
 
 @dataclass
 class Logged:
-    """What the file of an offline run holds."""
+    """Content of the file of an offline run."""
 
     config: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -38,24 +38,24 @@ class Logged:
 
 
 def fragments(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """Type and payload of each fragment in a LevelDB log whose file begins with a header of its own."""
-    at = HEADER
-    while at + HEADER <= len(content):
-        if BLOCK - at % BLOCK < HEADER:  # too little room for a header: the block ends in padding
-            at += BLOCK - at % BLOCK
+    """Yield type and payload of each fragment of a LevelDB log, after the header of the file."""
+    offset = HEADER
+    while offset + HEADER <= len(content):
+        if BLOCK - offset % BLOCK < HEADER:  # no room for a header: the block ends with padding
+            offset += BLOCK - offset % BLOCK
             continue
-        length, kind = int.from_bytes(content[at + 4 : at + 6], "little"), content[at + 6]
-        yield kind, content[at + HEADER : at + HEADER + length]
-        at += HEADER + length
+        length, kind = int.from_bytes(content[offset + 4 : offset + 6], "little"), content[offset + 6]
+        yield kind, content[offset + HEADER : offset + HEADER + length]
+        offset += HEADER + length
 
 
 def messages(content: bytes) -> Iterator[bytes]:
-    """The records of the log, each put together from its fragments (1 whole, 2 first, 3 middle, 4 last)."""
-    whole = b""
+    """Join the fragments of each record of the log (1 whole, 2 first, 3 middle, 4 last)."""
+    record = b""
     for kind, payload in fragments(content):
-        whole = payload if kind in (1, 2) else whole + payload
+        record = payload if kind in (1, 2) else record + payload
         if kind in (1, 4):
-            yield whole
+            yield record
 
 
 def read(path: Path) -> Logged:
@@ -84,7 +84,7 @@ def read(path: Path) -> Logged:
 
 
 def runs_of(run_dir: Path) -> list[Logged]:
-    """The finished runs below a run directory; their files are written by another process, so wait for the end."""
+    """Read the finished W&B runs of a run directory; another process writes their files, so wait for its end."""
     paths = sorted(run_dir.glob("wandb/offline-run-*/*.wandb"))
     deadline = time.monotonic() + 30
     while True:
@@ -96,7 +96,7 @@ def runs_of(run_dir: Path) -> list[Logged]:
 
 @pytest.fixture(scope="module")
 def run_dirs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two runs of one process: the first open all the while, the second left by an exception."""
+    """Track two runs in one process: the second starts and fails while the first is open."""
     group = tmp_path_factory.mktemp("group")
     good, bad = group / "good", group / "bad"
     config = LoggerConfig(mode=WandbMode.offline, project="a-project")
@@ -117,21 +117,21 @@ def fail(config: LoggerConfig, run_dir: Path) -> None:
 
 
 @pytest.mark.slow
-def test_each_tracker_makes_one_finished_run(run_dirs: tuple[Path, Path]) -> None:
+def test_tracker_finishes_one_wandb_run_with_its_exit_code(run_dirs: tuple[Path, Path]) -> None:
     good, bad = (runs_of(run_dir) for run_dir in run_dirs)
     assert [run.exit_code for run in good] == [0]
     assert [run.exit_code for run in bad] == [1]
 
 
 @pytest.mark.slow
-def test_a_run_has_its_project_group_and_name(run_dirs: tuple[Path, Path]) -> None:
+def test_wandb_run_has_project_group_and_name(run_dirs: tuple[Path, Path]) -> None:
     for run_dir in run_dirs:
         (run,) = runs_of(run_dir)
         assert (run.project, run.group, run.name) == ("a-project", "a-group", run_dir.name)
 
 
 @pytest.mark.slow
-def test_its_settings_can_be_read_back(run_dirs: tuple[Path, Path]) -> None:
+def test_wandb_run_has_the_settings(run_dirs: tuple[Path, Path]) -> None:
     good, bad = (runs_of(run_dir)[0].config for run_dir in run_dirs)
     assert (good["seed"], good["lab"]) == (1, {"noise": 0.5})
     assert bad["seed"] == 2
@@ -139,7 +139,7 @@ def test_its_settings_can_be_read_back(run_dirs: tuple[Path, Path]) -> None:
 
 
 @pytest.mark.slow
-def test_its_figures_can_be_read_back_round_by_round(run_dirs: tuple[Path, Path]) -> None:
+def test_wandb_run_has_the_metrics_of_each_round(run_dirs: tuple[Path, Path]) -> None:
     first, second = runs_of(run_dirs[0])[0].history
     assert (first["_step"], first["round"], first["train/tokens"], first["gap/mean"]) == (0, 0, 10, None)
     assert (second["_step"], second["round"], second["train/tokens"], second["mix/task/Math"]) == (1, 1, 20, 0.25)
@@ -147,7 +147,7 @@ def test_its_figures_can_be_read_back_round_by_round(run_dirs: tuple[Path, Path]
 
 
 @pytest.mark.slow
-def test_the_curriculum_of_a_round_is_a_table(run_dirs: tuple[Path, Path]) -> None:
+def test_wandb_run_has_the_curriculum_as_a_table(run_dirs: tuple[Path, Path]) -> None:
     first, second = runs_of(run_dirs[0])[0].history
     assert not any(name.startswith("curriculum/") for name in first)
     assert second["curriculum/round-1._type"] == "table-file"
@@ -169,7 +169,7 @@ print("wandb" in sys.modules)
 """
 
 
-def test_disabled_does_nothing_and_does_not_import_wandb(tmp_path: Path) -> None:
+def test_disabled_tracker_does_not_import_wandb(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", DISABLED], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
@@ -178,6 +178,6 @@ def test_disabled_does_nothing_and_does_not_import_wandb(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_exception_passes_through_a_disabled_tracker(tmp_path: Path) -> None:
+def test_disabled_tracker_lets_an_exception_pass(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         fail(LoggerConfig(mode=WandbMode.disabled), tmp_path)
