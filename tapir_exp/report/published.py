@@ -12,7 +12,7 @@ from tapir_exp.core.records import Record
 
 
 class Status(StrEnum):
-    """How surely a figure is known, as in PAPER.md."""
+    """How surely a figure is known, as in docs/paper_facts.md."""
 
     PRIMARY = "P"
     SECOND_HAND = "S"

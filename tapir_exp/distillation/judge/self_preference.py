@@ -1,4 +1,4 @@
-"""Whether judge and teacher are of one model family: judges favour their own, in 71 % of the cases (PEERS.md)."""
+"""Whether judge and teacher are of one model family: judges favour their own, in 71 % of the cases."""
 
 import re
 
