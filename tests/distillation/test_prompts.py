@@ -1,4 +1,4 @@
-"""Templates are filled strictly, in one pass, and every shipped one has the fields that its stage fills."""
+"""Templates are filled strictly and in one pass; shipped templates have the fields of their stages."""
 
 from pathlib import Path
 
@@ -14,30 +14,31 @@ from tapir_exp.distillation.prompts import PROMPTS, Prompt, load_prompt, refinem
 GREETING = Prompt("greeting", "Hello {{name}}, {{name}} of {{place}}!")
 
 
-def test_every_occurrence_of_a_field_is_replaced() -> None:
+def test_fill_replaces_every_occurrence() -> None:
     assert GREETING.fill(name="Ann", place="Rome") == "Hello Ann, Ann of Rome!"
 
 
 @pytest.mark.parametrize("value", ["{{place}}", "{{other}}", "{x}", "}}{{", r"\1 \g<0> \n", "$name", "%s", ""])
-def test_a_value_stays_as_it_is(value: str) -> None:
+def test_fill_inserts_values_verbatim(value: str) -> None:
     assert GREETING.fill(name=value, place="Rome") == f"Hello {value}, {value} of Rome!"
 
 
 @given(first=st.text(), second=st.text())
-def test_any_two_values_come_out_whole(first: str, second: str) -> None:
+def test_fill_inserts_any_two_values(first: str, second: str) -> None:
     assert Prompt("two", "[{{a}}|{{b}}]").fill(a=first, b=second) == f"[{first}|{second}]"
 
 
 @pytest.mark.parametrize(
     "values", [{}, {"name": "Ann"}, {"name": "Ann", "place": "Rome", "age": "9"}, {"Name": "Ann", "place": "Rome"}]
 )
-def test_a_missing_or_further_value_is_an_error_that_names_both_sides(values: dict[str, str]) -> None:
+def test_fill_with_wrong_values_names_fields_and_values(values: dict[str, str]) -> None:
     with pytest.raises(PromptError) as caught:
         GREETING.fill(**values)
-    assert str(caught.value) == f"Prompt greeting has the fields ['name', 'place'] but was given {sorted(values)}."
+    expected = f"Prompt greeting has the fields ['name', 'place'] but was given {sorted(values)}. "
+    assert str(caught.value) == expected + "Give each field a value, or edit the template."
 
 
-def test_single_braces_are_no_field() -> None:
+def test_fields_ignore_single_braces() -> None:
     assert Prompt("code", "f = {name} {{ name }}").fields == frozenset()
 
 
@@ -54,18 +55,18 @@ def test_single_braces_are_no_field() -> None:
         ("refine", {"task", "instruction", "response", "style"}),
     ],
 )
-def test_shipped_prompts_have_the_fields_that_their_stages_fill(name: str, fields: set[str]) -> None:
+def test_shipped_prompt_has_the_fields_of_its_stage(name: str, fields: set[str]) -> None:
     prompt = load_prompt(name)
     assert prompt.fields == fields
     assert prompt.name == name
     assert prompt.text == prompt.text.strip()
 
 
-def test_every_shipped_prompt_is_known_here() -> None:
+def test_shipped_prompts_are_listed_here() -> None:
     assert {path.stem for path in PROMPTS.glob("*")} == {"expand", "judge", "label", "refine", "style"}
 
 
-def test_an_unknown_prompt_is_an_error_that_names_the_file_and_those_there_are() -> None:
+def test_load_unknown_prompt_names_the_file_and_known_prompts() -> None:
     with pytest.raises(PromptError, match=r"prompts/jugde\.md.*'judge/pair_scores'.*'style/math'"):
         load_prompt("jugde")
 
@@ -82,11 +83,11 @@ def test_an_unknown_prompt_is_an_error_that_names_the_file_and_those_there_are()
         (TaskType.OTHERS, "style/general"),
     ],
 )
-def test_a_type_has_its_own_style_or_the_general_one(task: TaskType, style: str) -> None:
+def test_refinement_style_falls_back_to_general(task: TaskType, style: str) -> None:
     assert refinement_style(task).name == style
 
 
-def test_a_style_of_ones_own_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refinement_style_reads_a_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "style").mkdir()
     for task in TaskType:
         name = task.lower().replace(" ", "_").replace("-", "_")
@@ -96,7 +97,7 @@ def test_a_style_of_ones_own_is_one_file(tmp_path: Path, monkeypatch: pytest.Mon
     assert [refinement_style(task).text for task in TaskType] == [f"As {task} is." for task in TaskType]
 
 
-def test_every_style_is_some_types_and_asks_for_nothing() -> None:
+def test_every_style_belongs_to_a_type_and_has_no_fields() -> None:
     styles = {refinement_style(task) for task in TaskType}
     assert {style.name for style in styles} == {f"style/{path.stem}" for path in (PROMPTS / "style").glob("*")}
     assert all(style.text and not style.fields for style in styles)

@@ -1,4 +1,4 @@
-"""What the teacher is asked, and how strictly its replies are read."""
+"""The requests to the teacher, and the strict parsing of its replies."""
 
 import pytest
 from fakes import ScriptedChat, example, reply_of, said_to, tagged, time_out
@@ -36,7 +36,7 @@ def draft(name: str, task: TaskType = TaskType.MATH) -> RefinementRequest:
     return RefinementRequest(name, task, f"instruction {name}", f"response {name}")
 
 
-def commission(count: int = 2, sample: int = 0, shown: int = 2) -> ExpansionRequest:
+def call(count: int = 2, sample: int = 0, shown: int = 2) -> ExpansionRequest:
     return ExpansionRequest(TaskType.MATH, count, (A, B)[:shown], sample)
 
 
@@ -51,7 +51,7 @@ def commission(count: int = 2, sample: int = 0, shown: int = 2) -> ExpansionRequ
         (block("def f(x):\n    return x", "  1\n  2"), [("def f(x):\n    return x", "1\n  2")]),
     ],
 )
-def test_whole_pairs_are_read(text: str, pairs: list[tuple[str, str]]) -> None:
+def test_parse_pairs_reads_whole_pairs(text: str, pairs: list[tuple[str, str]]) -> None:
     assert parse_pairs(reply_of(text)) == tuple(InstructionPair(*pair) for pair in pairs)
 
 
@@ -78,13 +78,13 @@ def test_whole_pairs_are_read(text: str, pairs: list[tuple[str, str]]) -> None:
         " \n",
     ],
 )
-def test_a_reply_that_is_not_whole_pairs_is_refused(text: str) -> None:
+def test_parse_pairs_rejects_anything_but_whole_pairs(text: str) -> None:
     with pytest.raises(ReplyError):
         parse_pairs(reply_of(text))
 
 
 @pytest.mark.timeout(20)
-def test_a_long_reply_that_is_refused_is_refused_at_once() -> None:
+def test_parse_pairs_rejects_a_long_reply_quickly() -> None:
     with pytest.raises(ReplyError):
         parse_pairs(reply_of(f"{block()}\n" * 60 + "That is all."))
 
@@ -92,7 +92,7 @@ def test_a_long_reply_that_is_refused_is_refused_at_once() -> None:
 @pytest.mark.parametrize(
     "text", ["<response>\n4\n</response>", "<response>4</response>", "\n <response> 4 </response> \n"]
 )
-def test_a_response_is_read_from_between_its_tags(text: str) -> None:
+def test_parse_response_reads_between_the_tags(text: str) -> None:
     assert parse_response(reply_of(text)) == "4"
 
 
@@ -109,60 +109,60 @@ def test_a_response_is_read_from_between_its_tags(text: str) -> None:
         "",
     ],
 )
-def test_a_response_among_anything_else_is_refused(text: str) -> None:
+def test_parse_response_rejects_other_text(text: str) -> None:
     with pytest.raises(ReplyError):
         parse_response(reply_of(text))
 
 
 @pytest.mark.parametrize(
-    ("text", "read"),
+    ("text", "expected"),
     [("<response>\n4\n</response>", "4"), (" 4\n", "4"), ("By adding,\nAnswer: 4", "By adding,\nAnswer: 4")],
 )
-def test_where_bare_responses_are_taken_a_reply_without_tags_is_one(text: str, read: str) -> None:
-    assert parse_response_or_text(reply_of(text)) == read
+def test_parse_response_or_text_accepts_untagged_text(text: str, expected: str) -> None:
+    assert parse_response_or_text(reply_of(text)) == expected
 
 
 @pytest.mark.parametrize("text", ["Sure! <response>4</response>", "<response>4", "4</response>", "<pair>4</pair>", " "])
-def test_half_a_form_is_refused_where_bare_responses_are_taken(text: str) -> None:
+def test_parse_response_or_text_rejects_an_incomplete_form(text: str) -> None:
     with pytest.raises(ReplyError):
         parse_response_or_text(reply_of(text))
 
 
-def test_an_answer_is_the_whole_reply() -> None:
+def test_parse_text_returns_the_whole_reply() -> None:
     assert parse_text(reply_of(" 2 + 2\nis 4. \n")) == "2 + 2\nis 4."
 
 
 @pytest.mark.parametrize("text", ["", " \n\t"])
-def test_an_empty_answer_is_refused(text: str) -> None:
+def test_parse_text_rejects_an_empty_reply(text: str) -> None:
     with pytest.raises(ReplyError, match="empty"):
         parse_text(reply_of(text))
 
 
-@pytest.mark.parametrize("read", [parse_text, parse_response, parse_response_or_text, parse_pairs])
+@pytest.mark.parametrize("parse", [parse_text, parse_response, parse_response_or_text, parse_pairs])
 @pytest.mark.parametrize("text", [block(), "<response>4</response>", "4"])
-def test_a_cut_reply_is_refused_even_if_it_looks_whole(read: object, text: str) -> None:
-    assert callable(read)
+def test_parsers_reject_a_cut_reply_even_if_complete(parse: object, text: str) -> None:
+    assert callable(parse)
     with pytest.raises(ReplyError, match="cut at the length limit"):
-        read(reply_of(text, finish_reason="length"))
+        parse(reply_of(text, finish_reason="length"))
 
 
-def test_an_answer_is_asked_for_with_the_bare_instruction() -> None:
+def test_respond_sends_the_bare_instruction() -> None:
     chat = ScriptedChat(["5", "8"])
     assert respond([A, B], chat, CONFIG, "answering") == [Response(id=A.id, text="5"), Response(id=B.id, text="8")]
     assert [said_to(request) for request in chat.requests] == ["Add 2 and 3.", "Add 4 and 4."]
     assert [(request.temperature, request.max_tokens) for request in chat.requests] == [(0, 99), (0, 99)]
 
 
-def test_an_answer_that_failed_has_no_text_but_a_reason() -> None:
+def test_respond_records_the_reason_of_a_failure() -> None:
     cut = reply_of("5 and then", finish_reason="length")
-    lost, got = respond([A, B], ScriptedChat([cut, cut, "8"]), CONFIG, "answering")
-    assert (lost.id, lost.text) == (A.id, None)
-    assert "cut at the length limit" in (lost.failure or "")
-    assert (got.text, got.failure) == ("8", None)
+    cut_response, complete = respond([A, B], ScriptedChat([cut, cut, "8"]), CONFIG, "answering")
+    assert (cut_response.id, cut_response.text) == (A.id, None)
+    assert "cut at the length limit" in (cut_response.failure or "")
+    assert (complete.text, complete.failure) == ("8", None)
 
 
 @pytest.mark.parametrize("task", [TaskType.MATH, TaskType.CODE_DEBUG, TaskType.BIOLOGY])
-def test_a_refinement_shows_instruction_response_type_and_style(task: TaskType) -> None:
+def test_refinement_request_shows_instruction_response_style(task: TaskType) -> None:
     request = build_refinement_request(draft("a {{style}}", task), CONFIG)
     prompt = said_to(request)
     assert tagged(prompt, "instruction") == ["instruction a {{style}}"]
@@ -172,7 +172,7 @@ def test_a_refinement_shows_instruction_response_type_and_style(task: TaskType) 
     assert (request.temperature, request.max_tokens, request.sample) == (0, 99, 0)
 
 
-def test_refinements_come_in_the_order_of_the_drafts() -> None:
+def test_refine_keeps_the_order_of_the_drafts() -> None:
     chat = ScriptedChat(lambda request: f"<response>{tagged(said_to(request), 'response')[0]}!</response>")
     assert refine([draft("a"), draft("b")], chat, CONFIG, "refining") == [
         Response(id="a", text="response a!"),
@@ -180,7 +180,7 @@ def test_refinements_come_in_the_order_of_the_drafts() -> None:
     ]
 
 
-def test_a_refinement_that_failed_has_no_text_but_a_reason() -> None:
+def test_refine_records_the_reason_of_a_failure() -> None:
     chat = ScriptedChat(["no tags", "no tags again", "<response>b</response>", time_out()])
     untagged, good, late = refine(
         [draft("a"), draft("b"), draft("c")], chat, TeacherConfig(llm=CONFIG.llm, max_failure_rate=0.7), "refining"
@@ -191,22 +191,22 @@ def test_a_refinement_that_failed_has_no_text_but_a_reason() -> None:
     assert (late.text, late.failure) == (None, "time-out: no reply in 1 s")
 
 
-@pytest.mark.parametrize("bare", [False, True])
-def test_only_where_the_config_says_so_is_a_bare_refinement_taken(bare: bool) -> None:
-    config = TeacherConfig(llm=CONFIG.llm, allow_untagged_refinements=bare, max_failure_rate=1)
+@pytest.mark.parametrize("allowed", [False, True])
+def test_refine_accepts_untagged_text_only_if_configured(allowed: bool) -> None:
+    config = TeacherConfig(llm=CONFIG.llm, allow_untagged_refinements=allowed, max_failure_rate=1)
     (refined,) = refine([draft("a")], ScriptedChat(["The sum is 4."] * 2), config, "refining")
-    assert refined.text == ("The sum is 4." if bare else None)
+    assert refined.text == ("The sum is 4." if allowed else None)
 
 
-def test_too_many_failed_refinements_stop_the_stage() -> None:
+def test_refine_with_too_many_failures_raises() -> None:
     config = TeacherConfig(llm=CONFIG.llm, max_failure_rate=0.3)  # one of three
     replies = ["?"] * 4 + ["<response>c</response>"]
     with pytest.raises(TooManyFailures, match="refining: 2 of 3 rows failed"):
         refine([draft(name) for name in "abc"], ScriptedChat(replies), config, "refining")
 
 
-def test_an_expansion_shows_its_examples_and_asks_for_its_count() -> None:
-    request = build_expansion_request(commission(count=3, sample=1002), CONFIG)
+def test_expansion_request_shows_examples_and_count() -> None:
+    request = build_expansion_request(call(count=3, sample=1002), CONFIG)
     prompt = said_to(request)
     assert block(A.instruction, A.response) in prompt
     assert block(B.instruction, B.response) in prompt
@@ -215,29 +215,29 @@ def test_an_expansion_shows_its_examples_and_asks_for_its_count() -> None:
     assert (request.temperature, request.sample, request.max_tokens) == (0.6, 1002, 99)
 
 
-def test_samples_of_one_commission_are_different_calls_with_one_prompt() -> None:
-    first, second = (build_expansion_request(commission(sample=sample), CONFIG) for sample in (0, 1))
+def test_expansion_request_samples_share_the_prompt() -> None:
+    first, second = (build_expansion_request(call(sample=sample), CONFIG) for sample in (0, 1))
     assert first != second
     assert first.messages == second.messages
 
 
-def test_an_expansion_without_examples_says_so() -> None:
-    prompt = said_to(build_expansion_request(commission(shown=0), CONFIG))
+def test_expansion_request_without_examples_says_so() -> None:
+    prompt = said_to(build_expansion_request(call(shown=0), CONFIG))
     assert "No pair of this type is at hand" in prompt
     assert len(tagged(prompt, "pair")) == 1  # the form to reply in
 
 
-def test_every_commission_has_its_pairs_and_a_failed_one_none() -> None:
+def test_expand_returns_pairs_per_call_and_none_for_a_failure() -> None:
     chat = ScriptedChat([block("a", "b") + block("c", "d"), "?", "??", block("e", "f")])
-    assert expand([commission(sample=n) for n in range(3)], chat, CONFIG, "expanding") == [
+    assert expand([call(sample=n) for n in range(3)], chat, CONFIG, "expanding") == [
         (InstructionPair("a", "b"), InstructionPair("c", "d")),
         (),
         (InstructionPair("e", "f"),),
     ]
 
 
-def test_an_expansion_that_was_cut_is_asked_again() -> None:
+def test_expand_retries_a_cut_reply_with_a_larger_limit() -> None:
     cut: Completion = reply_of(block("a", "b"), finish_reason="length")
     chat = ScriptedChat([cut, block("c", "d")])
-    assert expand([commission()], chat, CONFIG, "expanding") == [(InstructionPair("c", "d"),)]
+    assert expand([call()], chat, CONFIG, "expanding") == [(InstructionPair("c", "d"),)]
     assert [request.max_tokens for request in chat.requests] == [CONFIG.max_tokens, 2 * CONFIG.max_tokens]
