@@ -1,81 +1,106 @@
-"""What a round hands to its plan: the share of hard rows, weights that follow the scores or not, a draw of its own."""
+"""The plan of a round: its hard set, the weights of its draw, alpha, and a draw for every round and seed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import cast
 
 import pytest
 from fakes import example
-from omegaconf import OmegaConf
+from workspaces import open_test_workspace
 
 from tapir_exp import tapir
-from tapir_exp.config import CurriculumConfig, Difficulty
+from tapir_exp.config import Config, Difficulty
 from tapir_exp.core.records import Subset
 from tapir_exp.core.store import Artifact
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.distillation.curriculum.pool import Pool, PoolRow
-from tapir_exp.distillation.curriculum.sampling import Candidate, RoundPlan
-from tapir_exp.distillation.curriculum.task_mix import Shares
-from tapir_exp.pipeline.workspace import Workspace
+from tapir_exp.distillation.curriculum.sampling import Candidate, PlanSettings, RoundPlan
 from tapir_exp.tapir import State, run_round
 
 ROWS = [PoolRow(example(f"row {n}"), TaskType.MATH, gap) for n, gap in enumerate([9.0, 6.0, 3.0, 1.0, 0.0, -2.0])]
 POOL = Pool({row.example.id: row for row in ROWS}, frozenset(row.example.instruction for row in ROWS), ("seeds",))
+NO_STUDENT = cast(Artifact, None)
 
 
 class PlannedError(Exception):
-    """Ends a round where its plan is made."""
+    """Ends a round at its plan, with the arguments of `plan_round`."""
 
-    def __init__(self, candidates: Sequence[Candidate], rows: int, alpha: float, draw: str) -> None:
-        self.candidates, self.rows, self.alpha, self.draw = candidates, rows, alpha, draw
+    def __init__(self, candidates: Sequence[Candidate], settings: PlanSettings) -> None:
+        self.candidates, self.settings = candidates, settings
 
 
-def planned(
-    monkeypatch: pytest.MonkeyPatch, number: int = 1, seed: int = 0, how: Difficulty = Difficulty.mfd
-) -> PlannedError:
-    """What a round asks `plan_round` for."""
+Plan = Callable[..., PlannedError]
 
-    def plan_round(pool: Sequence[Candidate], shares: Shares, rows: int, alpha: float, draw: str) -> RoundPlan:
-        raise PlannedError(pool, rows, alpha, draw)
 
-    monkeypatch.setattr(tapir, "plan_round", plan_round)
-    curriculum = CurriculumConfig(
-        delta=2.0, alpha=0.3, delta_alpha=0.2, rows_per_round=60, difficulty=how, hard_fraction=1 / 3
+@pytest.fixture
+def plan(compose_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """Run a round up to its plan, and return what it plans with."""
+
+    def stop(pool: Sequence[Candidate], settings: PlanSettings) -> RoundPlan:
+        raise PlannedError(pool, settings)
+
+    monkeypatch.setattr(tapir, "plan_round", stop)
+    config = compose_config(
+        *("curriculum.delta=2", "curriculum.alpha=0.3", "curriculum.delta_alpha=0.2", "curriculum.rows_per_round=60")
     )
-    ws = OmegaConf.create({"config": {"curriculum": OmegaConf.structured(curriculum), "seed": seed}})
-    state = State(cast(Artifact, None), POOL, {TaskType.MATH: 1.0}, {})
-    with pytest.raises(PlannedError) as caught:
-        run_round(cast(Workspace, ws), state, number)
-    return caught.value
+
+    def planned(number: int = 1, seed: int = 0, difficulty: Difficulty = Difficulty.mfd) -> PlannedError:
+        curriculum = replace(config.curriculum, difficulty=difficulty, hard_fraction=1 / 3)
+        changed = replace(config, curriculum=curriculum, seed=seed)
+        state = State(NO_STUDENT, POOL, {TaskType.MATH: 1.0}, {}, frozenset())
+        with open_test_workspace(changed, tmp_path) as ws, pytest.raises(PlannedError) as caught:
+            run_round(ws, number, state)
+        return caught.value
+
+    return planned
 
 
-def test_the_hard_set_is_drawn_by_its_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = [(c.difficulty, c.subset, c.weight) for c in planned(monkeypatch).candidates]
+def test_run_round_draws_the_hard_set_by_its_gaps(plan: Plan) -> None:
+    candidates = [(c.difficulty, c.subset, c.weight) for c in plan().candidates]
     hard = [(gap, Subset.HARD, gap) for gap in (9.0, 6.0, 3.0)]
-    assert found == [*hard, *((gap, Subset.REST, 1.0) for gap in (1.0, 0.0, -2.0))]
+    assert candidates == [*hard, *((gap, Subset.REST, 1.0) for gap in (1.0, 0.0, -2.0))]
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_the_random_hard_set_is_as_large_and_not_guided_by_gaps(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
-    candidates = planned(monkeypatch, seed=seed, how=Difficulty.random).candidates
+def test_run_round_random_hard_set_has_equal_size_and_weights(plan: Plan, seed: int) -> None:
+    candidates = plan(seed=seed, difficulty=Difficulty.random).candidates
     assert sum(c.subset is Subset.HARD for c in candidates) == 3
     assert {c.weight for c in candidates} == {1.0}
 
 
-@pytest.mark.parametrize("how", [how for how in Difficulty if how not in (Difficulty.mfd, Difficulty.random)])
-def test_another_score_marks_its_share_and_guides_the_draw(monkeypatch: pytest.MonkeyPatch, how: Difficulty) -> None:
-    candidates = planned(monkeypatch, how=how).candidates
+@pytest.mark.parametrize("difficulty", [d for d in Difficulty if d not in (Difficulty.mfd, Difficulty.random)])
+def test_run_round_other_scores_select_a_fraction(plan: Plan, difficulty: Difficulty) -> None:
+    """Such a score marks its fraction of the rows as hard, and guides the draw like a gap."""
+    candidates = plan(difficulty=difficulty).candidates
     hard = [(c.difficulty, c.weight) for c in candidates if c.subset is Subset.HARD]
     assert hard == [(9.0, 9.0), (6.0, 6.0)]
 
 
-def test_alpha_grows_from_round_to_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    plans = [planned(monkeypatch, number) for number in (1, 2, 3)]
-    assert [plan.alpha for plan in plans] == pytest.approx([0.3, 0.5, 0.7])
-    assert {plan.rows for plan in plans} == {60}
+def test_run_round_alpha_grows_from_round_to_round(plan: Plan) -> None:
+    settings = [plan(number).settings for number in (1, 2, 3)]
+    assert [of_round.alpha for of_round in settings] == pytest.approx([0.3, 0.5, 0.7])
+    assert {of_round.rows for of_round in settings} == {60}
 
 
-def test_every_round_and_seed_is_a_draw_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_round_every_round_and_seed_has_its_own_draw(plan: Plan) -> None:
     cases = [(number, seed) for number in (1, 2, 11, 12) for seed in (0, 1, 11)]
-    draws = [planned(monkeypatch, number, seed).draw for number, seed in cases]
+    draws = [plan(number, seed).settings.draw for number, seed in cases]
     assert len(set(draws)) == len(draws)
-    assert planned(monkeypatch, 2, 1).draw == planned(monkeypatch, 2, 1).draw
+    assert plan(2, 1).settings.draw == plan(2, 1).settings.draw
+
+
+def test_run_round_plan_settings_hold_the_whole_plan(plan: Plan) -> None:
+    """They are the recipe of a plan, so every setting of the curriculum that changes a plan must be among them."""
+    settings = plan(2, 5, Difficulty.eps).settings
+    assert settings == PlanSettings(
+        round=2,
+        rows=60,
+        alpha=0.5,
+        target={TaskType.MATH: 1.0},
+        difficulty=Difficulty.eps,
+        delta=2.0,
+        hard_fraction=1 / 3,
+        beta=1.0,
+        seed=5,
+    )

@@ -24,7 +24,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tapir_exp.config import ClassifierConfig, ClassifierKind, DecontaminationConfig, Precision, SeedsConfig, SeedSource
+from tapir_exp.config import (
+    ClassifierConfig,
+    ClassifierKind,
+    CurriculumConfig,
+    DecontaminationConfig,
+    Precision,
+    SeedsConfig,
+    SeedSource,
+)
 from tapir_exp.core.records import Example, Subset
 from tapir_exp.core.seeding import derive_uniform
 from tapir_exp.core.store import ROWS
@@ -34,7 +42,7 @@ from tapir_exp.data.formats import UnusableRow, parse_pair
 from tapir_exp.data.readers import read_file
 from tapir_exp.data.seeds import gather_seeds
 from tapir_exp.distillation.classifier.trained import CachedClassifier
-from tapir_exp.distillation.curriculum.sampling import Candidate, plan_round
+from tapir_exp.distillation.curriculum.sampling import Candidate, PlanSettings, plan_round
 from tapir_exp.distillation.curriculum.task_mix import target_shares
 from tapir_exp.lab.world import natural_problems
 
@@ -150,7 +158,8 @@ def plan_mix(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     types = dict(read_labels(folder / LABELS)) if args.label else {}
     with (folder / ROWS).open(encoding="utf-8") as lines:
         pool = [candidate(Example.model_validate_json(line), types) for line in lines]
-    plan = plan_round(pool, target_shares(uniform_preset, {}), WANTED, 0.3, "benchmark")
+    curriculum = CurriculumConfig(rows_per_round=WANTED, alpha=0.3)
+    plan = plan_round(pool, PlanSettings.for_round(1, target_shares(uniform_preset, {}), curriculum, seed=0))
     return {"pool": len(pool), "drawn": len(plan.drawn), "ordered": sum(request.count for request in plan.requests)}
 
 

@@ -13,7 +13,14 @@ from tempfile import TemporaryDirectory
 
 import yaml
 
-from tapir_exp.config import ClassifierConfig, ClassifierKind, DecontaminationConfig, SeedsConfig, SeedSource
+from tapir_exp.config import (
+    ClassifierConfig,
+    ClassifierKind,
+    CurriculumConfig,
+    DecontaminationConfig,
+    SeedsConfig,
+    SeedSource,
+)
 from tapir_exp.config.paths import data_dir
 from tapir_exp.core.records import Example, Subset
 from tapir_exp.core.store import ROWS, read_rows
@@ -21,7 +28,7 @@ from tapir_exp.core.task_types import BOOSTED
 from tapir_exp.data.decontamination import load_benchmarks
 from tapir_exp.data.seeds import gather_seeds
 from tapir_exp.distillation.classifier.trained import CachedClassifier
-from tapir_exp.distillation.curriculum.sampling import Candidate, plan_round
+from tapir_exp.distillation.curriculum.sampling import Candidate, PlanSettings, plan_round
 from tapir_exp.distillation.curriculum.task_mix import natural_shares, target_shares
 
 
@@ -57,7 +64,8 @@ def main() -> None:
     natural = natural_shares(tasks)
     target = target_shares(yaml.safe_load((data_dir("conf") / "tasks/tapir.yaml").read_text())["ratios"], natural)
     pool = [Candidate(seed, task, 0.0, Subset.REST) for seed, task in zip(seeds, tasks, strict=True)]
-    plan = plan_round(pool, target, len(seeds), 0.0, "resample")
+    curriculum = CurriculumConfig(rows_per_round=len(seeds), alpha=0.0)
+    plan = plan_round(pool, PlanSettings.for_round(1, target, curriculum, seed=0))
     clock.tell("plan")
     quotas = {quota.task: quota for quota in plan.quotas if quota.subset is Subset.REST}
     print("| task type | natural, % | target, % | wanted | drawn | ordered |\n|---|--:|--:|--:|--:|--:|")

@@ -1,13 +1,17 @@
 """Stand-ins that several tests share."""
 
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
+from tapir_exp.config import CurriculumConfig
 from tapir_exp.core.records import Example, Origin, TrainingExample, example_id
+from tapir_exp.distillation.curriculum.sampling import PlanSettings
+from tapir_exp.distillation.curriculum.task_mix import Shares
 from tapir_exp.llm.chat import ChatRequest, Completion, Usage
 from tapir_exp.llm.failures import CallError, FailureKind
+from tapir_exp.llm.ledger import Spend
 
 Said = str | Completion | CallError
 
@@ -29,6 +33,10 @@ class ScriptedChat:
     @asynccontextmanager
     async def connected(self, requests: Sequence[ChatRequest]) -> AsyncIterator[None]:
         yield
+
+    @contextmanager
+    def reopened(self, stage: str) -> Iterator[tuple["ScriptedChat", Mapping[str, Spend]]]:
+        yield self, {}
 
     def count_cached(self, requests: Sequence[ChatRequest]) -> int:
         return 0
@@ -85,3 +93,9 @@ def training_row(instruction: str, **fields: Any) -> TrainingExample:
         "difficulty": None,
     }
     return TrainingExample(**(defaults | fields))
+
+
+def plan_settings(target: Shares, rows: int, alpha: float, seed: int = 0, round_number: int = 1) -> PlanSettings:
+    """Return the settings of a plan; every seed and round draws other rows."""
+    curriculum = CurriculumConfig(rows_per_round=rows, alpha=alpha, delta_alpha=0.0)
+    return PlanSettings.for_round(round_number, target, curriculum, seed)

@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from fakes import example, training_row
+from fakes import example, plan_settings, training_row
 
 from tapir_exp.core.records import Example, Label, Origin, Response, Subset, TrainingExample, example_id
 from tapir_exp.core.task_types import TaskType
@@ -78,7 +78,7 @@ def test_candidates_guided_weigh_hard_rows_by_gap() -> None:
 def test_candidates_guided_give_small_gaps_the_minimum_weight(gap: float) -> None:
     (only,) = pool_of((A, MATH, gap)).candidates(frozenset({A.id}), guided=True)
     assert only.weight == MIN_WEIGHT > 0
-    assert plan_round([only], {MATH: 1.0}, 1, 1.0, "any").drawn == (only,)
+    assert plan_round([only], plan_settings({MATH: 1.0}, 1, 1.0)).drawn == (only,)
 
 
 def test_candidates_unguided_have_equal_weights() -> None:
@@ -90,7 +90,7 @@ def test_candidates_unguided_have_equal_weights() -> None:
 @pytest.mark.parametrize(("guided", "share"), [(True, 0.9), (False, 0.5)])
 def test_plan_draw_follows_gaps_only_if_guided(guided: bool, share: float) -> None:
     candidates = pool_of((A, MATH, 9.0), (B, MATH, 1.0)).candidates(frozenset({A.id, B.id}), guided=guided)
-    plans = [plan_round(candidates, {MATH: 1.0}, 1, 1.0, f"draw {n}") for n in range(1000)]
+    plans = [plan_round(candidates, plan_settings({MATH: 1.0}, 1, 1.0, seed)) for seed in range(1000)]
     drawn = Counter(plan.drawn[0].example.id for plan in plans)
     assert drawn[A.id] / 1000 == pytest.approx(share, abs=0.065)  # 4 sd
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 import pytest
 import yaml
 from assets import ROOT
-from fakes import example
+from fakes import example, plan_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tapir_exp.core.records import Subset
 from tapir_exp.core.task_types import TaskType
-from tapir_exp.distillation.curriculum.sampling import Candidate, RoundPlan, alpha_for_round, plan_round
+from tapir_exp.distillation.curriculum.sampling import Candidate, alpha_for_round, plan_round
 from tapir_exp.distillation.curriculum.task_mix import apportion, target_shares
 
 TAPIR = target_shares(yaml.safe_load((ROOT / "conf/task_mix/tapir.yaml").read_text())["target_distribution"], {})
@@ -61,11 +61,11 @@ def test_alpha_stays_between_0_and_1(number: int, alpha: float, step: float) -> 
     assert (alpha_for_round(number + 1, alpha, step) - alpha_for_round(number, alpha, step)) * step >= 0
 
 
-@given(pool=pools, shares=mixes, rows=st.integers(0, 60), alpha=st.floats(0, 1), draw=st.text(max_size=3))
+@given(pool=pools, shares=mixes, rows=st.integers(0, 60), alpha=st.floats(0, 1), seed=st.integers(0, 3))
 def test_plan_counts_add_up(
-    pool: list[Candidate], shares: dict[TaskType, float], rows: int, alpha: float, draw: str
+    pool: list[Candidate], shares: dict[TaskType, float], rows: int, alpha: float, seed: int
 ) -> None:
-    plan = plan_round(pool, shares, rows, alpha, draw)
+    plan = plan_round(pool, plan_settings(shares, rows, alpha, seed))
     by_subset = Counter({subset: sum(q.wanted for q in plan.quotas if q.subset is subset) for subset in Subset})
     assert by_subset == {Subset.HARD: round(alpha * rows), Subset.REST: rows - round(alpha * rows)}
     assert len(plan.drawn) + sum(request.count for request in plan.requests) == rows
@@ -85,11 +85,11 @@ def test_plan_counts_add_up(
 def test_plan_draws_without_repeats_for_any_pool_order(
     pool: list[Candidate], shares: dict[TaskType, float], rows: int, alpha: float, data: st.DataObject
 ) -> None:
-    plan = plan_round(pool, shares, rows, alpha, draw="one")
+    plan = plan_round(pool, plan_settings(shares, rows, alpha))
     ids = [candidate.example.id for candidate in plan.drawn]
     assert len(set(ids)) == len(ids)
     assert all(candidate in pool for candidate in plan.drawn)
-    again = plan_round(data.draw(st.permutations(pool)), shares, rows, alpha, draw="one")
+    again = plan_round(data.draw(st.permutations(pool)), plan_settings(shares, rows, alpha))
     assert (again.drawn, again.quotas) == (plan.drawn, plan.quotas)
     assert [request.examples for request in again.requests] == [request.examples for request in plan.requests]
 
@@ -98,7 +98,7 @@ def test_plan_draws_without_repeats_for_any_pool_order(
 def test_plan_requests_only_what_the_pool_lacks(
     pool: list[Candidate], shares: dict[TaskType, float], rows: int, alpha: float
 ) -> None:
-    plan = plan_round(pool, shares, rows, alpha, draw="one")
+    plan = plan_round(pool, plan_settings(shares, rows, alpha))
     held = Counter((candidate.task, candidate.subset) for candidate in pool)
     for request in plan.requests:
         assert request.count > 0
@@ -107,14 +107,14 @@ def test_plan_requests_only_what_the_pool_lacks(
 
 
 def test_plan_keeps_the_target_mix_in_both_subsets() -> None:
-    plan = plan_round([], TAPIR, 2000, 0.3, draw="any")
+    plan = plan_round([], plan_settings(TAPIR, 2000, 0.3))
     for subset, rows in ((Subset.HARD, 600), (Subset.REST, 1400)):
         assert {q.task: q.wanted for q in plan.quotas if q.subset is subset} == apportion(rows, TAPIR)
 
 
 def test_plan_for_32_types_from_a_pool_of_one_type() -> None:
     pool = rows_of(200, WRITING, Subset.HARD) + rows_of(300, WRITING, Subset.REST, gap=0.0)
-    plan = plan_round(pool, TAPIR, 500, 0.3, draw="any")
+    plan = plan_round(pool, plan_settings(TAPIR, 500, 0.3))
     wanted = Counter(dict.fromkeys(TaskType, 0))
     for quota in plan.quotas:
         wanted[quota.task] += quota.wanted
@@ -127,10 +127,10 @@ def test_plan_for_32_types_from_a_pool_of_one_type() -> None:
     assert len(plan.drawn) + requested.total() == 500
 
 
-def test_plan_draw_depends_on_its_name_only() -> None:
+def test_plan_draw_depends_on_seed_and_round_only() -> None:
     pool = rows_of(60, MATH, Subset.HARD) + rows_of(60, MATH, Subset.REST)
-    draws = ("seed 1 round 1", "seed 1 round 1", "seed 1 round 2", "seed 2 round 1")
-    plans: list[RoundPlan] = [plan_round(pool, {MATH: 1.0}, 20, 0.5, draw) for draw in draws]
+    draws = [(1, 1), (1, 1), (1, 2), (2, 1)]
+    plans = [plan_round(pool, plan_settings({MATH: 1.0}, 20, 0.5, seed, number)) for seed, number in draws]
     drawn = [names(plan.drawn) for plan in plans]
     assert drawn[0] == drawn[1]
     for subset in Subset:
@@ -141,7 +141,8 @@ def test_plan_draw_depends_on_its_name_only() -> None:
 
 def first_draw_shares(pool: Sequence[Candidate], alpha: float, draws: int) -> dict[str, float]:
     """Return the share of each row over many draws of one row."""
-    counts = Counter(names(plan_round(pool, {MATH: 1.0}, 1, alpha, f"draw {n}").drawn)[0] for n in range(draws))
+    plans = [plan_round(pool, plan_settings({MATH: 1.0}, 1, alpha, seed)) for seed in range(draws)]
+    counts = Counter(names(plan.drawn)[0] for plan in plans)
     return {name: counts[name] / draws for name in names(pool)}
 
 
@@ -172,20 +173,20 @@ def test_candidate_weight_defaults_to_1() -> None:
 
 
 def test_plan_draws_a_light_row_if_it_is_the_only_one() -> None:
-    assert names(plan_round([row("only", weight=0.1)], {MATH: 1.0}, 1, 1.0, "any").drawn) == ["only"]
+    assert names(plan_round([row("only", weight=0.1)], plan_settings({MATH: 1.0}, 1, 1.0)).drawn) == ["only"]
 
 
 def test_plan_prefers_heavy_rows_within_a_type_only() -> None:
     pool = [row(f"light {n}", weight=0.1) for n in range(20)] + [row(f"heavy {n}", weight=9.0) for n in range(20)]
     pool += [row("law", LAW, weight=0.1)]
-    drawn = names(plan_round(pool, {MATH: 20.0 / 21, LAW: 1.0 / 21}, 21, 1.0, "any").drawn)
+    drawn = names(plan_round(pool, plan_settings({MATH: 20.0 / 21, LAW: 1.0 / 21}, 21, 1.0)).drawn)
     assert sum(name.startswith("heavy") for name in drawn) >= 16
     assert "law" in drawn
 
 
 def test_request_shows_rows_of_its_type_and_subset() -> None:
     pool = rows_of(2, MATH, Subset.HARD) + rows_of(3, MATH, Subset.REST) + rows_of(2, WRITING, Subset.HARD)
-    plan = plan_round(pool, HALVES, 20, 0.5, draw="any")
+    plan = plan_round(pool, plan_settings(HALVES, 20, 0.5))
     shown = {(request.task, request.subset): set(names(request.examples)) for request in plan.requests}
     assert shown[MATH, Subset.HARD] == {"Math hard 0", "Math hard 1"}
     assert shown[MATH, Subset.REST] == {"Math rest 0", "Math rest 1", "Math rest 2"}
@@ -193,16 +194,16 @@ def test_request_shows_rows_of_its_type_and_subset() -> None:
 
 
 def test_request_of_an_empty_subset_shows_the_other_subset() -> None:
-    plan = plan_round(rows_of(3, WRITING, Subset.HARD), HALVES, 20, 0.5, draw="any")
+    plan = plan_round(rows_of(3, WRITING, Subset.HARD), plan_settings(HALVES, 20, 0.5))
     shown = {(request.task, request.subset): names(request.examples) for request in plan.requests}
     assert sorted(shown[WRITING, Subset.REST]) == [f"Writing hard {n}" for n in range(3)]
 
 
 def test_request_of_a_missing_type_shows_no_example() -> None:
-    plan = plan_round(rows_of(30, MATH, Subset.HARD), HALVES, 20, 0.5, draw="any")
+    plan = plan_round(rows_of(30, MATH, Subset.HARD), plan_settings(HALVES, 20, 0.5))
     assert [request.examples for request in plan.requests if request.task is WRITING] == [(), ()]
 
 
 def test_equal_requests_are_distinct_keys() -> None:
-    first, second = (plan_round([], {MATH: 1.0}, 4, 1.0, draw="any").requests[0] for _ in range(2))
+    first, second = (plan_round([], plan_settings({MATH: 1.0}, 4, 1.0)).requests[0] for _ in range(2))
     assert len({first: 1, second: 2}) == 2
