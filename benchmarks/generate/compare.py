@@ -1,9 +1,9 @@
-"""Answering side by side: Hugging Face's `generate`, our engines, and llama.cpp.
+"""Compare the speed of generation: Hugging Face's `generate`, our engines, and llama.cpp.
 
-`python benchmarks/generate/compare.py [--prompts 128] [--repeats 3]`, with `pip install ctranslate2 xllamacpp gguf`
-beside us; a contender that is not installed is left out, and named. Every measurement is a fresh process on one
-thread; the contenders take turns. Rates are new tokens, the end of turn among them, by processor second, which other
-load on the machine disturbs least.
+Run `pip install ctranslate2 xllamacpp gguf`, then `python benchmarks/generate/compare.py --prompts 128 --repeats 3`. A
+contender that is not installed is skipped and reported. Every measurement is a fresh process on one thread, and the
+contenders alternate. A rate is new tokens, including the end of turn, per second of processor time, which other load on
+the machine affects least.
 """
 
 import argparse
@@ -24,81 +24,83 @@ from task import make_student
 
 HERE = Path(__file__).parent
 REFERENCES = [name for name in CONTENDERS if name.startswith("HF generate") and "sorted" not in name]
-"""Whose best is 1."""
+"""Contenders of which the best in each repetition is the unit of the ratios."""
 THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 Runs = dict[str, list[dict[str, Any]]]
-"""What each contender measured, turn by turn."""
+"""Measurements of each contender, one per repetition."""
 
 
 def measure(name: str, student: Path, prompts: int, seed: int) -> dict[str, Any] | None:
-    """One contender's figures; None where its library is not installed."""
+    """Measure one contender in a new process; return None if its library is not installed."""
     command = [sys.executable, "contenders.py", name, str(student), str(prompts), str(seed)]
-    done = subprocess.run(command, cwd=HERE, env={**os.environ, **THREADS}, capture_output=True, text=True, check=False)
-    if done.returncode and ("ModuleNotFoundError" in done.stderr or "not installed" in done.stderr):
+    result = subprocess.run(
+        command, cwd=HERE, env={**os.environ, **THREADS}, capture_output=True, text=True, check=False
+    )
+    if result.returncode and ("ModuleNotFoundError" in result.stderr or "not installed" in result.stderr):
         return None
-    if done.returncode:
-        raise SystemExit(f"{name}: {done.stderr[-2000:]}")
-    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    if result.returncode:
+        raise SystemExit(f"{name}: {result.stderr[-2000:]}")
+    figures: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
     return figures
 
 
 def rate(run: dict[str, Any]) -> float:
-    """New tokens by processor second."""
-    return float(sum(map(len, run["answers"])) / run["cpu"])
+    """Return new tokens per second of processor time."""
+    return float(sum(map(len, run["responses"])) / run["cpu"])
 
 
-def equal(run: dict[str, Any], reference: dict[str, Any]) -> int:
-    """Prompts with the very tokens of the reference."""
-    return sum(ours == theirs for ours, theirs in zip(run["answers"], reference["answers"], strict=True))
+def count_equal(run: dict[str, Any], reference: dict[str, Any]) -> int:
+    """Count the prompts with exactly the tokens of the reference."""
+    return sum(one == other for one, other in zip(run["responses"], reference["responses"], strict=True))
 
 
-def table_of(found: Runs) -> Table:
-    """Medians over the turns; the ratio is taken within a turn, against HF's best of that turn."""
-    turns = range(len(found[REFERENCES[0]]))
-    best = [max(rate(found[name][turn]) for name in REFERENCES) for turn in turns]
-    columns = ("tokens/CPU s", "of HF's best", "tokens/s", "CPU s to be ready", "equal prompts")
-    table = Table("contender", *columns, title="medians; the ratio's in turns; the fewest equal prompts of all turns")
-    for name, runs in found.items():
-        ratio = median(rate(run) / best[turn] for turn, run in enumerate(runs))
-        wall = median(sum(map(len, run["answers"])) / run["wall"] for run in runs)
+def make_table(runs_of: Runs) -> Table:
+    """Tabulate medians over repetitions; a ratio is to the best HF contender of the same repetition."""
+    repetitions = range(len(runs_of[REFERENCES[0]]))
+    best = [max(rate(runs_of[name][index]) for name in REFERENCES) for index in repetitions]
+    columns = ("tokens/CPU s", "vs. best HF", "tokens/s", "startup, CPU s", "equal prompts")
+    table = Table("contender", *columns, title="medians over repetitions; equal prompts: the fewest of all repetitions")
+    for name, runs in runs_of.items():
+        ratio = median(rate(run) / best[index] for index, run in enumerate(runs))
+        wall = median(sum(map(len, run["responses"])) / run["wall"] for run in runs)
         ready = median(run["ready"] for run in runs)
-        same = min(equal(run, found[REFERENCES[0]][turn]) for turn, run in enumerate(runs))
-        total = len(runs[0]["answers"])
+        same = min(count_equal(run, runs_of[REFERENCES[0]][index]) for index, run in enumerate(runs))
+        total = len(runs[0]["responses"])
         cells = (f"{median(map(rate, runs)):.0f}", f"{ratio:.2f}", f"{wall:.0f}", f"{ready:.1f}", f"{same} of {total}")
         table.add_row(name, *cells)
     return table
 
 
 def describe(runs: list[dict[str, Any]]) -> str:
-    """What the answers are like."""
-    lengths = [len(answer) for run in runs for answer in run["answers"]]
-    return f"answers of {min(lengths)} to {max(lengths)} tokens, {sum(lengths) / len(lengths):.1f} in the mean"
+    """Describe the lengths of the responses."""
+    lengths = [len(response) for run in runs for response in run["responses"]]
+    return f"responses of {min(lengths)} to {max(lengths)} tokens, {sum(lengths) / len(lengths):.1f} on average"
 
 
 def main() -> None:
-    """Measure in turns and print what came out."""
+    """Measure all contenders and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--prompts", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", nargs="*", default=list(CONTENDERS), help="of the contenders, beside HF's")
-    asked = parser.parse_args()
-    found: Runs = defaultdict(list)
+    parser.add_argument("--only", nargs="*", default=list(CONTENDERS), help="contenders to run in addition to HF's")
+    args = parser.parse_args()
+    runs_of: Runs = defaultdict(list)
     missing: set[str] = set()
     with TemporaryDirectory() as folder:
         make_student(Path(folder))
-        for seed in range(asked.repeats):
-            for name in [*REFERENCES, *(name for name in asked.only if name not in REFERENCES)]:
-                figures = measure(name, Path(folder), asked.prompts, seed)
+        for seed in range(args.repeats):
+            for name in [*REFERENCES, *(name for name in args.only if name not in REFERENCES)]:
+                figures = measure(name, Path(folder), args.prompts, seed)
                 if figures is None:
                     missing.add(name)
                     continue
-                found[name].append(figures)
+                runs_of[name].append(figures)
                 print(seed, name, f"{rate(figures):.0f} tokens/CPU s", file=sys.stderr, flush=True)
     console = Console(width=110)
-    console.print(table_of(found), describe(found[REFERENCES[0]]), sep="\n")
+    console.print(make_table(runs_of), describe(runs_of[REFERENCES[0]]), sep="\n")
     if missing:
-        console.print(f"left out, since not installed: {', '.join(sorted(missing))}")
+        console.print(f"skipped, not installed: {', '.join(sorted(missing))}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The benchmark's student in llama.cpp: as GGUF in float32, asked through xllamacpp's server within the process."""
+"""The benchmark's student in llama.cpp: GGUF in float32, behind the in-process server of xllamacpp."""
 
 import json
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from gguf import GGUFWriter, TokenType
 from safetensors.numpy import load_file
 from task import END, LIMIT, LONGEST, PAD
 
-NAMES = {
+LAYER_NAMES = {
     "input_layernorm": "attn_norm",
     "self_attn.q_proj": "attn_q",
     "self_attn.k_proj": "attn_k",
@@ -23,13 +23,13 @@ NAMES = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
-"""What llama.cpp calls the parts of a layer."""
-WHOLE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
-"""What it calls the parts outside the layers."""
+"""llama.cpp's names of the parts of a layer."""
+MODEL_NAMES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+"""llama.cpp's names of the parts outside the layers."""
 
 
 class LlamaCpp:
-    """A server with one thread and so many prompts at once."""
+    """A server with one thread that generates `streams` prompts at once."""
 
     def __init__(self, student: Path, streams: int) -> None:
         params = xllamacpp.CommonParams()
@@ -37,27 +37,27 @@ class LlamaCpp:
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
         params.n_parallel, params.n_ctx = streams, streams * (LONGEST + LIMIT)
         params.verbosity, params.warmup, params.ui = -1, False, False
-        # Its own choice for these two is float16 in places, with which a quarter of the answers are others.
+        # The defaults of these two use float16 in parts, which changes a quarter of the responses.
         params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
         params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.n_threads_http = streams + 1
         self._server = xllamacpp.Server(params)
         self._streams = streams
 
-    def write(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
-        """The answers, in order."""
+    def generate(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Return the tokens of each response, in order."""
         with ThreadPoolExecutor(self._streams) as pool:
-            return list(pool.map(self._answer, prompts))
+            return list(pool.map(self._respond, prompts))
 
-    def _answer(self, prompt: Sequence[int]) -> list[int]:
-        asked = {"prompt": list(prompt), "max_tokens": LIMIT, "temperature": 0.0, "top_k": 1, "cache_prompt": False}
-        reply: Any = self._server.handle_completions(asked)["choices"][0]
+    def _respond(self, prompt: Sequence[int]) -> list[int]:
+        request = {"prompt": list(prompt), "max_tokens": LIMIT, "temperature": 0.0, "top_k": 1, "cache_prompt": False}
+        reply: Any = self._server.handle_completions(request)["choices"][0]
         words = reply["text"].split("w")[1:]
         return [*map(int, words), *([END] if reply["finish_reason"] == "stop" else [])]
 
 
 def write_gguf(student: Path) -> Path:
-    """Write the student as GGUF beside itself; queries and keys in the order of llama.cpp's rotary embedding."""
+    """Write the student as GGUF into its directory; queries and keys get the order of llama.cpp's rotary embedding."""
     config = json.loads((student / "config.json").read_text())
     path, heads = student / "student.gguf", config["num_attention_heads"]
     writer = GGUFWriter(path, "llama")
@@ -71,10 +71,10 @@ def write_gguf(student: Path) -> Path:
     writer.add_rope_dimension_count(config["hidden_size"] // heads)
     writer.add_rope_freq_base(config["rope_parameters"]["rope_theta"])
     writer.add_vocab_size(config["vocab_size"])
-    _add_words(writer, config["vocab_size"])
+    _add_vocabulary(writer, config["vocab_size"])
     for name, weights in load_file(student / "model.safetensors").items():
-        turned = _turned(weights, heads) if name.endswith(("q_proj.weight", "k_proj.weight")) else weights
-        writer.add_tensor(f"{_name_of(name.removesuffix('.weight'))}.weight", np.ascontiguousarray(turned))
+        tensor = _interleaved(weights, heads) if name.endswith(("q_proj.weight", "k_proj.weight")) else weights
+        writer.add_tensor(f"{_gguf_name(name.removesuffix('.weight'))}.weight", np.ascontiguousarray(tensor))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -82,7 +82,7 @@ def write_gguf(student: Path) -> Path:
     return path
 
 
-def _add_words(writer: GGUFWriter, count: int) -> None:
+def _add_vocabulary(writer: GGUFWriter, count: int) -> None:
     writer.add_tokenizer_model("llama")
     writer.add_token_list([f"w{number}" for number in range(count)])
     writer.add_token_scores([0.0] * count)
@@ -91,14 +91,14 @@ def _add_words(writer: GGUFWriter, count: int) -> None:
     writer.add_add_bos_token(False)
 
 
-def _name_of(name: str) -> str:
-    if name in WHOLE:
-        return WHOLE[name]
-    layer, _, subset = name.removeprefix("model.layers.").partition(".")
-    return f"blk.{layer}.{NAMES[subset]}"
+def _gguf_name(name: str) -> str:
+    if name in MODEL_NAMES:
+        return MODEL_NAMES[name]
+    layer, _, part = name.removeprefix("model.layers.").partition(".")
+    return f"blk.{layer}.{LAYER_NAMES[part]}"
 
 
-def _turned(weights: Any, heads: int) -> Any:
-    """Halves of a head's rows interleaved: llama.cpp turns neighbours, transformers turns halves."""
+def _interleaved(weights: Any, heads: int) -> Any:
+    """Interleave the halves of each head: llama.cpp rotates neighbouring rows, transformers rotates halves."""
     rows, width = weights.shape
     return weights.reshape(heads, 2, rows // heads // 2, width).swapaxes(1, 2).reshape(rows, width)
