@@ -1,4 +1,4 @@
-"""Fits that several processes share, on this machine's processor: as good as one process, and none outlives the fit."""
+"""Fits of several processes on the CPU: their results match those of one process, and no process survives a fit."""
 
 import json
 import os
@@ -22,6 +22,7 @@ from tapir_exp.core.records import StepTiming, Subset, TrainingStep
 from tapir_exp.core.store import TIMINGS, digest_files, read_rows
 from tapir_exp.student.loading import load_model
 from tapir_exp.student.training.encoding import TrainingRow
+from tapir_exp.student.training.job import FitJob
 from tapir_exp.student.training.launcher import PROGRESS, RANKS_DIR
 from tapir_exp.student.training.train import TRAINING, FitFigures, finetune
 
@@ -38,12 +39,12 @@ FOREIGN = {
     "PET_NNODES": "3",
     "HYDRA_FULL_ERROR": "1",
 }
-"""What a launch or a run around the fit may have left in the environment."""
+"""Variables that a surrounding launch or run may have set."""
 
 
 @pytest.fixture(scope="module")
 def uneven() -> list[TrainingRow]:
-    """Rows of 1 or 30 words of response, so that the ranks' halves of a step differ much in what is supervised."""
+    """Return rows with responses of 1 or 30 words, so that ranks have different numbers of supervised tokens."""
     words = ["red", "green", "blue", "black", "white"]
     return [
         TrainingRow(
@@ -59,26 +60,27 @@ def uneven() -> list[TrainingRow]:
 def fit(base: Path, uneven: list[TrainingRow], student: StudentConfig) -> Fit:
     def run(workdir: Path, trainer: TrainerConfig, sft: SFTConfig = EIGHT, epochs: float = 2) -> FitFigures:
         workdir.mkdir(exist_ok=True)
-        return finetune(base, uneven, 0.3, sft, BudgetConfig(epochs=epochs), student, trainer, 0, workdir, "fit")
+        job = FitJob(base, sft, BudgetConfig(epochs=epochs), student, trainer, alpha=0.3, label="fit")
+        return finetune(job, uneven, workdir)
 
     return run
 
 
 @pytest.fixture(scope="module")
-def whole(fit: Fit, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One process, one micro-batch a step."""
-    workdir = tmp_path_factory.mktemp("whole")
+def single(fit: Fit, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a fit of one process with one micro-batch per step."""
+    workdir = tmp_path_factory.mktemp("single")
     fit(workdir, replace(TWO, devices=1))
     return workdir
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
-    """Of a student, with its adapter merged if it is one."""
+    """Return the weights of a student, with its adapter merged if it has one."""
     return dict(load_model(path, StudentConfig(model="lab")).named_parameters())
 
 
 def assert_same_fit(one: Path, other: Path) -> None:
-    """Equal but for the order of additions."""
+    """Check that two fits are equal except for rounding."""
     pairs = zip(*(read_rows(path / TRAINING, TrainingStep) for path in (one, other)), strict=True)
     for a, b in pairs:
         assert (a.step, a.tokens, a.learning_rate) == (b.step, b.tokens, b.learning_rate)
@@ -91,54 +93,54 @@ def assert_same_fit(one: Path, other: Path) -> None:
     assert {path.name for path in one.iterdir()} == {path.name for path in other.iterdir()}
 
 
-def test_eight_micro_batches_are_as_good_as_one(fit: Fit, whole: Path, tmp_path: Path) -> None:
+def test_one_rank_many_micro_batches_match_one(fit: Fit, single: Path, tmp_path: Path) -> None:
     fit(tmp_path, replace(TWO, devices=1), replace(EIGHT, max_tokens_per_micro_batch=1))
-    assert_same_fit(whole, tmp_path)
+    assert_same_fit(single, tmp_path)
 
 
 @pytest.mark.parametrize("max_tokens_per_micro_batch", [10_000, 40])
-def test_two_ranks_are_as_good_as_one(
-    max_tokens_per_micro_batch: int, fit: Fit, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_ddp_two_ranks_match_one(
+    max_tokens_per_micro_batch: int, fit: Fit, single: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With one micro-batch of four rows each, or with several; and whatever the launch around them was."""
+    """Ranks have one micro-batch of four rows, or several. Variables of another launch have no effect."""
     for name, value in FOREIGN.items():
         monkeypatch.setenv(name, value)
     figures = fit(tmp_path, TWO, replace(EIGHT, max_tokens_per_micro_batch=max_tokens_per_micro_batch))
-    assert_same_fit(whole, tmp_path)
-    paces = read_rows(tmp_path / TIMINGS, StepTiming)
-    assert sum(pace.supervised for pace in paces) == figures.supervised_tokens
+    assert_same_fit(single, tmp_path)
+    timings = read_rows(tmp_path / TIMINGS, StepTiming)
+    assert sum(timing.supervised for timing in timings) == figures.supervised_tokens
 
 
-def test_sharded_weights_are_as_good_as_whole_ones(fit: Fit, whole: Path, tmp_path: Path) -> None:
+def test_fsdp_two_ranks_match_one(fit: Fit, single: Path, tmp_path: Path) -> None:
     sharded = replace(TWO, strategy=StrategyName.fsdp, activation_checkpointing=True)
     fit(tmp_path, sharded, replace(EIGHT, max_tokens_per_micro_batch=40))
-    assert_same_fit(whole, tmp_path)
+    assert_same_fit(single, tmp_path)
 
 
-def test_sharded_adapter_is_as_good_as_a_whole_one(fit: Fit, tmp_path: Path) -> None:
+def test_fsdp_lora_two_ranks_match_one(fit: Fit, tmp_path: Path) -> None:
     adapted = replace(EIGHT, method=Method.lora, lora=replace(EIGHT.lora, dropout=0.0))
     fit(tmp_path / "one", replace(TWO, devices=1), adapted)
     fit(tmp_path / "two", replace(TWO, strategy=StrategyName.fsdp), adapted)
     assert_same_fit(tmp_path / "one", tmp_path / "two")
 
 
-def test_sharded_mixed_precision_trains(fit: Fit, whole: Path, tmp_path: Path) -> None:
+def test_fsdp_bf16_mixed_trains(fit: Fit, single: Path, tmp_path: Path) -> None:
     mixed = replace(TWO, strategy=StrategyName.fsdp, precision="bf16-mixed", activation_checkpointing=True)
     fit(tmp_path, mixed)
-    found, plain = (read_rows(path / TRAINING, TrainingStep)[-1].loss for path in (tmp_path, whole))
-    assert found == pytest.approx(plain, rel=0.02)
-    assert found != plain
+    mixed_loss, plain_loss = (read_rows(path / TRAINING, TrainingStep)[-1].loss for path in (tmp_path, single))
+    assert mixed_loss == pytest.approx(plain_loss, rel=0.02)
+    assert mixed_loss != plain_loss
     assert {p.dtype for p in weights(tmp_path).values()} == {torch.float32}
 
 
-def test_two_hosts_are_as_good_as_one(fit: Fit, whole: Path, tmp_path: Path) -> None:
-    """The remote shell is a script that stays on this machine; the launch, the meeting and the ranks are real."""
+def test_torchrun_two_hosts_match_one_process(fit: Fit, single: Path, tmp_path: Path) -> None:
+    """The remote shell is a local script; launch, rendezvous and ranks are real."""
     shell = tmp_path / "shell"
     shell.write_text('#!/bin/sh\n[ "$1" = other ] && exec sh -c "$2"\n')
     shell.chmod(0o755)
     hosts = {"num_nodes": 2, "hosts": ["localhost", "other"], "remote_shell": str(shell), "port": free_port()}
     fit(tmp_path / "fit", replace(TWO, devices=1, **hosts))
-    assert_same_fit(whole, tmp_path / "fit")
+    assert_same_fit(single, tmp_path / "fit")
 
 
 SRUN = """#!{python}
@@ -155,10 +157,10 @@ sys.exit(max(rank.wait() for rank in ranks))
 """
 
 
-def test_a_slurm_job_is_as_good_as_one_process(
-    fit: Fit, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_srun_two_tasks_match_one_process(
+    fit: Fit, single: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """srun is a stand-in, which starts the ranks with the variables that SLURM documents."""
+    """srun is a script that starts the ranks with the variables that SLURM documents."""
     srun = tmp_path / "bin" / "srun"
     srun.parent.mkdir()
     srun.write_text(SRUN.format(python=sys.executable))
@@ -169,21 +171,23 @@ def test_a_slurm_job_is_as_good_as_one_process(
     for name, value in batch.items():
         monkeypatch.setenv(name, value)
     fit(tmp_path / "srun", replace(TWO, launcher=Launcher.srun))
-    assert_same_fit(whole, tmp_path / "srun")
-    fit(tmp_path / "alone", replace(TWO, devices=1))  # in the same job of two tasks a node
-    assert digest_files(tmp_path / "alone") == digest_files(whole)
+    assert_same_fit(single, tmp_path / "srun")
+    fit(tmp_path / "alone", replace(TWO, devices=1))  # a fit of one process in a job of two tasks per node
+    assert digest_files(tmp_path / "alone") == digest_files(single)
 
 
-def test_what_every_rank_refuses_is_told_as_it_is(fit: Fit, tmp_path: Path) -> None:
-    with pytest.raises(TapirError, match=r"^The loss of step \d+ is nan; lower sft.learning_rate"):
-        fit(tmp_path, TWO, replace(EIGHT, learning_rate=1e30, clip=1e30))
+def test_error_of_the_ranks_is_raised_once(fit: Fit, tmp_path: Path) -> None:
+    with pytest.raises(
+        TapirError, match=r"^The loss of step \d+ is nan, not a finite number: lower sft\.learning_rate"
+    ):
+        fit(tmp_path, TWO, replace(EIGHT, learning_rate=1e30, max_grad_norm=1e30))
     assert_nothing_runs(tmp_path)
 
 
-def test_a_killed_rank_stops_the_others_and_is_named(fit: Fit, tmp_path: Path) -> None:
+def test_killed_rank_stops_the_others_and_is_named(fit: Fit, tmp_path: Path) -> None:
     killer = threading.Thread(target=kill_rank_in_the_middle, args=(tmp_path, 1))
     killer.start()
-    with pytest.raises(TapirError, match=r"Rank 1 of the fit 'fit' ended by signal 9 \(SIGKILL\), so all were stopped"):
+    with pytest.raises(TapirError, match=r"Rank 1 of the fit 'fit' ended by signal 9 \(SIGKILL\), so all processes"):
         fit(tmp_path, TWO, epochs=5000)
     killer.join()
     assert_nothing_runs(tmp_path)
@@ -199,29 +203,33 @@ FIT = """
 import json, sys
 from pathlib import Path
 from tapir_exp.config import *
-from tapir_exp.core.records import Part
+from tapir_exp.core.records import Subset
 from tapir_exp.student.training.encoding import TrainingRow
-from tapir_exp.student.loading import load_model
-from tapir_exp.student.train import finetune
+from tapir_exp.student.training.job import FitJob
+from tapir_exp.student.training.train import finetune
 base, workdir, rows, epochs = sys.argv[1:]
-sft = SFTConfig(learning_rate=1e-2, global_batch_size=8, max_tokens_per_micro_batch=10_000, save_steps=3)
-finetune(
-    Path(base), [TrainingRow(i, r, Part(p)) for i, r, p in json.loads(rows)], 0.3, sft, BudgetConfig(float(epochs)),
-    StudentConfig(model="lab", max_length=128), TrainerConfig(accelerator="cpu", devices=2), 0, Path(workdir), "fit",
+job = FitJob(
+    Path(base),
+    SFTConfig(learning_rate=1e-2, global_batch_size=8, max_tokens_per_micro_batch=10_000, save_steps=3),
+    BudgetConfig(float(epochs)),
+    StudentConfig(model="lab", max_length=128),
+    TrainerConfig(accelerator="cpu", devices=2),
+    alpha=0.3,
 )
+finetune(job, [TrainingRow(i, r, Subset(s)) for i, r, s in json.loads(rows)], Path(workdir))
 """
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_killed_fit_leaves_no_rank_and_ends_with_the_same_bytes(
+def test_killed_fit_leaves_no_rank_and_resumes(
     strategy: str, fit: Fit, base: Path, uneven: list[TrainingRow], tmp_path: Path
 ) -> None:
     trainer = replace(TWO, strategy=StrategyName[strategy])
     fit(tmp_path / "whole", trainer, epochs=40)
     (tmp_path / "broken").mkdir()
-    given = json.dumps([(row.instruction, row.response, row.subset) for row in uneven])
+    rows_json = json.dumps([(row.instruction, row.response, row.subset) for row in uneven])
     script = FIT.replace("devices=2", f"devices=2, strategy=StrategyName.{strategy}")
-    parent = subprocess.Popen([sys.executable, "-c", script, str(base), str(tmp_path / "broken"), given, "40"])
+    parent = subprocess.Popen([sys.executable, "-c", script, str(base), str(tmp_path / "broken"), rows_json, "40"])
     wait_for(lambda: 10 < steps_done(tmp_path / "broken") < 80 or parent.poll() is not None)
     assert processes_of(tmp_path / "broken")
     parent.send_signal(signal.SIGKILL)
@@ -234,25 +242,25 @@ def test_killed_fit_leaves_no_rank_and_ends_with_the_same_bytes(
 
 
 def steps_done(workdir: Path) -> int:
-    told = workdir / RANKS_DIR / PROGRESS
+    progress = workdir / RANKS_DIR / PROGRESS
     try:
-        return int(told.read_text())
+        return int(progress.read_text())
     except FileNotFoundError:
         return 0
 
 
 def processes_of(workdir: Path) -> list[int]:
-    """The launchers and ranks of the fit in this directory, by what /proc says of their command lines."""
-    named = str(workdir / RANKS_DIR).encode()
-    found = []
+    """Return the process ids of launchers and ranks of a fit, by their command lines in /proc."""
+    ranks_dir = str(workdir / RANKS_DIR).encode()
+    pids = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             words = (entry / "cmdline").read_bytes().split(b"\0")
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if named in words:
-            found.append(int(entry.name))
-    return found
+        if ranks_dir in words:
+            pids.append(int(entry.name))
+    return pids
 
 
 def environment_of(pid: int) -> dict[str, str]:
@@ -267,14 +275,14 @@ def assert_nothing_runs(workdir: Path) -> None:
     assert processes_of(workdir) == []
 
 
-def wait_for(happened: Callable[[], Any]) -> None:
+def wait_for(condition: Callable[[], Any]) -> None:
     deadline = time.monotonic() + 120
-    while not happened():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("localhost", 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return int(listener.getsockname()[1])
