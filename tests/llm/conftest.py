@@ -1,10 +1,10 @@
-"""A server on the loopback interface that answers as it is told, and clients that speak to it in both ways."""
+"""A scripted server on the loopback interface, and clients with either transport."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from batch_desk import BatchDesk
+from fake_batch_api import FakeBatchApi
 from loopback import Server
 from serving import serving
 
@@ -16,13 +16,13 @@ from tapir_exp.llm.ledger import Ledger
 
 
 @pytest.fixture
-def api() -> BatchDesk:
-    return BatchDesk()
+def api() -> FakeBatchApi:
+    return FakeBatchApi()
 
 
 @pytest.fixture
-def server(api: BatchDesk) -> Iterator[Server]:
-    with serving(Server(), api.add_to) as server:
+def server(api: FakeBatchApi) -> Iterator[Server]:
+    with serving(Server(), api.add_routes) as server:
         yield server
 
 
@@ -38,11 +38,11 @@ def ledger(call_store: CallStore) -> Ledger:
 
 @pytest.fixture(params=["direct", "litellm"])
 def make(server: Server, call_store: CallStore, request: pytest.FixtureRequest) -> Callable[..., Client]:
-    """Makes clients of the server that speak to it directly, and in a second run of the test through litellm."""
+    """Return a factory of clients, with the HTTP transport or litellm."""
 
-    def made(**changes: Any) -> Client:
+    def make_client(**changes: Any) -> Client:
         values = {"model": "openai/m", "api_base": server.base, "timeout_s": 10.0, "max_attempts": 3}
         values |= {"use_litellm": request.param == "litellm", **changes}
         return Client(LLMConfig(**values), "teacher", call_store)
 
-    return made
+    return make_client

@@ -1,4 +1,4 @@
-"""Asking in batches: what is submitted, what is found again, and what is asked singly in the end."""
+"""Batches: what is submitted, what is found again, and which requests are sent singly."""
 
 import asyncio
 import os
@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from batch_desk import BatchDesk
-from loopback import PAID, Server, completion, dropped, request, status
+from fake_batch_api import FakeBatchApi
+from loopback import USAGE, Server, completion, dropped, request, status
 
 from tapir_exp.config import LLMConfig, SpendConfig
 from tapir_exp.core.errors import BudgetSpent, ConfigError
 from tapir_exp.llm import batch_api, client
 from tapir_exp.llm.batch_api import batch_digest
 from tapir_exp.llm.call_store import CallStore
-from tapir_exp.llm.chat import Usage
+from tapir_exp.llm.chat import Completion, Usage
 from tapir_exp.llm.client import Client
 from tapir_exp.llm.executor import run_requests
 from tapir_exp.llm.failures import EndpointError, FailureKind
@@ -38,23 +38,27 @@ def short_polls(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def make(server: Server, call_store: CallStore) -> Make:
-    """Makes clients that ask in batches."""
+    """Return a factory of clients with `batch: true`."""
 
-    def made(call_store: CallStore = call_store, **changes: Any) -> Client:
+    def make_client(call_store: CallStore = call_store, **changes: Any) -> Client:
         values = {"model": "openai/m", "api_base": server.base, "timeout_s": 10.0, "max_attempts": 3, "batch": True}
         return Client(LLMConfig(**{**values, **changes}), "teacher", call_store)
 
-    return made
+    return make_client
+
+
+def text_of(completion: Completion) -> str:
+    return completion.text
 
 
 def ask(chat: Client, *prompts: str) -> list[str | None]:
-    asked = [request(prompt) for prompt in prompts]
-    outcomes = run_requests(chat, asked, lambda reply: reply.text, label="test", concurrency=8, max_failure_rate=1.0)
-    return [outcome.value for outcome in outcomes]
+    requests = [request(prompt) for prompt in prompts]
+    results = run_requests(chat, requests, text_of, label="test", concurrency=8, max_failure_rate=1.0)
+    return [result.value for result in results]
 
 
 def interrupt(chat: Client, *prompts: str) -> None:
-    """Begin to ask and be stopped while the batch is under way."""
+    """Stop a client while its batch is in progress."""
 
     async def begin() -> None:
         async with asyncio.timeout(0.3), chat.connected([request(prompt) for prompt in prompts]):
@@ -64,20 +68,20 @@ def interrupt(chat: Client, *prompts: str) -> None:
         asyncio.run(begin())
 
 
-def test_all_is_asked_in_one_batch_and_paid_and_kept(
-    make: Make, server: Server, api: BatchDesk, call_store: CallStore
+def test_requests_are_completed_in_one_batch(
+    make: Make, server: Server, api: FakeBatchApi, call_store: CallStore
 ) -> None:
     chat = make()
     assert ask(chat, "a", "b", "c") == ["batched: a", "batched: b", "batched: c"]
     assert server.seen == []
     assert api.prompts() == [["a", "b", "c"]]
     assert (call_store.ledger.spent_by_scope().calls, call_store.ledger.spent_by_scope().tokens) == (3, 21)
-    kept = call_store.cache.get(cache_key(chat.identity(), request("a")))
-    assert kept is not None
-    assert kept.text == "batched: a"
+    stored = call_store.cache.get(cache_key(chat.identity(), request("a")))
+    assert stored is not None
+    assert stored.text == "batched: a"
 
 
-def test_a_line_is_the_call_that_would_be_made_singly(make: Make, server: Server, api: BatchDesk) -> None:
+def test_batch_line_equals_single_call(make: Make, server: Server, api: FakeBatchApi) -> None:
     chat = make()
     ask(chat, "a")
     ask(make(batch=False), "b")
@@ -90,7 +94,7 @@ def test_a_line_is_the_call_that_would_be_made_singly(make: Make, server: Server
     assert api.batches[0]["completion_window"] == "24h"
 
 
-def test_what_is_kept_is_in_no_batch(make: Make, api: BatchDesk, call_store: CallStore) -> None:
+def test_cached_requests_are_not_batched(make: Make, api: FakeBatchApi, call_store: CallStore) -> None:
     ask(make(), "a", "b")
     assert ask(make(), "a", "b", "c") == ["batched: a", "batched: b", "batched: c"]
     assert api.prompts() == [["a", "b"], ["c"]]
@@ -99,8 +103,8 @@ def test_what_is_kept_is_in_no_batch(make: Make, api: BatchDesk, call_store: Cal
     assert (len(api.batches), api.polls) == (2, polls)
 
 
-def test_what_another_process_asks_for_is_in_no_batch(
-    make: Make, api: BatchDesk, call_store: CallStore, tmp_path: Path
+def test_requests_in_flight_elsewhere_are_not_batched(
+    make: Make, api: FakeBatchApi, call_store: CallStore, tmp_path: Path
 ) -> None:
     other = CallStore(tmp_path / "call_store", SpendScope("other"), SpendConfig())
     chat = make()
@@ -115,58 +119,56 @@ def test_what_another_process_asks_for_is_in_no_batch(
     assert api.prompts() == [["b"]]
 
 
-def test_large_sets_are_split(make: Make, api: BatchDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_beyond_limit_are_split(make: Make, api: FakeBatchApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_api, "MAX_REQUESTS_PER_BATCH", 2)
     assert ask(make(), *"abcde") == [f"batched: {letter}" for letter in "abcde"]
     assert api.prompts() == [["a", "b"], ["c", "d"], ["e"]]
 
 
-def test_lines_that_failed_are_asked_singly_and_at_their_own_price(
-    make: Make, server: Server, api: BatchDesk, call_store: CallStore, monkeypatch: pytest.MonkeyPatch
+def test_failed_lines_are_sent_singly_at_single_price(
+    make: Make, server: Server, api: FakeBatchApi, call_store: CallStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "price_of", lambda config, batched=False: Price(0.0, 1.0 if batched else 2.0))
-    api.failing = {"b"}
+    monkeypatch.setattr(client, "get_price", lambda config, batched=False: Price(0.0, 1.0 if batched else 2.0))
+    api.missing = {"b"}
     assert ask(make(), "a", "b", "c") == ["batched: a", "re: b", "batched: c"]
     assert [prompt for prompt, _ in server.seen] == ["b"]
-    assert call_store.ledger.spent_by_scope().usd == PAID["completion_tokens"] * (1.0 + 2.0 + 1.0)
+    assert call_store.ledger.spent_by_scope().usd == USAGE["completion_tokens"] * (1.0 + 2.0 + 1.0)
 
 
 @pytest.mark.parametrize(
     "body", [{"choices": []}, [], None, {"choices": [{"message": {"content": "hm"}, "finish_reason": 3}]}]
 )
-def test_a_result_that_is_no_completion_is_asked_singly(make: Make, api: BatchDesk, body: Any) -> None:
-    api.odd["b"] = body
+def test_malformed_result_is_sent_singly(make: Make, api: FakeBatchApi, body: Any) -> None:
+    api.bodies["b"] = body
     assert ask(make(), "a", "b") == ["batched: a", "re: b"]
 
 
-def test_a_result_that_cannot_be_used_is_paid_counted_and_asked_singly(
-    make: Make, api: BatchDesk, call_store: CallStore
-) -> None:
-    api.odd["b"] = completion(" ", usage=PAID)
+def test_unusable_result_is_paid_and_sent_singly(make: Make, api: FakeBatchApi, call_store: CallStore) -> None:
+    api.bodies["b"] = completion(" ", usage=USAGE)
     with call_store.ledger.record_stage("stage"):
         assert ask(make(), "a", "b") == ["batched: a", "re: b"]
     assert call_store.ledger.spent_by_scope().calls == 3
-    assert [(fault.kind, fault.count) for fault in call_store.ledger.failure_counts()] == [(FailureKind.EMPTY, 1)]
+    assert [(row.kind, row.count) for row in call_store.ledger.failure_counts()] == [(FailureKind.EMPTY, 1)]
 
 
-def test_an_expired_batch_gives_what_it_has(make: Make, api: BatchDesk) -> None:
-    api.ends, api.failing = "expired", {"b"}
+def test_expired_batch_yields_partial_results(make: Make, api: FakeBatchApi) -> None:
+    api.final_status, api.missing = "expired", {"b"}
     assert ask(make(), "a", "b") == ["batched: a", "re: b"]
 
 
-@pytest.mark.parametrize("ends", ["failed", "cancelled"])
-def test_a_batch_that_failed_as_a_whole_is_asked_singly_and_never_adopted(
-    make: Make, server: Server, api: BatchDesk, call_store: CallStore, ends: str
+@pytest.mark.parametrize("final_status", ["failed", "cancelled"])
+def test_failed_batch_is_sent_singly_and_not_reused(
+    make: Make, server: Server, api: FakeBatchApi, call_store: CallStore, final_status: str
 ) -> None:
-    api.ends = ends
+    api.final_status = final_status
     assert ask(make(), "a", "b") == ["re: a", "re: b"]
     call_store.cache.prune()
-    api.ends = "completed"
+    api.final_status = "completed"
     assert ask(make(), "a", "b") == ["batched: a", "batched: b"]
     assert len(api.batches) == 2
 
 
-def test_a_batch_under_way_is_read_not_submitted_again(make: Make, api: BatchDesk) -> None:
+def test_batch_in_progress_is_not_resubmitted(make: Make, api: FakeBatchApi) -> None:
     api.held = True
     interrupt(make(), "a", "b")
     api.held = False
@@ -174,18 +176,18 @@ def test_a_batch_under_way_is_read_not_submitted_again(make: Make, api: BatchDes
     assert api.prompts() == [["a", "b"], ["c"]]
 
 
-def test_a_batch_whose_id_was_lost_is_found_by_its_digest(make: Make, api: BatchDesk, call_store: CallStore) -> None:
+def test_unrecorded_batch_is_found_by_digest(make: Make, api: FakeBatchApi, call_store: CallStore) -> None:
     chat = make()
     api.held = True
     interrupt(chat, "a", "b")
     keys = [cache_key(chat.identity(), request(prompt)) for prompt in "ab"]
-    call_store.batches.forget(f"{chat._config.api_base} openai/m None", keys)
+    call_store.batches.remove(f"{chat._config.api_base} openai/m None", keys)
     api.held = False
     assert ask(make(), "b", "a") == ["batched: b", "batched: a"]
     assert len(api.batches) == 1
 
 
-def test_a_batch_that_others_want_is_left_to_them(make: Make, api: BatchDesk) -> None:
+def test_batch_without_requested_keys_is_ignored(make: Make, api: FakeBatchApi) -> None:
     api.held = True
     interrupt(make(), "a", "b", "c")
     api.held = False
@@ -199,23 +201,21 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from tapir_exp.config import LLMConfig, SpendConfig
-from tapir_exp.llm import batches
-from tapir_exp.llm.executor import ask_all
-from tapir_exp.llm.call_store import Books
+from tapir_exp.llm import batch_api
+from tapir_exp.llm.executor import run_requests
+from tapir_exp.llm.call_store import CallStore
 from tapir_exp.llm.chat import ChatRequest, Message
 from tapir_exp.llm.client import Client
-from tapir_exp.llm.ledger import Account
-batches.POLL_S = 0.01
+from tapir_exp.llm.ledger import SpendScope
+batch_api.POLL_S = 0.01
 chat = Client(LLMConfig(model="openai/m", api_base=sys.argv[1], batch=True), "teacher",
-              Books(Path(sys.argv[2]), Account("run"), SpendConfig()))
-asked = [ChatRequest(messages=(Message(role="user", content=prompt),), max_tokens=20) for prompt in "ab"]
-ask_all(chat, asked, lambda reply: reply.text, label="test", concurrency=2, max_failure_rate=0.0)
+              CallStore(Path(sys.argv[2]), SpendScope("run"), SpendConfig()))
+requests = [ChatRequest(messages=(Message(role="user", content=prompt),), max_tokens=20) for prompt in "ab"]
+run_requests(chat, requests, lambda completion: completion.text, label="test", concurrency=2, max_failure_rate=0.0)
 """
 
 
-def test_a_killed_process_leaves_its_batch_to_the_next(
-    make: Make, server: Server, api: BatchDesk, tmp_path: Path
-) -> None:
+def test_batch_of_killed_process_is_read_by_next(make: Make, server: Server, api: FakeBatchApi, tmp_path: Path) -> None:
     api.held = True
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, server.base, str(tmp_path / "call_store")], stderr=subprocess.DEVNULL
@@ -231,34 +231,32 @@ def test_a_killed_process_leaves_its_batch_to_the_next(
     assert len(api.batches) == 1
 
 
-@pytest.mark.parametrize("upset", [status(503), status(429), dropped, lambda _: web.Response(text="<html>")])
-def test_a_passing_failure_does_not_end_the_wait(make: Make, api: BatchDesk, upset: Any) -> None:
-    api.upsets = [upset] * 3
+@pytest.mark.parametrize("responder", [status(503), status(429), dropped, lambda _: web.Response(text="<html>")])
+def test_transient_failure_does_not_end_wait(make: Make, api: FakeBatchApi, responder: Any) -> None:
+    api.status_responders = [responder] * 3
     assert ask(make(), "a") == ["batched: a"]
 
 
-def test_a_lasting_failure_ends_it_and_the_batch_is_read_later(make: Make, api: BatchDesk) -> None:
-    api.upsets = [status(500)] * batch_api.MAX_TRIES
+def test_lasting_failure_raises_and_batch_is_read_later(make: Make, api: FakeBatchApi) -> None:
+    api.status_responders = [status(500)] * batch_api.MAX_ATTEMPTS
     with pytest.raises(EndpointError, match=r"teacher: http.*/batches/batch-0: server error: 500"):
         ask(make(), "a")
     assert ask(make(), "a") == ["batched: a"]
     assert len(api.batches) == 1
 
 
-def test_an_endpoint_without_batches_says_so(make: Make, api: BatchDesk) -> None:
-    api.open = False
-    with pytest.raises(EndpointError, match=r"no access: 404.*Does this endpoint take batches\? If not, set batch"):
+def test_endpoint_without_batch_api_raises(make: Make, api: FakeBatchApi) -> None:
+    api.enabled = False
+    with pytest.raises(EndpointError, match=r"no access: 404.*If this endpoint has no batch API, set llm\.batch=false"):
         ask(make(), "a")
 
 
-def test_a_provider_of_another_protocol_takes_no_batches(make: Make) -> None:
-    with pytest.raises(ConfigError, match="teacher: batch is for endpoints of the OpenAI protocol, unlike dashscope/m"):
+def test_batch_requires_openai_compatible_model(make: Make) -> None:
+    with pytest.raises(ConfigError, match=r"teacher: llm\.batch requires a model named openai/NAME.*, got dashscope/m"):
         make(model="dashscope/m").check()
 
 
-def test_the_budget_is_checked_before_a_batch_is_submitted(
-    make: Make, server: Server, api: BatchDesk, tmp_path: Path
-) -> None:
+def test_budget_is_checked_before_submission(make: Make, server: Server, api: FakeBatchApi, tmp_path: Path) -> None:
     call_store = CallStore(tmp_path / "small", SpendScope("run"), SpendConfig(max_calls=1))
     call_store.ledger.record_paid("teacher", Usage(prompt_tokens=1, completion_tokens=1, usd=None))
     call_store.ledger.flush()
@@ -268,6 +266,6 @@ def test_the_budget_is_checked_before_a_batch_is_submitted(
     call_store.close()
 
 
-def test_the_digest_is_of_the_set_of_keys() -> None:
+def test_batch_digest_ignores_order() -> None:
     assert batch_digest(["a", "b"]) == batch_digest(["b", "a"]) != batch_digest(["a", "c"])
     assert len(batch_digest([])) == 32

@@ -1,11 +1,11 @@
-"""How calls fail: every kind has its policy, every status its kind, and no message tells a secret."""
+"""Failures: the policy of each kind, the kind of each status, and messages without secrets."""
 
 import pytest
 
 from tapir_exp.llm.failures import MAX_DETAIL_CHARS, POLICIES, CallError, FailureKind, Policy, error_from_status, redact
 
 
-def test_every_kind_has_a_policy_and_every_policy_a_kind() -> None:
+def test_policies_cover_all_kinds() -> None:
     assert set(POLICIES) == set(FailureKind)
     assert {kind.policy for kind in FailureKind} == set(Policy)
 
@@ -27,7 +27,7 @@ def test_every_kind_has_a_policy_and_every_policy_a_kind() -> None:
         (FailureKind.QUOTA, Policy.ABORT_RUN),
     ],
 )
-def test_what_follows_from_a_failure(kind: FailureKind, policy: Policy) -> None:
+def test_kind_has_expected_policy(kind: FailureKind, policy: Policy) -> None:
     assert kind.policy is policy
 
 
@@ -51,17 +51,17 @@ def test_what_follows_from_a_failure(kind: FailureKind, policy: Policy) -> None:
         (404, "no such model", FailureKind.NO_ACCESS),
     ],
 )
-def test_what_a_status_means(status: int, message: str, kind: FailureKind) -> None:
+def test_error_from_status_returns_kind(status: int, message: str, kind: FailureKind) -> None:
     error = error_from_status(status, message, wait_s=3.0)
     assert (error.kind, error.wait_s, error.raw) == (kind, 3.0, "")
     assert str(error) == f"{kind.value}: {status} {message}"
 
 
-def test_a_quota_is_found_however_long_the_message_is() -> None:
+def test_quota_is_found_in_long_message() -> None:
     assert error_from_status(429, "x" * 10_000 + " insufficient_quota").kind is FailureKind.QUOTA
 
 
-def test_a_message_is_one_line_of_bounded_length() -> None:
+def test_redact_returns_one_short_line() -> None:
     assert redact(" two\n\tlines ") == "two lines"
     assert len(redact("word " * 10_000)) == MAX_DETAIL_CHARS
 
@@ -78,27 +78,27 @@ def test_a_message_is_one_line_of_bounded_length() -> None:
         "Bearer eyJhbGciOi.J9",
     ],
 )
-def test_what_looks_like_a_key_is_cut_out(secret: str) -> None:
+def test_redact_removes_known_key_formats(secret: str) -> None:
     assert redact(f"Incorrect API key provided: {secret} sorry") == "Incorrect API key provided: *** sorry"
 
 
-def test_the_key_itself_is_cut_out_whatever_it_looks_like() -> None:
+def test_redact_removes_given_key() -> None:
     assert redact("no such key: Tr0ub4dor&3!", "Tr0ub4dor&3!") == "no such key: ***"
     assert "hunter2" not in str(error_from_status(401, "hunter2 is wrong", key="hunter2"))
 
 
-def test_a_key_is_cut_out_before_the_message_is_shortened() -> None:
-    for place in range(MAX_DETAIL_CHARS - 20, MAX_DETAIL_CHARS + 1):
-        message = "." * place + " sk-abcdef1234567890abcdef "
+def test_redact_removes_keys_before_shortening() -> None:
+    for length in range(MAX_DETAIL_CHARS - 20, MAX_DETAIL_CHARS + 1):
+        message = "." * length + " sk-abcdef1234567890abcdef "
         assert "sk-" not in redact(message)
-        assert "hunter" not in redact("." * place + "hunter2000", "hunter2000")
+        assert "hunter" not in redact("." * length + "hunter2000", "hunter2000")
 
 
-def test_ordinary_words_are_left_alone() -> None:
+def test_redact_keeps_ordinary_words() -> None:
     for message in ("the risk-averse ask-me task_force", "sk- is how keys begin", "half_done"):
         assert redact(message) == message
 
 
-def test_an_error_says_its_kind_and_carries_what_was_said() -> None:
+def test_call_error_has_kind_detail_and_raw() -> None:
     error = CallError(FailureKind.FILTERED, "stopped", raw="I sh")
     assert (str(error), error.detail, error.raw, error.wait_s) == ("content filter: stopped", "stopped", "I sh", 0.0)

@@ -1,4 +1,4 @@
-"""The ledger: what was paid, what was not, what failed, and the budget that jobs and processes share."""
+"""Ledger: spend, failures, and the budget that jobs and processes share."""
 
 import subprocess
 import sys
@@ -24,9 +24,9 @@ from tapir_exp.config import SpendConfig
 from tapir_exp.core.errors import BudgetSpent
 from tapir_exp.llm.chat import Usage
 from tapir_exp.llm.sqlite import Database
-from tapir_exp.llm.ledger import SCHEMA, Account, Ledger
+from tapir_exp.llm.ledger import SCHEMA, SpendScope, Ledger
 database = Database(Path(sys.argv[1]), SCHEMA, durable=False)
-ledger = Ledger(database, Account("sweep", sys.argv[2]), SpendConfig(max_calls=300))
+ledger = Ledger(database, SpendScope("sweep", sys.argv[2]), SpendConfig(max_calls=300))
 paid = 0
 try:
     while True:
@@ -41,14 +41,14 @@ except BudgetSpent:
 
 @pytest.fixture
 def open_ledger(tmp_path: Path) -> Iterator[Open]:
-    """Opens the call_store as one more process would."""
+    """Return a factory of ledgers, each like that of a separate process."""
     databases: list[Database] = []
 
-    def opened(account: SpendScope = RUN, **budget: float) -> Ledger:
-        databases.append(Database(tmp_path / "books.sqlite", SCHEMA, durable=False))
-        return Ledger(databases[-1], account, SpendConfig(**budget))  # type: ignore[arg-type]
+    def open_connection(scope: SpendScope = RUN, **budget: float) -> Ledger:
+        databases.append(Database(tmp_path / "calls.sqlite", SCHEMA, durable=False))
+        return Ledger(databases[-1], scope, SpendConfig(**budget))  # type: ignore[arg-type]
 
-    yield opened
+    yield open_connection
     for database in databases:
         database.close()
 
@@ -57,7 +57,7 @@ def usage(usd: float | None = 0.25) -> Usage:
     return Usage(prompt_tokens=100, completion_tokens=10, usd=usd)
 
 
-def test_stages_and_roles_are_kept_apart_and_summed(open_ledger: Open) -> None:
+def test_spend_is_recorded_by_stage_and_role(open_ledger: Open) -> None:
     ledger = open_ledger()
     with ledger.record_stage("task_labels"):
         ledger.record_paid("teacher", usage())
@@ -74,7 +74,7 @@ def test_stages_and_roles_are_kept_apart_and_summed(open_ledger: Open) -> None:
     assert ledger.spent_by_scope().tokens == 330
 
 
-def test_a_stage_is_told_its_spend_as_it_grows(open_ledger: Open) -> None:
+def test_record_stage_yields_current_spend(open_ledger: Open) -> None:
     ledger = open_ledger()
     with ledger.record_stage("task_labels") as first:
         ledger.record_paid("teacher", usage(0.1))
@@ -87,7 +87,7 @@ def test_a_stage_is_told_its_spend_as_it_grows(open_ledger: Open) -> None:
     assert first["teacher"].calls == 1
 
 
-def test_a_stage_that_fails_has_spent_all_the_same(open_ledger: Open) -> None:
+def test_spend_of_failed_stage_is_recorded(open_ledger: Open) -> None:
     ledger = open_ledger()
 
     def spend_and_fail() -> None:
@@ -100,7 +100,7 @@ def test_a_stage_that_fails_has_spent_all_the_same(open_ledger: Open) -> None:
     assert open_ledger().by_stage()["task_labels"]["teacher"].calls == 1
 
 
-def test_one_unknown_price_makes_the_cost_unknown_but_keeps_the_tokens(open_ledger: Open) -> None:
+def test_unknown_price_makes_total_unknown(open_ledger: Open) -> None:
     ledger = open_ledger()
     with ledger.record_stage("task_labels") as spent:
         ledger.record_paid("teacher", usage())
@@ -112,7 +112,7 @@ def test_one_unknown_price_makes_the_cost_unknown_but_keeps_the_tokens(open_ledg
     assert later["judge"] == Spend(cached=1, usd=0.0)
 
 
-def test_an_unknown_price_among_known_ones_stays_unknown_on_disk(open_ledger: Open) -> None:
+def test_unknown_price_stays_unknown_on_disk(open_ledger: Open) -> None:
     ledger = open_ledger()
     for usd in (0.25, None, 0.25):
         ledger.record_paid("teacher", usage(usd))
@@ -120,7 +120,7 @@ def test_an_unknown_price_among_known_ones_stays_unknown_on_disk(open_ledger: Op
     assert open_ledger().spent_by_scope() == Spend(calls=3, prompt_tokens=300, completion_tokens=30, usd=None)
 
 
-def test_prices_add_up_without_the_dust_of_floats(open_ledger: Open) -> None:
+def test_prices_sum_without_float_noise(open_ledger: Open) -> None:
     ledger = open_ledger()
     for _ in range(3):
         ledger.record_paid("teacher", usage(0.1))
@@ -128,7 +128,7 @@ def test_prices_add_up_without_the_dust_of_floats(open_ledger: Open) -> None:
     assert ledger.spent_by_scope().usd == 0.3
 
 
-def test_a_resumed_run_keeps_what_it_spent_before(open_ledger: Open) -> None:
+def test_resumed_run_includes_earlier_spend(open_ledger: Open) -> None:
     for _ in range(2):
         ledger = open_ledger(max_calls=2)
         ledger.check()
@@ -143,15 +143,15 @@ def test_a_resumed_run_keeps_what_it_spent_before(open_ledger: Open) -> None:
 
 
 @pytest.mark.parametrize(
-    ("budget", "told"),
+    ("budget", "message"),
     [
         ({"max_calls": 2}, "The budget of run is spent: 2 of spend.max_calls=2."),
         ({"max_tokens": 220}, "The budget of run is spent: 220 of spend.max_tokens=220."),
         ({"max_usd": 0.5}, "The budget of run is spent: 0.5 of spend.max_usd=0.5."),
-        ({"max_usd": 0.4, "max_calls": 9}, "with a larger spend.max_usd goes on."),
+        ({"max_usd": 0.4, "max_calls": 9}, "with a larger spend.max_usd."),
     ],
 )
-def test_a_budget_ends_the_run_once_it_is_reached(open_ledger: Open, budget: dict[str, float], told: str) -> None:
+def test_check_raises_when_budget_is_spent(open_ledger: Open, budget: dict[str, float], message: str) -> None:
     ledger = open_ledger(**budget)
     ledger.record_paid("teacher", usage())
     ledger.record_cached("teacher")
@@ -161,17 +161,17 @@ def test_a_budget_ends_the_run_once_it_is_reached(open_ledger: Open, budget: dic
     ledger.flush()
     with pytest.raises(BudgetSpent) as caught:
         ledger.check()
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_without_a_budget_nothing_ends(open_ledger: Open) -> None:
+def test_check_without_budget_passes(open_ledger: Open) -> None:
     ledger = open_ledger()
     ledger.record_paid("teacher", usage(None))
     ledger.flush()
     ledger.check()
 
 
-def test_a_budget_in_usd_ends_at_the_first_unknown_price(open_ledger: Open) -> None:
+def test_usd_budget_raises_at_unknown_price(open_ledger: Open) -> None:
     ledger = open_ledger(max_usd=100.0)
     ledger.record_paid("teacher", usage(None))
     ledger.flush()
@@ -179,7 +179,7 @@ def test_a_budget_in_usd_ends_at_the_first_unknown_price(open_ledger: Open) -> N
         ledger.check()
 
 
-def test_the_jobs_of_a_scope_share_a_budget_and_nothing_else(open_ledger: Open) -> None:
+def test_jobs_of_scope_share_budget_only(open_ledger: Open) -> None:
     first, second, other = (
         open_ledger(SpendScope(scope, job), max_calls=2)
         for scope, job in (("sweep", "1"), ("sweep", "2"), ("else", "1"))
@@ -191,7 +191,7 @@ def test_the_jobs_of_a_scope_share_a_budget_and_nothing_else(open_ledger: Open) 
             ledger.record_failed("teacher", "k", CallError(FailureKind.EMPTY, "nothing"))
     for ledger in (first, second):
         assert ledger.by_stage()["task_labels"]["teacher"].calls == 1
-        assert [fault.count for fault in ledger.failure_counts()] == [1]
+        assert [row.count for row in ledger.failure_counts()] == [1]
         assert len(ledger.failed_requests()) == 1
         assert ledger.spent_by_scope().calls == 2
         with pytest.raises(BudgetSpent, match="The budget of sweep is spent"):
@@ -200,8 +200,8 @@ def test_the_jobs_of_a_scope_share_a_budget_and_nothing_else(open_ledger: Open) 
     assert (other.spent_by_scope(), other.failure_counts(), other.failed_requests()) == (Spend(), [], [])
 
 
-def test_processes_share_a_budget(open_ledger: Open, tmp_path: Path) -> None:
-    path = str(tmp_path / "books.sqlite")
+def test_processes_share_budget(open_ledger: Open, tmp_path: Path) -> None:
+    path = str(tmp_path / "calls.sqlite")
     command = [sys.executable, "-c", SPENDER, path]
     spenders = [subprocess.Popen([*command, job], stdout=subprocess.PIPE, text=True) for job in "12"]
     paid = [int(spender.communicate(timeout=60)[0]) for spender in spenders]
@@ -211,14 +211,14 @@ def test_processes_share_a_budget(open_ledger: Open, tmp_path: Path) -> None:
     )
 
 
-def test_faults_are_counted_by_stage_role_and_kind(open_ledger: Open) -> None:
+def test_failures_are_counted_by_stage_role_and_kind(open_ledger: Open) -> None:
     ledger = open_ledger()
     with ledger.record_stage("task_labels"):
         for kind in (FailureKind.SERVER, FailureKind.EMPTY, FailureKind.SERVER):
             ledger.record_failure("teacher", kind)
             ledger.flush()
         ledger.record_failure("judge", FailureKind.SERVER)
-    counts = [(fault.stage, fault.role, fault.kind, fault.count) for fault in open_ledger().failure_counts()]
+    counts = [(row.stage, row.role, row.kind, row.count) for row in open_ledger().failure_counts()]
     assert counts == [
         ("task_labels", "judge", FailureKind.SERVER, 1),
         ("task_labels", "teacher", FailureKind.EMPTY, 1),
@@ -227,7 +227,7 @@ def test_faults_are_counted_by_stage_role_and_kind(open_ledger: Open) -> None:
     assert ledger.spent_by_scope() == Spend()
 
 
-def test_what_was_given_up_is_kept_with_its_reason_and_last_words(open_ledger: Open) -> None:
+def test_failed_request_has_reason_and_last_reply(open_ledger: Open) -> None:
     ledger = open_ledger()
     with ledger.record_stage("task_labels"):
         ledger.record_failed("teacher", "k", CallError(FailureKind.EMPTY, "first"))
@@ -243,7 +243,7 @@ def test_what_was_given_up_is_kept_with_its_reason_and_last_words(open_ledger: O
     }
 
 
-def test_a_stage_carried_out_again_has_given_nothing_up_yet(open_ledger: Open) -> None:
+def test_repeated_stage_clears_failed_requests(open_ledger: Open) -> None:
     ledger = open_ledger()
     for stage in ("task_labels", "verdicts"):
         with ledger.record_stage(stage):

@@ -1,4 +1,4 @@
-"""The direct way to an endpoint: the body that is sent, and whatever may come back."""
+"""HTTP transport: the request body, and parsing of any response."""
 
 import json
 from collections.abc import Mapping
@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from loopback import PAID, completion, request
+from loopback import USAGE, completion, request
 
 from tapir_exp.config import LLMConfig
 from tapir_exp.llm.chat import TokenLogprob
 from tapir_exp.llm.failures import CallError, FailureKind
-from tapir_exp.llm.openai_transport import OPENAI_API_BASE, HttpTransport, read_response, is_openai_compatible
+from tapir_exp.llm.openai_transport import OPENAI_API_BASE, HttpTransport, is_openai_compatible, read_response
 from tapir_exp.llm.transport import RawCompletion, retry_after_s
 
 json_values = st.recursive(
@@ -43,13 +43,13 @@ def failure(*arguments: Any, **named: Any) -> CallError:
     ("model", "direct"),
     [("openai/gpt-4o", True), ("hosted_vllm/a/b", True), ("dashscope/q", False), ("gpt-4o", False), ("lab/t", False)],
 )
-def test_which_models_are_endpoints_of_the_protocol(model: str, direct: bool) -> None:
+def test_is_openai_compatible_checks_prefix(model: str, direct: bool) -> None:
     assert is_openai_compatible(model) is direct
 
 
-def test_the_body_holds_the_request_and_the_options() -> None:
-    options = {"top_p": 0.5, "extra_body": {"min_p": 0.1}}
-    config = {"model": "hosted_vllm/org/model", "api_base": "http://localhost/v1", "options": options}
+def test_body_holds_request_and_extra_params() -> None:
+    extra_params = {"top_p": 0.5, "extra_body": {"min_p": 0.1}}
+    config = {"model": "hosted_vllm/org/model", "api_base": "http://localhost/v1", "extra_params": extra_params}
     assert body_of(config, temperature=0.7, sample=3) == {
         "model": "org/model",
         "messages": [{"role": "user", "content": "Why?"}],
@@ -58,33 +58,33 @@ def test_the_body_holds_the_request_and_the_options() -> None:
         "top_p": 0.5,
         "min_p": 0.1,
     }
-    assert options["extra_body"] == {"min_p": 0.1}
+    assert extra_params["extra_body"] == {"min_p": 0.1}
 
 
 @pytest.mark.parametrize("base", [None, OPENAI_API_BASE, OPENAI_API_BASE + "/"])
-def test_only_openai_itself_has_a_name_of_its_own_for_the_length_limit(base: str | None) -> None:
+def test_length_limit_is_renamed_for_openai_only(base: str | None) -> None:
     body = body_of({"api_base": base})
     assert body["max_completion_tokens"] == 20
     assert "max_tokens" not in body
     assert "max_completion_tokens" not in body_of({"api_base": "http://localhost/v1"})
 
 
-def test_log_probabilities_are_asked_for_and_read() -> None:
+def test_top_logprobs_are_requested_and_parsed() -> None:
     assert {"logprobs": True, "top_logprobs": 5}.items() <= body_of({}, top_logprobs=5).items()
     assert "logprobs" not in body_of({})
     tops = [{"token": "A", "logprob": -0.1, "bytes": [65]}, {"token": "B\ud800", "logprob": -2}]
-    body = completion("A", usage=PAID)
+    body = completion("A", usage=USAGE)
     body["choices"][0]["logprobs"] = {"content": [{"token": "A", "logprob": -0.1, "top_logprobs": tops}]}
     expected = (TokenLogprob(token="A", logprob=-0.1), TokenLogprob(token="B?", logprob=-2.0))
     assert read(body).top_logprobs == (expected,)
 
 
-def test_a_completion_is_read() -> None:
-    assert read(completion("Because.", "length", PAID)) == RawCompletion("Because.", "length", **PAID)
+def test_completion_is_parsed() -> None:
+    assert read(completion("Because.", "length", USAGE)) == RawCompletion("Because.", "length", **USAGE)
 
 
 @pytest.mark.parametrize("content", [None, ""])
-def test_what_is_not_said_is_empty_and_uncounted(content: str | None) -> None:
+def test_missing_fields_have_defaults(content: str | None) -> None:
     body = completion(content)
     del body["choices"][0]["finish_reason"]
     assert read(body) == RawCompletion("", "stop", 0, 0)
@@ -92,7 +92,7 @@ def test_what_is_not_said_is_empty_and_uncounted(content: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "message"),
     [
         (b"", "JSONDecodeError"),
         (b"<!doctype html><p>Sign in", "a web page: <!doctype html>"),
@@ -126,25 +126,25 @@ def test_what_is_not_said_is_empty_and_uncounted(content: str | None) -> None:
         ),
     ],
 )  # fmt: skip
-def test_a_broken_body_is_malformed_and_says_how(body: Any, told: str) -> None:
+def test_malformed_body_names_the_error(body: Any, message: str) -> None:
     error = failure(body)
     assert error.kind is FailureKind.MALFORMED
-    assert told in str(error)
+    assert message in str(error)
     assert len(str(error)) < 300
 
 
 @given(json_values, st.sampled_from(["body", "choices", "choice", "message", "content", "finish_reason", "usage"]))
-def test_whatever_stands_anywhere_is_read_or_refused(value: Any, place: str) -> None:
-    body: Any = completion("a", usage=PAID)
-    match place:
+def test_any_json_value_is_parsed_or_rejected(value: Any, field: str) -> None:
+    body: Any = completion("a", usage=USAGE)
+    match field:
         case "body":
             body = value
         case "choices" | "usage":
-            body[place] = value
+            body[field] = value
         case "choice":
             body["choices"] = [value]
         case "message" | "finish_reason":
-            body["choices"][0][place] = value
+            body["choices"][0][field] = value
         case _:
             body["choices"][0]["message"]["content"] = value
     try:
@@ -156,7 +156,7 @@ def test_whatever_stands_anywhere_is_read_or_refused(value: Any, place: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "message"),
     [
         ({"error": {"message": "too long", "code": "context_length_exceeded"}}, "too long context_length_exceeded"),
         ({"error": {"message": "too long"}}, "400 too long"),
@@ -165,19 +165,19 @@ def test_whatever_stands_anywhere_is_read_or_refused(value: Any, place: str) -> 
         (b"too long", "400 too long"),
     ],
 )
-def test_an_error_is_told_in_the_providers_words(body: Any, told: str) -> None:
+def test_error_quotes_provider_message(body: Any, message: str) -> None:
     error = failure(body, status=400)
     assert error.kind is FailureKind.REFUSED
-    assert told in str(error)
+    assert message in str(error)
 
 
-def test_an_error_never_quotes_the_key() -> None:
+def test_error_does_not_contain_key() -> None:
     body = {"error": {"message": "Incorrect API key: hunter2. Bearer hunter2"}}
     for status in (200, 401, 500):
         assert "hunter2" not in str(failure(body, status=status, key="hunter2"))
 
 
-def test_the_wait_that_a_provider_asks_for_is_passed_on() -> None:
+def test_retry_after_is_part_of_error() -> None:
     assert failure({}, status=429, headers={"retry-after": "7"}).wait_s == 7.0
     assert failure({}, status=429).wait_s == 0.0
 
@@ -194,5 +194,5 @@ def test_the_wait_that_a_provider_asks_for_is_passed_on() -> None:
         ("Fri, 99 Jan 1999 00:00:00 GMT", 0.0),
     ],
 )
-def test_a_wait_is_a_number_or_a_date_to_come(header: str, seconds: float) -> None:
+def test_retry_after_parses_number_or_date(header: str, seconds: float) -> None:
     assert retry_after_s({"retry-after": header}) == seconds

@@ -1,4 +1,4 @@
-"""Prices: by the configuration, else by litellm's list, and unknown rather than guessed."""
+"""Prices: from the configuration, else from litellm's list, else unknown."""
 
 import subprocess
 import sys
@@ -34,12 +34,12 @@ def price(model: str, *, batched: bool = False, **changes: Any) -> Price | None:
     return get_price(LLMConfig(model=model, **changes), batched=batched)
 
 
-def test_a_call_costs_its_tokens() -> None:
-    assert Price(2e-6, 1e-5).of(1000, 100) == pytest.approx(0.003)
-    assert Price(2e-6, 1e-5).of(0, 0) == 0.0
+def test_cost_multiplies_tokens_by_price() -> None:
+    assert Price(2e-6, 1e-5).cost(1000, 100) == pytest.approx(0.003)
+    assert Price(2e-6, 1e-5).cost(0, 0) == 0.0
 
 
-def test_the_shipped_list_has_gpt_4o_and_its_batches_at_half_the_price() -> None:
+def test_shipped_list_prices_gpt_4o_batches_at_half() -> None:
     single, batched = price("openai/gpt-4o"), price("openai/gpt-4o", batched=True)
     assert single is not None
     assert batched is not None
@@ -60,42 +60,40 @@ def test_the_shipped_list_has_gpt_4o_and_its_batches_at_half_the_price() -> None
         ("known", Price(1e-6, 2e-6)),
     ],
 )
-def test_a_model_is_listed_whole_or_under_its_own_provider(
-    short_list: None, model: str, expected: Price | None
-) -> None:
+def test_get_price_finds_full_or_provider_name(short_list: None, model: str, expected: Price | None) -> None:
     assert price(model) == expected
 
 
-def test_batches_have_their_price_where_the_list_has_one(short_list: None) -> None:
+def test_batch_price_is_used_if_listed(short_list: None) -> None:
     assert price("openai/batches") == Price(4e-6, 8e-6)
     assert price("openai/batches", batch=True) == Price(4e-6, 8e-6)
     assert price("openai/batches", batched=True) == Price(1e-6, 3e-6)
     assert price("openai/known", batched=True) == Price(1e-6, 2e-6)
 
 
-def test_an_endpoint_of_ones_own_is_in_no_list(short_list: None) -> None:
+def test_custom_api_base_has_no_listed_price(short_list: None) -> None:
     assert price("openai/known", api_base="http://localhost:8000/v1") is None
     assert price("openai/batches", api_base="http://localhost:8000/v1", batched=True) is None
 
 
-def test_the_configuration_comes_first_and_may_say_nothing_at_all(short_list: None) -> None:
-    given = {"usd_per_million_input": 3.0, "usd_per_million_output": 4.0}
-    assert price("openai/known", **given) == Price(3e-6, 4e-6)
-    assert price("x/y", api_base="http://localhost/v1", **given) == Price(3e-6, 4e-6)
+def test_configured_price_overrides_list(short_list: None) -> None:
+    prices = {"usd_per_million_input": 3.0, "usd_per_million_output": 4.0}
+    assert price("openai/known", **prices) == Price(3e-6, 4e-6)
+    assert price("x/y", api_base="http://localhost/v1", **prices) == Price(3e-6, 4e-6)
     free = {"usd_per_million_input": 0.0, "usd_per_million_output": 0.0}
     assert price("x/y", **free) == Price(0.0, 0.0)
 
 
-@pytest.mark.parametrize("given", [{"usd_per_million_input": 3.0}, {"usd_per_million_output": 3.0}])
-def test_half_a_price_is_no_price(short_list: None, given: dict[str, float]) -> None:
-    assert price("openai/nothing", **given) is None
-    assert price("openai/known", **given) == Price(1e-6, 2e-6)
+@pytest.mark.parametrize("prices", [{"usd_per_million_input": 3.0}, {"usd_per_million_output": 3.0}])
+def test_incomplete_configured_price_is_ignored(short_list: None, prices: dict[str, float]) -> None:
+    assert price("openai/nothing", **prices) is None
+    assert price("openai/known", **prices) == Price(1e-6, 2e-6)
 
 
-def test_the_list_is_read_without_litellm() -> None:
+def test_prices_are_read_without_importing_litellm() -> None:
     code = (
-        "import sys; from tapir_exp.config import LLMConfig; from tapir_exp.llm.pricing import price_of\n"
-        "assert price_of(LLMConfig(model='openai/gpt-4o')) is not None\n"
+        "import sys; from tapir_exp.config import LLMConfig; from tapir_exp.llm.pricing import get_price\n"
+        "assert get_price(LLMConfig(model='openai/gpt-4o')) is not None\n"
         "sys.exit('litellm' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,4 +1,4 @@
-"""Requests and tokens per minute: never more than the limit in any 60 seconds, whoever asks, and never a deadlock."""
+"""Rate limit: no window of 60 seconds exceeds it, and no call waits forever."""
 
 import subprocess
 import sys
@@ -15,12 +15,12 @@ from tapir_exp.llm.sqlite import Database
 START = 1_764_000_000.0
 SOON_S = 1e-3
 
-ASKER = """
+CALLER = """
 import sys, time
 from pathlib import Path
 from tapir_exp.llm.sqlite import Database
-from tapir_exp.llm.rate_limit import SCHEMA, Limiter
-limiter = Limiter(Database(Path(sys.argv[1]), SCHEMA, durable=False), "a", 100, None)
+from tapir_exp.llm.rate_limit import SCHEMA, RateLimiter
+limiter = RateLimiter(Database(Path(sys.argv[1]), SCHEMA, durable=False), "a", 100, None)
 print(sum(limiter.acquire(1, time.time()) == 0.0 for _ in range(300)))
 """
 
@@ -38,23 +38,23 @@ calls = st.lists(
     ),
     max_size=60,
 )
-"""Of every call: seconds after the one before, tokens let in with, the share it used, seconds until it is told."""
+"""For each call: seconds since the previous one, estimated tokens, share used, seconds until it is corrected."""
 
 
 @given(calls, st.integers(1, 6) | st.none(), st.integers(10, 100) | st.none())
-def test_no_60_seconds_ever_hold_more_than_the_limits(
+def test_no_window_exceeds_limits(
     calls: list[tuple[float, int, float, float]], requests: int | None, tokens: int | None
 ) -> None:
-    gate, now = limiter(requests, tokens), START
+    limiter_, now = limiter(requests, tokens), START
     started: list[tuple[float, int]] = []
     to_correct: list[tuple[float, int, float]] = []
     for gap_s, amount, share, latency_s in calls:
         now += gap_s
         while True:
-            for said in [said for said in to_correct if said[0] <= now]:
-                gate.correct(said[1], said[2])
-                to_correct.remove(said)
-            if (wait_s := gate.acquire(amount, now)) == 0.0:
+            for pending in [pending for pending in to_correct if pending[0] <= now]:
+                limiter_.correct(pending[1], pending[2])
+                to_correct.remove(pending)
+            if (wait_s := limiter_.acquire(amount, now)) == 0.0:
                 break
             assert 0.0 < wait_s <= WINDOW_S + MARGIN_S + SLOT_S
             now += wait_s + SOON_S
@@ -67,98 +67,98 @@ def test_no_60_seconds_ever_hold_more_than_the_limits(
 
 
 @given(st.lists(st.tuples(st.integers(0, 244), st.integers(1, 5), st.integers(0, 90))), st.integers(1, 200))
-def test_who_waits_as_long_as_told_is_let_in(slots: list[tuple[int, int, int]], tokens: int) -> None:
+def test_call_fits_after_computed_wait(slots: list[tuple[int, int, int]], tokens: int) -> None:
     first = int(START / SLOT_S)
     recent = [
-        (first + place, requests, used) for place, requests, used in sorted({slot[0]: slot for slot in slots}.values())
+        (first + index, requests, used) for index, requests, used in sorted({slot[0]: slot for slot in slots}.values())
     ]
     now = START + WINDOW_S
     wait_s = compute_wait(recent, now, tokens, 7, 100)
     later = now + wait_s + SOON_S
-    left = [slot for slot in recent if (slot[0] + 1) * SLOT_S + WINDOW_S + MARGIN_S > later]
-    assert compute_wait(left, later, tokens, 7, 100) == 0.0
+    slots_later = [slot for slot in recent if (slot[0] + 1) * SLOT_S + WINDOW_S + MARGIN_S > later]
+    assert compute_wait(slots_later, later, tokens, 7, 100) == 0.0
     if wait_s:
         before = now + wait_s - SLOT_S
-        kept = [slot for slot in recent if (slot[0] + 1) * SLOT_S + WINDOW_S + MARGIN_S > before]
-        assert before < now or compute_wait(kept, before, tokens, 7, 100) > 0.0
+        slots_before = [slot for slot in recent if (slot[0] + 1) * SLOT_S + WINDOW_S + MARGIN_S > before]
+        assert before < now or compute_wait(slots_before, before, tokens, 7, 100) > 0.0
 
 
-def test_what_fits_does_not_wait() -> None:
-    gate = limiter(requests=3, tokens=30)
-    assert [gate.acquire(10, START) for _ in range(3)] == [0.0] * 3
-    assert gate.acquire(0, START) == pytest.approx(WINDOW_S + MARGIN_S + SLOT_S)
-    assert gate.acquire(1, START + WINDOW_S + MARGIN_S + SLOT_S + SOON_S) == 0.0
+def test_acquire_returns_zero_within_limits() -> None:
+    limiter_ = limiter(requests=3, tokens=30)
+    assert [limiter_.acquire(10, START) for _ in range(3)] == [0.0] * 3
+    assert limiter_.acquire(0, START) == pytest.approx(WINDOW_S + MARGIN_S + SLOT_S)
+    assert limiter_.acquire(1, START + WINDOW_S + MARGIN_S + SLOT_S + SOON_S) == 0.0
 
 
-def test_slots_run_out_one_by_one() -> None:
-    gate = limiter(requests=2)
-    assert (gate.acquire(1, START), gate.acquire(1, START + 30.0)) == (0.0, 0.0)
-    assert gate.acquire(1, START + 40.0) == pytest.approx(20.0 + MARGIN_S + SLOT_S)
-    assert gate.acquire(1, START + 61.0) == 0.0
-    assert gate.acquire(1, START + 62.0) == pytest.approx(28.0 + MARGIN_S + SLOT_S)
+def test_slots_expire_one_by_one() -> None:
+    limiter_ = limiter(requests=2)
+    assert (limiter_.acquire(1, START), limiter_.acquire(1, START + 30.0)) == (0.0, 0.0)
+    assert limiter_.acquire(1, START + 40.0) == pytest.approx(20.0 + MARGIN_S + SLOT_S)
+    assert limiter_.acquire(1, START + 61.0) == 0.0
+    assert limiter_.acquire(1, START + 62.0) == pytest.approx(28.0 + MARGIN_S + SLOT_S)
 
 
-def test_a_request_larger_than_the_limit_waits_for_an_empty_window() -> None:
-    gate = limiter(tokens=100)
-    assert gate.acquire(1, START) == 0.0
-    assert gate.acquire(500, START + 10.0) == pytest.approx(50.0 + MARGIN_S + SLOT_S)
-    assert gate.acquire(500, START + 61.0) == 0.0
-    assert gate.acquire(1, START + 62.0) > 58.0
+def test_call_above_limit_waits_for_empty_window() -> None:
+    limiter_ = limiter(tokens=100)
+    assert limiter_.acquire(1, START) == 0.0
+    assert limiter_.acquire(500, START + 10.0) == pytest.approx(50.0 + MARGIN_S + SLOT_S)
+    assert limiter_.acquire(500, START + 61.0) == 0.0
+    assert limiter_.acquire(1, START + 62.0) > 58.0
 
 
 @pytest.mark.parametrize(("correction", "more"), [(-40, 60), (40, 0), (0, 20)])
-def test_what_was_used_counts_not_what_was_guessed(correction: int, more: int) -> None:
-    gate = limiter(tokens=100)
-    assert gate.acquire(80, START) == 0.0
-    gate.correct(correction, START)
-    assert gate.acquire(more + 1, START + 5.0) > 0.0
+def test_correct_replaces_estimate(correction: int, more: int) -> None:
+    limiter_ = limiter(tokens=100)
+    assert limiter_.acquire(80, START) == 0.0
+    limiter_.correct(correction, START)
+    assert limiter_.acquire(more + 1, START + 5.0) > 0.0
     if more:
-        assert gate.acquire(more, START + 5.0) == 0.0
+        assert limiter_.acquire(more, START + 5.0) == 0.0
 
 
-def test_what_was_used_leaves_the_window_with_its_request() -> None:
-    gate = limiter(tokens=100)
-    assert gate.acquire(100, START) == 0.0
-    gate.correct(-90, START)
-    assert gate.acquire(90, START + 5.0) == 0.0
-    assert gate.acquire(11, START + 60.6) > 0.0
-    assert gate.acquire(10, START + 60.6) == 0.0
+def test_corrected_tokens_expire_with_their_call() -> None:
+    limiter_ = limiter(tokens=100)
+    assert limiter_.acquire(100, START) == 0.0
+    limiter_.correct(-90, START)
+    assert limiter_.acquire(90, START + 5.0) == 0.0
+    assert limiter_.acquire(11, START + 60.6) > 0.0
+    assert limiter_.acquire(10, START + 60.6) == 0.0
 
 
-def test_a_window_of_requests_that_used_nothing_is_empty() -> None:
+def test_window_without_tokens_is_empty() -> None:
     assert compute_wait([(int(START / SLOT_S), 1, 0)], START, 500, None, 100) == 0.0
 
 
-def test_without_a_limit_nothing_waits_and_nothing_is_written() -> None:
+def test_unlimited_account_writes_nothing() -> None:
     database = Database(Path(":memory:"), SCHEMA, durable=False)
-    gate = limiter(database=database)
-    assert [gate.acquire(10**9, START) for _ in range(1000)] == [0.0] * 1000
-    gate.correct(10**9, START)
+    limiter_ = limiter(database=database)
+    assert [limiter_.acquire(10**9, START) for _ in range(1000)] == [0.0] * 1000
+    limiter_.correct(10**9, START)
     assert database.run("SELECT count(*) FROM windows").fetchone() == (0,)
 
 
-def test_old_slots_are_forgotten() -> None:
+def test_old_slots_are_deleted() -> None:
     database = Database(Path(":memory:"), SCHEMA, durable=False)
-    gate = limiter(requests=10**6, database=database)
+    limiter_ = limiter(requests=10**6, database=database)
     for minute in range(100):
-        gate.acquire(1, START + 60.0 * minute)
+        limiter_.acquire(1, START + 60.0 * minute)
     assert database.run("SELECT count(*) FROM windows").fetchone()[0] <= 3
 
 
-def test_a_closed_gate_keeps_everybody_out_of_that_account() -> None:
+def test_pause_applies_to_all_limiters_of_account() -> None:
     database = Database(Path(":memory:"), SCHEMA, durable=False)
     first, second = limiter(database=database), limiter(requests=100, database=database)
     other = RateLimiter(database, "another", None, None)
     now = time.time()
     first.pause(20.0)
     second.pause(5.0)
-    for gate in (first, second):
-        assert gate.acquire(1, now) == pytest.approx(20.0, abs=1.0)
-        assert gate.acquire(1, now + 21.0) == 0.0
+    for limiter_ in (first, second):
+        assert limiter_.acquire(1, now) == pytest.approx(20.0, abs=1.0)
+        assert limiter_.acquire(1, now + 21.0) == 0.0
     assert other.acquire(1, now) == 0.0
 
 
-def test_processes_share_a_limit(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", ASKER, str(tmp_path / "traffic.sqlite")]
-    askers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    assert sum(int(asker.communicate(timeout=60)[0]) for asker in askers) == 100
+def test_processes_share_limit(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", CALLER, str(tmp_path / "traffic.sqlite")]
+    callers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert sum(int(caller.communicate(timeout=60)[0]) for caller in callers) == 100

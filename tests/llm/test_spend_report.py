@@ -1,4 +1,4 @@
-"""What a run spent, as a file for the report and a line for people."""
+"""The spend of a run as a file and as a printed line."""
 
 import io
 import json
@@ -19,8 +19,8 @@ PAID = {"calls": 1, "cached": 0, "prompt_tokens": 5, "completion_tokens": 2, "us
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """What people are told."""
+def output(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """Capture the console."""
     out = io.StringIO()
     monkeypatch.setattr(spend_report, "console", Console(file=out, highlight=False))
     return out
@@ -36,7 +36,7 @@ def spend(call_store: CallStore) -> None:
         ledger.record_failed("teacher", "k", CallError(FailureKind.UNREADABLE, "no number", raw="siebenund\u2028"))
 
 
-def test_all_that_was_counted_is_in_the_file(call_store: CallStore, tmp_path: Path, told: io.StringIO) -> None:
+def test_report_file_holds_all_counts(call_store: CallStore, tmp_path: Path, output: io.StringIO) -> None:
     spend(call_store)
     write_spend_report(call_store.ledger, tmp_path)
     nothing = dict.fromkeys(PAID, 0)
@@ -55,22 +55,22 @@ def test_all_that_was_counted_is_in_the_file(call_store: CallStore, tmp_path: Pa
     assert SpendReport.load(tmp_path) == SpendReport.of(call_store.ledger)
 
 
-def test_people_are_told_the_sum_in_one_line(call_store: CallStore, tmp_path: Path, told: io.StringIO) -> None:
+def test_total_is_printed_on_one_line(call_store: CallStore, tmp_path: Path, output: io.StringIO) -> None:
     spend(call_store)
     write_spend_report(call_store.ledger, tmp_path)
-    assert told.getvalue() == (
-        "chat models: 1 calls paid, 1 from the cache, 7 tokens, 0.25 USD; failed tries: server error 2, empty reply 1; "
-        "1 requests given up (spend.json)\n"
+    assert output.getvalue() == (
+        "chat models: 1 paid calls, 1 from the cache, 7 tokens, 0.25 USD; failed calls: server error 2, empty reply 1; "
+        "1 failed requests (listed in spend.json)\n"
     )
 
 
-def test_an_unknown_price_is_told_as_such(call_store: CallStore, tmp_path: Path, told: io.StringIO) -> None:
+def test_unknown_price_is_printed(call_store: CallStore, tmp_path: Path, output: io.StringIO) -> None:
     call_store.ledger.record_paid("teacher", Usage(prompt_tokens=5, completion_tokens=2, usd=None))
     write_spend_report(call_store.ledger, tmp_path)
-    assert told.getvalue() == ("chat models: 1 calls paid, 0 from the cache, 7 tokens, a price that is not known\n")
+    assert output.getvalue() == ("chat models: 1 paid calls, 0 from the cache, 7 tokens, price unknown\n")
 
 
-def test_the_scope_is_of_all_jobs_the_stages_of_this_one(tmp_path: Path) -> None:
+def test_scope_includes_other_jobs_stages_do_not(tmp_path: Path) -> None:
     first, second = (CallStore(tmp_path / "call_store", SpendScope("sweep", job), SpendConfig()) for job in "12")
     for call_store, calls in ((first, 1), (second, 2)):
         with call_store.ledger.record_stage("task_labels"):
@@ -83,10 +83,10 @@ def test_the_scope_is_of_all_jobs_the_stages_of_this_one(tmp_path: Path) -> None
     second.close()
 
 
-def test_where_nothing_was_asked_nothing_is_told(call_store: CallStore, tmp_path: Path, told: io.StringIO) -> None:
+def test_no_calls_print_nothing(call_store: CallStore, tmp_path: Path, output: io.StringIO) -> None:
     assert SpendReport.load(tmp_path) is None
     write_spend_report(call_store.ledger, tmp_path)
-    assert told.getvalue() == ""
+    assert output.getvalue() == ""
     spend_report = SpendReport.load(tmp_path)
     assert spend_report is not None
     assert (spend_report.stages, spend_report.total, spend_report.failures_by_kind) == ({}, Spend(), {})

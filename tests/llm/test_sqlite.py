@@ -1,4 +1,4 @@
-"""The one file that runs and sweep jobs write to at once."""
+"""SQLite database that several processes share."""
 
 import sqlite3
 import subprocess
@@ -32,7 +32,7 @@ def numbers(database: Database) -> list[int]:
     return [row[0] for row in database.run("SELECT number FROM numbers ORDER BY number")]
 
 
-def test_a_statement_is_there_for_the_next_process(tmp_path: Path) -> None:
+def test_statement_is_visible_to_other_connections(tmp_path: Path) -> None:
     path = tmp_path / "below" / "file.sqlite"
     first, second = (Database(path, SCHEMA, durable=True) for _ in range(2))
     first.run("INSERT INTO numbers VALUES (?)", 1)
@@ -41,29 +41,29 @@ def test_a_statement_is_there_for_the_next_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("durable", "level"), [(True, 2), (False, 0)])
-def test_a_durable_file_waits_for_the_disk(tmp_path: Path, durable: bool, level: int) -> None:
+def test_durable_sets_synchronous_mode(tmp_path: Path, durable: bool, level: int) -> None:
     database = Database(tmp_path / "file.sqlite", SCHEMA, durable=durable)
     assert database.run("PRAGMA journal_mode").fetchone() == ("wal",)
     assert database.run("PRAGMA synchronous").fetchone() == (level,)
 
 
-def test_a_file_is_opened_by_many_at_once(tmp_path: Path) -> None:
-    together = Barrier(8)
+def test_file_can_be_created_concurrently(tmp_path: Path) -> None:
+    barrier = Barrier(8)
 
     def open_all(number: int) -> None:
         for count in range(100):
-            together.wait(60)
+            barrier.wait(60)
             try:
                 Database(tmp_path / f"{count}.sqlite", SCHEMA, durable=False).close()
             except StoreError:
-                together.abort()
+                barrier.abort()
                 raise
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(open_all, range(8)))
 
 
-def test_a_transaction_is_seen_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_transaction_is_visible_after_commit_only(tmp_path: Path) -> None:
     writer, reader = (Database(tmp_path / "file.sqlite", SCHEMA, durable=False) for _ in range(2))
     with writer.transaction():
         writer.run("INSERT INTO numbers VALUES (1)")
@@ -72,9 +72,7 @@ def test_a_transaction_is_seen_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_a_transaction_that_fails_leaves_nothing_and_the_next_one_works(
-    tmp_path: Path, error: type[BaseException]
-) -> None:
+def test_failed_transaction_is_rolled_back(tmp_path: Path, error: type[BaseException]) -> None:
     database = Database(tmp_path / "file.sqlite", SCHEMA, durable=False)
 
     def write_and_fail() -> None:
@@ -89,12 +87,12 @@ def test_a_transaction_that_fails_leaves_nothing_and_the_next_one_works(
     assert numbers(database) == [2]
 
 
-def test_nobody_writes_within_anothers_transaction(tmp_path: Path) -> None:
+def test_transactions_of_processes_do_not_interleave(tmp_path: Path) -> None:
     path = tmp_path / "file.sqlite"
     database = Database(path, "CREATE TABLE sums (total INTEGER); INSERT INTO sums VALUES (0);", durable=False)
     command = [sys.executable, "-c", ADDER, str(path)]
     adders = [subprocess.Popen(command, stdin=subprocess.PIPE, text=True) for _ in range(2)]
-    time.sleep(0.5)  # both are waiting for their line, and begin together
+    time.sleep(0.5)  # both wait for their line, so that they start barrier
     for adder in adders:
         assert adder.stdin is not None
         adder.stdin.write("\n")
@@ -103,14 +101,14 @@ def test_nobody_writes_within_anothers_transaction(tmp_path: Path) -> None:
     assert database.run("SELECT total FROM sums").fetchone() == (2000,)
 
 
-def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+def test_other_file_raises_with_its_name(tmp_path: Path) -> None:
     path = tmp_path / "file.sqlite"
     path.write_text("This is a letter, not a database. " * 100)
-    with pytest.raises(StoreError, match=r"file\.sqlite: not a database of tapir .*; move it away\."):
+    with pytest.raises(StoreError, match=r"file\.sqlite: expected a database of tapir_exp .*; move the file away\."):
         Database(path, SCHEMA, durable=True)
 
 
-def test_a_closed_file_is_let_go(tmp_path: Path) -> None:
+def test_close_removes_journal_files(tmp_path: Path) -> None:
     database = Database(tmp_path / "file.sqlite", SCHEMA, durable=True)
     database.close()
     assert [path.name for path in tmp_path.iterdir()] == ["file.sqlite"]

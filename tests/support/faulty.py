@@ -1,22 +1,22 @@
-"""A provider with a will of its own: every way of failing, at a rate, decided by the prompt and the try alone."""
+"""An unreliable server: every kind of failure, at a rate, determined by the prompt and the attempt alone."""
 
 import asyncio
 import time
-from collections import Counter, deque
+from collections import Counter
 from random import Random
 from typing import Any
 
 from aiohttp import web
-from loopback import Server, dropped, html, said, status
+from loopback import Server, dropped, html, status, text
 
 from tapir_exp.core.errors import ReplyError
 from tapir_exp.llm.chat import Completion
 
 TIMEOUT_S = 1.0
-"""The time-out to give a client, so that a hanging call is one within a test's patience."""
+"""Time-out for clients of the server, short enough to test calls that hang."""
 
 
-async def hangs(_: web.Request) -> web.StreamResponse:
+async def hang(_: web.Request) -> web.StreamResponse:
     await asyncio.sleep(2 * TIMEOUT_S)
     return web.Response(status=504)
 
@@ -28,67 +28,63 @@ def truncated(_: web.Request) -> web.StreamResponse:
 FAULTS = {
     "429": status(429, Retry_After="0.05"),
     "500": status(500),
-    "time-out": hangs,
+    "time-out": hang,
     "dropped connection": dropped,
     "HTML page": html(200),
     "truncated JSON": truncated,
-    "empty": said(""),
-    "cut": said("re: who", "length"),
-    "content filter": said("re: ", "content_filter"),
-    "unreadable": said("Well, let me think about that."),
+    "empty": text(""),
+    "cut": text("re: who", "length"),
+    "content filter": text("re: ", "content_filter"),
+    "unreadable": text("Well, let me think about that."),
 }
-"""What the provider does instead of answering."""
+"""Responders of the failures."""
 
 
-class Faulty(Server):
-    """Commits one of `faults` at a rate; `paid` counts the good answers by prompt, `flying` the calls at the moment."""
+class FaultyServer(Server):
+    """Server that fails a share `rate` of the calls.
+
+    Attributes:
+        faults: Names of the failures in FAULTS.
+        attempts: Calls by prompt.
+        paid: Usable completions by prompt.
+        committed: Failures by name.
+        in_flight: Calls at this moment.
+    """
 
     def __init__(self, faults: tuple[str, ...] = (), rate: float = 0.0, delay_s: float = 0.0) -> None:
         super().__init__()
         self.faults, self.rate, self.delay_all_s = faults, rate, delay_s
-        self.tries: Counter[str] = Counter()
+        self.attempts: Counter[str] = Counter()
         self.paid: Counter[str] = Counter()
         self.committed: Counter[str] = Counter()
-        self.flying = 0
+        self.in_flight = 0
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         body: dict[str, Any] = await request.json()
         prompt = body["messages"][0]["content"]
-        self.tries[prompt] += 1
+        self.attempts[prompt] += 1
         self.seen.append((prompt, time.monotonic()))
-        self.flying += 1
+        self.in_flight += 1
         try:
             await asyncio.sleep(self.delay_all_s)
-            answer = FAULTS[fault](request) if (fault := self._fault(prompt)) else self._good(prompt, request)
-            return answer if isinstance(answer, web.StreamResponse) else await answer
+            response = FAULTS[fault](request) if (fault := self._fault(prompt)) else self._complete(prompt, request)
+            return response if isinstance(response, web.StreamResponse) else await response
         finally:
-            self.flying -= 1
+            self.in_flight -= 1
 
-    def _good(self, prompt: str, request: web.Request) -> Any:
+    def _complete(self, prompt: str, request: web.Request) -> Any:
         self.paid[prompt] += 1
-        return said(f"re: {prompt}")(request)
+        return text(f"re: {prompt}")(request)
 
     def _fault(self, prompt: str) -> str | None:
-        chance = Random(f"{prompt} {self.tries[prompt]}")
-        fault = chance.choice(self.faults) if self.faults and chance.random() < self.rate else None
+        rng = Random(f"{prompt} {self.attempts[prompt]}")
+        fault = rng.choice(self.faults) if self.faults and rng.random() < self.rate else None
         self.committed.update([fault] if fault else [])
         return fault
 
 
-def read_whole(reply: Completion) -> str:
-    """The reply as a stage reads it. Raises ReplyError where it is cut or of another form."""
-    if reply.finish_reason == "length" or not reply.text.startswith("re: "):
+def parse_whole(completion: Completion) -> str:
+    """Return the text like a stage would. Raise ReplyError if it is cut or has another form."""
+    if completion.finish_reason == "length" or not completion.text.startswith("re: "):
         raise ReplyError("It must begin with 're: ' and be whole.")
-    return reply.text
-
-
-def most_within_a_minute(times: list[float]) -> int:
-    """The largest number of calls within any 60 seconds."""
-    window: deque[float] = deque()
-    most = 0
-    for now in sorted(times):
-        window.append(now)
-        while now - window[0] > 60:
-            window.popleft()
-        most = max(most, len(window))
-    return most
+    return completion.text

@@ -1,4 +1,4 @@
-"""A server of the OpenAI protocol on the loopback interface that answers as it is told."""
+"""A scripted OpenAI-compatible server on the loopback interface."""
 
 import asyncio
 import time
@@ -9,8 +9,8 @@ from aiohttp import web
 
 from tapir_exp.llm.chat import ChatRequest, Message
 
-Answer = Callable[[web.Request], web.StreamResponse | Awaitable[web.StreamResponse]]
-PAID = {"prompt_tokens": 5, "completion_tokens": 2}
+Responder = Callable[[web.Request], web.StreamResponse | Awaitable[web.StreamResponse]]
+USAGE = {"prompt_tokens": 5, "completion_tokens": 2}
 
 
 def completion(
@@ -21,17 +21,17 @@ def completion(
     return {**body, **({} if usage is None else {"usage": {**usage, "total_tokens": sum(usage.values())}})}
 
 
-def said(content: str | None, finish_reason: str = "stop", *, usage: bool = True) -> Answer:
-    body = completion(content, finish_reason, PAID if usage else None)
+def text(content: str | None, finish_reason: str = "stop", *, usage: bool = True) -> Responder:
+    body = completion(content, finish_reason, USAGE if usage else None)
     return lambda _: web.json_response(body)
 
 
-def status(code: int, **headers: str) -> Answer:
+def status(code: int, **headers: str) -> Responder:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return lambda _: web.json_response({"error": {"message": f"told to say {code}"}}, status=code, headers=named)
+    return lambda _: web.json_response({"error": {"message": f"scripted status {code}"}}, status=code, headers=named)
 
 
-def html(code: int) -> Answer:
+def html(code: int) -> Responder:
     page = "<html>" + "<p>Sign in</p>" * 500
     return lambda _: web.Response(text=page, content_type="text/html", status=code)
 
@@ -43,10 +43,19 @@ def dropped(request: web.Request) -> web.StreamResponse:
 
 
 class Server:
-    """An OpenAI-compatible endpoint: a prompt's answers are taken in order, the last one for ever."""
+    """An OpenAI-compatible endpoint. The responders of a prompt are used in order, the last one repeatedly.
+
+    Attributes:
+        script: Responders by prompt; a prompt without any is echoed.
+        seen: Prompt and time of each request.
+        bodies: Bodies of the requests.
+        keys: Authorization headers of the requests.
+        delay_s: Delay of the response by prompt.
+        base: Address, with the path /v1.
+    """
 
     def __init__(self) -> None:
-        self.script: dict[str, list[Answer]] = {}
+        self.script: dict[str, list[Responder]] = {}
         self.seen: list[tuple[str, float]] = []
         self.bodies: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
@@ -60,12 +69,12 @@ class Server:
         self.bodies.append(body)
         self.keys.append(request.headers.get("Authorization"))
         await asyncio.sleep(self.delay_s.get(prompt, 0.0))
-        answers = self.script.get(prompt, [said(f"re: {prompt}")])
-        answer = (answers.pop(0) if len(answers) > 1 else answers[0])(request)
-        return answer if isinstance(answer, web.StreamResponse) else await answer
+        responders = self.script.get(prompt, [text(f"re: {prompt}")])
+        response = (responders.pop(0) if len(responders) > 1 else responders[0])(request)
+        return response if isinstance(response, web.StreamResponse) else await response
 
     def times(self, prompt: str) -> list[float]:
-        return [when for what, when in self.seen if what == prompt]
+        return [time_s for seen, time_s in self.seen if seen == prompt]
 
 
 def request(prompt: str, **changes: Any) -> ChatRequest:

@@ -1,4 +1,4 @@
-"""A chat endpoint on the loopback interface, in a thread of its own, for as long as a test needs it."""
+"""Run a chat endpoint on the loopback interface, in a separate thread, for the duration of a test."""
 
 import asyncio
 import threading
@@ -11,7 +11,7 @@ from aiohttp import web
 
 
 class Endpoint(Protocol):
-    """What answers the requests; it is told where it can be reached."""
+    """Handler of chat completions; `base` is set to its address."""
 
     base: str
 
@@ -22,14 +22,14 @@ E = TypeVar("E", bound=Endpoint)
 
 
 @contextmanager
-def serving(endpoint: E, add_to: Callable[[web.Application], None] = lambda _: None) -> Iterator[E]:
-    """The endpoint while it is up, with whatever routes `add_to` adds."""
+def serving(endpoint: E, add_routes: Callable[[web.Application], None] = lambda _: None) -> Iterator[E]:
+    """Serve the endpoint, with any further routes that `add_routes` adds."""
     ready, done = threading.Event(), threading.Event()
 
     async def main() -> None:
         app = web.Application()
         app.router.add_post("/v1/chat/completions", endpoint.answer)
-        add_to(app)
+        add_routes(app)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -1,4 +1,4 @@
-"""A model that the run serves itself: the server killed in the middle of a stage, and nothing is lost or paid twice."""
+"""Chat models on local servers: crashes, hangs and shared servers."""
 
 import asyncio
 import os
@@ -33,8 +33,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.answer(b"well")
     def do_POST(self):
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        prompt = asked["messages"][-1]["content"]
+        request_log = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        prompt = request_log["messages"][-1]["content"]
         with open(sys.argv[2], "a") as log: log.write(f"{os.getpid()} {prompt}\\n")
         if prompt == "fatal" and not os.path.exists(sys.argv[2] + ".died"):
             open(sys.argv[2] + ".died", "w").close()
@@ -55,14 +55,14 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_
 
 
 @pytest.fixture
-def asked(tmp_path: Path) -> Path:
-    """What the server was asked: process and prompt, a line each."""
-    return tmp_path / "asked.txt"
+def request_log(tmp_path: Path) -> Path:
+    """Return the file in which the server logs process id and prompt of each request."""
+    return tmp_path / "request_log.txt"
 
 
 @pytest.fixture
-def config(asked: Path) -> LLMConfig:
-    server = ServerConfig(command=["{python}", "-c", FAKE, "{port}", str(asked)], max_restarts=2)
+def config(request_log: Path) -> LLMConfig:
+    server = ServerConfig(command=["{python}", "-c", FAKE, "{port}", str(request_log)], max_restarts=2)
     return LLMConfig(
         model="openai/m",
         server=server,
@@ -75,10 +75,10 @@ def config(asked: Path) -> LLMConfig:
 
 @pytest.fixture
 def open_client(config: LLMConfig, call_store: CallStore, tmp_path: Path) -> "Callable[[ServerPool], Client]":
-    def opened(servers: ServerPool) -> Client:
+    def open_with(servers: ServerPool) -> Client:
         return Client(config, "teacher", call_store, server=servers.open(config.server, None, "teacher"))
 
-    return opened
+    return open_with
 
 
 def requests(*prompts: str) -> list[ChatRequest]:
@@ -89,12 +89,12 @@ def ask(client: Client, *prompts: str) -> list[str | None]:
     def text(reply: Completion) -> str:
         return reply.text
 
-    outcomes = run_requests(client, requests(*prompts), text, label="asking", concurrency=1, max_failure_rate=0.0)
-    return [outcome.value for outcome in outcomes]
+    results = run_requests(client, requests(*prompts), text, label="asking", concurrency=1, max_failure_rate=0.0)
+    return [result.value for result in results]
 
 
-def test_a_server_killed_in_mid_stage_is_started_again_and_nothing_is_paid_twice(
-    open_client: Callable[[ServerPool], Client], asked: Path, call_store: CallStore, tmp_path: Path
+def test_killed_server_is_restarted_without_paying_twice(
+    open_client: Callable[[ServerPool], Client], request_log: Path, call_store: CallStore, tmp_path: Path
 ) -> None:
     servers = ServerPool(tmp_path / "logs")
     client = open_client(servers)
@@ -104,8 +104,8 @@ def test_a_server_killed_in_mid_stage_is_started_again_and_nothing_is_paid_twice
             assert ask(client, *prompts) == [f"re: {prompt}" for prompt in prompts]
     finally:
         servers.close()
-    lines = [line.split(" ", 1) for line in asked.read_text().splitlines()]
-    expected = ["one", "two", "fatal", "fatal", "three"]  # nothing that was answered is asked again
+    lines = [line.split(" ", 1) for line in request_log.read_text().splitlines()]
+    expected = ["one", "two", "fatal", "fatal", "three"]  # completed requests are not repeated
     assert [prompt for _, prompt in lines] == expected
     assert len({pid for pid, _ in lines}) == 2
     spend = spent["teacher"]
@@ -113,14 +113,15 @@ def test_a_server_killed_in_mid_stage_is_started_again_and_nothing_is_paid_twice
     assert {fault.kind for fault in call_store.ledger.failure_counts()} == {FailureKind.CONNECTION}
 
 
-def test_one_that_dies_too_often_ends_the_stage_with_its_reason_and_what_was_answered_is_kept(
-    open_client: Callable[[ServerPool], Client], asked: Path, call_store: CallStore, tmp_path: Path
+def test_repeated_crashes_end_stage_and_keep_completions(
+    open_client: Callable[[ServerPool], Client], request_log: Path, call_store: CallStore, tmp_path: Path
 ) -> None:
     servers = ServerPool(tmp_path / "logs")
     client = open_client(servers)
     try:
         with pytest.raises(
-            EndpointError, match=r"(?s)died with status 4, for the 3\. time.*it is up.*same command again"
+            EndpointError,
+            match=r"(?s)exited with status 4 \(failure 3; restart limit of 2 .*it is up.*same command again",
         ):
             ask(client, "one", "always fatal")
     finally:
@@ -128,8 +129,8 @@ def test_one_that_dies_too_often_ends_the_stage_with_its_reason_and_what_was_ans
     assert client.count_cached(requests("one", "always fatal")) == 1
 
 
-def test_one_that_hangs_is_stopped_and_started_again(
-    config: LLMConfig, call_store: CallStore, asked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_hanging_server_is_restarted(
+    config: LLMConfig, call_store: CallStore, request_log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = StringIO()
     monkeypatch.setattr(server, "console", Console(file=out))
@@ -142,12 +143,14 @@ def test_one_that_hangs_is_stopped_and_started_again(
         assert ask(client, "one", "hang", "two") == ["re: one", "re: hang", "re: two"]
     finally:
         servers.close()
-    assert "t: hangs, /health gave no answer within 0.5 s; stopping it" in out.getvalue()
-    assert "starting it again (1 of 2)" in out.getvalue()
-    assert len({line.split()[0] for line in asked.read_text().splitlines()}) == 2
+    assert "t: server hangs; no answer from /health within 0.5 s; stopping it" in out.getvalue()
+    assert "restarting it (1 of 2)" in out.getvalue()
+    assert len({line.split()[0] for line in request_log.read_text().splitlines()}) == 2
 
 
-def test_one_that_is_only_slow_goes_on(config: LLMConfig, call_store: CallStore, asked: Path, tmp_path: Path) -> None:
+def test_slow_server_is_not_restarted(
+    config: LLMConfig, call_store: CallStore, request_log: Path, tmp_path: Path
+) -> None:
     servers = ServerPool(tmp_path / "logs")
     impatient = replace(config, timeout_s=1.0, max_attempts=2)
     client = Client(impatient, "teacher", call_store, server=servers.open(config.server, None, "teacher"))
@@ -157,17 +160,17 @@ def test_one_that_is_only_slow_goes_on(config: LLMConfig, call_store: CallStore,
         assert ask(client, "one") == ["re: one"]
     finally:
         servers.close()
-    assert len({line.split()[0] for line in asked.read_text().splitlines()}) == 1
+    assert len({line.split()[0] for line in request_log.read_text().splitlines()}) == 1
 
 
-def test_a_server_without_weights_of_ours_is_told_by_its_command() -> None:
+def test_server_identity_is_sha256_or_command() -> None:
     served_there = ServerConfig(command=["serve", "my model", "{port}"])
     assert server_identity(served_there, None) == "serve 'my model' '{port}'"
     assert server_identity(replace(served_there, weights="w"), "abc") == "abc"
 
 
-def test_what_is_cached_starts_no_server(
-    open_client: Callable[[ServerPool], Client], asked: Path, tmp_path: Path
+def test_cached_requests_start_no_server(
+    open_client: Callable[[ServerPool], Client], request_log: Path, tmp_path: Path
 ) -> None:
     for _ in range(2):
         servers = ServerPool(tmp_path / "logs")
@@ -175,11 +178,11 @@ def test_what_is_cached_starts_no_server(
             assert ask(open_client(servers), "one") == ["re: one"]
         finally:
             servers.close()
-    assert len(asked.read_text().splitlines()) == 1
+    assert len(request_log.read_text().splitlines()) == 1
     assert (tmp_path / "logs" / "teacher.log").read_text().count("it is up") == 1
 
 
-def test_roles_share_the_server_of_one_command(config: LLMConfig, tmp_path: Path) -> None:
+def test_roles_share_server_of_same_command(config: LLMConfig, tmp_path: Path) -> None:
     servers = ServerPool(tmp_path)
     first = servers.open(config.server, None, "teacher")
     assert servers.open(config.server, None, "judge") is first
@@ -187,31 +190,27 @@ def test_roles_share_the_server_of_one_command(config: LLMConfig, tmp_path: Path
     assert servers.open(other, None, "judge") is not first
 
 
-def test_the_weights_stand_in_the_command_and_the_port_in_no_cache_key(
-    config: LLMConfig, call_store: CallStore, tmp_path: Path
-) -> None:
+def test_cache_key_has_weights_but_no_port(config: LLMConfig, call_store: CallStore, tmp_path: Path) -> None:
     servers = ServerPool(tmp_path)
     server = servers.open(ServerConfig(command=["serve", "{weights}", "{port}"]), Path("/w.gguf"), "teacher")
-    assert server._service.words(1) == ["serve", "/w.gguf", "1"]
+    assert server._spec.arguments(1) == ["serve", "/w.gguf", "1"]
     client = Client(config, "teacher", call_store, version="abc", server=server)
     assert client.identity() == {"model": "openai/m", "api_base": None, "options": {}, "version": "abc"}
 
 
-def test_another_protocol_is_refused(config: LLMConfig, call_store: CallStore, tmp_path: Path) -> None:
+def test_server_requires_openai_compatible_model(config: LLMConfig, call_store: CallStore, tmp_path: Path) -> None:
     server = ServerPool(tmp_path).open(config.server, None, "teacher")
-    with pytest.raises(ConfigError, match="speaks the OpenAI protocol"):
+    with pytest.raises(ConfigError, match="a local server requires a model named openai/NAME, got anthropic/x"):
         Client(replace(config, model="anthropic/x"), "teacher", call_store, server=server).check()
 
 
-def test_an_address_beside_a_server_of_one_s_own_is_refused(
-    config: LLMConfig, call_store: CallStore, tmp_path: Path
-) -> None:
+def test_server_excludes_api_base(config: LLMConfig, call_store: CallStore, tmp_path: Path) -> None:
     server = ServerPool(tmp_path).open(config.server, None, "teacher")
     with pytest.raises(ConfigError, match="api_base must be null"):
         Client(replace(config, api_base="http://localhost:1/v1"), "teacher", call_store, server=server).check()
 
 
-def test_a_stop_during_the_start_does_not_wait_for_it(config: LLMConfig, call_store: CallStore, tmp_path: Path) -> None:
+def test_cancelled_start_does_not_wait(config: LLMConfig, call_store: CallStore, tmp_path: Path) -> None:
     slow = ServerConfig(command=["{python}", "-c", "import time; time.sleep(600)", "{port}"], startup_timeout_s=600.0)
     servers = ServerPool(tmp_path / "logs")
     client = Client(config, "teacher", call_store, server=servers.open(slow, None, "teacher"))
@@ -227,10 +226,12 @@ def test_a_stop_during_the_start_does_not_wait_for_it(config: LLMConfig, call_st
     servers.close()
 
 
-def test_nothing_is_left_running(open_client: Callable[[ServerPool], Client], asked: Path, tmp_path: Path) -> None:
+def test_close_stops_all_processes(
+    open_client: Callable[[ServerPool], Client], request_log: Path, tmp_path: Path
+) -> None:
     servers = ServerPool(tmp_path / "logs")
     ask(open_client(servers), "one")
     servers.close()
-    pid = int(asked.read_text().split()[0])
+    pid = int(request_log.read_text().split()[0])
     with pytest.raises(ProcessLookupError):
         os.kill(pid, signal.SIGCONT)

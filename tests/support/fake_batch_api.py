@@ -1,31 +1,39 @@
-"""The /files and /batches of the loopback server."""
+"""The /files and /batches endpoints of the loopback server."""
 
 import json
 from typing import Any
 
 from aiohttp import web
-from loopback import PAID, Answer, completion
+from loopback import USAGE, Responder, completion
 
 Json = dict[str, Any]
 
 
-class BatchDesk:
-    """Takes batches and answers them at the first question after their submission, or as it is told.
+class FakeBatchApi:
+    """Accepts batches and completes them at the first status request.
 
-    held: whether batches stay under way. ends: how they end. failing: prompts that an answered batch leaves out.
-    odd: bodies for single prompts. upsets: answers to the next questions about a batch, taken in order.
+    Attributes:
+        enabled: Whether the endpoint has a batch API.
+        held: Whether batches stay in progress.
+        final_status: Final status of the batches.
+        missing: Prompts without a result in a completed batch.
+        bodies: Response bodies of single prompts, instead of a completion.
+        status_responders: Responders of the next status requests, used in order.
+        files: Lines of the uploaded files and of the results.
+        batches: The batches, oldest first.
+        polls: Number of status requests.
     """
 
     def __init__(self) -> None:
-        self.open, self.held, self.ends = True, False, "completed"
-        self.failing: set[str] = set()
-        self.odd: dict[str, Any] = {}
-        self.upsets: list[Answer] = []
+        self.enabled, self.held, self.final_status = True, False, "completed"
+        self.missing: set[str] = set()
+        self.bodies: dict[str, Any] = {}
+        self.status_responders: list[Responder] = []
         self.files: dict[str, list[Json]] = {}
         self.batches: list[Json] = []
         self.polls = 0
 
-    def add_to(self, app: web.Application) -> None:
+    def add_routes(self, app: web.Application) -> None:
         app.router.add_post("/v1/files", self._upload)
         app.router.add_get("/v1/files/{id}/content", self._content)
         app.router.add_post("/v1/batches", self._create)
@@ -33,7 +41,7 @@ class BatchDesk:
         app.router.add_get("/v1/batches/{id}", self._poll)
 
     def prompts(self) -> list[list[str]]:
-        """What was asked, batch by batch."""
+        """Return the prompts of each batch."""
         return [[_prompt(line) for line in self.files[batch["input_file_id"]]] for batch in self.batches]
 
     async def _upload(self, request: web.Request) -> web.Response:
@@ -49,15 +57,15 @@ class BatchDesk:
         return web.json_response(batch)
 
     async def _list(self, request: web.Request) -> web.Response:
-        if not self.open:
+        if not self.enabled:
             return web.json_response({"detail": "Not Found"}, status=404)
         return web.json_response({"object": "list", "data": self.batches[::-1]})
 
     async def _poll(self, request: web.Request) -> web.StreamResponse:
         self.polls += 1
-        if self.upsets:
-            answer = self.upsets.pop(0)(request)
-            return answer if isinstance(answer, web.StreamResponse) else await answer
+        if self.status_responders:
+            response = self.status_responders.pop(0)(request)
+            return response if isinstance(response, web.StreamResponse) else await response
         batch = next(batch for batch in self.batches if batch["id"] == request.match_info["id"])
         if not self.held and batch["status"] == "validating":
             batch.update(self._end(batch))
@@ -68,15 +76,16 @@ class BatchDesk:
         return web.Response(text="".join(json.dumps(line) + "\n" for line in lines))
 
     def _end(self, batch: Json) -> Json:
-        lines = self.files[batch["input_file_id"]]
-        good = [line for line in lines if _prompt(line) not in self.failing]
-        if self.ends in ("failed", "cancelled"):
-            return {"status": self.ends, "output_file_id": None}
-        return {"status": self.ends, "output_file_id": self._store([self._answered(line) for line in reversed(good)])}
+        if self.final_status in ("failed", "cancelled"):
+            return {"status": self.final_status, "output_file_id": None}
+        lines = [line for line in self.files[batch["input_file_id"]] if _prompt(line) not in self.missing]
+        # In reverse, because providers do not keep the order of the requests.
+        results = [self._result(line) for line in reversed(lines)]
+        return {"status": self.final_status, "output_file_id": self._store(results)}
 
-    def _answered(self, line: Json) -> Json:
+    def _result(self, line: Json) -> Json:
         prompt = _prompt(line)
-        body = self.odd.get(prompt, completion(f"batched: {prompt}", usage=PAID))
+        body = self.bodies.get(prompt, completion(f"batched: {prompt}", usage=USAGE))
         return {"custom_id": line["custom_id"], "response": {"status_code": 200, "body": body}, "error": None}
 
     def _store(self, lines: list[Json]) -> str:

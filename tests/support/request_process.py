@@ -1,4 +1,4 @@
-"""A process that asks a server so many questions and prints the replies: `asker.py BASE STORE ROWS [key=value ...]`."""
+"""Process that sends numbered requests and prints the replies: `request_process.py BASE STORE ROWS [key=value ...]`."""
 
 import json
 import sys
@@ -26,15 +26,15 @@ def main(base: str, store: str, rows: str, *settings: str) -> None:
         ChatRequest(messages=(Message(role="user", content=f"question {n}"),), max_tokens=20) for n in range(int(rows))
     ]
     try:
-        outcomes = run_requests(
+        results = run_requests(
             Client(config, "teacher", call_store),
             requests,
-            lambda reply: reply.text,
+            lambda completion: completion.text,
             label="rows",
             concurrency=config.concurrency,
             max_failure_rate=0.0,
         )
-        print(json.dumps([outcome.value for outcome in outcomes]))
+        print(json.dumps([result.value for result in results]))
     except TapirError as error:
         sys.exit(str(error))
     finally:

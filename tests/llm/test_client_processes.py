@@ -1,4 +1,4 @@
-"""Processes that are stopped at any moment, and processes side by side: nothing is lost, little is paid twice."""
+"""Clients in processes that are stopped at random moments, and in concurrent processes."""
 
 import json
 import signal
@@ -11,26 +11,26 @@ from random import Random
 
 import pytest
 from assets import SUPPORT
-from faulty import Faulty
+from faulty import FaultyServer
 from serving import serving
 
 from tapir_exp.config import SpendConfig
 from tapir_exp.llm.call_store import CallStore
 from tapir_exp.llm.ledger import Spend, SpendScope
 
-ASKER = SUPPORT / "asker.py"
+REQUEST_PROCESS = SUPPORT / "request_process.py"
 IN_FLIGHT = 16
 KILLS = 20
 
 
 @pytest.fixture
-def server() -> Iterator[Faulty]:
-    with serving(Faulty(delay_s=0.05)) as server:
+def server() -> Iterator[FaultyServer]:
+    with serving(FaultyServer(delay_s=0.05)) as server:
         yield server
 
 
-def start(server: Faulty, store: Path, rows: int, *settings: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, str(ASKER), server.base, str(store), str(rows), *settings]
+def start(server: FaultyServer, store: Path, rows: int, *settings: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, str(REQUEST_PROCESS), server.base, str(store), str(rows), *settings]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -50,12 +50,12 @@ def spent(store: Path, job: str = "") -> Spend:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGINT], ids=lambda sig: sig.name)
-def test_stopped_at_random_moments_twenty_times(server: Faulty, tmp_path: Path, sig: signal.Signals) -> None:
-    rows, chance = 1600, Random(sig.name)
+def test_process_stopped_twenty_times_completes(server: FaultyServer, tmp_path: Path, sig: signal.Signals) -> None:
+    rows, rng = 1600, Random(sig.name)
     for _ in range(KILLS):
         before = len(server.seen)
         process = start(server, tmp_path, rows)
-        while len(server.seen) < before + chance.randint(1, 60):
+        while len(server.seen) < before + rng.randint(1, 60):
             assert process.poll() is None, process.communicate()
             time.sleep(0.005)
         stopped = time.monotonic()
@@ -73,15 +73,15 @@ def test_stopped_at_random_moments_twenty_times(server: Faulty, tmp_path: Path, 
     assert spent(tmp_path).calls == rows
 
 
-def test_two_processes_ask_nothing_twice(server: Faulty, tmp_path: Path) -> None:
-    together = [start(server, tmp_path, 300, f'job="{n}"') for n in range(2)]
+def test_two_processes_share_completions(server: FaultyServer, tmp_path: Path) -> None:
+    processes = [start(server, tmp_path, 300, f'job="{n}"') for n in range(2)]
     expected = [f"re: question {n}" for n in range(300)]
-    assert [end(process) for process in together] == [expected, expected]
+    assert [end(process) for process in processes] == [expected, expected]
     assert sum(server.paid.values()) == 300
     assert spent(tmp_path).calls == 300
 
 
-def test_two_processes_keep_one_budget(server: Faulty, tmp_path: Path) -> None:
+def test_two_processes_share_budget(server: FaultyServer, tmp_path: Path) -> None:
     first = start(server, tmp_path, 200, 'job="0"', "max_calls=120")
     other = start(server, tmp_path, 400, 'job="1"', "max_calls=120")
     for process in (first, other):
@@ -93,17 +93,17 @@ def test_two_processes_keep_one_budget(server: Faulty, tmp_path: Path) -> None:
     assert sum(server.paid.values()) == spent(tmp_path).calls
 
 
-def test_a_larger_budget_goes_on_where_the_smaller_ended(server: Faulty, tmp_path: Path) -> None:
+def test_larger_budget_resumes(server: FaultyServer, tmp_path: Path) -> None:
     assert start(server, tmp_path, 100, "max_calls=50").wait(60) == 1
     assert len(end(start(server, tmp_path, 100, "max_calls=101"))) == 100
     assert sum(server.paid.values()) == 100
 
 
 @pytest.mark.slow
-def test_two_processes_keep_one_rate_limit(server: Faulty, tmp_path: Path) -> None:
+def test_two_processes_share_rate_limit(server: FaultyServer, tmp_path: Path) -> None:
     limit = "requests_per_minute=40"
-    together = [start(server, tmp_path, 50 + n, f'job="{n}"', limit) for n in range(2)]
-    assert [len(end(process)) for process in together] == [50, 51]
+    processes = [start(server, tmp_path, 50 + n, f'job="{n}"', limit) for n in range(2)]
+    assert [len(end(process)) for process in processes] == [50, 51]
     times = sorted(when for _, when in server.seen)
     assert len(times) == 51
     assert times[39] - times[0] < 10
