@@ -11,9 +11,6 @@ from tapir_exp.evals.lab_benchmark import run_benchmark
 from tapir_exp.lab.oracle import LAB_VERSION
 from tapir_exp.pipeline.workspace import StageOutput, Workspace, generation_recipe
 
-OnResponse = Callable[[Response], None]
-"""Called with every response as soon as it is finished."""
-
 
 def student_responses(
     ws: Workspace,
@@ -21,7 +18,7 @@ def student_responses(
     student: Artifact,
     instructions: Artifact,
     row_type: type[Example] | type[TrainingExample],
-    on_response: OnResponse | None = None,
+    on_response: Callable[[Response], None] | None = None,
 ) -> Artifact:
     """Generate the student's responses to the seeds, or to the rows of a round's mix. Rows: Response.
 
@@ -60,7 +57,7 @@ def generate_stage(
     instructions: Artifact,
     row_type: type[Example] | type[TrainingExample],
     label: str,
-    on_response: OnResponse | None = None,
+    on_response: Callable[[Response], None] | None = None,
 ) -> Artifact:
     """Run a stage that generates one response to every instruction; see `student_responses`. Rows: Response.
 
@@ -120,7 +117,7 @@ def _generate(
     model_dir: Path,
     prompts: Sequence[tuple[str, str]],
     label: str,
-    on_response: OnResponse | None = None,
+    on_response: Callable[[Response], None] | None = None,
 ) -> list[Response]:
     # Imported here, since it loads torch, which a run that reuses its responses does not need.
     from tapir_exp.student.generate import generate_responses

@@ -1,4 +1,4 @@
-"""Answers of a student to many prompts, each with the reason why it ended."""
+"""Generate a student's responses to many prompts."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,65 +11,84 @@ from tapir_exp.student.engines.base import Continuation, Engine
 from tapir_exp.student.engines.factory import open_engine
 from tapir_exp.student.engines.sampling import SamplingParams
 
-OnResponse = Callable[[Response], None]
-"""Gets every answer as soon as it is finished."""
-
 
 def generate_responses(
     student_dir: Path,
     prompts: Sequence[tuple[str, str]],
     student: StudentConfig,
     label: str,
-    hear: OnResponse | None = None,
+    on_response: Callable[[Response], None] | None = None,
 ) -> list[Response]:
-    """The student's greedy answers, in the order of `prompts`, which are (id, instruction) pairs.
+    """Return the student's greedy responses, in the order of the prompts.
 
-    An answer of `student.max_new_tokens` tokens counts as cut; an empty one, and a prompt that fills
-    `student.max_length`, are failures. In float32 an answer does not depend on its neighbours in the batch.
+    In float32 a response does not depend on the other prompts of its batch.
+
+    Args:
+        student_dir: Directory or hub id of the student.
+        prompts: Pairs of row id and instruction.
+        student: Template, limits and engine. A response of `max_new_tokens` tokens counts as cut. An empty response, or
+            a prompt of `max_length` tokens or more, is a failure.
+        label: Name of the progress bar.
+        on_response: Called in this thread with every response as soon as it is finished.
     """
     chat = load_chat(student_dir, student)
-    names, encoded = [name for name, _ in prompts], chat.encode_prompts([instruction for _, instruction in prompts])
+    row_ids = [row_id for row_id, _ in prompts]
+    encoded = chat.encode_prompts([instruction for _, instruction in prompts])
     with open_engine(student_dir, chat, student) as engine, Progress(label, len(prompts)) as progress:
 
-        def tell(answer: Response) -> None:
+        def report(response: Response) -> None:
             progress.advance()
-            if hear is not None:
-                hear(answer)
+            if on_response is not None:
+                on_response(response)
 
-        return generate_encoded(engine, chat, names, encoded, student, tell)
+        return generate_encoded(engine, chat, row_ids, encoded, student, report)
 
 
 def generate_encoded(
     engine: Engine,
     chat: Chat,
-    names: Sequence[str],
+    row_ids: Sequence[str],
     encoded: Sequence[Sequence[int]],
     student: StudentConfig,
-    hear: OnResponse,
-    draws: Sequence[SamplingParams] | None = None,
+    on_response: Callable[[Response], None],
+    params: Sequence[SamplingParams] | None = None,
 ) -> list[Response]:
-    """An answer to each encoded prompt, in their order and under their names; greedy where there are no `draws`."""
-    answers: dict[int, Response] = {}
+    """Return a response to each encoded prompt, in their order.
 
-    def keep(place: int, answer: Response) -> None:
-        answers[place] = answer
-        hear(answer)
+    Args:
+        engine: An open engine.
+        chat: The chat format of the student.
+        row_ids: Row id of each prompt.
+        encoded: Token ids of each prompt.
+        student: The limits of prompts and responses.
+        on_response: Called with every response as soon as it is finished.
+        params: Sampling parameters of each prompt; None generates greedily.
+    """
+    responses: dict[int, Response] = {}
 
-    taken = [place for place, prompt in enumerate(encoded) if len(prompt) < student.max_length]
-    for place in sorted(set(range(len(encoded))) - set(taken)):
-        keep(place, _too_long(names[place], len(encoded[place])))
-    drawn = None if draws is None else [draws[place] for place in taken]
-    for row, written in engine.generate([encoded[place] for place in taken], student.max_new_tokens, drawn):
-        keep(taken[row], _answer(names[taken[row]], chat, written))
-    return [answers[place] for place in range(len(names))]
+    def add(index: int, response: Response) -> None:
+        responses[index] = response
+        on_response(response)
+
+    fitting = [index for index, prompt in enumerate(encoded) if len(prompt) < student.max_length]
+    for index in sorted(set(range(len(encoded))) - set(fitting)):
+        add(index, _too_long(row_ids[index], len(encoded[index]), student.max_length))
+    of_fitting = None if params is None else [params[index] for index in fitting]
+    # The engine counts the prompts that it gets, and finishes them in any order.
+    prompts = [encoded[index] for index in fitting]
+    for number, continuation in engine.generate(prompts, student.max_new_tokens, of_fitting):
+        index = fitting[number]
+        add(index, _to_response(row_ids[index], chat, continuation))
+    return [responses[index] for index in range(len(row_ids))]
 
 
-def _answer(name: str, chat: Chat, written: Continuation) -> Response:
-    text = chat.decode(written.tokens)
+def _to_response(row_id: str, chat: Chat, continuation: Continuation) -> Response:
+    text = chat.decode(continuation.tokens)
     if not text:
-        return Response(id=name, text=None, finished=written.finished, failure="empty answer")
-    return Response(id=name, text=text, finished=written.finished)
+        return Response(id=row_id, text=None, finished=continuation.finished, failure="empty response")
+    return Response(id=row_id, text=text, finished=continuation.finished)
 
 
-def _too_long(name: str, tokens: int) -> Response:
-    return Response(id=name, text=None, failure=f"the prompt's {tokens} tokens leave no room for an answer")
+def _too_long(row_id: str, tokens: int, max_length: int) -> Response:
+    failure = f"the prompt has {tokens} tokens, which leaves no room for a response (max_length={max_length})"
+    return Response(id=row_id, text=None, failure=failure)

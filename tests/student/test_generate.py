@@ -1,4 +1,4 @@
-"""Answers against transformers' own greedy generation."""
+"""Responses equal those of transformers' own greedy generation."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ def trained(
     trainer: TrainerConfig,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """A student that has learnt to stop, mostly."""
+    """A student that has learned to end most of its responses."""
     workdir = tmp_path_factory.mktemp("trained")
     sft = SFTConfig(learning_rate=1e-2, global_batch_size=6)
     finetune(FitJob(base, sft, BudgetConfig(epochs=60), student, trainer), rows, workdir)
@@ -38,7 +38,7 @@ def prompts(rows: list[TrainingRow]) -> list[tuple[str, str]]:
     return [(f"id{n}", rows[(5 * n) % 18].instruction + " 17" * (n % 3)) for n in range(18)]
 
 
-def answer_by_transformers(student_dir: Path, chat: Chat, prompt: str, limit: int) -> tuple[str, bool]:
+def generate_by_transformers(student_dir: Path, chat: Chat, prompt: str, limit: int) -> tuple[str, bool]:
     model: Any = AutoModelForCausalLM.from_pretrained(str(student_dir))
     ids = torch.tensor(chat.encode_prompts([prompt]))
     settings = {"max_new_tokens": limit, "do_sample": False, "eos_token_id": chat.end, "pad_token_id": chat.pad}
@@ -48,62 +48,77 @@ def answer_by_transformers(student_dir: Path, chat: Chat, prompt: str, limit: in
     return chat.decode(new), chat.end in new
 
 
-def test_answers_are_those_of_transformers(
+def test_generate_responses_equals_transformers(
     trained: Path, chat: Chat, prompts: list[tuple[str, str]], student: StudentConfig
 ) -> None:
-    answers = generate_responses(trained, prompts, student, "answers")
-    assert [answer.id for answer in answers] == [name for name, _ in prompts]
-    for answer, (_, prompt) in zip(answers, prompts, strict=True):
-        assert (answer.text, answer.finished) == answer_by_transformers(trained, chat, prompt, student.max_new_tokens)
-    assert len({answer.text for answer in answers}) > 3
-    assert any(answer.finished for answer in answers)
+    responses = generate_responses(trained, prompts, student, "label")
+    assert [response.id for response in responses] == [name for name, _ in prompts]
+    for response, (_, prompt) in zip(responses, prompts, strict=True):
+        assert (response.text, response.finished) == generate_by_transformers(
+            trained, chat, prompt, student.max_new_tokens
+        )
+    assert len({response.text for response in responses}) > 3
+    assert any(response.finished for response in responses)
 
 
 @pytest.mark.parametrize("batch", [1, 3, 18])
-def test_neighbours_do_not_matter(
+def test_generate_responses_is_independent_of_the_batch(
     trained: Path, prompts: list[tuple[str, str]], student: StudentConfig, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = generate_responses(trained, prompts, student, "answers")
+    expected = generate_responses(trained, prompts, student, "label")
     monkeypatch.setattr(kv_cache, "GROWTH", 2)  # so that the cache has to grow
-    assert generate_responses(trained, prompts, replace(student, generation_batch_size=batch), "answers") == expected
+    assert generate_responses(trained, prompts, replace(student, generation_batch_size=batch), "label") == expected
 
 
-def test_cut_answers_are_not_finished(trained: Path, prompts: list[tuple[str, str]], student: StudentConfig) -> None:
-    whole = generate_responses(trained, prompts, student, "answers")
-    cut = generate_responses(trained, prompts, replace(student, max_new_tokens=1), "answers")
-    assert not any(answer.finished for answer in cut)
+def test_generate_responses_cut_ones_are_not_finished(
+    trained: Path, prompts: list[tuple[str, str]], student: StudentConfig
+) -> None:
+    whole = generate_responses(trained, prompts, student, "label")
+    cut = generate_responses(trained, prompts, replace(student, max_new_tokens=1), "label")
+    assert not any(response.finished for response in cut)
     assert all((b.text or "").startswith(a.text or "") for a, b in zip(cut, whole, strict=True))
 
 
-def test_answer_that_ends_at_the_limit_is_finished(
+def test_generate_responses_end_of_turn_needs_a_token(
     trained: Path, chat: Chat, prompts: list[tuple[str, str]], student: StudentConfig
 ) -> None:
-    """The end of turn is a token too: an answer of n tokens is finished under a limit of n + 1, cut under n."""
-    answer = next(a for a in generate_responses(trained, prompts, student, "answers") if a.finished)
-    prompt = [pair for pair in prompts if pair[0] == answer.id]
-    length = len(chat.encode_responses([answer.text or ""])[0]) - 1
+    """A response of n tokens is finished under a limit of n + 1, and cut under n."""
+    response = next(a for a in generate_responses(trained, prompts, student, "label") if a.finished)
+    prompt = [pair for pair in prompts if pair[0] == response.id]
+    length = len(chat.encode_responses([response.text or ""])[0]) - 1
     for limit, finished in ((length, False), (length + 1, True)):
-        (again,) = generate_responses(trained, prompt, replace(student, max_new_tokens=limit), "answers")
-        assert (again.text, again.finished) == (answer.text, finished)
+        (again,) = generate_responses(trained, prompt, replace(student, max_new_tokens=limit), "label")
+        assert (again.text, again.finished) == (response.text, finished)
 
 
-def test_empty_answer_is_a_failure(
+def test_generate_responses_empty_one_is_a_failure(
     base: Path, student: StudentConfig, trainer: TrainerConfig, rows: list[TrainingRow], tmp_path: Path
 ) -> None:
-    silent = [TrainingRow(row.instruction, "") for row in rows]
+    empty_rows = [TrainingRow(row.instruction, "") for row in rows]
     sft = SFTConfig(learning_rate=1e-2, global_batch_size=6)
-    finetune(FitJob(base, sft, BudgetConfig(epochs=4), student, trainer), silent, tmp_path)
-    answers = generate_responses(tmp_path, [("a", "Say red")], student, "answers")
-    assert answers == [Response(id="a", text=None, finished=True, failure="empty answer")]
+    finetune(FitJob(base, sft, BudgetConfig(epochs=4), student, trainer), empty_rows, tmp_path)
+    responses = generate_responses(tmp_path, [("a", "Say red")], student, "label")
+    assert responses == [Response(id="a", text=None, finished=True, failure="empty response")]
 
 
-def test_prompt_without_room_is_a_failure(trained: Path, student: StudentConfig) -> None:
+def test_generate_responses_long_prompt_is_a_failure(trained: Path, student: StudentConfig) -> None:
     short = replace(student, max_length=30)
-    long, ordinary = generate_responses(trained, [("a", "red " * 50), ("b", "Say red")], short, "answers")
+    long, ordinary = generate_responses(trained, [("a", "red " * 50), ("b", "Say red")], short, "label")
     assert long.text is None
-    assert "leave no room" in (long.failure or "")
+    assert "leaves no room" in (long.failure or "")
     assert ordinary.text
 
 
-def test_no_prompts_no_answers(trained: Path, student: StudentConfig) -> None:
-    assert generate_responses(trained, [], student, "answers") == []
+def test_generate_responses_without_prompts_is_empty(trained: Path, student: StudentConfig) -> None:
+    assert generate_responses(trained, [], student, "label") == []
+
+
+def test_generate_responses_calls_on_response_for_each(
+    trained: Path, prompts: list[tuple[str, str]], student: StudentConfig
+) -> None:
+    """A prompt that is too long is reported, too."""
+    reported: list[Response] = []
+    mixed = [*prompts[:5], ("long", "red " * 500)]
+    responses = generate_responses(trained, mixed, student, "label", reported.append)
+    assert sorted(reported, key=lambda response: response.id) == sorted(responses, key=lambda response: response.id)
+    assert len(responses) == 6
