@@ -1,4 +1,4 @@
-"""The lab's base student: a small Llama with a tokenizer of its own, built from a seed; it has learnt nothing yet."""
+"""Build the lab's base student from a seed: a small, untrained Llama with a tokenizer for this world."""
 
 import json
 from collections.abc import Iterable
@@ -14,14 +14,15 @@ from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.store import write_text_atomic
 
 LIMIT = 3_000_000
-"""Most parameters that a student of the lab may have."""
+"""Largest number of parameters of a lab student."""
 POSITIONS = 2048
 """Longest conversation in tokens."""
 ROPE_THETA = 100.0
-"""Base of the rotary positions: conversations of the lab are some sixty tokens long, not thousands. NOTES.md has the
-trial in which this alone halved the loss."""
+"""Base of the rotary positions: lab conversations have some sixty tokens, not thousands. In the trial of NOTES.md, this
+alone halved the loss."""
 INITIAL_SPREAD = 0.08
-"""Standard deviation of the initial weights, near 1/sqrt(hidden); 0.02, made for wide models, starts too slowly."""
+"""Standard deviation of the initial weights, near 1/sqrt(hidden_size). The usual 0.02 suits wide models and starts too
+slowly here."""
 BOS, PAD, END, SYSTEM, USER, ASSISTANT = "<|bos|>", "<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
@@ -31,52 +32,62 @@ CHAT_TEMPLATE = (
 
 
 def build_base_student(directory: Path, config: LabStudentConfig, corpus: Iterable[str]) -> None:
-    """Train the tokenizer on `corpus`, draw the weights, and save both as a Hugging Face directory.
+    """Train the tokenizer, draw the weights, and save both as a Hugging Face directory.
 
-    The same arguments give the same bytes. Raises ConfigError where the model would exceed 3M parameters, or
-    where `hidden` is no multiple of twice `heads`, or the vocabulary is too small for the bytes.
+    The same arguments give the same bytes.
+
+    Args:
+        directory: where the files are written.
+        config: architecture and seed.
+        corpus: texts that the tokenizer is trained on.
+
+    Raises:
+        ConfigError: the model exceeds 3M parameters, `hidden_size` is not a multiple of twice `num_heads`, or the
+            vocabulary is too small for all bytes.
     """
-    _check(config)
+    _validate(config)
     tokenizer = _train_tokenizer(corpus, config.vocab_size)
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     tokenizer.save_pretrained(str(directory))
     _draw_model(config, tokenizer).save_pretrained(str(directory))
     for name in ("config.json", "generation_config.json"):
         settings = json.loads((directory / name).read_text())
-        settings.pop("transformers_version", None)  # the bytes must not depend on it
+        settings.pop("transformers_version", None)  # the bytes must not depend on the installed version
         write_text_atomic(directory / name, json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
 
-def _check(config: LabStudentConfig) -> None:
+def _validate(config: LabStudentConfig) -> None:
     problems = []
     if config.hidden_size % (2 * config.num_heads):
         problems.append(
-            f"lab.student.hidden_size: {config.hidden_size} is no multiple of twice the {config.num_heads} heads"
+            f"lab.student.hidden_size: {config.hidden_size} is not a multiple of 2 x num_heads = {2 * config.num_heads}"
         )
     smallest = len(pre_tokenizers.ByteLevel.alphabet()) + 6
     if config.vocab_size < smallest:
-        problems.append(f"lab.student.vocab_size: {config.vocab_size}, but bytes and control tokens are {smallest}")
+        problems.append(
+            f"lab.student.vocab_size: {config.vocab_size} is too small; bytes and control tokens need {smallest}"
+        )
     if (parameters := count_parameters(config)) > LIMIT:
-        problems.append(f"lab.student: {parameters} parameters, where a lab student has at most {LIMIT}")
+        problems.append(f"lab.student: {parameters} parameters; a lab student has at most {LIMIT}")
     if problems:
         raise ConfigError(problems)
 
 
 def count_parameters(config: LabStudentConfig) -> int:
-    """Weights of the Llama that `config` describes, its tied embeddings counted once."""
+    """Return the number of weights of a Llama, with tied embeddings counted once."""
     block = 4 * config.hidden_size**2 + 3 * config.hidden_size * config.intermediate_size + 2 * config.hidden_size
     return config.vocab_size * config.hidden_size + config.num_layers * block + config.hidden_size
 
 
-def _train_tokenizer(corpus: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE in which every digit is a token, so that numbers are written the way they are computed."""
+def _train_tokenizer(corpus: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE in which each digit is a token, so that arithmetic can be learned digit by digit."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
+        vocab_size=vocab_size,
         special_tokens=[BOS, PAD, END, SYSTEM, USER, ASSISTANT],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -93,7 +104,7 @@ def _train_tokenizer(corpus: Iterable[str], vocabulary: int) -> PreTrainedTokeni
 
 
 def _draw_model(config: LabStudentConfig, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
-    shape = LlamaConfig(
+    architecture = LlamaConfig(
         vocab_size=config.vocab_size,
         hidden_size=config.hidden_size,
         intermediate_size=config.intermediate_size,
@@ -107,6 +118,7 @@ def _draw_model(config: LabStudentConfig, tokenizer: PreTrainedTokenizerBase) ->
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
+    # The draws leave the global generator as it was.
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        return LlamaForCausalLM(shape)
+        return LlamaForCausalLM(architecture)

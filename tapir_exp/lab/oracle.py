@@ -1,73 +1,91 @@
-"""The oracles of the lab: a teacher, a judge and a labeller that read rendered prompts and reply in text.
+"""The oracles of the lab: a teacher, a judge and a classifier that read rendered prompts and reply in text.
 
-They know the right answers but err at configured rates. A reply is a function of the request alone, so the same
-call brings the same reply in every process.
+They compute the right answers but err at configured rates. A reply is a function of the request alone: the same call
+gives the same reply in every process.
 """
 
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from math import exp
 from random import Random
 
 from tapir_exp.core.seeding import seed_digest
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.lab.families import FAMILIES
-from tapir_exp.lab.family import Family, Problem
+from tapir_exp.lab.family import Family, Grade, Problem
 from tapir_exp.lab.world import draw, recognise
 
 Options = Mapping[str, float]
 Messages = Sequence[Mapping[str, str]]
 
-AT_A_LOSS = "I do not know how to do that."
+UNKNOWN_TASK = "I do not know how to do that."
 LAB_VERSION = "ce06856691cc"
 """Version of the problems and of the oracles' replies, part of cache and artifact keys.
 
 Change it together with any change of a problem or a reply; `tests/lab/test_version.py` fails until both are done.
 """
 LEVEL_DRIFT = 0.2
-"""How often a new problem is a level off its example: "similar difficulty" is never exact."""
+"""Share of new problems that are one level off their example: "similar difficulty" is never exact."""
 
 
 def respond(role: str, messages: Messages, options: Options, temperature: float, sample: int) -> str:
-    """What the oracle `role` (teacher, judge or labeller) says to a conversation.
+    """Return the reply of an oracle to a conversation.
 
-    Raises ValueError for a role that the lab does not have, and KeyError where an option of the role is missing.
+    Args:
+        role: teacher, judge or labeller.
+        messages: the conversation; only the first message is read, all of them decide the random draws.
+        options: error rates by name: `error_rate` and `expansion_error_rate` of the teacher, `noise` and
+            `position_bias` of the judge (in points of its scale), `error_rate` of the labeller.
+        temperature: part of the request, so that another one gives other draws.
+        sample: number of the sample, likewise.
+
+    Raises:
+        ValueError: the lab has no such role.
+        KeyError: an option of the role is missing.
     """
     if role not in ROLES:
-        raise ValueError(f"The lab has the models {', '.join(f'lab/{name}' for name in ROLES)}, but not lab/{role}.")
-    return ROLES[role](messages[0]["content"], options, _dice(role, messages, options, temperature, sample))
+        models = ", ".join(f"lab/{name}" for name in ROLES)
+        raise ValueError(f"The lab has no model lab/{role}; expected one of {models}.")
+    return ROLES[role](messages[0]["content"], options, _rng(role, messages, options, temperature, sample))
 
 
 def prefer(messages: Messages, options: Options, temperature: float, sample: int) -> float:
-    """The probability with which the judge would name the first of two responses as the better one."""
+    """Return the probability with which the judge names the first of two responses as the better one.
+
+    Args:
+        messages: the conversation with a pair prompt.
+        options: the judge's `noise` and `position_bias`.
+        temperature: part of the request, so that another one gives other draws.
+        sample: number of the sample, likewise.
+    """
     prompt = messages[0]["content"]
     known = recognise(_tagged(prompt, "instruction") or "")
-    first, second = _see_pair(known, prompt, options, _dice("judge", messages, options, temperature, sample))
+    first, second = _noisy_scores(known, prompt, options, _rng("judge", messages, options, temperature, sample))
     return 1 / (1 + exp(second - first))
 
 
-def _dice(role: str, messages: Messages, options: Options, temperature: float, sample: int) -> Random:
+def _rng(role: str, messages: Messages, options: Options, temperature: float, sample: int) -> Random:
+    # The seed is the whole request, so no draw depends on the order of the calls or on the process.
     request = json.dumps([role, list(messages), dict(options), temperature, sample], sort_keys=True)
     return Random(seed_digest(request).hex())
 
 
 def _teach(prompt: str, options: Options, rng: Random) -> str:
+    # The tags of the prompt tell expansion, refinement and a plain question apart.
     count = _tagged(prompt, "count")
     if count is not None:
         return _expand(prompt, int(count), options, rng)
     instruction = _tagged(prompt, "instruction")
     if instruction is not None:
-        known = recognise(instruction)
-        text = _respond_to(known, options["error_rate"], rng, refined=True)
+        text = _respond_to(recognise(instruction), options["error_rate"], rng, refined=True)
         return f"<response>\n{text}\n</response>"
     return _respond_to(recognise(prompt.strip()), options["error_rate"], rng, refined=False)
 
 
 def _respond_to(known: tuple[Family, Problem] | None, error_rate: float, rng: Random, *, refined: bool) -> str:
     if known is None:
-        return AT_A_LOSS
+        return UNKNOWN_TASK
     problem = known[1]
     if rng.random() < error_rate:
         return problem.slip
@@ -75,11 +93,12 @@ def _respond_to(known: tuple[Family, Problem] | None, error_rate: float, rng: Ra
 
 
 def _expand(prompt: str, count: int, options: Options, rng: Random) -> str:
-    shown = [known for text in _all_tagged(prompt, "instruction") if (known := recognise(text))]
-    wanted = [family for family in FAMILIES if family.task == _tagged(prompt, "task")]
-    models = shown or [(family, draw(family, family.levels[0], rng, held_out=False)) for family in wanted]
+    examples = [known for text in _all_tagged(prompt, "instruction") if (known := recognise(text))]
+    families = [family for family in FAMILIES if family.task == _tagged(prompt, "task")]
+    # Without examples, new pairs start from the easiest problems of the task type.
+    models = examples or [(family, draw(family, family.levels[0], rng, held_out=False)) for family in families]
     if not models:
-        return AT_A_LOSS
+        return UNKNOWN_TASK
     return "\n\n".join(_new_pair(*rng.choice(models), options, rng) for _ in range(count))
 
 
@@ -88,67 +107,59 @@ def _new_pair(family: Family, example: Problem, options: Options, rng: Random) -
     if rng.random() < options["expansion_error_rate"]:
         family = rng.choice([other for other in FAMILIES if other.task is not family.task])
     elif rng.random() < LEVEL_DRIFT:
-        level = rng.choice([near for near in family.levels if abs(near - level) == 1])
+        level = rng.choice([other for other in family.levels if abs(other - level) == 1])
     problem = draw(family, level, rng, held_out=False)
     response = _respond_to((family, problem), options["error_rate"], rng, refined=False)
     return f"<pair>\n<instruction>\n{problem.instruction}\n</instruction>\n<response>\n{response}\n</response>\n</pair>"
 
 
-@dataclass(frozen=True)
-class _Marked:
-    score: int
-    reason: str
-
-
 def _judge(prompt: str, options: Options, rng: Random) -> str:
     known = recognise(_tagged(prompt, "instruction") or "")
     if (answer := _tagged(prompt, "answer")) is not None:
-        return _score_one(_mark(known, answer), options, rng)
+        return _score_one(_grade(known, answer), options, rng)
     if _tagged(prompt, "assistant_1") is None:
         return _rate(known, options, rng)
     return _score_pair(known, prompt, options, rng)
 
 
-def _score_one(mark: _Marked, options: Options, rng: Random) -> str:
-    return f"{_on_scale(mark.score + rng.gauss(0, options['noise']))}\nThe answer is {mark.reason}."
+def _score_one(grade: Grade, options: Options, rng: Random) -> str:
+    return f"{_to_scale(grade.score + rng.gauss(0, options['noise']))}\nThe answer is {grade.reason}."
 
 
 def _rate(known: tuple[Family, Problem] | None, options: Options, rng: Random) -> str:
-    """Complexity: the level of a problem, from 1 to 3, on the judge's scale."""
+    """Rate the complexity of a problem: its level, from 1 to 3, on the judge's scale."""
     level = 2 if known is None else known[1].level
-    return f"{_on_scale(3 * level + rng.gauss(0, options['noise']))}\nThat is how much there is to master."
+    return f"{_to_scale(3 * level + rng.gauss(0, options['noise']))}\nThat is how much there is to master."
 
 
 def _score_pair(known: tuple[Family, Problem] | None, prompt: str, options: Options, rng: Random) -> str:
-    seen_first, seen_second = _see_pair(known, prompt, options, rng)
-    first, second = _mark_pair(known, prompt)
-    return (
-        f"{_on_scale(seen_first)} {_on_scale(seen_second)}\n"
-        f"Assistant 1 is {first.reason}. Assistant 2 is {second.reason}."
-    )
+    score_1, score_2 = _noisy_scores(known, prompt, options, rng)
+    first, second = _grade_pair(known, prompt)
+    return f"{_to_scale(score_1)} {_to_scale(score_2)}\nAssistant 1 is {first.reason}. Assistant 2 is {second.reason}."
 
 
-def _see_pair(known: tuple[Family, Problem] | None, prompt: str, options: Options, rng: Random) -> tuple[float, float]:
-    """What the two responses of a prompt are worth in the judge's eyes, in points that may lie beyond the scale."""
-    first, second = _mark_pair(known, prompt)
-    seen_first = first.score + options["position_bias"] + rng.gauss(0, options["noise"])
-    return seen_first, second.score + rng.gauss(0, options["noise"])
+def _noisy_scores(
+    known: tuple[Family, Problem] | None, prompt: str, options: Options, rng: Random
+) -> tuple[float, float]:
+    """Return the scores of a prompt's two responses with bias and noise, in points that may exceed the scale."""
+    first, second = _grade_pair(known, prompt)
+    score_1 = first.score + options["position_bias"] + rng.gauss(0, options["noise"])
+    return score_1, second.score + rng.gauss(0, options["noise"])
 
 
-def _mark_pair(known: tuple[Family, Problem] | None, prompt: str) -> tuple[_Marked, _Marked]:
-    first, second = (_mark(known, _tagged(prompt, f"assistant_{place}") or "") for place in (1, 2))
+def _grade_pair(known: tuple[Family, Problem] | None, prompt: str) -> tuple[Grade, Grade]:
+    first, second = (_grade(known, _tagged(prompt, f"assistant_{position}") or "") for position in (1, 2))
     return first, second
 
 
-def _mark(known: tuple[Family, Problem] | None, response: str) -> _Marked:
+def _grade(known: tuple[Family, Problem] | None, response: str) -> Grade:
     if known is None:
-        return _Marked(5, "hard to judge, for the instruction is unclear")
+        return Grade(5, "hard to judge, for the instruction is unclear")
     family, problem = known
-    grade = family.grade(problem, response)
-    return _Marked(grade.score, grade.reason)
+    return family.grade(problem, response)
 
 
-def _on_scale(score: float) -> int:
+def _to_scale(score: float) -> int:
     return min(10, max(1, round(score)))
 
 
@@ -162,8 +173,8 @@ def _label(prompt: str, options: Options, rng: Random) -> str:
 
 
 def _tagged(text: str, tag: str) -> str | None:
-    found = _all_tagged(text, tag)
-    return found[0] if found else None
+    texts = _all_tagged(text, tag)
+    return texts[0] if texts else None
 
 
 def _all_tagged(text: str, tag: str) -> list[str]:
@@ -171,4 +182,8 @@ def _all_tagged(text: str, tag: str) -> list[str]:
 
 
 ROLES: Mapping[str, Callable[[str, Options, Random], str]] = {"teacher": _teach, "judge": _judge, "labeller": _label}
-"""The oracles by name."""
+"""The oracles by name.
+
+The names, as in `lab/labeller`, and the names of the options are part of every request, hence of cache keys and of the
+random draws. So the task classifier of the lab keeps the name "labeller".
+"""

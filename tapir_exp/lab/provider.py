@@ -1,6 +1,6 @@
-"""The oracles of the lab as a provider of litellm, so that the default run goes the way of every other model.
+"""The oracles of the lab as a litellm provider, so that the default run takes the path of every other model.
 
-`lab/teacher` is the oracle whose role is `teacher`. Tokens are words, as `str.split` counts them; the price is 0.
+`lab/teacher` is the oracle with the role `teacher`. Tokens are words, as `str.split` counts them, and the price is 0.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,12 @@ from tapir_exp.lab import oracle
 from tapir_exp.llm.litellm_transport import load_litellm
 
 PROVIDER = "lab"
-_OF_THE_CALL = frozenset({"temperature", "sample", "max_tokens", "max_retries", "stream", "logprobs", "top_logprobs"})
-"""What litellm hands over together with the options; an oracle's reply has its own length."""
+_CALL_PARAMS = frozenset({"temperature", "sample", "max_tokens", "max_retries", "stream", "logprobs", "top_logprobs"})
+"""Parameters that litellm passes together with the options. Oracles ignore them, but for the
+temperature, the sample and `top_logprobs`."""
 
-Chances = Mapping[str, float]
-"""Probability of each token that the first one may be."""
+TokenProbabilities = Mapping[str, float]
+"""Probability of each possible first token."""
 
 _FREE = {
     "litellm_provider": PROVIDER,
@@ -25,11 +26,11 @@ _FREE = {
     "cache_creation_input_token_cost": 0.0,
     "cache_read_input_token_cost": 0.0,
 }
-"""An entry for litellm's price list, which it searches at length, several times a call, for a model not listed."""
+"""Entry for litellm's price list. For a model without one, litellm searches the whole list several times a call."""
 
 
 def register() -> None:
-    """Make litellm know `lab/...`. May be called again; leaves the providers of others as they are."""
+    """Register `lab/...` with litellm. Repeated calls are harmless, and other providers stay registered."""
     litellm = load_litellm()
     others = [entry for entry in litellm.custom_provider_map if entry["provider"] != PROVIDER]
     handler = type("LabProvider", (Oracles, litellm.CustomLLM), {})()
@@ -38,7 +39,7 @@ def register() -> None:
 
 
 class Oracles:
-    """The two methods of litellm's CustomLLM by which completions are asked for."""
+    """The two methods of litellm's CustomLLM that return completions."""
 
     def completion(
         self,
@@ -48,42 +49,62 @@ class Oracles:
         optional_params: Mapping[str, Any],
         **_: Any,
     ) -> Any:
-        """Fill litellm's `model_response`. Raises litellm's BadRequestError where the oracle cannot reply."""
-        text, chances = _ask(model, messages, optional_params)
-        words = sum(len(message["content"].split()) for message in messages), len(text.split())
+        """Fill litellm's `model_response` with the reply of an oracle.
+
+        Args:
+            model: role of the oracle.
+            messages: the conversation.
+            model_response: the object to fill.
+            optional_params: options of the oracle and parameters of the call.
+            **_: other arguments of litellm, which are ignored.
+
+        Raises:
+            BadRequestError: litellm's; the oracle cannot reply.
+        """
+        text, probabilities = _reply(model, messages, optional_params)
+        prompt_words, reply_words = sum(len(message["content"].split()) for message in messages), len(text.split())
         choice = model_response.choices[0]
         choice.message.content, choice.finish_reason = text, "stop"
-        if chances:
-            choice.logprobs = _first_token(text, chances)
-        usage = load_litellm().Usage(prompt_tokens=words[0], completion_tokens=words[1], total_tokens=sum(words))
+        if probabilities:
+            choice.logprobs = _first_token_logprobs(text, probabilities)
+        usage = load_litellm().Usage(
+            prompt_tokens=prompt_words, completion_tokens=reply_words, total_tokens=prompt_words + reply_words
+        )
         model_response.model, model_response.usage = f"{PROVIDER}/{model}", usage
-        model_response._hidden_params["response_cost"] = 0.0  # spares litellm the search through its price list
+        model_response._hidden_params["response_cost"] = 0.0  # saves litellm the search in its price list
         return model_response
 
     async def acompletion(self, *, logging_obj: Any, **call: Any) -> Any:
-        """As `completion`; an oracle never waits."""
+        """Do the same as `completion`, without waiting.
+
+        Args:
+            logging_obj: litellm's logger of the call.
+            **call: the arguments of `completion`.
+        """
         claim = getattr(logging_obj, "claim_async_success_log", None)
-        if claim is not None:  # else litellm writes a log entry, for nobody, at a quarter of the call's cost
+        if claim is not None:  # otherwise litellm writes an unused log entry, a quarter of the time of the call
             claim()
         return self.completion(**call)
 
 
-def _ask(role: str, messages: Sequence[Mapping[str, str]], params: Mapping[str, Any]) -> tuple[str, Chances]:
-    """The oracle's reply and, where log-probabilities are asked of the judge, which digit it would write how surely."""
-    options = {name: value for name, value in params.items() if name not in _OF_THE_CALL}
-    draw = params.get("temperature", 0.0), params.get("sample", 0)
+def _reply(
+    role: str, messages: Sequence[Mapping[str, str]], params: Mapping[str, Any]
+) -> tuple[str, TokenProbabilities]:
+    """Return the oracle's reply and, if log-probabilities are requested from the judge, those of its first token."""
+    options = {name: value for name, value in params.items() if name not in _CALL_PARAMS}
+    sampling = params.get("temperature", 0.0), params.get("sample", 0)
     try:
         if params.get("top_logprobs") and role == "judge":
-            first = oracle.prefer(messages, options, *draw)
+            first = oracle.prefer(messages, options, *sampling)
             return ("1" if first >= 0.5 else "2"), {"1": first, "2": 1 - first}
-        return oracle.respond(role, messages, options, *draw), {}
-    except Exception as error:  # an oracle is a function of its request: what failed once fails always
+        return oracle.respond(role, messages, options, *sampling), {}
+    except Exception as error:  # an oracle is a function of its request, so a retry fails too
         detail = f"{type(error).__name__}: {error}"
         raise load_litellm().BadRequestError(detail, model=f"{PROVIDER}/{role}", llm_provider=PROVIDER) from error
 
 
-def _first_token(text: str, chances: Chances) -> Any:
-    """The likeliest tokens at the first place, in the form of OpenAI's API."""
+def _first_token_logprobs(text: str, probabilities: TokenProbabilities) -> Any:
+    """Return the log-probabilities of the first token, in the form of OpenAI's API."""
     types = load_litellm().types.utils
-    tokens = [{"token": token, "logprob": log(chance)} for token, chance in chances.items() if chance]
-    return types.ChoiceLogprobs(content=[{"token": text, "logprob": log(chances[text]), "top_logprobs": tokens}])
+    tokens = [{"token": token, "logprob": log(value)} for token, value in probabilities.items() if value]
+    return types.ChoiceLogprobs(content=[{"token": text, "logprob": log(probabilities[text]), "top_logprobs": tokens}])

@@ -1,4 +1,4 @@
-"""The lab world as data: how often its families occur, which problems are held out, and how to draw them."""
+"""The lab world as data: shares of its families, the held-out split, and functions that draw problems."""
 
 from hashlib import sha256
 from random import Random
@@ -11,35 +11,35 @@ SKEW: dict[str, float] = {
     "tenses": 0.17, "lists": 0.11, "weights": 0.14, "spanish": 0.12,
     "personas": 0.09, "supposing": 0.08, "sentences": 0.12, "bits": 0.04,
 }  # fmt: skip
-"""The natural share of each family; it sums to 1."""
+"""Natural share of each family; they sum to 1."""
 
 LEVEL_MIX: dict[int, float] = {1: 0.6, 2: 0.3, 3: 0.1}
-"""The natural share of each level: the easier, the more there is of it."""
+"""Natural share of each level: easier problems are more common."""
 
 HELD_OUT_IN = 6
 """One problem in this many is held out."""
 PATIENCE = 10_000
-"""How many draws in a row may fail before a search gives up."""
+"""Failed draws in a row after which a search stops."""
 
 _BY_NAME = {family.name: family for family in FAMILIES}
 
 
-def family_named(name: str) -> Family:
-    """The family of that name.
+def get_family(name: str) -> Family:
+    """Return the family of a name.
 
     Raises:
-        KeyError: there is none.
+        KeyError: there is no such family.
     """
     return _BY_NAME[name]
 
 
 def is_held_out(problem: Problem) -> bool:
-    """Whether a problem is kept from all training data; decided by its key alone, the same everywhere."""
+    """Return whether a problem is held out of all training data; its key alone decides."""
     return int(sha256(problem.key.encode()).hexdigest(), 16) % HELD_OUT_IN == 0
 
 
 def recognise(instruction: str) -> tuple[Family, Problem] | None:
-    """The problem that an instruction poses and its family, or None where it poses none of this world."""
+    """Return the family and the problem of an instruction; None if it is not of this world."""
     for family in FAMILIES:
         if problem := family.read(instruction):
             return family, problem
@@ -49,8 +49,14 @@ def recognise(instruction: str) -> tuple[Family, Problem] | None:
 def draw(family: Family, level: int, rng: Random, held_out: bool) -> Problem:
     """Draw a problem from one side of the split.
 
+    Args:
+        family: the family of the problem.
+        level: its level of difficulty.
+        rng: source of the draws.
+        held_out: the side: held out, or for training.
+
     Raises:
-        LookupError: none was found in `PATIENCE` draws.
+        LookupError: `PATIENCE` draws gave no such problem.
     """
     for _ in range(PATIENCE):
         problem = family.pose(rng, level)
@@ -60,29 +66,38 @@ def draw(family: Family, level: int, rng: Random, held_out: bool) -> Problem:
 
 
 def natural_problems(count: int, seed: int) -> list[tuple[Family, Problem]]:
-    """Problems to train on as they occur in nature: skewed in family and level, no instruction twice.
+    """Draw training problems as open data has them: skewed in family and level, no instruction twice.
+
+    Args:
+        count: number of problems.
+        seed: seed of the draws.
 
     Raises:
-        LookupError: nothing new was found in `PATIENCE` draws.
+        LookupError: `PATIENCE` draws in a row gave nothing new.
     """
-    rng, found = Random(f"natural {seed}"), dict[str, tuple[Family, Problem]]()
+    rng, problems = Random(f"natural {seed}"), dict[str, tuple[Family, Problem]]()
     misses = 0
-    while len(found) < count:
+    while len(problems) < count:
         (name,) = rng.choices(list(SKEW), list(SKEW.values()))
         (level,) = rng.choices(list(LEVEL_MIX), list(LEVEL_MIX.values()))
-        family, problem = family_named(name), draw(family_named(name), level, rng, held_out=False)
-        misses = misses + 1 if problem.instruction in found else 0
+        family = get_family(name)
+        problem = draw(family, level, rng, held_out=False)
+        misses = misses + 1 if problem.instruction in problems else 0
         if misses > PATIENCE:
-            raise LookupError(f"no {count} distinct natural problems: stopped at {len(found)}")
-        found.setdefault(problem.instruction, (family, problem))
-    return list(found.values())
+            raise LookupError(f"no {count} distinct natural problems: stopped at {len(problems)}")
+        problems.setdefault(problem.instruction, (family, problem))
+    return list(problems.values())
 
 
 def even_problems(per_cell: int, seed: int) -> list[Problem]:
-    """`per_cell` problems to train on of every family at every level, which may repeat: the words of this world.
+    """Draw training problems of every family at every level: a corpus with all words of this world.
+
+    Args:
+        per_cell: problems of each family at each level; they may repeat.
+        seed: seed of the draws.
 
     Raises:
-        LookupError: as `draw`.
+        LookupError: see `draw`.
     """
     rng = Random(f"even {seed}")
     return [
@@ -94,10 +109,14 @@ def even_problems(per_cell: int, seed: int) -> list[Problem]:
 
 
 def held_out_problems(per_cell: int, seed: int) -> list[tuple[Family, Problem]]:
-    """`per_cell` held-out problems of every family at every level, no key twice.
+    """Draw held-out problems of every family at every level, no key twice.
+
+    Args:
+        per_cell: problems of each family at each level.
+        seed: seed of the draws.
 
     Raises:
-        LookupError: a cell has not that many.
+        LookupError: a cell has fewer problems.
     """
     return [
         (family, problem)
@@ -108,10 +127,11 @@ def held_out_problems(per_cell: int, seed: int) -> list[tuple[Family, Problem]]:
 
 
 def _held_out_cell(family: Family, level: int, count: int, seed: int) -> list[Problem]:
-    rng, found = Random(f"held out {family.name} {level} {seed}"), dict[str, Problem]()
+    # A generator for each cell: more problems in one do not change those of another.
+    rng, problems = Random(f"held out {family.name} {level} {seed}"), dict[str, Problem]()
     for _ in range(count + PATIENCE):
-        if len(found) == count:
-            return list(found.values())
+        if len(problems) == count:
+            return list(problems.values())
         problem = draw(family, level, rng, held_out=True)
-        found.setdefault(problem.key, problem)
+        problems.setdefault(problem.key, problem)
     raise LookupError(f"{family.name} at level {level} has fewer than {count} held-out problems")

@@ -1,4 +1,4 @@
-"""Every family poses problems that it reads back, answers exactly and grades fairly."""
+"""Each family poses problems that it reads back, solves exactly and grades consistently."""
 
 import re
 from random import Random
@@ -7,37 +7,37 @@ import pytest
 
 from tapir_exp.core.task_types import BOOSTED, TaskType
 from tapir_exp.lab.families import FAMILIES
-from tapir_exp.lab.families.code import behaviour
+from tapir_exp.lab.families.code import evaluate_on_inputs
 from tapir_exp.lab.family import Family, Problem
-from tapir_exp.lab.world import family_named
+from tapir_exp.lab.world import get_family
 
 CELLS = [pytest.param(family, level, id=f"{family.name}-{level}") for family in FAMILIES for level in family.levels]
 each_cell = pytest.mark.parametrize(("family", "level"), CELLS)
 
 
-def posed(family: Family, level: int, count: int = 200) -> list[Problem]:
+def pose_problems(family: Family, level: int, count: int = 200) -> list[Problem]:
     return [family.pose(Random(f"{family.name} {level} {n}"), level) for n in range(count)]
 
 
-def simple_tokens(text: str) -> int:
+def count_tokens(text: str) -> int:
     return len(re.findall(r"[A-Za-z]+|\d|[^\w\s]|\n", text))
 
 
 @each_cell
-def test_reads_back_what_it_posed(family: Family, level: int) -> None:
-    for problem in posed(family, level):
+def test_read_inverts_pose(family: Family, level: int) -> None:
+    for problem in pose_problems(family, level):
         assert family.read(problem.instruction) == problem
         assert problem.level == level
 
 
 @each_cell
-def test_the_same_random_state_poses_the_same_problem(family: Family, level: int) -> None:
-    assert posed(family, level, 20) == posed(family, level, 20)
+def test_pose_is_deterministic(family: Family, level: int) -> None:
+    assert pose_problems(family, level, 20) == pose_problems(family, level, 20)
 
 
 @each_cell
-def test_right_responses_are_exact_and_get_high_marks(family: Family, level: int) -> None:
-    for problem in posed(family, level):
+def test_right_responses_get_high_scores(family: Family, level: int) -> None:
+    for problem in pose_problems(family, level):
         for response in (problem.terse, problem.refined):
             assert family.is_exact(problem, response)
             assert family.final(response) == problem.answer
@@ -46,8 +46,8 @@ def test_right_responses_are_exact_and_get_high_marks(family: Family, level: int
 
 
 @each_cell
-def test_slips_are_refused(family: Family, level: int) -> None:
-    for problem in posed(family, level):
+def test_slips_are_not_exact(family: Family, level: int) -> None:
+    for problem in pose_problems(family, level):
         assert not family.is_exact(problem, problem.slip)
         assert 1 <= family.grade(problem, problem.slip).score < 9
 
@@ -56,52 +56,52 @@ def test_slips_are_refused(family: Family, level: int) -> None:
 @pytest.mark.parametrize(
     "response", ["", "Answer:", "I do not know.", "def f(x):", "\n", "0" * 999, "é ((", "Answer: " * 50]
 )
-def test_nonsense_gets_low_marks(family: Family, level: int, response: str) -> None:
-    for problem in posed(family, level, 20):
+def test_nonsense_gets_low_scores(family: Family, level: int, response: str) -> None:
+    for problem in pose_problems(family, level, 20):
         assert not family.is_exact(problem, response)
         assert 1 <= family.grade(problem, response).score <= 5
 
 
 @each_cell
-def test_no_other_family_reads_its_instructions(family: Family, level: int) -> None:
-    for problem in posed(family, level, 100):
+def test_no_other_family_reads_the_instruction(family: Family, level: int) -> None:
+    for problem in pose_problems(family, level, 100):
         assert [other.name for other in FAMILIES if other.read(problem.instruction)] == [family.name]
 
 
 @each_cell
-def test_only_the_whole_instruction_is_read(family: Family, level: int) -> None:
-    for problem in posed(family, level, 20):
+def test_read_needs_the_exact_instruction(family: Family, level: int) -> None:
+    for problem in pose_problems(family, level, 20):
         text = problem.instruction
         for other in (text + " ", " " + text, text + "\n", text.lower(), text.replace(" ", "  ", 1), f"{text} {text}"):
             assert family.read(other) is None, other
 
 
 @each_cell
-def test_there_are_many_problems_and_several_wordings(family: Family, level: int) -> None:
-    problems = posed(family, level, 3000)
+def test_cells_have_many_problems_and_several_wordings(family: Family, level: int) -> None:
+    problems = pose_problems(family, level, 3000)
     assert len({problem.key for problem in problems}) >= (1200 if family.task in BOOSTED and level > 1 else 400)
     assert len({problem.instruction.split()[0] for problem in problems}) >= 2
 
 
 @each_cell
-def test_texts_are_short_plain_ascii(family: Family, level: int) -> None:
-    for problem in posed(family, level):
+def test_texts_are_short_ascii(family: Family, level: int) -> None:
+    for problem in pose_problems(family, level):
         for text in (problem.instruction, problem.terse, problem.refined, problem.slip):
             assert text.isascii()
             assert text == text.strip()
-        assert simple_tokens(problem.instruction) <= 46
-        assert simple_tokens(problem.refined) <= 45
+        assert count_tokens(problem.instruction) <= 46
+        assert count_tokens(problem.refined) <= 45
         if family.task not in BOOSTED:
-            assert simple_tokens(problem.refined) <= 1.5 * simple_tokens(problem.terse)
+            assert count_tokens(problem.refined) <= 1.5 * count_tokens(problem.terse)
 
 
-def test_the_vocabulary_is_small() -> None:
-    texts = [problem for family in FAMILIES for level in family.levels for problem in posed(family, level)]
+def test_vocabulary_is_small() -> None:
+    texts = [problem for family in FAMILIES for level in family.levels for problem in pose_problems(family, level)]
     words = {word for p in texts for word in re.findall("[a-z]+", f"{p.instruction} {p.terse} {p.refined}".lower())}
     assert len(words) < 400
 
 
-def test_the_families_cover_the_boosted_types_and_seven_more() -> None:
+def test_families_cover_boosted_types_and_seven_more() -> None:
     assert len({family.name for family in FAMILIES}) == len(FAMILIES) == 14
     tasks = {family.task for family in FAMILIES}
     assert set(BOOSTED) <= tasks
@@ -133,7 +133,8 @@ def test_the_families_cover_the_boosted_types_and_seven_more() -> None:
         ("Combine the bits: 00011 OR 10101.", "Compute 10101 OR 00011 bit by bit."),
     ],
 )
-def test_the_key_does_not_depend_on_the_wording_or_a_trivial_order(one: str, other: str) -> None:
+def test_key_is_independent_of_the_wording(one: str, other: str) -> None:
+    """The order of a set, as of two operands of OR, does not matter either."""
     problems = [next(p for family in FAMILIES if (p := family.read(text))) for text in (one, other)]
     assert problems[0].key == problems[1].key
     assert problems[0].answer == problems[1].answer
@@ -163,7 +164,7 @@ def test_the_key_does_not_depend_on_the_wording_or_a_trivial_order(one: str, oth
         "Use man, man and barn in a sentence.",
     ],
 )
-def test_what_makes_no_sense_is_not_read(instruction: str) -> None:
+def test_read_rejects_inconsistent_instructions(instruction: str) -> None:
     assert [family.name for family in FAMILIES if family.read(instruction)] == []
 
 
@@ -202,12 +203,12 @@ PLAIN = {
     "Give a numbered list from A to Z of soap, cup, map and tea.": "1. cup\n2. map\n3. soap\n4. tea",
     "Write cup, map and tea as a table row.": "| cup | map | tea |",
 }
-"""Tasks whose refined response is the terse one."""
+"""Tasks with a refined response equal to the terse one."""
 WORKED |= {instruction: (response, response) for instruction, response in PLAIN.items()}
 
 
 @pytest.mark.parametrize("instruction", WORKED)
-def test_worked_by_hand(instruction: str) -> None:
+def test_read_gives_responses_by_hand(instruction: str) -> None:
     (problem,) = [p for family in FAMILIES if (p := family.read(instruction))]
     assert (problem.terse, problem.refined) == WORKED[instruction]
 
@@ -236,21 +237,21 @@ def test_worked_by_hand(instruction: str) -> None:
         ("def f(x):" + "\n    x *= 99999" * 3 + "\n    return x", 1),
     ],
 )
-def test_code_is_graded_by_what_it_computes(code: str, score: int) -> None:
-    family = family_named("functions")
+def test_grade_of_code_depends_on_its_values(code: str, score: int) -> None:
+    family = get_family("functions")
     problem = family.read("Code f(x) in Python: first add 2, then multiply 3.")
     assert problem
     assert family.grade(problem, code).score == score
     assert family.is_exact(problem, code) is (score >= 9)
 
 
-def test_code_is_followed_not_run() -> None:
+def test_code_is_interpreted_not_executed() -> None:
     with pytest.raises(ValueError, match="neither an assignment nor a return"):
-        behaviour("def f(x):\n    open('/tmp/owned', 'w')\n    return x")
+        evaluate_on_inputs("def f(x):\n    open('/tmp/owned', 'w')\n    return x")
 
 
-def test_any_sentence_with_all_words_will_do() -> None:
-    family = family_named("sentences")
+def test_any_sentence_with_all_words_is_exact() -> None:
+    family = get_family("sentences")
     problem = family.read("Use red, sings, man and barn in a sentence.")
     assert problem
     assert family.is_exact(problem, "The cow eats in the barn and the red man sings.")

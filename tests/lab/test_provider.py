@@ -1,4 +1,4 @@
-"""The lab's oracles through the real litellm: what reaches them, what comes back, and what it costs."""
+"""The lab's oracles through the real litellm: their arguments, replies and costs."""
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ OPTIONS = {"error_rate": 0.05, "expansion_error_rate": 0.1, "noise": 0.5, "posit
 
 
 class Recorder:
-    """Stands in for `oracle.respond`."""
+    """Replace `oracle.respond` and record its calls."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
@@ -41,15 +41,15 @@ class Recorder:
 
 
 @pytest.fixture
-def heard(monkeypatch: pytest.MonkeyPatch) -> Recorder:
-    recorder = Recorder()
-    monkeypatch.setattr(oracle, "respond", recorder.respond)
-    return recorder
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    replacement = Recorder()
+    monkeypatch.setattr(oracle, "respond", replacement.respond)
+    return replacement
 
 
 @pytest.fixture
 def providers() -> Iterator[Any]:
-    """litellm, whose list of providers is put back afterwards."""
+    """Return litellm, and restore its list of providers afterwards."""
     litellm = load_litellm()
     before = litellm.custom_provider_map
     yield litellm
@@ -61,53 +61,51 @@ def chat_with(model: str, call_store: CallStore) -> Client:
     return Client(config, "the role", call_store, prepare=provider.register)
 
 
-def ask(chat: Client, **changes: Any) -> Completion:
+def complete(chat: Client, **changes: Any) -> Completion:
     messages = (Message(role="system", content="Be brief."), Message(role="user", content="Why is  that\nso?"))
     request = ChatRequest(messages=messages, **{"max_tokens": 2, **changes})
 
-    async def within() -> Completion:
+    async def run() -> Completion:
         async with chat.connected():
             return await chat.complete(request)
 
-    return asyncio.run(within())
+    return asyncio.run(run())
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
 @pytest.mark.parametrize("sample", [0, 3])
-def test_the_oracle_gets_exactly_its_arguments(
-    heard: Recorder, call_store: CallStore, temperature: float, sample: int
+def test_oracle_gets_its_exact_arguments(
+    recorder: Recorder, call_store: CallStore, temperature: float, sample: int
 ) -> None:
-    ask(chat_with("lab/teacher", call_store), temperature=temperature, sample=sample)
+    complete(chat_with("lab/teacher", call_store), temperature=temperature, sample=sample)
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why is  that\nso?"}]
-    assert heard.calls == [("teacher", messages, OPTIONS, temperature, sample)]
+    assert recorder.calls == [("teacher", messages, OPTIONS, temperature, sample)]
 
 
-def test_the_reply_is_the_oracles_with_words_for_tokens_and_free(heard: Recorder, call_store: CallStore) -> None:
-    reply = ask(chat_with("lab/judge", call_store))
+def test_completion_counts_words_and_is_free(recorder: Recorder, call_store: CallStore) -> None:
+    reply = complete(chat_with("lab/judge", call_store))
     assert (reply.text, reply.finish_reason) == ("judge says four words", "stop")
     assert reply.usage.model_dump() == {"prompt_tokens": 6, "completion_tokens": 4, "usd": 0.0}
     assert call_store.ledger.spent_by_scope() == Spend(calls=1, prompt_tokens=6, completion_tokens=4, usd=0.0)
 
 
 @pytest.mark.parametrize("error", [ValueError("no such role"), KeyError("noise"), AttributeError("a bug")])
-def test_what_an_oracle_cannot_answer_is_refused_at_once(
-    heard: Recorder, call_store: CallStore, error: Exception
-) -> None:
-    heard.error = error
+def test_oracle_error_is_refused_without_retry(recorder: Recorder, call_store: CallStore, error: Exception) -> None:
+    recorder.error = error
     with pytest.raises(CallError) as caught:
-        ask(chat_with("lab/teacher", call_store))
+        complete(chat_with("lab/teacher", call_store))
     assert caught.value.kind is FailureKind.REFUSED
     assert type(error).__name__ in str(caught.value)
     assert str(error) in str(caught.value)
-    assert len(heard.calls) == 1
+    assert len(recorder.calls) == 1
 
 
-def test_a_role_that_the_lab_does_not_have_is_named(call_store: CallStore) -> None:
+def test_unknown_role_is_named(call_store: CallStore) -> None:
     with pytest.raises(CallError, match="lab/prophet"):
-        ask(chat_with("lab/prophet", call_store))
+        complete(chat_with("lab/prophet", call_store))
 
 
-def test_registering_twice_leaves_one_entry_and_those_of_others(providers: Any) -> None:
+def test_register_twice_keeps_other_providers(providers: Any) -> None:
     other = {"provider": "other", "custom_handler": providers.CustomLLM()}
     providers.custom_provider_map = [other]
     provider.register()
@@ -117,17 +115,17 @@ def test_registering_twice_leaves_one_entry_and_those_of_others(providers: Any) 
     assert isinstance(providers.custom_provider_map[1]["custom_handler"], providers.CustomLLM)
 
 
-def test_others_may_register_afterwards(heard: Recorder, call_store: CallStore, providers: Any) -> None:
+def test_other_providers_may_register_later(recorder: Recorder, call_store: CallStore, providers: Any) -> None:
     chat = chat_with("lab/teacher", call_store)
-    ask(chat)
+    complete(chat)
     providers.custom_provider_map.append({"provider": "other", "custom_handler": providers.CustomLLM()})
-    assert ask(chat, sample=1).text == "teacher says four words"
+    assert complete(chat, sample=1).text == "teacher says four words"
 
 
-def test_litellms_own_callers_get_the_same_without_a_loop(heard: Recorder, providers: Any) -> None:
+def test_litellm_completion_works_without_event_loop(recorder: Recorder, providers: Any) -> None:
     provider.register()
     turns = [{"role": "user", "content": "Why?"}]
     response = providers.completion(model="lab/teacher", messages=turns, temperature=0.5, sample=2, noise=0.5)
     assert response.choices[0].message.content == "teacher says four words"
-    assert heard.calls == [("teacher", turns, {"noise": 0.5}, 0.5, 2)]
+    assert recorder.calls == [("teacher", turns, {"noise": 0.5}, 0.5, 2)]
     assert response.model == "lab/teacher"

@@ -117,7 +117,7 @@ def test_lab_version_pins_problems_and_replies() -> None:
     result = fingerprint()
     assert PINNED.get(LAB_VERSION) == result, (
         f"The lab's problems, replies or base student changed: their hash is {result}. If the change is intended, "
-        f"set LAB_VERSION in tapir_exp/lab/oracle.py to a new value, such as {result[:12]!r}, and add it with this hash "
+        f"set LAB_VERSION in tapir_exp/lab/oracle.py to a new value, such as {result[:12]!r}, and add it with the hash "
         "to PINNED. Cached replies and artifacts of the lab are then made again."
     )
 

@@ -1,4 +1,4 @@
-"""The lab world is skewed as nature is, splits cleanly, and is the same in every process."""
+"""The lab world: natural shares, a clean held-out split, and the same draws in every process."""
 
 import os
 import subprocess
@@ -17,27 +17,27 @@ from tapir_exp.lab.world import (
     SKEW,
     draw,
     even_problems,
-    family_named,
+    get_family,
     held_out_problems,
     is_held_out,
     natural_problems,
     recognise,
 )
 
-Found = list[tuple[Family, Problem]]
+Problems = list[tuple[Family, Problem]]
 
 
 @pytest.fixture(scope="module")
-def natural() -> Found:
+def natural() -> Problems:
     return natural_problems(3000, seed=1)
 
 
 @pytest.fixture(scope="module")
-def held_out() -> Found:
+def held_out() -> Problems:
     return held_out_problems(30, seed=1)
 
 
-def test_shares_are_those_of_nature() -> None:
+def test_shares_sum_to_one() -> None:
     assert set(SKEW) == {family.name for family in FAMILIES}
     assert sum(SKEW.values()) == pytest.approx(1)
     assert sum(LEVEL_MIX.values()) == pytest.approx(1)
@@ -45,7 +45,7 @@ def test_shares_are_those_of_nature() -> None:
     assert 0.12 <= sum(SKEW[family.name] for family in FAMILIES if family.task in BOOSTED) <= 0.14
 
 
-def test_natural_problems_follow_the_shares(natural: Found) -> None:
+def test_natural_problems_follow_the_shares(natural: Problems) -> None:
     names = Counter(family.name for family, _ in natural)
     levels = Counter(problem.level for _, problem in natural)
     assert sum(names[f.name] for f in FAMILIES if f.task in BOOSTED) / len(natural) < 0.15
@@ -55,18 +55,18 @@ def test_natural_problems_follow_the_shares(natural: Found) -> None:
         assert levels[level] / len(natural) == pytest.approx(share, abs=0.05)
 
 
-def test_natural_instructions_are_distinct(natural: Found) -> None:
+def test_natural_instructions_are_distinct(natural: Problems) -> None:
     assert len({problem.instruction for _, problem in natural}) == len(natural) == 3000
 
 
-def test_train_and_held_out_are_disjoint(natural: Found, held_out: Found) -> None:
+def test_train_and_held_out_are_disjoint(natural: Problems, held_out: Problems) -> None:
     assert not any(is_held_out(problem) for _, problem in natural)
     assert all(is_held_out(problem) for _, problem in held_out)
     assert not {p.key for _, p in natural} & {p.key for _, p in held_out}
     assert not {p.instruction for _, p in natural} & {p.instruction for _, p in held_out}
 
 
-def test_held_out_problems_fill_every_cell_with_distinct_keys(held_out: Found) -> None:
+def test_held_out_problems_fill_every_cell(held_out: Problems) -> None:
     cells = Counter((family.name, problem.level) for family, problem in held_out)
     assert cells == {(family.name, level): 30 for family in FAMILIES for level in family.levels}
     assert len({problem.key for _, problem in held_out}) == len(held_out)
@@ -77,15 +77,15 @@ def test_one_problem_in_six_is_held_out() -> None:
     assert sum(map(is_held_out, problems)) / len(problems) == pytest.approx(1 / 6, abs=0.015)
 
 
-def test_the_split_goes_by_the_key_alone() -> None:
+def test_split_depends_on_the_key_alone() -> None:
     texts = (
         "Compute modulo 10: 3, then +1, then -2, then +2.",
         "On a ring of ten digits go from 3, then +1, then -2, then +2.",
         "What does a dial of ten show that turns from 3, then +1, then -2, then +2?",
     )
-    found = [recognise(text) for text in texts]
-    assert all(found)
-    assert len({is_held_out(problem) for _, problem in filter(None, found)}) == 1
+    results = [recognise(text) for text in texts]
+    assert all(results)
+    assert len({is_held_out(problem) for _, problem in filter(None, results)}) == 1
 
 
 @pytest.mark.parametrize("held_out_side", [False, True])
@@ -99,70 +99,71 @@ def test_draw_stays_on_its_side(held_out_side: bool) -> None:
 
 
 class OneProblem(Family):
-    """A family that always poses the same."""
+    """A family that always poses the same problem."""
 
     name = "one"
 
     def pose(self, rng: Random, level: int) -> Problem:
-        return family_named("dials").pose(Random(1), 1)
+        return get_family("dials").pose(Random(1), 1)
 
     def read(self, instruction: str) -> Problem | None:
         return None
 
 
-def test_draw_says_when_a_side_is_empty() -> None:
+def test_draw_from_an_empty_side_fails() -> None:
     empty_side = not is_held_out(OneProblem().pose(Random(), 1))
     with pytest.raises(LookupError, match="no problem of one at level 1"):
         draw(OneProblem(), 1, Random(1), held_out=empty_side)
 
 
-def test_even_problems_fill_every_cell_off_the_held_out_split() -> None:
+def test_even_problems_fill_every_cell_for_training() -> None:
     problems = even_problems(7, seed=1)
-    found = [recognise(problem.instruction) for problem in problems]
-    assert [known[1] for known in found if known] == problems
-    cells = Counter((known[0].name, known[1].level) for known in found if known)
+    results = [recognise(problem.instruction) for problem in problems]
+    assert [result[1] for result in results if result] == problems
+    cells = Counter((result[0].name, result[1].level) for result in results if result)
     assert cells == {(family.name, level): 7 for family in FAMILIES for level in family.levels}
     assert not any(is_held_out(problem) for problem in problems)
 
 
-def test_even_problems_are_drawn_by_their_seed() -> None:
+def test_even_problems_depend_on_the_seed() -> None:
     assert even_problems(2, seed=1) == even_problems(2, seed=1) != even_problems(2, seed=2)
     assert even_problems(0, seed=1) == []
 
 
-def test_held_out_problems_say_when_a_cell_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_held_out_problems_from_a_small_cell_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tapir_exp.lab.world.PATIENCE", 200)
     with pytest.raises(LookupError, match=r"\w+ at level 1 has fewer than 800 held-out problems"):
         held_out_problems(800, seed=1)
 
 
-def test_recognise_finds_family_and_problem(natural: Found) -> None:
+def test_recognise_returns_family_and_problem(natural: Problems) -> None:
     for family, problem in natural[:300]:
         assert recognise(problem.instruction) == (family, problem)
     assert recognise("Tell me a joke.") is None
 
 
-def test_family_named() -> None:
-    assert [family_named(family.name) for family in FAMILIES] == list(FAMILIES)
+def test_get_family_returns_it_by_name() -> None:
+    assert [get_family(family.name) for family in FAMILIES] == list(FAMILIES)
     with pytest.raises(KeyError):
-        family_named("poems")
+        get_family("poems")
 
 
 def fingerprint() -> str:
-    """The digest of what the world gives for one seed."""
+    """Return the digest of the draws of one seed."""
     return sha256(
         repr([p for _, p in natural_problems(300, 7) + held_out_problems(3, 7)] + even_problems(2, 7)).encode()
     ).hexdigest()
 
 
-def test_the_world_is_the_same_in_every_process() -> None:
+def test_draws_are_the_same_in_every_process() -> None:
     code = "from tests.lab.test_world import fingerprint; print(fingerprint())"
     for hash_seed in ("1", "2"):
-        environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-        assert done.stdout.strip() == fingerprint()
+        path = os.pathsep.join(filter(None, sys.path))
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": path}
+        output = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)
+        assert output.strip() == fingerprint()
 
 
-def test_other_seeds_give_other_problems() -> None:
+def test_natural_problems_depend_on_the_seed() -> None:
     assert natural_problems(50, 1) != natural_problems(50, 2)
     assert natural_problems(50, 1) == natural_problems(50, 1)

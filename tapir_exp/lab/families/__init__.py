@@ -1,4 +1,4 @@
-"""The families of the lab world: procedurally generated tasks whose answers can be checked."""
+"""The families of the lab world: procedurally generated tasks with answers that a program can check."""
 
 from tapir_exp.lab.families.code import Bugs, Functions
 from tapir_exp.lab.families.knowledge import Bits, Lists, Supposing, Weights

@@ -1,4 +1,4 @@
-"""Code: writing and mending small functions, graded by what they compute."""
+"""Code: writing and fixing small functions, graded by the values they compute."""
 
 import ast
 import re
@@ -11,7 +11,7 @@ from tapir_exp.lab.families.wording import Slots, WordedFamily, one_of
 from tapir_exp.lab.family import Grade, Problem
 
 INPUTS = (0, 1, 2, 3, 7, 10, -4)
-"""What a function is tried on."""
+"""Inputs that a function is evaluated on."""
 LONGEST_CODE = 400
 LARGEST_VALUE = 10**9
 
@@ -20,35 +20,40 @@ SIGNS = {"add": "+", "subtract": "-", "multiply": "*"}
 
 @dataclass(frozen=True)
 class Step:
-    """One operation on the running value: its verb and its number."""
+    """One operation on the running value.
+
+    Attributes:
+        verb: a key of `SIGNS`.
+        number: the other operand.
+    """
 
     verb: str
     number: int
 
 
 class CodeFamily(WordedFamily):
-    """A family whose answers are functions of one variable, named by their values on `INPUTS`."""
+    """A family with functions of one variable as answers, which are compared by their values on `INPUTS`."""
 
     def final(self, response: str) -> str:
-        """The values of the function that the response defines, or why there are none."""
+        """Return the values of the function in a response, or the reason why there are none."""
         try:
-            return behaviour(response)
-        except (ValueError, SyntaxError, RecursionError) as problem:
-            return f"no function: {problem}"
+            return evaluate_on_inputs(response)
+        except (ValueError, SyntaxError, RecursionError) as error:
+            return f"no function: {error}"
 
     def grade(self, problem: Problem, response: str) -> Grade:
-        """Full marks for the right values; for wrong ones up to 6, by the share of inputs that come out right."""
-        got, wanted = self.final(response).split(), problem.answer.split()
-        if got == wanted:
+        """Score a response: full marks for the right values, otherwise up to 6 by the share of right values."""
+        values, expected = self.final(response).split(), problem.answer.split()
+        if values == expected:
             return self._grade_style(problem, response)
-        if len(got) != len(wanted) or got[0] != wanted[0]:
+        if len(values) != len(expected) or values[0] != expected[0]:
             return Grade(1, self.final(response))
-        right = sum(a == b for a, b in zip(got[1:], wanted[1:], strict=True))
+        right = sum(a == b for a, b in zip(values[1:], expected[1:], strict=True))
         return Grade(2 + round(4 * right / len(INPUTS)), f"wrong: {right} of {len(INPUTS)} inputs come out right")
 
 
 class Functions(CodeFamily):
-    """Writing a function of 2, 3 or 4 operations; refined: one line for each, under a comment that says so."""
+    """Writing a function of 2, 3 or 4 operations; refined: a comment, then one line for each operation."""
 
     name = "functions"
     task = TaskType.CODE_GENERATION
@@ -60,18 +65,18 @@ class Functions(CodeFamily):
     slots = {"steps": rf"first {one_of(SIGNS)} [1-9](?:, then {one_of(SIGNS)} [1-9])+"}
 
     def draw(self, rng: Random, level: int) -> Slots:
-        return {"steps": in_words(draw_steps(rng, level + 1))}
+        return {"steps": describe_steps(draw_steps(rng, level + 1))}
 
     def solve(self, instruction: str, slots: Slots) -> Problem | None:
-        steps = steps_in(slots["steps"])
+        steps = parse_steps(slots["steps"])
         if len(steps) > 4:
             return None
-        slip = one_line([*steps[:-1], Step(steps[-1].verb, steps[-1].number + 1)])
-        return coded(expression(steps), instruction, steps, "# one step a line", slip)
+        slip = to_one_line([*steps[:-1], Step(steps[-1].verb, steps[-1].number + 1)])
+        return code_problem(to_expression(steps), instruction, steps, "# one step a line", slip)
 
 
 class Bugs(CodeFamily):
-    """Mending the one operation of 2, 3 or 4 that contradicts the comment; refined: the comment, line by line."""
+    """Fixing the one operation of 2, 3 or 4 that contradicts the comment; refined: one line for each operation."""
 
     name = "bugs"
     task = TaskType.CODE_DEBUG
@@ -87,45 +92,53 @@ class Bugs(CodeFamily):
 
     def draw(self, rng: Random, level: int) -> Slots:
         steps = draw_steps(rng, level + 1)
-        broken, at = list(steps), rng.randrange(len(steps))
+        broken, index = list(steps), rng.randrange(len(steps))
         if rng.random() < 0.6:
-            broken[at] = Step(rng.choice([verb for verb in SIGNS if verb != steps[at].verb]), steps[at].number)
+            broken[index] = Step(rng.choice([verb for verb in SIGNS if verb != steps[index].verb]), steps[index].number)
         else:
-            broken[at] = Step(steps[at].verb, rng.choice([n for n in range(2, 10) if n != steps[at].number]))
-        return {"code": one_line(broken), "steps": in_words(steps)}
+            broken[index] = Step(steps[index].verb, rng.choice([n for n in range(2, 10) if n != steps[index].number]))
+        return {"code": to_one_line(broken), "steps": describe_steps(steps)}
 
     def solve(self, instruction: str, slots: Slots) -> Problem | None:
-        steps, broken = steps_in(slots["steps"]), steps_of(slots["code"])
+        steps, broken = parse_steps(slots["steps"]), parse_code(slots["code"])
         wrong = sum(bad != good for bad, good in zip(broken, steps, strict=False))
-        if wrong != 1 or len(broken) != len(steps) or len(steps) > 4 or one_line(broken) != slots["code"]:
+        if wrong != 1 or len(broken) != len(steps) or len(steps) > 4 or to_one_line(broken) != slots["code"]:
             return None
-        if behaviour(one_line(broken)) == behaviour(one_line(steps)):
+        if evaluate_on_inputs(to_one_line(broken)) == evaluate_on_inputs(to_one_line(steps)):
             return None
-        key = f"{expression(broken)} -> {expression(steps)}"
-        return coded(key, instruction, steps, "# as the comment says", slip=one_line(broken))
+        key = f"{to_expression(broken)} -> {to_expression(steps)}"
+        return code_problem(key, instruction, steps, "# as the comment says", slip=to_one_line(broken))
 
 
-def coded(key: str, instruction: str, steps: Sequence[Step], comment: str, slip: str) -> Problem:
-    """The problem of writing the function that takes `steps`; at level l there are l + 1 of them."""
+def code_problem(key: str, instruction: str, steps: Sequence[Step], comment: str, slip: str) -> Problem:
+    """Return the problem of writing a function with these steps; at level l there are l + 1 of them.
+
+    Args:
+        key: identifies the problem within its family.
+        instruction: the problem as text.
+        steps: the operations in order.
+        comment: first line of the refined response.
+        slip: the wrong code of an erring teacher.
+    """
     lines = "".join(f"\n    x {SIGNS[step.verb]}= {step.number}" for step in steps)
     return Problem(
         key=key,
         level=len(steps) - 1,
         instruction=instruction,
-        answer=behaviour(one_line(steps)),
-        terse=one_line(steps),
+        answer=evaluate_on_inputs(to_one_line(steps)),
+        terse=to_one_line(steps),
         refined=f"{comment}\ndef f(x):{lines}\n    return x",
         slip=slip,
     )
 
 
-def in_words(steps: Sequence[Step]) -> str:
-    """The operations as text: `first add 3, then multiply 2`."""
+def describe_steps(steps: Sequence[Step]) -> str:
+    """Return the operations as text: `first add 3, then multiply 2`."""
     return "first " + ", then ".join(f"{step.verb} {step.number}" for step in steps)
 
 
-def steps_in(text: str) -> list[Step]:
-    """The operations of a text that `in_words` wrote."""
+def parse_steps(text: str) -> list[Step]:
+    """Parse the operations in a text of `describe_steps`."""
     return [Step(verb, int(number)) for verb, number in re.findall(rf"({one_of(SIGNS)}) (\d)", text)]
 
 
@@ -134,8 +147,8 @@ def draw_steps(rng: Random, count: int) -> list[Step]:
     return [Step(rng.choice(list(SIGNS)), rng.randint(2, 9)) for _ in range(count)]
 
 
-def expression(steps: Sequence[Step]) -> str:
-    """The operations as one expression in x, with no more parentheses than needed."""
+def to_expression(steps: Sequence[Step]) -> str:
+    """Return the operations as one expression in x, without redundant parentheses."""
     text = "x"
     for before, step in zip([None, *steps], steps, strict=False):
         if before and before.verb != "multiply" and step.verb == "multiply":
@@ -144,13 +157,13 @@ def expression(steps: Sequence[Step]) -> str:
     return text
 
 
-def one_line(steps: Sequence[Step]) -> str:
-    """The operations as a function on one line."""
-    return f"def f(x): return {expression(steps)}"
+def to_one_line(steps: Sequence[Step]) -> str:
+    """Return the operations as a function on one line."""
+    return f"def f(x): return {to_expression(steps)}"
 
 
-def steps_of(code: str) -> list[Step]:
-    """The operations of a function that `one_line` wrote; an empty list for other code."""
+def parse_code(code: str) -> list[Step]:
+    """Parse the operations in code of `to_one_line`; return an empty list for other code."""
     verbs = {ast.Add: "add", ast.Sub: "subtract", ast.Mult: "multiply"}
     try:
         node: ast.expr = ast.parse(code.rpartition("return ")[2], mode="eval").body
@@ -163,13 +176,14 @@ def steps_of(code: str) -> list[Step]:
     return steps
 
 
-def behaviour(code: str) -> str:
-    """What a one-variable function gives on `INPUTS`, as text: `f: 2 5 8 ...`.
+def evaluate_on_inputs(code: str) -> str:
+    """Return the values of a one-variable function on `INPUTS`, as text: `f: 2 5 8 ...`.
 
-    Nothing is executed: assignments, a return and the arithmetic of + - * are followed by hand.
+    Nothing is executed: a response is untrusted text. Assignments, a return and + - * are interpreted here.
 
     Raises:
-        ValueError or SyntaxError: the code is not a single function of that kind.
+        ValueError: the code is not a single function of that kind.
+        SyntaxError: the code is not valid Python.
     """
     if len(code) > LONGEST_CODE:
         raise ValueError("too long")
@@ -180,7 +194,7 @@ def behaviour(code: str) -> str:
 
 
 def run_body(body: Sequence[ast.stmt], values: dict[str, int]) -> int:
-    """The value that a function body returns with `values` for its variables."""
+    """Return the value of a function body, given the values of its variables."""
     for statement in body:
         match statement:
             case ast.Return(value=ast.expr() as value):
@@ -196,7 +210,7 @@ def run_body(body: Sequence[ast.stmt], values: dict[str, int]) -> int:
 
 
 def evaluate(node: ast.expr, values: dict[str, int]) -> int:
-    """The value of an expression of whole numbers, variables and + - *."""
+    """Return the value of an expression of integers, variables and + - *."""
     match node:
         case ast.Constant(value=int() as number) if not isinstance(number, bool):
             return number
@@ -212,7 +226,7 @@ def evaluate(node: ast.expr, values: dict[str, int]) -> int:
 
 
 def operate(op: ast.operator, left: int, right: int) -> int:
-    """The result of one operation."""
+    """Return the result of one operation."""
     match op:
         case ast.Add():
             return left + right

@@ -1,13 +1,13 @@
-"""Knowledge and form: weights of things, worlds that differ, bits, and lists in a wanted shape."""
+"""Knowledge and format: weights of things, counterfactual worlds, bits, and lists in a required format."""
 
 from random import Random
 
 from tapir_exp.core.task_types import TaskType
-from tapir_exp.lab.families.wording import Slots, WordedFamily, listed, one_of, some_of, unlisted
-from tapir_exp.lab.families.words import COLORS, THINGS, words_of
+from tapir_exp.lab.families.wording import Slots, WordedFamily, join_items, one_of, several_of, split_items
+from tapir_exp.lab.families.words import COLORS, THINGS, word_list
 from tapir_exp.lab.family import Problem
 
-BY_WEIGHT = words_of(
+BY_WEIGHT = word_list(
     "ant bee coin pen mouse egg apple cup book brick cat dog boy man pig lion bear cow car truck bus plane whale ship"
 )
 """Things from the lightest to the heaviest."""
@@ -23,26 +23,26 @@ class Weights(WordedFamily):
         "Name the {rank} of these: {things}.",
         "Tell me the {rank}: {things}.",
     )
-    slots = {"rank": "(?:second )?(?:heaviest|lightest)", "things": some_of(one_of(BY_WEIGHT), ", ", " or ")}
+    slots = {"rank": "(?:second )?(?:heaviest|lightest)", "things": several_of(one_of(BY_WEIGHT), ", ", " or ")}
 
     def draw(self, rng: Random, level: int) -> Slots:
         rank = ("second " if level == 3 else "") + rng.choice(("heaviest", "lightest"))
-        return {"rank": rank, "things": listed(rng.sample(BY_WEIGHT, level + 1), " or ")}
+        return {"rank": rank, "things": join_items(rng.sample(BY_WEIGHT, level + 1), " or ")}
 
     def solve(self, instruction: str, slots: Slots) -> Problem | None:
-        things, rank = unlisted(slots["things"], " or "), slots["rank"]
-        place = 1 if rank.startswith("second ") else 0
-        if len(set(things)) < len(things) or (len(things), place) not in ((2, 0), (3, 0), (4, 1)):
+        things, rank = split_items(slots["things"], " or "), slots["rank"]
+        index = 1 if rank.startswith("second ") else 0
+        if len(set(things)) < len(things) or (len(things), index) not in ((2, 0), (3, 0), (4, 1)):
             return None
         ordered = sorted(things, key=BY_WEIGHT.index, reverse=rank.endswith("heaviest"))
         return Problem(
             key=f"{rank}: {' '.join(sorted(things))}",
             level=len(things) - 1,
             instruction=instruction,
-            answer=f"The {ordered[place]}.",
-            terse=f"The {ordered[place]}.",
-            refined=f"The {ordered[place]}.",
-            slip=f"The {ordered[place + 1]}.",
+            answer=f"The {ordered[index]}.",
+            terse=f"The {ordered[index]}.",
+            refined=f"The {ordered[index]}.",
+            slip=f"The {ordered[index + 1]}.",
         )
 
 
@@ -53,42 +53,47 @@ USUAL = {
 
 
 class Supposing(WordedFamily):
-    """The color of a thing in a world that differs in two ways, in three; of two things, one perhaps as usual."""
+    """Colors in a world that differs from ours: of one thing out of two or of three, or of two things out of three.
+
+    At level 3, one of the two things may have its usual color.
+    """
 
     name = "supposing"
     task = TaskType.COUNTERFACTUAL
     wordings = (
-        "Suppose {facts}. What color is {asked}?",
-        "Imagine that {facts}. Tell me the color of {asked}.",
-        "If {facts}, what color is {asked}?",
+        "Suppose {facts}. What color is {queried}?",
+        "Imagine that {facts}. Tell me the color of {queried}.",
+        "If {facts}, what color is {queried}?",
     )
     slots = {
-        "facts": some_of(rf"{one_of(USUAL)} is {one_of(COLORS)}", ", ", " and "),
-        "asked": rf"{one_of(USUAL)}(?: and {one_of(USUAL)})?",
+        "facts": several_of(rf"{one_of(USUAL)} is {one_of(COLORS)}", ", ", " and "),
+        "queried": rf"{one_of(USUAL)}(?: and {one_of(USUAL)})?",
     }
 
     def draw(self, rng: Random, level: int) -> Slots:
         *things, usual = rng.sample(list(USUAL), 3 if level == 1 else 4)
         facts = [f"{thing} is {rng.choice([c for c in COLORS if c != USUAL[thing]])}" for thing in things]
-        asked = rng.sample(things, 2 if level == 3 else 1)
+        queried = rng.sample(things, 2 if level == 3 else 1)
         if level == 3 and rng.random() < 0.5:
-            asked[1] = usual
-        return {"facts": listed(facts), "asked": " and ".join(asked)}
+            queried[1] = usual
+        return {"facts": join_items(facts), "queried": " and ".join(queried)}
 
     def solve(self, instruction: str, slots: Slots) -> Problem | None:
-        facts = dict(fact.split(" is ") for fact in unlisted(slots["facts"]))
-        asked = slots["asked"].split(" and ")
-        level = {(2, 1): 1, (3, 1): 2, (3, 2): 3}.get((slots["facts"].count(" is "), len(asked)))
-        if level is None or asked[0] not in facts or len({*asked}) < len(asked) or len(facts) != min(level, 2) + 1:
+        facts = dict(fact.split(" is ") for fact in split_items(slots["facts"]))
+        queried = slots["queried"].split(" and ")
+        level = {(2, 1): 1, (3, 1): 2, (3, 2): 3}.get((slots["facts"].count(" is "), len(queried)))
+        if level is None or queried[0] not in facts or len({*queried}) < len(queried):
+            return None
+        if len(facts) != min(level, 2) + 1:
             return None
         if any(USUAL[thing] == color for thing, color in facts.items()):
             return None
         world = USUAL | facts
-        right, slip = (
-            " and ".join(f"{thing} is {colors[thing]}" for thing in asked) + "." for colors in (world, USUAL)
+        right, slip = (  # the slip is right in the usual world
+            " and ".join(f"{thing} is {colors[thing]}" for thing in queried) + "." for colors in (world, USUAL)
         )
         return Problem(
-            key=f"{' '.join(asked)} | {', '.join(f'{thing} {color}' for thing, color in sorted(facts.items()))}",
+            key=f"{' '.join(queried)} | {', '.join(f'{thing} {color}' for thing, color in sorted(facts.items()))}",
             level=level,
             instruction=instruction,
             answer=right,
@@ -103,7 +108,7 @@ FLIP = str.maketrans("01", "10")
 
 
 class Bits(WordedFamily):
-    """Flipping bits, joining two rows of bits, and writing a number in binary."""
+    """Flipping bits, combining two rows of bits, and writing a number in binary."""
 
     name = "bits"
     task = TaskType.COMPUTER_SCIENCE
@@ -137,7 +142,7 @@ class Bits(WordedFamily):
         elif "number" in slots:
             key, level, right = slots["number"], 3, f"{int(slots['number']):b}"
         else:
-            one, other = sorted((slots["one"], slots["other"]))
+            one, other = sorted((slots["one"], slots["other"]))  # AND and OR are symmetric, so is the key
             key, level = f"{one} {slots['gate']} {other}", 2
             right = "".join(map(GATES[slots["gate"]], one, other))
         return Problem(
@@ -156,7 +161,7 @@ ORDERS = {"": 1, " in reverse": 2, " from A to Z": 3}
 
 
 class Lists(WordedFamily):
-    """Writing items as a list of some style: three as they stand, four in reverse, four in alphabetical order."""
+    """Writing items as a list of some style: three in the given order, four in reverse, four in alphabetical order."""
 
     name = "lists"
     task = TaskType.COMPLEX_FORMAT
@@ -166,42 +171,42 @@ class Lists(WordedFamily):
         "Turn into {style}{order}: {items}.",
     )
     slots = {
-        "items": some_of(one_of(THINGS), ", ", " and "),
+        "items": several_of(one_of(THINGS), ", ", " and "),
         "style": one_of(STYLES),
         "order": one_of(ORDERS),
     }
 
     def draw(self, rng: Random, level: int) -> Slots:
-        order = next(order for order, its_level in ORDERS.items() if its_level == level)
+        order = next(order for order, order_level in ORDERS.items() if order_level == level)
         return {
-            "items": listed(rng.sample(THINGS, 3 if level == 1 else 4)),
+            "items": join_items(rng.sample(THINGS, 3 if level == 1 else 4)),
             "style": rng.choice(STYLES),
             "order": order,
         }
 
     def solve(self, instruction: str, slots: Slots) -> Problem | None:
-        given, level = unlisted(slots["items"]), ORDERS[slots["order"]]
-        if len(set(given)) < len(given) or len(given) != (3 if level == 1 else 4):
+        listed, level = split_items(slots["items"]), ORDERS[slots["order"]]
+        if len(set(listed)) < len(listed) or len(listed) != (3 if level == 1 else 4):
             return None
-        items = {1: given, 2: given[::-1], 3: sorted(given)}[level]
-        right = self.final(shaped(items, slots["style"]))
+        items = {1: listed, 2: listed[::-1], 3: sorted(listed)}[level]
+        right = self.final(format_items(items, slots["style"]))
         return Problem(
             key=f"{slots['style']}{slots['order']}: {' '.join(items)}",
             level=level,
             instruction=instruction,
             answer=right,
-            terse=shaped(items, slots["style"]),
-            refined=shaped(items, slots["style"]),
-            slip=shaped([items[1], items[0], *items[2:]], slots["style"]),
+            terse=format_items(items, slots["style"]),
+            refined=format_items(items, slots["style"]),
+            slip=format_items([items[1], items[0], *items[2:]], slots["style"]),
         )
 
     def final(self, response: str) -> str:
-        """The response itself, line by line: the line ends count."""
+        """Return the whole response, line by line, since line ends are part of the answer."""
         return "\n".join(line.strip() for line in response.strip().splitlines())
 
 
-def shaped(items: list[str], style: str) -> str:
-    """The items as a list of `style`."""
+def format_items(items: list[str], style: str) -> str:
+    """Return the items as a list of a style."""
     if style == "a table row":
         return f"| {' | '.join(items)} |"
     marks = [f"{n}." for n in range(1, len(items) + 1)] if style == "a numbered list" else ["-"] * len(items)

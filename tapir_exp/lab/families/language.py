@@ -1,11 +1,11 @@
-"""Language: the past tense, Spanish, sentences from given words, and speaking as somebody else."""
+"""Language: the past tense, Spanish, sentences from given words, and role play."""
 
 import re
 from random import Random
 
 from tapir_exp.core.task_types import TaskType
-from tapir_exp.lab.families.wording import Slots, WordedFamily, listed, one_of, some_of, unlisted
-from tapir_exp.lab.families.words import NAMES, words_of
+from tapir_exp.lab.families.wording import Slots, WordedFamily, join_items, one_of, several_of, split_items
+from tapir_exp.lab.families.words import NAMES, word_list
 from tapir_exp.lab.family import Grade, Problem
 
 REGULAR = {
@@ -42,7 +42,8 @@ class Tenses(WordedFamily):
         text = slots["text"]
         verbs = re.findall(one_of(PAST), text)
         past = [re.sub(one_of(PAST), lambda match: PAST[match[0]], clause) for clause in text.split(" and ")]
-        right, half_done = " and ".join(past), " and ".join([*past[:-1], text.split(" and ")[-1]])
+        right = " and ".join(past)
+        slip = " and ".join([*past[:-1], text.split(" and ")[-1]])  # the last clause stays in the present
         return Problem(
             key=text,
             level=3 if len(verbs) == 2 else 2 if verbs[0] in IRREGULAR else 1,
@@ -50,7 +51,7 @@ class Tenses(WordedFamily):
             answer=f"{right}.",
             terse=f"{right}.",
             refined=f"{right}.",
-            slip=f"{half_done}.",
+            slip=f"{slip}.",
         )
 
 
@@ -71,7 +72,7 @@ SOMETHING = rf"the (?:{one_of(ADJECTIVES)} )?{one_of(NOUNS)}"
 
 
 class Spanish(WordedFamily):
-    """Translating a sentence without adjectives, with one, with two; Spanish puts them last and bends them."""
+    """Translating a sentence without adjectives, with one, with two; in Spanish they follow and agree with the noun."""
 
     name = "spanish"
     task = TaskType.MULTILINGUAL
@@ -94,9 +95,9 @@ class Spanish(WordedFamily):
     def solve(self, instruction: str, slots: Slots) -> Problem | None:
         subject, verb, other = slots["subject"], slots["verb"], slots["object"]
         adjectives = [phrase.count(" ") - 1 for phrase in (subject, other)]
-        if adjectives == [1, 0]:
+        if adjectives == [1, 0]:  # `draw` gives the first adjective to the object
             return None
-        right = f"{in_spanish(subject)} {VERBS[verb]} {in_spanish(other)}"
+        right = f"{to_spanish(subject)} {VERBS[verb]} {to_spanish(other)}"
         return Problem(
             key=f"{subject} {verb} {other}",
             level=1 + sum(adjectives),
@@ -108,28 +109,28 @@ class Spanish(WordedFamily):
         )
 
 
-def in_spanish(phrase: str) -> str:
-    """A noun with its article and perhaps an adjective: `the red house` is `la casa roja`."""
+def to_spanish(phrase: str) -> str:
+    """Translate an article, an optional adjective and a noun: `the red house` is `la casa roja`."""
     _, *adjective, noun = phrase.split()
     article, ending = ("el", "o") if noun in MASCULINE else ("la", "a")
     return " ".join([article, NOUNS[noun], *(ADJECTIVES[word] + ending for word in adjective)])
 
 
-ACTORS = words_of("dog cat man girl horse cow bird king farmer duck")
-ACTIONS = words_of("sleeps sings runs waits eats rests plays jumps")
-LOOKS = words_of("red old happy small big young sad tired")
-PLACES = words_of("park garden house school kitchen forest barn street")
+ACTORS = word_list("dog cat man girl horse cow bird king farmer duck")
+ACTIONS = word_list("sleeps sings runs waits eats rests plays jumps")
+LOOKS = word_list("red old happy small big young sad tired")
+PLACES = word_list("park garden house school kitchen forest barn street")
 CLAUSE = rf"[Tt]he (?:{one_of(LOOKS)} )?{one_of(ACTORS)} {one_of(ACTIONS)}(?: in the {one_of(PLACES)})?"
 SENTENCE = re.compile(rf"{CLAUSE}(?: and {CLAUSE})?\.")
 
 
 class Sentences(WordedFamily):
-    """Writing a sentence with three, four (in any order) or five given words; any sentence with all of them will do."""
+    """Writing a sentence with three, four (in any order) or five given words; any sentence with all is right."""
 
     name = "sentences"
     task = TaskType.WRITING
     wordings = ("Write a sentence with {words}.", "Use {words} in a sentence.", "Make one sentence of {words}.")
-    slots = {"words": some_of(one_of(sorted({*ACTORS, *ACTIONS, *LOOKS, *PLACES})), ", ", " and ")}
+    slots = {"words": several_of(one_of(sorted({*ACTORS, *ACTIONS, *LOOKS, *PLACES})), ", ", " and ")}
 
     def draw(self, rng: Random, level: int) -> Slots:
         counts = {1: (0, 1, 1), 2: (1, 1, 1), 3: (0, 2, 2)}[level]
@@ -137,22 +138,22 @@ class Sentences(WordedFamily):
         words = [word for words, count in classes for word in rng.sample(words, count)] + [rng.choice(PLACES)]
         if level > 1:
             rng.shuffle(words)
-        return {"words": listed(words)}
+        return {"words": join_items(words)}
 
     def solve(self, instruction: str, slots: Slots) -> Problem | None:
-        given = unlisted(slots["words"])
-        looks, actors, actions, places = (
-            [word for word in given if word in words] for words in (LOOKS, ACTORS, ACTIONS, PLACES)
+        required = split_items(slots["words"])
+        looks, actors, actions, locations = (
+            [word for word in required if word in words] for words in (LOOKS, ACTORS, ACTIONS, PLACES)
         )
         level = {(0, 1, 1, 1): 1, (1, 1, 1, 1): 2, (0, 2, 2, 1): 3}.get(
-            (len(looks), len(actors), len(actions), len(places))
+            (len(looks), len(actors), len(actions), len(locations))
         )
-        if level is None or len(set(given)) < len(given):
+        if level is None or len(set(required)) < len(required):
             return None
         clauses = [f"the {' '.join([*looks, actor])} {action}" for actor, action in zip(actors, actions, strict=True)]
-        sentence = f"{' and '.join(clauses).capitalize()} in the {places[0]}."
+        sentence = f"{' and '.join(clauses).capitalize()} in the {locations[0]}."
         return Problem(
-            key=" ".join(sorted(given)),
+            key=" ".join(sorted(required)),
             level=level,
             instruction=instruction,
             answer=sentence,
@@ -162,23 +163,26 @@ class Sentences(WordedFamily):
         )
 
     def is_exact(self, problem: Problem, response: str) -> bool:
-        """Whether the response is one sentence that has all the given words."""
+        """Return whether the response is one sentence with all the given words."""
         is_sentence = bool(SENTENCE.fullmatch(self.final(response)))
-        return is_sentence and set(given_words(problem)) <= set(re.findall(r"\w+", response))
+        return is_sentence and set(required_words(problem)) <= set(re.findall(r"\w+", response))
 
     def grade(self, problem: Problem, response: str) -> Grade:
-        """Full marks for a sentence with all the words; up to 6 by the share of words in it, less where it is none."""
+        """Score a response: full marks for a sentence with all words, else up to 6 by the share of words.
+
+        A response that is not a sentence gets at most 4.
+        """
         if self.is_exact(problem, response):
             return self._grade_style(problem, response)
-        words = given_words(problem)
+        words = required_words(problem)
         used = sum(word in re.findall(r"\w+", response) for word in words)
         if not SENTENCE.fullmatch(self.final(response)):
             return Grade(1 + round(3 * used / len(words)), f"not a good sentence; {used} of {len(words)} words used")
         return Grade(1 + round(5 * used / len(words)), f"only {used} of {len(words)} words used")
 
 
-def given_words(problem: Problem) -> list[str]:
-    """The words that a problem of `Sentences` gives."""
+def required_words(problem: Problem) -> list[str]:
+    """Return the words that a problem of `Sentences` requires."""
     return problem.key.partition(": ")[2].split()
 
 
@@ -189,7 +193,7 @@ VOICES = {
 }  # fmt: skip
 ACTS = {"greet": "Welcome to my", "warn": "Keep away from my", "invite": "Come and see my", "tell": "I live in a"}
 
-SOMEBODY = one_of(NAMES)
+PERSON = one_of(NAMES)
 
 
 class Personas(WordedFamily):
@@ -200,7 +204,7 @@ class Personas(WordedFamily):
     wordings = ("You are a {who}. {acts}.", "Play a {who}. {acts}.", "Speak as a {who}. {acts}.")
     slots = {
         "who": one_of(VOICES),
-        "acts": rf"{one_of(map(str.capitalize, ACTS))} {SOMEBODY}(?: and {SOMEBODY}|, then {one_of(ACTS)} {SOMEBODY})?",
+        "acts": rf"{one_of(map(str.capitalize, ACTS))} {PERSON}(?: and {PERSON}|, then {one_of(ACTS)} {PERSON})?",
     }
 
     def draw(self, rng: Random, level: int) -> Slots:
@@ -210,12 +214,12 @@ class Personas(WordedFamily):
         return {"who": rng.choice(list(VOICES)), "acts": f"{first.capitalize()} {one}{more}"}
 
     def solve(self, instruction: str, slots: Slots) -> Problem | None:
-        call, place = VOICES[slots["who"]]
+        call, location = VOICES[slots["who"]]
         acts = [act.split(" ", 1) for act in slots["acts"].split(", then ")]
-        names = re.findall(SOMEBODY, slots["acts"])
+        names = re.findall(PERSON, slots["acts"])
         if len(set(names)) < len(names) or acts[0][0].lower() == acts[-1][0]:
             return None
-        right = " ".join(f"{call}, {people}! {ACTS[act.lower()]} {place}." for act, people in acts)
+        right = " ".join(f"{call}, {people}! {ACTS[act.lower()]} {location}." for act, people in acts)
         other_call = next(voice for voice, _ in VOICES.values() if voice != call)
         return Problem(
             key=f"{slots['who']}: {slots['acts']}",

@@ -1,10 +1,10 @@
-"""Mathematics: a stock that changes step by step, and a dial of ten that turns."""
+"""Mathematics: a stock that changes step by step, and a dial of ten digits that turns."""
 
 import re
 from random import Random
 
 from tapir_exp.core.task_types import TaskType
-from tapir_exp.lab.families.wording import Slots, WordedFamily, one_of, some_of
+from tapir_exp.lab.families.wording import Slots, WordedFamily, one_of, several_of
 from tapir_exp.lab.families.words import NAMES
 from tapir_exp.lab.family import ANSWER_MARK, Problem
 
@@ -28,13 +28,14 @@ class Totals(WordedFamily):
         "name": one_of(NAMES),
         "start": r"\d",
         "items": one_of(ITEMS),
-        "changes": some_of(rf"{one_of(GAINS + LOSSES)} [1-{LARGEST_STEP}]", ", then "),
+        "changes": several_of(rf"{one_of(GAINS + LOSSES)} [1-{LARGEST_STEP}]", ", then "),
     }
 
     def draw(self, rng: Random, level: int) -> Slots:
         start = total = rng.randint(0, 9)
         changes = []
         for _ in range(level + 2):
+            # Only steps that keep the stock between 0 and 9.
             step = rng.choice([s for s in range(-LARGEST_STEP, LARGEST_STEP + 1) if s and 0 <= total + s <= 9])
             total += step
             changes.append(f"{rng.choice(GAINS if step > 0 else LOSSES)} {abs(step)}")
@@ -42,16 +43,16 @@ class Totals(WordedFamily):
         return {"name": rng.choice(NAMES), "start": str(start), "items": rng.choice(ITEMS), "changes": changed}
 
     def solve(self, instruction: str, slots: Slots) -> Problem | None:
-        told = re.findall(r"(\w+) (\d)", slots["changes"])
-        changes = [int(number) if word in GAINS else -int(number) for word, number in told]
-        totals = running(int(slots["start"]), changes)
+        steps = re.findall(r"(\w+) (\d)", slots["changes"])
+        changes = [int(number) if word in GAINS else -int(number) for word, number in steps]
+        totals = running_values(int(slots["start"]), changes)
         if len(changes) not in (3, 4, 5) or not all(0 <= total <= 9 for total in totals):
             return None
-        return followed(instruction, totals, changes, "; ", slip=totals[-2])
+        return steps_problem(instruction, totals, changes, "; ", slip=totals[-2])
 
 
 class Dials(WordedFamily):
-    """A dial of ten that turns 3, 4 or 5 times; refined: what it shows after each turn."""
+    """A dial of ten digits that turns 3, 4 or 5 times; refined: the digit after each turn."""
 
     name = "dials"
     task = TaskType.MATH
@@ -60,7 +61,7 @@ class Dials(WordedFamily):
         "Compute modulo 10: {start}, then {turns}.",
         "On a ring of ten digits go from {start}, then {turns}.",
     )
-    slots = {"start": r"\d", "turns": some_of(rf"[+-][1-{LARGEST_STEP}]", ", then ")}
+    slots = {"start": r"\d", "turns": several_of(rf"[+-][1-{LARGEST_STEP}]", ", then ")}
 
     def draw(self, rng: Random, level: int) -> Slots:
         turns = [f"{rng.choice('+-')}{rng.randint(1, LARGEST_STEP)}" for _ in range(level + 2)]
@@ -70,22 +71,27 @@ class Dials(WordedFamily):
         turns = [int(turn) for turn in re.findall(r"[+-]\d", slots["turns"])]
         if len(turns) not in (3, 4, 5):
             return None
-        shown = [value % 10 for value in running(int(slots["start"]), turns)]
-        return followed(instruction, shown, turns, " ", slip=(shown[-1] + 1) % 10)
+        digits = [value % 10 for value in running_values(int(slots["start"]), turns)]
+        return steps_problem(instruction, digits, turns, " ", slip=(digits[-1] + 1) % 10)
 
 
-def running(start: int, changes: list[int]) -> list[int]:
-    """The start and the value after each change."""
+def running_values(start: int, changes: list[int]) -> list[int]:
+    """Return the start and the value after each change."""
     values = [start]
     for change in changes:
         values.append(values[-1] + change)
     return values
 
 
-def followed(instruction: str, values: list[int], changes: list[int], pause: str, slip: int) -> Problem:
-    """The problem of following `values` through `changes`; at level l there are l + 2 of them.
+def steps_problem(instruction: str, values: list[int], changes: list[int], pause: str, slip: int) -> Problem:
+    """Return the problem of following a value through changes; at level l there are l + 2 of them.
 
-    pause: what stands between two steps of the work.
+    Args:
+        instruction: the problem as text.
+        values: the start and the value after each change.
+        changes: the signed changes.
+        pause: separator of the steps in the refined response.
+        slip: the wrong answer of an erring teacher.
     """
     steps = pause.join(f"{change:+d}={value}" for change, value in zip(changes, values[1:], strict=True))
     return Problem(

@@ -5,15 +5,17 @@ from random import Random
 from typing import ClassVar
 
 from tapir_exp.core.task_types import TaskType
-from tapir_exp.lab.families.wording import Slots, WordedFamily, one_of, some_of
+from tapir_exp.lab.families.wording import Slots, WordedFamily, one_of, several_of
 from tapir_exp.lab.families.words import NAMES
 from tapir_exp.lab.family import ANSWER_MARK, Problem
 
 
 class MoveFamily(WordedFamily):
-    """Following something from state to state through 4, 5 or 6 moves; refined: the state after each move.
+    """Following an object from state to state through 4, 5 or 6 moves; refined: the state after each move.
 
-    states: the names of the states. moves: for each move, the state that it leads to from each state, in order.
+    Attributes:
+        states: names of the states.
+        moves: for each move, the state that it leads to from each state, in the order of `states`.
     """
 
     task = TaskType.REASONING
@@ -28,25 +30,25 @@ class MoveFamily(WordedFamily):
         moves = slots["moves"].split(", ")
         if len(moves) not in (4, 5, 6):
             return None
-        passed = self.follow(slots["start"], moves)
-        steps = " ".join(f"{move} {state}" for move, state in zip(moves, passed, strict=True))
+        visited = self.follow(slots["start"], moves)
+        steps = " ".join(f"{move} {state}" for move, state in zip(moves, visited, strict=True))
         return Problem(
             key=f"{slots['start']} {slots['moves']}",
             level=len(moves) - 3,
             instruction=instruction,
-            answer=passed[-1],
-            terse=passed[-1],
-            refined=f"Then {steps}. {ANSWER_MARK} {passed[-1]}",
-            slip=next(state for state in self.states if state != passed[-1]),
+            answer=visited[-1],
+            terse=visited[-1],
+            refined=f"Then {steps}. {ANSWER_MARK} {visited[-1]}",
+            slip=next(state for state in self.states if state != visited[-1]),
         )
 
     def follow(self, start: str, moves: Sequence[str]) -> list[str]:
-        """The state after each move."""
-        state, passed = start, list[str]()
+        """Return the state after each move."""
+        state, visited = start, list[str]()
         for move in moves:
             state = self.moves[move][self.states.index(state)]
-            passed.append(state)
-        return passed
+            visited.append(state)
+        return visited
 
 
 class Facing(MoveFamily):
@@ -65,7 +67,7 @@ class Facing(MoveFamily):
         "left": ("west", "north", "east", "south"),
         "stay": ("north", "east", "south", "west"),
     }
-    slots = {"name": one_of(NAMES), "start": one_of(states), "moves": some_of(one_of(moves), ", ")}
+    slots = {"name": one_of(NAMES), "start": one_of(states), "moves": several_of(one_of(moves), ", ")}
 
 
 class Cups(MoveFamily):
@@ -84,4 +86,4 @@ class Cups(MoveFamily):
         "outer": ("three", "two", "one"),
         "none": ("one", "two", "three"),
     }
-    slots = {"name": one_of(NAMES), "start": one_of(states), "moves": some_of(one_of(moves), ", ")}
+    slots = {"name": one_of(NAMES), "start": one_of(states), "moves": several_of(one_of(moves), ", ")}

@@ -1,4 +1,4 @@
-"""Families whose problems are posed in a few fixed wordings."""
+"""Families of problems with a few fixed wordings."""
 
 import re
 from abc import abstractmethod
@@ -11,14 +11,15 @@ from typing import ClassVar
 from tapir_exp.lab.family import Family, Problem
 
 Slots = Mapping[str, str]
-"""What stands in the places of a wording, by name."""
+"""Texts that fill the slots of a wording, by name."""
 
 
 class WordedFamily(Family):
-    """A family that poses by filling the slots of a wording and reads by matching it.
+    """A family that poses a problem by filling the slots of a wording, and reads it by matching the wording.
 
-    wordings: templates with `{slot}` places; those with the same slots say the same thing.
-    slots: a regular expression for each slot.
+    Attributes:
+        wordings: templates with `{slot}` fields; those with the same slots have the same meaning.
+        slots: a regular expression for each slot.
     """
 
     wordings: ClassVar[tuple[str, ...]]
@@ -26,25 +27,31 @@ class WordedFamily(Family):
     _patterns: ClassVar[tuple[re.Pattern[str], ...]]
 
     def __init_subclass__(cls) -> None:
-        """Compile the patterns that read the wordings of the family."""
+        """Compile the patterns of the family's wordings."""
         super().__init_subclass__()
         if "wordings" in cls.__dict__:
-            cls._patterns = tuple(re.compile(pattern_of(wording, cls.slots)) for wording in cls.wordings)
+            cls._patterns = tuple(re.compile(wording_pattern(wording, cls.slots)) for wording in cls.wordings)
 
     @abstractmethod
     def draw(self, rng: Random, level: int) -> Slots:
-        """Draw what a problem of `level` has in its slots."""
+        """Draw the texts for the slots of a problem of a level."""
 
     @abstractmethod
     def solve(self, instruction: str, slots: Slots) -> Problem | None:
-        """The problem that `instruction` poses with its `slots`, or None where they make no sense.
+        """Return the problem with these slots; None if they make no sense together.
 
-        Its key need not name the family: `read` adds that.
+        Args:
+            instruction: the whole instruction.
+            slots: the texts of its slots.
+
+        Returns:
+            The problem. Its key need not contain the family's name, which `read` adds.
         """
 
     def pose(self, rng: Random, level: int) -> Problem:
         slots = self.draw(rng, level)
-        instruction = rng.choice([w for w in self.wordings if slots_of(w) == set(slots)]).format(**slots)
+        # The level decides which slots are filled, and the slots decide which wordings fit.
+        instruction = rng.choice([w for w in self.wordings if slot_names(w) == set(slots)]).format(**slots)
         problem = self.read(instruction)
         if problem is None or problem.level != level:
             raise AssertionError(f"{self.name} cannot read its own problem of level {level}: {instruction!r}")
@@ -58,13 +65,13 @@ class WordedFamily(Family):
         return None
 
 
-def slots_of(wording: str) -> set[str]:
-    """The names of the slots of a wording."""
+def slot_names(wording: str) -> set[str]:
+    """Return the names of a wording's slots."""
     return {slot for _, slot, _, _ in Formatter().parse(wording) if slot}
 
 
-def pattern_of(wording: str, slots: Slots) -> str:
-    """The regular expression of what `wording` can say; a slot that comes again must say the same."""
+def wording_pattern(wording: str, slots: Slots) -> str:
+    """Return the regular expression of all instructions of a wording; a repeated slot must have the same text."""
     pattern, seen = "", set[str]()
     for literal, slot, _, _ in Formatter().parse(wording):
         pattern += re.escape(literal)
@@ -75,23 +82,29 @@ def pattern_of(wording: str, slots: Slots) -> str:
 
 
 def one_of(words: Iterable[str]) -> str:
-    """The regular expression of a choice among `words`."""
+    """Return the regular expression of a choice among words."""
     return f"(?:{'|'.join(map(re.escape, words))})"
 
 
-def some_of(item: str, separator: str, last: str | None = None) -> str:
-    """The regular expression of two or more `item`s, `last` (or else `separator`) standing before the last one."""
+def several_of(item: str, separator: str, last: str | None = None) -> str:
+    """Return the regular expression of two or more items.
+
+    Args:
+        item: regular expression of one item.
+        separator: text between two items.
+        last: text before the last item; None means `separator`.
+    """
     if last is None:
         return f"{item}(?:{separator}{item})+"
     return f"{item}(?:{separator}{item})*{last}{item}"
 
 
-def listed(items: Iterable[str], last: str = " and ") -> str:
-    """Two or more items as running text: `a, b and c`."""
-    *most, end = items
-    return ", ".join(most) + last + end
+def join_items(items: Iterable[str], last: str = " and ") -> str:
+    """Join two or more items to running text: `a, b and c`."""
+    *others, final = items
+    return ", ".join(others) + last + final
 
 
-def unlisted(text: str, last: str = " and ") -> list[str]:
-    """The items of a running text that `listed` wrote."""
+def split_items(text: str, last: str = " and ") -> list[str]:
+    """Split a running text of `join_items` into its items."""
     return text.replace(last, ", ").split(", ")

@@ -1,11 +1,11 @@
-"""The small vocabulary that several families share."""
+"""Vocabulary that several families share."""
 
 
-def words_of(text: str) -> tuple[str, ...]:
-    """The words of a text."""
+def word_list(text: str) -> tuple[str, ...]:
+    """Split a text into words."""
     return tuple(text.split())
 
 
-NAMES = words_of("Anna Ben Carl Dan Emma Gus Jack Kate Leo Mia Rosa Tina")
-COLORS = words_of("red blue green white black yellow brown pink")
-THINGS = words_of("apple book cup egg key lamp map pen soap tea")
+NAMES = word_list("Anna Ben Carl Dan Emma Gus Jack Kate Leo Mia Rosa Tina")
+COLORS = word_list("red blue green white black yellow brown pink")
+THINGS = word_list("apple book cup egg key lamp map pen soap tea")
