@@ -1,8 +1,8 @@
 """Compare the metrics of a run with the golden metrics of the same command, digit for digit.
 
-A refactoring must not change a figure. The golden files were written by commit e04eba8, before the files moved. Floating-point
-rounding depends on the CPU, so a comparison is meaningful only on the machine that wrote the golden file; on another one,
-write golden files of your own with `--write` before the change.
+A refactoring must not change a figure. The golden files were written by commit e04eba8, before the files moved.
+Floating-point rounding depends on the CPU, so compare on the machine that wrote the golden file. On another machine,
+write golden files with `--write` before the change.
 
     OMP_NUM_THREADS=1 tapir lab.seed=1 seed=1
     python benchmarks/golden/compare.py ablation_seed1 outputs/latest
