@@ -26,7 +26,7 @@ def trained(
     trainer: TrainerConfig,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """A student that has learned to end most of its responses."""
+    """Train a student that ends most of its responses."""
     workdir = tmp_path_factory.mktemp("trained")
     sft = SFTConfig(learning_rate=1e-2, global_batch_size=6)
     finetune(FitJob(base, sft, BudgetConfig(epochs=60), student, trainer), rows, workdir)
