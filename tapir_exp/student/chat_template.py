@@ -56,6 +56,7 @@ class Chat:
         if not dialogues:
             return []
         encoded = self._encode([render_prompt(self.tokenizer, turns, self.system_prompt) for turns in dialogues])
+        # Encoding all of them at once is fast, so only those with the text of a control token are encoded again.
         for index, turns in enumerate(dialogues):
             if any(control in turn for control in self.control_tokens for turn in turns):
                 encoded[index] = self._encode_guarded(turns)
@@ -137,6 +138,7 @@ def _find_end_of_turn(tokenizer: PreTrainedTokenizerBase, student: StudentConfig
         text = str(tokenizer.apply_chat_template(turns, tokenize=False))
     except TemplateError as error:
         raise ConfigError([f"student.chat_template: the template rejects the conversation: {error}"]) from error
+    # The text after the message ends the turn; besides the control token it may hold white space.
     tail = tokenizer(text.rpartition(PLACEHOLDER)[2], add_special_tokens=False)["input_ids"]
     control_tokens = _control_tokens(tokenizer)
     end = next((token for token in tail if token in control_tokens), tokenizer.eos_token_id)

@@ -53,6 +53,7 @@ class _WeightedCrossEntropy(torch.autograd.Function):
         head_grad = (
             torch.zeros(matrix.shape, dtype=torch.float32, device=head.device) if ctx.needs_input_grad[1] else None
         )
+        # Autocast is off, since all operands already have the types that they need.
         with torch.autocast(hidden.device.type, enabled=False):
             for chunk in _chunks(states, matrix):
                 logits = _logits(states[chunk], matrix)  # (chunk, vocabulary)

@@ -111,7 +111,7 @@ def attach_adapter(model: PreTrainedModel, adapter: Path, *, is_trainable: bool 
 
 
 def load_full_model(
-    source: Path, student: StudentConfig, revision: str | None, quantisation: object | None = None
+    source: Path, student: StudentConfig, revision: str | None, quantization_config: object | None = None
 ) -> PreTrainedModel:
     """Load a whole model, as opposed to an adapter.
 
@@ -119,15 +119,15 @@ def load_full_model(
         source: Directory or hub id of the model.
         student: Settings of the student.
         revision: Revision of a hub model; ignored for a directory.
-        quantisation: A quantization config of transformers, or None.
+        quantization_config: A quantization config of transformers, or None.
 
     Raises:
         ConfigError: The model cannot be read, or needs code or pickles that the configuration does not allow.
     """
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     options: dict[str, Any] = {"revision": revision} if _hub_revision(source, revision) else {}
-    if quantisation is not None:
-        options["quantization_config"] = quantisation
+    if quantization_config is not None:
+        options["quantization_config"] = quantization_config
     with _as_config_error(source):
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             str(source),

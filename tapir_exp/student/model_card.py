@@ -166,6 +166,7 @@ def render_model_card(provenance: Provenance, command: str | None) -> str:
 
     The front matter has no licence, since the licence is that of the base model.
     """
+    # With StrictUndefined, a missing field raises an error instead of leaving a gap in the card.
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, keep_trailing_newline=True
     )
@@ -185,6 +186,7 @@ def _front_matter(provenance: Provenance) -> dict[str, Any]:
         "pipeline_tag": "text-generation",
         "tags": ["tapir", "distillation", "sft", *([] if provenance.method is Method.full else ["lora"])],
     }
+    # The hub resolves a base model by its id, so a directory is not named.
     if provenance.base.place is ModelLocation.HUB:
         fields["base_model"] = provenance.base.name
         fields["base_model_relation"] = "adapter" if provenance.is_adapter else "finetune"

@@ -1,4 +1,4 @@
-"""Multi-turn generation: a student answers the turns of a conversation one after another, with all earlier turns."""
+"""Multi-turn generation: a student responds to one user turn after another, with all earlier turns as context."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -107,6 +107,7 @@ def attend_within_rows(
     query, key, value = (_cast_for_autocast(states) for states in (query, key, value))
     if _can_use_varlen(query) and not dropout:
         return _attend_varlen(query, key, value, row_bounds, scaling), None
+    # Without torch's kernel for rows of various lengths, each row takes a separate call.
     grouped = key.shape[1] != query.shape[1]
     rows = [torch.split(states, list(row_bounds.lengths), 2) for states in (query, key, value)]
     with sdpa_kernel(_sdpa_backends(query)):

@@ -88,12 +88,12 @@ def render_row(row: SampledRow, *, coloured: bool) -> Text:
 
 def summary_lines(inspection: Inspection) -> Iterator[str]:
     """Yield the figures of all rows, one per line."""
-    total = inspection
-    yield f"rows          {total.rows} ({total.truncated} truncated), {total.dropped} more dropped"
-    yield f"tokens        mean {total.tokens / total.rows:.1f}, max {total.longest}"
-    yield f"supervised    {total.supervised / total.tokens:.1%} of all tokens"
-    yield f"BOS           {_format_bos(total)}"
-    yield f"end of turn   {total.end} {total.end_text}"
+    rows, tokens = inspection.rows, inspection.tokens
+    yield f"rows          {rows} ({inspection.truncated} truncated), {inspection.dropped} more dropped"
+    yield f"tokens        mean {tokens / rows:.1f}, max {inspection.longest}"
+    yield f"supervised    {inspection.supervised / tokens:.1%} of all tokens"
+    yield f"BOS           {_format_bos(inspection)}"
+    yield f"end of turn   {inspection.end} {inspection.end_text}"
 
 
 def legend(*, coloured: bool) -> Text:
@@ -105,6 +105,7 @@ def legend(*, coloured: bool) -> Text:
 
 
 def _style(token: Token) -> str:
+    # Prompts hold ends of turn too, but training does not supervise those.
     if token.end and token.supervised:
         return END
     return SUPERVISED if token.supervised else PROMPT

@@ -30,7 +30,7 @@ class LossRow:
 
     Attributes:
         id: Row id.
-        instruction: The instruction that the response answers.
+        instruction: The instruction of the response.
         response: The response, usually the teacher's.
     """
 

@@ -40,6 +40,7 @@ def sample_rollouts(
     encoded = chat.encode_prompts([instruction for _, instruction in prompts])
     numbers = range(rollouts.num_samples)
     ids = [rollout_id(row_id, number) for row_id, _ in prompts for number in numbers]
+    # Each sample is a row with its own seed, so an engine does not need to know about repeated prompts.
     repeated = [prompt for prompt in encoded for _ in numbers]
     params = [SamplingParams(rollouts.temperature, derive_seed("rollout", seed, name)) for name in ids]
     with open_engine(student_dir, chat, student, sampled=True) as engine, Progress(label, len(ids)) as progress:

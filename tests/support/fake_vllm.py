@@ -32,7 +32,7 @@ print("loading the weights", flush=True)
 if args.fault == "unhealthy":
     threading.Event().wait()
 
-replies = {tuple(prompt): tokens for prompt, tokens in json.loads(Path(args.student, "answers.json").read_text())}
+replies = {tuple(prompt): tokens for prompt, tokens in json.loads(Path(args.student, "replies.json").read_text())}
 lock, num_requests = threading.Lock(), 0
 FIELDS = {"model", "prompt", "max_tokens", "temperature", "stop_token_ids", "return_token_ids"}
 

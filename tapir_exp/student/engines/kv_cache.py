@@ -23,6 +23,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
             self._key_buffer = _grown(self._key_buffer, end + GROWTH)
             self._value_buffer = _grown(self._value_buffer, end + GROWTH)
         self._key_buffer[:, :, start:end], self._value_buffer[:, :, start:end] = key_states, value_states
+        # These are views of the buffers, so appending a token copies only that token.
         self.keys, self.values = self._key_buffer[:, :, :end], self._value_buffer[:, :, :end]
         return self.keys, self.values
 
@@ -31,6 +32,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         rows = torch.arange(len(indices), device=indices.device)
         moved, end = rows[indices != rows], self.get_seq_length()
         for states in (self._key_buffer[:, :, :end], self._value_buffer[:, :, :end]):
+            # index_select copies the moved rows first, so overwriting rows is safe.
             states.index_copy_(0, moved, states.index_select(0, indices[moved]))
         self._key_buffer, self._value_buffer = self._key_buffer[: len(indices)], self._value_buffer[: len(indices)]
         self.keys, self.values = self._key_buffer[:, :, :end], self._value_buffer[:, :, :end]

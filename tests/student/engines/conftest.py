@@ -71,5 +71,5 @@ def expected(random_student: Path, prompts: list[list[int]], stop_ids: list[int]
         finished = new[-1] in stop_ids
         continuations.append(Continuation(tuple(new[:-1] if finished else new), finished))
         replies.append((prompt, new))
-    (random_student / "answers.json").write_text(json.dumps(replies))
+    (random_student / "replies.json").write_text(json.dumps(replies))
     return continuations
