@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from synthetic_run import SyntheticRun
@@ -37,10 +38,34 @@ def base_config(compose_config: Callable[..., Config]) -> Config:
     return compose_config("logger=disabled")
 
 
+@pytest.fixture(scope="session")
+def synthetic_run(base_config: Config, tmp_path_factory: pytest.TempPathFactory) -> MakeRun:
+    """Return a function that writes a synthetic run once per session, with an outputs directory of its own."""
+    written: dict[str, Path] = {}
+
+    def write(**fields: Any) -> Path:
+        key = repr(sorted(fields.items()))
+        if key not in written:
+            outputs = tmp_path_factory.mktemp("synthetic") / "outputs"
+            SyntheticRun(outputs, base_config, **fields).write()
+            written[key] = outputs
+        return written[key]
+
+    return write
+
+
 @pytest.fixture
-def fake_run(tmp_path: Path, base_config: Config) -> MakeRun:
-    """Return a function that writes a synthetic run below `tmp_path`; it takes the fields of `SyntheticRun`."""
-    return lambda **fields: SyntheticRun(tmp_path / "outputs", base_config, **fields).write()
+def fake_run(tmp_path: Path, synthetic_run: MakeRun) -> MakeRun:
+    """Return a function that puts a synthetic run below `tmp_path`; it takes the fields of `SyntheticRun`.
+
+    The run is a copy that the test may change. Runs of one test share one store, as in a sweep.
+    """
+
+    def copy(**fields: Any) -> Path:
+        shutil.copytree(synthetic_run(**fields), tmp_path / "outputs", dirs_exist_ok=True)
+        return tmp_path / "outputs" / fields.get("name", SyntheticRun.name)
+
+    return copy
 
 
 @pytest.fixture
