@@ -76,6 +76,7 @@ class AcceptanceFilters:
         return [None if self.novelty.admit(one.example.instruction) else repeat for one in candidates]
 
     def _check_leaks(self, candidates: Sequence[ExpansionCandidate]) -> list[Rejection | None]:
+        # A response may contain a benchmark question as well.
         leaks = [self.benchmarks.find_leak(one.example.instruction, one.example.response) for one in candidates]
         return [None if leak is None else (DropReason.CONTAMINATED, str(leak)) for leak in leaks]
 
@@ -131,7 +132,7 @@ class ExpansionResult:
         dropped: Every pair that was not accepted, with its reason.
     """
 
-    accepted: dict[GenerationRequest, list[TrainingExample]]
+    accepted: dict[GenerationRequest, list[TrainingExample]]  # requests are hashed by identity
     checked: bool
     calls: int = 0
     proposed: int = 0
@@ -143,7 +144,7 @@ class ExpansionResult:
 
     @property
     def rows(self) -> list[TrainingExample]:
-        """All accepted rows, in the order of the requests."""
+        """Accepted rows of all requests, in the order of the requests."""
         return [row for rows in self.accepted.values() for row in rows]
 
     @property
@@ -155,6 +156,7 @@ class ExpansionResult:
         """
         reasons = Counter(dropped.reason for dropped in self.dropped)
         rows, off_type = len(self.rows), reasons[DropReason.OFF_TYPE]
+        # Reasons that come after the classifier: only these rows, and the accepted ones, got a label.
         later = (DropReason.UNRATED, DropReason.COMPLEXITY_MISMATCH, DropReason.OVER_QUOTA)
         labelled = rows + off_type + sum(reasons[reason] for reason in later)
         return {
@@ -206,7 +208,7 @@ def expand_until_filled(
     """
     result = ExpansionResult({request: [] for request in requests}, checked=bool(filters.benchmarks))
     for pass_number in range(config.max_expansion_passes):
-        # The key makes each call a draw of its own, even if another one shows the same examples.
+        # The key makes each call a separate draw, even if another call shows the same examples.
         calls = [
             (request, call)
             for index, request in enumerate(requests)

@@ -113,6 +113,7 @@ def build_expansion_request(call: ExpansionRequest, config: TeacherConfig) -> Ch
         f"<response>\n{example.response}\n</response>\n</pair>"
         for example in call.examples
     ]
+    # The text for no examples is part of the prompt, so of cache keys as well.
     examples = "\n\n".join(pairs) or "(No pair of this type is at hand; write them at the level of a school leaver.)"
     text = load_prompt("expand").fill(task=call.task, count=str(call.count), examples=examples)
     return _request(text, config).model_copy(update={"temperature": config.temperature, "sample": call.sample})
@@ -155,6 +156,7 @@ def parse_pairs(completion: Completion) -> tuple[InstructionPair, ...]:
         ReplyError: If the reply contains anything but whole pairs.
     """
     text = parse_text(completion)
+    # Strict on purpose: text between pairs often means a pair that was cut or written in another form.
     if _PAIR.sub("", text).strip():
         raise ReplyError("It must consist of whole <pair>...</pair> blocks in the form given, and nothing else.")
     return tuple(InstructionPair(instruction, response) for instruction, response in _PAIR.findall(text))

@@ -11,6 +11,7 @@ from tapir_exp.distillation.prompts import load_prompt
 from tapir_exp.llm.chat import ChatModel, ChatRequest, Completion, Message
 from tapir_exp.llm.executor import run_requests
 
+# A reply must equal a name: "This is not Math" must not count as Math.
 _BY_NAME = {task.casefold(): task for task in TaskType}
 
 

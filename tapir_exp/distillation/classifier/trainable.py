@@ -23,7 +23,7 @@ class TrainedClassifier(Protocol):
 
     @property
     def tasks(self) -> Sequence[TaskType]:
-        """The types that it predicts, in the order of its logits."""
+        """Predicted types, in the order of the logits."""
         ...
 
     @property

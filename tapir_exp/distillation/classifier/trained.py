@@ -52,6 +52,7 @@ class CachedClassifier:
             for example, made in zip(examples, predictions, strict=True)
         ]
 
+    # Loading or fitting takes seconds, which a run with cached labels must not pay.
     @cached_property
     def _classifier(self) -> TrainedClassifier:
         if self._card is None or self._config.path is None:
@@ -96,7 +97,7 @@ def _examples_recipe(fit: ClassifierFitConfig) -> dict[str, Any]:
         "examples": package_examples().digest,
         "encoder": weights_digest(find_encoder(fit.encoder)),
         **_precision_recipe(fit.precision),
-        # The batch size changes the speed only; the precision has an entry of its own.
+        # The batch size only changes the speed; the precision has a separate entry.
         "fit": {name: value for name, value in asdict(fit).items() if name not in ("batch_size", "precision")},
     }
 

@@ -125,7 +125,7 @@ def plan_round(pool: Sequence[Candidate], settings: PlanSettings) -> RoundPlan:
     """Plan the mix of a round: the fraction `alpha` of its rows is hard, each subset under the target task mix.
 
     The rows of a subset and task type are drawn without replacement, heavier ones first. If the pool has too few, the
-    teacher is asked for the rest.
+    rest is requested of the teacher.
     """
     hard_rows = round(settings.alpha * settings.rows)
     sizes = (hard_rows, settings.rows - hard_rows)

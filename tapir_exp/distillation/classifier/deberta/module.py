@@ -57,6 +57,7 @@ class ClassifierModule(pl.LightningModule):
         self.log(MACRO_F1, f1)
         if f1 > self.best_f1:
             self.best_f1 = f1
+            # Copied to the CPU: GPU memory holds one set of weights only.
             self.best = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
 
     def configure_optimizers(self) -> Any:

@@ -98,6 +98,7 @@ class DebertaTrainer:
             pairs = [(row.text, int(target)) for row, target in zip(rows, targets, strict=True)]
             held_out = [pairs[index] for index in validation]
             self._train(model, tokenizer, [pairs[index] for index in training], held_out, weights.tolist(), progress)
+        # The validation rows were not trained on, so their logits show how confident the model may be.
         raw = DebertaClassifier(model, tokenizer, tasks, 1.0, self._fit.max_length, self._fit.batch_size)
         logits = raw.score([text for text, _ in held_out], progress)
         return DebertaClassifier(

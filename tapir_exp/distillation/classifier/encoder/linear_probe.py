@@ -93,6 +93,7 @@ class LinearProbeTrainer:
 
     def vectors(self, texts: Sequence[str], progress: str) -> Matrix:
         """Return one vector per text, in order: (texts, width)."""
+        # Folds and baselines embed the same texts many times.
         new = [text for text in dict.fromkeys(texts) if text not in self._vectors]
         self._vectors.update(zip(new, self._embedder.embed(new, progress), strict=True))
         return np.stack([self._vectors[text] for text in texts])
