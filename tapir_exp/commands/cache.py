@@ -28,7 +28,7 @@ class FailureLine(FailedRequest):
 
 def print_summary(database: Database) -> None:
     """Print by model: number of completions, first and last day, and size with their requests."""
-    table = Table("model", "completions", "first", "last", "million characters")
+    table = Table("model", "completions", "first", "last", "M chars")
     for column in table.columns[1:]:
         column.justify, column.no_wrap = "right", True
     for summary in ResponseCache(database).summaries():

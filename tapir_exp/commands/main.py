@@ -41,9 +41,11 @@ Run an experiment with overrides, in any order:
   tapir -m arm=tapir,lion seed=1,2,3     a sweep over every combination
   tapir --config-name lab_ablation       a sweep file, from sweeps/ or --config-dir DIR
 
-  tapir COMMAND --help                   help for one command; `tapir run --help` lists groups and choices
+Further:
+  tapir COMMAND --help                   help for one command
+  tapir run --help                       every group of the configuration with its choices
   tapir --version                        the version of tapir_exp
-  eval "$(tapir -sc install=bash)"       shell completion of groups, choices and keys (also zsh and fish)
+  eval "$(tapir -sc install=bash)"       shell completion in this shell (or zsh, fish)
 """
 
 

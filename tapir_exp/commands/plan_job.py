@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from tapir_exp.config import Config, DecontaminationConfig, SeedsConfig
@@ -20,6 +21,7 @@ from tapir_exp.pipeline.opening import open_workspace
 from tapir_exp.pipeline.workspace import Recipe, Workspace
 from tapir_exp.tapir import distill
 
+TITLE = "Remaining work: tokens in and out; ≤ marks an upper bound"
 SAMPLE = 2000
 """Number of seeds to look up in the cache if there are more. The share of cached calls is taken for all seeds."""
 
@@ -166,7 +168,8 @@ def merge_jobs(jobs: Iterable[Sequence[PlannedStage]]) -> list[PlannedStage]:
 
 def build_table(planned: Sequence[PlannedStage]) -> Table:
     """Return the plan as a table: one line for each stage and role, and the sum."""
-    table = Table(title="Remaining work: tokens in and out; ≤ marks an upper bound", title_justify="left")
+    # Without vertical lines, the longest names and figures fit into 80 columns.
+    table = Table(title=TITLE, title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0)
     numbers = ("done", "calls", "cached", "in", "out", "USD", "A100 h")
     for column in ("stage", "role", *numbers):
         table.add_column(column, justify="right" if column in numbers else "left", no_wrap=True)

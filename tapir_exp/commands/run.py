@@ -1,9 +1,11 @@
 """`tapir run`: run an experiment, or every job of a sweep."""
 
+import os
 import sys
 from collections.abc import Sequence
 
 from tapir_exp.commands.command_line import CLASSIFY_GROUPS, format_choices, wants_help
+from tapir_exp.commands.main import COMMANDS
 from tapir_exp.config.compose import PRIMARY
 
 HELP = """\
@@ -20,7 +22,7 @@ The same command resumes an interrupted run. Results are written to outputs/; ou
   --cfg job [--resolve]                  print the configuration instead of running it
   --info defaults-tree                   print which file each part comes from
   --hydra-help                           print the other flags of Hydra
-  eval "$(tapir -sc install=bash)"       complete groups, choices and keys in this shell (also zsh and fish)
+  eval "$(tapir -sc install=bash)"       shell completion of commands, choices and keys (or zsh, fish)
 
 Groups and their choices (tapir_exp/config documents every key):
 """
@@ -31,6 +33,22 @@ def main(arguments: Sequence[str]) -> None:
     if wants_help(arguments):
         sys.stdout.write(HELP + format_choices(exclude=CLASSIFY_GROUPS))
         return
+    if {"-sc", "--shell-completion"} & set(arguments):
+        _complete_commands()
+
     from tapir_exp.commands.hydra_app import start
 
     start(PRIMARY, arguments)
+
+
+def _complete_commands() -> None:
+    """Complete names of commands; remove one that is complete from the line that Hydra completes.
+
+    The shell passes its line as the variable COMP_LINE. Hydra knows overrides only.
+    """
+    program, _, rest = os.environ.get("COMP_LINE", "").partition(" ")
+    word, space, overrides = rest.lstrip().partition(" ")
+    if space and word in COMMANDS:
+        os.environ["COMP_LINE"] = f"{program} {overrides}"
+    elif program and not space:
+        sys.stdout.write("".join(f"{name}\n" for name in COMMANDS if name.startswith(word)))

@@ -32,7 +32,7 @@ TABLE_COLUMNS = {
     "loss": "train/final_loss",
     "gap": "gap/mean",
     "hard": "gap/hard_share",
-    "accuracy": "benchmark/accuracy",
+    "acc.": "benchmark/accuracy",
     "s.e.": "benchmark/accuracy_se",
 }
 """Columns of the table that a run prints at its end, each with its metric."""
@@ -107,7 +107,7 @@ def _print_rounds(metrics: list[Metrics]) -> None:
         [f"S_{row['round']}", *(_format_figure(row.get(name)) for name in TABLE_COLUMNS.values())] for row in metrics
     ]
     print_table(
-        "Results by round; gap and hard share are of that student on the rows that it was scored on",
+        "Results by round (gap and hard share: of the rows that the student was scored on)",
         ["", *TABLE_COLUMNS],
         rows,
     )

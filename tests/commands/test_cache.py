@@ -1,4 +1,4 @@
-"""The command that lists, exports and prunes what the chat models have answered."""
+"""`tapir cache`: list, export and prune cached completions, and list failed requests."""
 
 import json
 import os
@@ -16,26 +16,27 @@ from fakes import reply_of
 
 from tapir_exp.commands.cache import main
 from tapir_exp.config import SpendConfig
+from tapir_exp.core.errors import StoreError
 from tapir_exp.llm.call_store import CALLS_FILE, CallStore
 from tapir_exp.llm.chat import ChatRequest, Message
 from tapir_exp.llm.failures import CallError, FailureKind
 from tapir_exp.llm.ledger import SpendScope
 from tapir_exp.llm.response_cache import CacheEntry
 
-ASKED = {
+STORED = {
     "1": ("openai/gpt-4o", "2026-03-01", "One\u2028line."),
     "2": ("openai/gpt-4o", "2026-05-01", "Two."),
     "3": ("dashscope/qwen-max", "2026-04-01", "Drei."),
 }
-"""Of every reply in the store: the model, the day, and what it said."""
+"""Each completion in the store by key: model, day and text."""
 
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The store of an outputs directory in the directory that the command is called in."""
+    """Create the store of `outputs`, in the directory that the command runs in."""
     monkeypatch.chdir(tmp_path)
     call_store = CallStore(tmp_path / "outputs" / "store", SpendScope("run"), SpendConfig())
-    for key, (model, day, text) in ASKED.items():
+    for key, (model, day, text) in STORED.items():
         monkeypatch.setattr(time, "time", lambda day=day: seconds(day))
         call_store.cache.put(key, model, question(key), reply_of(text))
     monkeypatch.undo()
@@ -63,13 +64,13 @@ def keys(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
     return [json.loads(line)["key"] for line in lines(capsys, "export", *arguments)]
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[Any, str]:
+def exit_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[Any, str]:
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     return stop.value.code, capsys.readouterr().err
 
 
-def test_list_tells_replies_and_days_and_size_by_model(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_shows_count_days_and_size_by_model(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines(capsys, "list") if "│" in line]
     assert rows == [
         ["dashscope/qwen-max", "1", "2026-04-01", "2026-04-01", "0.0"],
@@ -77,9 +78,9 @@ def test_list_tells_replies_and_days_and_size_by_model(store: Path, capsys: pyte
     ]
 
 
-def test_export_gives_every_entry_whole_one_a_line(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_writes_one_entry_a_line(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     entries = [CacheEntry.model_validate_json(line) for line in lines(capsys, "export")]
-    for entry, (key, (model, day, text)) in zip(entries, ASKED.items(), strict=True):
+    for entry, (key, (model, day, text)) in zip(entries, STORED.items(), strict=True):
         assert entry == CacheEntry(
             key=key, model=model, asked=seconds(day), request=question(key), reply=reply_of(text)
         )
@@ -87,9 +88,7 @@ def test_export_gives_every_entry_whole_one_a_line(store: Path, capsys: pytest.C
     assert keys(capsys, "--model", "openai/gpt") == []
 
 
-def test_export_needs_no_more_memory_for_more_replies(
-    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_export_memory_does_not_grow_with_entries(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     call_store = CallStore(store, SpendScope("run"), SpendConfig())
     for number in range(100):
         call_store.cache.put(f"long {number}", "m", question("?"), reply_of("x" * 100_000))
@@ -104,13 +103,13 @@ def test_export_needs_no_more_memory_for_more_replies(
     assert peak < 2_000_000
 
 
-def test_export_ends_quietly_when_nobody_reads_on(store: Path) -> None:
+def test_export_ends_quietly_when_its_pipe_closes(store: Path) -> None:
     call_store = CallStore(store, SpendScope("run"), SpendConfig())
     for number in range(20):
         call_store.cache.put(f"long {number}", "m", question("?"), reply_of("x" * 100_000))
     call_store.close()
     process = subprocess.Popen(
-        [sys.executable, "-c", "from tapir_exp.commands.cache import main; main(['export'])"],
+        [sys.executable, "-c", "from tapir_exp.commands.main import main; main(['cache', 'export'])"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -123,7 +122,7 @@ def test_export_ends_quietly_when_nobody_reads_on(store: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("chosen", "left"),
+    ("options", "remaining"),
     [
         (["--model", "openai/gpt-4o"], ["3"]),
         (["--before", "2026-04-02"], ["2"]),
@@ -135,31 +134,31 @@ def test_export_ends_quietly_when_nobody_reads_on(store: Path) -> None:
     ],
     ids=" ".join,
 )
-def test_prune_says_how_many_and_forgets_them_only_when_one_is_sure(
-    store: Path, capsys: pytest.CaptureFixture[str], chosen: list[str], left: list[str]
+def test_prune_deletes_only_with_yes(
+    store: Path, capsys: pytest.CaptureFixture[str], options: list[str], remaining: list[str]
 ) -> None:
-    count = 3 - len(left)
-    assert lines(capsys, "prune", *chosen) == [f"{count} replies would be forgotten; --yes forgets them."]
+    count = 3 - len(remaining)
+    assert lines(capsys, "prune", *options) == [f"{count} completions would be deleted; --yes deletes them."]
     assert keys(capsys) == ["1", "2", "3"]
-    assert lines(capsys, "prune", *chosen, "--yes") == [f"{count} replies forgotten."]
-    assert keys(capsys) == left
+    assert lines(capsys, "prune", *options, "--yes") == [f"{count} completions deleted."]
+    assert keys(capsys) == remaining
 
 
-@pytest.mark.parametrize("sure", [[], ["--yes"]])
-def test_everything_is_forgotten_only_where_that_is_said(
-    store: Path, capsys: pytest.CaptureFixture[str], sure: list[str]
+@pytest.mark.parametrize("options", [[], ["--yes"]])
+def test_prune_without_a_filter_requires_all(
+    store: Path, capsys: pytest.CaptureFixture[str], options: list[str]
 ) -> None:
-    code, told = refused(capsys, "prune", *sure)
+    code, text = exit_of(capsys, "prune", *options)
     assert code == 2
-    assert "would forget everything; --all says that this is meant" in told
+    assert "would delete everything; add --all if that is meant" in text
     assert len(keys(capsys)) == 3
 
 
 @pytest.fixture
 def failed(store: Path) -> None:
-    """Two runs that gave up what they asked: one alone, one a job of a sweep."""
-    for account in (SpendScope(str(store.parent / "runs" / "lab")), SpendScope("outputs/sweeps/delta", "seed-1")):
-        call_store = CallStore(store, account, SpendConfig())
+    """Record failed requests of a single run and of a job of a sweep."""
+    for scope in (SpendScope(str(store.parent / "runs" / "lab")), SpendScope("outputs/sweeps/delta", "seed-1")):
+        call_store = CallStore(store, scope, SpendConfig())
         with call_store.ledger.record_stage("task_labels"):
             for key in "ab":
                 error = CallError(FailureKind.UNREADABLE, "no number", raw="VII")
@@ -167,9 +166,7 @@ def failed(store: Path) -> None:
         call_store.close()
 
 
-def test_failures_are_told_with_run_reason_and_last_words(
-    store: Path, failed: None, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_failures_have_run_reason_and_last_reply(store: Path, failed: None, capsys: pytest.CaptureFixture[str]) -> None:
     (store.parent / "runs" / "lab").mkdir(parents=True)
     (store.parent / "latest").symlink_to("runs/lab")
     rows = [json.loads(line) for line in lines(capsys, "failures", "--run", "outputs/latest")]
@@ -191,31 +188,26 @@ def test_failures_are_told_with_run_reason_and_last_words(
 
 
 @pytest.mark.parametrize("command", ["list", "export", "prune --all", "failures"])
-def test_a_missing_store_is_an_error_that_says_what_to_do(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
-) -> None:
-    code, _ = refused(capsys, *command.split(), "--store", str(tmp_path / "nowhere"))
-    assert code == (
-        f"tapir-replies: {tmp_path}/nowhere/{CALLS_FILE} is not there; name the store of an outputs directory, as in "
-        "--store outputs/store."
-    )
+def test_missing_store_is_an_error_with_a_remedy(tmp_path: Path, command: str) -> None:
+    with pytest.raises(StoreError, match=rf"nowhere/{CALLS_FILE} does not exist; .* --store outputs/store"):
+        main([*command.split(), "--store", str(tmp_path / "nowhere")])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_store_elsewhere_is_named(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_store_option_names_another_store(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "outputs").rename(tmp_path / "moved")
     assert keys(capsys, "--store", "moved/store") == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
-        ([], "the following arguments are required: command"),
-        (["prune", "--before", "yesterday"], "'yesterday' is no day; write it as 2026-11-25"),
+        ([], "the following arguments are required: ACTION"),
+        (["prune", "--before", "yesterday"], "'yesterday' is not a date; expected YYYY-MM-DD, such as 2026-11-25"),
         (["remove"], "invalid choice: 'remove'"),
     ],
 )
-def test_a_mistake_is_told(capsys: pytest.CaptureFixture[str], arguments: list[str], told: str) -> None:
-    code, err = refused(capsys, *arguments)
+def test_wrong_arguments_are_reported(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+    code, err = exit_of(capsys, *arguments)
     assert code == 2
-    assert told in err
+    assert message in err

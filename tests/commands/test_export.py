@@ -1,4 +1,4 @@
-"""A student taken out of its store: whole, with all that belongs to it, and on the hub where that is asked for."""
+"""`tapir export`: a student of a store as a complete directory, and on the hub if asked for."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from tapir_exp.commands.export import main
+from tapir_exp.commands.export import ExportError, main
 from tapir_exp.config import BudgetConfig, LabStudentConfig, Method, Precision, SFTConfig, StudentConfig, TrainerConfig
 from tapir_exp.core.manifest import Manifest, entry_of
 from tapir_exp.core.records import Subset
@@ -23,8 +23,8 @@ from tapir_exp.student.model_card import (
     ModelRef,
     Provenance,
     TrainingData,
-    reproducible_figures,
     describe_settings,
+    reproducible_figures,
     write_provenance,
 )
 from tapir_exp.student.training.encoding import TrainingRow
@@ -40,7 +40,7 @@ TOKENS = torch.arange(20)[None]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of no round, whose student is an adapter over a base in the same store."""
+    """Create a finished run without rounds. Its student is an adapter over a base in the same store."""
     outputs = tmp_path_factory.mktemp("outputs")
     store, directory = Store(outputs / "store"), outputs / "runs" / "lab"
     base = store.produce("base_student", {}, build)
@@ -96,7 +96,7 @@ def logits(model: Any) -> torch.Tensor:
     return found
 
 
-def test_a_run_s_student_becomes_a_plain_directory(run: Path, tmp_path: Path) -> None:
+def test_student_of_a_run_becomes_a_plain_directory(run: Path, tmp_path: Path) -> None:
     export(run, tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         *("README.md", "chat_template.jinja", "config.json", "generation_config.json", "model.safetensors"),
@@ -109,7 +109,7 @@ def test_a_run_s_student_becomes_a_plain_directory(run: Path, tmp_path: Path) ->
     assert GenerationConfig.from_pretrained(tmp_path / "out").eos_token_id == own.eos_token_id
 
 
-def test_its_card_and_provenance_say_that_it_was_merged_and_how_its_run_was_made(run: Path, tmp_path: Path) -> None:
+def test_export_records_merge_and_command(run: Path, tmp_path: Path) -> None:
     export(run, tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
     assert yaml.safe_load(card.split("---\n")[1])["library_name"] == "transformers"
@@ -121,7 +121,7 @@ def test_its_card_and_provenance_say_that_it_was_merged_and_how_its_run_was_made
     assert known == before.model_copy(update={"merged_as": "float32"})
 
 
-def test_weights_are_written_in_the_type_asked_for(run: Path, tmp_path: Path) -> None:
+def test_dtype_sets_the_type_of_the_weights(run: Path, tmp_path: Path) -> None:
     export(student_of(run), tmp_path / "out", "--dtype", "bfloat16")
     assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "bfloat16"
     whole = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto")
@@ -130,14 +130,12 @@ def test_weights_are_written_in_the_type_asked_for(run: Path, tmp_path: Path) ->
     assert (logits(whole) - exact).abs().max() < 0.02 * exact.abs().max()
 
 
-def test_a_second_export_is_the_first_and_another_student_is_not_overwritten(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_export_neither_repeats_nor_overwrites(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     export(run, tmp_path / "out")
     before = (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns
     export(run, tmp_path / "out")
     assert (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns == before
-    with pytest.raises(SystemExit, match="not from this student"):
+    with pytest.raises(ExportError, match="does not hold this student"):
         export(run, tmp_path / "out", "--dtype", "bfloat16")
     assert list(tmp_path.iterdir()) == [tmp_path / "out"]
 
@@ -150,11 +148,11 @@ def test_two_exports_have_the_same_bytes(run: Path, tmp_path: Path) -> None:
         assert str(tmp_path).encode() not in path.read_bytes()
 
 
-def test_what_is_no_student_is_refused(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="neither a student nor a finished run"):
+def test_directory_without_a_student_is_rejected(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="neither a student nor a finished run"):
         export(tmp_path, tmp_path / "out")
     base = next((run / "../../store/base_student").resolve().iterdir())
-    with pytest.raises(SystemExit, match="give --dtype"):
+    with pytest.raises(ExportError, match="give --dtype"):
         export(base, tmp_path / "out")
     export(base, tmp_path / "out", "--dtype", "float32")  # a model of others is copied
     assert torch.equal(
@@ -163,45 +161,45 @@ def test_what_is_no_student_is_refused(run: Path, tmp_path: Path) -> None:
 
 
 class FakeHub:
-    """Takes down what is asked of it."""
+    """Record the requests to the hub."""
 
     def __init__(self, error: Exception | None = None) -> None:
-        self.asked: list[tuple[str, str, Any]] = []
+        self.requests: list[tuple[str, str, Any]] = []
         self._error = error
 
     def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> None:
         if self._error:
             raise self._error
-        self.asked.append(("create", repo_id, (private, exist_ok)))
+        self.requests.append(("create", repo_id, (private, exist_ok)))
 
     def upload_folder(self, *, repo_id: str, folder_path: str, commit_message: str) -> None:
-        self.asked.append(("upload", repo_id, sorted(path.name for path in Path(folder_path).iterdir())))
+        self.requests.append(("upload", repo_id, sorted(path.name for path in Path(folder_path).iterdir())))
 
 
-def test_nothing_is_pushed_unasked(run: Path, tmp_path: Path) -> None:
+def test_export_pushes_only_with_push(run: Path, tmp_path: Path) -> None:
     hub = FakeHub()
     export(run, tmp_path / "out", hub=hub)
-    assert hub.asked == []
+    assert hub.requests == []
 
 
-def test_a_push_makes_a_private_repository_of_the_whole_directory(run: Path, tmp_path: Path) -> None:
+def test_push_uploads_all_files_to_a_private_repository(run: Path, tmp_path: Path) -> None:
     hub = FakeHub()
     export(run, tmp_path / "out", "--push", "me/student", hub=hub)
     files = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert hub.asked == [("create", "me/student", (True, True)), ("upload", "me/student", files)]
+    assert hub.requests == [("create", "me/student", (True, True)), ("upload", "me/student", files)]
 
 
-def test_a_refused_push_keeps_the_directory_and_says_what_to_do(run: Path, tmp_path: Path) -> None:
+def test_rejected_push_keeps_the_directory(run: Path, tmp_path: Path) -> None:
     from huggingface_hub.errors import LocalTokenNotFoundError
 
-    with pytest.raises(SystemExit, match="hf auth login"):
+    with pytest.raises(ExportError, match="hf auth login"):
         export(run, tmp_path / "out", "--push", "me/student", hub=FakeHub(LocalTokenNotFoundError("no token")))
     assert (tmp_path / "out" / "model.safetensors").is_file()
     export(run, tmp_path / "out", "--push", "me/student", hub=(hub := FakeHub()))
-    assert len(hub.asked) == 2
+    assert len(hub.requests) == 2
 
 
-def test_the_real_hub_takes_what_it_is_given() -> None:
+def test_hub_methods_have_the_expected_arguments() -> None:
     """HfApi's methods have the arguments with which they are called here."""
     from inspect import signature
 

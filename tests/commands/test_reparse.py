@@ -1,19 +1,19 @@
-"""Kept replies are read again for nothing, and a line says what became of each."""
+"""`tapir reparse`: stored judge replies are parsed again without a call, and each outcome is counted."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tapir_exp.commands.reparse import CHANGED, FOUND, LOST, SAME, UNREAD, main, reparse
+from tapir_exp.commands.reparse import CHANGED, NEWLY_PARSED, NO_LONGER_PARSED, UNCHANGED, UNPARSABLE, main, reparse
 from tapir_exp.core.errors import StoreError
 from tapir_exp.core.manifest import Manifest, entry_of
 from tapir_exp.core.records import JudgeReply, PresentationOrder, Verdict
 from tapir_exp.core.store import ROWS, Store, write_rows
 
 
-def ballot(raw: str, scores: tuple[float, float] | None, finish_reason: str | None = "stop") -> JudgeReply:
-    """A kept reply, and how it was read when it came."""
+def judge_reply(raw: str, scores: tuple[float, float] | None, finish_reason: str | None = "stop") -> JudgeReply:
+    """Return a stored reply with the scores that were parsed at the time."""
     teacher, student = scores or (None, None)
     failure = None if scores else "unreadable reply: then"
     return JudgeReply(
@@ -26,29 +26,31 @@ def ballot(raw: str, scores: tuple[float, float] | None, finish_reason: str | No
     )
 
 
-def verdict(row: str, kept: JudgeReply) -> Verdict:
-    return Verdict(id=row, replies=(kept,), teacher=kept.teacher, student=kept.student)
+def verdict(row_id: str, reply: JudgeReply) -> Verdict:
+    return Verdict(id=row_id, replies=(reply,), teacher=reply.teacher, student=reply.student)
 
 
-KEPT = [
-    verdict("same", ballot("8 6\nGood.", (8, 6))),
-    verdict("found", ballot("8 6", None)),
-    verdict("changed", ballot("8 6", (6, 8))),
-    verdict("lost", ballot("8 6/10", (8, 6))),
-    verdict("unread", ballot("I cannot.", None)),
-    verdict("never came", ballot("", None, finish_reason=None)),
+STORED = [
+    verdict("same", judge_reply("8 6\nGood.", (8, 6))),
+    verdict("found", judge_reply("8 6", None)),
+    verdict("changed", judge_reply("8 6", (6, 8))),
+    verdict("lost", judge_reply("8 6/10", (8, 6))),
+    verdict("unread", judge_reply("I cannot.", None)),
+    verdict("never came", judge_reply("", None, finish_reason=None)),
 ]
 
 
 def run_of(root: Path, rows: Sequence[Verdict], config: str = "judge: {protocol: pair_scores}") -> Path:
-    """A finished run that keeps these verdicts."""
+    """Return the directory of a finished run with these verdicts."""
     store, run_dir = Store(root / "store"), root / "run"
     run_dir.mkdir()
     (run_dir / "config.yaml").write_text(config)
     entries = []
     for name in ("verdicts-0", "seeds"):
-        made = store.produce(name.partition("-")[0], {}, lambda place: {"rows": write_rows(place / ROWS, rows)})
-        entries.append(entry_of(name, 0, made))
+        artifact = store.produce(
+            name.partition("-")[0], {}, lambda directory: {"rows": write_rows(directory / ROWS, rows)}
+        )
+        entries.append(entry_of(name, 0, artifact))
     manifest = Manifest(
         name="n", arm="a", seed=0, store="../store", delta=2, alphas=(0.3,), target=None, artifacts=tuple(entries)
     )
@@ -56,31 +58,33 @@ def run_of(root: Path, rows: Sequence[Verdict], config: str = "judge: {protocol:
     return run_dir
 
 
-def test_every_reply_has_its_fate(tmp_path: Path) -> None:
-    (reading,) = reparse(run_of(tmp_path, KEPT))
-    assert reading.name == "verdicts-0"
-    assert reading.replies == {SAME: 1, FOUND: 1, CHANGED: 1, LOST: 1, UNREAD: 2}
-    assert (reading.unscored_before, reading.unscored_now) == (3, 3)
+def test_reparse_counts_replies_by_outcome(tmp_path: Path) -> None:
+    (stage,) = reparse(run_of(tmp_path, STORED))
+    assert stage.name == "verdicts-0"
+    assert stage.replies == {UNCHANGED: 1, NEWLY_PARSED: 1, CHANGED: 1, NO_LONGER_PARSED: 1, UNPARSABLE: 2}
+    assert (stage.unscored_before, stage.unscored_now) == (3, 3)
 
 
-def test_nothing_is_written(tmp_path: Path) -> None:
-    run_dir = run_of(tmp_path, KEPT)
+def test_reparse_writes_nothing(tmp_path: Path) -> None:
+    run_dir = run_of(tmp_path, STORED)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     reparse(run_dir)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_the_command_prints_a_line_for_each_artifact(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main([str(run_of(tmp_path, KEPT))])
-    told = "1 as before, 1 read now, 1 other scores, 1 refused now, 2 unreadable as before; unscored rows 3 then, 3 now"
-    assert capsys.readouterr().out == f"verdicts-0: replies {told}\n"
+def test_command_prints_a_line_for_each_artifact(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([str(run_of(tmp_path, STORED))])
+    assert capsys.readouterr().out == (
+        "verdicts-0: replies: 1 unchanged, 1 newly parsed, 1 with other scores, 1 no longer parsed, "
+        "2 unparsable as before; unscored rows: 3 before, 3 now\n"
+    )
 
 
-def test_the_command_names_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r"tapir-reread: .*manifest\.json"):
+def test_directory_without_a_manifest_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"manifest\.json"):
         main([str(tmp_path)])
 
 
-def test_a_run_that_did_not_keep_replies_whole_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="before replies were kept whole"):
-        reparse(run_of(tmp_path, KEPT, config="judge: {orders: both}"))
+def test_run_without_stored_replies_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="did not store replies in full"):
+        reparse(run_of(tmp_path, STORED, config="judge: {orders: both}"))

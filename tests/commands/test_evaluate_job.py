@@ -1,22 +1,19 @@
-"""A whole evaluation: a student, an endpoint that annotates and judges, the official files, and nothing twice."""
+"""A complete evaluation: a student, an endpoint that annotates and judges, and the official files."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from serving import serving
 from standins import Endpoint, reference_rows, write_alpaca, write_mt_bench
 
-from tapir_exp.commands import hydra_app
-from tapir_exp.commands.evaluate import evaluate, find_subject
-from tapir_exp.commands.hydra_app import data_dir
+from tapir_exp.commands.evaluate_job import evaluate, find_subject
+from tapir_exp.commands.main import main
 from tapir_exp.commands.report import main as report
-from tapir_exp.config import Config, LabStudentConfig, parse, to_yaml
+from tapir_exp.config import Config, LabStudentConfig, to_yaml
 from tapir_exp.core.errors import ConfigError, EvaluationError
 from tapir_exp.core.evaluation_manifest import EVALUATION, Evaluation
 from tapir_exp.core.manifest import Manifest, entry_of
@@ -43,10 +40,11 @@ def student_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-class Bed:
-    """One directory of outputs, and the configuration of evaluations in it."""
+class EvaluationBed:
+    """An outputs directory, and the configuration of evaluations in it."""
 
-    def __init__(self, home: Path, endpoint: Endpoint) -> None:
+    def __init__(self, home: Path, endpoint: Endpoint, compose_config: Callable[..., Config]) -> None:
+        self.compose_config = compose_config
         self.home = home
         self.endpoint = endpoint
         self.alpaca = write_alpaca(home)
@@ -66,20 +64,18 @@ class Bed:
         ]
         settings += [f"evals.alpaca_eval.{name}={path}" for name, path in self.alpaca.items()]
         settings += [f"evals.mt_bench.{name}={path}" for name, path in self.mt_bench.items()]
-        GlobalHydra.instance().clear()
-        with initialize_config_dir(str(data_dir("conf")), version_base="1.3"):
-            return parse(compose("evaluate", [*settings, *overrides]))
+        return self.compose_config(*settings, *overrides, config_name="evaluate")
 
     def evaluate(self, *overrides: str, into: str = "evaluation") -> tuple[Path, int]:
-        """The directory of an evaluation, and how many calls it made."""
+        """Run an evaluation; return its directory and the number of its calls."""
         config, before = self.config(*overrides), len(self.endpoint.bodies)
         evaluate(config, self.home / into, to_yaml(config))
         return self.home / into, len(self.endpoint.bodies) - before
 
 
 @pytest.fixture
-def bed(tmp_path: Path, endpoint: Endpoint) -> Bed:
-    return Bed(tmp_path, endpoint)
+def bed(tmp_path: Path, endpoint: Endpoint, compose_config: Callable[..., Config]) -> EvaluationBed:
+    return EvaluationBed(tmp_path, endpoint, compose_config)
 
 
 def figures(directory: Path) -> dict[str, dict[str, Any]]:
@@ -87,32 +83,32 @@ def figures(directory: Path) -> dict[str, dict[str, Any]]:
     return known
 
 
-def test_any_directory_is_evaluated_on_every_suite(bed: Bed, student_dir: Path) -> None:
+def test_model_directory_is_evaluated_on_every_suite(bed: EvaluationBed, student_dir: Path) -> None:
     suites = "evals.suites=[lab,alpaca_eval,mt_bench]"
-    asked = [suites, "evals.problems_per_level=1", f"student.model={student_dir}"]
-    directory, calls = bed.evaluate(*asked)
+    overrides = [suites, "evals.problems_per_level=1", f"student.model={student_dir}"]
+    directory, calls = bed.evaluate(*overrides)
     assert calls == 12 + 8
-    found = figures(directory)
-    assert found["lab"]["problems"] == 42
-    assert found["alpaca_eval"]["n_total"] == 12
-    assert found["mt_bench"]["judgments"] == 8
+    results = figures(directory)
+    assert results["lab"]["problems"] == 42
+    assert results["alpaca_eval"]["n_total"] == 12
+    assert results["mt_bench"]["judgments"] == 8
     outputs = alpaca_eval.load_outputs(directory / "alpaca_eval/model_outputs.json")
     assert {row.generator for row in outputs} == {"tiny"}
     rows = alpaca_eval.load_annotations(directory / "alpaca_eval/annotations.json")
-    assert found["alpaca_eval"]["win_rate"] == pytest.approx(100 * sum((r.preference or 0) - 1 for r in rows) / 12)
+    assert results["alpaca_eval"]["win_rate"] == pytest.approx(100 * sum((r.preference or 0) - 1 for r in rows) / 12)
     judgments = mt_bench.load_judgments(directory / "mt_bench/model_judgment/tiny-judge_single.jsonl")
-    assert found["mt_bench"]["average"] == pytest.approx(sum(row.score for row in judgments) / 8)
+    assert results["mt_bench"]["average"] == pytest.approx(sum(row.score for row in judgments) / 8)
     assert set(mt_bench.load_dialogues(directory / "mt_bench/model_answer/tiny.jsonl")) == {1, 2, 3, 4}
     manifest = Evaluation.load(directory)
     assert (manifest.student, manifest.model, manifest.judge) == ("tiny", str(student_dir), "hosted_vllm/tiny-judge")
     assert (manifest.arm, manifest.run) == (None, None)
     before = digest_files(directory)
-    assert bed.evaluate(*asked) == (directory, 0)
+    assert bed.evaluate(*overrides) == (directory, 0)
     after = digest_files(directory)
     assert {name for name in before if before[name] != after[name]} <= {"spend.json"}
 
 
-def test_the_annotator_and_the_judge_get_the_official_settings(bed: Bed, student_dir: Path) -> None:
+def test_annotator_and_judge_get_the_official_settings(bed: EvaluationBed, student_dir: Path) -> None:
     before = len(bed.endpoint.bodies)
     bed.evaluate("evals.suites=[alpaca_eval,mt_bench]", f"student.model={student_dir}")
     bodies = bed.endpoint.bodies[before:]
@@ -123,7 +119,7 @@ def test_the_annotator_and_the_judge_get_the_official_settings(bed: Bed, student
     assert {body["messages"][0]["content"] for body in judge} == {"A helper.", "Rate the last.\n\n"}
 
 
-def test_a_run_s_last_student_is_found_and_asked_as_the_run_asks_it(bed: Bed) -> None:
+def test_last_student_of_a_run_keeps_its_settings(bed: EvaluationBed) -> None:
     run = bed.home / "outputs/runs/mine"
     store = Store(bed.home / "outputs/store")
 
@@ -147,15 +143,15 @@ def test_a_run_s_last_student_is_found_and_asked_as_the_run_asks_it(bed: Bed) ->
     ).write(run)
     directory, _ = bed.evaluate("evals=alpaca_eval", f"evals.run={run}", "evals.alpaca_eval.max_new_tokens=3")
     manifest = Evaluation.load(directory)
-    found = (manifest.student, manifest.experiment, manifest.arm, manifest.seed)
-    assert found == ("mine-lion-seed7", "mine", "lion", 7)
+    names = (manifest.student, manifest.experiment, manifest.arm, manifest.seed)
+    assert names == ("mine-lion-seed7", "mine", "lion", 7)
     assert find_subject(bed.config(f"evals.run={run}")).student.system_prompt == "Be kind."
     assert (directory / str(manifest.run)).resolve() == run.resolve()
     outputs = alpaca_eval.load_outputs(directory / "alpaca_eval/model_outputs.json")
     assert max(len(row.output.split()) for row in outputs) <= 3
 
 
-def test_alpaca_eval_s_answers_are_drawn_by_the_seed_or_greedy(bed: Bed, student_dir: Path) -> None:
+def test_alpaca_eval_responses_depend_on_the_seed(bed: EvaluationBed, student_dir: Path) -> None:
     def texts(*overrides: str) -> list[str]:
         directory, _ = bed.evaluate("evals=alpaca_eval", f"student.model={student_dir}", *overrides)
         return [row.output for row in alpaca_eval.load_outputs(directory / "alpaca_eval/model_outputs.json")]
@@ -166,7 +162,7 @@ def test_alpaca_eval_s_answers_are_drawn_by_the_seed_or_greedy(bed: Bed, student
     assert texts(greedy) == texts(greedy, "evals.seed=1") != texts()
 
 
-def test_given_outputs_need_no_student_and_given_annotations_no_call(bed: Bed) -> None:
+def test_given_outputs_and_annotations_are_reused(bed: EvaluationBed) -> None:
     outputs = [{**row, "output": f"{row['output']} and more", "generator": "theirs"} for row in reference_rows()]
     outputs[0]["output"] = reference_rows()[0]["output"]
     (bed.home / "model_outputs.json").write_text(json.dumps(outputs))
@@ -181,7 +177,7 @@ def test_given_outputs_need_no_student_and_given_annotations_no_call(bed: Bed) -
     assert (again / "alpaca_eval/annotations.json").read_bytes() == annotations.read_bytes()
 
 
-def test_given_answers_and_judgments_of_fast_chat_are_taken_over(bed: Bed, student_dir: Path) -> None:
+def test_given_answers_and_judgments_are_reused(bed: EvaluationBed, student_dir: Path) -> None:
     first, _ = bed.evaluate("evals=mt_bench", f"student.model={student_dir}")
     answers = first / "mt_bench/model_answer/tiny.jsonl"
     judgments = first / "mt_bench/model_judgment/tiny-judge_single.jsonl"
@@ -193,7 +189,7 @@ def test_given_answers_and_judgments_of_fast_chat_are_taken_over(bed: Bed, stude
     assert {k: v for k, v in figures(second).items() if k != "spend"} == figures(first)
 
 
-def test_the_report_of_an_evaluation_is_rebuilt_without_a_call(bed: Bed, student_dir: Path) -> None:
+def test_report_is_rebuilt_without_a_call(bed: EvaluationBed, student_dir: Path) -> None:
     directory, _ = bed.evaluate("evals=alpaca_eval", f"student.model={student_dir}")
     before, calls = digest_files(directory), len(bed.endpoint.bodies)
     for path in directory.rglob("*.json"):
@@ -207,12 +203,12 @@ def test_the_report_of_an_evaluation_is_rebuilt_without_a_call(bed: Bed, student
     }
 
 
-def test_what_is_missing_is_told_before_anything_is_asked(bed: Bed, student_dir: Path) -> None:
+def test_missing_inputs_are_reported_before_any_call(bed: EvaluationBed, student_dir: Path) -> None:
     with pytest.raises(ConfigError, match=r"evals\.run = null"):
         bed.evaluate("evals=alpaca_eval")
     with pytest.raises(ConfigError, match=r"evals\.suites = \[\]"):
         bed.evaluate("evals=none", f"student.model={student_dir}")
-    with pytest.raises(ConfigError, match=r"evals\.per_cell = 0"):
+    with pytest.raises(ConfigError, match=r"evals\.problems_per_level = 0"):
         bed.evaluate("evals.problems_per_level=0", f"student.model={student_dir}")
     with pytest.raises(EvaluationError, match="judge_prompts"):
         bed.evaluate("evals=mt_bench", "evals.mt_bench.judge_prompts=null", f"student.model={student_dir}")
@@ -220,16 +216,16 @@ def test_what_is_missing_is_told_before_anything_is_asked(bed: Bed, student_dir:
         bed.evaluate("evals=alpaca_eval", f"student.model={student_dir}", "judge.llm.api_key_env=TAPIR_NO_SUCH_KEY")
 
 
-def test_files_and_runs_that_do_not_exist_are_mistakes_of_the_configuration(bed: Bed) -> None:
+def test_missing_files_and_runs_are_config_mistakes(bed: EvaluationBed) -> None:
     with pytest.raises(ConfigError) as mistakes:
         bed.config("evals.alpaca_eval.length_control_data=nowhere.csv", "evals.run=nowhere", "evals.name=a/b")
-    told = "\n".join(mistakes.value.problems)
-    assert "evals.alpaca_eval.length_control_data = nowhere.csv: expected a file that exists" in told
-    assert "evals.run = nowhere: expected the directory of a finished run" in told
-    assert "evals.name = a/b: expected letters" in told
+    text = "\n".join(mistakes.value.problems)
+    assert "evals.alpaca_eval.length_control_data = nowhere.csv: expected a file that exists" in text
+    assert "evals.run = nowhere: expected the directory of a finished run" in text
+    assert "evals.name = a/b: expected letters" in text
 
 
-def test_another_student_gets_answers_of_its_own(bed: Bed, student_dir: Path, tmp_path: Path) -> None:
+def test_other_student_gets_other_responses(bed: EvaluationBed, student_dir: Path, tmp_path: Path) -> None:
     other = tmp_path / "tiny"
     other.mkdir()
     build_base_student(other, replace(TINY, seed=1), TEXTS)
@@ -242,28 +238,26 @@ def test_another_student_gets_answers_of_its_own(bed: Bed, student_dir: Path, tm
 
 
 @pytest.mark.slow
-def test_a_sweep_of_evaluations_ends_in_tables(
-    bed: Bed, student_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_sweep_of_evaluations_ends_in_tables(
+    bed: EvaluationBed, student_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(bed.home)
-    asked = [
+    overrides = [
         "-m",
         "evals.problems_per_level=1",
         "lab.seed=1,2",
         f"student.model={student_dir}",
         "student.max_new_tokens=6",
     ]
-    monkeypatch.setattr("sys.argv", ["tapir-evaluate", *asked])
-    hydra_app.main_evaluate()
+    main(["evaluate", *overrides])
     (sweep,) = (bed.home / "outputs/evaluations").iterdir()
     assert len(list(sweep.glob(f"*/{EVALUATION}"))) == 2
     assert "tiny (ours)" in (sweep / "paper/lab.md").read_text()
 
 
-def test_the_command_has_its_own_help(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["tapir-evaluate", "--help"])
-    hydra_app.main_evaluate()
-    told = capsys.readouterr().out
-    assert told.startswith("tapir-evaluate: a student on AlpacaEval 2.0")
-    assert "alpaca_eval, held_out, ifeval, lab, mt_bench, none" in told
-    assert "  paper " not in told
+def test_evaluate_has_its_own_help(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["evaluate", "--help"])
+    text = capsys.readouterr().out
+    assert text.startswith("tapir evaluate: evaluate a student on AlpacaEval 2.0")
+    assert "alpaca_eval, held_out, ifeval, lab, mt_bench, none" in text
+    assert "  paper " not in text
