@@ -41,7 +41,7 @@ def provenance(**changes: Any) -> Provenance:
         "artifact": "student/0123",
         "base": HUB,
         "parent": ModelRef(place=ModelLocation.STORE, name="student/4567"),
-        "data": TrainingData(artifact="mix/89ab", sha256="f" * 64),
+        "data": TrainingData(artifact="train_mix/89ab", sha256="f" * 64),
         "method": Method.lora,
         "alpha": 0.3,
         "seed": 0,
@@ -99,7 +99,7 @@ def test_base_outside_the_hub_is_not_linked(location: ModelLocation) -> None:
 
 def test_card_holds_data_settings_and_figures() -> None:
     card = render_model_card(provenance(), "tapir experiment=llama2_7b_paper sft=lora")
-    for text in ("mix/89ab", "f" * 64, "40 rows", "300", "0.5000", "2 rows were cut", "student/4567", "`abc`"):
+    for text in ("train_mix/89ab", "f" * 64, "40 rows", "300", "0.5000", "2 rows were cut", "student/4567", "`abc`"):
         assert text in card
     assert "| learning rate | 2e-05 | ours | not confirmed by the paper; comparable recipes use 2e-5 |" in card
     assert "$ tapir experiment=llama2_7b_paper sft=lora" in card
