@@ -1,13 +1,13 @@
-"""A mix that nobody can be trained on ends the run with what became of its rows."""
+"""The training mix: refinement failures are counted, and a mix without rows is an error."""
 
-from collections.abc import Callable, Mapping
-from types import SimpleNamespace
-from typing import Any, cast
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from fakes import ScriptedChat, training_row
+from workspaces import open_test_workspace
 
-from tapir_exp.config import CurriculumConfig, TeacherConfig
+from tapir_exp.config import Config
 from tapir_exp.core.errors import TapirError
 from tapir_exp.core.records import Subset, TrainingExample
 from tapir_exp.core.store import Artifact
@@ -15,41 +15,41 @@ from tapir_exp.core.task_types import TaskType
 from tapir_exp.distillation.curriculum.pool import Pool
 from tapir_exp.distillation.curriculum.sampling import GenerationRequest, RoundPlan
 from tapir_exp.pipeline.data import build_mix
-from tapir_exp.pipeline.workspace import StageOutput, Workspace
+from tapir_exp.pipeline.workspace import StageOutput
 
 PLAN = RoundPlan(
     (),
     (GenerationRequest(TaskType.MATH, Subset.HARD, 3, ()), GenerationRequest(TaskType.WRITING, Subset.REST, 2, ())),
     (),
 )
+MakeMix = Callable[..., Artifact]
 
 
-def mixed(replies: list[str], written: list[TrainingExample], *, refine: bool = True) -> StageOutput:
-    """What the stage makes of rows that the teacher has written, where it says this when it is to refine them."""
+@pytest.fixture
+def make_mix(tmp_path: Path, compose_config: Callable[..., Config]) -> MakeMix:
+    """Build the mix of round 2 from expansions, with a teacher whose replies are given."""
 
-    def rows(name: str, round_number: int, recipe: Mapping[str, Any], make: Callable[[], StageOutput]) -> StageOutput:
-        return make()
+    def make(replies: list[str], expansions: list[TrainingExample], *, refine: bool = True) -> Artifact:
+        config = compose_config(f"curriculum.refine={str(refine).lower()}", "teacher.max_failure_rate=1")
+        with open_test_workspace(config, tmp_path, teacher=ScriptedChat(replies)) as ws:
+            written = ws.rows("expansions", 2, {}, lambda: StageOutput(expansions, {}))
+            return build_mix(ws, 2, PLAN, written, Pool({}, frozenset(), ("seeds",)))
 
-    config = SimpleNamespace(curriculum=CurriculumConfig(refine=refine), teacher=TeacherConfig(max_failure_rate=1.0))
-    chat = ScriptedChat(replies)
-    ws = SimpleNamespace(config=config, rows=rows, teacher=chat)
-    expansions = SimpleNamespace(key="expansions", rows=lambda row_type: written)
-    pool = Pool({}, frozenset(), ("seeds",))
-    made = build_mix(cast(Workspace, ws), 2, PLAN, cast(Artifact, expansions), pool)
-    return cast(StageOutput, made)
+    return make
 
 
-def test_rows_that_are_not_refined_are_left_out_and_counted() -> None:
-    made = mixed(["no tags", "no tags", "<response>4</response>"], [training_row("a"), training_row("b")])
-    assert [row.response for row in cast(list[TrainingExample], made.rows)] == ["4"]
-    assert made.figures == {"hard": 1, "failed": 1}
+def test_build_mix_drops_and_counts_failed_refinements(make_mix: MakeMix) -> None:
+    replies = ["no tags", "no tags", "<response>4</response>"]
+    mix = make_mix(replies, [training_row("a"), training_row("b")])
+    assert [row.response for row in mix.rows(TrainingExample)] == ["4"]
+    assert (mix.figures["hard"], mix.figures["failed"]) == (1, 1)
 
 
-def test_a_mix_whose_rows_are_all_lost_in_refinement_says_so() -> None:
-    with pytest.raises(TapirError, match=r"Round 2 has .* 0 rows were drawn, 1 of 5 ordered ones written, and 1 lost"):
-        mixed(["no tags"] * 2, [training_row("a")])
+def test_build_mix_without_a_refined_row_says_what_was_lost(make_mix: MakeMix) -> None:
+    with pytest.raises(TapirError, match=r"Round 2 has no training rows: 0 rows .* 1 of 5 requested .* all 1 were"):
+        make_mix(["no tags"] * 2, [training_row("a")])
 
 
-def test_a_mix_without_any_row_says_so() -> None:
-    with pytest.raises(TapirError, match=r"0 of 5 ordered ones written, and 0 lost in refinement; .* teacher\.waves"):
-        mixed([], [], refine=False)
+def test_build_mix_without_any_row_names_the_settings(make_mix: MakeMix) -> None:
+    with pytest.raises(TapirError, match=r"0 of 5 requested .* teacher\.max_expansion_passes"):
+        make_mix([], [], refine=False)
