@@ -1,12 +1,13 @@
-"""A million rows through everything that cleans, types and balances seeds, offline: rows a second, peak memory.
+"""Clean, classify and balance a million seed rows offline, and print rows per second and peak memory.
 
 `python benchmarks/seeds/million.py [--rows 1000000] [--base ALPACA.json] [--benchmark FILE ...] [--label bfloat16]`
 
-The rows are the base's (the lab's problems where no file is given), again and again, and varied: of a hundred copies
-ten repeat a row as it is, ten nearly, two hold a question of the benchmark (of the first file; where there is none, of
-one made up here), one is unusable, and in the others every third word is another. Each step runs in a process of its
-own. `--label` types every clean row by the offline classifier (MiniLM), in processes of one thread each; without it types
-are drawn by hash. Gaps always are, in the place of the judge.
+The rows are varied copies of the base file, or of the lab's problems if there is no file. Of a hundred copies, ten
+repeat a row exactly and ten nearly. Two contain a question of the first benchmark file, or of a built-in one. One is
+unusable, and in the others every third word is changed. Each step runs in a separate process.
+
+`--label` classifies every clean row with the offline classifier (MiniLM), in processes of one thread each. Without it,
+task types are drawn by hash. Gaps are always drawn by hash, instead of by a judge.
 """
 
 import argparse
@@ -53,18 +54,18 @@ MOST_UNUSABLE = 0.05
 CHUNK = 10_000
 LABELS = "labels.jsonl"
 classifier: CachedClassifier
-"""Of a worker process, which opens it once."""
+"""Classifier of a worker process, opened once."""
 
 
 def base_pairs(path: str | None) -> list[tuple[str, str]]:
-    """The rows that are varied."""
+    """Return the rows that are varied."""
     if path is None:
         return [(problem.instruction, problem.terse) for _, problem in natural_problems(2000, 0)]
     return list(usable_pairs(path))
 
 
 def usable_pairs(path: str) -> Iterator[tuple[str, str]]:
-    """Instruction and response of the rows that have both."""
+    """Yield instruction and response of the rows that have both."""
     for row in read_file(Path(path)):
         try:
             pair = parse_pair(row.fields or {}, row.number)
@@ -74,7 +75,7 @@ def usable_pairs(path: str) -> Iterator[tuple[str, str]]:
 
 
 def varied(number: int, instruction: str, response: str, question: str) -> tuple[str, str]:
-    """A copy of a row: its kind goes by the last two digits of its number."""
+    """Return a copy of a row; its number modulo 100 decides the kind of variation."""
     kind = number * 37 % 100
     if kind < 10:
         return instruction, response
@@ -84,17 +85,17 @@ def varied(number: int, instruction: str, response: str, question: str) -> tuple
         return f"{instruction} {question}", response
     if kind < 23:
         return instruction, ""
-    words = [f"{word}{number}" if place % 3 == 1 else word for place, word in enumerate(instruction.split())]
+    words = [f"{word}{number}" if index % 3 == 1 else word for index, word in enumerate(instruction.split())]
     return f"{number} {' '.join(words)}", response
 
 
 def write_pool(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """The pool as JSON lines, and the benchmark where none is given."""
+    """Write the pool as JSON lines, and the built-in benchmark."""
     pairs, question = base_pairs(args.base), QUESTION
     if args.benchmark:
         first = next(read_file(Path(args.benchmark[0]))).fields or {}
-        found = next(first[name] for name in FIELDS if name in first)
-        question = found if isinstance(found, str) else found[0]
+        turns = next(first[name] for name in FIELDS if name in first)
+        question = turns if isinstance(turns, str) else turns[0]
     (folder / "benchmark.jsonl").write_text(json.dumps({"question": QUESTION}))
     with (folder / "pool.jsonl").open("w") as lines:
         for number in range(args.rows):
@@ -112,7 +113,7 @@ def clean_pool(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def label_pool(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Type the clean rows; a worker holds one chunk of them."""
+    """Classify the clean rows; each worker holds one chunk of them."""
     if args.label is None:
         return {"labelled": 0}
     environ["OMP_NUM_THREADS"] = "1"
@@ -123,37 +124,37 @@ def label_pool(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     ):
         for labels in pool.imap(label_chunk, chunks(folder / ROWS)):
             types.update(labels.values())
-            lines.writelines(f"{json.dumps([row, task])}\n" for row, task in labels.items())
+            lines.writelines(f"{json.dumps([row_id, task])}\n" for row_id, task in labels.items())
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return {"labelled": types.total(), "types": len(types), "worker_peak_MB": round(peak / 1024)}
 
 
 def chunks(rows: Path) -> Iterator[tuple[Path, int]]:
-    """The file and where each `CHUNK` of its lines begins; workers read them, so that no queue holds rows."""
+    """Yield the file and the offset of each `CHUNK` of its lines; workers read them, so that no queue holds rows."""
     with rows.open("rb") as lines:
-        at = 0
+        offset = 0
         while size := sum(map(len, islice(lines, CHUNK))):
-            yield rows, at
-            at += size
+            yield rows, offset
+            offset += size
 
 
 def open_classifier(precision: str) -> None:
-    """The classifier of a worker, as `classifier=minilm` opens it."""
+    """Open the classifier of a worker, as `classifier=minilm` does."""
     global classifier
     classifier = CachedClassifier(ClassifierConfig(kind=ClassifierKind.encoder, precision=Precision(precision)))
 
 
 def label_chunk(chunk: tuple[Path, int]) -> dict[str, str]:
-    """Type of each row, by id."""
-    path, at = chunk
+    """Return the task type of each row, by id."""
+    path, offset = chunk
     with path.open("rb") as lines:
-        lines.seek(at)
+        lines.seek(offset)
         examples = [Example.model_validate_json(line) for line in islice(lines, CHUNK)]
     return {label.id: str(label.task) for label in classifier.label(examples, "")}
 
 
 def plan_mix(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Plan a round's mix under equal shares from all rows that are left."""
+    """Plan the mix of a round with equal shares from all clean rows."""
     uniform_preset = {str(task): 1 / len(TaskType) for task in TaskType}
     types = dict(read_labels(folder / LABELS)) if args.label else {}
     with (folder / ROWS).open(encoding="utf-8") as lines:
@@ -164,14 +165,14 @@ def plan_mix(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def read_labels(path: Path) -> Iterator[tuple[str, TaskType]]:
-    """Id and type of every labelled row."""
+    """Yield id and task type of every labelled row."""
     with path.open() as lines:
-        for row, task in map(json.loads, lines):
-            yield row, TaskType(task)
+        for row_id, task in map(json.loads, lines):
+            yield row_id, TaskType(task)
 
 
 def candidate(example: Example, types: dict[str, TaskType]) -> Candidate:
-    """A row with its type and a gap by hash; where rows have no type, it is drawn too, the rarer ones rarely."""
+    """Return a row with its task type and a gap by hash; without labels, the type is drawn by hash and skewed."""
     tasks = list(TaskType)
     task = types[example.id] if types else tasks[int(derive_uniform("task", example.id) ** 3 * len(tasks))]
     gap = 9 * derive_uniform("gap", example.id) ** 2
@@ -187,23 +188,23 @@ STEPS: dict[str, Callable[[argparse.Namespace, Path], dict[str, Any]]] = {
 
 
 def measure(step: str, args: argparse.Namespace, folder: Path) -> None:
-    """Carry out one step in this process and tell what it took."""
+    """Run one step in this process and print its time and memory."""
     started, cpu = time.perf_counter(), time.process_time()
     resting = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     figures = STEPS[step](args, folder)
     wall, cpu = time.perf_counter() - started, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    told = {"step": step, "wall_s": round(wall, 1), "cpu_s": round(cpu, 1), "rows_per_cpu_s": round(args.rows / cpu)}
+    timing = {"step": step, "wall_s": round(wall, 1), "cpu_s": round(cpu, 1), "rows_per_cpu_s": round(args.rows / cpu)}
     memory = {"peak_MB": round(peak / 1024), "imports_MB": round(resting / 1024)}
-    sys.stdout.write(json.dumps(told | memory | figures) + "\n")
+    sys.stdout.write(json.dumps(timing | memory | figures) + "\n")
 
 
 def main() -> None:
-    """Run every step, each in a process of its own."""
+    """Run every step, each in a separate process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--base", help="an Alpaca-format file that is varied")
-    parser.add_argument("--benchmark", action="append", help="a file of questions; may be given again")
+    parser.add_argument("--benchmark", action="append", help="a file of questions; may be repeated")
     parser.add_argument("--label", choices=[precision.value for precision in Precision], help="precision of MiniLM")
     parser.add_argument("--workers", type=int, default=2, help="processes that label")
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)

@@ -1,8 +1,8 @@
-"""Real seeds from their file to a round's plan: cleaned, typed by the offline classifier, resampled to the paper's ratio.
+"""Clean real seeds, classify them offline, and resample them to the paper's task mix; print the plan of a round.
 
     python benchmarks/seeds/resample.py ALPACA.json --benchmark alpaca_eval.jsonl question.jsonl
 
-Gaps are not known before a student is judged, so every row counts as easy: the table shows what the types ask for.
+Gaps are unknown before a student is judged, so every row counts as easy: the table shows the effect of the types alone.
 """
 
 import argparse
@@ -33,12 +33,12 @@ from tapir_exp.distillation.curriculum.task_mix import natural_shares, target_sh
 
 
 class Clock:
-    """Tells what each step took, and the highest resident memory so far."""
+    """Measure the time of each step and the peak resident memory so far."""
 
     def __init__(self) -> None:
         self._started = time.perf_counter()
 
-    def tell(self, step: str) -> None:
+    def report(self, step: str) -> None:
         """Print the seconds since the last step."""
         now, peak = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(f"{step}: {now - self._started:.1f} s, {peak:.0f} MB at the peak")
@@ -57,16 +57,17 @@ def main() -> None:
     with TemporaryDirectory() as directory:
         print(gather_seeds(config, load_benchmarks(clean), Path(directory)).figures)
         seeds = read_rows(Path(directory) / ROWS, Example)
-    clock.tell("load, repeats, near duplicates, leaks")
-    labels = CachedClassifier(ClassifierConfig(kind=ClassifierKind.encoder)).label(seeds, "typing")
-    clock.tell("label with MiniLM and the package's examples")
+    clock.report("load and clean")
+    labels = CachedClassifier(ClassifierConfig(kind=ClassifierKind.encoder)).label(seeds, "classifying seeds")
+    clock.report("label with MiniLM and the package's examples")
     tasks = [label.task for label in labels if label.task is not None]
     natural = natural_shares(tasks)
-    target = target_shares(yaml.safe_load((data_dir("conf") / "tasks/tapir.yaml").read_text())["ratios"], natural)
+    preset = yaml.safe_load((data_dir("conf") / "task_mix/tapir.yaml").read_text())
+    target = target_shares(preset["target_distribution"], natural)
     pool = [Candidate(seed, task, 0.0, Subset.REST) for seed, task in zip(seeds, tasks, strict=True)]
     curriculum = CurriculumConfig(rows_per_round=len(seeds), alpha=0.0)
     plan = plan_round(pool, PlanSettings.for_round(1, target, curriculum, seed=0))
-    clock.tell("plan")
+    clock.report("plan")
     quotas = {quota.task: quota for quota in plan.quotas if quota.subset is Subset.REST}
     print("| task type | natural, % | target, % | wanted | drawn | ordered |\n|---|--:|--:|--:|--:|--:|")
     for task, quota in sorted(quotas.items(), key=lambda item: -natural.get(item[0], 0.0)):

@@ -269,7 +269,7 @@ class _ListBuffer:
             except (ValueError, RecursionError) as error:
                 self.fail(str(error))
             else:
-                if end < len(self._text) or self._at_end:  # else a number may go on in the next chunk
+                if end < len(self._text) or self._at_end:  # otherwise a number may continue in the next chunk
                     self._value_index, self._index = self._index, end
                     return value, self._text[self._value_index : end]
             self._read_more()
