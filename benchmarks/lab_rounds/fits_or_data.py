@@ -1,9 +1,9 @@
-"""Why one round does better than three in the lab: for its data, or for being one fit in place of three?
+"""Find out why one round beats three in the lab: because of its data, or because it is one fit instead of three.
 
     python benchmarks/lab_rounds/fits_or_data.py outputs/sweeps/lab_ablation
 
-Two of the four cells are the sweep's own arms; the other two train, from the same S_0 and for the same tokens, on the
-rows of TAPIR's three rounds in one fit, and on the rows of the single round in three fits, a random third each.
+Two of the four cells are arms of the sweep. The other two start from the same S_0 and train on as many tokens: one on
+the rows of TAPIR's three rounds in a single fit, one on the rows of the single round in three fits of a random third.
 """
 
 import argparse
@@ -33,14 +33,17 @@ CELLS = (
 
 
 def config_of(run_dir: Path) -> Config:
-    """The configuration of a finished run."""
+    """Return the configuration of a finished run."""
     cfg = OmegaConf.load(run_dir / "config.yaml")
     assert isinstance(cfg, DictConfig)
     return parse(cfg)
 
 
 def accuracy_after(config: Config, start: Path, parts: Sequence[Sequence[TrainingExample]], tokens: int) -> float:
-    """Macro accuracy after one plain fit a part, `tokens` in all, from the student in `start`."""
+    """Fine-tune the student in `start` on each part in turn, and return its macro accuracy.
+
+    The parts share a budget of `tokens` equally.
+    """
     from tapir_exp.student.generate import generate_responses
     from tapir_exp.student.training.encoding import TrainingRow
     from tapir_exp.student.training.job import FitJob
@@ -73,7 +76,7 @@ def accuracy_after(config: Config, start: Path, parts: Sequence[Sequence[Trainin
 
 
 def measure(sweep: Path, seed: int) -> dict[str, float]:
-    """The four cells of one training seed, as macro accuracies."""
+    """Return the macro accuracies of the four cells for one training seed."""
     own: dict[str, float] = {}
     rows: dict[str, list[TrainingExample]] = {}
     for arm in ("tapir", "single_round"):

@@ -1,8 +1,10 @@
-"""Fine-tuning side by side: ours, bare PyTorch, Hugging Face's Trainer, and TRL's SFTTrainer.
+"""Compare fine-tuning throughput: ours, bare PyTorch, Hugging Face's Trainer, and TRL's SFTTrainer.
 
-`python benchmarks/sft/compare.py [--rows 128] [--repeats 3]`, with `pip install trl==1.16.0 accelerate` beside us.
-Every measurement is a fresh process on one thread; the contenders take turns. Rates are real tokens, prompt and
-response, by processor second, which other load on the machine disturbs least.
+    pip install trl==1.16.0 accelerate
+    python benchmarks/sft/compare.py [--rows 128] [--repeats 3]
+
+Each measurement is a fresh process with one thread, and the contenders take turns. Rates are real tokens (prompt and
+response) per CPU second, which other load on the machine affects least.
 """
 
 import argparse
@@ -24,31 +26,31 @@ BARE = ("bare loop, our batches", "bare loop, padded")
 
 
 def measure(name: str, precision: str, rows: int, seed: int) -> dict[str, float]:
-    """One contender's figures."""
+    """Run one contender in a fresh process and return its figures."""
     command = [sys.executable, "contenders.py", name, precision, str(rows), str(seed)]
-    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{name}: {done.stderr[-2000:]}")
-    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    process = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise SystemExit(f"{name}: {process.stderr[-2000:]}")
+    figures: dict[str, float] = json.loads(process.stdout.splitlines()[-1])
     return figures
 
 
-def table_of(precision: str, found: dict[str, list[dict[str, float]]]) -> Table:
-    """Medians of each contender beside ours."""
-    rates = {name: median(run["tokens"] / run["cpu"] for run in runs) for name, runs in found.items()}
+def build_table(precision: str, results: dict[str, list[dict[str, float]]]) -> Table:
+    """Return a table of the medians of each contender."""
+    rates = {name: median(run["tokens"] / run["cpu"] for run in runs) for name, runs in results.items()}
     table = Table("contender", "tokens/CPU s", "of ours", "held-out loss", "peak MB", title=f"{precision}, medians")
-    for name, runs in found.items():
+    for name, runs in results.items():
         loss, memory = median(run["after"] for run in runs), median(run["memory"] for run in runs)
         share = f"{rates[name] / rates['ours']:.2f}"
         table.add_row(name, f"{rates[name]:.0f}", share, f"{loss:.3f}", f"{memory:.0f}")
     return table
 
 
-def bars(found: dict[str, list[dict[str, float]]]) -> dict[str, float]:
-    """Ours by the others, as medians of ratios within a turn."""
+def median_ratios(results: dict[str, list[dict[str, float]]]) -> dict[str, float]:
+    """Return our rate relative to the others, as medians of the ratios within a turn."""
 
     def ratio(others: tuple[str, ...]) -> float:
-        turns = zip(*(found[name] for name in ("ours", *others)), strict=True)
+        turns = zip(*(results[name] for name in ("ours", *others)), strict=True)
         rates = [[run["tokens"] / run["cpu"] for run in turn] for turn in turns]
         return median(turn[0] / max(turn[1:]) for turn in rates)
 
@@ -56,25 +58,24 @@ def bars(found: dict[str, list[dict[str, float]]]) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure in turns and print what came out."""
+    """Measure all contenders in turns and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)
-    asked = parser.parse_args()
-    found: dict[str, dict[str, Any]] = {kind: defaultdict(list) for kind in ("fp32", "bf16")}
-    for seed in range(asked.repeats):
-        for kind, runs in found.items():
+    arguments = parser.parse_args()
+    results: dict[str, dict[str, Any]] = {precision: defaultdict(list) for precision in ("fp32", "bf16")}
+    for seed in range(arguments.repeats):
+        for precision, runs in results.items():
             for name in CONTENDERS:
-                runs[name].append(measure(name, kind, asked.rows, seed))
-                print(seed, kind, name, runs[name][-1], file=sys.stderr, flush=True)
+                runs[name].append(measure(name, precision, arguments.rows, seed))
+                print(seed, precision, name, runs[name][-1], file=sys.stderr, flush=True)
     console = Console(width=100)
-    for kind, runs in found.items():
-        console.print(table_of(kind, runs))
-        console.print(*(f"ours by {whose}: {ratio:.2f}" for whose, ratio in bars(runs).items()), sep="\n")
-    pairs = zip(found["bf16"]["ours"], found["fp32"]["ours"], strict=True)
-    console.print(
-        f"our bf16 by our fp32: {median((a['tokens'] / a['cpu']) / (b['tokens'] / b['cpu']) for a, b in pairs):.2f}"
-    )
+    for precision, runs in results.items():
+        console.print(build_table(precision, runs))
+        console.print(*(f"ours / {other}: {ratio:.2f}" for other, ratio in median_ratios(runs).items()), sep="\n")
+    pairs = zip(results["bf16"]["ours"], results["fp32"]["ours"], strict=True)
+    speedup = median((bf16["tokens"] / bf16["cpu"]) / (fp32["tokens"] / fp32["cpu"]) for bf16, fp32 in pairs)
+    console.print(f"our bf16 / our fp32: {speedup:.2f}")
 
 
 if __name__ == "__main__":

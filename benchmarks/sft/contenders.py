@@ -1,7 +1,7 @@
-"""One contender trains on the rows, in a process of its own: `python contenders.py NAME PRECISION ROWS SEED`.
+"""Train one contender in this process: `python contenders.py NAME PRECISION ROWS SEED`.
 
-It prints one line of JSON: real tokens, processor and wall seconds of all steps but the first two, the mean loss on
-held-out rows before and after, which everybody's model gets from the same plain code, and the peak of resident memory.
+It prints one line of JSON with the figures of all steps after the first two: real tokens, CPU and wall seconds, and the
+peak resident memory. The losses on held-out rows, before and after, come from the same code for all contenders.
 """
 
 import json
@@ -30,13 +30,13 @@ from tapir_exp.student.training.encoded_rows import EncodedRow
 from tapir_exp.student.training.lightning_module import StudentModule
 from tapir_exp.student.training.train import build_trainer
 
-BATCH_ROWS, RATE = 8, 1e-3
+GLOBAL_BATCH_SIZE, LEARNING_RATE = 8, 1e-3
 WARMUP_STEPS = 2
-IGNORED = -100
+IGNORE_INDEX = -100
 
 
 class Stopwatch:
-    """Seconds and real tokens of the steps after the first ones."""
+    """Measures seconds and real tokens of the steps after the warmup."""
 
     def __init__(self) -> None:
         self._batches: list[int] = []
@@ -44,11 +44,11 @@ class Stopwatch:
         self.figures: dict[str, float] = {}
 
     def count(self, tokens: int) -> None:
-        """So many real tokens are in the next batch; loaders may prepare some batches ahead of their steps."""
+        """Add the real tokens of the next batch. Loaders may prepare batches ahead of their steps."""
         self._batches.append(tokens)
 
     def step(self) -> None:
-        """A step has ended."""
+        """Record the end of a step."""
         self._steps += 1
         now = (time.process_time(), time.perf_counter())
         if self._steps <= WARMUP_STEPS:
@@ -60,31 +60,31 @@ class Stopwatch:
 
 
 def padded(rows: Sequence[EncodedRow]) -> dict[str, torch.Tensor]:
-    """Rows padded on the right, as everybody else pads them."""
+    """Pad rows on the right, as the other trainers do."""
     width = max(len(row.tokens) for row in rows)
-    fill = [width - len(row.tokens) for row in rows]
-    labels = [[IGNORED] * row.prompt + list(row.tokens[row.prompt :]) for row in rows]
+    padding = [width - len(row.tokens) for row in rows]
+    labels = [[IGNORE_INDEX] * row.prompt + list(row.tokens[row.prompt :]) for row in rows]
     return {
-        "input_ids": torch.tensor([[*row.tokens, *[END] * gap] for row, gap in zip(rows, fill, strict=True)]),
-        "attention_mask": torch.tensor([[1] * (width - gap) + [0] * gap for gap in fill]),
-        "task_labels": torch.tensor([[*label, *[IGNORED] * gap] for label, gap in zip(labels, fill, strict=True)]),
+        "input_ids": torch.tensor([[*row.tokens, *[END] * pad] for row, pad in zip(rows, padding, strict=True)]),
+        "attention_mask": torch.tensor([[1] * (width - pad) + [0] * pad for pad in padding]),
+        "labels": torch.tensor([[*label, *[IGNORE_INDEX] * pad] for label, pad in zip(labels, padding, strict=True)]),
     }
 
 
-def plan_of(rows: Sequence[EncodedRow], seed: int) -> BatchPlan:
-    """The batches that ours takes, and the bare loops with it."""
-    return plan_batches([len(row.tokens) for row in rows], BudgetConfig(epochs=1), BATCH_ROWS, seed)
+def make_plan(rows: Sequence[EncodedRow], seed: int) -> BatchPlan:
+    """Return the batches of our trainer, which the bare loops use too."""
+    return plan_batches([len(row.tokens) for row in rows], BudgetConfig(epochs=1), GLOBAL_BATCH_SIZE, seed)
 
 
 def autocast(bf16: bool) -> Any:
-    """What mixed precision is made of."""
+    """Return the autocast context of mixed precision."""
     return torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext()
 
 
 def train_ours(model: LlamaForCausalLM, rows: list[EncodedRow], bf16: bool, seed: int, watch: Stopwatch) -> None:
-    """Our module and loader under Lightning, as a fit has them."""
-    loader = StepLoader(rows, plan_of(rows, seed), SFTConfig().max_tokens_per_micro_batch)
-    sft = SFTConfig(learning_rate=RATE, warmup_ratio=0.0)
+    """Train with our module and loader under Lightning, as in a fit."""
+    loader = StepLoader(rows, make_plan(rows, seed), SFTConfig().max_tokens_per_micro_batch)
+    sft = SFTConfig(learning_rate=LEARNING_RATE, warmup_ratio=0.0)
     weights = {Subset.HARD: 1.0, Subset.REST: 1.0}
     module = StudentModule(model, weights, sft, len(loader), seed)
 
@@ -99,8 +99,8 @@ def train_ours(model: LlamaForCausalLM, rows: list[EncodedRow], bf16: bool, seed
 
 
 def train_bare(model: LlamaForCausalLM, rows: list[EncodedRow], bf16: bool, seed: int, watch: Stopwatch) -> None:
-    """A loop of plain PyTorch over our batches with our kernels: what a framework could reach at most."""
-    loader = StepLoader(rows, plan_of(rows, seed), SFTConfig().max_tokens_per_micro_batch)
+    """Train in a plain PyTorch loop with our batches and kernels: the upper limit for a framework."""
+    loader = StepLoader(rows, make_plan(rows, seed), SFTConfig().max_tokens_per_micro_batch)
     pack_attention(model.train())
 
     def loss_of(step: Any) -> torch.Tensor:
@@ -113,15 +113,15 @@ def train_bare(model: LlamaForCausalLM, rows: list[EncodedRow], bf16: bool, seed
 
 
 def train_padded(model: LlamaForCausalLM, rows: list[EncodedRow], bf16: bool, seed: int, watch: Stopwatch) -> None:
-    """A loop of plain PyTorch over the rows of our batches, padded, with the model's own attention and logits."""
-    steps = [[rows[place] for place in step] for step in plan_of(rows, seed).steps]
-    kernel = sdpa_kernel(SDPBackend.MATH) if bf16 else nullcontext()  # the faster one here
+    """Train in a plain PyTorch loop on our batches, padded, with the model's attention and full logits."""
+    steps = [[rows[index] for index in step] for step in make_plan(rows, seed).steps]
+    kernel = sdpa_kernel(SDPBackend.MATH) if bf16 else nullcontext()  # faster than the fused kernel on a CPU
 
     def loss_of(step: list[EncodedRow]) -> torch.Tensor:
         batch = padded(step)
         logits = model(input_ids=batch["input_ids"]).logits[:, :-1].float()
         return functional.cross_entropy(
-            logits.flatten(0, 1), batch["task_labels"][:, 1:].flatten(), ignore_index=IGNORED
+            logits.flatten(0, 1), batch["labels"][:, 1:].flatten(), ignore_index=IGNORE_INDEX
         )
 
     with kernel:
@@ -137,7 +137,7 @@ def _loop(
     bf16: bool,
     watch: Stopwatch,
 ) -> None:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.0, fused=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, count)
     for step in steps:
         with autocast(bf16):
@@ -155,7 +155,7 @@ def _loop(
 def train_hf(
     model: LlamaForCausalLM, rows: list[EncodedRow], bf16: bool, seed: int, watch: Stopwatch, **settings: Any
 ) -> None:
-    """Hugging Face's Trainer, with the padding collator that its users write."""
+    """Train with Hugging Face's Trainer and a usual padding collator."""
     from datasets import Dataset
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -164,12 +164,12 @@ def train_hf(
             watch.step()
 
     def collate(batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        chosen = [rows[item["place"]] for item in batch]
+        chosen = [rows[item["index"]] for item in batch]
         watch.count(sum(len(row.tokens) for row in chosen))
         return padded(chosen)
 
     lengths = [len(row.tokens) for row in rows]
-    data = Dataset.from_dict({"place": list(range(len(rows))), "length": lengths})
+    data = Dataset.from_dict({"index": list(range(len(rows))), "length": lengths})
     with TemporaryDirectory() as folder:
         arguments = TrainingArguments(remove_unused_columns=False, **common(folder, bf16, seed), **settings)
         Trainer(model, arguments, train_dataset=data, data_collator=collate, callbacks=[Watch()]).train()
@@ -178,7 +178,7 @@ def train_hf(
 def train_trl(
     model: LlamaForCausalLM, rows: list[EncodedRow], bf16: bool, seed: int, watch: Stopwatch, **settings: Any
 ) -> None:
-    """TRL's SFTTrainer with its own collator and packing."""
+    """Train with TRL's SFTTrainer, its collator and its packing."""
     from datasets import Dataset
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast, TrainerCallback
@@ -194,8 +194,8 @@ def train_trl(
         eos_token="<end>",
         pad_token="<unk>",
     )
-    labels = [[IGNORED] * row.prompt + list(row.tokens[row.prompt :]) for row in rows]
-    data = Dataset.from_dict({"input_ids": [list(row.tokens) for row in rows], "task_labels": labels})
+    labels = [[IGNORE_INDEX] * row.prompt + list(row.tokens[row.prompt :]) for row in rows]
+    data = Dataset.from_dict({"input_ids": [list(row.tokens) for row in rows], "labels": labels})
     with TemporaryDirectory() as folder:
         arguments = TrlConfig(max_length=LONGEST, **{**common(folder, bf16, seed), **settings})
         trainer = SFTTrainer(model, arguments, train_dataset=data, processing_class=tokenizer, callbacks=[Watch()])
@@ -210,12 +210,12 @@ def train_trl(
 
 
 def common(folder: str, bf16: bool, seed: int) -> dict[str, Any]:
-    """Settings that Trainer and SFTTrainer share, to train as ours does."""
+    """Return the settings that make Trainer and SFTTrainer train like ours."""
     return {
         "output_dir": folder,
-        "per_device_train_batch_size": BATCH_ROWS,
+        "per_device_train_batch_size": GLOBAL_BATCH_SIZE,
         "num_train_epochs": 1,
-        "learning_rate": RATE,
+        "learning_rate": LEARNING_RATE,
         "lr_scheduler_type": "cosine",
         "warmup_steps": 0,
         "weight_decay": 0.0,
@@ -232,13 +232,13 @@ def common(folder: str, bf16: bool, seed: int) -> dict[str, Any]:
     }
 
 
-def grouped(*arguments: Any) -> None:
-    """Trainer with its length-grouped batches."""
+def train_hf_grouped(*arguments: Any) -> None:
+    """Train with Trainer and batches grouped by length."""
     train_hf(*arguments, train_sampling_strategy="group_by_length", length_column_name="length")
 
 
-def trl_packed(*arguments: Any) -> None:
-    """SFTTrainer with packing; two packed rows of 512 tokens are a batch of about as many tokens."""
+def train_trl_packed(*arguments: Any) -> None:
+    """Train with SFTTrainer and packing. Two packed rows of 512 tokens have about as many tokens as our batches."""
     train_trl(*arguments, packing=True, per_device_train_batch_size=2)
 
 
@@ -247,15 +247,15 @@ CONTENDERS: dict[str, Callable[..., None]] = {
     "bare loop, our batches": train_bare,
     "bare loop, padded": train_padded,
     "HF Trainer": train_hf,
-    "HF Trainer, grouped": grouped,
+    "HF Trainer, grouped": train_hf_grouped,
     "TRL SFTTrainer": train_trl,
-    "TRL SFTTrainer, packing": trl_packed,
+    "TRL SFTTrainer, packing": train_trl_packed,
 }
 
 
 @torch.no_grad()
 def held_out_loss(model: LlamaForCausalLM) -> float:
-    """Mean loss of supervised tokens over rows that nobody trains on, in nats, in float32 and one by one."""
+    """Return the mean loss of supervised tokens of held-out rows, in nats, in float32 and row by row."""
     model.eval().set_attn_implementation("sdpa")
     losses = [_row_losses(model, row) for row in make_rows(32, seed=-1)]
     return torch.cat(losses).mean().item()
@@ -267,7 +267,7 @@ def _row_losses(model: LlamaForCausalLM, row: EncodedRow) -> torch.Tensor:
 
 
 def main() -> None:
-    """Train and print the figures."""
+    """Train one contender and print its figures."""
     name, precision, count, seed = sys.argv[1:]
     torch.set_num_threads(1)
     model, watch = make_model(), Stopwatch()

@@ -1,9 +1,12 @@
-"""LLaMA2-7B on one GPU, random weights: ours beside TRL, full fine-tuning and LoRA, rows packed up to 2048 tokens.
+"""Compare fine-tuning of LLaMA2-7B on one GPU: ours and TRL, full fine-tuning and LoRA, packed to 2048 tokens.
 
-`python benchmarks/sft/gpu.py [--steps 8] [--only NAME ...] [--out FILE]`, with `pip install trl==1.16.0 accelerate
-liger-kernel` beside us and about 80 GB of GPU memory, or 140 for float32 master weights. Every contender is a fresh
-process. A step is 32,768 tokens at most. Tokens are real ones; MFU is of the card's dense bf16 peak by its data sheet,
-by the multiplications that the model needs (`tapir_exp.student.training.throughput`), which are the same for everybody.
+    pip install trl==1.16.0 accelerate liger-kernel
+    python benchmarks/sft/gpu.py [--steps 8] [--only NAME ...] [--out FILE]
+
+The weights are random. It needs about 80 GB of GPU memory, or 140 GB for float32 master weights. Each contender is a
+fresh process, and a step has at most 32,768 tokens. Throughput counts real tokens. MFU is relative to the card's dense
+bf16 peak by its data sheet, and its FLOPs follow from the model (`tapir_exp.student.training.throughput`), so they are
+the same for all contenders.
 """
 
 import argparse
@@ -20,13 +23,13 @@ from typing import Any
 import torch
 
 HERE = Path(__file__).parent
-WORDS = 32000
+VOCAB_SIZE = 32000
 LONGEST = 2048
 STEP_TOKENS = 32_768
 WARMUP_STEPS = 3
-IGNORED = -100
-SHAPE = {
-    "vocab_size": WORDS,
+IGNORE_INDEX = -100
+ARCHITECTURE = {
+    "vocab_size": VOCAB_SIZE,
     "hidden_size": 4096,
     "intermediate_size": 11008,
     "num_hidden_layers": 32,
@@ -34,29 +37,29 @@ SHAPE = {
     "num_key_value_heads": 32,
     "max_position_embeddings": 4096,
 }
-TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-LORA = {"r": 16, "lora_alpha": 32, "target_modules": TARGETS}
+TARGET_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+LORA = {"r": 16, "lora_alpha": 32, "target_modules": TARGET_MODULES}
 
 
-def make_model(kind: torch.dtype) -> Any:
-    """LLaMA2-7B's shape, drawn on the GPU."""
+def make_model(dtype: torch.dtype) -> Any:
+    """Return a randomly initialised model on the GPU."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    torch.set_default_dtype(kind)
+    torch.set_default_dtype(dtype)
     with torch.device("cuda"):
-        model = LlamaForCausalLM(LlamaConfig(**SHAPE))
+        model = LlamaForCausalLM(LlamaConfig(**ARCHITECTURE))
     torch.set_default_dtype(torch.float32)
     return model
 
 
-def kind_of(method: str, precision: str) -> torch.dtype:
-    """Frozen weights are bfloat16 always, trained ones under mixed precision float32."""
+def weight_dtype(method: str, precision: str) -> torch.dtype:
+    """Return float32 for weights that mixed precision trains, and bfloat16 otherwise."""
     return torch.float32 if method == "full" and precision == "bf16-mixed" else torch.bfloat16
 
 
 def make_rows(tokens: int) -> list[Any]:
-    """Rows of random tokens, of Alpaca's lengths times two, so that some reach the limit."""
+    """Return rows of random tokens, twice as long as those of Alpaca, so that some reach the limit."""
     from random import Random
 
     from tapir_exp.core.records import Subset
@@ -65,37 +68,32 @@ def make_rows(tokens: int) -> list[Any]:
     random, rows, total = Random(0), [], 0
     while total < tokens:
         length = min(LONGEST, max(16, round(random.lognormvariate(0, 0.9) * 216)))
-        rows.append(EncodedRow(tuple(random.randrange(WORDS) for _ in range(length)), max(1, length // 4), Subset.REST))
+        ids = tuple(random.randrange(VOCAB_SIZE) for _ in range(length))
+        rows.append(EncodedRow(ids, max(1, length // 4), Subset.REST))
         total += length
     return rows
 
 
-def ours(
+def train_ours(
     steps: int, method: str, precision: str, micro: int, *, checkpointing: bool = False, liger: bool = False
 ) -> list[dict[str, Any]]:
-    """Our module and loader under Lightning."""
+    """Train with our module and loader under Lightning, and return the timings of the steps."""
     from tapir_exp.config import LoraConfig, Method, SFTConfig, TrainerConfig
     from tapir_exp.core.records import Subset
     from tapir_exp.student.training.adapter import add_adapter, prepare_for_training
-    from tapir_exp.student.training.batching import BatchPlan, StepLoader
+    from tapir_exp.student.training.batching import StepLoader
+    from tapir_exp.student.training.callbacks import ThroughputCallback
     from tapir_exp.student.training.lightning_module import StudentModule
-    from tapir_exp.student.training.train import build_trainer, ThroughputCallback
+    from tapir_exp.student.training.train import build_trainer
 
     config = TrainerConfig(
         precision=precision, deterministic=False, activation_checkpointing=checkpointing, liger_kernels=liger
     )
     lora = LoraConfig(rank=LORA["r"], alpha=LORA["lora_alpha"], dropout=0.0, target_modules=LORA["target_modules"])
     sft = SFTConfig(method=Method[method], lora=lora, max_tokens_per_micro_batch=micro)
-    rows, plan = make_rows(steps * STEP_TOKENS), []
-    chosen, total = [], 0
-    for place, row in enumerate(rows):
-        if total + len(row.tokens) > STEP_TOKENS:
-            plan.append(tuple(chosen))
-            chosen, total = [], 0
-        chosen.append(place)
-        total += len(row.tokens)
-    loader = StepLoader(rows, BatchPlan(tuple(plan)), micro)
-    model = prepare_for_training(make_model(kind_of(method, precision)), config)
+    rows = make_rows(steps * STEP_TOKENS)
+    loader = StepLoader(rows, make_plan(rows), micro)
+    model = prepare_for_training(make_model(weight_dtype(method, precision)), config)
     model = add_adapter(model, lora) if method == "lora" else model
     module = StudentModule(model, {Subset.HARD: 1.0, Subset.REST: 1.0}, sft, len(loader), 0)
 
@@ -103,27 +101,40 @@ def ours(
         def advance(self, count: int = 1) -> None:
             pass
 
-    clock = ThroughputCallback(Silent(), None)  # type: ignore[arg-type]
-    build_trainer(config, [clock], sft.max_grad_norm).fit(module, loader)
-    return [pace.model_dump() for pace in clock.paces]
+    throughput = ThroughputCallback(Silent(), None)  # type: ignore[arg-type]
+    build_trainer(config, [throughput], sft.max_grad_norm).fit(module, loader)
+    return [timing.model_dump() for timing in throughput.timings]
 
 
-def trl(
+def make_plan(rows: list[Any]) -> Any:
+    """Return steps of consecutive rows with at most STEP_TOKENS tokens each."""
+    from tapir_exp.student.training.batching import BatchPlan
+
+    plan = []
+    step: list[int] = []
+    total = 0
+    for index, row in enumerate(rows):
+        if total + len(row.tokens) > STEP_TOKENS:
+            plan.append(tuple(step))
+            step, total = [], 0
+        step.append(index)
+        total += len(row.tokens)
+    return BatchPlan(tuple(plan))
+
+
+def train_trl(
     steps: int, method: str, precision: str, batch: int, *, checkpointing: bool = False, liger: bool = False
 ) -> list[dict[str, Any]]:
-    """TRL's SFTTrainer, packing to 2048 tokens, the same tokens a step."""
+    """Train with TRL's SFTTrainer and as many tokens per step, and return the timings of the steps."""
     from datasets import Dataset
     from peft import LoraConfig
     from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast, TrainerCallback
+    from transformers import PreTrainedTokenizerFast
     from trl import SFTConfig, SFTTrainer
 
-    from tapir_exp.student.training.batching import StepBatch
-    from tapir_exp.student.training.throughput import ThroughputMeter, count_model_flops
-
     rows = make_rows(steps * STEP_TOKENS)
-    labels = [[IGNORED] * row.prompt + list(row.tokens[row.prompt :]) for row in rows]
-    data = Dataset.from_dict({"input_ids": [list(row.tokens) for row in rows], "task_labels": labels})
+    labels = [[IGNORE_INDEX] * row.prompt + list(row.tokens[row.prompt :]) for row in rows]
+    data = Dataset.from_dict({"input_ids": [list(row.tokens) for row in rows], "labels": labels})
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(models.WordLevel({"<unk>": 0, "<end>": 1}, unk_token="<unk>")),
         eos_token="<end>",
@@ -146,19 +157,29 @@ def trl(
         disable_tqdm=True,
         warmup_steps=0,
     )
-    peft_config = None
-    if method == "lora":
-        peft_config = LoraConfig(**LORA, lora_dropout=0.0, task_type="CAUSAL_LM")
-    model = make_model(kind_of(method, precision))
-    trainer = SFTTrainer(model, settings, train_dataset=data, processing_class=tokenizer, peft_config=peft_config)
+    adapter = LoraConfig(**LORA, lora_dropout=0.0, task_type="CAUSAL_LM") if method == "lora" else None
+    model = make_model(weight_dtype(method, precision))
+    trainer = SFTTrainer(model, settings, train_dataset=data, processing_class=tokenizer, peft_config=adapter)
+    meter = measure_trl(trainer)
+    trainer.train()
+    return [timing.model_dump() for timing in meter.timings]
+
+
+def measure_trl(trainer: Any) -> Any:
+    """Attach our throughput meter to a trainer of TRL."""
+    from transformers import TrainerCallback
+
+    from tapir_exp.student.training.batching import StepBatch
+    from tapir_exp.student.training.throughput import ThroughputMeter, count_model_flops
+
     meter = ThroughputMeter(count_model_flops(trainer.model), torch.device("cuda"), 1, None)
-    packed: list[tuple[tuple[int, ...], int]] = []
+    packed: list[tuple[tuple[int, ...], int]] = []  # row lengths and supervised tokens of each packed sequence
     collate, per_step = trainer.data_collator, STEP_TOKENS // LONGEST
 
-    def counting(batch: list[dict[str, Any]]) -> Any:
+    def count_and_collate(batch: list[dict[str, Any]]) -> Any:
         for item in batch:
             lengths = item.get("seq_lengths", [len(item["input_ids"])])
-            packed.append((tuple(lengths), sum(label != IGNORED for label in item["task_labels"])))
+            packed.append((tuple(lengths), sum(label != IGNORE_INDEX for label in item["labels"])))
         return collate(batch)
 
     class Watch(TrainerCallback):  # type: ignore[misc]
@@ -169,66 +190,71 @@ def trl(
 
         def on_step_end(self, arguments: Any, state: Any, control: Any, **_: Any) -> None:
             torch.cuda.synchronize()
-            now, mine = time.perf_counter(), packed[(state.global_step - 1) * per_step : state.global_step * per_step]
-            lengths = tuple(length for some, _ in mine for length in some)
-            meter.measure(state.global_step, StepBatch([], lengths, sum(count for _, count in mine)), now - self.last)
+            now = time.perf_counter()
+            # The loader may have prepared later steps already.
+            step = packed[(state.global_step - 1) * per_step : state.global_step * per_step]
+            lengths = tuple(length for row_lengths, _ in step for length in row_lengths)
+            batch = StepBatch([], lengths, sum(supervised for _, supervised in step))
+            meter.record(state.global_step, batch, now - self.last)
             self.last = now
 
-    trainer.data_collator = counting
+    trainer.data_collator = count_and_collate
     trainer.add_callback(Watch())
-    trainer.train()
-    return [pace.model_dump() for pace in meter.paces]
+    return meter
 
 
 CONTENDERS: dict[str, Callable[[int], list[dict[str, Any]]]] = {
-    "ours, full, bf16": lambda steps: ours(steps, "full", "bf16-true", 8192),
-    "ours, full, bf16, Liger": lambda steps: ours(steps, "full", "bf16-true", 8192, liger=True),
-    "TRL, full, bf16": lambda steps: trl(steps, "full", "bf16-true", 4),
-    "TRL, full, bf16, Liger": lambda steps: trl(steps, "full", "bf16-true", 4, liger=True),
-    "ours, LoRA": lambda steps: ours(steps, "lora", "bf16-mixed", 8192),
-    "ours, LoRA, Liger": lambda steps: ours(steps, "lora", "bf16-mixed", 8192, liger=True),
-    "TRL, LoRA": lambda steps: trl(steps, "lora", "bf16-mixed", 4),
-    "ours, full, float32 masters, checkpointing": lambda steps: ours(
+    "ours, full, bf16": lambda steps: train_ours(steps, "full", "bf16-true", 8192),
+    "ours, full, bf16, Liger": lambda steps: train_ours(steps, "full", "bf16-true", 8192, liger=True),
+    "TRL, full, bf16": lambda steps: train_trl(steps, "full", "bf16-true", 4),
+    "TRL, full, bf16, Liger": lambda steps: train_trl(steps, "full", "bf16-true", 4, liger=True),
+    "ours, LoRA": lambda steps: train_ours(steps, "lora", "bf16-mixed", 8192),
+    "ours, LoRA, Liger": lambda steps: train_ours(steps, "lora", "bf16-mixed", 8192, liger=True),
+    "TRL, LoRA": lambda steps: train_trl(steps, "lora", "bf16-mixed", 4),
+    "ours, full, float32 masters, checkpointing": lambda steps: train_ours(
         steps, "full", "bf16-mixed", 8192, checkpointing=True
     ),
-    "TRL, full, float32 masters, checkpointing": lambda steps: trl(steps, "full", "bf16-mixed", 4, checkpointing=True),
+    "TRL, full, float32 masters, checkpointing": lambda steps: train_trl(
+        steps, "full", "bf16-mixed", 4, checkpointing=True
+    ),
 }
 
 
-def summary(paces: list[dict[str, Any]]) -> dict[str, Any]:
-    """Medians over the steps after the first ones."""
-    counted = paces[WARMUP_STEPS:]
-    mfus = [pace["mfu"] for pace in counted if pace["mfu"] is not None]
+def summarize(timings: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return medians over the steps after the warmup."""
+    counted = timings[WARMUP_STEPS:]
+    mfus = [timing["mfu"] for timing in counted if timing["mfu"] is not None]
     return {
-        "tokens_per_second": round(median(pace["tokens"] / pace["seconds"] for pace in counted)),
+        "tokens_per_second": round(median(timing["tokens"] / timing["seconds"] for timing in counted)),
         "mfu": round(median(mfus), 3) if mfus else None,
-        "peak_gib": round(paces[-1]["memory_mb"] / 1024, 1),
+        "peak_gib": round(timings[-1]["memory_mb"] / 1024, 1),
         "steps": len(counted),
     }
 
 
 def main() -> None:
-    """Run every contender in its own process, or the one that is named, in this."""
+    """Run each contender in a fresh process, or the contender of --one in this process."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--only", nargs="*", default=list(CONTENDERS))
     parser.add_argument("--out", type=Path)
     parser.add_argument("--one")
-    asked = parser.parse_args()
-    if asked.one:
-        print(json.dumps(summary(CONTENDERS[asked.one](asked.steps))))
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(summarize(CONTENDERS[arguments.one](arguments.steps))))
         return
     print(torch.cuda.get_device_name(), torch.__version__, flush=True)
-    for name in asked.only:
-        command = [sys.executable, __file__, "--one", name, "--steps", str(asked.steps)]
+    for name in arguments.only:
+        command = [sys.executable, __file__, "--one", name, "--steps", str(arguments.steps)]
         environment = os.environ | {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
         started = time.perf_counter()
-        done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False, env=environment)
-        told = done.stdout.splitlines()[-1] if done.returncode == 0 else f"failed: {done.stderr[-1500:]}"
-        line = f"{name}: {told} ({time.perf_counter() - started:.0f} s in all)"
+        process = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False, env=environment)
+        failed = process.returncode != 0
+        figures = f"failed: {process.stderr[-1500:]}" if failed else process.stdout.splitlines()[-1]
+        line = f"{name}: {figures} ({time.perf_counter() - started:.0f} s in all)"
         print(line, flush=True)
-        if asked.out:
-            with asked.out.open("a") as out:
+        if arguments.out:
+            with arguments.out.open("a") as out:
                 out.write(line + "\n")
 
 

@@ -1,7 +1,7 @@
-"""Packed rows on a GPU against each row alone: flash attention over rows of various lengths, in bfloat16 and float32.
+"""Compare packed rows on a GPU with each row alone, for variable-length flash attention in bfloat16 and float32.
 
-`python benchmarks/sft/gpu_packing.py` prints the largest difference of the logits, and that between two kernels of
-transformers' own for the same rows, which is the rounding to expect.
+`python benchmarks/sft/gpu_packing.py` prints the largest difference of the logits. For comparison, it prints the
+difference between two attention kernels of transformers, which is the rounding to expect.
 """
 
 import torch
@@ -15,12 +15,12 @@ SHAPE = {"hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 4, 
 
 @torch.no_grad()
 def main() -> None:
-    """Compare and print."""
+    """Print the differences of both precisions."""
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(vocab_size=1000, num_key_value_heads=4, **SHAPE)).cuda().eval()
     rows = [torch.randint(1000, (length,), device="cuda") for length in LENGTHS]
-    for kind in (torch.float32, torch.bfloat16):
-        model.to(kind)
+    for dtype in (torch.float32, torch.bfloat16):
+        model.to(dtype)
         alone = {}
         for kernel in ("eager", "sdpa"):
             model.set_attn_implementation(kernel)
@@ -30,7 +30,7 @@ def main() -> None:
         hidden = packed_hidden(pack_attention(model).get_decoder(), torch.cat(rows), bounds)
         packed = model.lm_head(hidden).float()
         rounding = (alone["eager"] - alone["sdpa"]).abs().max().item()
-        print(kind, "packed:", (packed - alone["sdpa"]).abs().max().item(), "rounding:", rounding)
+        print(dtype, "packed:", (packed - alone["sdpa"]).abs().max().item(), "rounding:", rounding)
 
 
 if __name__ == "__main__":
