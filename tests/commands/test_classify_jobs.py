@@ -1,4 +1,4 @@
-"""The jobs of `tapir-label`, in the lab and on the package's own examples, and on data that nobody here wrote."""
+"""Jobs of `tapir classify`: in the lab, on the package's examples, and on data of others."""
 
 import json
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from assets import asset
 from fakes import ScriptedChat, example, said_to
-from tapir_exp.commands.classifier_jobs import compare, label_pool, read_pool, run_job
 
-from tapir_exp.commands.classify import read
+from tapir_exp.commands.classify import read_config
+from tapir_exp.commands.classify_jobs import cross_validate, label_pool, read_pool, run_job
 from tapir_exp.config import (
     ClassifierConfig,
     ClassifierFitConfig,
@@ -40,7 +40,7 @@ needs_minilm = pytest.mark.skipif(find_spec(PACKAGE) is None, reason="the extra 
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Seed instructions of the lab, in Alpaca's fields."""
+    """Write seed instructions of the lab, with Alpaca's fields."""
     path = tmp_path_factory.mktemp("pool") / "pool.jsonl"
     rows = [{"instruction": problem.instruction, "input": "", "output": "?"} for _, problem in natural_problems(240, 0)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -48,10 +48,10 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def configured(tmp_path: Path, *overrides: str) -> ClassifyConfig:
-    return read([f"output_dir={tmp_path / 'out'}", f"outputs={tmp_path}", "bootstrap_samples=50", *overrides])
+    return read_config([f"output_dir={tmp_path / 'out'}", f"outputs={tmp_path}", "bootstrap_samples=50", *overrides])
 
 
-def test_a_chat_model_labels_a_pool_with_its_name_beside_every_label(tmp_path: Path) -> None:
+def test_pool_is_labelled_with_the_source_of_each_label(tmp_path: Path) -> None:
     chat = ScriptedChat(lambda request: "Math" if "add" in said_to(request) else "no type")
     classifier = LLMClassifier(chat, ClassifierConfig(max_failure_rate=1.0))
     counts = label_pool([example("add 1"), example("add 2"), example("hum")], classifier, tmp_path)
@@ -66,25 +66,25 @@ def test_a_chat_model_labels_a_pool_with_its_name_beside_every_label(tmp_path: P
     assert (rows[2].failure or "").startswith("unreadable reply")
 
 
-def test_a_pool_is_read_a_chunk_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tapir_exp.commands.classifier_jobs.CHUNK", 2)
-    asked, labelled = [], []
+def test_pool_is_read_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tapir_exp.commands.classify_jobs.CHUNK", 2)
+    read, labelled = [], []
 
     class Watched(LLMClassifier):
         def label(self, examples, progress):  # type: ignore[no-untyped-def]
-            labelled.append((len(asked), len(examples)))
+            labelled.append((len(read), len(examples)))
             return super().label(examples, progress)
 
     def rows():  # type: ignore[no-untyped-def]
-        for place in range(5):
-            asked.append(place)
-            yield example(f"add {place}")
+        for index in range(5):
+            read.append(index)
+            yield example(f"add {index}")
 
     label_pool(rows(), Watched(ScriptedChat(lambda request: "Math"), ClassifierConfig()), tmp_path)
     assert labelled == [(2, 2), (4, 2), (5, 1)]
 
 
-def test_a_row_without_an_instruction_is_named(tmp_path: Path) -> None:
+def test_row_without_an_instruction_is_named(tmp_path: Path) -> None:
     path = tmp_path / "pool.jsonl"
     path.write_text('{"instruction": "a"}\n{"input": "b"}\n')
     with pytest.raises(SeedError, match=r"pool\.jsonl, row 2: no instruction"):
@@ -92,10 +92,10 @@ def test_a_row_without_an_instruction_is_named(tmp_path: Path) -> None:
 
 
 @needs_minilm
-def test_the_recipe_a_chat_model_labels_and_an_encoder_learns_it_is_one_job(tmp_path: Path, pool: Path) -> None:
+def test_distil_trains_an_encoder_on_labels_of_a_chat_model(tmp_path: Path, pool: Path) -> None:
     config = configured(tmp_path, "job=distil", f"pool={pool}", "classifier=lab", "sample=200", "folds=4")
     run_job(config)
-    directory = tmp_path / "out" / "labeller"
+    directory = tmp_path / "out" / "classifier"
     card = read_card(directory)
     assert card.kind == "encoder"
     assert card.data["rows"] == len(
@@ -105,7 +105,7 @@ def test_the_recipe_a_chat_model_labels_and_an_encoder_learns_it_is_one_job(tmp_
     assert card.figures["kappa"]["mean"] > 0.8  # agreement with the oracle, which errs at 3 %
     assert "<svg" in (tmp_path / "out" / "report.html").read_text()
     assert (
-        json.loads((tmp_path / "out" / "spend.json").read_text())["stages"]["labelling"]["classifier"]["calls"] == 200
+        json.loads((tmp_path / "out" / "spend.json").read_text())["stages"]["task_labels"]["classifier"]["calls"] == 200
     )
     figures = json.loads((tmp_path / "out" / "figures.json").read_text())["figures"]
     assert figures["trained classifier"]["macro_f1"]["mean"] > figures["commonest type"]["macro_f1"]["mean"]
@@ -118,11 +118,11 @@ def test_the_recipe_a_chat_model_labels_and_an_encoder_learns_it_is_one_job(tmp_
     )
     run_job(trained)
     figures = json.loads((tmp_path / "out" / "figures.json").read_text())["figures"]
-    assert figures["labeller"]["kappa"]["mean"] > 0.9
+    assert figures["classifier"]["kappa"]["mean"] > 0.9
 
 
 class Parrot:
-    """Learns rows by heart: a row that it has seen it labels right, any other as the last of its types."""
+    """Memorise rows: label a known row correctly, and any other as the last known type."""
 
     temperature = 1.0
 
@@ -140,28 +140,28 @@ class Parrot:
         return Parrot(rows)
 
     def save(self, directory: Path) -> None:
-        raise AssertionError("not asked for")
+        raise AssertionError("unexpected call")
 
     def score(self, texts: Sequence[str], progress: str) -> Matrix:
-        places = [self.tasks.index(self.seen.get(text, self.tasks[-1])) for text in texts]
-        return 9 * np.eye(len(self.tasks), dtype=np.float32)[places]
+        indexs = [self.tasks.index(self.seen.get(text, self.tasks[-1])) for text in texts]
+        return 9 * np.eye(len(self.tasks), dtype=np.float32)[indexs]
 
 
 @pytest.mark.parametrize(("held_out", "rows"), [(None, 60), (2, 24)])
-def test_the_figures_are_of_rows_that_neither_labeller_nor_baseline_has_seen(held_out: int | None, rows: int) -> None:
+def test_figures_come_from_rows_outside_the_training_folds(held_out: int | None, rows: int) -> None:
     pytest.importorskip("sklearn", reason="the extra `local` is not installed")
     tasks = [TaskType.MATH, TaskType.LAW, TaskType.ART] * 20
-    known = LabelledDataset(tuple(LabelledText(f"word{place}", task) for place, task in enumerate(tasks)), {}, "", "")
-    compared = compare(Parrot(), known, ClassifyConfig(folds=5, folds_evaluated=held_out))
-    for name, comparison in compared.items():
+    dataset = LabelledDataset(tuple(LabelledText(f"word{index}", task) for index, task in enumerate(tasks)), {}, "", "")
+    comparisons = cross_validate(Parrot(), dataset, ClassifyConfig(folds=5, folds_evaluated=held_out))
+    for name, comparison in comparisons.items():
         assert len(comparison.truth) == rows
         assert comparison.measure(10, 0).accuracy.mean <= 0.4, name  # by heart it would be 1, by chance a third
 
 
 @needs_minilm
-def test_a_trained_labeller_is_known_by_its_files_and_by_its_encoder(tmp_path: Path) -> None:
+def test_trained_classifier_is_identified_by_its_files(tmp_path: Path) -> None:
     run_job(configured(tmp_path, "job=train", "folds_evaluated=1"))
-    directory = tmp_path / "out" / "labeller"
+    directory = tmp_path / "out" / "classifier"
     config = ClassifierConfig(kind=ClassifierKind.encoder, path=str(directory))
     before = CachedClassifier(config)
     assert before.recipe() == CachedClassifier(config).recipe()
@@ -179,35 +179,35 @@ def test_a_trained_labeller_is_known_by_its_files_and_by_its_encoder(tmp_path: P
     assert after.source != before.source
 
     card = directory / "classifier.json"
-    card.write_text(card.read_text().replace('"sha256": "', '"sha256": "0', 1).replace('"sha256":"', '"sha256":"0', 1))
+    card.write_text(card.read_text().reindex('"sha256": "', '"sha256": "0', 1).reindex('"sha256":"', '"sha256":"0', 1))
     with pytest.raises(ConfigError, match=r"minilm: the weights differ from those that .* was trained on"):
         CachedClassifier(config)
 
 
 @needs_minilm
-def test_without_a_path_the_head_is_fit_on_the_package_s_examples() -> None:
+def test_without_a_path_the_head_is_fit_on_package_examples() -> None:
     classifier = open_classifier(ClassifierConfig(kind=ClassifierKind.encoder), no_chat)
     assert classifier.recipe()["labeller"].keys() == {"examples", "encoder", "fit"}
-    asked = {
+    expected = {
         "Fix this Python code, which raises a KeyError: d = {}; print(d['a'])": TaskType.CODE_DEBUG,
         "Translate into Italian: I am hungry.": TaskType.MULTILINGUAL,
         "Who composed the Moonlight Sonata?": TaskType.MUSIC,
         "What is the chemical formula of ammonia?": TaskType.CHEMISTRY,
         "Pretend to be a wizard and greet me.": TaskType.ROLEPLAY,
     }
-    labels = classifier.label([example(text) for text in asked], "")
-    assert [label.task for label in labels] == list(asked.values())
+    labels = classifier.label([example(text) for text in expected], "")
+    assert [label.task for label in labels] == list(expected.values())
 
 
 @needs_minilm
-def test_other_precision_is_another_labeller_of_nearly_the_same_labels() -> None:
+def test_precision_changes_the_recipe_but_hardly_the_labels() -> None:
     whole, half = (
         open_classifier(ClassifierConfig(kind=ClassifierKind.encoder, precision=precision), no_chat)
         for precision in Precision
     )
     assert half.recipe()["labeller"] == whole.recipe()["labeller"] | {"precision": "bfloat16"}
-    asked = [example(text) for text in ("Who composed the Moonlight Sonata?", "Fix this bug: print(d['a'] raises")]
-    exact, near = whole.label(asked, ""), half.label(asked, "")
+    examples = [example(text) for text in ("Who composed the Moonlight Sonata?", "Fix this bug: print(d['a'] raises")]
+    exact, near = whole.label(examples, ""), half.label(examples, "")
     assert [label.task for label in near] == [label.task for label in exact]
     assert [label.confidence for label in near] == pytest.approx([label.confidence for label in exact], abs=0.02)
     assert [label.confidence for label in near] != [label.confidence for label in exact]
@@ -217,13 +217,13 @@ def no_chat():  # type: ignore[no-untyped-def]
     raise AssertionError("a trained classifier asks no chat model")
 
 
-def test_without_the_extra_training_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_without_the_extra_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tapir_exp.distillation.classifier.trained.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"scikit-learn, which is missing: pip install .*tapir-exp\[local\]"):
         open_trainer(ClassifierFitConfig(), TrainerConfig())
 
 
-def test_a_labeller_of_another_kind_is_refused(tmp_path: Path) -> None:
+def test_classifier_of_another_kind_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "classifier.json").write_text(
         '{"kind": "encoder", "tasks": [], "temperature": 1, "base": {}, "data": {}, "settings": {}, "figures": {}}'
     )
@@ -232,11 +232,11 @@ def test_a_labeller_of_another_kind_is_refused(tmp_path: Path) -> None:
 
 
 @needs_minilm
-def test_on_instructions_that_nobody_here_wrote_it_is_far_above_chance(tmp_path: Path) -> None:
+def test_accuracy_on_instructions_of_others_beats_chance(tmp_path: Path) -> None:
     path = asset("tasks/wizardlm_testset_218.jsonl")
     run_job(configured(tmp_path, "job=evaluate", "classifier_data=wizardlm", f"classifier_data.path={path}"))
     figures = json.loads((tmp_path / "out" / "figures.json").read_text())
     assert figures["data"]["rows"] == 207
-    found = figures["figures"]["labeller"]
-    assert found["accuracy"]["mean"] > 0.55  # measured: 0.633
-    assert found["macro_f1"]["mean"] > 0.55  # measured: 0.638
+    result = figures["figures"]["classifier"]
+    assert result["accuracy"]["mean"] > 0.55  # measured: 0.633
+    assert result["macro_f1"]["mean"] > 0.55  # measured: 0.638

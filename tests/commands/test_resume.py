@@ -1,4 +1,4 @@
-"""A run that is killed again and again ends with the bytes of one left in peace, and pays for nothing twice."""
+"""A run that is killed and resumed ends with the bytes of an uninterrupted run, and pays for no call twice."""
 
 import json
 import os
@@ -19,22 +19,11 @@ from tapir_exp.core.store import SIDECAR, TIMINGS
 
 pytestmark = pytest.mark.slow
 
-TINY = [
-    "seeds.size=120",
-    "curriculum.rows_per_round=60",
-    "curriculum.rounds=2",
-    "sft.seed_stage.max_tokens=12000",
-    "sft.round_stage.max_tokens=6000",
-    "sft.global_batch_size=8",
-    "sft.save_steps=4",
-    "student.max_new_tokens=24",
-    "evals.problems_per_level=1",
-    "logger=disabled",
-]
+TINY = ["debug=tiny", "seeds.size=120", "student.max_new_tokens=24"]
 
-PLACES = {
+KILL_POINTS = {
     "in the first fit, after a checkpoint": ("store/partial/student-*/checkpoints/step-*.ckpt", 1),
-    "in generation": ("store/partial/answers-*", 1),
+    "in generation": ("store/partial/student_responses-*", 1),
     "in judging": ("store/partial/verdicts-*", 1),
     "between two stages": (f"store/expansions/*/{SIDECAR}", 1),
     "in a round's fit, after a checkpoint": ("store/partial/student-*/checkpoints/step-*.ckpt", 1),
@@ -42,62 +31,62 @@ PLACES = {
     "between two rounds": (f"store/verdicts/*/{SIDECAR}", 2),
     "in the report": ("runs/*/metrics.jsonl", 1),
 }
-"""Where the run is killed: as soon as so many paths match the pattern."""
+"""The run is killed as soon as this many paths match the pattern."""
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    outputs = tmp_path_factory.mktemp("undisturbed")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    outputs = tmp_path_factory.mktemp("uninterrupted")
     assert start(outputs).wait() == 0
     return outputs
 
 
 @dataclass(frozen=True)
-class Toll:
-    """What one process did: replies that came new into the cache, and calls that its finished stages paid."""
+class ProcessCalls:
+    """Calls of one process: new completions in the cache, and calls that its finished stages paid for."""
 
-    answered: int
+    cached: int
     paid: int
 
 
 @dataclass(frozen=True)
-class Disturbed:
-    """A run that was killed at every place and then left to end; one toll a process."""
+class InterruptedRun:
+    """A run that was killed at every point and then resumed to its end, with the calls of each process."""
 
     outputs: Path
-    tolls: list[Toll]
+    calls: list[ProcessCalls]
 
 
 @pytest.fixture(scope="module")
-def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Disturbed:
-    outputs = tmp_path_factory.mktemp("disturbed")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> InterruptedRun:
+    outputs = tmp_path_factory.mktemp("interrupted")
     counts = [(0, 0)]
-    for pattern, count in PLACES.values():
+    for pattern, count in KILL_POINTS.values():
         kill_when(start(outputs), outputs, pattern, count)
-        counts.append((answered(outputs), paid_by_finished_stages(outputs)))
+        counts.append((cached(outputs), paid_by_finished_stages(outputs)))
     assert start(outputs).wait() == 0
-    counts.append((answered(outputs), paid_by_finished_stages(outputs)))
-    return Disturbed(outputs, [Toll(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(counts)])
+    counts.append((cached(outputs), paid_by_finished_stages(outputs)))
+    return InterruptedRun(outputs, [ProcessCalls(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(counts)])
 
 
-def test_the_artifacts_and_the_run_are_the_same_to_the_byte(undisturbed: Path, disturbed: Disturbed) -> None:
-    assert digests(disturbed.outputs) == digests(undisturbed)
+def test_interrupted_run_has_the_same_bytes(uninterrupted: Path, interrupted: InterruptedRun) -> None:
+    assert digests(interrupted.outputs) == digests(uninterrupted)
 
 
-def test_no_answered_call_was_repeated(undisturbed: Path, disturbed: Disturbed) -> None:
-    assert answered(disturbed.outputs) == answered(undisturbed)
-    assert all(toll.paid <= toll.answered for toll in disturbed.tolls)
-    assert disturbed.tolls[-1].paid == disturbed.tolls[-1].answered
+def test_no_paid_call_is_repeated(uninterrupted: Path, interrupted: InterruptedRun) -> None:
+    assert cached(interrupted.outputs) == cached(uninterrupted)
+    assert all(process.paid <= process.cached for process in interrupted.calls)
+    assert interrupted.calls[-1].paid == interrupted.calls[-1].cached
 
 
-def test_nothing_unfinished_is_left_behind(disturbed: Disturbed) -> None:
-    assert list((disturbed.outputs / "store" / "partial").iterdir()) == []
+def test_no_partial_artifact_remains(interrupted: InterruptedRun) -> None:
+    assert list((interrupted.outputs / "store" / "partial").iterdir()) == []
 
 
-def test_a_finished_run_does_nothing_again(disturbed: Disturbed) -> None:
-    before = {path: path.stat().st_mtime_ns for path in sidecars(disturbed.outputs)}
-    assert start(disturbed.outputs).wait() == 0
-    assert {path: path.stat().st_mtime_ns for path in sidecars(disturbed.outputs)} == before
+def test_finished_run_is_not_repeated(interrupted: InterruptedRun) -> None:
+    before = {path: path.stat().st_mtime_ns for path in sidecars(interrupted.outputs)}
+    assert start(interrupted.outputs).wait() == 0
+    assert {path: path.stat().st_mtime_ns for path in sidecars(interrupted.outputs)} == before
 
 
 def start(outputs: Path) -> "subprocess.Popen[bytes]":
@@ -107,11 +96,11 @@ def start(outputs: Path) -> "subprocess.Popen[bytes]":
 
 
 def kill_when(process: "subprocess.Popen[bytes]", outputs: Path, pattern: str, count: int) -> None:
-    """SIGKILL the run at its place; a run that ends or hangs before it gets there fails the test."""
+    """Kill the run when the pattern matches; a run that ends or hangs before fails the test."""
     deadline = time.monotonic() + 240
     while len(list(outputs.glob(pattern))) < count:
         assert process.poll() is None, f"the run ended before {pattern}: {(outputs / 'log').read_text()[-2000:]}"
-        assert time.monotonic() < deadline, f"the run never came to {pattern}"
+        assert time.monotonic() < deadline, f"the run never reached {pattern}"
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -122,7 +111,7 @@ def sidecars(outputs: Path) -> Iterator[Path]:
 
 
 def digests(outputs: Path) -> dict[str, str]:
-    """Every file of every artifact and the run's own figures; what holds seconds is left out."""
+    """Return the digest of every file of the artifacts and of the run's figures, except files with durations."""
     kept = (path for sidecar in sidecars(outputs) for path in sidecar.parent.rglob("*"))
     found = [path for path in kept if path.name not in (SIDECAR, TIMINGS)]
     found += [path for name in ("manifest.json", "metrics.jsonl") for path in outputs.glob(f"runs/*/{name}")]
@@ -130,15 +119,15 @@ def digests(outputs: Path) -> dict[str, str]:
     return {str(path.relative_to(outputs)): sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def answered(outputs: Path) -> int:
-    """Replies in the cache: what was answered and paid."""
-    if not (outputs / "store" / "books.sqlite").exists():
+def cached(outputs: Path) -> int:
+    """Return the number of completions in the cache, each paid for once."""
+    if not (outputs / "store" / "calls.sqlite").exists():
         return 0
-    with sqlite3.connect(outputs / "store" / "books.sqlite") as replies:
+    with sqlite3.connect(outputs / "store" / "calls.sqlite") as replies:
         return int(replies.execute("SELECT count(*) FROM replies").fetchone()[0])
 
 
 def paid_by_finished_stages(outputs: Path) -> int:
-    """Calls that the finished stages paid for themselves; the rest was paid by killed ones and came from the cache."""
+    """Return the calls that finished stages paid for; killed processes paid for the cached ones."""
     spends = [json.loads(path.read_text())["figures"].get("spend", {}) for path in sidecars(outputs)]
     return sum(spend["calls"] for by_role in spends for spend in by_role.values())

@@ -1,4 +1,4 @@
-"""A key planted in the environment, and quoted by the provider in every error, is in nothing that a run writes."""
+"""An API key, which the provider quotes in every error message, is in nothing that a run writes."""
 
 import os
 import subprocess
@@ -18,20 +18,11 @@ pytestmark = pytest.mark.slow
 
 KEY = "q7Zk-planted-key-Wv93xT"
 OPTIONS = {"error_rate": 0.05, "expansion_error_rate": 0.05, "noise": 0.5, "position_bias": 0.7}
-TINY = [
-    "seeds.size=60",
-    "curriculum.rows_per_round=40",
-    "curriculum.rounds=1",
-    "sft.seed_stage.max_tokens=4000",
-    "sft.round_stage.max_tokens=4000",
-    "sft.global_batch_size=8",
-    "student.max_new_tokens=16",
-    "evals.problems_per_level=1",
-]
+TINY = ["debug=tiny", "curriculum.rounds=1", "logger=offline"]
 
 
-class Indiscreet:
-    """The lab's oracles behind HTTP: they want the key, and quote it when they fail, which they do now and then."""
+class LeakyProvider:
+    """Serve the lab's oracles over HTTP. They require the key, fail now and then, and quote the key when they fail."""
 
     def __init__(self) -> None:
         self.tries: Counter[str] = Counter()
@@ -41,29 +32,29 @@ class Indiscreet:
         body = await request.json()
         prompt = body["messages"][-1]["content"]
         self.tries[prompt] += 1
-        given = request.headers.get("Authorization")
-        if given != f"Bearer {KEY}":
-            return web.json_response({"error": {"message": f"wrong key {given}"}}, status=401)
+        header = request.headers.get("Authorization")
+        if header != f"Bearer {KEY}":
+            return web.json_response({"error": {"message": f"wrong key {header}"}}, status=401)
         if len(prompt) % 7 == 0 and self.tries[prompt] == 1:
-            return web.Response(text=f"<html>500: the key {KEY} upset us, {given}</html>", status=500)
+            return web.Response(text=f"<html>500: the key {KEY} upset us, {header}</html>", status=500)
         if len(prompt) % 29 == 0:
             return web.json_response({"error": {"message": f"bad request from {KEY}"}}, status=400)
         text = respond(body["model"], body["messages"], OPTIONS, body["temperature"], self.tries[prompt])
         usage = Usage(prompt_tokens=9, completion_tokens=9, usd=None).model_dump(exclude={"usd"})
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
-        told = {"id": "1", "object": "chat.completion", "created": 1, "model": "m"}
-        return web.json_response({**told, "choices": [choice], "usage": {**usage, "total_tokens": 18}})
+        common = {"id": "1", "object": "chat.completion", "created": 1, "model": "m"}
+        return web.json_response({**common, "choices": [choice], "usage": {**usage, "total_tokens": 18}})
 
 
 @pytest.fixture
-def provider() -> Iterator[Indiscreet]:
-    with serving(Indiscreet()) as provider:
+def provider() -> Iterator[LeakyProvider]:
+    with serving(LeakyProvider()) as provider:
         yield provider
 
 
-def tapir(home: Path, provider: Indiscreet, *overrides: str, key: str = KEY) -> "subprocess.CompletedProcess[bytes]":
+def tapir(home: Path, provider: LeakyProvider, *overrides: str, key: str = KEY) -> "subprocess.CompletedProcess[bytes]":
     roles = {"teacher": "teacher", "judge": "judge", "classifier": "labeller"}
-    reached = [
+    endpoints = [
         setting
         for group, model in roles.items()
         for setting in (
@@ -80,7 +71,7 @@ def tapir(home: Path, provider: Indiscreet, *overrides: str, key: str = KEY) -> 
         "tapir_exp",
         f"outputs={home}",
         "teacher.max_rouge_l=1",
-        *reached,
+        *endpoints,
         *TINY,
         *overrides,
     ]
@@ -88,29 +79,29 @@ def tapir(home: Path, provider: Indiscreet, *overrides: str, key: str = KEY) -> 
     return subprocess.run(command, capture_output=True, env=environment, timeout=240)
 
 
-def places_of(secret: str, home: Path) -> list[str]:
+def files_with(secret: str, home: Path) -> list[str]:
     files = [path for path in home.rglob("*") if path.is_file()]
     assert len(files) > 20
     return [str(path) for path in files if secret.encode() in path.read_bytes()]
 
 
 @pytest.mark.parametrize("use_litellm", ["false", "true"])
-def test_a_whole_run_writes_the_key_nowhere(provider: Indiscreet, tmp_path: Path, use_litellm: str) -> None:
-    ways = [f"{group}.llm.use_litellm={use_litellm}" for group in ("teacher", "judge", "classifier")]
-    done = tapir(tmp_path, provider, *ways)
-    said = (done.stdout + done.stderr).decode()
-    assert done.returncode == 0, said
+def test_run_writes_the_key_nowhere(provider: LeakyProvider, tmp_path: Path, use_litellm: str) -> None:
+    transports = [f"{group}.llm.use_litellm={use_litellm}" for group in ("teacher", "judge", "classifier")]
+    result = tapir(tmp_path, provider, *transports)
+    output = (result.stdout + result.stderr).decode()
+    assert result.returncode == 0, output
     assert any(tries > 1 for tries in provider.tries.values())
-    assert KEY not in said
-    assert places_of(KEY, tmp_path) == []
-    assert places_of("bad request from", tmp_path) != []  # the reason of a given-up row is kept, without the key
+    assert KEY not in output
+    assert files_with(KEY, tmp_path) == []
+    assert files_with("bad request from", tmp_path) != []  # the reason of a given-up row is kept, without the key
 
 
-def test_a_run_that_is_refused_tells_the_key_to_nobody(provider: Indiscreet, tmp_path: Path) -> None:
+def test_run_without_access_writes_the_key_nowhere(provider: LeakyProvider, tmp_path: Path) -> None:
     wrong = "wrong-planted-key-8c1f"
-    done = tapir(tmp_path, provider, key=wrong)
-    said = (done.stdout + done.stderr).decode()
-    assert done.returncode == 1
-    assert "refuses every call: no access: 401" in said
-    assert wrong not in said
-    assert places_of(wrong, tmp_path) == []
+    result = tapir(tmp_path, provider, key=wrong)
+    output = (result.stdout + result.stderr).decode()
+    assert result.returncode == 1
+    assert "refuses every call: no access: 401" in output
+    assert wrong not in output
+    assert files_with(wrong, tmp_path) == []

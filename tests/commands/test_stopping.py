@@ -1,4 +1,4 @@
-"""A sweep that is told to stop, by Ctrl-C or by a scheduler, stops as a whole: no worker goes on."""
+"""A sweep that is stopped, by Ctrl-C or by a scheduler, leaves no worker process."""
 
 import os
 import signal
@@ -20,42 +20,43 @@ SWEEP = [
     "sft.seed_stage.max_tokens=400000",
     "logger=disabled",
 ]
-PATIENCE_S = 120
+TIMEOUT_S = 120
 
 
 def ignore_interrupts() -> None:
-    """What a shell does to a script's command that ends in `&`."""
+    """Ignore Ctrl-C, as a shell does for a script's command that ends in `&`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @pytest.fixture
 def sweep(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """A sweep in a session of its own, with both workers at work."""
+    """Start a sweep in a new session, and wait until both workers train."""
     command = [sys.executable, "-m", "tapir_exp", *SWEEP, f"outputs={tmp_path}"]
     with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, preexec_fn=request.param) as process:
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + TIMEOUT_S
         while len(list(tmp_path.glob("store/partial/student-*"))) < 2:
             assert process.poll() is None, "the sweep ended by itself"
-            assert time.monotonic() < deadline, "the workers never began to train"
+            assert time.monotonic() < deadline, "the workers never started to train"
             time.sleep(0.05)
         yield process
-        for left in members_of(process.pid):
-            os.kill(left, signal.SIGKILL)
+        for member in members_of(process.pid):
+            os.kill(member, signal.SIGKILL)
 
 
 def members_of(session: int) -> list[int]:
-    """The processes of a session that are alive."""
-    found = []
+    """Return the running processes of a session."""
+    members = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             state, _, _, of_session = stat.read_text().rpartition(")")[2].split()[:4]
         except (FileNotFoundError, ProcessLookupError):
             continue
         if int(of_session) == session and state != "Z":
-            found.append(int(stat.parent.name))
-    return found
+            members.append(int(stat.parent.name))
+    return members
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize(
     ("sweep", "sig"),
     [(None, signal.SIGTERM), (None, signal.SIGINT), (ignore_interrupts, signal.SIGTERM)],
@@ -64,11 +65,11 @@ def members_of(session: int) -> list[int]:
 )
 def test_no_worker_outlives_its_sweep(sweep: "subprocess.Popen[bytes]", sig: signal.Signals) -> None:
     assert len(members_of(sweep.pid)) >= 3
-    told = time.monotonic()
+    stopped = time.monotonic()
     sweep.send_signal(sig)
     sweep.wait(30)
-    while members_of(sweep.pid) and time.monotonic() - told < 10:
+    while members_of(sweep.pid) and time.monotonic() - stopped < 10:
         time.sleep(0.1)
     assert members_of(sweep.pid) == []
-    assert time.monotonic() - told < 10
+    assert time.monotonic() - stopped < 10
     assert sweep.returncode == 130

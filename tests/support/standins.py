@@ -72,7 +72,8 @@ def write_alpaca(folder: Path) -> dict[str, str]:
     (folder / "reference.json").write_text(json.dumps(reference_rows()))
     (folder / "clf.txt").write_text(ANNOTATOR_PROMPT)
     (folder / "gamed.csv").write_text(gamed_csv())
-    return {"reference": f"{folder}/reference.json", "prompt": f"{folder}/clf.txt", "gamed": f"{folder}/gamed.csv"}
+    files = {"reference": "reference.json", "prompt": "clf.txt", "length_control_data": "gamed.csv"}
+    return {setting: f"{folder}/{name}" for setting, name in files.items()}
 
 
 def gamed_csv(instructions: int = len(INSTRUCTIONS)) -> str:
