@@ -1,4 +1,4 @@
-"""100,000 kept replies: how fast they are written and found, and how much memory the asking of them takes.
+"""Throughput of writes and lookups of 100,000 cached completions, and memory of completing all of them.
 
 python benchmarks/llm_client/cache.py
 """
@@ -19,33 +19,35 @@ from tapir_exp.llm.response_cache import cache_key
 
 REPLIES = 100_000
 TEXT = "An answer of some three hundred characters. " * 7
-WRITTEN_TOGETHER = 64
-SAMPLED_EVERY = 1000
+WRITES_AT_ONCE = 64
+SAMPLE_INTERVAL = 1000
 
 
 def request(number: int) -> ChatRequest:
-    """One of the requests."""
+    """Return a request by number."""
     return ChatRequest(messages=(Message(role="user", content=f"question {number}"),), max_tokens=100)
 
 
 def resident_mb() -> float:
-    """Resident memory at this moment; the highest so far would hide what grows below an earlier peak."""
+    """Return the current resident memory in MB; the peak so far would hide growth below an earlier peak."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
 
 async def write_all(call_store: CallStore, keys: list[str]) -> None:
-    """Keep every reply as a run does: with as many at once as are in flight."""
-    reply = Completion(text=TEXT, finish_reason="stop", usage=Usage(prompt_tokens=9, completion_tokens=70, usd=0.0))
+    """Write all completions like a run does: one write for each request in flight."""
+    completion = Completion(
+        text=TEXT, finish_reason="stop", usage=Usage(prompt_tokens=9, completion_tokens=70, usd=0.0)
+    )
 
     async def write(number: int) -> None:
-        await call_store.write(lambda: call_store.cache.put(keys[number], "m", request(number), reply) and None)
+        await call_store.write(lambda: call_store.cache.put(keys[number], "m", request(number), completion))
 
-    for start in range(0, REPLIES, WRITTEN_TOGETHER):
-        await asyncio.gather(*(write(number) for number in range(start, min(start + WRITTEN_TOGETHER, REPLIES))))
+    for start in range(0, REPLIES, WRITES_AT_ONCE):
+        await asyncio.gather(*(write(number) for number in range(start, min(start + WRITES_AT_ONCE, REPLIES))))
 
 
 def main() -> None:
-    """Print the figures."""
+    """Print all figures."""
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as store:
         call_store = CallStore(Path(store), SpendScope("benchmark"), SpendConfig())
         chat = Client(LLMConfig(model="openai/m", api_base="http://127.0.0.1:9"), "teacher", call_store)
@@ -55,26 +57,26 @@ def main() -> None:
 
         started = time.perf_counter()
         asyncio.run(write_all(call_store, keys))
-        print(f"durable writes, {WRITTEN_TOGETHER} at once: {REPLIES / (time.perf_counter() - started):,.0f}/s")
+        print(f"durable writes, {WRITES_AT_ONCE} at once: {REPLIES / (time.perf_counter() - started):,.0f}/s")
 
         started = time.perf_counter()
-        found = sum(len(call_store.cache.get_many(keys[at : at + 1000])) for at in range(0, REPLIES, 1000))
-        print(f"bulk lookups: {found / (time.perf_counter() - started):,.0f}/s, {found} found")
+        hits = sum(len(call_store.cache.get_many(keys[start : start + 1000])) for start in range(0, REPLIES, 1000))
+        print(f"bulk lookups: {hits / (time.perf_counter() - started):,.0f}/s, {hits} found")
 
-        seen, memory = 0, [resident_mb()]
+        correct, memory = 0, [resident_mb()]
 
-        def keep(place: int, outcome: RequestResult[str]) -> None:
-            nonlocal seen
-            seen += outcome.value == TEXT
-            if place % SAMPLED_EVERY == 0:
+        def on_result(index: int, result: RequestResult[str]) -> None:
+            nonlocal correct
+            correct += result.value == TEXT
+            if index % SAMPLE_INTERVAL == 0:
                 memory.append(resident_mb())
 
         started = time.perf_counter()
         requests = (request(number) for number in range(REPLIES))
-        asyncio.run(run_request_stream(chat, requests, lambda reply: reply.text, keep, concurrency=64))
+        asyncio.run(run_request_stream(chat, requests, lambda completion: completion.text, on_result, concurrency=64))
         seconds = time.perf_counter() - started
         print(
-            f"asked one by one through the client: {seen / seconds:,.0f}/s, {seen} right, "
+            f"completed through the client: {correct / seconds:,.0f}/s, {correct} correct, "
             f"resident {memory[0]:.0f} MB before, {max(memory):.0f} MB at most, {memory[-1]:.0f} MB at the end"
         )
         call_store.close()

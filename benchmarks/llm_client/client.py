@@ -1,4 +1,4 @@
-"""One client, once: so many prompts with so many in flight, in a process of its own; its figures go to stdout."""
+"""Measure one client in this process, and print its figures as JSON."""
 
 import argparse
 import asyncio
@@ -18,7 +18,7 @@ WARM_UP = 64
 
 @asynccontextmanager
 async def raw_aiohttp(base: str, in_flight: int) -> Any:
-    """The limit: nothing but the request and its JSON."""
+    """Yield a client that only sends the request and parses the JSON: the upper limit of the throughput."""
     import aiohttp
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=in_flight)) as session:
@@ -26,8 +26,8 @@ async def raw_aiohttp(base: str, in_flight: int) -> Any:
         async def ask(prompt: str) -> str:
             body = {"model": "m", "messages": [{"role": "user", "content": prompt}], "max_tokens": 100}
             async with session.post(f"{base}/chat/completions", json=body) as response:
-                told = await response.json()
-            return str(told["choices"][0]["message"]["content"])
+                result = await response.json()
+            return str(result["choices"][0]["message"]["content"])
 
         yield ask
 
@@ -39,10 +39,10 @@ async def async_openai(base: str, in_flight: int) -> Any:
     async with openai.AsyncOpenAI(base_url=base, api_key="none", max_retries=0) as client:
 
         async def ask(prompt: str) -> str:
-            told = await client.chat.completions.create(
+            body = await client.chat.completions.create(
                 model="m", messages=[{"role": "user", "content": prompt}], max_tokens=100
             )
-            return told.choices[0].message.content or ""
+            return body.choices[0].message.content or ""
 
         yield ask
 
@@ -54,7 +54,7 @@ def litellm_as(provider: str) -> Any:
         import litellm
 
         async def ask(prompt: str) -> str:
-            told = await litellm.acompletion(
+            body = await litellm.acompletion(
                 model=f"{provider}/m",
                 messages=[{"role": "user", "content": prompt}],
                 max_tokens=100,
@@ -62,7 +62,7 @@ def litellm_as(provider: str) -> Any:
                 api_key="none",
                 num_retries=0,
             )
-            return str(told.choices[0].message.content)
+            return str(body.choices[0].message.content)
 
         yield ask
 
@@ -70,7 +70,7 @@ def litellm_as(provider: str) -> Any:
 
 
 def ours_as(use_litellm: bool) -> Any:
-    """The whole of ours: cache, claims, ledger and durable replies included."""
+    """Return our client, including its cache, locks, ledger and durable writes."""
 
     @asynccontextmanager
     async def ours(base: str, in_flight: int) -> Any:
@@ -86,8 +86,8 @@ def ours_as(use_litellm: bool) -> Any:
             chat = Client(config, "teacher", call_store)
 
             async def ask(prompt: str) -> str:
-                turn = Message(role="user", content=prompt)
-                return (await chat.complete(ChatRequest(messages=(turn,), max_tokens=100))).text
+                message = Message(role="user", content=prompt)
+                return (await chat.complete(ChatRequest(messages=(message,), max_tokens=100))).text
 
             async with chat.connected():
                 yield ask
@@ -107,30 +107,30 @@ CLIENTS = {
 
 
 async def drive(ask: Ask, prompts: Iterator[str], in_flight: int) -> int:
-    """Ask every prompt; how many answers are right."""
-    right = 0
+    """Send every prompt, and return the number of correct responses."""
+    correct = 0
 
     async def work() -> None:
-        nonlocal right
+        nonlocal correct
         for prompt in prompts:
-            answer = await ask(prompt)
-            right += answer == f"An answer to: {prompt}"
+            response = await ask(prompt)
+            correct += response == f"An answer to: {prompt}"
 
     await asyncio.gather(*(work() for _ in range(in_flight)))
-    return right
+    return correct
 
 
 async def measure(name: str, base: str, prompts: int, in_flight: int) -> dict[str, float]:
-    """Requests per second, CPU milliseconds per request, and MB of memory beyond what the imports took."""
+    """Return requests per second, CPU milliseconds per request, and MB of memory added after the warm-up."""
     async with CLIENTS[name](base, in_flight) as ask:
         await drive(ask, (f"warm {n}" for n in range(WARM_UP)), in_flight)
         before = resident_mb()
         started, cpu = time.perf_counter(), time.process_time()
-        right = await drive(ask, (f"question {n}" for n in range(prompts)), in_flight)
+        correct = await drive(ask, (f"question {n}" for n in range(prompts)), in_flight)
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     return {
-        "right": right,
-        "per_s": right / seconds,
+        "correct": correct,
+        "per_s": correct / seconds,
         "cpu_ms": 1000 * cpu / prompts,
         "extra_mb": resident_mb() - before,
         "seconds": seconds,
@@ -138,7 +138,7 @@ async def measure(name: str, base: str, prompts: int, in_flight: int) -> dict[st
 
 
 def resident_mb() -> float:
-    """Highest resident memory of this process so far."""
+    """Return the peak resident memory of this process in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

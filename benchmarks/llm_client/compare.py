@@ -1,8 +1,8 @@
-"""Our client beside raw aiohttp, litellm and AsyncOpenAI, interleaved in one run: medians and ratios.
+"""Compare our client with raw aiohttp, litellm and AsyncOpenAI, interleaved in one run: medians and ratios.
 
     python benchmarks/llm_client/compare.py
 
-A server on the loopback interface answers after 50 ms; every measurement is a fresh process.
+A server on the loopback interface responds after 50 ms. Every measurement is a fresh process.
 """
 
 import argparse
@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 
 @contextmanager
 def server(latency_ms: float = 50, per_minute: int = 0) -> Iterator[str]:
-    """A server in a process of its own; gives its base address."""
+    """Run the server in a separate process, and yield its base address."""
     command = [sys.executable, str(HERE / "server.py"), f"--latency-ms={latency_ms}", f"--per-minute={per_minute}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -30,14 +30,14 @@ def server(latency_ms: float = 50, per_minute: int = 0) -> Iterator[str]:
 
 
 def run_client(name: str, base: str, prompts: int, in_flight: int) -> dict[str, float]:
-    """The figures of one client in a fresh process."""
+    """Measure one client in a fresh process."""
     command = [sys.executable, str(HERE / "client.py"), name, base, f"--prompts={prompts}", f"--in-flight={in_flight}"]
     figures: dict[str, float] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     return figures
 
 
 def main() -> None:
-    """Print the table in Markdown."""
+    """Print a Markdown table."""
     sys.path.insert(0, str(HERE))
     from client import CLIENTS
 
@@ -52,13 +52,13 @@ def main() -> None:
             for name in CLIENTS:
                 seen[name].append(run_client(name, base, args.prompts, args.in_flight))
     limit = median(row["per_s"] for row in next(iter(seen.values())))
-    print("| client | right answers | requests/s | of the limit | CPU ms a request | MB beyond warm-up |")
+    print("| client | correct responses | requests/s | of the limit | CPU ms per request | MB beyond warm-up |")
     print("|---|--:|--:|--:|--:|--:|")
     for name, rows in seen.items():
-        middle = {key: median(row[key] for row in rows) for key in rows[0]}
+        medians = {key: median(row[key] for row in rows) for key in rows[0]}
         print(
-            f"| {name} | {middle['right']:.0f} | {middle['per_s']:.0f} | {middle['per_s'] / limit:.2f} "
-            f"| {middle['cpu_ms']:.2f} | {middle['extra_mb']:.0f} |"
+            f"| {name} | {medians['correct']:.0f} | {medians['per_s']:.0f} | {medians['per_s'] / limit:.2f} "
+            f"| {medians['cpu_ms']:.2f} | {medians['extra_mb']:.0f} |"
         )
 
 

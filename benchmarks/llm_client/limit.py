@@ -1,4 +1,4 @@
-"""A provider that allows 600 requests in any minute, and a client that knows: what 1000 rows take.
+"""Duration of 1000 rows at a provider that allows 600 requests per minute, with the client configured accordingly.
 
 python benchmarks/llm_client/limit.py
 """
@@ -27,24 +27,24 @@ def main() -> None:
     with server(per_minute=PER_MINUTE) as base, tempfile.TemporaryDirectory(dir=Path.cwd()) as store:
         call_store = CallStore(Path(store), SpendScope("benchmark"), SpendConfig())
         config = LLMConfig(model="openai/m", api_base=base, concurrency=64, requests_per_minute=PER_MINUTE)
-        asked = [
+        requests = [
             ChatRequest(messages=(Message(role="user", content=f"question {n}"),), max_tokens=100) for n in range(ROWS)
         ]
         started = time.perf_counter()
-        outcomes = run_requests(
+        results = run_requests(
             Client(config, "teacher", call_store),
-            asked,
-            lambda reply: reply.text,
+            requests,
+            lambda completion: completion.text,
             label="rows",
             concurrency=64,
             max_failure_rate=0,
         )
         seconds = time.perf_counter() - started
-        right = sum(outcome.value == f"An answer to: question {n}" for n, outcome in enumerate(outcomes))
+        correct = sum(result.value == f"An answer to: question {n}" for n, result in enumerate(results))
         with urlopen(base.replace("/v1", "/count")) as response:
-            requests = json.load(response)["requests"]
+            sent = json.load(response)["requests"]
         call_store.close()
-    print(f"{right} of {ROWS} rows right, {requests / ROWS:.3f} requests a row, {seconds:.1f} s")
+    print(f"{correct} of {ROWS} rows correct, {sent / ROWS:.3f} requests per row, {seconds:.1f} s")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A server of the OpenAI protocol on the loopback interface, as slow and as strict as it is told."""
+"""OpenAI-compatible server on the loopback interface with a fixed latency and an optional rate limit."""
 
 import argparse
 import asyncio
@@ -10,7 +10,7 @@ from aiohttp import web
 
 
 class Provider:
-    """Answers every prompt after a fixed latency; refuses what goes beyond so many requests in any 60 seconds."""
+    """Completes every prompt after a fixed latency, up to `per_minute` requests in any 60 seconds; 0 for no limit."""
 
     def __init__(self, latency_s: float, per_minute: int) -> None:
         self.latency_s = latency_s
@@ -28,8 +28,8 @@ class Provider:
         message = {"role": "assistant", "content": f"An answer to: {body['messages'][-1]['content']}"}
         choice = {"index": 0, "finish_reason": "stop", "message": message}
         usage = {"prompt_tokens": 20, "completion_tokens": 60, "total_tokens": 80}
-        told = {"id": "1", "object": "chat.completion", "created": 1, "model": body["model"], "usage": usage}
-        return web.json_response({**told, "choices": [choice]})
+        result = {"id": "1", "object": "chat.completion", "created": 1, "model": body["model"], "usage": usage}
+        return web.json_response({**result, "choices": [choice]})
 
     async def count(self, _: web.Request) -> web.Response:
         return web.json_response({"requests": self.requests})
@@ -45,7 +45,7 @@ class Provider:
 
 
 async def main() -> None:
-    """Serve until killed; the port goes to stdout."""
+    """Serve until killed; print the port to stdout."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--latency-ms", type=float, default=50)
     parser.add_argument("--per-minute", type=int, default=0)

@@ -1,6 +1,7 @@
 """Client and executor against a faulty server: each kind of failure, alone and mixed, at two rates."""
 
 import re
+from collections import Counter
 
 import pytest
 from faulty import FAULTS, TIMEOUT_S, FaultyServer, parse_whole
@@ -44,9 +45,13 @@ def test_every_row_is_correct_or_failed(faults: tuple[str, ...], rate: float, ca
     failed = [result.value is None and bool(result.failure) for result in results]
     assert [not row for row in correct] == failed
     assert len(call_store.ledger.failed_requests()) == ROWS - sum(correct)
+    counts: Counter[FailureKind] = Counter()
+    for row in call_store.ledger.failure_counts():
+        counts[row.kind] += row.count
+    # On a busy machine a response can arrive after the client's time-out, which then hides the server's failure.
+    late = max(0, counts[FailureKind.TIMEOUT] - server.committed["time-out"])
     for fault in set(faults) & set(KINDS):
-        count = sum(row.count for row in call_store.ledger.failure_counts() if row.kind is KINDS[fault])
-        assert count >= server.committed[fault] > 0 or server.committed[fault] == 0
+        assert counts[KINDS[fault]] + late >= server.committed[fault]
     if "content filter" not in faults:  # which is not retried
         assert sum(correct) >= (ROWS - 1 if faults[0] not in ("cut", "unreadable") else ROWS * (1 - 2 * rate**2))
 

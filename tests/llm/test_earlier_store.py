@@ -39,7 +39,7 @@ OVERRIDES = (
 )
 """The settings of the earlier run, by their present names."""
 SEED_STAGES = {"task_labels": "classifier", "teacher_responses": "teacher"}
-"""Stages whose requests depend on no student, and so on no floating-point rounding, with their role."""
+"""Stages with their role; their requests depend on no student, and so not on floating-point rounding."""
 
 USER = Message(role="user", content="Why?")
 PINNED_KEYS = [
