@@ -1,4 +1,4 @@
-"""Adapters through a whole run of the lab: one chain over one base, in whatever place, and opened by everything."""
+"""Adapters through a whole run of the lab: one chain of adapters on one base, in any directory."""
 
 import json
 import os
@@ -18,40 +18,26 @@ from tapir_exp.student.model_card import Provenance
 
 pytestmark = pytest.mark.slow
 
-TINY = [
-    "sft=lora",
-    "name=tiny",
-    "seeds.size=60",
-    "curriculum.rows_per_round=30",
-    "curriculum.rounds=2",
-    "curriculum.difficulty=eps",
-    "curriculum.rollouts.num_samples=2",
-    "sft.seed_stage.epochs=1",
-    "sft.global_batch_size=8",
-    "student.max_new_tokens=8",
-    "evals.problems_per_level=1",
-    "logger=disabled",
-]
+LORA = ["sft=lora", "debug=tiny", "name=tiny"]
+LORA += ["curriculum.difficulty=eps", "curriculum.rollouts.num_samples=2", "student.max_new_tokens=8"]
+ONE_EPOCH = ["sft.seed_stage.epochs=1", "sft.seed_stage.max_tokens=null", "sft.round_stage.max_tokens=null"]
 WEIGHTS = "adapter_model.safetensors"
 
 
-def tapir(outputs: Path, *overrides: str, hash_seed: int = 0, command: str = "cli:main") -> Path:
-    """The directory of a run below `outputs`."""
-    module, name = command.split(":")
-    code = f"import sys; sys.argv[0] = {name!r}; from tapir_exp.{module} import {name}; {name}()"
+def tapir(outputs: Path, *overrides: str, hash_seed: int = 0, verb: str = "run") -> Path:
+    """Run a command with `outputs` as its outputs directory, which is returned."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": str(hash_seed)}
-    done = subprocess.run(
-        [sys.executable, "-c", code, f"outputs={outputs}", *overrides], capture_output=True, text=True, env=environment
-    )
+    command = [sys.executable, "-m", "tapir_exp", verb, f"outputs={outputs}", *overrides]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-2000:]
     return outputs
 
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a run left that was made elsewhere and then moved."""
+    """Return the outputs directory of a run, moved after the run."""
     home = tmp_path_factory.mktemp("home")
-    tapir(home / "made here", *TINY, "sft.round_stage.epochs=1", hash_seed=1)
+    tapir(home / "made here", *LORA, *ONE_EPOCH, "sft.round_stage.epochs=1", hash_seed=1)
     (home / "made here").rename(home / "moved")
     return home / "moved"
 
@@ -62,34 +48,34 @@ def students(outputs: Path) -> list[Artifact]:
     return [artifacts[f"student-{number}"] for number in range(3)]
 
 
-def test_every_student_is_an_adapter_over_the_one_base(outputs: Path) -> None:
-    found = students(outputs)
-    bases = {json.loads((one.path / "adapter_config.json").read_text())["base_model_name_or_path"] for one in found}
+def test_students_are_adapters_on_one_base(outputs: Path) -> None:
+    adapters = students(outputs)
+    bases = {json.loads((one.path / "adapter_config.json").read_text())["base_model_name_or_path"] for one in adapters}
     assert len(bases) == 1
-    assert len({one.files[WEIGHTS] for one in found}) == 3
-    assert not any("model.safetensors" in one.files for one in found)
-    known = [Provenance.load(one.path) for one in found]
-    assert [of.parent.name for of in known if of] == [known[0].base.name, found[0].name, found[1].name]  # type: ignore[union-attr]
-    assert [of.artifact for of in known if of] == [one.name for one in found]
+    assert len({one.files[WEIGHTS] for one in adapters}) == 3
+    assert not any("model.safetensors" in one.files for one in adapters)
+    provenance = [Provenance.load(one.path) for one in adapters]
+    assert [of.parent.name for of in provenance if of] == [provenance[0].base.name, adapters[0].name, adapters[1].name]  # type: ignore[union-attr]
+    assert [of.artifact for of in provenance if of] == [one.name for one in adapters]
 
 
-def test_the_same_command_elsewhere_makes_the_same_bytes(outputs: Path, tmp_path: Path) -> None:
-    again = tapir(tmp_path / "another" / "place", *TINY, "sft.round_stage.epochs=1", hash_seed=2)
+def test_same_command_in_another_directory_writes_the_same_bytes(outputs: Path, tmp_path: Path) -> None:
+    again = tapir(tmp_path / "another" / "place", *LORA, *ONE_EPOCH, "sft.round_stage.epochs=1", hash_seed=2)
     assert [digest_files(one.path) for one in students(again)] == [digest_files(one.path) for one in students(outputs)]
 
 
-def test_a_round_starts_from_the_adapter_before_it(outputs: Path) -> None:
-    """Rounds that train nothing leave the adapter of S_0; it is reused, since it was moved with all the rest."""
+def test_round_without_training_keeps_the_adapter(outputs: Path) -> None:
+    """Rounds of 0 epochs keep the adapter of S_0, which is reused from the moved store."""
     before = students(outputs)[0]
-    tapir(outputs, *TINY, "sft.round_stage.epochs=0", "name=idle")
-    found = students(outputs)
-    assert found[0].key == before.key
-    assert {one.files[WEIGHTS] for one in found} == {before.files[WEIGHTS]}
+    tapir(outputs, *LORA, *ONE_EPOCH, "sft.round_stage.epochs=0", "name=idle")
+    adapters = students(outputs)
+    assert adapters[0].key == before.key
+    assert {one.files[WEIGHTS] for one in adapters} == {before.files[WEIGHTS]}
 
 
-def test_a_moved_run_is_evaluated_and_exported(outputs: Path, tmp_path: Path) -> None:
+def test_moved_run_is_evaluated_and_exported(outputs: Path, tmp_path: Path) -> None:
     run = next((outputs / "runs").glob("tiny*"))
-    tapir(outputs, f"evals.run={run}", "evals.problems_per_level=1", "logger=disabled", command="cli:main_evaluate")
+    tapir(outputs, f"evals.run={run}", "evals.problems_per_level=1", "logger=disabled", verb="evaluate")
     assert list((outputs / "evaluations").rglob("evaluation.json"))
     from tapir_exp.commands.export import main
 
@@ -102,16 +88,16 @@ def test_a_moved_run_is_evaluated_and_exported(outputs: Path, tmp_path: Path) ->
     assert "$ tapir sft=lora name=tiny" in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_the_card_s_own_lines_open_the_student(outputs: Path, tmp_path: Path) -> None:
-    """As a user pastes them, in a process that knows nothing of this package; of an adapter and of an export."""
+def test_model_card_code_loads_the_student(outputs: Path, tmp_path: Path) -> None:
+    """The code runs in a process without this package, for an adapter and for an export."""
     from tapir_exp.commands.export import main
 
     run = next((outputs / "runs").glob("tiny*"))
     main([str(run), str(tmp_path / "out")])
-    for place in (Manifest.load(run).open(run)["student-2"].path, tmp_path / "out"):
-        lines = (place / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    for directory in (Manifest.load(run).open(run)["student-2"].path, tmp_path / "out"):
+        lines = (directory / "README.md").read_text().split("```python\n")[1].split("```")[0]
         code = lines.replace("max_new_tokens=200", "max_new_tokens=5")
         assert "tapir_exp" not in code
-        done = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-c", code], cwd=directory, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-2000:]
         assert "What is a tapir?" in done.stdout

@@ -16,7 +16,6 @@ from tapir_exp.config import (
     JudgeConfig,
     JudgeProtocol,
     LLMConfig,
-    Orders,
     RolloutConfig,
     SFTConfig,
     StudentConfig,
@@ -49,7 +48,7 @@ def stage(planned: list[StageEstimate], name: str, role: str) -> StageEstimate:
     return found
 
 
-def test_the_stages_are_those_of_a_run_in_their_order() -> None:
+def test_estimate_run_yields_the_stages_in_order() -> None:
     assert [(row.stage, row.role) for row in estimate_run(config(), SIZES)] == [
         ("student-0", "fit"),
         ("task_labels", "classifier"),
@@ -67,7 +66,7 @@ def test_the_stages_are_those_of_a_run_in_their_order() -> None:
     ]
 
 
-def test_what_the_configuration_settles_is_exact() -> None:
+def test_estimate_run_counts_configured_calls_exactly() -> None:
     planned = estimate_run(config(), SIZES)
     assert stage(planned, "task_labels", "classifier").calls == 1000
     assert stage(planned, "teacher_responses", "teacher").calls == 1000
@@ -77,7 +76,7 @@ def test_what_the_configuration_settles_is_exact() -> None:
     assert stage(planned, "expansions-1", "teacher").at_most
 
 
-def test_ratings_of_complexity_are_asked_of_the_judge_where_they_are_wanted() -> None:
+def test_estimate_run_with_complexity_gap_adds_ratings() -> None:
     rated = config(
         teacher=TeacherConfig(
             llm=priced("a/teacher"), max_complexity_gap=1.0, num_output_samples=4, num_in_context_samples=3
@@ -88,29 +87,29 @@ def test_ratings_of_complexity_are_asked_of_the_judge_where_they_are_wanted() ->
     assert ("expansions-1", "judge") not in {(row.stage, row.role) for row in estimate_run(config(), SIZES)}
 
 
-def test_one_order_is_half_the_calls() -> None:
-    one = config(judge=JudgeConfig(llm=priced("a/judge"), orders=Orders.teacher_first))
+def test_estimate_run_without_swapping_halves_the_verdicts() -> None:
+    one = config(judge=JudgeConfig(llm=priced("a/judge"), swap_positions=False))
     assert stage(estimate_run(one, SIZES), "verdicts-0", "judge").calls == 1000
 
 
-def test_without_refinement_nobody_refines() -> None:
+def test_estimate_run_without_refinement_has_no_such_calls() -> None:
     plain = config(curriculum=CurriculumConfig(rounds=1, rows_per_round=500, refine=False))
     assert not [row for row in estimate_run(plain, SIZES) if row.stage == "train_mix-1"]
 
 
-def test_a_plain_fit_asks_nobody() -> None:
+def test_estimate_run_without_rounds_calls_no_model() -> None:
     vanilla = config(curriculum=CurriculumConfig(rounds=0, rows_per_round=500))
     assert [(row.stage, row.calls) for row in estimate_run(vanilla, SIZES)] == [("student-0", 0)]
 
 
-def test_a_fit_by_epochs_and_one_by_tokens_have_their_hours() -> None:
+def test_estimate_run_counts_hours_by_epochs_and_by_tokens() -> None:
     planned = estimate_run(config(), SIZES)
     hours = 6 * 1e9 / (312e12 * 0.4) / 3600
     assert stage(planned, "student-0", "fit").gpu_hours == pytest.approx(3 * 1000 * 80 * hours)
     assert stage(planned, "student-1", "fit").gpu_hours == pytest.approx(100_000 * hours)
 
 
-def test_unknown_sizes_and_prices_stay_unknown() -> None:
+def test_estimate_run_keeps_unknown_sizes_and_prices_unknown() -> None:
     vague = config(student=StudentConfig(model="m"), teacher=TeacherConfig(llm=LLMConfig(model="a/teacher")))
     planned = estimate_run(vague, SIZES)
     assert stage(planned, "student-0", "fit").gpu_hours is None
@@ -118,7 +117,7 @@ def test_unknown_sizes_and_prices_stay_unknown() -> None:
     assert stage(planned, "task_labels", "classifier").usd is not None
 
 
-def test_what_is_asked_in_batches_has_the_price_of_batches() -> None:
+def test_estimate_run_uses_the_price_of_batches() -> None:
     single, batched = (
         stage(estimate_run(config(teacher=TeacherConfig(llm=llm)), SIZES), "teacher_responses", "teacher").usd
         for llm in (LLMConfig(model="openai/gpt-4o"), LLMConfig(model="openai/gpt-4o", batch=True))
@@ -127,7 +126,7 @@ def test_what_is_asked_in_batches_has_the_price_of_batches() -> None:
     assert batched == pytest.approx(single / 2)
 
 
-def test_two_values_of_delta_share_what_comes_before_the_rounds() -> None:
+def test_estimate_run_shares_stages_before_the_rounds() -> None:
     jobs = [
         {(row.stage, row.role): row.share for row in estimate_run(config(curriculum=curriculum), SIZES)}
         for curriculum in (
@@ -145,18 +144,18 @@ def test_two_values_of_delta_share_what_comes_before_the_rounds() -> None:
 
 
 @given(st.integers(1, 10**6), st.floats(1, 1e4), st.floats(1, 1e4))
-def test_the_cost_is_the_tokens_times_the_price(seeds: int, instruction: float, response: float) -> None:
+def test_estimate_run_cost_is_tokens_times_price(seeds: int, instruction: float, response: float) -> None:
     for row in estimate_run(config(), SeedStatistics(seeds, instruction, response)):
         if row.role != "fit":
             assert row.usd == pytest.approx((row.prompt_tokens + row.completion_tokens) / 1e6)
 
 
-def test_sizes_are_means_in_tokens() -> None:
+def test_seed_statistics_are_means_in_tokens() -> None:
     sizes = seed_statistics([example("a" * 40, "b" * 80), example("c" * 80, "d" * 40)])
     assert sizes == SeedStatistics(seeds=2, instruction=15.0, response=15.0)
 
 
-def test_the_protocol_settles_what_a_verdict_costs() -> None:
+def test_estimate_run_costs_verdicts_by_protocol() -> None:
     plans = {
         protocol: stage(
             estimate_run(config(judge=JudgeConfig(llm=priced("a/judge"), protocol=protocol)), SIZES),
@@ -176,7 +175,7 @@ def test_the_protocol_settles_what_a_verdict_costs() -> None:
     ("how", "name", "calls"),
     [(Difficulty.eps, "rollout_verdicts-0", 2 * 1000 * 3), (Difficulty.judge_rated, "ratings-0", 1000)],
 )
-def test_a_difficulty_that_asks_the_judge_is_in_the_plan(how: Difficulty, name: str, calls: int) -> None:
+def test_estimate_run_includes_calls_of_the_difficulty(how: Difficulty, name: str, calls: int) -> None:
     plan = CurriculumConfig(rounds=2, rows_per_round=500, difficulty=how, rollouts=RolloutConfig(num_samples=3))
     planned = estimate_run(config(curriculum=plan), SIZES)
     assert stage(planned, name, "judge").calls == calls

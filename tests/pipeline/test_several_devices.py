@@ -1,4 +1,4 @@
-"""`tapir trainer=ddp` from the command line, in a sweep: the processes of a fit are no runs of the command."""
+"""`tapir trainer=ddp` in a sweep: the processes of a fit do not run the command again."""
 
 import json
 import os
@@ -13,21 +13,12 @@ from tapir_exp.core.store import SIDECAR
 
 pytestmark = pytest.mark.slow
 
-TINY = [
-    "seeds.size=120",
-    "curriculum.rounds=0",
-    "sft.seed_stage.max_tokens=4000",
-    "student.max_new_tokens=16",
-    "evals.problems_per_level=1",
-    "logger=disabled",
-    "trainer=ddp",
-    "trainer.accelerator=cpu",
-    "trainer.precision=32-true",
-]
+DDP = ["debug=tiny", "seeds.size=120", "curriculum.rounds=0"]
+DDP += ["trainer=ddp", "trainer.accelerator=cpu", "trainer.precision=32-true"]
 
 
-def test_every_job_of_a_sweep_trains_once_with_its_own_settings(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tapir_exp", "-m", *TINY, "sft.global_batch_size=6,12"]
+def test_sweep_with_ddp_trains_each_job_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tapir_exp", "-m", *DDP, "sft.global_batch_size=6,12"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=400)
     assert done.returncode == 0, done.stderr
