@@ -102,6 +102,7 @@ class BatchEndpoint:
         async with open_session(self.config, self.key) as session:
             api = _BatchApi(session, (self.config.api_base or OPENAI_API_BASE).rstrip("/"), self.role, self.key)
             await self._submit(api, requests, check)
+            # The requests may be spread over several batches, some of them of stopped processes.
             keys_of = defaultdict(set)
             for key, batch in self.batches.batches_of(self._account, requests).items():
                 keys_of[batch].add(key)
@@ -129,6 +130,7 @@ class BatchEndpoint:
 
     def _lines(self, requests: Mapping[str, ChatRequest], keys: Sequence[str]) -> bytes:
         """Return the input file of a batch: one request per line, with its key as id."""
+        # The same body as a single call, so that both have the same completion. The key identifies the result.
         body_of = HttpTransport(self.config, None).body_of
         lines = (
             {"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": body_of(requests[key])}
@@ -141,6 +143,7 @@ class BatchEndpoint:
         if output is None:
             return
         async for line in api.lines(output):
+            # A failed request has no response, or one with another status.
             response = line.get("response") or {}
             if response.get("status_code") == HTTPStatus.OK:
                 with suppress(*PARSE_ERRORS):  # a malformed result is missing, like a failed one
@@ -225,6 +228,7 @@ class _BatchApi:
             raise CallError(FailureKind.CONNECTION, type(error).__name__) from None
         if response.status != HTTPStatus.OK:
             raise error_from_status(response.status, text, key=self.key)
+        # A proxy can answer 200 with a web page.
         with suppress(ValueError):
             if isinstance(body := json.loads(text), dict):
                 return body

@@ -250,6 +250,7 @@ class Client:
     async def _pause(self, error: CallError, attempt: int) -> None:
         """Pause all calls of the account if the provider asks for it; else sleep with exponential backoff."""
         if error.wait_s:
+            # No sleep here: the limiter holds back the retry of this call, too.
             self._limiter.pause(error.wait_s)
             return
         longest = min(FIRST_WAIT_S * 2 ** (attempt - 1), MAX_WAIT_S)
@@ -274,6 +275,7 @@ class Client:
             usage=usage,
             top_logprobs=response.top_logprobs,
         )
+        # Completion and price are on disk before the caller can use the completion.
         put = self._call_store.cache.put
         return await self._call_store.write(lambda: put(key, self._config.model, request, completion))
 
@@ -281,6 +283,7 @@ class Client:
         """Complete in batches what is neither cached nor in flight in another process."""
         by_key = {self._key_of(request): request for request in requests}
         cached = self._call_store.cache.get_many(list(by_key))
+        # The locks keep other processes from sending the same requests while the batch is in progress.
         locked = {key: by_key[key] for key in by_key if key not in cached and self._call_store.locks.acquire(key)}
         if locked:
             self.check()
@@ -292,6 +295,7 @@ class Client:
                 except CallError as error:  # the request is sent singly later
                     self._call_store.ledger.record_failure(self._role, error.kind)
         finally:
+            # Requests without a usable result are sent singly later, by this or another process.
             for key in locked:
                 self._call_store.locks.release(key)
 

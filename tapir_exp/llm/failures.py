@@ -99,6 +99,7 @@ def error_from_status(status: int, message: str, wait_s: float = 0.0, key: str |
     elif status == HTTPStatus.REQUEST_TIMEOUT:
         kind = FailureKind.TIMEOUT
     elif status == HTTPStatus.CONFLICT or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        # Conflicts (409) and all server errors (5xx) are transient.
         kind = FailureKind.SERVER
     else:
         kind = FailureKind.NO_ACCESS if status in _NO_ACCESS else FailureKind.REFUSED

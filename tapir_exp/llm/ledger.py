@@ -17,6 +17,7 @@ from tapir_exp.llm.chat import Usage
 from tapir_exp.llm.failures import CallError, FailureKind
 from tapir_exp.llm.sqlite import Database
 
+# Stores outlive versions: tables and columns keep their names, whatever the code calls them.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS spend
     (scope TEXT, job TEXT, stage TEXT, role TEXT, calls INTEGER, cached INTEGER, prompt_tokens INTEGER,
@@ -29,6 +30,7 @@ CREATE TABLE IF NOT EXISTS given_up
      PRIMARY KEY (scope, job, stage, key)) WITHOUT ROWID;
 """
 
+# Rows are added up: a resumed run writes to the rows of its first attempt.
 ADD_SPEND = (
     "INSERT INTO spend VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
     "calls = calls + excluded.calls, cached = cached + excluded.cached, "
@@ -179,6 +181,7 @@ class Ledger:
         spent = self._on_disk()
         used = {"calls": spent.calls, "tokens": spent.tokens, "usd": spent.usd}
         for unit, limit in limits.items():
+            # An unknown price counts as spent: the budget could not be kept otherwise.
             amount = used[unit]
             if limit is not None and (amount is None or amount >= limit):
                 raise BudgetSpent(

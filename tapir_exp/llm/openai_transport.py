@@ -44,6 +44,7 @@ class HttpTransport:
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
         """Open the session, with one connection per concurrent call."""
+        # A session is bound to the event loop in which it is opened.
         async with open_session(self._config, self._key) as self._session:
             try:
                 yield
@@ -104,6 +105,7 @@ def read_response(status: int, headers: Mapping[str, str], body: bytes, key: str
     Raises:
         CallError: If the response is an error, or not a completion.
     """
+    # A broken encoding must not hide the error message that the body may hold.
     text = body.decode(errors="replace")
     if status != HTTPStatus.OK:
         raise error_from_status(status, _message_of(text), retry_after_s(headers), key)

@@ -51,6 +51,7 @@ class RateLimiter:
         Returns:
             0.0 if the call may start, and it is counted; else the seconds to wait before the next attempt.
         """
+        # A pause applies even to accounts without limits.
         opens = self._database.run("SELECT opens FROM gates WHERE account = ?", self._account).fetchone()
         if opens and opens[0] > now:
             return float(opens[0] - now)
@@ -75,12 +76,14 @@ class RateLimiter:
 
     def pause(self, seconds: float) -> None:
         """Start no calls of this account for so many seconds; of several pauses the one that ends last counts."""
+        # Wall-clock time, because monotonic clocks differ between processes.
         self._database.run(
             "INSERT INTO gates VALUES (?, ?) ON CONFLICT DO UPDATE SET opens = max(opens, excluded.opens)",
             *(self._account, time.time() + seconds),
         )
 
     def _recent(self, now: float) -> list[Slot]:
+        # Slots older than the window are deleted here, so the table stays small.
         oldest = int((now - WINDOW_S - MARGIN_S) / SLOT_S) - 1
         self._database.run("DELETE FROM windows WHERE account = ? AND slot < ?", self._account, oldest)
         rows = self._database.run(

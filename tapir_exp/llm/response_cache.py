@@ -14,6 +14,7 @@ from tapir_exp.core.records import Record
 from tapir_exp.llm.chat import ChatRequest, Completion
 from tapir_exp.llm.sqlite import Database
 
+# Stores outlive versions: table, columns and JSON fields keep their names.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS replies
     (key TEXT PRIMARY KEY, model TEXT, asked REAL, request TEXT, reply TEXT) WITHOUT ROWID;
@@ -95,6 +96,7 @@ class ResponseCache:
             StoreError: If a stored text is not a completion.
         """
         completions: dict[str, Completion] = {}
+        # SQLite limits the number of parameters of a statement.
         for start in range(0, len(keys), KEYS_PER_QUERY):
             chunk = keys[start : start + KEYS_PER_QUERY]
             marks = ",".join("?" * len(chunk))

@@ -63,6 +63,7 @@ def write_spend_report(ledger: Ledger, run_dir: Path) -> None:
     report = SpendReport.of(ledger)
     write_text_atomic(run_dir / SPEND_FILE, report.model_dump_json(indent=1) + "\n")
     total = report.total
+    # A finished run that is repeated makes no calls.
     if total.calls + total.cached == 0:
         return
     usd = "price unknown" if total.usd is None else f"{total.usd:,.2f} USD"

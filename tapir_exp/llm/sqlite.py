@@ -32,6 +32,7 @@ class Database:
         """
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
+        # isolation_level=None: statements are committed at once, and transactions are begun explicitly.
         self._connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
         try:
             self._enable_write_ahead()
@@ -65,6 +66,7 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Run the block as one transaction: all of its writes or none, and no other process writes in between."""
+        # IMMEDIATE takes the write lock now; a plain BEGIN could fail at its first write instead of waiting.
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield

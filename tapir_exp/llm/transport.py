@@ -49,6 +49,7 @@ def retry_after_s(headers: Mapping[str, str]) -> float:
     """Parse the Retry-After header, a number or an HTTP date, into seconds; 0 if it is missing or malformed."""
     value = headers.get("retry-after", "")
     try:
+        # max also turns "nan" into 0.0, because a comparison with nan is false.
         return max(0.0, float(value))
     except ValueError:
         pass

@@ -57,6 +57,7 @@ class ServedTransport:
 
     def __init__(self, config: LLMConfig, key: str | None, server: ManagedServer) -> None:
         self._server = server
+        # The port is known before the server starts.
         self._http = HttpTransport(replace(config, api_base=f"{server.base}/v1"), key)
 
     @asynccontextmanager

@@ -23,6 +23,7 @@ PR_SET_PDEATHSIG = 1
 
 def main() -> int:
     """Run the command until it ends or the pipe closes. Return its exit status; 128 + n stands for signal n."""
+    # SystemExit, so that `finally` below also runs on SIGTERM.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     command = subprocess.Popen(
         sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_die_with_parent

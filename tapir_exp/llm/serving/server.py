@@ -71,6 +71,7 @@ class ManagedServer:
 
     def __init__(self, spec: ServerSpec) -> None:
         self._spec = spec
+        # Chosen once: clients keep the address when the server is restarted.
         self._port = find_free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
@@ -131,6 +132,7 @@ class ManagedServer:
 
     def stop(self) -> None:
         """Stop the server and its child processes, also during its start."""
+        # Reset first, so that a thread within `ensure` does not take the stopped process for a crash.
         process, self._process = self._process, None
         if process is not None:
             _terminate(process)

@@ -76,6 +76,7 @@ def find_weights(name: str) -> Weights:
     """
     if name in CATALOGUE:
         return _load_packaged(CATALOGUE[name])
+    # Any other GGUF file is identified by its SHA-256, which becomes part of the cache key.
     path = _download_from_hub(name) if name.startswith(HUB_PREFIX) else Path(name)
     if not path.is_file():
         known = ", ".join(CATALOGUE)
