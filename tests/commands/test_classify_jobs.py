@@ -179,7 +179,7 @@ def test_trained_classifier_is_identified_by_its_files(tmp_path: Path) -> None:
     assert after.source != before.source
 
     card = directory / "classifier.json"
-    card.write_text(card.read_text().reindex('"sha256": "', '"sha256": "0', 1).reindex('"sha256":"', '"sha256":"0', 1))
+    card.write_text(card.read_text().replace('"sha256": "', '"sha256": "0', 1).replace('"sha256":"', '"sha256":"0', 1))
     with pytest.raises(ConfigError, match=r"minilm: the weights differ from those that .* was trained on"):
         CachedClassifier(config)
 
