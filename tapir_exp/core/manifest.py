@@ -52,11 +52,14 @@ class Manifest(Record):
 
     @classmethod
     def load(cls, run_dir: Path) -> "Manifest":
-        """Read the manifest of a run. Raises StoreError if there is none yet, or it is of another format."""
+        """Read the manifest of a run. Raises StoreError if there is none yet, it is damaged or of another format."""
         path = run_dir / MANIFEST
         if not path.is_file():
             raise StoreError(f"{run_dir} has no {MANIFEST}: the run has not finished. Repeat its command to resume it.")
-        content = json.loads(path.read_text())
+        try:
+            content = json.loads(path.read_text())
+        except json.JSONDecodeError as error:
+            raise StoreError(f"{path} cannot be read: {error}. Repeat the command of the run to rewrite it.") from error
         if (written := content.get("format", 1)) != FORMAT:
             raise StoreError(
                 f"{path} has format {written}, but this version reads format {FORMAT}. Run the experiment again: "

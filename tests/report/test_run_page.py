@@ -48,12 +48,14 @@ def test_page_of_any_run_is_well_formed(fake_run: MakeRun, fields: dict[str, obj
     assert_well_formed(page_of(fake_run(**fields)))
 
 
+@pytest.mark.slow
 def test_page_of_a_real_run_has_every_section(lab_run: Path) -> None:
     html = page_of(lab_run)
     assert_well_formed(html)
     assert SECTIONS | {"held-out", "transcripts"} <= set(Outline(html).ids)
 
 
+@pytest.mark.slow
 def test_page_of_a_real_run_is_rebuilt_byte_for_byte(lab_run: Path) -> None:
     written_by_the_run = (lab_run / "report.html").read_bytes()
     assert write_report(lab_run).read_bytes() == written_by_the_run

@@ -38,6 +38,7 @@ def test_load_reads_a_finished_run(fake_run: MakeRun) -> None:
     assert run.metrics[-1]["round"] == 3
 
 
+@pytest.mark.slow
 def test_load_reads_a_run_of_the_pipeline(lab_run: Path) -> None:
     run = RunView.load(lab_run)
     assert [r.number for r in run.rounds] == [0, 1, 2]
@@ -48,6 +49,7 @@ def test_load_reads_a_run_of_the_pipeline(lab_run: Path) -> None:
     assert list(run.metrics) == run_metrics(run.manifest, run.artifacts)
 
 
+@pytest.mark.slow
 def test_fake_run_has_artifacts_and_metrics_of_a_real_run(lab_run: Path, fake_run: MakeRun) -> None:
     """Compare the names of everything that the pipeline writes, so that the fake cannot drift from it."""
     real = RunView.load(lab_run)

@@ -94,10 +94,12 @@ def _load_job(path: Path) -> Job:
 
 
 def _manifest(path: Path) -> tuple[Manifest | None, str | None]:
+    if not (path / MANIFEST).is_file():
+        return None, f"no {MANIFEST}: not finished"
     try:
         return Manifest.load(path), None
-    except StoreError:
-        return None, f"no {MANIFEST}: not finished"
+    except StoreError as error:  # damaged, or written by another version
+        return None, str(error)
     except ValidationError as error:
         return None, f"{MANIFEST} cannot be read: {error.error_count()} mistakes"
 
