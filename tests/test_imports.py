@@ -133,7 +133,7 @@ def test_only_torch_rooms_load_anything_heavy() -> None:
 def test_help_and_mistakes_load_nothing_heavy(arguments: list[str]) -> None:
     code = (
         f"import sys; sys.argv = {['tapir', *arguments]!r}\n"
-        "from tapir_exp.commands.hydra_app import main\n"
+        "from tapir_exp.commands.main import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         f"print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
     )
