@@ -6,17 +6,21 @@ STAMP := $(VENV)/.installed
 TOOLS := $(VENV)/.tools
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test slow lint ablation delta local install clean
+.PHONY: run test slow timing lint ablation delta local install clean
 .DELETE_ON_ERROR:
 
 run: $(STAMP)
 	$(BIN)/tapir $(ARGS)
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not slow' $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not slow and not timing' $(ARGS)
 
 slow: $(TOOLS)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'slow and not timing' $(ARGS)
+
+# Tests that compare wall-clock times run one after the other, with nothing next to them.
+timing: $(TOOLS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m timing $(ARGS)
 
 lint: $(TOOLS)
 	$(BIN)/ruff check .
