@@ -37,7 +37,7 @@ from tapir_exp.llm.ledger import SpendScope
 from tapir_exp.llm.serving.pool import ServerPool
 from tapir_exp.llm.spend_report import write_spend_report
 from tapir_exp.pipeline.opening import open_chat
-from tapir_exp.report.classifier_page import write_labelling_report
+from tapir_exp.report.classifier_page import write_classifier_report
 
 LABELS = "labels.jsonl"
 CLASSIFIER = "classifier"
@@ -246,7 +246,7 @@ def _report(
     figures = {name: asdict(result) for name, result in measured.items()}
     content = {"data": _data_card(dataset), "figures": figures}
     write_text_atomic(output_dir / FIGURES, json.dumps(content, indent=1) + "\n")
-    page = write_labelling_report(output_dir, dataset.name, dataset.counts, dataset.dropped, measured)
+    page = write_classifier_report(output_dir, dataset.name, dataset.counts, dataset.dropped, measured)
     rows = [
         [
             name,

@@ -15,7 +15,7 @@ NAMES = (*map(str, TaskType), "unlabelled")
 """Names of the rows and columns of a confusion matrix."""
 
 
-def write_labelling_report(
+def write_classifier_report(
     directory: Path,
     data: str,
     counts: Mapping[str, int],

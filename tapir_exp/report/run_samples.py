@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tapir_exp.core.records import Origin, Response, TrainingExample, Verdict
 from tapir_exp.core.task_types import TaskType
-from tapir_exp.report.run_view import RunView, by_interest
+from tapir_exp.report.run_view import RunView, boosted_first
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def samples(run: RunView) -> list[Sample]:
         task = run.task_of(row_id)
         if task is not None and row_id in run.seeds:
             by_task[task].append(_sample(run, row_id, task))
-    return [min(by_task[task], key=lambda s: (-s.stages, s.id)) for task in by_interest(by_task)]
+    return [min(by_task[task], key=lambda s: (-s.stages, s.id)) for task in boosted_first(by_task)]
 
 
 def _sample(run: RunView, row_id: str, task: TaskType) -> Sample:
@@ -126,7 +126,7 @@ def lineages(run: RunView, limit: int = 4) -> list[Lineage]:
     for row in (row for r in run.rounds for row in r.expansions.values()):
         if row.task is not None:
             by_task[row.task].append(row)
-    chosen = [min(by_task[task], key=lambda row: (-_uses(run, row.id), row.id)) for task in by_interest(by_task)]
+    chosen = [min(by_task[task], key=lambda row: (-_uses(run, row.id), row.id)) for task in boosted_first(by_task)]
     return [Lineage(row.id, row.task, tuple(_steps(run, row))) for row in chosen[:limit]]
 
 

@@ -142,7 +142,7 @@ class RunView:
         present |= {row.task for r in self.rounds for row in r.mix.values()}
         present |= {result.task for r in self.rounds for result in r.benchmark}
         present |= {task for task, share in (self.manifest.target or {}).items() if share}
-        return [task for task in by_interest(TaskType) if task in present]
+        return [task for task in boosted_first(TaskType) if task in present]
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def _parse_config(text: str) -> dict[str, Any]:
     return {str(key): value for key, value in config.items()} if isinstance(config, dict) else {}
 
 
-def by_interest(tasks: Iterable[TaskType]) -> list[TaskType]:
+def boosted_first(tasks: Iterable[TaskType]) -> list[TaskType]:
     """Sort task types: the boosted ones first, then in the order of the taxonomy."""
     order = list(TaskType)
     return sorted(tasks, key=lambda task: (task not in BOOSTED, order.index(task)))

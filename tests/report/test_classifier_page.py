@@ -6,7 +6,7 @@ from pages import Outline, plain
 
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.evals.classification import measure
-from tapir_exp.report.classifier_page import write_labelling_report
+from tapir_exp.report.classifier_page import write_classifier_report
 
 TRUTH = [TaskType.MATH, TaskType.MATH, TaskType.LAW, TaskType.WRITING]
 PREDICTED = [TaskType.MATH, TaskType.LAW, TaskType.LAW, None]
@@ -16,7 +16,7 @@ def write(tmp_path: Path, confidences: list[float | None]) -> str:
     figures = measure(TRUTH, PREDICTED, confidences, resamples=20, seed=0)
     perfect = measure(TRUTH, TRUTH, [None] * 4, resamples=20, seed=0)
     measured = {"<b>first</b>": figures, "second": perfect}
-    path = write_labelling_report(tmp_path, "data.jsonl", {"Math": 2, "Law": 1}, {"too long": 3}, measured)
+    path = write_classifier_report(tmp_path, "data.jsonl", {"Math": 2, "Law": 1}, {"too long": 3}, measured)
     return path.read_text()
 
 

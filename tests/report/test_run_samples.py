@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tapir_exp.core.task_types import BOOSTED
 from tapir_exp.report.run_samples import lineages, samples
-from tapir_exp.report.run_view import RunView, by_interest
+from tapir_exp.report.run_view import RunView, boosted_first
 
 MakeRun = Callable[..., Path]
 
@@ -14,7 +14,7 @@ MakeRun = Callable[..., Path]
 def test_samples_has_one_per_task_type_boosted_first(fake_run: MakeRun) -> None:
     run = RunView.load(fake_run())
     tasks = [sample.task for sample in samples(run)]
-    assert tasks == by_interest({task for label in run.labels.values() if (task := label.task)})
+    assert tasks == boosted_first({task for label in run.labels.values() if (task := label.task)})
     assert set(tasks[:4]) == set(BOOSTED)
 
 

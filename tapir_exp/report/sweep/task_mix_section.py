@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from tapir_exp.core.task_types import TaskType
-from tapir_exp.report.run_view import by_interest
+from tapir_exp.report.run_view import boosted_first
 from tapir_exp.report.sweep.jobs import Job
 from tapir_exp.report.templates import RARE
 
@@ -99,7 +99,7 @@ def _columns(found: Iterable[Shares]) -> _Columns:
     for shares in found:
         for task, share in shares.items():
             most[task] = max(most[task], share)
-    known: list[str] = [str(task) for task in by_interest(TaskType) if most.get(task)]
+    known: list[str] = [str(task) for task in boosted_first(TaskType) if most.get(task)]
     known += sorted(task for task in most if task not in known and most[task])
     rare = [task for task in known if most[task] < RARE]
     if len(rare) < 2:
