@@ -91,6 +91,7 @@ class Benchmarks:
         self._ngram = config.ngram_size
         self._whole: dict[Gram, int] = {}
         self._grams: defaultdict[int, defaultdict[Gram, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
+        # Each n-gram maps to all its occurrences: which question, and from which word on.
         for number, question in enumerate(questions):
             self._whole.setdefault(question.words, number)
             size = min(config.ngram_size, len(question.words))
@@ -107,6 +108,7 @@ class Benchmarks:
         if not self._questions:
             return None
         prompt = split_words(instruction)
+        # An instruction that is a question, of any length, leaks it whole.
         if (number := self._whole.get(tuple(prompt))) is not None:
             return self._leak(number, set(range(len(prompt))))
         words = [*prompt, *split_words(response)]

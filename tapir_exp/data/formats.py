@@ -38,6 +38,7 @@ def parse_pair(fields: Mapping[str, Any], row_number: int) -> SeedPair:
     Raises:
         UnusableRow: the row has no instruction or no response.
     """
+    # A table may have a chat column that is empty in some rows; those are read by the other columns.
     chat = next((name for name in CHATS if fields.get(name) is not None), None)
     instruction, response = _parse_alpaca(fields) if chat is None else _parse_chat(fields[chat], chat)
     if not instruction:
@@ -52,6 +53,7 @@ def _parse_alpaca(fields: Mapping[str, Any]) -> tuple[str, str]:
     missing = [name for name in ("instruction", "output") if name not in fields]
     if missing:
         raise UnusableRow(f"no column {' and no column '.join(missing)}, and no chat")
+    # The input is optional, also as a column.
     instruction, context, response = (_text(fields.get(name), name) for name in ("instruction", "input", "output"))
     return (f"{instruction}\n\n{context}" if instruction and context else instruction), response
 

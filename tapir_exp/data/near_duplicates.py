@@ -52,7 +52,7 @@ class NearDuplicateIndex:
         """
         shingles = extract_shingles(text)
         sketch = RMinHash(num_perm=PERMUTATIONS, seed=SEED)
-        sketch.update(sorted(shingles))
+        sketch.update(sorted(shingles))  # a set has another order in each process
         candidates = [
             NearDuplicate(other, jaccard(shingles, extract_shingles(self._text_of(other))))
             for other in sorted(self._index.query(sketch))
@@ -67,7 +67,7 @@ class NearDuplicateIndex:
 
 def extract_shingles(text: str) -> frozenset[str]:
     """Return all runs of three tokens; a shorter text is one shingle."""
-    tokens = tokenize_text(text)
+    tokens = tokenize_text(text)  # signs included: "2 + 2" and "2 - 2" differ in nothing else
     if len(tokens) <= SHINGLE:
         return frozenset([" ".join(tokens)])
     return frozenset(map(" ".join, zip(tokens, tokens[1:], tokens[2:], strict=False)))

@@ -37,6 +37,7 @@ def read_file(path: Path) -> Iterator[RawRow]:
         raise SourceError(
             f"{path} cannot be read: its name ends in {path.suffix!r}; expected one of {', '.join(readers)}."
         )
+    # Reading the first row now raises errors of the file here, not when a caller iterates.
     rows = readers[path.suffix](path)
     first = next(rows, None)
     if first is None:
@@ -79,7 +80,7 @@ def _typed_rows(rows: Iterable[dict[str, Any]]) -> Iterator[RawRow]:
 
 def _read_csv(path: Path) -> Iterator[RawRow]:
     refuse_utf16(path)
-    csv.field_size_limit(LONGEST_FIELD)
+    csv.field_size_limit(LONGEST_FIELD)  # the default of 128 kB is too small for long responses
     with path.open(encoding="utf-8-sig", newline="") as lines:
         try:
             for number, row in enumerate(csv.DictReader(lines), 1):

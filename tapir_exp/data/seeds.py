@@ -133,6 +133,7 @@ def gather_seeds(config: SeedsConfig, benchmarks: Benchmarks, directory: Path) -
         log.check_failure_rate(config.max_failure_rate)
         clean = list(_drop_near_duplicates(pairs, config.dedup_threshold, log))
         rows = write_rows(directory / ROWS, (_example(pairs[index]) for index in _draw(clean, config)))
+    # Rows may all be dropped as repeated, contaminated or near duplicates, which no failure rate covers.
     if not rows:
         raise SeedError(f"No row of {log.source} is left; the reasons are in {directory / DROPPED}.")
     tmp.unlink()
@@ -216,6 +217,7 @@ def _drop_near_duplicates(pairs: MappedPairs, threshold: float | None, log: Drop
     if threshold is None:
         yield from range(len(pairs))
         return
+    # Texts of earlier pairs are read back from disk, so only the index is in memory.
     index = NearDuplicateIndex(threshold, pairs.instruction)
     for key in range(len(pairs)):
         duplicate = index.find_duplicate(key, pairs.instruction(key))
@@ -230,6 +232,7 @@ def _draw(clean: Sequence[int], config: SeedsConfig) -> Sequence[int]:
     """Draw the configured number of indices, in their order. The lab generates no more than these."""
     if config.size is None or config.size >= len(clean):
         return clean
+    # Sorted: the file has the order of the source for any size.
     return sorted(Random(f"seeds {config.seed}").sample(clean, config.size))
 
 

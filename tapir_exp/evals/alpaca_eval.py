@@ -18,7 +18,7 @@ from statistics import fmean
 from typing import Any
 
 from tapir_exp.core.errors import EvaluationError, ReplyError
-from tapir_exp.core.json_rows import read_json_objects
+from tapir_exp.core.json_rows import find_invalid_utf8, read_json_objects
 from tapir_exp.core.records import Record
 from tapir_exp.evals.length_control import GamedRow, LengthComparison, LengthControlled, length_controlled
 from tapir_exp.evals.win_rate import DRAW, WinRate, is_preference, win_rate
@@ -166,6 +166,8 @@ def load_template(path: str | None) -> tuple[Message, ...]:
             "alpaca_eval_clf.txt, which the package alpaca_eval ships (pip download --no-deps alpaca_eval, and unzip), "
             f"at {PROMPT_IN_PACKAGE}."
         )
+    if failure := find_invalid_utf8(file):
+        raise EvaluationError(f"{file} cannot be read: {failure}.")
     blocks = re.findall(r"<\|im_start\|>(\w+)\n(.*?)<\|im_end\|>", file.read_text(encoding="utf-8"), re.DOTALL)
     fields = {"instruction", "output_1", "output_2"}
     if set(re.findall(r"\{(\w+)\}", "".join(content for _, content in blocks))) != fields:

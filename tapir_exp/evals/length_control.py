@@ -66,7 +66,7 @@ def load_gamed(path: Path) -> list[GamedRow]:
         raise EvaluationError(
             f"There is no {path}; set evals.alpaca_eval.length_control_data to alpaca_eval's df_gamed.csv."
         )
-    with path.open(newline="", encoding="utf-8") as lines:
+    with path.open(newline="", encoding="utf-8-sig") as lines:
         try:
             return [_gamed_row(row) for row in csv.DictReader(lines)]
         except (KeyError, TypeError, ValueError) as error:

@@ -62,7 +62,7 @@ def prefer(messages: Messages, options: Options, temperature: float, sample: int
     prompt = messages[0]["content"]
     known = recognise(_tagged(prompt, "instruction") or "")
     first, second = _noisy_scores(known, prompt, options, _rng("judge", messages, options, temperature, sample))
-    return 1 / (1 + exp(second - first))
+    return 1 / (1 + exp(second - first))  # Bradley-Terry: the odds depend on the difference of the scores
 
 
 def _rng(role: str, messages: Messages, options: Options, temperature: float, sample: int) -> Random:
@@ -72,7 +72,7 @@ def _rng(role: str, messages: Messages, options: Options, temperature: float, sa
 
 
 def _teach(prompt: str, options: Options, rng: Random) -> str:
-    # The tags of the prompt tell expansion, refinement and a plain question apart.
+    # The tags show whether the prompt asks for expansion, refinement, or a plain response.
     count = _tagged(prompt, "count")
     if count is not None:
         return _expand(prompt, int(count), options, rng)
@@ -103,17 +103,20 @@ def _expand(prompt: str, count: int, options: Options, rng: Random) -> str:
 
 
 def _new_pair(family: Family, example: Problem, options: Options, rng: Random) -> str:
+    # An erring teacher misses the task type; a right one misses the level now and then.
     level = example.level
     if rng.random() < options["expansion_error_rate"]:
         family = rng.choice([other for other in FAMILIES if other.task is not family.task])
     elif rng.random() < LEVEL_DRIFT:
         level = rng.choice([other for other in family.levels if abs(other - level) == 1])
+    # Never from the held-out side: expansion must not leak test problems into training.
     problem = draw(family, level, rng, held_out=False)
     response = _respond_to((family, problem), options["error_rate"], rng, refined=False)
     return f"<pair>\n<instruction>\n{problem.instruction}\n</instruction>\n<response>\n{response}\n</response>\n</pair>"
 
 
 def _judge(prompt: str, options: Options, rng: Random) -> str:
+    # The tags show the protocol: a single response, a rating of complexity, or a pair.
     known = recognise(_tagged(prompt, "instruction") or "")
     if (answer := _tagged(prompt, "answer")) is not None:
         return _score_one(_grade(known, answer), options, rng)
@@ -143,6 +146,7 @@ def _noisy_scores(
 ) -> tuple[float, float]:
     """Return the scores of a prompt's two responses with bias and noise, in points that may exceed the scale."""
     first, second = _grade_pair(known, prompt)
+    # The bias favours the first position whatever it holds, so that it cancels over both orders.
     score_1 = first.score + options["position_bias"] + rng.gauss(0, options["noise"])
     return score_1, second.score + rng.gauss(0, options["noise"])
 
@@ -167,7 +171,7 @@ def _label(prompt: str, options: Options, rng: Random) -> str:
     known = recognise(_tagged(prompt, "instruction") or "")
     if known is None:
         return TaskType.OTHERS
-    if rng.random() < options["error_rate"]:
+    if rng.random() < options["error_rate"]:  # an error is any of the other types, all equally likely
         return rng.choice([task for task in TaskType if task is not known[0].task])
     return known[0].task
 

@@ -35,6 +35,7 @@ def get_family(name: str) -> Family:
 
 def is_held_out(problem: Problem) -> bool:
     """Return whether a problem is held out of all training data; its key alone decides."""
+    # The key is the same in every wording, so no rewording of a held-out problem can be trained on.
     return int(sha256(problem.key.encode()).hexdigest(), 16) % HELD_OUT_IN == 0
 
 
@@ -58,6 +59,7 @@ def draw(family: Family, level: int, rng: Random, held_out: bool) -> Problem:
     Raises:
         LookupError: `PATIENCE` draws gave no such problem.
     """
+    # Rejection sampling: every problem on the side stays as likely as the family makes it.
     for _ in range(PATIENCE):
         problem = family.pose(rng, level)
         if is_held_out(problem) is held_out:
@@ -82,6 +84,7 @@ def natural_problems(count: int, seed: int) -> list[tuple[Family, Problem]]:
         (level,) = rng.choices(list(LEVEL_MIX), list(LEVEL_MIX.values()))
         family = get_family(name)
         problem = draw(family, level, rng, held_out=False)
+        # Small families run out of new instructions, and then most of their draws repeat.
         misses = misses + 1 if problem.instruction in problems else 0
         if misses > PATIENCE:
             raise LookupError(f"no {count} distinct natural problems: stopped at {len(problems)}")

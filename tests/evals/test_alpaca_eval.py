@@ -131,6 +131,30 @@ def test_a_missing_or_wrong_prompt_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "other.txt").write_text("<|im_start|>user\n{question}<|im_end|>")
     with pytest.raises(EvaluationError, match="is not a prompt of alpaca_eval"):
         ae.load_template(str(tmp_path / "other.txt"))
+    (tmp_path / "latin.txt").write_bytes(ANNOTATOR_PROMPT.encode() + "café".encode("cp1252"))
+    with pytest.raises(EvaluationError, match=r"latin\.txt cannot be read: not valid UTF-8: byte 0xe9"):
+        ae.load_template(str(tmp_path / "latin.txt"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_load_outputs_accepts_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "outputs.json"
+    path.write_text(json.dumps([{"instruction": "i", "output": "o", "generator": "g"}]), encoding=encoding)
+    assert [output.instruction for output in ae.load_outputs(path)] == ["i"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b'"caf\xe9"', r"outputs\.json, row 1: not valid UTF-8: byte 0xe9 at position 36 of the file"),
+        (rb'"\ud83d"', r"outputs\.json, row 1: text that UTF-8 cannot hold: the lone surrogate"),
+    ],
+)
+def test_load_outputs_names_row_and_byte(tmp_path: Path, text: bytes, message: str) -> None:
+    path = tmp_path / "outputs.json"
+    path.write_bytes(b'[{"instruction": "i", "output": ' + text + b', "generator": "g"}]')
+    with pytest.raises(EvaluationError, match=message):
+        ae.load_outputs(path)
 
 
 def test_the_annotator_s_name_is_the_leaderboard_s_only_for_its_own_model() -> None:

@@ -48,6 +48,7 @@ class CodeFamily(WordedFamily):
             return self._grade_style(problem, response)
         if len(values) != len(expected) or values[0] != expected[0]:
             return Grade(1, self.final(response))
+        # The right number of values but wrong ones: partial credit for near misses.
         right = sum(a == b for a, b in zip(values[1:], expected[1:], strict=True))
         return Grade(2 + round(4 * right / len(INPUTS)), f"wrong: {right} of {len(INPUTS)} inputs come out right")
 
@@ -101,6 +102,7 @@ class Bugs(CodeFamily):
 
     def solve(self, instruction: str, slots: Slots) -> Problem | None:
         steps, broken = parse_steps(slots["steps"]), parse_code(slots["code"])
+        # Exactly one operation must be wrong, and the written code must be in canonical form.
         wrong = sum(bad != good for bad, good in zip(broken, steps, strict=False))
         if wrong != 1 or len(broken) != len(steps) or len(steps) > 4 or to_one_line(broken) != slots["code"]:
             return None
@@ -151,6 +153,7 @@ def to_expression(steps: Sequence[Step]) -> str:
     """Return the operations as one expression in x, without redundant parentheses."""
     text = "x"
     for before, step in zip([None, *steps], steps, strict=False):
+        # A product binds tighter than the sum before it.
         if before and before.verb != "multiply" and step.verb == "multiply":
             text = f"({text})"
         text += f" {SIGNS[step.verb]} {step.number}"
@@ -171,6 +174,7 @@ def parse_code(code: str) -> list[Step]:
         return []
     steps = list[Step]()
     while isinstance(node, ast.BinOp) and isinstance(node.right, ast.Constant) and type(node.op) in verbs:
+        # The last operation is the outermost node.
         steps.insert(0, Step(verbs[type(node.op)], int(str(node.right.value))))
         node = node.left
     return steps
@@ -185,6 +189,7 @@ def evaluate_on_inputs(code: str) -> str:
         ValueError: the code is not a single function of that kind.
         SyntaxError: the code is not valid Python.
     """
+    # Bounds on length and values keep deep nesting and huge numbers of a response from stalling the grader.
     if len(code) > LONGEST_CODE:
         raise ValueError("too long")
     match ast.parse(code.strip()).body:
@@ -212,7 +217,7 @@ def run_body(body: Sequence[ast.stmt], values: dict[str, int]) -> int:
 def evaluate(node: ast.expr, values: dict[str, int]) -> int:
     """Return the value of an expression of integers, variables and + - *."""
     match node:
-        case ast.Constant(value=int() as number) if not isinstance(number, bool):
+        case ast.Constant(value=int() as number) if not isinstance(number, bool):  # True is an int in Python
             return number
         case ast.Name(id=name) if name in values:
             return values[name]

@@ -31,6 +31,7 @@ class Weights(WordedFamily):
 
     def solve(self, instruction: str, slots: Slots) -> Problem | None:
         things, rank = split_items(slots["things"], " or "), slots["rank"]
+        # `second` is used with four things only, so that each level has one form.
         index = 1 if rank.startswith("second ") else 0
         if len(set(things)) < len(things) or (len(things), index) not in ((2, 0), (3, 0), (4, 1)):
             return None
@@ -86,6 +87,7 @@ class Supposing(WordedFamily):
             return None
         if len(facts) != min(level, 2) + 1:
             return None
+        # A fact that holds in our world too would not be counterfactual.
         if any(USUAL[thing] == color for thing, color in facts.items()):
             return None
         world = USUAL | facts

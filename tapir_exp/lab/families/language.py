@@ -136,7 +136,7 @@ class Sentences(WordedFamily):
         counts = {1: (0, 1, 1), 2: (1, 1, 1), 3: (0, 2, 2)}[level]
         classes = zip((LOOKS, ACTORS, ACTIONS), counts, strict=True)
         words = [word for words, count in classes for word in rng.sample(words, count)] + [rng.choice(PLACES)]
-        if level > 1:
+        if level > 1:  # at level 1 the words are already in the order of a sentence
             rng.shuffle(words)
         return {"words": join_items(words)}
 
@@ -220,6 +220,7 @@ class Personas(WordedFamily):
         if len(set(names)) < len(names) or acts[0][0].lower() == acts[-1][0]:
             return None
         right = " ".join(f"{call}, {people}! {ACTS[act.lower()]} {location}." for act, people in acts)
+        # The slip keeps the text but speaks in the voice of another character.
         other_call = next(voice for voice, _ in VOICES.values() if voice != call)
         return Problem(
             key=f"{slots['who']}: {slots['acts']}",

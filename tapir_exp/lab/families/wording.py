@@ -58,6 +58,7 @@ class WordedFamily(Family):
         return problem
 
     def read(self, instruction: str) -> Problem | None:
+        # The whole instruction must match: a problem with additional text is another problem.
         for pattern in self._patterns:
             if match := pattern.fullmatch(instruction):
                 problem = self.solve(instruction, match.groupdict())
@@ -75,7 +76,7 @@ def wording_pattern(wording: str, slots: Slots) -> str:
     pattern, seen = "", set[str]()
     for literal, slot, _, _ in Formatter().parse(wording):
         pattern += re.escape(literal)
-        if slot:
+        if slot:  # a named group captures the first occurrence, a back reference demands the same text again
             pattern += f"(?P={slot})" if slot in seen else f"(?P<{slot}>{slots[slot]})"
             seen.add(slot)
     return pattern
