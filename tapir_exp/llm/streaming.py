@@ -30,7 +30,7 @@ class StreamableModel(ChatModel, Protocol):
     """A chat model that can be opened a second time, for another thread."""
 
     def reopened(self, stage: str) -> AbstractContextManager[tuple[ChatModel, Mapping[str, Spend]]]:
-        """Open the same model with files of its own, which belong to the current thread.
+        """Open the same model, with database connections that belong to the current thread.
 
         Args:
             stage: The stage that the ledger records its spend under.
@@ -147,7 +147,7 @@ class StreamingExecutor(AbstractContextManager["StreamingExecutor[Any]"], Generi
         loop = self._loop
         assert loop is not None, "submit makes the loop before it starts the thread"
         try:
-            # The model outlasts the loop, whose end cancels calls that still use it.
+            # The model is closed after the loop, because calls that the end of the loop cancels still use it.
             with (
                 self._model.reopened(self._stage) as (chat, self.spend),
                 asyncio.Runner(loop_factory=lambda: loop) as runner,

@@ -93,7 +93,7 @@ def score_on_mix(
 def score(ws: Workspace, scored: ScoringInputs) -> DifficultyScores:
     """Judge the student against the teacher, and score every row by the configured difficulty.
 
-    The judge is called whatever the difficulty is, since reports show the gaps of every student.
+    The judge is called for every difficulty, since reports show the gaps of every student.
     """
     return SCORES[ws.config.curriculum.difficulty](ws, scored, verdicts(ws, scored))
 
@@ -229,7 +229,7 @@ def _finish_verdicts(
         rows = judge.finish(responses)
         return replace(_verdict_output(rows, scored.pairs, ws.config.judge), spend=judge.spend)
 
-    # The judge records its spend in a ledger of its own thread, under the name of this stage.
+    # The ledger in the judge's thread has recorded the spend, under the name of this stage.
     return ws.rows("verdicts", scored.round, _verdicts_recipe(ws, scored.inputs), make, record_spend=False)
 
 

@@ -216,7 +216,7 @@ def run_whole(chat: Scripted, *prompts: str) -> list[RequestResult[int]]:
     )
 
 
-def test_run_requests_cut_completion_is_retried_with_twice_the_limit() -> None:
+def test_run_requests_cut_completion_is_retried_with_more_room() -> None:
     chat = Scripted(
         lambda request: completion_of("12345678"[: request.max_tokens], "stop" if request.max_tokens >= 8 else "length")
     )

@@ -90,7 +90,7 @@ def test_streaming_executor_without_requests_opens_nothing() -> None:
 
 
 def test_streaming_executor_ignores_requests_after_an_error() -> None:
-    """The caller's work goes on, and `finish` raises the error."""
+    """The caller may continue to submit; `finish` raises the error."""
     chat = ThreadedChat(lambda _: "words")
     with executor_of(chat, max_failure_rate=0.0) as executor:
         executor.submit(0, request_of("0"))

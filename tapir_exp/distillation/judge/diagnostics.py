@@ -1,4 +1,4 @@
-"""How far a judge can be trusted: what its verdicts tell about itself. Pure."""
+"""Reliability of a judge, measured on its own verdicts: position bias, length preference, ties. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,27 +10,31 @@ from tapir_exp.core.records import BOTH_ORDERS, Verdict
 
 @dataclass(frozen=True)
 class Lengths:
-    """Characters of the two responses to one instruction."""
+    """Lengths of the two responses to one instruction, in characters."""
 
     teacher: int
     student: int
 
     @property
     def log_ratio(self) -> float:
-        """How much longer the teacher's is, on a logarithmic scale; an empty response counts as one character."""
+        """Logarithm of the teacher's length over the student's; an empty response counts as one character."""
         return log(max(1, self.teacher) / max(1, self.student))
 
 
 @dataclass(frozen=True)
 class JudgeDiagnostics:
-    """Figures about a judge; None where its verdicts tell nothing about one.
+    """Diagnostics of a judge; a figure that its verdicts do not determine is None.
 
-    unscored: share of the rows without a verdict. ties: share of the scored rows with gap 0.
-    flips: rows, scored in both orders, in which the two orders name different winners; flip_share: their share.
-    position_bias: points that an answer gains over the other by being shown first, the mean over these rows of half
-    the difference between the two orders' gaps; position_bias_se: its standard error.
-    longer_wins: share of the rows with a winner and a longer answer in which that one wins.
-    length_correlation: of the gap and the logarithm of the ratio of lengths, teacher over student (Pearson).
+    Attributes:
+        unscored: Share of the rows without a score.
+        ties: Share of the scored rows with gap 0.
+        flips: Rows scored in both orders in which the two orders have different winners.
+        flip_share: Their share of the rows scored in both orders.
+        position_bias: Points that a response gains by being shown first: half the difference between the gaps of the
+            two orders, averaged over these rows.
+        position_bias_se: Standard error of the position bias.
+        longer_wins: Share of wins of the longer response, among rows with a winner and different lengths.
+        length_correlation: Pearson correlation of the gap and the logarithm of the length ratio, teacher over student.
     """
 
     unscored: float
@@ -44,12 +48,21 @@ class JudgeDiagnostics:
 
 
 def diagnose_judge(verdicts: Sequence[Verdict], lengths: Mapping[str, Lengths]) -> JudgeDiagnostics:
-    """The figures; `lengths` holds the responses' by row id."""
+    """Return the diagnostics of a judge.
+
+    Args:
+        verdicts: Its verdicts.
+        lengths: Lengths of the judged responses by row id.
+    """
     gaps = {verdict.id: verdict.gap for verdict in verdicts if verdict.gap is not None}
     leads = [lead for verdict in verdicts if (lead := _leads(verdict)) is not None]
     biases = [(first - second) / 2 for first, second in leads]
     flips = sum(first * second < 0 for first, second in leads)
-    decided = [(gap > 0) == (lengths[row].log_ratio > 0) for row, gap in gaps.items() if gap and lengths[row].log_ratio]
+    longer_won = [
+        (gap > 0) == (lengths[row_id].log_ratio > 0)
+        for row_id, gap in gaps.items()
+        if gap and lengths[row_id].log_ratio
+    ]
     return JudgeDiagnostics(
         unscored=1 - len(gaps) / len(verdicts) if verdicts else 0.0,
         ties=_mean([gap == 0 for gap in gaps.values()]),
@@ -57,17 +70,17 @@ def diagnose_judge(verdicts: Sequence[Verdict], lengths: Mapping[str, Lengths]) 
         flip_share=flips / len(leads) if leads else None,
         position_bias=_mean(biases),
         position_bias_se=stdev(biases) / sqrt(len(biases)) if len(biases) > 1 else None,
-        longer_wins=_mean(decided),
-        length_correlation=_correlation([lengths[row].log_ratio for row in gaps], list(gaps.values())),
+        longer_wins=_mean(longer_won),
+        length_correlation=_correlation([lengths[row_id].log_ratio for row_id in gaps], list(gaps.values())),
     )
 
 
 def _leads(verdict: Verdict) -> tuple[float, float] | None:
-    """By how much the teacher leads where it is shown first, and where it is shown second."""
+    """Return the teacher's lead in points if shown first, and if shown second; None unless both are scored."""
     leads = {
-        ballot.order: ballot.teacher - ballot.student
-        for ballot in verdict.replies
-        if ballot.teacher is not None and ballot.student is not None
+        reply.order: reply.teacher - reply.student
+        for reply in verdict.replies
+        if reply.teacher is not None and reply.student is not None
     }
     first, second = (leads.get(order) for order in BOTH_ORDERS)
     return None if first is None or second is None else (first, second)
@@ -80,5 +93,5 @@ def _mean(values: Sequence[float]) -> float | None:
 def _correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
     try:
         return correlation(first, second)
-    except StatisticsError:  # fewer than two rows, or one that never changes
+    except StatisticsError:  # fewer than two rows, or a constant
         return None

@@ -1,10 +1,14 @@
-"""How replies of the judge are read: exactly what was asked for, or not at all.
+"""Parse the judge's completions strictly: the requested scores, or an error.
 
-A score is written in ASCII digits, from 1 to 10; a decimal point with digits on both sides is legal (judges do
-write 8.5), a decimal comma is not, for it may as well separate two scores. Scores stand alone on the first line. Where
-the reasons state others (on a line of their own, as "7/10", as "a score of 7"), the reply is refused: one of the two is
-quoted, or withdrawn, and a reader cannot know which. What no reader can see through is a reply that opens with a copy
-of somebody's scores, bare and on a line of their own, and states its own in none of these forms.
+A score has ASCII digits and lies between 1 and 10. A decimal point with digits on both sides is allowed, since judges
+write 8.5. A decimal comma is not, since it may separate two scores.
+
+The scores stand alone on the first line. If the reasons state other scores (alone on a line, as "7/10", or as "a score
+of 7"), the completion is rejected: one of the two is quoted or withdrawn, and the parser cannot know which.
+
+Known limitation: a completion that starts with copied scores and never restates its own cannot be detected.
+
+The texts of ReplyError are sent back to the judge, so they are part of the cache keys of paid completions.
 """
 
 import re
@@ -16,14 +20,14 @@ from tapir_exp.core.errors import ReplyError
 from tapir_exp.llm.chat import Completion, TokenLogprob
 
 PARSER_VERSION = 1
-"""Version of these rules, part of the key of every verdict: raise it with them, and kept replies are read anew."""
+"""Version of these rules, part of the key of every verdict; a change of the rules needs a new version."""
 LOWEST, HIGHEST = 1.0, 10.0
-LEAST_MASS = 0.5
-"""Probability that the two digits of a preference must have together; below, the judge would say something else."""
-FINEST = 0.01
-"""Preferences that are surer than this about a digit too unlikely to be reported take its probability for 0."""
+MIN_MASS = 0.5
+"""Minimum probability of the two digits of a preference together; below, the judge prefers another reply."""
+MAX_UNSEEN = 0.01
+"""Maximum probability, relative to the digits, that a digit without a reported log-probability can have."""
 ROUNDING = 1e-3
-"""By how much reported probabilities may add up to more than 1."""
+"""Tolerance for reported probabilities that sum to more than 1."""
 _NUMBER = r"((?:0|[1-9][0-9]*)(?:\.[0-9]+)?)"
 _ENDS = r"(?!\w|\.[0-9])"
 _WORD = r"(?:my|the|final|overall|revised|corrected|adjusted|actual|true|total|scores?|ratings?|grades?|are|is)"
@@ -31,7 +35,7 @@ _ONE_STATED = (
     re.compile(rf"(?<![\w.]){_NUMBER} ?(?:/|out of) ?10{_ENDS}", re.IGNORECASE),
     re.compile(rf"\b(?:score|rating|grade) of {_NUMBER}{_ENDS}", re.IGNORECASE),
 )
-"""How a reason states the score of one answer."""
+"""Forms in which reasons state the score of one response."""
 _ALL_STATED = {
     1: (re.compile(rf"^[\W_]*(?:{_WORD}[\W_]+)*{_NUMBER}[^\w\n]*$", re.IGNORECASE | re.MULTILINE),),
     2: (
@@ -39,35 +43,45 @@ _ALL_STATED = {
         re.compile(rf"(?<![\w.]){_NUMBER} +{_NUMBER}{_ENDS}"),
     ),
 }
-"""How a reason states all scores at once: on a line of their own, or a pair anywhere."""
+"""Forms in which reasons state all scores: alone on a line, or, for a pair, side by side anywhere."""
 _COUNTS = {1: "one score", 2: "two scores"}
 
 Scores = tuple[float, ...]
-"""One score for each answer shown, in the order shown."""
+"""One score for each response shown, in the order shown."""
 
 
-def parse_pair_scores(reply: Completion) -> Scores:
-    """The two scores of a pairwise reply. Raises ReplyError where it holds anything but what was asked."""
-    return _read_numbers(reply, 2)
+def parse_pair_scores(completion: Completion) -> Scores:
+    """Return the two scores of a pairwise completion.
 
-
-def parse_single_score(reply: Completion) -> Scores:
-    """The score of a reply about one thing. Raises ReplyError where it holds anything but what was asked."""
-    return _read_numbers(reply, 1)
-
-
-def parse_preference(reply: Completion) -> Scores:
-    """A preference by the log-probabilities of the first token, as two scores from 1 to 10 that sum to 11.
-
-    With p = P(1) / (P(1) + P(2)), the scores are 1 + 9 p and 10 - 9 p, so the gap of first and second is
-    9 (2 p - 1), from -9 to 9: how sure the judge is, not how much better an answer is.
-    Raises ReplyError where the reply is no digit of the two, or its log-probabilities do not tell p.
+    Raises:
+        ReplyError: If it does not hold exactly two scores.
     """
-    if reply.text.strip() not in ("1", "2"):
-        raise ReplyError(f"It must be the digit 1 or the digit 2 and nothing else, but it is {reply.text[:80]!r}.")
-    if not reply.top_logprobs:
+    return _read_numbers(completion, 2)
+
+
+def parse_single_score(completion: Completion) -> Scores:
+    """Return the score of a completion about one text.
+
+    Raises:
+        ReplyError: If it does not hold exactly one score.
+    """
+    return _read_numbers(completion, 1)
+
+
+def parse_preference(completion: Completion) -> Scores:
+    """Return a preference by the log-probabilities of the first token, as two scores from 1 to 10 that sum to 11.
+
+    With p = P(1) / (P(1) + P(2)), the scores are 1 + 9 p and 10 - 9 p. Their gap is 9 (2 p - 1), from -9 to 9. It
+    expresses how sure the judge is, not how much better a response is.
+
+    Raises:
+        ReplyError: If the completion is neither digit, or its log-probabilities do not determine p.
+    """
+    if completion.text.strip() not in ("1", "2"):
+        raise ReplyError(f"It must be the digit 1 or the digit 2 and nothing else, but it is {completion.text[:80]!r}.")
+    if not completion.top_logprobs:
         raise ReplyError("It came without log-probabilities, which this protocol reads; the endpoint must report them.")
-    share = _share_of_first(reply.top_logprobs[0])
+    share = _share_of_first(completion.top_logprobs[0])
     return (LOWEST + 9 * share, HIGHEST - 9 * share)
 
 
@@ -76,46 +90,54 @@ PARSERS: Mapping[JudgeProtocol, Callable[[Completion], Scores]] = {
     JudgeProtocol.single_score: parse_single_score,
     JudgeProtocol.pair_logprobs: parse_preference,
 }
-"""How a reply is read under each protocol."""
+"""Parser of each protocol."""
 
 
-def _read_numbers(reply: Completion, count: int) -> Scores:
-    first_line, _, reasons = (part.strip() for part in reply.text.strip().partition("\n"))
-    if reply.finish_reason == "length" and not reasons:
+def _read_numbers(completion: Completion, count: int) -> Scores:
+    first_line, _, reasons = (part.strip() for part in completion.text.strip().partition("\n"))
+    # `8 1` may be the first half of `8 10`, unless text follows the line.
+    if completion.finish_reason == "length" and not reasons:
         raise ReplyError("It was cut at the length limit before the scores were surely whole; write them first.")
-    found = re.fullmatch(" +".join([_NUMBER] * count), first_line)
-    if found is None:
+    match = re.fullmatch(" +".join([_NUMBER] * count), first_line)
+    if match is None:
         raise ReplyError(f"The first line must hold {_COUNTS[count]} and nothing else, but it is {first_line[:80]!r}.")
-    scores = tuple(float(number) for number in found.groups())
+    scores = tuple(float(number) for number in match.groups())
     if not all(LOWEST <= score <= HIGHEST for score in scores):
         raise ReplyError(f"Scores go from 1 to 10, but the first line is {first_line!r}.")
-    _refuse_rivals(scores, reasons)
+    _reject_other_scores(scores, reasons)
     return scores
 
 
-def _refuse_rivals(scores: Scores, reasons: str) -> None:
-    """Raises ReplyError where the reasons state a score that the first line does not hold."""
-    singles = [found for form in _ONE_STATED for found in form.finditer(reasons) if float(found[1]) not in scores]
-    wholes = [
-        found
+def _reject_other_scores(scores: Scores, reasons: str) -> None:
+    """Check that the reasons state no scores but those of the first line.
+
+    Raises:
+        ReplyError: If they do.
+    """
+    single = [match for form in _ONE_STATED for match in form.finditer(reasons) if float(match[1]) not in scores]
+    complete = [
+        match
         for form in _ALL_STATED[len(scores)]
-        for found in form.finditer(reasons)
-        if tuple(map(float, found.groups())) != scores
+        for match in form.finditer(reasons)
+        if tuple(map(float, match.groups())) != scores
     ]
-    for rival in (*singles, *wholes):
-        raise ReplyError(f"It states scores more than once, and {rival[0].strip()[:80]!r} differs from the first line.")
+    for match in (*single, *complete):
+        raise ReplyError(f"It states scores more than once, and {match[0].strip()[:80]!r} differs from the first line.")
 
 
 def _share_of_first(tokens: tuple[TokenLogprob, ...]) -> float:
-    """P(1) / (P(1) + P(2)) from the likeliest first tokens; a token counts however it is spaced."""
-    chances = [exp(min(token.logprob, 1.0)) for token in tokens]
-    if not sum(chances) <= 1 + ROUNDING:  # nor is it where one is not a number
+    """Return P(1) / (P(1) + P(2)) by the most probable first tokens; spaces around a digit do not matter."""
+    probabilities = [exp(min(token.logprob, 1.0)) for token in tokens]
+    # Written as `not <=`, so that it also rejects NaN.
+    if not sum(probabilities) <= 1 + ROUNDING:
         raise ReplyError("The log-probabilities of its first token are none: they add up to more than 1.")
-    pairs = list(zip((token.token.strip(" \n\t▁Ġ") for token in tokens), chances, strict=True))
-    one, two = (sum(chance for text, chance in pairs if text == digit) for digit in "12")
-    if one + two < LEAST_MASS:
+    # Tokenizers mark a leading space with these characters.
+    pairs = list(zip((token.token.strip(" \n\t▁Ġ") for token in tokens), probabilities, strict=True))
+    one, two = (sum(probability for text, probability in pairs if text == digit) for digit in "12")
+    if one + two < MIN_MASS:
         raise ReplyError(f"Its first token is 1 or 2 with a probability of only {one + two:.2f}; reply with the digit.")
-    unseen = 0.0 if one and two else min(chances)
-    if unseen / (one + two) > FINEST:
+    # A digit that was not reported is at most as probable as the least probable reported token.
+    unseen = 0.0 if one and two else min(probabilities)
+    if unseen / (one + two) > MAX_UNSEEN:
         raise ReplyError("One of the digits is not among the reported tokens, though it may be likely; report more.")
     return one / (one + two)

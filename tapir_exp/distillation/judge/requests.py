@@ -14,7 +14,7 @@ from tapir_exp.distillation.prompts import Prompt, load_prompt
 from tapir_exp.llm.chat import ChatRequest, Message
 
 TOP_LOGPROBS = 10
-"""Candidates for the first token whose log-probabilities are requested by `pair_logprobs`."""
+"""Number of candidates for the first token that `pair_logprobs` requests with their log-probabilities."""
 _TAG = re.compile(r"</(\w+)>")
 
 
@@ -40,7 +40,7 @@ class ResponsePair:
 
 @dataclass(frozen=True)
 class PendingPair:
-    """A `ResponsePair` whose second response is still to be generated."""
+    """A `ResponsePair` without its second response, which is still to be generated."""
 
     id: str
     instruction: str
@@ -112,7 +112,7 @@ def _reference_section(pair: ResponsePair, config: JudgeConfig) -> dict[str, str
 
 
 def _fill(prompt: Prompt, foreign: Mapping[str, str], own: Mapping[str, str] | None = None) -> str:
-    """Return the prompt filled with foreign texts, whose tags are escaped, and with our own, which stay as they are."""
+    """Return the filled prompt: tags in foreign texts are escaped, our own texts stay as they are."""
     # The tags of the reference section are escaped in every prompt, since any prompt may contain that section.
     tags = "|".join(sorted({*_TAG.findall(prompt.text), *_TAG.findall(load_prompt("judge/reference").text)}))
     tag = re.compile(rf"<(?=\s*/?\s*(?:{tags})\b)", re.IGNORECASE)

@@ -1,4 +1,4 @@
-"""Whether judge and teacher are of one model family: judges favour their own, in 71 % of the cases."""
+"""Find a risk of self-preference bias: judges prefer responses of their own model family, in 71 % of the cases."""
 
 import re
 
@@ -16,25 +16,26 @@ FAMILIES = {
     "Phi": r"phi",
     "Command": r"command",
 }
-"""Families by the words of a model's name that tell them; ours, and to be added to."""
-ORACLES = "lab/"
-"""The lab's oracles know the answers; they favour nobody."""
+"""Pattern of a model name by family; incomplete, so that an unknown model has no family."""
+LAB_PREFIX = "lab/"
+"""Models of the lab know the right answers and prefer no family."""
 
 
 def family_of(model: str) -> str | None:
-    """The family of a litellm model string; None where the name tells none."""
+    """Return the family of a litellm model string; None if the name shows none."""
     name = model.rpartition("/")[2].lower()
-    found = (family for family, words in FAMILIES.items() if re.search(rf"(?<![a-z])({words})(?![a-z])", name))
-    return next(found, None)
+    # A word of the name must not be part of a longer one: `yi` is in many names.
+    matches = (family for family, words in FAMILIES.items() if re.search(rf"(?<![a-z])({words})(?![a-z])", name))
+    return next(matches, None)
 
 
 def shared_family(teacher: str, judge: str) -> str | None:
-    """What a judge shares with the teacher, in words; None where they are not of a kind as far as their names tell."""
-    if ORACLES in (teacher[: len(ORACLES)], judge[: len(ORACLES)]):
+    """Return what judge and teacher share, as a clause for a warning; None if their names show nothing in common."""
+    if teacher.startswith(LAB_PREFIX) or judge.startswith(LAB_PREFIX):
         return None
     if teacher == judge:
         return f"judge and teacher are the same model, {judge}"
     family = family_of(judge)
     if family is None or family != family_of(teacher):
         return None
-    return f"judge ({judge}) and teacher ({teacher}) are of one family, {family}"
+    return f"judge ({judge}) and teacher ({teacher}) belong to the same family, {family}"

@@ -1,7 +1,7 @@
-"""Thousands of replies, each spoilt in one way or in several: what is read is what was meant, or nothing.
+"""Thousands of replies, each distorted in one or several ways: the parser returns what was meant, or an error.
 
-Replies are written here. A distortion may hide, double, shift or cut the scores of a good reply, but leaves no doubt of
-what the judge meant; so any other number that is read is wrong.
+A distortion may hide, double, shift or cut the scores of a good reply. It leaves no doubt about the scores that the
+judge meant, so any other parsed number is wrong.
 """
 
 import re
@@ -25,7 +25,7 @@ ARABIC = str.maketrans("0123456789", "٠١٢٣٤٥٦٧٨٩")
 
 @dataclass(frozen=True)
 class Case:
-    """A reply on its way to be spoilt: its first line, its reasons, and what was meant."""
+    """A reply that is being distorted: its first line, its reasons, the scores meant, and scores to quote."""
 
     line: str
     reasons: str
@@ -56,11 +56,11 @@ def line_of(scores: Scores) -> str:
 
 
 def cases(count: int) -> st.SearchStrategy[Case]:
-    given = st.tuples(*[numbers] * count)
+    scores = st.tuples(*[numbers] * count)
     return st.builds(
         lambda meant, quoted, reasons: Case(line_of(meant), reasons, meant, line_of(quoted)),
-        given,
-        given,
+        scores,
+        scores,
         st.sampled_from(REASONS),
     )
 
@@ -70,7 +70,7 @@ def on_line(change: Callable[[Case], str]) -> Callable[[Case], Case]:
 
 
 def each_number(change: Callable[[str], str]) -> Callable[[Case], Case]:
-    return on_line(lambda case: NUMBER.sub(lambda found: change(found[0]), case.line))
+    return on_line(lambda case: NUMBER.sub(lambda match: change(match[0]), case.line))
 
 
 def between(joint: str) -> Callable[[Case], Case]:
@@ -78,14 +78,14 @@ def between(joint: str) -> Callable[[Case], Case]:
 
 
 def lead_with(change: Callable[[Case], str]) -> Callable[[Case], Case]:
-    """Something stands above the scores, which are one line of the rest then."""
+    """Put a line above the scores, which become part of the reasons."""
     return lambda case: replace(case, line=change(case), reasons=case.text)
 
 
 def copy_above(change: Callable[[Case], str]) -> Callable[[Case], Case]:
-    """A line that looks like the judge's own stands above the scores, which are still there as they should be.
+    """Put a line that looks like the judge's own above the scores, if these are still intact.
 
-    Only they tell that the line is none; a reply without them is one that no reader could see through.
+    Only the intact scores show that the line is a copy; without them no parser could detect it.
     """
 
     def copy(case: Case) -> Case:
@@ -144,16 +144,16 @@ DISTORTIONS: dict[str, Callable[[Case], Case]] = {
     "scores repeated below": follow_with(lambda case: f"Final scores: {line_of(case.meant)}"),
     "refusal": lambda case: replace(case, line="I cannot judge this.", reasons=""),
 }
-"""What spoils a reply. None of them says that the judge meant something else."""
+"""Distortions of a reply by name; none of them changes what the judge meant."""
 
-mishaps = st.lists(st.sampled_from(sorted(DISTORTIONS)), max_size=3)
+distortion_names = st.lists(st.sampled_from(sorted(DISTORTIONS)), max_size=3)
 
 
 CUTS = (None, 0.02, 0.05, 0.1, 0.3, 0.6, 0.95)
-"""The share of a spoilt reply that came before the length limit; None where it came whole."""
+"""Fraction of a distorted reply before the length limit; None for a whole reply."""
 
 
-def spoil(case: Case, names: list[str], cut: float | None) -> Completion:
+def distort(case: Case, names: list[str], cut: float | None) -> Completion:
     for name in names:
         case = DISTORTIONS[name](case)
     if cut is None or case.copied:
@@ -161,10 +161,10 @@ def spoil(case: Case, names: list[str], cut: float | None) -> Completion:
     return reply_of(case.text[: round(cut * len(case.text))], finish_reason="length")
 
 
-def hold_the_line(read: Callable[[Completion], Scores], case: Case, names: list[str], cut: float | None = None) -> bool:
-    """Whether the reply was read; asserts that it was then read right."""
+def is_parsed(parse: Callable[[Completion], Scores], case: Case, names: list[str], cut: float | None = None) -> bool:
+    """Return whether the reply was parsed, and check that the scores are those that were meant."""
     try:
-        scores = read(spoil(case, names, cut))
+        scores = parse(distort(case, names, cut))
     except ReplyError:
         return False
     assert scores == case.meant
@@ -172,30 +172,30 @@ def hold_the_line(read: Callable[[Completion], Scores], case: Case, names: list[
 
 
 @settings(max_examples=2000)
-@given(case=cases(2), names=mishaps, cut=st.sampled_from(CUTS))
-def test_a_spoilt_pair_of_scores_is_read_right_or_not_at_all(case: Case, names: list[str], cut: float | None) -> None:
-    hold_the_line(parse_pair_scores, case, names, cut)
+@given(case=cases(2), names=distortion_names, cut=st.sampled_from(CUTS))
+def test_pair_scores_of_distorted_replies_are_never_wrong(case: Case, names: list[str], cut: float | None) -> None:
+    is_parsed(parse_pair_scores, case, names, cut)
 
 
 @settings(max_examples=2000)
-@given(case=cases(1), names=mishaps, cut=st.sampled_from(CUTS))
-def test_a_spoilt_single_score_is_read_right_or_not_at_all(case: Case, names: list[str], cut: float | None) -> None:
-    hold_the_line(parse_single_score, case, names, cut)
+@given(case=cases(1), names=distortion_names, cut=st.sampled_from(CUTS))
+def test_single_score_of_distorted_replies_is_never_wrong(case: Case, names: list[str], cut: float | None) -> None:
+    is_parsed(parse_single_score, case, names, cut)
 
 
-@pytest.mark.parametrize("read", [parse_pair_scores, parse_single_score])
-def test_the_replies_are_good_before_they_are_spoilt(read: Callable[[Completion], Scores]) -> None:
-    meant = (8.0, 6.5) if read is parse_pair_scores else (8.0,)
+@pytest.mark.parametrize("parse", [parse_pair_scores, parse_single_score])
+def test_undistorted_replies_are_parsed(parse: Callable[[Completion], Scores]) -> None:
+    meant = (8.0, 6.5) if parse is parse_pair_scores else (8.0,)
     for reasons in REASONS:
-        assert hold_the_line(read, Case(line_of(meant), reasons, meant, "10 1"), [])
+        assert is_parsed(parse, Case(line_of(meant), reasons, meant, "10 1"), [])
 
 
-def test_harmless_changes_stay_readable() -> None:
+def test_pair_scores_harmless_distortions_are_parsed() -> None:
     case = Case("8 6.5", REASONS[1], (8.0, 6.5), "10 1")
-    readable = {name for name in DISTORTIONS if hold_the_line(parse_pair_scores, case, [name])}
-    assert readable == {"carriage return", "space around", "scores repeated below"}
-    assert [cut for cut in CUTS if hold_the_line(parse_pair_scores, case, [], cut)] == [None, 0.1, 0.3, 0.6, 0.95]
+    parsed = {name for name in DISTORTIONS if is_parsed(parse_pair_scores, case, [name])}
+    assert parsed == {"carriage return", "space around", "scores repeated below"}
+    assert [cut for cut in CUTS if is_parsed(parse_pair_scores, case, [], cut)] == [None, 0.1, 0.3, 0.6, 0.95]
 
 
-def test_every_protocol_has_a_reader() -> None:
+def test_every_protocol_has_a_parser() -> None:
     assert {protocol.name for protocol in PARSERS} == {"pair_scores", "single_score", "pair_logprobs"}

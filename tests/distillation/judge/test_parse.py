@@ -1,4 +1,4 @@
-"""Replies are read strictly: exactly what was asked for, or refused with what is wrong; never a wrong number."""
+"""Completions are parsed strictly: the requested scores, or an error that names the mistake; never a wrong number."""
 
 import re
 from math import log
@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tapir_exp.core.errors import ReplyError
 from tapir_exp.distillation.judge.parse import (
-    FINEST,
-    LEAST_MASS,
+    MAX_UNSEEN,
+    MIN_MASS,
     parse_pair_scores,
     parse_preference,
     parse_single_score,
@@ -31,7 +31,7 @@ from tapir_exp.llm.chat import Completion, TokenLogprob
         ("9.25 1.0\n[[10]]", (9.25, 1)),
     ],
 )
-def test_two_scores_on_the_first_line_are_read(text: str, scores: tuple[float, float]) -> None:
+def test_pair_scores_on_the_first_line_are_parsed(text: str, scores: tuple[float, float]) -> None:
     assert parse_pair_scores(reply_of(text)) == scores
 
 
@@ -72,41 +72,41 @@ def test_two_scores_on_the_first_line_are_read(text: str, scores: tuple[float, f
         " \n ",
     ],
 )
-def test_any_other_first_line_is_refused_and_quoted(text: str) -> None:
+def test_pair_scores_other_first_line_is_rejected_and_quoted(text: str) -> None:
     first_line = text.strip().partition("\n")[0]
     with pytest.raises(ReplyError, match=re.escape(f"two scores and nothing else, but it is {first_line!r}")):
         parse_pair_scores(reply_of(text))
 
 
 @pytest.mark.parametrize("text", ["95 3", "11 2", "0 5", "5 0", "5 0.99", "10.01 9", "85 60", "5 100"])
-def test_scores_beyond_the_scale_are_refused_and_quoted(text: str) -> None:
+def test_pair_scores_beyond_the_scale_are_rejected_and_quoted(text: str) -> None:
     with pytest.raises(ReplyError, match=f"from 1 to 10, but the first line is '{re.escape(text)}'"):
         parse_pair_scores(reply_of(text))
 
 
 @pytest.mark.parametrize("text", ["8 1", "10 1", "8 6 ", "8 6\n", "\n8 6\n \n", "8", "Well, 8 6", ""])
-def test_a_reply_that_was_cut_within_or_after_its_first_line_is_refused(text: str) -> None:
+def test_pair_scores_cut_on_the_first_line_are_rejected(text: str) -> None:
     with pytest.raises(ReplyError, match="cut at the length limit"):  # `8 1` may be the first half of `8 10`
         parse_pair_scores(reply_of(text, finish_reason="length"))
 
 
-def test_a_reply_that_was_cut_among_its_reasons_has_its_scores() -> None:
+def test_pair_scores_cut_among_the_reasons_are_parsed() -> None:
     assert parse_pair_scores(reply_of("8 6\nBecause the fir", finish_reason="length")) == (8, 6)
 
 
-def test_a_cut_reply_whose_first_line_holds_no_scores_is_refused_for_that() -> None:
+def test_pair_scores_cut_without_scores_names_the_first_line() -> None:
     with pytest.raises(ReplyError, match="two scores and nothing else"):
         parse_pair_scores(reply_of("Let me see.\n8 6", finish_reason="length"))
 
 
 @given(first=st.floats(1, 10), second=st.floats(1, 10), reason=st.text())
-def test_any_scores_on_the_scale_come_back(first: float, second: float, reason: str) -> None:
+def test_pair_scores_on_the_scale_are_returned(first: float, second: float, reason: str) -> None:
     first, second = round(first, 3), round(second, 3)
     assert parse_pair_scores(reply_of(f"{first} {second}\n{reason}")) == (first, second)
 
 
 @given(text=st.text())
-def test_any_text_is_scores_or_a_reply_error(text: str) -> None:
+def test_pair_scores_any_text_is_scores_or_an_error(text: str) -> None:
     try:
         scores = parse_pair_scores(reply_of(text))
     except ReplyError:
@@ -128,7 +128,7 @@ def test_any_text_is_scores_or_a_reply_error(text: str) -> None:
         "The second deserves a score of 9.",
     ],
 )
-def test_a_reply_whose_reasons_state_other_scores_is_refused(reasons: str) -> None:
+def test_pair_scores_with_other_scores_in_reasons_are_rejected(reasons: str) -> None:
     with pytest.raises(ReplyError, match="states scores more than once"):
         parse_pair_scores(reply_of(f"8 6\nLet me explain.\n{reasons}\nThat is all."))
 
@@ -146,12 +146,12 @@ def test_a_reply_whose_reasons_state_other_scores_is_refused(reasons: str) -> No
         "1. It is right.\n2. It is short.",
     ],
 )
-def test_reasons_that_state_the_same_or_no_scores_change_nothing(reasons: str) -> None:
+def test_pair_scores_with_same_scores_in_reasons_are_parsed(reasons: str) -> None:
     assert parse_pair_scores(reply_of(f"8 6\n{reasons}")) == (8, 6)
 
 
 @pytest.mark.parametrize(("text", "score"), [("7", 7), ("8.5\nGood.", 8.5), (" 10 \n\nScore: 10", 10), ("3\n3/10", 3)])
-def test_one_score_on_the_first_line_is_read(text: str, score: float) -> None:
+def test_single_score_on_the_first_line_is_parsed(text: str, score: float) -> None:
     assert parse_single_score(reply_of(text)) == (score,)
 
 
@@ -159,20 +159,20 @@ def test_one_score_on_the_first_line_is_read(text: str, score: float) -> None:
     "text",
     ["[[7]]", "7/10", "7 8", "7-8", "-1", "8,5", "Score: 7", "seven", "７", "0", "11", "7.", "", "I cannot rate this."],
 )
-def test_what_is_not_one_score_alone_is_refused(text: str) -> None:
+def test_single_score_other_text_is_rejected(text: str) -> None:
     with pytest.raises(ReplyError, match=r"one score and nothing else|from 1 to 10"):
         parse_single_score(reply_of(text))
 
 
 @pytest.mark.parametrize("text", ["10\n[[3]]", "10\nThat was a quotation.\n3", "10\nI give it 3/10.", "10\nRating: 3"])
-def test_one_score_that_a_later_one_takes_back_is_refused(text: str) -> None:
+def test_single_score_with_a_later_other_score_is_rejected(text: str) -> None:
     with pytest.raises(ReplyError, match="states scores more than once"):
         parse_single_score(reply_of(text))
 
 
 def preferring(text: str, *tokens: tuple[str, float]) -> Completion:
-    """A reply whose first token had these probabilities."""
-    top = tuple(TokenLogprob(token=token, logprob=log(chance)) for token, chance in tokens)
+    """Return a completion with these probabilities of the first token."""
+    top = tuple(TokenLogprob(token=token, logprob=log(probability)) for token, probability in tokens)
     return reply_of(text).model_copy(update={"top_logprobs": (top,)})
 
 
@@ -187,44 +187,44 @@ def preferring(text: str, *tokens: tuple[str, float]) -> Completion:
         ([("2", 1.0)], (1, 10)),
     ],
 )
-def test_a_preference_is_mapped_to_the_scale(tokens: list[tuple[str, float]], scores: tuple[float, float]) -> None:
+def test_preference_is_mapped_to_the_scale(tokens: list[tuple[str, float]], scores: tuple[float, float]) -> None:
     text = "1" if scores[0] >= scores[1] else "2"
     if tokens == [("2", 1.0)]:
         tokens = [("2", 0.9999), ("x", 0.0001)]
-    read = parse_preference(preferring(text, *tokens))
-    assert read == pytest.approx(scores)
-    assert sum(read) == pytest.approx(11)
+    parsed = parse_preference(preferring(text, *tokens))
+    assert parsed == pytest.approx(scores)
+    assert sum(parsed) == pytest.approx(11)
 
 
 @pytest.mark.parametrize("text", ["A", "3", "12", "1.", "1 because", "[[1]]", "Assistant 1", "one", ""])
-def test_a_preference_is_one_of_two_digits_alone(text: str) -> None:
+def test_preference_other_text_is_rejected(text: str) -> None:
     with pytest.raises(ReplyError, match="the digit 1 or the digit 2 and nothing else"):
         parse_preference(preferring(text, ("1", 0.9), ("2", 0.1)))
 
 
-def test_a_preference_without_log_probabilities_is_refused() -> None:
+def test_preference_without_log_probabilities_is_rejected() -> None:
     with pytest.raises(ReplyError, match="without log-probabilities"):
         parse_preference(reply_of("1"))
 
 
-@pytest.mark.parametrize("mass", [0.0, 0.1, LEAST_MASS - 0.01])
-def test_a_judge_that_would_rather_say_something_else_is_not_believed(mass: float) -> None:
+@pytest.mark.parametrize("mass", [0.0, 0.1, MIN_MASS - 0.01])
+def test_preference_with_too_little_mass_is_rejected(mass: float) -> None:
     with pytest.raises(ReplyError, match=f"probability of only {mass:.2f}"):
         parse_preference(preferring("1", *([("1", mass)] if mass else []), ("The", 0.4)))
 
 
-def test_a_digit_that_may_be_likely_though_unreported_is_no_zero() -> None:
+def test_preference_with_a_likely_unseen_digit_is_rejected() -> None:
     with pytest.raises(ReplyError, match="not among the reported tokens"):
-        parse_preference(preferring("1", ("1", 0.8), ("The", 2 * FINEST)))
+        parse_preference(preferring("1", ("1", 0.8), ("The", 2 * MAX_UNSEEN)))
 
 
 @pytest.mark.parametrize("logprob", [float("nan"), float("inf"), 3.0, 1e9])
-def test_numbers_that_are_no_log_probabilities_are_refused(logprob: float) -> None:
+def test_preference_invalid_log_probabilities_are_rejected(logprob: float) -> None:
     top = (TokenLogprob(token="1", logprob=logprob), TokenLogprob(token="2", logprob=-1.0))
     with pytest.raises(ReplyError, match="add up to more than 1"):
         parse_preference(reply_of("1").model_copy(update={"top_logprobs": (top,)}))
 
 
-def test_a_digit_without_any_chance_is_a_zero() -> None:
+def test_preference_impossible_digit_counts_as_zero() -> None:
     top = (TokenLogprob(token="1", logprob=0.0), TokenLogprob(token="2", logprob=float("-inf")))
     assert parse_preference(reply_of("1").model_copy(update={"top_logprobs": (top,)})) == (10, 1)

@@ -1,4 +1,4 @@
-"""Replies of real judges, read beside the scores that the official parser and a person gave them."""
+"""Replies of real judges: the parsed scores against those of the official parser, checked by hand."""
 
 import json
 
@@ -9,18 +9,18 @@ from fakes import reply_of
 from tapir_exp.core.errors import ReplyError
 from tapir_exp.distillation.judge.parse import parse_pair_scores
 
-RIGHT = 281
+READABLE = 281
 """Of 300; 16 of the others hide their scores in prose, three give 0 on a scale from 1."""
 
 
-def test_no_real_reply_becomes_a_wrong_number() -> None:
+def test_parse_pair_scores_of_real_replies_are_never_wrong() -> None:
     rows = [json.loads(line) for line in asset("judge_replies/pair_scores_300.jsonl").read_text().splitlines()]
-    right = 0
+    readable = 0
     for row in rows:
         try:
             scores = parse_pair_scores(reply_of(row["reply"]))
         except ReplyError:
             continue
         assert scores == pytest.approx(row["official"]), row["question_id"]
-        right += 1
-    assert (right, len(rows)) == (RIGHT, 300)
+        readable += 1
+    assert (readable, len(rows)) == (READABLE, 300)

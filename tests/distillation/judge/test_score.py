@@ -1,4 +1,4 @@
-"""Verdicts: both orders asked, the order's bias gone from the mean, and no score for what was not read."""
+"""Verdicts: both orders, a mean without position bias, and no score for a row with a failed request."""
 
 import re
 from collections.abc import Callable
@@ -18,42 +18,44 @@ BOTH = JudgeConfig(llm=LLMConfig(model="m", concurrency=1))
 ONE = JudgeConfig(llm=LLMConfig(model="m", concurrency=1), swap_positions=False)
 
 
-def match(row: str = "a", teacher: float = 8, student: float = 5) -> ResponsePair:
-    return ResponsePair(row, f"instruction {row}", f"teacher's, worth {teacher}", f"student's, worth {student}")
+def pair(row_id: str = "a", teacher: float = 8, student: float = 5) -> ResponsePair:
+    return ResponsePair(row_id, f"instruction {row_id}", f"teacher's, worth {teacher}", f"student's, worth {student}")
 
 
 def worth(text: str) -> float:
-    found = re.search(r"worth (\S+)", text)
-    assert found
-    return float(found[1])
+    match = re.search(r"worth (\S+)", text)
+    assert match
+    return float(match[1])
 
 
 def biased(by: float) -> Callable[[ChatRequest], str]:
-    """A judge that sees what a response is worth and adds `by` points to the first shown."""
+    """Return a judge that sees the worth of a response, and adds `by` points to the one shown first."""
 
-    def say(request: ChatRequest) -> str:
-        first, second = (worth(tagged(said_to(request), f"assistant_{place}")[0]) for place in (1, 2))
+    def judge(request: ChatRequest) -> str:
+        first, second = (worth(tagged(said_to(request), f"assistant_{position}")[0]) for position in (1, 2))
         return f"{first + by} {second}\nBecause 9 is more than 3."
 
-    return say
+    return judge
 
 
-def failing(at: int, said: Said) -> Callable[[ChatRequest], Said]:
-    """A fair judge but for its call number `at` and all that repeat it."""
+def failing(at: int, reply: Said) -> Callable[[ChatRequest], Said]:
+    """Return a fair judge that gives `reply` to request number `at` and to its retries."""
     seen: list[str] = []
 
-    def say(request: ChatRequest) -> Said:
+    def judge(request: ChatRequest) -> Said:
         if said_to(request) not in seen:
             seen.append(said_to(request))
-        return said if seen.index(said_to(request)) == at else biased(0)(request)
+        return reply if seen.index(said_to(request)) == at else biased(0)(request)
 
-    return say
+    return judge
 
 
-def test_both_orders_are_asked() -> None:
+def test_score_pairs_requests_both_orders() -> None:
     chat = ScriptedChat(biased(0))
-    score_pairs([match("a"), match("b")], chat, BOTH, "judging")
-    shown = [[tagged(said_to(request), f"assistant_{place}")[0][:7] for place in (1, 2)] for request in chat.requests]
+    score_pairs([pair("a"), pair("b")], chat, BOTH, "judging")
+    shown = [
+        [tagged(said_to(request), f"assistant_{position}")[0][:7] for position in (1, 2)] for request in chat.requests
+    ]
     assert shown == [["teacher", "student"], ["student", "teacher"]] * 2
     assert [tagged(said_to(request), "instruction") for request in chat.requests] == [
         [f"instruction {row}"] for row in "aabb"
@@ -61,83 +63,83 @@ def test_both_orders_are_asked() -> None:
 
 
 @pytest.mark.parametrize("by", [0.0, 1.0, 2.0, -1.5])
-def test_the_bias_of_the_order_cancels_in_the_gap(by: float) -> None:
-    (verdict,) = score_pairs([match(teacher=7, student=4)], ScriptedChat(biased(by)), BOTH, "judging")
+def test_score_pairs_position_bias_cancels_in_the_gap(by: float) -> None:
+    (verdict,) = score_pairs([pair(teacher=7, student=4)], ScriptedChat(biased(by)), BOTH, "judging")
     assert verdict.gap == 3
     assert (verdict.teacher, verdict.student) == (7 + by / 2, 4 + by / 2)
 
 
-def test_one_order_alone_carries_the_bias() -> None:
+def test_score_pairs_one_order_carries_the_bias() -> None:
     chat = ScriptedChat(biased(1))
-    (verdict,) = score_pairs([match(teacher=7, student=4)], chat, ONE, "judging")
+    (verdict,) = score_pairs([pair(teacher=7, student=4)], chat, ONE, "judging")
     assert verdict.gap == 4
     assert len(chat.requests) == len(verdict.replies) == 1
     assert verdict.replies[0].order is PresentationOrder.TEACHER_FIRST
 
 
-def test_scores_are_given_back_to_whom_they_belong() -> None:
-    (verdict,) = score_pairs([match(teacher=9, student=2)], ScriptedChat(biased(1)), BOTH, "judging")
-    assert [(ballot.order, ballot.teacher, ballot.student) for ballot in verdict.replies] == [
+def test_score_pairs_assigns_scores_to_their_authors() -> None:
+    (verdict,) = score_pairs([pair(teacher=9, student=2)], ScriptedChat(biased(1)), BOTH, "judging")
+    assert [(reply.order, reply.teacher, reply.student) for reply in verdict.replies] == [
         (PresentationOrder.TEACHER_FIRST, 10, 2),
         (PresentationOrder.STUDENT_FIRST, 9, 3),
     ]
-    assert [ballot.raw for ballot in verdict.replies] == [
+    assert [reply.raw for reply in verdict.replies] == [
         "10.0 2.0\nBecause 9 is more than 3.",
         "3.0 9.0\nBecause 9 is more than 3.",
     ]
 
 
-def test_verdicts_come_in_the_order_of_the_matches() -> None:
-    matches = [match(str(n), teacher=8, student=1 + n) for n in range(7)]
-    verdicts = score_pairs(matches, ScriptedChat(biased(1)), BOTH, "judging")
+def test_score_pairs_keeps_the_order_of_pairs() -> None:
+    pairs = [pair(str(n), teacher=8, student=1 + n) for n in range(7)]
+    verdicts = score_pairs(pairs, ScriptedChat(biased(1)), BOTH, "judging")
     assert [(verdict.id, verdict.gap) for verdict in verdicts] == [(str(n), 7 - n) for n in range(7)]
 
 
-def test_a_cut_reply_is_asked_for_again() -> None:
+def test_score_pairs_retries_a_cut_reply() -> None:
     chat = ScriptedChat([reply_of("8 1", finish_reason="length"), "8 10", "10 8"])
-    (verdict,) = score_pairs([match()], chat, BOTH, "judging")
+    (verdict,) = score_pairs([pair()], chat, BOTH, "judging")
     assert (verdict.teacher, verdict.student) == (8, 10)
     assert [request.max_tokens for request in chat.requests[:2]] == [BOTH.max_tokens, 2 * BOTH.max_tokens]
 
 
-def test_a_refused_reply_is_asked_again_once_with_the_error_named() -> None:
+def test_score_pairs_retries_with_the_parse_error() -> None:
     chat = ScriptedChat(["8/10 and 6/10", "8 6", "5 7"])
-    (verdict,) = score_pairs([match()], chat, BOTH, "judging")
+    (verdict,) = score_pairs([pair()], chat, BOTH, "judging")
     assert (verdict.teacher, verdict.student) == (7.5, 5.5)
-    asked, again, _ = chat.requests
-    assert again.messages[:-2] == asked.messages
+    first, again, _ = chat.requests
+    assert again.messages[:-2] == first.messages
     assert [message.role for message in again.messages] == ["user", "assistant", "user"]
     assert again.messages[1].content == "8/10 and 6/10"
     assert "two scores and nothing else, but it is '8/10 and 6/10'" in again.messages[2].content
 
 
-def test_a_reply_refused_twice_is_not_asked_a_third_time() -> None:
+def test_score_pairs_does_not_retry_twice() -> None:
     chat = ScriptedChat(["?", "??", "5 7"])
-    (verdict,) = score_pairs([match()], chat, JudgeConfig(llm=BOTH.llm, max_failure_rate=0.5), "judging")
+    (verdict,) = score_pairs([pair()], chat, JudgeConfig(llm=BOTH.llm, max_failure_rate=0.5), "judging")
     assert len(chat.requests) == 3
     assert verdict.replies[0].raw == "??"
 
 
-@pytest.mark.parametrize("said", ["I cannot say.", time_out()])
+@pytest.mark.parametrize("reply", ["I cannot say.", time_out()])
 @pytest.mark.parametrize("at", [0, 1])
-def test_a_match_that_lacks_a_ballot_is_unscored_and_says_why(at: int, said: Said) -> None:
+def test_score_pairs_failed_reply_leaves_the_row_unscored(at: int, reply: Said) -> None:
     config = JudgeConfig(llm=BOTH.llm, max_failure_rate=0.25)
-    unscored, scored = score_pairs([match("a"), match("b")], ScriptedChat(failing(at, said)), config, "judging")
+    unscored, scored = score_pairs([pair("a"), pair("b")], ScriptedChat(failing(at, reply)), config, "judging")
     assert (unscored.teacher, unscored.student, unscored.gap) == (None, None, None)
-    lost, kept = unscored.replies[at], unscored.replies[1 - at]
-    assert (lost.teacher, lost.student) == (None, None)
-    assert lost.failure
-    assert ("unreadable reply" if isinstance(said, str) else "time-out: no reply in 1 s") in lost.failure
-    assert lost.raw == (said if isinstance(said, str) else "")
-    assert (kept.teacher, kept.student, kept.failure) == (8, 5, None)
+    failed, other = unscored.replies[at], unscored.replies[1 - at]
+    assert (failed.teacher, failed.student) == (None, None)
+    assert failed.failure
+    assert ("unreadable reply" if isinstance(reply, str) else "time-out: no reply in 1 s") in failed.failure
+    assert failed.raw == (reply if isinstance(reply, str) else "")
+    assert (other.teacher, other.student, other.failure) == (8, 5, None)
     assert scored.gap == 3
 
 
-def test_too_many_missing_ballots_stop_the_stage_with_a_table_of_reasons() -> None:
-    matches = [match(row) for row in "abcd"]
+def test_score_pairs_too_many_failures_show_a_table() -> None:
+    pairs = [pair(row) for row in "abcd"]
     replies: list[Said] = [*["8 6"] * 5, time_out(), time_out(), "95 3", "95 3"]
     with pytest.raises(TooManyFailures) as caught:
-        score_pairs(matches, ScriptedChat(replies), JudgeConfig(llm=BOTH.llm, max_failure_rate=0.2), "judging S_0")
+        score_pairs(pairs, ScriptedChat(replies), JudgeConfig(llm=BOTH.llm, max_failure_rate=0.2), "judging S_0")
     head, first, second, tail = str(caught.value).split("\n")
     assert head == "judging S_0: 3 of 8 rows failed, more than the allowed 20.0%:"
     assert first.split(None, 1) == ["2", "time-out: no reply in 1 s"]
@@ -146,20 +148,20 @@ def test_too_many_missing_ballots_stop_the_stage_with_a_table_of_reasons() -> No
     assert "max_failure_rate" in tail
 
 
-def test_just_as_many_as_allowed_may_be_missing() -> None:
+def test_score_pairs_tolerates_allowed_failures() -> None:
     replies: list[Said] = [*["8 6"] * 6, time_out(), time_out()]
     verdicts = score_pairs(
-        [match(row) for row in "abcd"], ScriptedChat(replies), JudgeConfig(llm=BOTH.llm, max_failure_rate=0.25), ""
+        [pair(row) for row in "abcd"], ScriptedChat(replies), JudgeConfig(llm=BOTH.llm, max_failure_rate=0.25), ""
     )
     assert [verdict.gap for verdict in verdicts[:3]] == [0, 0, 0]
     assert verdicts[3].gap is None
 
 
-def test_nothing_to_judge_is_no_verdict() -> None:
+def test_score_pairs_without_pairs_is_empty() -> None:
     assert score_pairs([], ScriptedChat([]), BOTH, "judging") == []
 
 
-def test_a_verdict_is_the_mean_of_its_ballots() -> None:
+def test_build_verdict_is_the_mean_of_its_replies() -> None:
     replies = [
         JudgeReply(order=PresentationOrder.TEACHER_FIRST, teacher=9, student=4, raw=""),
         JudgeReply(order=PresentationOrder.STUDENT_FIRST, teacher=8, student=5, raw=""),
@@ -176,73 +178,72 @@ def alone(request: ChatRequest) -> str:
     return f"{worth(answer)}\nThat is what it is worth."
 
 
-def test_single_scores_are_asked_and_given_one_by_one() -> None:
-    verdicts = score_pairs([match("a", 8, 5), match("b", 6, 7.5)], ScriptedChat(alone), SINGLE, "judging")
+def test_single_score_requests_each_response_alone() -> None:
+    verdicts = score_pairs([pair("a", 8, 5), pair("b", 6, 7.5)], ScriptedChat(alone), SINGLE, "judging")
     assert [(verdict.teacher, verdict.student, verdict.gap) for verdict in verdicts] == [(8, 5, 3), (6, 7.5, -1.5)]
-    assert [(ballot.order, ballot.teacher, ballot.student) for ballot in verdicts[0].replies] == [
+    assert [(reply.order, reply.teacher, reply.student) for reply in verdicts[0].replies] == [
         (PresentationOrder.TEACHER_ALONE, 8, None),
         (PresentationOrder.STUDENT_ALONE, None, 5),
     ]
 
 
-def test_a_single_score_that_is_missing_leaves_the_match_unscored() -> None:
+def test_single_score_missing_leaves_the_row_unscored() -> None:
     chat = ScriptedChat(["8", "I cannot.", "I cannot.", "7", "6"])
     config = JudgeConfig(llm=BOTH.llm, protocol=JudgeProtocol.single_score, max_failure_rate=0.25)
-    lost, kept = score_pairs([match("a"), match("b")], chat, config, "judging")
-    assert (lost.teacher, lost.student, lost.gap) == (None, None, None)
-    assert (lost.replies[0].teacher, lost.replies[1].raw) == (8, "I cannot.")
-    assert kept.gap == 1
+    unscored, scored = score_pairs([pair("a"), pair("b")], chat, config, "judging")
+    assert (unscored.teacher, unscored.student, unscored.gap) == (None, None, None)
+    assert (unscored.replies[0].teacher, unscored.replies[1].raw) == (8, "I cannot.")
+    assert scored.gap == 1
 
 
 def leaning(share: float, bias: float = 0.0) -> Callable[[ChatRequest], Completion]:
-    """A judge that prefers the teacher with this probability, and the first place by `bias` on top."""
+    """Return a judge that prefers the teacher with probability `share`, and adds `bias` for the first position."""
 
-    def say(request: ChatRequest) -> Completion:
+    def judge(request: ChatRequest) -> Completion:
         first = tagged(said_to(request), "assistant_1")[0]
         one = (share if first.startswith("teacher") else 1 - share) + bias
-        chances = (("1", one), ("2", 1 - one))
-        top = tuple(TokenLogprob(token=token, logprob=log(chance)) for token, chance in chances)
+        probabilities = (("1", one), ("2", 1 - one))
+        top = tuple(TokenLogprob(token=token, logprob=log(probability)) for token, probability in probabilities)
         return reply_of("1" if one >= 0.5 else "2", "length").model_copy(update={"top_logprobs": (top,)})
 
-    return say
+    return judge
 
 
 @pytest.mark.parametrize("share", [0.5, 0.75, 0.2])
 @pytest.mark.parametrize("bias", [0.0, 0.1])
-def test_a_preference_becomes_a_gap_from_minus_nine_to_nine_in_which_the_place_cancels(
-    share: float, bias: float
-) -> None:
-    (verdict,) = score_pairs([match()], ScriptedChat(leaning(share, bias)), LOGPROBS, "judging")
+def test_pair_logprobs_gap_is_without_position_bias(share: float, bias: float) -> None:
+    """The gap lies between -9 and 9."""
+    (verdict,) = score_pairs([pair()], ScriptedChat(leaning(share, bias)), LOGPROBS, "judging")
     assert verdict.gap == pytest.approx(9 * (2 * share - 1))
     assert verdict.teacher is not None
     assert verdict.student is not None
     assert verdict.teacher + verdict.student == pytest.approx(11)
 
 
-def test_a_ballot_keeps_all_that_a_reader_reads() -> None:
-    (verdict,) = score_pairs([match()], ScriptedChat(leaning(0.75)), LOGPROBS, "judging")
-    assert {(ballot.raw, ballot.finish_reason) for ballot in verdict.replies} == {("1", "length"), ("2", "length")}
+def test_judge_reply_keeps_what_parsing_needs() -> None:
+    (verdict,) = score_pairs([pair()], ScriptedChat(leaning(0.75)), LOGPROBS, "judging")
+    assert {(reply.raw, reply.finish_reason) for reply in verdict.replies} == {("1", "length"), ("2", "length")}
     assert dict(verdict.replies[0].first_token) == pytest.approx({"1": log(0.75), "2": log(0.25)})
     chat = ScriptedChat(["Hm.", "8 6\nWell.", "5 7", "7 5"])
-    (again,) = score_pairs([match()], chat, BOTH, "judging")
-    assert [(ballot.raw, ballot.finish_reason) for ballot in again.replies] == [("8 6\nWell.", "stop"), ("5 7", "stop")]
+    (again,) = score_pairs([pair()], chat, BOTH, "judging")
+    assert [(reply.raw, reply.finish_reason) for reply in again.replies] == [("8 6\nWell.", "stop"), ("5 7", "stop")]
 
 
-def test_a_ballot_without_a_reply_says_so() -> None:
+def test_judge_reply_without_completion_has_no_finish_reason() -> None:
     config = JudgeConfig(llm=BOTH.llm, max_failure_rate=0.5)
-    (verdict,) = score_pairs([match()], ScriptedChat([time_out(), "7 5"]), config, "judging")
-    assert [(ballot.raw, ballot.finish_reason) for ballot in verdict.replies] == [("", None), ("7 5", "stop")]
+    (verdict,) = score_pairs([pair()], ScriptedChat([time_out(), "7 5"]), config, "judging")
+    assert [(reply.raw, reply.finish_reason) for reply in verdict.replies] == [("", None), ("7 5", "stop")]
 
 
 @pytest.mark.parametrize(("config", "script"), [(BOTH, biased(1)), (SINGLE, alone), (LOGPROBS, leaning(0.75))])
-def test_what_is_read_again_by_the_same_reader_is_the_same(
+def test_reparse_verdict_by_the_same_parser_is_equal(
     config: JudgeConfig, script: Callable[[ChatRequest], Said]
 ) -> None:
-    verdicts = score_pairs([match("a"), match("b", 7, 7)], ScriptedChat(script), config, "judging")
+    verdicts = score_pairs([pair("a"), pair("b", 7, 7)], ScriptedChat(script), config, "judging")
     assert [reparse_verdict(verdict, config.protocol) for verdict in verdicts] == verdicts
 
 
-def test_another_reader_reads_kept_replies_for_nothing() -> None:
+def test_reparse_verdict_uses_stored_completions() -> None:
     replies = [
         JudgeReply(
             order=PresentationOrder.TEACHER_FIRST,
@@ -256,25 +257,27 @@ def test_another_reader_reads_kept_replies_for_nothing() -> None:
     ]
     verdict = reparse_verdict(build_verdict("a", replies), JudgeProtocol.pair_scores)
     assert (verdict.teacher, verdict.student) == (7.5, 5.5)
-    assert [ballot.failure for ballot in verdict.replies] == [None, None]
+    assert [reply.failure for reply in verdict.replies] == [None, None]
 
 
 @pytest.mark.parametrize(("raw", "finish_reason"), [("8 1", "length"), ("8/10 6/10", "stop")])
-def test_a_reply_that_the_present_reader_refuses_leaves_the_row_unscored(raw: str, finish_reason: str) -> None:
-    read = JudgeReply(order=PresentationOrder.TEACHER_FIRST, teacher=8, student=1, raw=raw, finish_reason=finish_reason)
-    verdict = reparse_verdict(build_verdict("a", [read]), JudgeProtocol.pair_scores)
+def test_reparse_verdict_rejected_reply_is_unscored(raw: str, finish_reason: str) -> None:
+    parsed = JudgeReply(
+        order=PresentationOrder.TEACHER_FIRST, teacher=8, student=1, raw=raw, finish_reason=finish_reason
+    )
+    verdict = reparse_verdict(build_verdict("a", [parsed]), JudgeProtocol.pair_scores)
     assert (verdict.gap, verdict.replies[0].teacher) == (None, None)
     assert (verdict.replies[0].failure or "").startswith("unreadable reply: ")
 
 
-def test_what_never_came_stays_missing() -> None:
-    lost = JudgeReply(
+def test_reparse_verdict_failed_call_stays_failed() -> None:
+    failed = JudgeReply(
         order=PresentationOrder.TEACHER_FIRST, teacher=None, student=None, raw="", failure="time-out: 9 s"
     )
-    assert reparse_verdict(build_verdict("a", [lost]), JudgeProtocol.pair_scores) == build_verdict("a", [lost])
+    assert reparse_verdict(build_verdict("a", [failed]), JudgeProtocol.pair_scores) == build_verdict("a", [failed])
 
 
-def test_complexity_is_rated_from_the_instruction_alone() -> None:
+def test_rate_complexity_shows_the_instruction_only() -> None:
     chat = ScriptedChat(["7\nMany steps.", "Hm.", "Hm?", "1"])
     config = JudgeConfig(llm=BOTH.llm, max_failure_rate=0.3)
     rated = rate_complexity([("a", "Prove it."), ("b", "Hm"), ("c", "Hi")], chat, config, "rating")

@@ -1,4 +1,4 @@
-"""Judge and teacher of one family are found by their names; the lab's oracles are nobody's kin."""
+"""Judge and teacher of the same family are found by their names; models of the lab have no family."""
 
 import pytest
 
@@ -22,25 +22,25 @@ from tapir_exp.distillation.judge.self_preference import family_of, shared_famil
         ("hosted_vllm/acme/graphi-2", None),
     ],
 )
-def test_a_name_tells_its_family(model: str, family: str | None) -> None:
+def test_family_of_model_name(model: str, family: str | None) -> None:
     assert family_of(model) == family
 
 
 @pytest.mark.parametrize(
-    ("teacher", "judge", "words"),
+    ("teacher", "judge", "expected"),
     [
-        ("openai/gpt-3.5-turbo", "openai/gpt-4o", "of one family, GPT"),
+        ("openai/gpt-3.5-turbo", "openai/gpt-4o", "the same family, GPT"),
         ("openai/gpt-4o", "openai/gpt-4o", "the same model"),
         ("hosted_vllm/acme/x", "hosted_vllm/acme/x", "the same model"),
     ],
 )
-def test_kin_are_named(teacher: str, judge: str, words: str) -> None:
-    assert words in (shared_family(teacher, judge) or "")
+def test_shared_family_names_what_is_shared(teacher: str, judge: str, expected: str) -> None:
+    assert expected in (shared_family(teacher, judge) or "")
 
 
 @pytest.mark.parametrize(
     ("teacher", "judge"),
     [("openai/gpt-4o", "anthropic/claude-x"), ("hosted_vllm/a", "hosted_vllm/b"), ("lab/teacher", "lab/judge")],
 )
-def test_strangers_are_not(teacher: str, judge: str) -> None:
+def test_shared_family_of_different_families_is_none(teacher: str, judge: str) -> None:
     assert shared_family(teacher, judge) is None

@@ -1,4 +1,4 @@
-"""Judging while generating: earlier verdicts, and otherwise the same artifacts, spend and errors as judging afterwards."""
+"""Judging while generating: earlier verdicts, otherwise the same artifacts, spend and errors as judging afterwards."""
 
 import asyncio
 import signal
@@ -65,7 +65,7 @@ class SlowJudge:
 
 
 class SlowStudent:
-    """Stands in for `generate_responses`: one response after another, the last row first."""
+    """Replaces `generate_responses`: one response after another, the last row first."""
 
     def __init__(self, fails_at: int | None = None) -> None:
         self.fails_at = fails_at
@@ -93,7 +93,7 @@ class SlowStudent:
 
 
 class Run:
-    """One scoring of a student, in a process of its own as far as the store and the ledger can tell."""
+    """One scoring of a student, with its own connections to the shared store, like a separate process."""
 
     def __init__(self, config: Config, root: Path, *, streaming: bool, store: Store | None = None) -> None:
         self.config = replace(config, judge=replace(config.judge, stream_while_generating=streaming))
@@ -107,7 +107,7 @@ class Run:
     def score(self) -> DifficultyScores:
         """Score S_0 on a dozen seeds; the teacher failed on the last."""
         seeds = self.make(
-            "seeds", [Example(id=f"row {n}", instruction=f"Say {n}.", response="So be it.") for n in range(ROWS)]
+            "seeds", [Example(id=f"row {n}", instruction=f"Say {n}.", response="Very well.") for n in range(ROWS)]
         )
         texts = [*("Well, " * (n % 4 + 1) for n in range(JUDGED)), None]
         responses = self.make("teacher_responses", [Response(id=f"row {n}", text=text) for n, text in enumerate(texts)])
