@@ -52,7 +52,7 @@ def test_every_choice_composes_and_is_read_back(here: Path, leaf: str) -> None:
 
 @pytest.mark.parametrize("leaf", sorted(SEVERAL_DEVICES))
 def test_training_on_several_devices_is_rejected(here: Path, leaf: str) -> None:
-    with pytest.raises(ConfigError, match="a classifier is fitted on one device"):
+    with pytest.raises(ConfigError, match="classifiers are trained on one device"):
         read_config(completed(here, leaf))
 
 
@@ -76,27 +76,27 @@ def test_lab_classifier_has_the_error_rate_of_the_lab(here: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["pool=null"], ["pool = null", "a file of instructions, since job is label"]),
-        (["job=distil", "pool=/no/such.json"], ["pool = /no/such.json", "since job is distil"]),
+        (["pool=null"], ["pool = null", "a file of instructions, because job is label"]),
+        (["job=distil", "pool=/no/such.json"], ["pool = /no/such.json", "because job is distil"]),
         (
             ["job=train", "classifier_data.path=/no/such.json"],
             ["classifier_data.path = /no/such.json", "a file that exists"],
         ),
         (
             ["job=train", "classifier_data=wizardlm"],
-            ["classifier_data.path = null", "whose types classifier_data.names maps"],
+            ["classifier_data.path = null", "the file to whose names classifier_data.names applies"],
         ),
-        (["trainer.precision=16-mixed"], ["trainer.precision = 16-mixed", "float16 overflows in DeBERTa-v3"]),
+        (["trainer.precision=16-mixed"], ["trainer.precision = 16-mixed", "exceed 65504, the largest float16"]),
         (
             ["job=train", "classifier_training.kind=llm"],
-            ["classifier_training.kind = llm", "a chat model is asked, not trained"],
+            ["classifier_training.kind = llm", "a chat model is not trained"],
         ),
         (["+classifier_data.names.x=Maths"], ["classifier_data.names.x = Maths", "did you mean Math?"]),
         (
             ["classifier.path=/no/such"],
-            ["classifier.path = /no/such", "classifier.json, as tapir-label job=train writes"],
+            ["classifier.path = /no/such", "classifier.json, from `tapir classify job=train`"],
         ),
-        (["classifier=deberta"], ["classifier.path = null", "since kind is deberta"]),
+        (["classifier=deberta"], ["classifier.path = null", "because classifier.kind is deberta"]),
         (["classifier=deberta", "classifier.precision=bfloat16"], ["classifier.precision = bfloat16", "float32"]),
         (
             ["classifier_training.kind=deberta", "classifier_training.precision=bfloat16"],

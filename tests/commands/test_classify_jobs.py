@@ -143,8 +143,8 @@ class Parrot:
         raise AssertionError("unexpected call")
 
     def score(self, texts: Sequence[str], progress: str) -> Matrix:
-        indexs = [self.tasks.index(self.seen.get(text, self.tasks[-1])) for text in texts]
-        return 9 * np.eye(len(self.tasks), dtype=np.float32)[indexs]
+        indices = [self.tasks.index(self.seen.get(text, self.tasks[-1])) for text in texts]
+        return 9 * np.eye(len(self.tasks), dtype=np.float32)[indices]
 
 
 @pytest.mark.parametrize(("held_out", "rows"), [(None, 60), (2, 24)])
@@ -187,7 +187,7 @@ def test_trained_classifier_is_identified_by_its_files(tmp_path: Path) -> None:
 @needs_minilm
 def test_without_a_path_the_head_is_fit_on_package_examples() -> None:
     classifier = open_classifier(ClassifierConfig(kind=ClassifierKind.encoder), no_chat)
-    assert classifier.recipe()["labeller"].keys() == {"examples", "encoder", "fit"}
+    assert classifier.recipe()["classifier"].keys() == {"examples", "encoder", "fit"}
     expected = {
         "Fix this Python code, which raises a KeyError: d = {}; print(d['a'])": TaskType.CODE_DEBUG,
         "Translate into Italian: I am hungry.": TaskType.MULTILINGUAL,
@@ -205,7 +205,7 @@ def test_precision_changes_the_recipe_but_hardly_the_labels() -> None:
         open_classifier(ClassifierConfig(kind=ClassifierKind.encoder, precision=precision), no_chat)
         for precision in Precision
     )
-    assert half.recipe()["labeller"] == whole.recipe()["labeller"] | {"precision": "bfloat16"}
+    assert half.recipe()["classifier"] == whole.recipe()["classifier"] | {"precision": "bfloat16"}
     examples = [example(text) for text in ("Who composed the Moonlight Sonata?", "Fix this bug: print(d['a'] raises")]
     exact, near = whole.label(examples, ""), half.label(examples, "")
     assert [label.task for label in near] == [label.task for label in exact]
@@ -219,7 +219,7 @@ def no_chat():  # type: ignore[no-untyped-def]
 
 def test_training_without_the_extra_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tapir_exp.distillation.classifier.trained.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"scikit-learn, which is missing: pip install .*tapir-exp\[local\]"):
+    with pytest.raises(ConfigError, match=r"scikit-learn, which is not installed\. Install it: pip install .*tapir-exp\[local\]"):
         open_trainer(ClassifierFitConfig(), TrainerConfig())
 
 
@@ -227,7 +227,7 @@ def test_classifier_of_another_kind_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "classifier.json").write_text(
         '{"kind": "encoder", "tasks": [], "temperature": 1, "base": {}, "data": {}, "settings": {}, "figures": {}}'
     )
-    with pytest.raises(ConfigError, match=r"classifier\.kind = deberta: expected encoder, which .* is"):
+    with pytest.raises(ConfigError, match=r"classifier\.kind = deberta: expected encoder, the kind of "):
         CachedClassifier(ClassifierConfig(kind=ClassifierKind.deberta, path=str(tmp_path)))
 
 
