@@ -1,33 +1,30 @@
-"""Every difficulty from its artifacts: what they hold, what they are keyed by, and what is left unscored."""
+"""Every difficulty score: its artifacts, their keys, and the rows without a score."""
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import pytest
 from assets import ROOT
 from fakes import ScriptedChat, said_to, tagged
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
+from workspaces import open_test_workspace
 
-from tapir_exp.commands.hydra_app import data_dir
-from tapir_exp.config import Config, Difficulty, parse
-from tapir_exp.core.records import Rating, ResponseLoss, Verdict, row_id_of_rollout
-from tapir_exp.core.store import Artifact, Store
+from tapir_exp.config import Config, Difficulty
+from tapir_exp.core.records import Example, Rating, Response, ResponseLoss, TrainingExample, Verdict, row_id_of_rollout
+from tapir_exp.core.store import Artifact
 from tapir_exp.distillation.curriculum.difficulty import rollout_spread
 from tapir_exp.distillation.judge.requests import ResponsePair
 from tapir_exp.lab.base_student import build_base_student
 from tapir_exp.llm.chat import ChatRequest
-from tapir_exp.llm.ledger import Ledger
-from tapir_exp.pipeline.scoring import SCORES, DifficultyScores, ScoringInputs, score
-from tapir_exp.pipeline.workspace import Workspace
+from tapir_exp.pipeline.scoring import SCORES, DifficultyScores, ScoringInputs, score, score_on_mix, score_on_seeds
+from tapir_exp.pipeline.workspace import StageOutput, Workspace
 
-MATCHES = [ResponsePair(str(n), f"Say {n}", "red " * (n + 1), "blue") for n in range(6)]
+PAIRS = [ResponsePair(str(n), f"Say {n}", "red " * (n + 1), "blue") for n in range(6)]
 UNSCORED = "4"
-"""The row whose instruction the judge refuses to score."""
+"""The row on which no reply of the judge can be parsed."""
 TINY = [
     "lab.student.vocab_size=300",
     "lab.student.hidden_size=16",
@@ -44,61 +41,55 @@ def grade(text: str) -> int:
     return 1 + len(text) % 10
 
 
-def say(request: ChatRequest) -> str:
-    """A judge that counts letters, and refuses one row."""
+def judge(request: ChatRequest) -> str:
+    """Grade by the number of letters; one row gets an unreadable reply."""
     prompt = said_to(request)
     if f"Say {UNSCORED}" in prompt and "assistant_1" in prompt:
         return "I cannot say."
-    shown = [text for place in (1, 2) for text in tagged(prompt, f"assistant_{place}")]
+    shown = [text for number in (1, 2) for text in tagged(prompt, f"assistant_{number}")]
     return " ".join(str(grade(text)) for text in shown) if shown else str(grade(prompt))
 
 
-class NoLedger:
-    """A ledger for a ws on which nothing is spent."""
-
-    def during(self, stage: str) -> "NoLedger":
-        return self
-
-    def __enter__(self) -> dict[str, object]:
-        return {}
-
-    def __exit__(self, *error: object) -> None:
-        return None
-
-
 @pytest.fixture(scope="module")
-def config() -> Iterator[Config]:
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(data_dir("conf")), version_base="1.3"):
-        yield parse(compose("config", TINY))
+def config(compose_config: Callable[..., Config]) -> Config:
+    return compose_config(*TINY)
 
 
 @pytest.fixture(scope="module")
 def student(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     directory = tmp_path_factory.mktemp("student")
-    build_base_student(directory, config.lab.student, [f"{match.instruction} {match.teacher}" for match in MATCHES])
+    build_base_student(directory, config.lab.student, [f"{pair.instruction} {pair.response_a}" for pair in PAIRS])
     return Artifact("student", "key of the student", directory, {}, {}, 0.0, reused=False)
 
 
-def bench_of(
-    config: Config, root: Path, how: Difficulty, *, beta: float = 1.0, reference: bool = False
-) -> tuple[Workspace, ScriptedChat]:
-    chat = ScriptedChat(say)
-    plan = replace(config.curriculum, difficulty=how, rollouts=replace(config.curriculum.rollouts, beta=beta))
-    changed = replace(config, curriculum=plan, judge=replace(config.judge, reference=reference))
-    return Workspace(changed, Store(root), chat, chat, chat, cast(Ledger, NoLedger())), chat
+@contextmanager
+def open_scoring(
+    config: Config,
+    root: Path,
+    difficulty: Difficulty,
+    *,
+    beta: float = 1.0,
+    reference: bool = False,
+    script: Callable[[ChatRequest], str] = judge,
+) -> Iterator[tuple[Workspace, ScriptedChat]]:
+    chat = ScriptedChat(script)
+    rollouts = replace(config.curriculum.rollouts, beta=beta)
+    curriculum = replace(config.curriculum, difficulty=difficulty, rollouts=rollouts)
+    changed = replace(config, curriculum=curriculum, judge=replace(config.judge, reference=reference))
+    with open_test_workspace(changed, root, judge=chat) as ws:
+        yield ws, chat
 
 
-def scored(
-    config: Config, student: Artifact, root: Path, how: Difficulty
+def run_score(
+    config: Config, student: Artifact, root: Path, difficulty: Difficulty
 ) -> tuple[DifficultyScores, dict[str, Artifact]]:
-    ws, _ = bench_of(config, root, how)
-    result = score(ws, ScoringInputs(1, student, MATCHES, ("answers", "mix")))
-    return result, {entry.name: ws.store.open(entry.stage, entry.key) for entry in ws.entries}
+    with open_scoring(config, root, difficulty) as (ws, _):
+        scores = score(ws, ScoringInputs(1, student, PAIRS, ("responses", "mix")))
+        return scores, {entry.name: ws.store.open(entry.stage, entry.key) for entry in ws.entries}
 
 
 @pytest.mark.parametrize(
-    ("how", "names"),
+    ("difficulty", "names"),
     [
         (Difficulty.mfd, ["verdicts-1"]),
         (Difficulty.random, ["verdicts-1"]),
@@ -108,84 +99,122 @@ def scored(
         (Difficulty.judge_rated, ["verdicts-1", "ratings-1"]),
     ],
 )
-def test_a_score_makes_what_it_needs_and_is_keyed_by_it(
-    config: Config, student: Artifact, tmp_path: Path, how: Difficulty, names: list[str]
+def test_score_makes_its_artifacts_and_is_keyed_by_them(
+    config: Config, student: Artifact, tmp_path: Path, difficulty: Difficulty, names: list[str]
 ) -> None:
-    result, artifacts = scored(config, student, tmp_path, how)
+    scores, artifacts = run_score(config, student, tmp_path, difficulty)
     assert list(artifacts) == names
-    assert result.keys == tuple(artifact.key for artifact in artifacts.values())
-    again, reused = scored(config, student, tmp_path, how)
-    assert again == result
+    assert scores.keys == tuple(artifact.key for artifact in artifacts.values())
+    again, reused = run_score(config, student, tmp_path, difficulty)
+    assert again == scores
     assert all(artifact.reused for artifact in reused.values())
 
 
-def test_every_difficulty_has_its_way() -> None:
+def test_scores_has_a_function_for_every_difficulty() -> None:
     assert set(SCORES) == set(Difficulty)
 
 
-def test_gaps_are_the_judge_s_and_the_unscored_row_is_absent(config: Config, student: Artifact, tmp_path: Path) -> None:
-    result, artifacts = scored(config, student, tmp_path, Difficulty.mfd)
-    assert result.by_row == {m.id: grade(m.teacher) - grade(m.student) for m in MATCHES if m.id != UNSCORED}
+def test_score_mfd_is_the_gap_without_unscored_rows(config: Config, student: Artifact, tmp_path: Path) -> None:
+    scores, artifacts = run_score(config, student, tmp_path, Difficulty.mfd)
+    assert scores.by_row == {p.id: grade(p.response_a) - grade(p.response_b) for p in PAIRS if p.id != UNSCORED}
     figures = artifacts["verdicts-1"].figures
     assert (figures["unscored"], figures["flips"]) == (1, 0)
     assert figures["diagnosis"]["unscored"] == pytest.approx(1 / 6)
     assert figures["diagnosis"]["position_bias"] == 0
 
 
-def test_a_judge_with_references_tells_how_many_rows_had_one(config: Config, student: Artifact, tmp_path: Path) -> None:
-    ws, chat = bench_of(config, tmp_path, Difficulty.mfd, reference=True)
-    matches = [replace(MATCHES[0], reference="a model answer"), *MATCHES[1:]]
-    score(ws, ScoringInputs(0, student, matches, ("answers",)))
-    (entry,) = ws.entries
-    assert ws.store.open(entry.stage, entry.key).figures["referenced"] == 1
+def test_score_counts_the_references_shown(config: Config, student: Artifact, tmp_path: Path) -> None:
+    pairs = [replace(PAIRS[0], reference="a model answer"), *PAIRS[1:]]
+    with open_scoring(config, tmp_path, Difficulty.mfd, reference=True) as (ws, chat):
+        score(ws, ScoringInputs(0, student, pairs, ("responses",)))
+        (entry,) = ws.entries
+        assert ws.store.open(entry.stage, entry.key).figures["referenced"] == 1
     assert sum("a model answer" in said_to(request) for request in chat.requests) == 2
 
 
-def test_ifd_is_of_the_teachers_responses(config: Config, student: Artifact, tmp_path: Path) -> None:
-    result, artifacts = scored(config, student, tmp_path, Difficulty.ifd)
+def test_score_ifd_is_of_the_teacher_responses(config: Config, student: Artifact, tmp_path: Path) -> None:
+    scores, artifacts = run_score(config, student, tmp_path, Difficulty.ifd)
     losses = {row.id: row for row in artifacts["losses-1"].rows(ResponseLoss)}
-    assert set(result.by_row) == {match.id for match in MATCHES}
-    for row, value in result.by_row.items():
-        assert losses[row].instructed
-        assert losses[row].alone
-        assert value == losses[row].instructed / losses[row].alone
+    assert set(scores.by_row) == {pair.id for pair in PAIRS}
+    for row_id, value in scores.by_row.items():
+        loss = losses[row_id]
+        assert loss.instructed
+        assert loss.alone
+        assert value == loss.instructed / loss.alone
     assert losses["5"].tokens > losses["0"].tokens
 
 
-def test_eps_is_the_spread_of_the_students_scores(config: Config, student: Artifact, tmp_path: Path) -> None:
-    result, artifacts = scored(config, student, tmp_path, Difficulty.eps)
+def test_score_eps_is_the_spread_of_rollout_scores(config: Config, student: Artifact, tmp_path: Path) -> None:
+    scores, artifacts = run_score(config, student, tmp_path, Difficulty.eps)
     rewards: dict[str, list[float]] = {}
     for verdict in artifacts["rollout_verdicts-1"].rows(Verdict):
         if verdict.student is not None:
             rewards.setdefault(row_id_of_rollout(verdict.id), []).append(verdict.student)
-    assert set(result.by_row) == {match.id for match in MATCHES if match.id != UNSCORED}
-    assert result.by_row == {row: rollout_spread(given, 1.0) for row, given in rewards.items()}
-    assert all(len(given) == 4 for given in rewards.values())
-    assert any(result.by_row.values())
+    assert set(scores.by_row) == {pair.id for pair in PAIRS if pair.id != UNSCORED}
+    assert scores.by_row == {row_id: rollout_spread(of_row, 1.0) for row_id, of_row in rewards.items()}
+    assert all(len(of_row) == 4 for of_row in rewards.values())
+    assert any(scores.by_row.values())
 
 
-def test_another_beta_reads_the_same_rollouts_otherwise(config: Config, student: Artifact, tmp_path: Path) -> None:
-    asked = ScoringInputs(1, student, MATCHES, ("answers", "mix"))
-    results = [score(bench_of(config, tmp_path, Difficulty.eps, beta=beta)[0], asked) for beta in (0.5, 5.0)]
+def test_score_eps_another_beta_reuses_the_rollouts(config: Config, student: Artifact, tmp_path: Path) -> None:
+    results = []
+    for beta in (0.5, 5.0):
+        with open_scoring(config, tmp_path, Difficulty.eps, beta=beta) as (ws, _):
+            results.append(score(ws, ScoringInputs(1, student, PAIRS, ("responses", "mix"))))
     assert results[0].keys == results[1].keys
     assert results[0].by_row != results[1].by_row
 
 
-def test_ratings_are_of_instructions_and_length_is_of_responses(
-    config: Config, student: Artifact, tmp_path: Path
-) -> None:
-    rated, artifacts = scored(config, student, tmp_path, Difficulty.judge_rated)
+def test_score_rating_and_length_are_those_of_the_rows(config: Config, student: Artifact, tmp_path: Path) -> None:
+    """Ratings are of the instructions, lengths of the teacher's responses."""
+    rated, artifacts = run_score(config, student, tmp_path, Difficulty.judge_rated)
     assert rated.by_row == {row.id: row.complexity for row in artifacts["ratings-1"].rows(Rating)}
-    assert set(rated.by_row) == {match.id for match in MATCHES}
-    long, _ = scored(config, student, tmp_path, Difficulty.response_length)
-    assert long.by_row == {match.id: float(len(match.teacher)) for match in MATCHES}
+    assert set(rated.by_row) == {pair.id for pair in PAIRS}
+    lengths, _ = run_score(config, student, tmp_path, Difficulty.response_length)
+    assert lengths.by_row == {pair.id: float(len(pair.response_a)) for pair in PAIRS}
 
 
-def test_a_rating_that_failed_leaves_the_row_unscored(config: Config, student: Artifact, tmp_path: Path) -> None:
-    ws, chat = bench_of(config, tmp_path, Difficulty.judge_rated)
-    chat._script = lambda request: "Hm." if "Say 2" in said_to(request) and "Rate" in said_to(request) else say(request)
-    result = score(ws, ScoringInputs(1, student, MATCHES, ("answers", "mix")))
-    assert set(result.by_row) == {match.id for match in MATCHES} - {"2"}
+def test_score_failed_rating_leaves_the_row_unscored(config: Config, student: Artifact, tmp_path: Path) -> None:
+    def script(request: ChatRequest) -> str:
+        return "Hm." if "Say 2" in said_to(request) and "Rate" in said_to(request) else judge(request)
+
+    with open_scoring(config, tmp_path, Difficulty.judge_rated, script=script) as (ws, _):
+        scores = score(ws, ScoringInputs(1, student, PAIRS, ("responses", "mix")))
+    assert set(scores.by_row) == {pair.id for pair in PAIRS} - {"2"}
+
+
+def test_score_on_seeds_and_mix_show_their_references(config: Config, student: Artifact, tmp_path: Path) -> None:
+    """On seeds the reference is the data set's response; on a mix only rows that were seeds have one."""
+    seeds = [Example(id=str(n), instruction=f"Say {n}", response=f"the reference {n}") for n in range(3)]
+    responses = [Response(id=str(n), text=text) for n, text in enumerate(["Zero.", None, "Two."])]
+    mix = [TrainingExample.model_validate({**MIX_ROW, "id": str(n), "instruction": f"Say {n}"}) for n in (0, 9)]
+    with open_scoring(config, tmp_path, Difficulty.mfd, reference=True) as (ws, chat):
+        stored = {
+            name: ws.rows(name, None, {}, lambda rows=rows: StageOutput(rows, {}))
+            for name, rows in {"seeds": seeds, "teacher_responses": responses, "train_mix": mix}.items()
+        }
+        on_seeds = score_on_seeds(ws, student, stored["seeds"], stored["teacher_responses"])
+        assert set(on_seeds.by_row) == {"0", "2"}
+        assert shown_references(chat) == {"the reference 0", "the reference 2"}
+        chat.requests.clear()
+        on_mix = score_on_mix(ws, 1, student, stored["train_mix"], {seed.id: seed.response for seed in seeds})
+        assert set(on_mix.by_row) == {"0", "9"}
+        assert shown_references(chat) == {"the reference 0"}
+
+
+MIX_ROW = {
+    "response": "Refined.",
+    "task": "Math",
+    "subset": "hard",
+    "origin": "seed",
+    "parents": (),
+    "created_in_round": 0,
+    "difficulty": 3.0,
+}
+
+
+def shown_references(chat: ScriptedChat) -> set[str]:
+    return {text for request in chat.requests for text in tagged(said_to(request), "reference")}
 
 
 @pytest.mark.slow
@@ -197,8 +226,8 @@ def test_a_rating_that_failed_leaves_the_row_unscored(config: Config, student: A
         "judge.protocol=pair_logprobs",
     ],
 )
-def test_the_whole_loop_runs_on_any_difficulty_and_protocol(choice: str, tmp_path: Path) -> None:
-    small = [
+def test_run_with_any_difficulty_and_protocol_finishes(choice: str, tmp_path: Path) -> None:
+    overrides = [
         "seeds.size=120",
         "curriculum.rows_per_round=60",
         "curriculum.rounds=2",
@@ -210,7 +239,7 @@ def test_the_whole_loop_runs_on_any_difficulty_and_protocol(choice: str, tmp_pat
         "judge.reference=true",
         "logger=disabled",
     ]
-    command = [sys.executable, "-m", "tapir_exp", choice, *small, f"outputs={tmp_path}"]
+    command = [sys.executable, "-m", "tapir_exp", choice, *overrides, f"outputs={tmp_path}"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "latest" / "report.html").is_file()
