@@ -61,6 +61,7 @@ def prune_entries(database: Database, model: str | None, before: float | None, *
 def export_failures(database: Database, run: Path | None) -> None:
     """Write failed requests with reason and last reply to stdout, one JSON object a line."""
     for scope in scopes_with_failures(database):
+        # The scope of a sweep is its directory, with the job as a subdirectory; that of a run is the run itself.
         directory = Path(scope.scope, scope.job)
         if run is not None and directory.resolve() != run.resolve():
             continue
@@ -73,6 +74,7 @@ def main(arguments: Sequence[str]) -> None:
     """List, export and prune the completions in a store, without a call to any model."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    # Completions were paid for, so that deleting all of them must be explicit.
     if options.action == "prune" and not options.all and {options.model, options.before} == {None}:
         parser.error("prune without --model or --before would delete everything; add --all if that is meant")
     try:
@@ -103,6 +105,7 @@ def _open_database(store: Path) -> Iterator[Database]:
         StoreError: If there is none.
     """
     path = calls_file(store)
+    # Opening would create the file; a mistyped directory must not leave an empty store.
     if not path.is_file():
         raise StoreError(f"{path} does not exist; give the store of an outputs directory, as in --store outputs/store.")
     database = Database(path, response_cache.SCHEMA + ledger.SCHEMA, durable=True)

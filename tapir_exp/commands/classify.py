@@ -64,6 +64,7 @@ def read_config(overrides: Sequence[str]) -> ClassifyConfig:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(data_dir("conf")), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
+        # Hydra stops at the first mistake; the composer finds all of them, with the file that each comes from.
         composer = Composer(loader, CONFIG_NAME, overrides, CLASSIFY_SCHEMA, parse_classify)
         try:
             cfg = compose(CONFIG_NAME, list(overrides))

@@ -125,6 +125,7 @@ def label_pool(pool: Iterable[Example], classifier: TaskClassifier, output_dir: 
         Number of rows by task type.
     """
     started, counts = time.monotonic(), Counter[str]()
+    # The file gets its name when it is complete, so that an interrupted job leaves no partial labels.
     path, tmp = output_dir / LABELS, output_dir / f"{LABELS}.partial"
     rows = iter(pool)
     with tmp.open("w", encoding="utf-8") as file:
@@ -139,6 +140,7 @@ def label_pool(pool: Iterable[Example], classifier: TaskClassifier, output_dir: 
 
 def label_sample(classifier: TaskClassifier, config: ClassifyConfig, output_dir: Path) -> LabelledDataset:
     """Label a sample of the pool, for another classifier to be trained on. Unlabelled rows are dropped."""
+    # An instruction that occurs twice must not be drawn twice.
     pool = list({example.id: example for example in read_pool(Path(str(config.pool)))}.values())
     sample = Random(f"sample {config.seed}").sample(pool, min(config.sample, len(pool)))
     label_pool(sample, classifier, output_dir)
@@ -153,6 +155,7 @@ def train(dataset: LabelledDataset, config: ClassifyConfig, output_dir: Path) ->
     trainer = open_trainer(config.classifier_training, config.trainer)
     comparisons = cross_validate(trainer, dataset, config)
     figures = _report(comparisons, dataset, config, output_dir)
+    # The figures above are of the folds' classifiers. The one that is saved learns from every row.
     directory = output_dir / CLASSIFIER
     directory.mkdir(exist_ok=True)
     trained = trainer.fit(dataset.rows, config.seed, "training on all rows")
@@ -179,6 +182,7 @@ def cross_validate(
     trainer: ClassifierTrainer, dataset: LabelledDataset, config: ClassifyConfig
 ) -> dict[str, LabelComparison]:
     """Compare the classifier and the baselines on each fold, trained on the other folds."""
+    # Predictions of all folds are pooled, so that the figures are over every row once.
     baselines = {**trainer.baselines(), **BASELINES}
     comparisons = {name: LabelComparison() for name in (TRAINED, *baselines)}
     folds = stratified_folds(dataset.rows, config.folds, config.seed)[: config.folds_evaluated]

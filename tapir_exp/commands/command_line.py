@@ -55,7 +55,7 @@ def explain_failure(error: Exception, arguments: Sequence[str], config_name: str
 def split_sweep(overrides: Sequence[str]) -> list[list[str]]:
     """Return the overrides of every job of a sweep, as Hydra's sweeper splits them.
 
-    Overrides that cannot be parsed are returned as one job, whose composition then reports them.
+    Overrides that cannot be parsed are returned as one job. Composing that job reports them.
     """
     try:
         return BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(list(overrides)), None)[0]
@@ -82,7 +82,7 @@ def format_choices(groups: Collection[str] = (), *, exclude: Collection[str] = (
 
 
 def wants_help(arguments: Sequence[str]) -> bool:
-    """Return whether help is asked for, anywhere in a command line of overrides."""
+    """Return whether a help flag is anywhere in a command line of overrides."""
     return bool({"-h", "--help"} & set(arguments))
 
 
@@ -91,6 +91,7 @@ def _composer(arguments: Sequence[str], config_name: str) -> tuple[Composer, boo
     register()
     options = get_args_parser().parse_args(list(arguments))
     path = create_config_search_path(str(data_dir("conf")))
+    # As Hydra does, search the user's directory first; the sweeps come last, by their registered plugin.
     if options.config_dir is not None:
         directory = f"file://{Path(options.config_dir).resolve()}"
         path.prepend(provider="command-line", path=directory, anchor=SearchPathQuery(provider="schema"))

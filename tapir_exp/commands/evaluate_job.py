@@ -12,7 +12,7 @@ from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.evaluation_manifest import JUDGED, Evaluation, relative
 from tapir_exp.core.store import Artifact, write_text_atomic
 from tapir_exp.evals.alpaca_eval import load_outputs
-from tapir_exp.evals.mt_bench import model_of
+from tapir_exp.evals.mt_bench import read_model_id
 from tapir_exp.evals.results import write_results
 from tapir_exp.llm.client import Client
 from tapir_exp.llm.ledger import SpendScope
@@ -44,6 +44,7 @@ def evaluate(config: Config, directory: Path, resolved: str, sweep_dir: Path | N
     subject = find_subject(config)
     scope = SpendScope(str(directory)) if sweep_dir is None else SpendScope(str(sweep_dir), directory.name)
     with open_workspace(config, scope) as ws:
+        # `open_workspace` checks the judge of rounds only, and an evaluation has none.
         if _needs_judge(config):
             assert isinstance(ws.judge, Client)
             ws.judge.check(priced=config.spend.max_usd is not None)
@@ -66,6 +67,7 @@ def find_subject(config: Config) -> EvaluatedModel:
     """
     if config.evals.run is None:
         return any_student(config.evals.name or _name_in_files(config), config.student)
+    # Prompts and chat template are part of a student, so its run decides on them, not this command line.
     run = Path(config.evals.run).resolve()
     cfg = OmegaConf.load(run / "config.yaml")
     assert isinstance(cfg, DictConfig)
@@ -97,4 +99,4 @@ def _name_in_files(config: Config) -> str | None:
     if path := config.evals.alpaca_eval.outputs:
         return load_outputs(Path(path))[0].generator
     path = config.evals.mt_bench.answers
-    return None if path is None else model_of(Path(path))
+    return None if path is None else read_model_id(Path(path))

@@ -66,6 +66,7 @@ def export(source: Source, out: Path) -> None:
         if provenance is None or Provenance.load(out) != provenance:
             raise ExportError(f"{out} exists and does not hold this student; give a directory that does not exist.")
         return
+    # Write next to the target and rename, so that an interrupted export leaves nothing at `out`.
     tmp = out.with_name(out.name + ".partial")
     shutil.rmtree(tmp, ignore_errors=True)
     tmp.mkdir(parents=True)
@@ -96,6 +97,7 @@ def find_source(path: Path, precision: Precision | None, *, allow_pickle: bool, 
         manifest = Manifest.load(path)
         directory = manifest.open(path)[f"student-{len(manifest.alphas)}"].path
         command = _command_of(path)
+        # A run that trusted its base model trusts the students that it made from it.
         config = OmegaConf.load(path / "config.yaml")
         allow_pickle |= bool(OmegaConf.select(config, "student.allow_pickle"))
         trust_remote_code |= bool(OmegaConf.select(config, "student.trust_remote_code"))
@@ -171,5 +173,6 @@ def _command_of(run: Path) -> str | None:
         return None
     typed = [str(override) for override in OmegaConf.load(records / OVERRIDES)]
     name = OmegaConf.select(OmegaConf.load(records / HYDRA_CONFIG), "hydra.job.config_name")
+    # The place of the outputs says nothing about the student, and may be private.
     sweep = [] if name == "config" else ["--config-name", str(name)]
     return shlex.join(["tapir", *sweep, *(override for override in typed if not override.startswith("outputs="))])

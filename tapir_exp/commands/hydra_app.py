@@ -49,6 +49,7 @@ class ConfigCheck(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check every job of the sweep and report all mistakes in one error."""
+        # Values of a sweep file and of the command line; Hydra gives the latter precedence, as they come last.
         composer = _composer(config)
         jobs = split_sweep([*sweep_params(config), *config.hydra.overrides.task])
         common = list(config.hydra.overrides.hydra)
@@ -81,6 +82,7 @@ def start(config_name: str, arguments: Sequence[str]) -> None:
         ConfigError: With every mistake of the configuration.
         TapirError: If a job fails for a reason that the user can fix.
     """
+    # Hydra reads the flags and overrides from sys.argv.
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
     sys.argv[1:] = arguments
     try:

@@ -39,6 +39,7 @@ def main(arguments: Sequence[str]) -> None:
         return
     parser = argparse.ArgumentParser(prog="tapir inspect", add_help=False, allow_abbrev=False)
     parser.add_argument("--rows", type=_parse_count, default=DEFAULT_ROWS)
+    # Everything else is left to Hydra's parser.
     options, others = parser.parse_known_args(arguments)
     jobs = compose_jobs(others)
     if len(jobs) != 1:
@@ -99,6 +100,7 @@ def print_inspection(inspection: "Inspection", console: "Console") -> None:
 
     from tapir_exp.student.render_rows import legend, render_row, summary_lines
 
+    # Without colour, brackets and marks show what colour would.
     coloured = console.color_system is not None and not console.no_color
     console.print(legend(coloured=coloured), soft_wrap=True)
     for row in inspection.sample:

@@ -61,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             sys.stdout.write(f"tapir_exp {__version__}\n")
         case [word] if word in COMMANDS:
             _run_command(word, arguments[1:])
+        # Hydra would report a mistyped command as an override that lacks a value.
         case [word] if _looks_like_command(word):
             sys.stderr.write(f"tapir: {_explain_unknown(word)}\n")
             sys.exit(2)
@@ -95,6 +96,7 @@ def _run_command(name: str, arguments: Sequence[str]) -> None:
 
 def _interrupt(*_: object) -> None:
     """Stop as Ctrl-C does, even if Ctrl-C is ignored, as it is for a script's command that ends in `&`."""
+    # Raising SIGINT would do nothing then.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         raise KeyboardInterrupt
     signal.raise_signal(signal.SIGINT)

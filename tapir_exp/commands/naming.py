@@ -27,6 +27,7 @@ def sweep_name(config_name: str, name: str, overrides: str) -> str:
 
 def file_name(text: str) -> str:
     """Return `text` as one path component; a digest keeps it unique if characters were replaced or cut."""
+    # Keep the characters of overrides that are safe in a path on every system.
     name = re.sub(r"[^\w.=,-]", "-", text)[:MAX_LENGTH]
     return name if name == text and text else f"{name}-{_digest(text)}"
 

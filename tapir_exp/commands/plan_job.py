@@ -69,6 +69,7 @@ class RemainingCost:
     at_most: bool = False
 
     def __add__(self, other: "RemainingCost") -> "RemainingCost":
+        # Stages without a fit have no GPU hours; an unknown price makes the sum unknown.
         hours = [part.gpu_hours for part in (self, other) if part.gpu_hours is not None]
         return RemainingCost(
             self.calls + other.calls,
@@ -87,7 +88,7 @@ class PlannedStage:
 
     Attributes:
         estimate: The whole stage.
-        cached: Number of its calls whose completions are cached.
+        cached: Number of its calls with a cached completion.
         finished: Whether its artifact is in the store.
     """
 
@@ -97,7 +98,7 @@ class PlannedStage:
 
     @property
     def remaining(self) -> RemainingCost:
-        """The cost without what is finished or cached."""
+        """Return the cost without finished and cached work."""
         whole = self.estimate
         if self.finished:
             return RemainingCost(cached=whole.calls)
@@ -143,6 +144,7 @@ def plan_job(config: Config, read: SeedReader) -> list[PlannedStage]:
         config: The configuration of the job.
         read: Reads seeds that are not in the store yet.
     """
+    # Opening a workspace creates the store, and a plan writes nothing.
     if not (Path(config.outputs) / "store").is_dir():
         sizes = seed_statistics(read(config.seeds))
         return [PlannedStage(estimate, 0, finished=False) for estimate in estimate_run(config, sizes)]
@@ -173,6 +175,7 @@ def build_table(planned: Sequence[PlannedStage]) -> Table:
     numbers = ("done", "calls", "cached", "in", "out", "USD", "A100 h")
     for column in ("stage", "role", *numbers):
         table.add_column(column, justify="right" if column in numbers else "left", no_wrap=True)
+    # Jobs of a sweep have the same stages with other settings; they share a line, which counts them.
     groups: dict[tuple[str, str], list[PlannedStage]] = {}
     for stage in planned:
         groups.setdefault((stage.estimate.stage, stage.estimate.role), []).append(stage)
@@ -199,6 +202,7 @@ def _find_finished(ws: DryRunWorkspace) -> Mapping[str, Artifact]:
 
 def _count_cached(ws: Workspace, seeds: Sequence[Example]) -> dict[str, int]:
     """Return the number of cached calls of the stages that ask about the seeds, by stage."""
+    # Every n-th seed, since a look-up of all takes long for a large pool.
     sample = seeds if len(seeds) <= SAMPLE else seeds[:: len(seeds) // SAMPLE]
     requests = [teacher.build_response_request(seed, ws.config.teacher) for seed in sample]
     counts = {

@@ -16,7 +16,7 @@ from tapir_exp.core.records import JudgeReply, Verdict
 from tapir_exp.distillation.judge.score import reparse_verdict
 
 VERDICT_STAGES = ("verdicts", "rollout_verdicts")
-"""Stages whose rows are verdicts."""
+"""Stages with verdicts as rows."""
 UNCHANGED, NEWLY_PARSED, CHANGED = "unchanged", "newly parsed", "with other scores"
 NO_LONGER_PARSED, UNPARSABLE = "no longer parsed", "unparsable as before"
 OUTCOMES = (UNCHANGED, NEWLY_PARSED, CHANGED, NO_LONGER_PARSED, UNPARSABLE)
@@ -56,6 +56,7 @@ def reparse(run_dir: Path) -> list[ReparsedStage]:
 
 
 def _protocol_of(run_dir: Path) -> JudgeProtocol:
+    # Early versions have another key in its place.
     name = OmegaConf.select(OmegaConf.load(run_dir / "config.yaml"), "judge.protocol")
     if name is None:
         raise StoreError(f"{run_dir} is from a version that did not store replies in full; repeat its command.")
@@ -64,6 +65,7 @@ def _protocol_of(run_dir: Path) -> JudgeProtocol:
 
 def _compare(name: str, before: Sequence[Verdict], protocol: JudgeProtocol) -> ReparsedStage:
     now = [reparse_verdict(verdict, protocol) for verdict in before]
+    # The order of replies within a verdict is that of the presentation orders, before and now.
     outcomes = Counter(
         _outcome(old, new)
         for old_verdict, new_verdict in zip(before, now, strict=True)

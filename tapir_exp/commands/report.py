@@ -24,6 +24,7 @@ def _write_report(directory: Path) -> Path:
     from tapir_exp.report.run_page import write_report
     from tapir_exp.report.sweep.page import write_sweep_report
 
+    # A run and an evaluation have a manifest of their kind; a sweep has none but those of its jobs.
     if (directory / MANIFEST).is_file():
         return write_report(directory)
     if (directory / EVALUATION).is_file():

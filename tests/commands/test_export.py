@@ -1,4 +1,4 @@
-"""`tapir export`: a student of a store as a complete directory, and on the hub if asked for."""
+"""`tapir export`: a student of a store as a complete directory, and on the hub with `--push`."""
 
 import json
 from collections.abc import Mapping
@@ -47,10 +47,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     student = store.produce("student", {}, lambda workdir: train(workdir, base))
     (directory / ".hydra").mkdir(parents=True)
     entries = (entry_of("student-0", 0, student),)
-    place, target = "../../store", {}
-    Manifest(name="lab", arm="tapir", seed=0, store=place, delta=2, alphas=(), target=target, artifacts=entries).write(
-        directory
-    )
+    location, target = "../../store", {}
+    Manifest(
+        name="lab", arm="tapir", seed=0, store=location, delta=2, alphas=(), target=target, artifacts=entries
+    ).write(directory)
     (directory / "config.yaml").write_text("student: {allow_pickle: false, trust_remote_code: false}\n")
     (directory / ".hydra" / "overrides.yaml").write_text(f"- outputs={outputs}\n- sft=lora\n- name=two words\n")
     (directory / ".hydra" / "hydra.yaml").write_text("hydra: {job: {config_name: config}}\n")
@@ -63,8 +63,12 @@ def build(directory: Path) -> Mapping[str, Any]:
 
 
 def train(workdir: Path, base: Artifact) -> Mapping[str, Any]:
-    budget, beside, trainer = BudgetConfig(epochs=4), AdapterBase(base.relative_path), TrainerConfig(accelerator="cpu")
-    figures = asdict(finetune(FitJob(base.path, SFT, budget, STUDENT, trainer, base=beside), ROWS, workdir))
+    budget, adapter_base, trainer = (
+        BudgetConfig(epochs=4),
+        AdapterBase(base.relative_path),
+        TrainerConfig(accelerator="cpu"),
+    )
+    figures = asdict(finetune(FitJob(base.path, SFT, budget, STUDENT, trainer, base=adapter_base), ROWS, workdir))
     start = ModelRef(place=ModelLocation.STORE, name=base.name)
     provenance = Provenance(
         artifact="student/x",
@@ -92,8 +96,8 @@ def export(*arguments: object, hub: Any = None) -> None:
 
 @torch.inference_mode()
 def logits(model: Any) -> torch.Tensor:
-    found: torch.Tensor = model(TOKENS).logits.float()
-    return found
+    result: torch.Tensor = model(TOKENS).logits.float()
+    return result
 
 
 def test_student_of_a_run_becomes_a_plain_directory(run: Path, tmp_path: Path) -> None:
@@ -104,8 +108,8 @@ def test_student_of_a_run_becomes_a_plain_directory(run: Path, tmp_path: Path) -
     }
     whole = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert torch.equal(logits(whole), logits(load_model(student_of(run), STUDENT)))
-    own, kept = (AutoTokenizer.from_pretrained(place) for place in (student_of(run), tmp_path / "out"))
-    assert (kept.chat_template, kept.eos_token) == (own.chat_template, "<|end|>")
+    own, exported = (AutoTokenizer.from_pretrained(path) for path in (student_of(run), tmp_path / "out"))
+    assert (exported.chat_template, exported.eos_token) == (own.chat_template, "<|end|>")
     assert GenerationConfig.from_pretrained(tmp_path / "out").eos_token_id == own.eos_token_id
 
 

@@ -112,10 +112,10 @@ def sidecars(outputs: Path) -> Iterator[Path]:
 
 def digests(outputs: Path) -> dict[str, str]:
     """Return the digest of every file of the artifacts and of the run's figures, except files with durations."""
-    kept = (path for sidecar in sidecars(outputs) for path in sidecar.parent.rglob("*"))
-    found = [path for path in kept if path.name not in (SIDECAR, TIMINGS)]
-    found += [path for name in ("manifest.json", "metrics.jsonl") for path in outputs.glob(f"runs/*/{name}")]
-    files = (path for path in found if path.is_file())
+    artifacts = (path for sidecar in sidecars(outputs) for path in sidecar.parent.rglob("*"))
+    paths = [path for path in artifacts if path.name not in (SIDECAR, TIMINGS)]
+    paths += [path for name in ("manifest.json", "metrics.jsonl") for path in outputs.glob(f"runs/*/{name}")]
+    files = (path for path in paths if path.is_file())
     return {str(path.relative_to(outputs)): sha256(path.read_bytes()).hexdigest() for path in files}
 
 

@@ -94,7 +94,7 @@ def test_run_writes_the_key_nowhere(provider: LeakyProvider, tmp_path: Path, use
     assert any(tries > 1 for tries in provider.tries.values())
     assert KEY not in output
     assert files_with(KEY, tmp_path) == []
-    assert files_with("bad request from", tmp_path) != []  # the reason of a given-up row is kept, without the key
+    assert files_with("bad request from", tmp_path) != []  # the reason of a failed row is stored, without the key
 
 
 def test_run_without_access_writes_the_key_nowhere(provider: LeakyProvider, tmp_path: Path) -> None:
