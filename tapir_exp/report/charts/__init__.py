@@ -1,4 +1,4 @@
-"""Charts as SVG, drawn from plain data: lines, bars, dots, histograms, losses and matrices."""
+"""Charts as SVG text, drawn from plain data: lines, bars, dots, histograms, losses and matrices."""
 
 from tapir_exp.report.charts.bar_chart import Group, grouped_bars
 from tapir_exp.report.charts.dot_chart import Dot, dots

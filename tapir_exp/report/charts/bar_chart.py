@@ -1,4 +1,4 @@
-"""Grouped bars."""
+"""Chart of grouped horizontal bars."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from tapir_exp.report.charts.svg import (
 
 @dataclass(frozen=True)
 class Group:
-    """The bars of one row, a tick where the target is, and a note at the right end; strong rows are set in bold."""
+    """One row: its bars, a mark at the target, and a note at the right end. Strong rows are bold."""
 
     label: str
     values: tuple[float, ...]
@@ -29,22 +29,22 @@ class Group:
 
 
 def grouped_bars(groups: Sequence[Group], names: Sequence[str], title: str, width: int = WIDE) -> str:
-    """Horizontal bars, one group a row and one bar a series, fading in from the first series to the last."""
-    thick = 6 if len(names) > 3 else 7
-    pitch = len(names) * thick + 13
+    """Draw one group of bars per row and one bar per series; colours deepen from the first series to the last."""
+    thickness = 6 if len(names) > 3 else 7
+    pitch = len(names) * thickness + 13
     key, key_height = _key(names, width)
     left = 12 + max((text_width(g.label, BOLD if g.strong else REGULAR) for g in groups), default=0.0)
     right = 9 + max((text_width(g.note, BOLD if g.strong else REGULAR) for g in groups), default=0.0)
     box = Box(width, key_height + pitch * len(groups) + 8, left=left, right=right, top=key_height, bottom=8)
     highest = max((v for g in groups for v in (*g.values, g.target or 0.0)), default=1.0) or 1.0
     x = Scale(0, highest, *box.x)
-    rows = [part for i, g in enumerate(groups) for part in _group(g, box.top + i * pitch, x, thick, pitch)]
-    told = "; ".join(f"{g.label}: {g.note}" for g in groups)
-    return svg_document(box, title, told, [*key, *rows])
+    rows = [part for i, g in enumerate(groups) for part in _group(g, box.top + i * pitch, x, thickness, pitch)]
+    description = "; ".join(f"{g.label}: {g.note}" for g in groups)
+    return svg_document(box, title, description, [*key, *rows])
 
 
-def _group(group: Group, top: float, x: Scale, thick: float, pitch: float) -> list[str]:
-    height, middle = len(group.values) * thick, top + pitch / 2
+def _group(group: Group, top: float, x: Scale, thickness: float, pitch: float) -> list[str]:
+    height, middle = len(group.values) * thickness, top + pitch / 2
     first = middle - height / 2
     weight = " strong" if group.strong else ""
     parts = [
@@ -52,7 +52,7 @@ def _group(group: Group, top: float, x: Scale, thick: float, pitch: float) -> li
         svg_text(x.end + 9, middle + 4, group.note, f"num{weight}"),
     ]
     parts += [
-        svg_rect(x.start, first + i * thick, max(0.5, x(v) - x.start), thick - 1, *_shade(i, len(group.values)))
+        svg_rect(x.start, first + i * thickness, max(0.5, x(v) - x.start), thickness - 1, *_shade(i, len(group.values)))
         for i, v in enumerate(group.values)
     ]
     if group.target is not None:
@@ -61,14 +61,14 @@ def _group(group: Group, top: float, x: Scale, thick: float, pitch: float) -> li
 
 
 def _shade(index: int, count: int) -> tuple[str, float]:
-    """The first series is what was there before; the others deepen up to the last."""
+    """Return style and opacity of a series. The first one is the state before the rounds, so it is grey."""
     if index == 0:
         return "f-quiet", 1.0
     return "f-accent", round(0.4 + 0.6 * index / max(1, count - 1), 2)
 
 
 def _key(names: Sequence[str], width: float) -> tuple[list[str], float]:
-    """Swatches with their names, wrapped to the width; returns them and their height."""
+    """Return the legend, wrapped to the width, and its height."""
     parts: list[str] = []
     x, y = 2.0, 12.0
     for i, name in enumerate((*names, "target")):

@@ -1,4 +1,4 @@
-"""Dots with intervals."""
+"""Chart of means with confidence intervals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from tapir_exp.report.charts.svg import (
 
 @dataclass(frozen=True)
 class Dot:
-    """A mean with its interval, the values it is the mean of, and a note at the right end."""
+    """One row: a mean with its interval, the single values, and a note at the right end."""
 
     label: str
     mean: float | None
@@ -33,9 +33,9 @@ class Dot:
 
 
 def dots(rows: Sequence[Dot], title: str, axis: str, width: int = WIDE) -> str:
-    """Means with intervals, one a row, their single values small below; a dashed line carries the first row's mean.
+    """Draw one mean with its interval per row, and its single values below; a dashed line marks the first mean.
 
-    An interval that reaches beyond what a share can be is drawn up to there.
+    Intervals are clipped to shares from 0 to 1.
     """
     left = 12 + max((text_width(row.label, BOLD if row.strong else REGULAR) for row in rows), default=0.0)
     right = 12 + max((text_width(row.note, BOLD if row.strong else REGULAR) for row in rows), default=0.0)
@@ -46,9 +46,9 @@ def dots(rows: Sequence[Dot], title: str, axis: str, width: int = WIDE) -> str:
     drawn = [part for i, row in enumerate(rows) for part in _dot(row, box.top + pitch * (i + 0.5) + 2, x, i)]
     reference = rows[0].mean if rows else None
     mark = [] if reference is None else [svg_line(x(reference), box.top - 4, x(reference), box.y[0], "mark")]
-    told = "; ".join(f"{row.label}: {row.note or 'missing'}" for row in rows)
+    description = "; ".join(f"{row.label}: {row.note or 'missing'}" for row in rows)
     head = [svg_text(2, 16, title, "head"), *_dot_axis(box, x, axis)]
-    return svg_document(box, title, told, [*head, *mark, *drawn])
+    return svg_document(box, title, description, [*head, *mark, *drawn])
 
 
 def _dot_axis(box: Box, x: Scale, axis: str) -> list[str]:

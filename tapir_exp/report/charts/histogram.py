@@ -1,4 +1,4 @@
-"""Histograms."""
+"""Histograms of gaps."""
 
 import math
 from collections.abc import Sequence
@@ -17,19 +17,19 @@ from tapir_exp.report.charts.svg import (
 )
 
 BIN = 0.5
-"""Width of a histogram's bin, in judge points."""
+"""Width of a bin, in judge points."""
 
 
 def histograms(panels: Sequence[tuple[str, Sequence[float]]], delta: float) -> list[str]:
-    """One histogram of gaps per panel, all on the same axes, with the threshold and the share beyond it.
+    """Draw one histogram of gaps per panel, on common axes, with the threshold and the share above it.
 
-    Bins are half a point wide and closed at their upper edge, with an edge at delta: gap > delta lies right of it.
+    Bins are closed at their upper edge, and one edge is at delta, so that gap > delta lies to its right.
     """
-    everything = [gap for _, gaps in panels for gap in gaps]
-    if not everything:
+    all_gaps = [gap for _, gaps in panels for gap in gaps]
+    if not all_gaps:
         return []
-    first = min(-4, math.floor((min(everything) - delta) / BIN))
-    last = max(6, math.ceil((max(everything) - delta) / BIN))
+    first = min(-4, math.floor((min(all_gaps) - delta) / BIN))
+    last = max(6, math.ceil((max(all_gaps) - delta) / BIN))
     counted = [_count_bins(gaps, delta, first, last) for _, gaps in panels]
     tallest = max(share for shares in counted for share in shares)
     return [
@@ -39,9 +39,10 @@ def histograms(panels: Sequence[tuple[str, Sequence[float]]], delta: float) -> l
 
 
 def _count_bins(gaps: Sequence[float], delta: float, first: int, last: int) -> list[float]:
-    """Share of the gaps in each bin (delta + i BIN, delta + (i + 1) BIN], for i from first to last - 1."""
+    """Return the share of gaps in each bin (delta + i BIN, delta + (i + 1) BIN], i from first to last - 1."""
     counts = [0] * (last - first)
     for gap in gaps:
+        # Rounding keeps a gap on an edge in its bin, despite floating-point division.
         index = math.ceil(round((gap - delta) / BIN, 9)) - 1
         counts[max(0, index - first)] += 1
     return [count / max(1, len(gaps)) for count in counts]
@@ -70,8 +71,8 @@ def _histogram(
         svg_text(x(delta) - 5, 38, f"δ = {format_number(delta)}", "end"),
         svg_text(x(delta) + 5, 38, f"{percent(above)} hard", "t-warm strong"),
     ]
-    told = f"{len(gaps)} scored rows; {percent(above)} have a gap above {format_number(delta)} points."
-    return svg_document(box, f"Gap histogram: {title}", told, parts)
+    description = f"{len(gaps)} scored rows; {percent(above)} have a gap above {format_number(delta)} points."
+    return svg_document(box, f"Gap histogram: {title}", description, parts)
 
 
 def _bar(left: float, right: float, bottom: float, top: float, hard: bool) -> str:

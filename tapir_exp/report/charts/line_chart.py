@@ -1,6 +1,7 @@
-"""Charts as SVG text: labelled directly, read by screen readers, coloured by the page's CSS variables. Pure.
+"""Chart of accuracies over the rounds.
 
-Colours come from `chart.css.jinja`, whose tones are told apart by colour-blind eyes too (Okabe & Ito 2008).
+Lines are labelled directly. Colours come from `chart.css.jinja`, whose palette is safe for colour-blind readers (Okabe
+and Ito, 2008).
 """
 
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from tapir_exp.report.charts.svg import (
 
 @dataclass(frozen=True)
 class Point:
-    """A value with its interval, where there is one."""
+    """A value, with its interval if there is one."""
 
     x: float
     y: float
@@ -35,7 +36,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """A line with its name; tone is one of accent, warm, good, violet, quiet. Without a label it is a backdrop."""
+    """A named line. Tone is accent, warm, good, violet or quiet; a line without a label is a backdrop."""
 
     name: str
     points: tuple[Point, ...]
@@ -47,16 +48,22 @@ def lines(
     series: Sequence[Series],
     ticks: Sequence[str],
     title: str,
-    told: str,
+    description: str,
     *,
     width: int = NARROW,
     height: int = 200,
     small: bool = False,
 ) -> str:
-    """Shares over the rounds with their intervals; x counts the rounds and `ticks` names them.
+    """Draw shares over the rounds, with their intervals.
 
-    Each line's name stands at its right end, moved apart where two would touch. A small chart shows its
-    single line's first and last value instead.
+    Args:
+        series: The lines; x of a point is the number of the round.
+        ticks: Names of the rounds.
+        title: Title of the chart.
+        description: Text for screen readers.
+        width: Width, in units of the drawing.
+        height: Height, likewise.
+        small: Whether the chart is one of many panels, which show values instead of names at the ends of lines.
     """
     margin = 44.0 if small else 50 + max((text_width(s.name, BOLD) for s in series), default=0.0)
     box = Box(width, height, left=34 if not small else 30, right=margin, top=30, bottom=24)
@@ -73,7 +80,7 @@ def lines(
     names = [svg_text(x(i), box.height - 5, tick, "mid faint") for i, tick in enumerate(ticks)]
     drawn = [part for s in series for part in _line_series(s, x, y)]
     labels = _end_labels([s for s in series if s.points and s.labelled], x, y, small)
-    return svg_document(box, title, told, [svg_text(2, 14, title, "head"), *grid, *names, *drawn, *labels])
+    return svg_document(box, title, description, [svg_text(2, 14, title, "head"), *grid, *names, *drawn, *labels])
 
 
 def _line_series(series: Series, x: Scale, y: Scale) -> list[str]:
@@ -88,8 +95,9 @@ def _line_series(series: Series, x: Scale, y: Scale) -> list[str]:
 
 def _end_labels(series: Sequence[Series], x: Scale, y: Scale, small: bool) -> list[str]:
     ends = [s.points[-1] for s in series]
-    places = spread([y(p.y) + 4 for p in ends], LINE, y.end + 4, y.start + 4)
+    # Labels of lines that end at similar values would overlap.
+    positions = spread([y(p.y) + 4 for p in ends], LINE, y.end + 4, y.start + 4)
     return [
-        svg_text(x(p.x) + 9, place, percent(p.y) if small else f"{percent(p.y)} {s.name}", f"t-{s.tone} strong")
-        for s, p, place in zip(series, ends, places, strict=True)
+        svg_text(x(p.x) + 9, position, percent(p.y) if small else f"{percent(p.y)} {s.name}", f"t-{s.tone} strong")
+        for s, p, position in zip(series, ends, positions, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""Training loss over tokens."""
+"""Chart of the training loss over tokens."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -23,7 +23,7 @@ from tapir_exp.report.charts.svg import (
 
 @dataclass(frozen=True)
 class FitCurve:
-    """The steps of one fit: tokens since its start, and losses in nats; None where a step has no such part."""
+    """Steps of one fit: tokens since its start, and losses in nats; None if a step has no rows of that subset."""
 
     name: str
     tokens: tuple[int, ...]
@@ -33,7 +33,7 @@ class FitCurve:
 
 
 def loss_curves(fits: Sequence[FitCurve], title: str, width: int = WIDE) -> str:
-    """The loss of every fit after another, raw and smoothed, with the parts that it weighs; the rounds are marked."""
+    """Draw the losses of all fits in sequence, raw and smoothed, with both subsets; vertical lines mark the rounds."""
     fits = [fit for fit in fits if fit.tokens]
     losses = [value for fit in fits for value in fit.loss if value > 0]
     if not losses:
@@ -44,9 +44,9 @@ def loss_curves(fits: Sequence[FitCurve], title: str, width: int = WIDE) -> str:
     y = Scale(*_log_range(fits), *box.y, log=True)
     curves = [part for fit, start in zip(fits, _starts(fits), strict=True) for part in _fit(fit, start, x, y, box)]
     labels = _loss_labels(fits[-1], x, y, box)
-    told = "; ".join(f"{fit.name} ends at {fit.loss[-1]:.3f}" for fit in fits) + " (nats, last step)."
+    description = "; ".join(f"{fit.name} ends at {fit.loss[-1]:.3f}" for fit in fits) + " (nats, last step)."
     axes = _loss_axes(box, x, y)
-    return svg_document(box, title, told, [*axes, *curves, *labels])
+    return svg_document(box, title, description, [*axes, *curves, *labels])
 
 
 def _starts(fits: Sequence[FitCurve]) -> list[int]:
@@ -57,7 +57,7 @@ def _starts(fits: Sequence[FitCurve]) -> list[int]:
 
 
 def _log_range(fits: Sequence[FitCurve]) -> tuple[float, float]:
-    """The range of the smoothed curves, so that a single odd step does not set the scale."""
+    """Return the range of the smoothed curves, which a single outlier does not determine."""
     values = [v for fit in fits for part in (fit.loss, fit.hard, fit.rest) for _, v in smooth(fit.tokens, part)]
     positive = [v for v in values if v > 0]
     return min(positive) / 1.25, max(positive) * 1.1
@@ -75,33 +75,34 @@ def _loss_axes(box: Box, x: Scale, y: Scale) -> list[str]:
 
 
 def _fit(fit: FitCurve, start: int, x: Scale, y: Scale, box: Box) -> list[str]:
-    def place(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    def project(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
         return [(x(start + t), min(box.y[0], max(box.y[1], y(v)))) for t, v in points if v > 0]
 
+    # 300 raw points are as many as the eye can tell apart at this width.
     every = max(1, len(fit.tokens) // 300)
     raw = list(zip(fit.tokens, fit.loss, strict=True))[::every]
     parts = [svg_line(x(start), box.top - 4, x(start), box.y[0], "round")] if start else []
     parts.append(svg_text(x(start) + 5, box.top - 8, fit.name if box.width > NARROW else fit.name[:2], "strong"))
-    parts.append(svg_path(place(raw), "s-quiet raw"))
-    parts.append(svg_path(place(smooth(fit.tokens, fit.rest)), "s-accent stroke thin"))
-    parts.append(svg_path(place(smooth(fit.tokens, fit.hard)), "s-warm stroke thin"))
-    parts.append(svg_path(place(smooth(fit.tokens, fit.loss)), "s-ink stroke"))
+    parts.append(svg_path(project(raw), "s-quiet raw"))
+    parts.append(svg_path(project(smooth(fit.tokens, fit.rest)), "s-accent stroke thin"))
+    parts.append(svg_path(project(smooth(fit.tokens, fit.hard)), "s-warm stroke thin"))
+    parts.append(svg_path(project(smooth(fit.tokens, fit.loss)), "s-ink stroke"))
     return parts
 
 
 def _loss_labels(fit: FitCurve, x: Scale, y: Scale, box: Box) -> list[str]:
     named = (("loss", fit.loss, "ink"), ("hard", fit.hard, "warm"), ("rest", fit.rest, "accent"))
     ends = [(name, smooth(fit.tokens, values), tone) for name, values, tone in named]
-    known = [(name, points[-1][1], tone) for name, points, tone in ends if points and points[-1][1] > 0]
-    places = spread([y(value) + 4 for _, value, _ in known], LINE, box.y[1], box.y[0] + 4)
+    labels = [(name, points[-1][1], tone) for name, points, tone in ends if points and points[-1][1] > 0]
+    positions = spread([y(value) + 4 for _, value, _ in labels], LINE, box.y[1], box.y[0] + 4)
     return [
-        svg_text(box.x[1] + 6, place, name, f"t-{tone} strong")
-        for (name, _, tone), place in zip(known, places, strict=True)
+        svg_text(box.x[1] + 6, position, name, f"t-{tone} strong")
+        for (name, _, tone), position in zip(labels, positions, strict=True)
     ]
 
 
 def smooth(tokens: Sequence[int], values: Sequence[float | None]) -> list[tuple[float, float]]:
-    """Centred running means over a twentieth of the steps that have a value, as (tokens, mean) points."""
+    """Return centred running means over a twentieth of the steps with a value, as (tokens, mean) points."""
     known = [(t, v) for t, v in zip(tokens, values, strict=True) if v is not None]
     reach = max(1, len(known) // 40)
     every = max(1, len(known) // 150)

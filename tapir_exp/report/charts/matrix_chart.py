@@ -1,4 +1,4 @@
-"""A confusion matrix and a reliability diagram."""
+"""Confusion matrix and reliability diagram."""
 
 import math
 from collections.abc import Sequence
@@ -17,11 +17,13 @@ from tapir_exp.report.charts.svg import (
 )
 
 CELL = 22
-"""Side of a cell of a matrix, in units of the drawing."""
+"""Side of a cell, in units of the drawing."""
 
 
-def matrix(rows: Sequence[str], columns: Sequence[str], counts: Sequence[Sequence[int]], title: str, told: str) -> str:
-    """Counts as cells shaded by their share of the row; what agrees has one tone, what does not another."""
+def matrix(
+    rows: Sequence[str], columns: Sequence[str], counts: Sequence[Sequence[int]], title: str, description: str
+) -> str:
+    """Draw counts as cells, shaded by their share of the row; agreement and disagreement have different colours."""
     left = 12 + max(map(text_width, (f"{row} 999" for row in rows)), default=0.0)
     top = 22 + max(map(text_width, columns), default=0.0) * 0.75
     box = Box(left + CELL * len(columns) + 70, top + CELL * len(rows) + 8, left=left, right=70, top=top, bottom=8)
@@ -31,7 +33,7 @@ def matrix(rows: Sequence[str], columns: Sequence[str], counts: Sequence[Sequenc
         for line, (name, row) in enumerate(zip(rows, counts, strict=True))
         for part in _matrix_row(name, columns, row, box, box.top + line * CELL)
     ]
-    return svg_document(box, title, told, [*names, *cells])
+    return svg_document(box, title, description, [*names, *cells])
 
 
 def _matrix_row(name: str, columns: Sequence[str], counts: Sequence[int], box: Box, top: float) -> list[str]:
@@ -48,11 +50,11 @@ def _matrix_row(name: str, columns: Sequence[str], counts: Sequence[int], box: B
     return parts
 
 
-def reliability(points: Sequence[tuple[float, float, int]], title: str, told: str) -> str:
-    """Accuracy over confidence, both 0 to 1, a dot a bin, larger with more rows; a perfect classifier is on the line."""
+def reliability(points: Sequence[tuple[float, float, int]], title: str, description: str) -> str:
+    """Draw accuracy over confidence, one dot per bin, larger with more rows; the line is perfect calibration."""
     box = Box(NARROW, NARROW, left=40, right=20, top=30, bottom=40)
     x, y = Scale(0, 1, *box.x), Scale(0, 1, *box.y)
-    most = max(rows for _, _, rows in points)
+    largest = max(rows for _, _, rows in points)
     axes = [svg_line(x(0), y(0), x(1), y(0), "axis"), svg_line(x(0), y(0), x(0), y(1), "axis")]
     ticks = [
         part
@@ -63,8 +65,9 @@ def reliability(points: Sequence[tuple[float, float, int]], title: str, told: st
         )
     ]
     dots = [
-        svg_circle(x(sure), y(right), 2 + 6 * math.sqrt(rows / most), "f-accent ghost") for sure, right, rows in points
+        svg_circle(x(confidence), y(accuracy), 2 + 6 * math.sqrt(rows / largest), "f-accent ghost")
+        for confidence, accuracy, rows in points
     ]
     perfect = svg_line(x(0), y(0), x(1), y(1), "mark")
-    names = [svg_text(2, 14, "right", "head"), svg_text(box.x[1], box.height - 4, "confidence", "end faint")]
-    return svg_document(box, title, told, [*names, *axes, *ticks, perfect, *dots])
+    names = [svg_text(2, 14, "accuracy", "head"), svg_text(box.x[1], box.height - 4, "confidence", "end faint")]
+    return svg_document(box, title, description, [*names, *axes, *ticks, perfect, *dots])

@@ -1,4 +1,4 @@
-"""Charts: what they say is right, can be read by everyone, and does not overlap."""
+"""Charts: values, accessibility and layout."""
 
 import re
 from itertools import pairwise
@@ -21,7 +21,7 @@ def texts(svg: str) -> list[str]:
 
 
 def bars(svg: str, style: str) -> list[float]:
-    """Left edges of the bars of a style."""
+    """Return the left edges of the bars of a style."""
     return [float(node.get("x", "")) for node in parse(svg).iter(f"{SVG}rect") if node.get("class") == style]
 
 
@@ -37,17 +37,17 @@ def every_chart(name: str = "name") -> list[str]:
     ]
 
 
-def test_every_chart_is_well_formed_and_tells_a_screen_reader_what_it_shows() -> None:
+def test_charts_are_well_formed_and_described() -> None:
     for svg in every_chart(NASTY):
         root = parse(svg)
-        title, told = root.find(f"{SVG}title"), root.find(f"{SVG}desc")
+        title, description = root.find(f"{SVG}title"), root.find(f"{SVG}desc")
         assert root.get("role") == "img"
         assert title is not None
         assert title.text
         assert title.get("id") == root.get("aria-labelledby")
-        assert told is not None
-        assert told.text
-        assert told.get("id") == root.get("aria-describedby")
+        assert description is not None
+        assert description.text
+        assert description.get("id") == root.get("aria-describedby")
         assert float(root.get("viewBox", "").split()[2]) > 0
         assert root.get("width") is None
 
@@ -57,7 +57,7 @@ def test_charts_of_one_page_have_different_ids() -> None:
     assert len(ids) == len(set(ids))
 
 
-def test_a_gap_at_the_threshold_is_not_hard() -> None:
+def test_histograms_count_a_gap_at_the_threshold_as_easy() -> None:
     (svg,) = charts.histograms([("S", [2.0, 2.0, 2.0, 2.01])], 2)
     assert "25 % hard" in texts(svg)
     (easy,), (hard,) = bars(svg, "f-quiet"), bars(svg, "f-warm")
@@ -73,33 +73,33 @@ def test_histograms_share_their_axes() -> None:
     assert ticks[0] == ticks[1]
 
 
-def test_histograms_of_nothing_are_none() -> None:
+def test_histograms_without_gaps_are_empty() -> None:
     assert charts.histograms([("a", [])], 2) == []
 
 
-@pytest.mark.parametrize("places", [[50, 50, 50], [0, 1, 2], [99, 98, 100], [10, 60, 61], [30], []])
-def test_spread_keeps_distance_order_and_bounds(places: list[float]) -> None:
-    moved = charts.spread(places, 15, 0, 100)
-    assert all(0 <= place <= 100 for place in moved)
+@pytest.mark.parametrize("positions", [[50, 50, 50], [0, 1, 2], [99, 98, 100], [10, 60, 61], [30], []])
+def test_spread_keeps_distance_order_and_bounds(positions: list[float]) -> None:
+    moved = charts.spread(positions, 15, 0, 100)
+    assert all(0 <= position <= 100 for position in moved)
     ordered = sorted(moved)
     assert all(b - a >= 15 - 1e-9 for a, b in pairwise(ordered))
-    for i, one in enumerate(places):
-        assert all((one < other) <= (moved[i] < moved[j]) for j, other in enumerate(places))
+    for i, one in enumerate(positions):
+        assert all((one < other) <= (moved[i] < moved[j]) for j, other in enumerate(positions))
 
 
-def test_spread_leaves_alone_what_does_not_touch() -> None:
+def test_spread_keeps_distant_positions() -> None:
     assert charts.spread([80, 10, 40], 15, 0, 100) == [80, 10, 40]
 
 
-def test_names_of_lines_that_end_together_stand_apart() -> None:
+def test_lines_move_overlapping_labels_apart() -> None:
     series = [charts.Series(n, (charts.Point(0, 0.1), charts.Point(1, 0.5))) for n in ("one", "two", "three")]
-    svg = charts.lines(series, ["S₀", "S₁"], "title", "told")
+    svg = charts.lines(series, ["S₀", "S₁"], "title", "description")
     heights = sorted(float(n.get("y", "")) for n in parse(svg).iter(f"{SVG}text") if (n.text or "").startswith("50 % "))
     assert len(heights) == 3
     assert min(b - a for a, b in pairwise(heights)) >= 14.9
 
 
-def test_bars_show_the_target_and_grow_with_their_value() -> None:
+def test_grouped_bars_scale_with_values_and_show_the_target() -> None:
     group = charts.Group("Math", (0.05, 0.10, 0.20), 0.20, "5.0 → 20.0 %")
     root = parse(charts.grouped_bars([group], ["seeds", "mix 1", "mix 2"], "mix"))
     rects = [n for n in root.iter(f"{SVG}rect") if n.get("height") == "6" and n.get("width") != "11"]
@@ -110,7 +110,7 @@ def test_bars_show_the_target_and_grow_with_their_value() -> None:
     assert float(target.get("x1", "")) == pytest.approx(float(rects[0].get("x", "")) + widths[2], abs=0.02)
 
 
-def test_the_loss_of_each_fit_begins_where_the_last_ended() -> None:
+def test_loss_curves_of_fits_follow_each_other() -> None:
     fits = [
         charts.FitCurve("S₀", (100, 200), (2.0, 1.0), (None, None), (None, None)),
         charts.FitCurve("S₁", (100, 600), (2.0, 1.0), (2.0, 1.0), (1.0, 0.5)),
@@ -123,7 +123,7 @@ def test_the_loss_of_each_fit_begins_where_the_last_ended() -> None:
 
 
 @pytest.mark.parametrize("last", [4.5, 1.0, 0.05, 0.001])
-def test_the_loss_axis_has_ticks_whatever_its_range(last: float) -> None:
+def test_loss_curves_have_ticks_for_any_range(last: float) -> None:
     steps = tuple(range(1, 101))
     losses = tuple(5.0 * (last / 5.0) ** (i / 100) for i in steps)
     svg = charts.loss_curves([charts.FitCurve("S", steps, losses, (None,) * 100, losses)], "loss")
@@ -131,11 +131,11 @@ def test_the_loss_axis_has_ticks_whatever_its_range(last: float) -> None:
     assert 2 <= len(ticks) <= 16
 
 
-def test_fits_without_a_step_draw_nothing() -> None:
+def test_loss_curves_without_steps_are_empty() -> None:
     assert charts.loss_curves([charts.FitCurve("S₀", (), (), (), ())], "loss") == ""
 
 
-def test_smoothing_skips_steps_without_a_value_and_keeps_the_mean() -> None:
+def test_smooth_skips_missing_values_and_keeps_the_mean() -> None:
     assert charts.smooth([1, 2, 3, 4], [1.0, None, 3.0, None]) == [(1.0, 2.0), (3.0, 2.0)]
     flat = charts.smooth(range(1000), [0.7] * 1000)
     assert len(flat) < 200
@@ -143,23 +143,23 @@ def test_smoothing_skips_steps_without_a_value_and_keeps_the_mean() -> None:
     assert flat[-1][1] == pytest.approx(0.7)
 
 
-def test_a_row_without_interval_has_a_dot_and_no_bar() -> None:
+def test_dots_without_interval_have_no_bar() -> None:
     rows = [charts.Dot("tapir", 0.8, None, None, (0.8,), "80.0"), charts.Dot("gone", None, None, None, (), "-")]
     root = parse(charts.dots(rows, "title", "axis"))
     assert not [n for n in root.iter(f"{SVG}line") if "interval" in n.get("class", "")]
     assert len([n for n in root.iter(f"{SVG}circle") if "ring" in n.get("class", "")]) == 1
 
 
-def test_percent_never_rounds_to_nothing_or_all() -> None:
+def test_percent_rounds_neither_to_0_nor_to_100() -> None:
     shown = [charts.percent(share) for share in (0.0, 0.001, 0.5, 0.999, 1.0)]
     assert shown == ["0 %", "<1 %", "50 %", ">99 %", "100 %"]
 
 
-def test_compact_counts() -> None:
+def test_compact_formats_counts() -> None:
     assert [charts.compact(n) for n in (950, 1200, 12_000, 2_000_000)] == ["950", "1.2k", "12k", "2M"]
 
 
-def test_an_interval_ends_where_a_share_ends() -> None:
+def test_dots_clip_intervals_to_shares() -> None:
     rows = [charts.Dot("tapir", 0.01, -0.9, 0.92, (0.0, 0.02), ""), charts.Dot("lion", 0.99, 0.1, 1.8, (), "")]
     svg = charts.dots(rows, "title", "axis")
     axis = next(line for line in parse(svg).iter(f"{SVG}line") if line.get("class") == "axis")
