@@ -191,7 +191,7 @@ def cross_validate(
         rest = [row for index, row in enumerate(dataset.rows) if index not in held_out]
         texts, truth = [dataset.rows[index].text for index in fold], [dataset.rows[index].task for index in fold]
         trained = trainer.fit(rest, config.seed, f"training without fold {number}")
-        comparisons[TRAINED].add(truth, predict(trained, texts, f"labelling fold {number}"))
+        comparisons[TRAINED].add(truth, predict(trained, texts, f"classifying fold {number}"))
         for name, baseline in baselines.items():
             comparisons[name].add(truth, [Prediction(task, None) for task in baseline(rest, texts)])
     return comparisons
@@ -202,7 +202,7 @@ def evaluate(
 ) -> ClassificationFigures:
     """Compare the configured classifier with labelled instructions, by people or by another classifier."""
     examples = [_example(row.text) for row in dataset.rows]
-    labels = classifier.label(examples, "labelling")
+    labels = classifier.label(examples, "classifying")
     comparison = LabelComparison()
     comparison.add([row.task for row in dataset.rows], [Prediction(label.task, label.confidence) for label in labels])
     _report({CLASSIFIER: comparison}, dataset, config, output_dir)
@@ -236,7 +236,7 @@ def _label(chunk: Sequence[Example], classifier: TaskClassifier) -> list[Labelle
             source=label.source,
             failure=label.failure,
         )
-        for example, label in zip(chunk, classifier.label(chunk, "labelling"), strict=True)
+        for example, label in zip(chunk, classifier.label(chunk, "classifying"), strict=True)
     ]
 
 

@@ -82,9 +82,8 @@ def start(config_name: str, arguments: Sequence[str]) -> None:
         ConfigError: With every mistake of the configuration.
         TapirError: If a job fails for a reason that the user can fix.
     """
-    # Hydra reads the flags and overrides from sys.argv.
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
-    sys.argv[1:] = arguments
+    sys.argv[1:] = arguments  # where Hydra reads flags and overrides
     try:
         hydra.main(version_base="1.3", config_path=str(data_dir("conf")), config_name=config_name)(run_job)()
     except Stop as stop:

@@ -47,10 +47,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     student = store.produce("student", {}, lambda workdir: train(workdir, base))
     (directory / ".hydra").mkdir(parents=True)
     entries = (entry_of("student-0", 0, student),)
-    location, target = "../../store", {}
-    Manifest(
-        name="lab", arm="tapir", seed=0, store=location, delta=2, alphas=(), target=target, artifacts=entries
-    ).write(directory)
+    manifest = Manifest(
+        name="lab", arm="tapir", seed=0, store="../../store", delta=2, alphas=(), target={}, artifacts=entries
+    )
+    manifest.write(directory)
     (directory / "config.yaml").write_text("student: {allow_pickle: false, trust_remote_code: false}\n")
     (directory / ".hydra" / "overrides.yaml").write_text(f"- outputs={outputs}\n- sft=lora\n- name=two words\n")
     (directory / ".hydra" / "hydra.yaml").write_text("hydra: {job: {config_name: config}}\n")
@@ -63,11 +63,8 @@ def build(directory: Path) -> Mapping[str, Any]:
 
 
 def train(workdir: Path, base: Artifact) -> Mapping[str, Any]:
-    budget, adapter_base, trainer = (
-        BudgetConfig(epochs=4),
-        AdapterBase(base.relative_path),
-        TrainerConfig(accelerator="cpu"),
-    )
+    budget, trainer = BudgetConfig(epochs=4), TrainerConfig(accelerator="cpu")
+    adapter_base = AdapterBase(base.relative_path)
     figures = asdict(finetune(FitJob(base.path, SFT, budget, STUDENT, trainer, base=adapter_base), ROWS, workdir))
     start = ModelRef(place=ModelLocation.STORE, name=base.name)
     provenance = Provenance(
