@@ -66,6 +66,7 @@ def _hard_chart(run: RunView) -> str:
     judged = [r for r in run.rounds if r.gaps]
     if not judged:
         return ""
+    # The share is often near 0 or 1, where a normal interval would leave the range.
     shares = {r.number: wilson_interval(r.hard(run.manifest.delta), len(r.gaps)) for r in judged}
     hard = tuple(charts.Point(number, share.mean, share.low, share.high) for number, share in shares.items())
     alphas = tuple(charts.Point(r.number, r.alpha) for r in run.rounds if r.alpha is not None)
@@ -145,6 +146,7 @@ def _benchmark_charts(run: RunView) -> list[str]:
 
 
 def _benchmark_panel(name: str, points: tuple[charts.Point, ...], ticks: Sequence[str]) -> str:
+    # The same colours as in the other charts: warm for what TAPIR boosts.
     tone = "ink" if name == MACRO else "warm" if name in BOOSTED else "accent"
     description = ", ".join(f"{tick}: {charts.percent(p.y)}" for tick, p in zip(ticks, points, strict=True))
     series = [charts.Series(name, points, tone)]
@@ -152,5 +154,6 @@ def _benchmark_panel(name: str, points: tuple[charts.Point, ...], ticks: Sequenc
 
 
 def _point(number: int, estimate: Estimate) -> charts.Point:
+    # Estimates of one problem have no error and get no band.
     reach = NORMAL_95 * (estimate.error or 0.0)
     return charts.Point(number, estimate.mean, max(0.0, estimate.mean - reach), min(1.0, estimate.mean + reach))

@@ -185,6 +185,7 @@ def build_page(run: RunView) -> Page:
 def _headline(rounds: Sequence[RoundView]) -> Headline | None:
     if not rounds[0].benchmark:
         return None
+    # A run without rounds has one student, which is both the first and the last.
     first, last = (macro_accuracy(r.benchmark) for r in (rounds[0], rounds[-1]))
     return Headline(first, last if len(rounds) > 1 else None)
 
@@ -198,6 +199,7 @@ def _round_row(run: RunView, r: RoundView) -> RoundRow:
         proposed=r.expansion_figures.get("proposed"),
         accepted=len(r.expansions) if has_mix else None,
         unfilled=sum(quota.ordered - quota.filled for quota in r.plan) if has_mix else None,
+        # A mix holds rows of the pool and expansions, so `rows` is usually above `accepted`.
         rows=len(r.mix) if has_mix else len(run.seeds),
         tokens=r.steps[-1].tokens if r.steps else 0,
         loss=_final_loss(r.steps),
@@ -210,6 +212,7 @@ def _round_row(run: RunView, r: RoundView) -> RoundRow:
 
 
 def _final_loss(steps: Sequence[TrainingStep]) -> float | None:
+    # Single steps are noisy: take the end of the smoothed curve, as the chart shows it.
     smoothed = charts.smooth([s.tokens for s in steps], [s.loss for s in steps])
     return smoothed[-1][1] if smoothed else None
 
@@ -227,6 +230,7 @@ def _times(stages: Iterable[tuple[str, float]]) -> list[StageTime]:
         seconds_by_stage[stage].append(seconds)
     total = sum(map(sum, seconds_by_stage.values())) or 1.0
     rows = [StageTime(stage, len(s), sum(s), sum(s) / total) for stage, s in seconds_by_stage.items()]
+    # Equal times, e.g. 0.0 s, need a second key: the page must be the same when it is rebuilt.
     return sorted(rows, key=lambda row: (-row.seconds, row.stage))
 
 
@@ -260,6 +264,7 @@ def _difficulty_source(run: RunView) -> tuple[str, str]:
 def _task_mix_source(preset: str) -> tuple[str, str]:
     if preset == "tapir":
         return PAPER, "its table of ratios"
+    # The lab has fewer task types than the paper, so the shares of the other types had to be chosen.
     if preset == "lab":
         return OURS, "only the shares of the four boosted types are from the paper"
     return OURS, "not the paper's ratios"

@@ -57,6 +57,7 @@ def samples(run: RunView) -> list[Sample]:
     An id is a hash of the instruction, so the selection is independent of the outcome.
     """
     by_task: defaultdict[TaskType, list[Sample]] = defaultdict(list)
+    # Only seeds have a response of S_0, which the sample shows as "before".
     for row_id in run.rounds[0].verdicts:
         task = run.task_of(row_id)
         if task is not None and row_id in run.seeds:
@@ -144,6 +145,7 @@ def _line(run: RunView, row: TrainingExample) -> list[str]:
     """Return the ids from a seed down to `row`, following the first parent."""
     expansions = {example.id: example for r in run.rounds for example in r.expansions.values()}
     line = [row.id]
+    # A row has several parents, its in-context examples; one line is enough for the page.
     while line[0] in expansions and expansions[line[0]].parents:
         line.insert(0, expansions[line[0]].parents[0])
     return line
@@ -160,6 +162,7 @@ def _creation(run: RunView, row_id: str) -> list[LineageStep]:
 
 def _uses_by_round(run: RunView, row_id: str) -> list[LineageStep]:
     steps = []
+    # Within a round, training comes before the verdict on the trained student.
     for r in run.rounds:
         if row_id in r.mix:
             row = r.mix[row_id]

@@ -170,6 +170,7 @@ class _RunFiles:
     def steps(self, name: str) -> list[TrainingStep]:
         if name not in self.artifacts:
             raise self._missing(name)
+        # A budget that allows no step leaves no file.
         path = self.artifacts[name].path / TRAINING
         return read_rows(path, TrainingStep) if path.is_file() else []
 
@@ -204,6 +205,7 @@ def _by_id(rows: Iterable[HasId]) -> dict[str, HasId]:
 
 
 def _parse_config(text: str) -> dict[str, Any]:
+    # The file is already resolved; a text that looks like an interpolation must stay as it is.
     config = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     return {str(key): value for key, value in config.items()} if isinstance(config, dict) else {}
 
@@ -229,6 +231,7 @@ class Spend:
 def spend_by_role(artifacts: Iterable[Artifact]) -> list[Spend]:
     """Sum calls, tokens and cost of each role over the artifacts of a run, reused ones included."""
     spends: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    # A reused artifact counts too: its calls were paid for, if by an earlier run.
     for artifact in artifacts:
         for role, spend in (artifact.figures.get("spend") or {}).items():
             spends[role].append(spend)
@@ -240,5 +243,6 @@ def _total(role: str, spends: Sequence[Mapping[str, Any]]) -> Spend:
         sum(int(spend.get(name) or 0) for spend in spends)
         for name in ("calls", "cached", "prompt_tokens", "completion_tokens")
     )
+    # An unknown price is not zero: without any known price, the sum is unknown.
     prices = [float(spend["usd"]) for spend in spends if spend.get("usd") is not None]
     return Spend(role, calls, cached, prompt, completion, sum(prices) if prices else None)

@@ -32,7 +32,7 @@ def _environment() -> Environment:
         loader=FileSystemLoader(Path(__file__).parent),
         # Markdown and LaTeX must not contain HTML entities.
         autoescape=lambda name: name is None or not name.endswith((".md.jinja", ".tex.jinja")),
-        undefined=StrictUndefined,
+        undefined=StrictUndefined,  # a misspelt field is an error, not an empty cell
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,

@@ -40,7 +40,7 @@ def base_config(compose_config: Callable[..., Config]) -> Config:
 
 @pytest.fixture(scope="session")
 def synthetic_run(base_config: Config, tmp_path_factory: pytest.TempPathFactory) -> MakeRun:
-    """Return a function that writes a synthetic run once per session, with an outputs directory of its own."""
+    """Return a function that writes a synthetic run once per session, into a separate outputs directory."""
     written: dict[str, Path] = {}
 
     def write(**fields: Any) -> Path:

@@ -345,7 +345,7 @@ class SyntheticRun:
         return record
 
     def _recipe(self, stage: str, round_number: int | None = None) -> dict[str, Any]:
-        # As in a real sweep, arms of one seed share the seeds and S_0; the baseline has a budget of its own.
+        # As in a real sweep, arms of one seed share the seeds and S_0. The baseline trains S_0 longer.
         shared = stage in ("seeds", "base_student") or (stage == "student" and not round_number and self.rounds > 0)
         recipe: dict[str, Any] = {"size": self.size, "round": round_number, "seed": self.seed}
         return recipe if shared else {**recipe, "arm": self.arm, **self.settings}
