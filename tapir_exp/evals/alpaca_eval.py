@@ -20,7 +20,12 @@ from typing import Any
 from tapir_exp.core.errors import EvaluationError, ReplyError
 from tapir_exp.core.json_rows import find_invalid_utf8, read_json_objects
 from tapir_exp.core.records import Record
-from tapir_exp.evals.length_control import GamedRow, LengthComparison, LengthControlled, length_controlled
+from tapir_exp.evals.length_control import (
+    LengthControlRow,
+    LengthComparison,
+    LengthControlled,
+    length_controlled_win_rate,
+)
 from tapir_exp.evals.win_rate import DRAW, WinRate, is_preference, win_rate
 from tapir_exp.llm.chat import ChatModel, ChatRequest, Completion, Message, TokenLogprob
 from tapir_exp.llm.executor import RequestResult, run_requests
@@ -71,7 +76,7 @@ class OutputPair:
     output: Output
 
     @property
-    def is_same(self) -> bool:
+    def is_identical(self) -> bool:
         """Whether there is nothing to compare."""
         return self.reference.output == self.output.output
 
@@ -212,14 +217,14 @@ def render(template: Sequence[Message], pair: OutputPair) -> tuple[Message, ...]
     )
 
 
-def read_reply(reply: Completion) -> ParsedPreference:
+def parse_preference(reply: Completion) -> ParsedPreference:
     """The preference from 1, first, to 2, second. Raises ReplyError where the likeliest tokens hold neither name."""
     if not reply.top_logprobs:
         raise ReplyError("It came without log-probabilities, which this annotator is all about.")
-    return ParsedPreference(preference_of(reply.top_logprobs[0]), reply.top_logprobs[0])
+    return ParsedPreference(preference_from_logprobs(reply.top_logprobs[0]), reply.top_logprobs[0])
 
 
-def preference_of(logprobs: Sequence[TokenLogprob]) -> float:
+def preference_from_logprobs(logprobs: Sequence[TokenLogprob]) -> float:
     """2 - P(m) / (P(m) + P(M)); a name that is not listed has no probability. Raises ReplyError without either."""
     known = {top.token: top.logprob for top in logprobs}
     if FIRST not in known and SECOND not in known:
@@ -233,7 +238,7 @@ def _log_sum(a: float, b: float) -> float:
     return max(a, b) + math.log1p(math.exp(min(a, b) - max(a, b)))
 
 
-def mirrored(preference: float, instruction: str) -> float:
+def unswap_preference(preference: float, instruction: str) -> float:
     """A preference between first and second as one between baseline and model."""
     return 3 - preference if is_switched(instruction) else preference
 
@@ -258,7 +263,7 @@ def annotate(
     requests = [_request(render(template, pair)) for pair in open_pairs]
     label = f"{annotator} compares"
     heard = run_requests(
-        chat, requests, read_reply, label=label, concurrency=concurrency, max_failure_rate=max_failure_rate
+        chat, requests, parse_preference, label=label, concurrency=concurrency, max_failure_rate=max_failure_rate
     )
     fresh = iter([_annotation(pair, annotator, outcome) for pair, outcome in zip(open_pairs, heard, strict=True)])
     return [row if row is not None else next(fresh) for row in settled]
@@ -276,7 +281,7 @@ def _key(row: Annotation) -> tuple[str, str, str, str]:
 def _settled(
     pair: OutputPair, annotator: str, ready: Mapping[tuple[str, str, str, str], Annotation]
 ) -> Annotation | None:
-    if pair.is_same:
+    if pair.is_identical:
         return _row(pair, annotator, DRAW)
     known = ready.get((pair.reference.instruction, pair.reference.output, pair.output.output, annotator))
     return None if known is None else _row(pair, annotator, known.preference, known.preference_raw_completion)
@@ -285,7 +290,7 @@ def _settled(
 def _annotation(pair: OutputPair, annotator: str, outcome: RequestResult[ParsedPreference]) -> Annotation:
     if outcome.value is None:
         return _row(pair, annotator, None, {"text": outcome.raw}, outcome.failure)
-    preference = mirrored(outcome.value.preference, pair.reference.instruction)
+    preference = unswap_preference(outcome.value.preference, pair.reference.instruction)
     return _row(pair, annotator, preference, _completion(outcome.raw, outcome.value.logprobs))
 
 
@@ -330,7 +335,7 @@ def load_annotations(path: Path) -> list[Annotation]:
 
 
 def figures(
-    annotations: Sequence[Annotation], places: Mapping[str, int], gamed: Sequence[GamedRow] | None
+    annotations: Sequence[Annotation], places: Mapping[str, int], gamed: Sequence[LengthControlRow] | None
 ) -> AlpacaEvalFigures:
     """The leaderboard's figures from annotations in the order of their instructions.
 
@@ -351,7 +356,7 @@ def figures(
 
 
 def _controlled(
-    annotations: Sequence[Annotation], places: Mapping[str, int], gamed: Sequence[GamedRow] | None
+    annotations: Sequence[Annotation], places: Mapping[str, int], gamed: Sequence[LengthControlRow] | None
 ) -> tuple[LengthControlled | None, str | None]:
     if gamed is None:
         return None, "evals.alpaca_eval.length_control_data names no df_gamed.csv"
@@ -362,7 +367,7 @@ def _controlled(
         for row in annotations
     ]
     try:
-        return length_controlled(rows, gamed), None
+        return length_controlled_win_rate(rows, gamed), None
     except EvaluationError as error:
         return None, str(error)
 

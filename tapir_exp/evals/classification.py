@@ -77,7 +77,7 @@ def measure(
     if not truth:
         raise ValueError("a classifier cannot be measured on no rows")
     true, said = task_indices(truth), task_indices(named)
-    counts = confusion_of(true, said, UNLABELLED + 1)
+    counts = confusion_matrix(true, said, UNLABELLED + 1)
     bins = reliability(true == said, confidences)
     return ClassificationFigures(
         rows=len(true),
@@ -97,7 +97,7 @@ def task_indices(tasks: Sequence[TaskType | None]) -> Counts:
     return np.array([UNLABELLED if task is None else TASKS.index(task) for task in tasks], dtype=np.int64)
 
 
-def confusion_of(true: Counts, said: Counts, size: int) -> Counts:
+def confusion_matrix(true: Counts, said: Counts, size: int) -> Counts:
     """How many rows of each true place were said to be of each: (size, size)."""
     counts: Counts = np.bincount(true * size + said, minlength=size * size).reshape(size, size)
     return counts
@@ -157,10 +157,10 @@ def _task_figures(counts: Counts, place: int) -> TaskFigures:
 def _bootstrap(true: Counts, said: Counts, statistic: Callable[[Counts], float], resamples: int, seed: int) -> Interval:
     """The statistic with the percentiles of its values on rows drawn again; one row gives no interval."""
     size, n = UNLABELLED + 1, len(true)
-    value = statistic(confusion_of(true, said, size))
+    value = statistic(confusion_matrix(true, said, size))
     if n == 1:
         return Interval(value, None, None, 1)
     draws = np.random.default_rng(seed).integers(0, n, (resamples, n))
-    values = [statistic(confusion_of(true[rows], said[rows], size)) for rows in draws]
+    values = [statistic(confusion_matrix(true[rows], said[rows], size)) for rows in draws]
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(value, float(low), float(high), n)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from tapir_exp.core.records import ResponseLoss, Verdict
 from tapir_exp.evals.statistics import Interval, t_interval
 
-SPAN = 18.0
+GAP_RANGE = 18.0
 """From the lowest gap of two scores to the highest, in judge points."""
-TIE = 0.05
+TIE_MARGIN = 0.05
 """Preferences this near to a half name no winner."""
 
 
@@ -30,13 +30,13 @@ class HeadToHead:
 
 def preferences(verdicts: Sequence[Verdict]) -> list[float]:
     """How surely the judge prefers the later student, 0 to 1, on each row that was scored."""
-    return [0.5 - verdict.gap / SPAN for verdict in verdicts if verdict.gap is not None]
+    return [0.5 - verdict.gap / GAP_RANGE for verdict in verdicts if verdict.gap is not None]
 
 
 def head_to_head(verdicts: Sequence[Verdict]) -> HeadToHead:
     """What the judge made of a student against the one before it, who stands in the teacher's place."""
     shares = preferences(verdicts)
-    won, lost = (sum(sign * (share - 0.5) > TIE for share in shares) for sign in (1, -1))
+    won, lost = (sum(sign * (share - 0.5) > TIE_MARGIN for share in shares) for sign in (1, -1))
     rate = t_interval(shares) if shares else None
     return HeadToHead(rate, won, len(shares) - won - lost, lost, len(verdicts) - len(shares))
 

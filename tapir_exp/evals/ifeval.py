@@ -30,7 +30,7 @@ class IFEvalQuestion(Record):
     kwargs: tuple[dict[str, Any], ...]
 
 
-class Checked(Record):
+class CheckedResponse(Record):
     """Whether each instruction of a prompt was followed: strictly, and with leeway for markdown and an opening line."""
 
     key: int
@@ -78,7 +78,7 @@ def _hub_rows() -> list[Mapping[str, Any]]:
         ) from error
 
 
-def check(question: IFEvalQuestion, response: str, checker: Checker) -> Checked:
+def check(question: IFEvalQuestion, response: str, checker: Checker) -> CheckedResponse:
     """What the programs make of a response. Raises EvaluationError where they lack the instruction, or their data."""
     try:
         found = checker.run(question.model_dump(), [response])
@@ -90,7 +90,7 @@ def check(question: IFEvalQuestion, response: str, checker: Checker) -> Checked:
         raise EvaluationError(
             "IFEval counts sentences with data of nltk: python -m nltk.downloader punkt_tab"
         ) from error
-    return Checked(
+    return CheckedResponse(
         key=question.key,
         response=response,
         instructions=question.instruction_id_list,
@@ -99,7 +99,7 @@ def check(question: IFEvalQuestion, response: str, checker: Checker) -> Checked:
     )
 
 
-def figures(rows: Sequence[Checked]) -> dict[str, Any]:
+def figures(rows: Sequence[CheckedResponse]) -> dict[str, Any]:
     """The four accuracies in per cent, and the standard error of the first; names are lm_eval's."""
     strict = proportion(sum(all(row.strict) for row in rows), len(rows))
     return {

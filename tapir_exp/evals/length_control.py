@@ -16,20 +16,20 @@ from typing import Any
 
 from tapir_exp.core.errors import EvaluationError
 from tapir_exp.evals.statistics import mean_and_error
-from tapir_exp.evals.win_rate import is_preference, shift
+from tapir_exp.evals.win_rate import is_preference, win_share
 
 GAMED_WEIGHT = 0.1
 """Weight of a row of the gamed baselines: alpaca_eval's lambda of 0.2, divided by the two of them."""
-STRENGTHS = tuple(10 ** (-4 + 8 * step / 9) for step in range(10))
+INVERSE_STRENGTHS = tuple(10 ** (-4 + 8 * step / 9) for step in range(10))
 """The inverse regularisation strengths that are tried."""
 FOLDS = 5
 SEED = 123
-SMALLEST = 1e-15
+MIN_PROBABILITY = 1e-15
 """Predicted probabilities are kept so far from 0 and 1 where a fold is scored."""
 
 
 @dataclass(frozen=True)
-class GamedRow:
+class LengthControlRow:
     """A row of alpaca_eval's df_gamed.csv; the preference is a share of a win, 0 to 1."""
 
     index: int
@@ -60,7 +60,7 @@ class LengthControlled:
     model: float
 
 
-def load_gamed(path: Path) -> list[GamedRow]:
+def load_length_control_rows(path: Path) -> list[LengthControlRow]:
     """Read `df_gamed.csv`. Raises EvaluationError where it is not there or has other columns."""
     if not path.is_file():
         raise EvaluationError(
@@ -73,8 +73,8 @@ def load_gamed(path: Path) -> list[GamedRow]:
             raise EvaluationError(f"{path} is not alpaca_eval's df_gamed.csv: {error!r}.") from error
 
 
-def _gamed_row(row: dict[str, str]) -> GamedRow:
-    return GamedRow(
+def _gamed_row(row: dict[str, str]) -> LengthControlRow:
+    return LengthControlRow(
         index=int(row["index"]),
         preference=float(row["preference"]) if row["preference"] else None,
         std_delta_len=float(row["std_delta_len"]),
@@ -83,7 +83,9 @@ def _gamed_row(row: dict[str, str]) -> GamedRow:
     )
 
 
-def length_controlled(comparisons: Sequence[LengthComparison], gamed: Sequence[GamedRow]) -> LengthControlled:
+def length_controlled_win_rate(
+    comparisons: Sequence[LengthComparison], gamed: Sequence[LengthControlRow]
+) -> LengthControlled:
     """Fit the model on the gamed rows and on the comparisons, and predict every comparison at equal lengths.
 
     Comparisons stand in the order of their instructions, which decides the folds. One without a preference is
@@ -98,7 +100,7 @@ def length_controlled(comparisons: Sequence[LengthComparison], gamed: Sequence[G
         for c, difficulty in zip(comparisons, difficulties, strict=True)
     ]
     wins = [row.preference for row in gamed]
-    wins += [shift(c.preference) if is_preference(c.preference) else None for c in comparisons]
+    wins += [win_share(c.preference) if is_preference(c.preference) else None for c in comparisons]
     weights = [1.0 if row.is_model else GAMED_WEIGHT for row in gamed] + [1.0] * len(comparisons)
     length, difficulty, model = _fit(features, wins, weights)
     predicted = [100 * _logistic(difficulty * hard + model) for hard in difficulties]
@@ -106,7 +108,7 @@ def length_controlled(comparisons: Sequence[LengthComparison], gamed: Sequence[G
     return LengthControlled(estimate.mean, estimate.error, length, difficulty, model)
 
 
-def _difficulties(comparisons: Sequence[LengthComparison], gamed: Sequence[GamedRow]) -> list[float]:
+def _difficulties(comparisons: Sequence[LengthComparison], gamed: Sequence[LengthControlRow]) -> list[float]:
     known: dict[int, float] = {}
     for row in gamed:
         known.setdefault(row.index, row.difficulty)
@@ -144,8 +146,8 @@ def _fit(
     y = np.repeat([1, 0], len(kept))
     groups = np.tile(np.arange(len(kept)), 2)
     folds = list(selection.GroupKFold(n_splits=FOLDS).split(x, y, groups))
-    scores = [fmean(_score(strength, x, y, p, w, *fold) for fold in folds) for strength in STRENGTHS]
-    best = STRENGTHS[scores.index(max(scores))]
+    scores = [fmean(_score(strength, x, y, p, w, *fold) for fold in folds) for strength in INVERSE_STRENGTHS]
+    best = INVERSE_STRENGTHS[scores.index(max(scores))]
     length, difficulty, model = _logistic_regression(best).fit(x, y, sample_weight=p * w).coef_[0]
     return float(length), float(difficulty), float(model)
 
@@ -154,7 +156,7 @@ def _score(strength: float, x: Any, y: Any, p: Any, w: Any, train: Any, test: An
     """The weighted mean log-likelihood of the left-out rows; every row weighs by w alone, as in alpaca_eval."""
     np = _numpy()
     fitted = _logistic_regression(strength).fit(x[train], y[train], sample_weight=(p * w)[train])
-    predicted = np.clip(fitted.predict_proba(x[test])[:, 1], SMALLEST, 1 - SMALLEST)
+    predicted = np.clip(fitted.predict_proba(x[test])[:, 1], MIN_PROBABILITY, 1 - MIN_PROBABILITY)
     share = np.where(y[test] == 1, p[test], 1 - p[test])
     return float(np.mean(w[test] * (share * np.log(predicted) + (1 - share) * np.log(1 - predicted))))
 

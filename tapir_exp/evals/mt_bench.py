@@ -177,7 +177,7 @@ def load_dialogues(path: Path) -> dict[int, Dialogue]:
     return {row["question_id"]: _as(Dialogue, row, path) for row in found}
 
 
-def model_of(path: Path) -> str:
+def read_model_id(path: Path) -> str:
     """The model_id of a model_answer file. Raises EvaluationError where its lines name several."""
     names = {row.get("model_id") for row in read_json_objects(path, EvaluationError)}
     name = names.pop() if len(names) == 1 else None
@@ -294,7 +294,7 @@ def strict_score(judgment: str) -> int | float | None:
     return official_score(judgment)
 
 
-def read_judgment(reply: Completion) -> int | float:
+def parse_rating(reply: Completion) -> int | float:
     """The official score. Raises ReplyError where FastChat's rule finds none, so that the judge is asked once more."""
     score = official_score(reply.text)
     if score == UNPARSED:
@@ -322,7 +322,7 @@ def judge(
     requests = [_request(match) for match in open_matches]
     label = f"{judge_name} rates"
     heard = run_requests(
-        chat, requests, read_judgment, label=label, concurrency=concurrency, max_failure_rate=max_failure_rate
+        chat, requests, parse_rating, label=label, concurrency=concurrency, max_failure_rate=max_failure_rate
     )
     fresh = iter([_judgment(m, model, judge_name, outcome) for m, outcome in zip(open_matches, heard, strict=True)])
     return [row if row is not None else next(fresh) for row in settled]

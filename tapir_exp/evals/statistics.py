@@ -19,12 +19,12 @@ from tapir_exp.core.records import BenchmarkResult
 from tapir_exp.core.task_types import TaskType
 
 LEVEL = 0.95
-MOST_FLIPS = 36
+MAX_FLIPS = 36
 """Exact permutation walks 2^(n/2) sign patterns of either half; beyond this n it would take seconds, then gigabytes."""
 
 POWER = 0.8
 """The chance of finding a difference that a comparison is planned for."""
-DRAWS = 2000
+BOOTSTRAP_SAMPLES = 2000
 """Bootstrap resamples; an interval's bounds then lie within some percent of its width."""
 
 K = TypeVar("K", bound=Hashable)
@@ -188,7 +188,7 @@ def sign_flip_p(differences: Sequence[float]) -> float | None:
     None for more than MOST_FLIPS differences. Raises ValueError for none.
     """
     n = _count(differences)
-    if n > MOST_FLIPS:
+    if n > MAX_FLIPS:
         return None
     slack = 1e-12 * math.fsum(abs(d) for d in differences)  # equal sums may differ in the last bits
     bound = abs(math.fsum(differences)) - slack
@@ -254,12 +254,17 @@ def bootstrap_difference(table: Sequence[Sequence[float]], seed: int = 0, level:
     if any(len(row) != width for row in table):
         raise ValueError("every seed needs a difference for every instruction")
     rng = random.Random(seed)
-    means = sorted(_redrawn_mean(table, rng) for _ in range(DRAWS))
+    means = sorted(_redrawn_mean(table, rng) for _ in range(BOOTSTRAP_SAMPLES))
     mean = math.fsum(math.fsum(row) for row in table) / (len(table) * width)
     if len(table) * width == 1:
         return Interval(mean, None, None, 1)
     cut = (1 - level) / 2
-    return Interval(mean, means[math.floor(cut * DRAWS)], means[math.ceil((1 - cut) * DRAWS) - 1], len(table) * width)
+    return Interval(
+        mean,
+        means[math.floor(cut * BOOTSTRAP_SAMPLES)],
+        means[math.ceil((1 - cut) * BOOTSTRAP_SAMPLES) - 1],
+        len(table) * width,
+    )
 
 
 def _redrawn_mean(table: Sequence[Sequence[float]], rng: random.Random) -> float:

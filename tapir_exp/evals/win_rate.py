@@ -33,7 +33,7 @@ class WinRate:
 
 def win_rate(preferences: Sequence[float | None]) -> WinRate:
     """The mean of preference - 1 over the comparisons that have one. Raises ValueError where none has."""
-    known = [shift(preference) for preference in preferences if is_preference(preference)]
+    known = [win_share(preference) for preference in preferences if is_preference(preference)]
     estimate = mean_and_error([100 * wins for wins in known])
     return WinRate(
         win_rate=estimate.mean,
@@ -52,7 +52,7 @@ def is_preference(value: float | None) -> bool:
     return value is not None and (1 <= value <= 2 or value == OLD_DRAW)
 
 
-def shift(preference: float | None) -> float:
+def win_share(preference: float | None) -> float:
     """A preference as a share of a win, 0 to 1."""
     assert preference is not None
     return (DRAW if preference == OLD_DRAW else preference) - 1

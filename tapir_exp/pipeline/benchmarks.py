@@ -10,7 +10,7 @@ from tapir_exp.core.records import BenchmarkResult, example_id
 from tapir_exp.core.store import Artifact, recipe_key, sha256_file, write_rows, write_text_atomic
 from tapir_exp.evals import alpaca_eval, ifeval, mt_bench
 from tapir_exp.evals.lab_benchmark import run_benchmark
-from tapir_exp.evals.length_control import load_gamed
+from tapir_exp.evals.length_control import load_length_control_rows
 from tapir_exp.evals.statistics import accuracy_by_task, macro_accuracy
 from tapir_exp.lab.oracle import LAB_VERSION
 from tapir_exp.llm.chat import Message
@@ -46,7 +46,7 @@ def alpaca_suite(ws: Workspace, subject: EvaluatedModel) -> Artifact:
     """Evaluate on AlpacaEval 2.0; writes model_outputs.json, annotations.json and leaderboard.csv."""
     config = ws.config.evals.alpaca_eval
     template = alpaca_eval.load_template(config.prompt)
-    gamed = None if config.length_control_data is None else load_gamed(Path(config.length_control_data))
+    gamed = None if config.length_control_data is None else load_length_control_rows(Path(config.length_control_data))
     reference = _alpaca_reference(ws)
     outputs = _alpaca_outputs(ws, subject, reference)
     annotations = _alpaca_annotations(ws, reference, outputs, template)
@@ -121,7 +121,7 @@ def _alpaca_annotations(ws: Workspace, reference: Artifact, outputs: Artifact, t
             concurrency=judge.llm.concurrency,
             max_failure_rate=judge.max_failure_rate,
         )
-        draws = sum(pair.is_same for pair in pairs)
+        draws = sum(pair.is_identical for pair in pairs)
         return StageOutput(rows, {"failed": sum(row.preference is None for row in rows), "identical": draws})
 
     recipe = {
@@ -141,7 +141,7 @@ def mt_suite(ws: Workspace, subject: EvaluatedModel) -> Artifact:
     questions = mt_bench.load_questions(config.questions)
     references = mt_bench.load_references(config.references)
     prompts = mt_bench.load_judge_prompts(config.judge_prompts)
-    model = mt_bench.model_of(Path(config.answers)) if config.answers else subject.name
+    model = mt_bench.read_model_id(Path(config.answers)) if config.answers else subject.name
     name = judge.llm.model.rpartition("/")[2]
     answers = _mt_answers(ws, subject, questions)
     dialogues = {row.question_id: row for row in answers.rows(mt_bench.Dialogue)}

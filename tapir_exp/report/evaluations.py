@@ -11,7 +11,7 @@ from tapir_exp.core.evaluation_manifest import EVALUATION, JUDGED, Evaluation
 from tapir_exp.core.json_rows import read_json_objects
 from tapir_exp.core.manifest import MANIFEST
 from tapir_exp.core.store import Artifact
-from tapir_exp.evals.win_rate import is_preference, shift
+from tapir_exp.evals.win_rate import is_preference, win_share
 
 Values = Mapping[str, float]
 """What a student scored on each instruction of a suite, by the instruction."""
@@ -72,7 +72,7 @@ def _lab(path: Path) -> dict[str, float]:
 
 def _alpaca_eval(path: Path) -> dict[str, float]:
     rows = read_json_objects(path / "annotations.json", StoreError)
-    return {row["instruction"]: 100 * shift(row["preference"]) for row in rows if is_preference(row["preference"])}
+    return {row["instruction"]: 100 * win_share(row["preference"]) for row in rows if is_preference(row["preference"])}
 
 
 def _mt_bench(path: Path) -> dict[str, float]:

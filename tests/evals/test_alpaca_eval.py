@@ -16,7 +16,7 @@ from standins import ANNOTATOR_PROMPT, INSTRUCTIONS, reference_rows, write_alpac
 
 from tapir_exp.core.errors import EvaluationError, ReplyError, TooManyFailures
 from tapir_exp.evals import alpaca_eval as ae
-from tapir_exp.evals.length_control import load_gamed
+from tapir_exp.evals.length_control import load_length_control_rows
 from tapir_exp.llm.chat import ChatRequest, Completion, Message, TokenLogprob
 
 TEMPLATE = (Message(role="user", content="{instruction}|{output_1}|{output_2}"),)
@@ -45,9 +45,9 @@ def annotate(
 
 def test_a_preference_is_what_is_not_the_first_s_share() -> None:
     tops = likely(m=math.log(0.6), M=math.log(0.2), The=math.log(0.1)).top_logprobs[0]
-    assert ae.preference_of(tops) == pytest.approx(2 - 0.75)
-    assert ae.preference_of(likely(m=-0.1).top_logprobs[0]) == 1.0
-    assert ae.preference_of(likely(The=-0.1, M=-9.0).top_logprobs[0]) == 2.0
+    assert ae.preference_from_logprobs(tops) == pytest.approx(2 - 0.75)
+    assert ae.preference_from_logprobs(likely(m=-0.1).top_logprobs[0]) == 1.0
+    assert ae.preference_from_logprobs(likely(The=-0.1, M=-9.0).top_logprobs[0]) == 2.0
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_preference_is_what_is_not_the_first_s_share() -> None:
 )
 def test_a_reply_without_either_name_is_refused(reply: Completion, wrong: str) -> None:
     with pytest.raises(ReplyError, match=wrong):
-        ae.read_reply(reply)
+        ae.parse_preference(reply)
 
 
 def test_the_order_is_alpaca_eval_s_draw() -> None:
@@ -231,7 +231,7 @@ def test_instructions_without_an_output_are_counted() -> None:
 
 
 def test_the_leaderboard_row_and_why_length_control_is_absent(tmp_path: Path) -> None:
-    gamed = load_gamed(Path(write_alpaca(tmp_path)["gamed"]))
+    gamed = load_length_control_rows(Path(write_alpaca(tmp_path)["length_control_data"]))
     references = ae.load_outputs(tmp_path / "reference.json")
     outputs = [output(row.instruction, "x" * (3 + n * n)) for n, row in enumerate(references)]
     rows = annotate(ae.pair_up(references, outputs), ScriptedChat(lambda _: likely(m=-0.1, M=-2.5)))
@@ -267,6 +267,6 @@ def test_every_stored_preference_comes_out_of_its_log_probabilities() -> None:
             assert row["preference"] == 1.5
             continue
         tops = [TokenLogprob(token=token, logprob=value) for token, value in row["top_logprobs"]]
-        found = ae.mirrored(ae.preference_of(tops), references[row["index"]].instruction)
+        found = ae.unswap_preference(ae.preference_from_logprobs(tops), references[row["index"]].instruction)
         assert found == pytest.approx(row["preference"], abs=1e-9)
     assert len(lines) == 805

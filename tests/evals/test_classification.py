@@ -7,7 +7,7 @@ from tapir_exp.core.task_types import TaskType
 from tapir_exp.evals.classification import (
     accuracy,
     calibration_error,
-    confusion_of,
+    confusion_matrix,
     kappa,
     macro_f1,
     measure,
@@ -51,7 +51,7 @@ def test_the_figures_agree_with_scikit_learn() -> None:
     random = np.random.default_rng(0)
     true = random.integers(0, 7, 500)
     said = np.where(random.random(500) < 0.6, true, random.integers(0, 9, 500))
-    counts = confusion_of(true, said, 10)
+    counts = confusion_matrix(true, said, 10)
     assert accuracy(counts) == pytest.approx(metrics.accuracy_score(true, said))
     assert kappa(counts) == pytest.approx(metrics.cohen_kappa_score(true, said))
     assert macro_f1(counts) == pytest.approx(metrics.f1_score(true, said, average="macro", labels=range(7)))

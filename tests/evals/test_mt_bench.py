@@ -132,7 +132,7 @@ def test_an_unparsable_reply_is_asked_again_then_counted(matches: list[mt.Gradin
     with pytest.raises(TooManyFailures, match="j rates"):
         mt.judge(matches, "student", [], "j", ScriptedChat(lambda _: "No."), concurrency=1, max_failure_rate=0.1)
     with pytest.raises(ReplyError, match="no rating"):
-        mt.read_judgment(reply_of("No."))
+        mt.parse_rating(reply_of("No."))
 
 
 def test_the_judge_is_asked_as_officially(matches: list[mt.GradingRequest]) -> None:
@@ -191,7 +191,7 @@ def test_files_are_read_as_they_are_written(tmp_path: Path, matches: list[mt.Gra
     dialogues = [mt.Dialogue(question_id=n, turns=("one", "zwö")) for n in (1, 2)]
     (tmp_path / "student.jsonl").write_text(mt.to_answer_lines("student", dialogues))
     assert mt.load_dialogues(tmp_path / "student.jsonl") == {row.question_id: row for row in dialogues}
-    assert mt.model_of(tmp_path / "student.jsonl") == "student"
+    assert mt.read_model_id(tmp_path / "student.jsonl") == "student"
     line = json.loads((tmp_path / "student.jsonl").read_text().splitlines()[0])
     assert line["choices"] == [{"index": 0, "turns": ["one", "zwö"]}]
     assert len(line["answer_id"]) == 22
@@ -207,7 +207,7 @@ def test_fast_chat_s_own_lines_are_read(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="no file of answers"):
         mt.load_dialogues(write_lines(tmp_path / "z.jsonl", [{"question_id": 1}]))
     with pytest.raises(EvaluationError, match="same model_id"):
-        mt.model_of(write_lines(tmp_path / "v.jsonl", [{"model_id": "a"}, {"model_id": "b"}]))
+        mt.read_model_id(write_lines(tmp_path / "v.jsonl", [{"model_id": "a"}, {"model_id": "b"}]))
 
 
 def test_absent_files_say_where_they_are_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

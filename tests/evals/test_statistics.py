@@ -108,7 +108,7 @@ def test_sign_flip_p_is_the_share_of_all_patterns(differences: list[float]) -> N
 
 
 def test_sign_flip_p_is_exact_for_many_and_none_for_more() -> None:
-    most = st.MOST_FLIPS
+    most = st.MAX_FLIPS
     assert st.sign_flip_p([1.0] * most) == 2 / 2**most
     assert st.sign_flip_p([1.0] * (most + 1)) is None
     assert st.paired_difference([1.0] * (most + 1), [0.5] * (most + 1)).p is None

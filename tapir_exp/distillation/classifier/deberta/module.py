@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from tapir_exp.config import ClassifierFitConfig
-from tapir_exp.evals.classification import confusion_of, macro_f1
+from tapir_exp.evals.classification import confusion_matrix, macro_f1
 
 Batch = tuple[Mapping[str, Tensor], Tensor]
 """Padded token ids with their mask, (rows, tokens), and the index of each row's type, (rows,)."""
@@ -53,7 +53,7 @@ class ClassifierModule(pl.LightningModule):
         """Log the macro-F1 of the validation rows, and copy the weights if it is the best so far."""
         predicted, targets = (torch.cat(parts).numpy() for parts in zip(*self._predictions, strict=True))
         self._predictions.clear()
-        f1 = macro_f1(confusion_of(targets, predicted, len(self.get_buffer("_weights"))))
+        f1 = macro_f1(confusion_matrix(targets, predicted, len(self.get_buffer("_weights"))))
         self.log(MACRO_F1, f1)
         if f1 > self.best_f1:
             self.best_f1 = f1
