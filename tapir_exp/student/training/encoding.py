@@ -68,6 +68,7 @@ def encode_rows(
     supervised_lengths: list[int] = []
     supervised = dict.fromkeys(Subset, 0)
     truncated = 0
+    # Block by block, so that with a file the memory does not grow with the tokens of the training set.
     with nullcontext(in_memory.extend) if file is None else open_row_writer(file) as write:
         for start in range(0, len(rows), ENCODING_BLOCK_ROWS):
             whole = _encode_block(rows[start : start + ENCODING_BLOCK_ROWS], chat)

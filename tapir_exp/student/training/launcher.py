@@ -59,11 +59,12 @@ def launch(fit: PlannedFit, workdir: Path, progress: Progress) -> None:
         TapirError: With the error of a rank, or with the last lines of its log if it crashed.
     """
     ranks_dir = (workdir / RANKS_DIR).resolve()
-    shutil.rmtree(ranks_dir, ignore_errors=True)
+    shutil.rmtree(ranks_dir, ignore_errors=True)  # logs and errors of a killed fit
     ranks_dir.mkdir()
     fit.write(ranks_dir / FIT)
     with running_launchers(launch_commands(fit.job.trainer, ranks_dir), ranks_dir) as launchers:
         _watch(launchers, ranks_dir / PROGRESS, progress)
+        # Read before the context stops the other launchers, which changes their exit codes.
         failed = any(launcher.returncode != 0 for launcher in launchers)
     if failed:
         raise TapirError(describe_failure(ranks_dir, fit.job.label))

@@ -172,7 +172,7 @@ class StudentModule(pl.LightningModule):
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate  # a function of the step, so a resumed fit needs no scheduler state
         norm = clip_and_step(self, optimizer, self._sft.max_grad_norm)
         optimizer.zero_grad()
         return norm
@@ -180,6 +180,7 @@ class StudentModule(pl.LightningModule):
     def _record(self, step: int, batch: StepBatch, sums: Tensor, rate: float, norm: float) -> None:
         (hard, hard_tokens), (rest, rest_tokens) = sums.tolist()
         weighted = self._weights[Subset.HARD] * hard + self._weights[Subset.REST] * rest
+        # The sums are over all ranks, so that all of them raise together and none waits for the others.
         if not math.isfinite(weighted):
             raise TapirError(
                 f"The loss of step {step} is {weighted}, not a finite number: lower sft.learning_rate "

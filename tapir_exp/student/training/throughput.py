@@ -56,7 +56,10 @@ class ModelFlops:
         """
         linear = (4 * self.frozen + 6 * self.trained) * sum(lengths)
         head = (6 if self.head_trained else 4) * self.head * supervised
-        return float(linear + head + 6 * self.attention * sum(length * length for length in lengths))
+        # Two products (scores, weighted values) over length^2 / 2 causal pairs, two operations each, forward and twice
+        # backward.
+        attention = 6 * self.attention * sum(length * length for length in lengths)
+        return float(linear + head + attention)
 
 
 def count_model_flops(model: Any) -> ModelFlops:

@@ -90,11 +90,13 @@ def finetune(job: FitJob, rows: Sequence[TrainingRow], workdir: Path) -> FitFigu
         plan=plan_batches(dataset.lengths, job.budget, job.sft.global_batch_size, job.seed),
         weights=subset_weights(job.alpha, dataset.supervised[Subset.HARD], dataset.supervised[Subset.REST]),
     )
+    # From here on the ranks need only the planned fit and the encoded rows on disk.
     with Progress(job.label, len(fit.plan.steps)) as progress:
         if job.num_ranks > 1:
             launch(fit, workdir, progress)
         else:
             run_fit(fit, workdir, progress)
+    # The directory becomes an artifact, and these files are not part of the student.
     shutil.rmtree(workdir / CHECKPOINTS, ignore_errors=True)
     (workdir / ENCODED).unlink()
     supervised = sum(dataset.supervised_lengths[index] for step in fit.plan.steps for index in step)
