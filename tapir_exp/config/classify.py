@@ -26,7 +26,7 @@ class ClassifyConfig:
 
     job: ClassifyJob = ClassifyJob.label
     """The job."""
-    output_dir: str = "outputs/labelling"
+    output_dir: str = "outputs/classification"
     """Directory of the results."""
     outputs: str = "outputs"
     """Directory of the store; cached completions are shared with the runs."""
