@@ -85,7 +85,7 @@ def test_moved_run_is_evaluated_and_exported(outputs: Path, tmp_path: Path) -> N
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     ours = load_model(student, StudentConfig(model="lab"))
     assert torch.equal(merged(tokens).logits, ours(tokens).logits)
-    assert "$ tapir sft=lora name=tiny" in (tmp_path / "out" / "README.md").read_text()
+    assert "$ tapir sft=lora debug=tiny name=tiny" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_model_card_code_loads_the_student(outputs: Path, tmp_path: Path) -> None:

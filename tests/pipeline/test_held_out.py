@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+from composing import compose_config
 
-from tapir_exp.commands.hydra_app import data_dir
-from tapir_exp.commands.run import run
-from tapir_exp.config import Config, parse, to_yaml
+from tapir_exp.commands.run_job import run
+from tapir_exp.config import Config, to_yaml
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.manifest import Manifest
 from tapir_exp.core.records import Example, Response, TrainingExample, Verdict
@@ -33,8 +32,7 @@ SMALL = [
 
 
 def small(outputs: Path, *changes: str) -> Config:
-    with initialize_config_dir(str(data_dir("conf")), version_base="1.3"):
-        return parse(compose("config", [*SMALL, f"outputs={outputs}", *changes]))
+    return compose_config(*SMALL, f"outputs={outputs}", *changes)
 
 
 @pytest.fixture(scope="module")
