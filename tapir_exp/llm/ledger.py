@@ -17,7 +17,7 @@ from tapir_exp.llm.chat import Usage
 from tapir_exp.llm.failures import CallError, FailureKind
 from tapir_exp.llm.sqlite import Database
 
-# Stores outlive versions: tables and columns keep their names, whatever the code calls them.
+# Stores outlive versions: tables and columns keep their names even if the code renames the records.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS spend
     (scope TEXT, job TEXT, stage TEXT, role TEXT, calls INTEGER, cached INTEGER, prompt_tokens INTEGER,

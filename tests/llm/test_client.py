@@ -216,6 +216,7 @@ def test_closed_port_is_connection_error(make: Any) -> None:
     assert failure(chat, "a").kind is kind
 
 
+@pytest.mark.timing
 def test_hanging_call_times_out(make: Any, server: Server) -> None:
     server.delay_s["a"] = 5.0
     started = time.monotonic()
@@ -233,6 +234,7 @@ async def drip(request: web.Request) -> web.StreamResponse:
     return response
 
 
+@pytest.mark.timing
 def test_slowly_dripping_response_times_out(make: Any, server: Server) -> None:
     """Regular single bytes keep a time-out per read from expiring."""
     server.script["a"] = [drip]
@@ -241,6 +243,7 @@ def test_slowly_dripping_response_times_out(make: Any, server: Server) -> None:
     assert time.monotonic() - started < 3.0
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("code", [429, 503])
 def test_retry_after_seconds_delay_retry(make: Any, server: Server, code: int) -> None:
     server.script["a"] = [status(code, Retry_After="1"), text("yes")]
@@ -249,6 +252,7 @@ def test_retry_after_seconds_delay_retry(make: Any, server: Server, code: int) -
     assert 1.0 <= second - first < 2.0
 
 
+@pytest.mark.timing
 def test_retry_after_date_delays_retry(make: Any, server: Server) -> None:
     server.script["a"] = [status(429, Retry_After=formatdate(time.time() + 2, usegmt=True)), text("yes")]
     assert one(make(), "a").text == "yes"

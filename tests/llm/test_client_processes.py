@@ -100,6 +100,7 @@ def test_larger_budget_resumes(server: FaultyServer, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timing
 def test_two_processes_share_rate_limit(server: FaultyServer, tmp_path: Path) -> None:
     limit = "requests_per_minute=40"
     processes = [start(server, tmp_path, 50 + n, f'job="{n}"', limit) for n in range(2)]
