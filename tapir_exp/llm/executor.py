@@ -103,6 +103,7 @@ async def run_request_stream(
     """
     pending = requests if isinstance(requests, RequestQueue) else _PendingRequests(enumerate(requests))
 
+    # Each worker has one call in flight, so the number of workers bounds concurrency and memory.
     async def work() -> None:
         while (item := await pending.take()) is not None:
             index, request = item
@@ -113,7 +114,7 @@ async def run_request_stream(
         workers = [asyncio.create_task(work()) for _ in range(concurrency)]
         try:
             done, _ = await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError:  # Ctrl-C: asyncio.run cancels the main task
             await _drain(workers, pending, INTERRUPT_GRACE_S)
             raise
         if any(worker.exception() for worker in done):
@@ -214,6 +215,7 @@ async def _drain(
     await asyncio.wait(workers, timeout=grace_s)
     for worker in workers:
         worker.cancel()
+    # Wait until the cancelled calls have released their connections.
     await asyncio.gather(*workers, return_exceptions=True)
 
 

@@ -75,9 +75,12 @@ def hold_out(ws: Workspace, seeds: Artifact) -> Artifact:
 
     def make() -> StageOutput:
         seed_ids = {seed.id for seed in seeds.rows(Example)}
+        # Another seed draws another order, so the held-out rows are a random sample of the rest.
         rest = [row for row in load_seeds(drawn) if row.id not in seed_ids]
         if len(rest) < size:
-            expected = f"expected at most {len(rest)}, the clean rows that the seeds leave; a smaller seeds.size leaves more"
+            expected = (
+                f"expected at most {len(rest)}, the clean rows that the seeds leave; a smaller seeds.size leaves more"
+            )
             raise ConfigError([f"evals.held_out_size = {size}: {expected}"])
         return StageOutput(rest[:size], {})
 
@@ -123,6 +126,7 @@ def compare_with_previous(
         f"S_{round_number}: held-out responses",
     )
     rows = held.rows.rows(Example)
+    # The predecessor takes the teacher's place in the pairs, so a negative gap means that this student is better.
     texts_a, texts_b = ({row.id: row.text or "" for row in of.rows(Response)} for of in (previous, responses))
     pairs = [ResponsePair(row.id, row.instruction, texts_a[row.id], texts_b[row.id]) for row in rows]
     held_out_verdicts(ws, ScoringInputs(round_number, student, pairs, (previous.key, responses.key)))

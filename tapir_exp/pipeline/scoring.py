@@ -128,6 +128,7 @@ def rollouts(ws: Workspace, scored: ScoringInputs) -> Artifact:
     plan = config.curriculum.rollouts
 
     def make() -> StageOutput:
+        # Imported here, since it loads torch.
         from tapir_exp.student.rollouts import sample_rollouts
 
         prompts = [(pair.id, pair.instruction) for pair in scored.pairs]
@@ -135,6 +136,7 @@ def rollouts(ws: Workspace, scored: ScoringInputs) -> Artifact:
         rows = sample_rollouts(scored.student.path, prompts, config.student, plan, config.seed, label)
         return StageOutput(rows, response_figures(rows))
 
+    # Without beta: another temperature of the spread uses the same rollouts.
     recipe = {
         "student": scored.student.key,
         "inputs": scored.inputs,
@@ -197,6 +199,7 @@ def _score_student(
         pairs: The teacher's responses.
         teacher_key: Key of the artifact that holds the teacher's responses.
     """
+    # The key of the responses is known before they exist, so a run can look for verdicts on them first.
     inputs = (generation.student_responses_key(ws, student, instructions), teacher_key)
     with ExitStack() as stack:
         judge = None
@@ -215,8 +218,10 @@ def _score_student(
 def _can_stream(ws: Workspace, inputs: Sequence[str]) -> bool:
     """Return whether the judge may work while the student generates, and still has anything to do."""
     config = ws.config.judge
+    # A batch is sent as a whole, so it needs all responses.
     if not config.stream_while_generating or config.llm.batch:
         return False
+    # With verdicts in the store, only the responses are missing, and the judge need not be called for them.
     return ws.store.find("verdicts", _verdicts_recipe(ws, inputs)) is None
 
 
@@ -271,6 +276,7 @@ def _verdict_output(rows: Sequence[Verdict], pairs: Sequence[ResponsePair], conf
         "flips": diagnostics.flips,
         "diagnosis": asdict(diagnostics),
     }
+    # Rows of a mix that the teacher wrote have no reference, so reports show how many had one.
     if config.reference:
         figures["referenced"] = sum(pair.reference is not None for pair in pairs)
     return StageOutput(rows, figures)
@@ -287,12 +293,14 @@ def _measure_losses(
     config = ws.config.student
 
     def make() -> StageOutput:
+        # Imported here, since it loads torch.
         from tapir_exp.student.response_loss import LossRow, response_losses
 
         rows = [LossRow(example.id, example.instruction, example.response) for example in examples]
         measured = response_losses(student.path, rows, config, f"S_{round_number}: losses")
         return StageOutput(measured, {"failed": sum(row.failure is not None for row in measured)})
 
+    # Without generation settings: a loss depends on the template and the length limit only.
     recipe = {
         "student": student.key,
         "inputs": inputs,

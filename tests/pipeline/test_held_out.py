@@ -78,7 +78,7 @@ def test_report_shows_held_out_responses(run_dir: Path) -> None:
     page = (run_dir / "report.html").read_text()
     assert 'id="held-out"' in page
     assert page.count('<article class="sample">') >= HELD_OUT
-    assert "the base model" in page
+    assert "vs. base model" in page
 
 
 def test_hold_out_without_rows_left_is_a_config_error(compose_config: Callable[..., Config], tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ def diagnose_judge(verdicts: Sequence[Verdict], lengths: Mapping[str, Lengths]) 
     """
     gaps = {verdict.id: verdict.gap for verdict in verdicts if verdict.gap is not None}
     leads = [lead for verdict in verdicts if (lead := _leads(verdict)) is not None]
+    # Being shown first adds the bias to the teacher's lead in one order, and subtracts it in the other.
     biases = [(first - second) / 2 for first, second in leads]
     flips = sum(first * second < 0 for first, second in leads)
     longer_won = [

@@ -76,6 +76,7 @@ def build_judge_request(pair: ResponsePair, order: PresentationOrder, config: Ju
     """Return the call that shows the responses of a pair in one order, or one of them alone."""
     texts = {"teacher": pair.response_a, "student": pair.response_b}
     shown = [texts[owner] for owner in order.shown]
+    # The names of the template's fields, which are not those of the responses' authors.
     fields = ("answer",) if len(shown) == 1 else ("first", "second")
     values = {"instruction": pair.instruction, **dict(zip(fields, shown, strict=True))}
     prompt = _fill(_template_for(config), values, _reference_section(pair, config))

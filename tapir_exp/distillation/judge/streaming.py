@@ -82,7 +82,7 @@ class StreamingJudge(AbstractContextManager["StreamingJudge"]):
             responses: All responses; those that were not submitted, since another process made them, are judged now.
         """
         for response in responses:
-            self.submit(response)
+            self.submit(response)  # ignores those that were submitted while they were generated
         results = self._executor.finish()
         order = sorted(results)
         return build_verdicts([self._requests[index] for index in order], [results[index] for index in order])
