@@ -34,7 +34,7 @@ tapir classify: classify instructions by task type, and train classifiers that d
 A pool is JSON or JSONL with Alpaca's fields. A labelled file also has a task; classifier_data.names maps other names.
 Results are written to output_dir=DIR: labels.jsonl, figures.json, report.html and classifier/, as the job has them.
 
-  --cfg                                                  print the configuration instead of running it
+  --cfg job                                              print the configuration instead of running it
 
 Groups and their choices (tapir_exp/config documents every key):
 """
@@ -45,7 +45,8 @@ def main(arguments: Sequence[str]) -> None:
     if wants_help(arguments):
         sys.stdout.write(HELP + format_choices(GROUPS))
         return
-    config = read_config([argument for argument in arguments if argument != "--cfg"])
+    # Other than for `tapir run`, `job` is also a key here; as a flag's value it has no `=`.
+    config = read_config([argument for argument in arguments if argument not in ("--cfg", "job")])
     if "--cfg" in arguments:
         sys.stdout.write(to_yaml(config))
         return

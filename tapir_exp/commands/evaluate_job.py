@@ -11,8 +11,8 @@ from tapir_exp.core.console import console
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.evaluation_manifest import JUDGED, Evaluation, relative
 from tapir_exp.core.store import Artifact, write_text_atomic
-from tapir_exp.evals.alpaca_eval import load_outputs
-from tapir_exp.evals.mt_bench import read_model_id
+from tapir_exp.evals.alpaca_eval_files import load_outputs
+from tapir_exp.evals.mt_bench_files import read_model_id
 from tapir_exp.evals.results import write_results
 from tapir_exp.llm.client import Client
 from tapir_exp.llm.ledger import SpendScope

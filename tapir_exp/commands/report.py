@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tapir_exp.core.errors import StoreError
+
 
 def main(arguments: Sequence[str]) -> None:
     """Rebuild the report of a run, a sweep or an evaluation, without a call to any model."""
@@ -13,6 +15,8 @@ def main(arguments: Sequence[str]) -> None:
     text = "compare the evaluations below DIR with the published figures, in DIR/paper"
     parser.add_argument("--paper", action="store_true", help=text)
     options = parser.parse_args(arguments)
+    if not options.directory.is_dir():
+        raise StoreError(f"{options.directory} is not a directory; give that of a run, a sweep or an evaluation.")
     page = _write_paper(options.directory) if options.paper else _write_report(options.directory)
     sys.stdout.write(f"{page}\n")
 

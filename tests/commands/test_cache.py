@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from assets import ROOT
-from fakes import reply_of
+from fakes import completion_of
 
 from tapir_exp.commands.cache import main
 from tapir_exp.config import SpendConfig
@@ -38,7 +38,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     call_store = CallStore(tmp_path / "outputs" / "store", SpendScope("run"), SpendConfig())
     for key, (model, day, text) in STORED.items():
         monkeypatch.setattr(time, "time", lambda day=day: seconds(day))
-        call_store.cache.put(key, model, question(key), reply_of(text))
+        call_store.cache.put(key, model, question(key), completion_of(text))
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     call_store.close()
@@ -82,7 +82,7 @@ def test_export_writes_one_entry_a_line(store: Path, capsys: pytest.CaptureFixtu
     entries = [CacheEntry.model_validate_json(line) for line in lines(capsys, "export")]
     for entry, (key, (model, day, text)) in zip(entries, STORED.items(), strict=True):
         assert entry == CacheEntry(
-            key=key, model=model, asked=seconds(day), request=question(key), reply=reply_of(text)
+            key=key, model=model, asked=seconds(day), request=question(key), reply=completion_of(text)
         )
     assert keys(capsys, "--model", "openai/gpt-4o") == ["1", "2"]
     assert keys(capsys, "--model", "openai/gpt") == []
@@ -91,7 +91,7 @@ def test_export_writes_one_entry_a_line(store: Path, capsys: pytest.CaptureFixtu
 def test_export_memory_does_not_grow_with_entries(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     call_store = CallStore(store, SpendScope("run"), SpendConfig())
     for number in range(100):
-        call_store.cache.put(f"long {number}", "m", question("?"), reply_of("x" * 100_000))
+        call_store.cache.put(f"long {number}", "m", question("?"), completion_of("x" * 100_000))
     call_store.close()
     with (tmp_path / "exported").open("w") as out:
         monkeypatch.setattr(sys, "stdout", out)
@@ -106,7 +106,7 @@ def test_export_memory_does_not_grow_with_entries(store: Path, tmp_path: Path, m
 def test_export_ends_quietly_when_its_pipe_closes(store: Path) -> None:
     call_store = CallStore(store, SpendScope("run"), SpendConfig())
     for number in range(20):
-        call_store.cache.put(f"long {number}", "m", question("?"), reply_of("x" * 100_000))
+        call_store.cache.put(f"long {number}", "m", question("?"), completion_of("x" * 100_000))
     call_store.close()
     process = subprocess.Popen(
         [sys.executable, "-c", "from tapir_exp.commands.main import main; main(['cache', 'export'])"],

@@ -138,7 +138,7 @@ def test_all_mistakes_are_reported_together(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_cfg_prints_the_configuration(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["--cfg", *completed(here, "folds=7")])
+    main(["--cfg", "job", *completed(here, "folds=7", "job=label")])
     assert "folds: 7" in capsys.readouterr().out
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from assets import asset
-from fakes import ScriptedChat, example, said_to
+from fakes import ScriptedChat, example, prompt_of
 
 from tapir_exp.commands.classify import read_config
 from tapir_exp.commands.classify_jobs import cross_validate, label_pool, read_pool, run_job
@@ -52,7 +52,7 @@ def configured(tmp_path: Path, *overrides: str) -> ClassifyConfig:
 
 
 def test_pool_is_labelled_with_the_source_of_each_label(tmp_path: Path) -> None:
-    chat = ScriptedChat(lambda request: "Math" if "add" in said_to(request) else "no type")
+    chat = ScriptedChat(lambda request: "Math" if "add" in prompt_of(request) else "no type")
     classifier = LLMClassifier(chat, ClassifierConfig(max_failure_rate=1.0))
     counts = label_pool([example("add 1"), example("add 2"), example("hum")], classifier, tmp_path)
     assert counts == {"Math": 2, "unlabelled": 1}

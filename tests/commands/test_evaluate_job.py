@@ -18,7 +18,7 @@ from tapir_exp.core.errors import ConfigError, EvaluationError
 from tapir_exp.core.evaluation_manifest import EVALUATION, Evaluation
 from tapir_exp.core.manifest import Manifest, entry_of
 from tapir_exp.core.store import Store, digest_files
-from tapir_exp.evals import alpaca_eval, mt_bench
+from tapir_exp.evals import alpaca_eval_files, mt_bench_files
 from tapir_exp.evals.results import METRICS
 from tapir_exp.lab.base_student import build_base_student
 
@@ -92,13 +92,13 @@ def test_model_directory_is_evaluated_on_every_suite(bed: EvaluationBed, student
     assert results["lab"]["problems"] == 42
     assert results["alpaca_eval"]["n_total"] == 12
     assert results["mt_bench"]["judgments"] == 8
-    outputs = alpaca_eval.load_outputs(directory / "alpaca_eval/model_outputs.json")
+    outputs = alpaca_eval_files.load_outputs(directory / "alpaca_eval/model_outputs.json")
     assert {row.generator for row in outputs} == {"tiny"}
-    rows = alpaca_eval.load_annotations(directory / "alpaca_eval/annotations.json")
+    rows = alpaca_eval_files.load_annotations(directory / "alpaca_eval/annotations.json")
     assert results["alpaca_eval"]["win_rate"] == pytest.approx(100 * sum((r.preference or 0) - 1 for r in rows) / 12)
-    judgments = mt_bench.load_judgments(directory / "mt_bench/model_judgment/tiny-judge_single.jsonl")
+    judgments = mt_bench_files.load_judgments(directory / "mt_bench/model_judgment/tiny-judge_single.jsonl")
     assert results["mt_bench"]["average"] == pytest.approx(sum(row.score for row in judgments) / 8)
-    assert set(mt_bench.load_dialogues(directory / "mt_bench/model_answer/tiny.jsonl")) == {1, 2, 3, 4}
+    assert set(mt_bench_files.load_dialogues(directory / "mt_bench/model_answer/tiny.jsonl")) == {1, 2, 3, 4}
     manifest = Evaluation.load(directory)
     assert (manifest.student, manifest.model, manifest.judge) == ("tiny", str(student_dir), "hosted_vllm/tiny-judge")
     assert (manifest.arm, manifest.run) == (None, None)
@@ -116,7 +116,7 @@ def test_annotator_and_judge_get_the_official_settings(bed: EvaluationBed, stude
     assert {(b["max_tokens"], b["temperature"], b["top_logprobs"]) for b in annotator} == {(1, 1.0, 5)}
     judge = [body for body in bodies if not body.get("logprobs")]
     assert {(b["max_tokens"], b["temperature"]) for b in judge} == {(2048, 0.0)}
-    assert {body["messages"][0]["content"] for body in judge} == {"A helper.", "Rate the last.\n\n"}
+    assert {body["messages"][0]["content"] for body in judge} == {"Be fair.", "Rate the last.\n\n"}
 
 
 def test_last_student_of_a_run_keeps_its_settings(bed: EvaluationBed) -> None:
@@ -147,14 +147,14 @@ def test_last_student_of_a_run_keeps_its_settings(bed: EvaluationBed) -> None:
     assert names == ("mine-lion-seed7", "mine", "lion", 7)
     assert find_subject(bed.config(f"evals.run={run}")).student.system_prompt == "Be kind."
     assert (directory / str(manifest.run)).resolve() == run.resolve()
-    outputs = alpaca_eval.load_outputs(directory / "alpaca_eval/model_outputs.json")
+    outputs = alpaca_eval_files.load_outputs(directory / "alpaca_eval/model_outputs.json")
     assert max(len(row.output.split()) for row in outputs) <= 3
 
 
 def test_alpaca_eval_responses_depend_on_the_seed(bed: EvaluationBed, student_dir: Path) -> None:
     def texts(*overrides: str) -> list[str]:
         directory, _ = bed.evaluate("evals=alpaca_eval", f"student.model={student_dir}", *overrides)
-        return [row.output for row in alpaca_eval.load_outputs(directory / "alpaca_eval/model_outputs.json")]
+        return [row.output for row in alpaca_eval_files.load_outputs(directory / "alpaca_eval/model_outputs.json")]
 
     assert bed.config().evals.alpaca_eval.temperature == 0.7
     assert texts() != texts("evals.seed=1")
@@ -230,10 +230,10 @@ def test_other_student_gets_other_responses(bed: EvaluationBed, student_dir: Pat
     other.mkdir()
     build_base_student(other, replace(TINY, seed=1), TEXTS)
     one, _ = bed.evaluate("evals=alpaca_eval", f"student.model={student_dir}")
-    first = alpaca_eval.load_outputs(one / "alpaca_eval/model_outputs.json")
+    first = alpaca_eval_files.load_outputs(one / "alpaca_eval/model_outputs.json")
     (one / "alpaca_eval/of_another_time.json").write_text("[]")
     bed.evaluate("evals=alpaca_eval", f"student.model={other}")
-    assert alpaca_eval.load_outputs(one / "alpaca_eval/model_outputs.json") != first
+    assert alpaca_eval_files.load_outputs(one / "alpaca_eval/model_outputs.json") != first
     assert not (one / "alpaca_eval/of_another_time.json").exists()
 
 

@@ -1,23 +1,15 @@
-"""The command `tapir report`: it rebuilds the report of a directory and prints its path."""
+"""`tapir report`: mistakes of its command line. The pages have their own tests, in tests/report."""
 
 from pathlib import Path
 
 import pytest
-from composing import compose_config
-from synthetic_run import SyntheticRun
 
 from tapir_exp.commands.report import main
 from tapir_exp.core.errors import StoreError
 
 
-def test_report_of_a_run_is_written_and_its_path_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run_dir = SyntheticRun(tmp_path, compose_config("logger=disabled"), size=40, rounds=1).write()
-    capsys.readouterr()
-    main([str(run_dir)])
-    assert capsys.readouterr().out.strip() == str(run_dir / "report.html")
-    assert (run_dir / "report.html").is_file()
-
-
-def test_report_of_an_empty_directory_explains_itself(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="holds no job"):
-        main([str(tmp_path)])
+@pytest.mark.parametrize("options", [[], ["--paper"]], ids=["report", "paper"])
+def test_missing_directory_is_an_error_with_a_remedy(tmp_path: Path, options: list[str]) -> None:
+    with pytest.raises(StoreError, match="nowhere is not a directory; give that of a run"):
+        main([*options, str(tmp_path / "nowhere")])
+    assert list(tmp_path.iterdir()) == []
