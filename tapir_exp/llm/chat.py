@@ -9,6 +9,9 @@ from tapir_exp.llm.failures import CallError
 
 # The field names of these records are hashed into cache keys and stored in the cache: they cannot be renamed.
 
+CHARS_PER_TOKEN = 4
+"""Characters per token of English prose under common tokenizers, an estimate until a provider counts."""
+
 
 class Message(Record):
     """One turn of a conversation."""

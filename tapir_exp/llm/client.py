@@ -13,7 +13,7 @@ from tapir_exp.config import LLMConfig
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.llm.batch_api import BatchEndpoint
 from tapir_exp.llm.call_store import CallStore
-from tapir_exp.llm.chat import ChatRequest, Completion, Usage
+from tapir_exp.llm.chat import CHARS_PER_TOKEN, ChatRequest, Completion, Usage
 from tapir_exp.llm.failures import CallError, EndpointError, FailureKind, Policy
 from tapir_exp.llm.ledger import Spend
 from tapir_exp.llm.litellm_transport import LitellmTransport
@@ -30,8 +30,6 @@ MAX_WAIT_S = 300.0
 """Longest pause. If a provider asks for more (a daily quota), the request fails."""
 POLL_S = 0.05
 """Interval of checks for a request that another process has in flight."""
-CHARS_PER_TOKEN = 4
-"""Estimate of prompt tokens for the rate limit; the provider's count replaces it after the call."""
 RESERVED_PARAMS = frozenset(
     {"model", "messages", "max_tokens", "max_completion_tokens", "temperature", "timeout", "api_base", "api_key"}
     | {"stream", "n", "logprobs", "top_logprobs", "num_retries", "max_retries"}

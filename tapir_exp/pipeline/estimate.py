@@ -14,11 +14,10 @@ from tapir_exp.core.records import Example
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.distillation.judge.requests import presentation_orders
 from tapir_exp.distillation.prompts import load_prompt, refinement_style
+from tapir_exp.llm.chat import CHARS_PER_TOKEN
 from tapir_exp.llm.pricing import get_price
 from tapir_exp.student.training.memory import num_parameters
 
-CHARACTERS_PER_TOKEN = 4.0
-"""Characters per token of English prose under common tokenizers."""
 LABEL_TOKENS = 4
 """Completion that names a task type."""
 RATING_TOKENS = 2
@@ -75,8 +74,8 @@ def seed_statistics(seeds: list[Example]) -> SeedStatistics:
     """Measure seeds, at least one."""
     return SeedStatistics(
         seeds=len(seeds),
-        instruction=fmean(len(seed.instruction) for seed in seeds) / CHARACTERS_PER_TOKEN,
-        response=fmean(len(seed.response) for seed in seeds) / CHARACTERS_PER_TOKEN,
+        instruction=fmean(len(seed.instruction) for seed in seeds) / CHARS_PER_TOKEN,
+        response=fmean(len(seed.response) for seed in seeds) / CHARS_PER_TOKEN,
     )
 
 
@@ -137,7 +136,7 @@ def _round(config: Config, sizes: SeedStatistics, number: int) -> Iterator[Stage
         llm = config.judge.llm
         yield _calls(f"expansions-{number}", "judge", llm, rated, prompt, RATING_TOKENS, share, at_most=True)
     if config.curriculum.refine:
-        prompt = _prompt_tokens("refine") + len(refinement_style(TaskType.MATH).text) / CHARACTERS_PER_TOKEN + pair
+        prompt = _prompt_tokens("refine") + len(refinement_style(TaskType.MATH).text) / CHARS_PER_TOKEN + pair
         yield _calls(
             f"train_mix-{number}", "teacher", teacher.llm, rows, prompt, REFINED_LENGTH_RATIO * sizes.response, share
         )
@@ -154,7 +153,7 @@ def _labels(
     """Estimate the classifier's calls; a trained classifier makes none."""
     if config.classifier.kind is not ClassifierKind.llm:
         return
-    prompt = _prompt_tokens("label") + len(", ".join(TaskType)) / CHARACTERS_PER_TOKEN + sizes.instruction
+    prompt = _prompt_tokens("label") + len(", ".join(TaskType)) / CHARS_PER_TOKEN + sizes.instruction
     yield _calls(stage, "classifier", config.classifier.llm, rows, prompt, LABEL_TOKENS, share, at_most)
 
 
@@ -210,7 +209,7 @@ def _fit(config: Config, number: int, budget: BudgetConfig, rows: int, row_token
 
 
 def _prompt_tokens(name: str) -> float:
-    return len(load_prompt(name).text) / CHARACTERS_PER_TOKEN
+    return len(load_prompt(name).text) / CHARS_PER_TOKEN
 
 
 def _share(*sections: object) -> str:

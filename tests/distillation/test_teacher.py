@@ -1,7 +1,7 @@
 """The requests to the teacher, and the strict parsing of its replies."""
 
 import pytest
-from fakes import ScriptedChat, example, reply_of, said_to, tagged, time_out
+from fakes import ScriptedChat, example, completion_of, prompt_of, tagged, timeout_error
 
 from tapir_exp.config import LLMConfig, TeacherConfig
 from tapir_exp.core.errors import ReplyError, TooManyFailures
@@ -52,7 +52,7 @@ def call(count: int = 2, sample: int = 0, shown: int = 2) -> ExpansionRequest:
     ],
 )
 def test_parse_pairs_reads_whole_pairs(text: str, pairs: list[tuple[str, str]]) -> None:
-    assert parse_pairs(reply_of(text)) == tuple(InstructionPair(*pair) for pair in pairs)
+    assert parse_pairs(completion_of(text)) == tuple(InstructionPair(*pair) for pair in pairs)
 
 
 @pytest.mark.parametrize(
@@ -80,20 +80,20 @@ def test_parse_pairs_reads_whole_pairs(text: str, pairs: list[tuple[str, str]]) 
 )
 def test_parse_pairs_rejects_anything_but_whole_pairs(text: str) -> None:
     with pytest.raises(ReplyError):
-        parse_pairs(reply_of(text))
+        parse_pairs(completion_of(text))
 
 
 @pytest.mark.timeout(20)
 def test_parse_pairs_rejects_a_long_reply_quickly() -> None:
     with pytest.raises(ReplyError):
-        parse_pairs(reply_of(f"{block()}\n" * 60 + "That is all."))
+        parse_pairs(completion_of(f"{block()}\n" * 60 + "That is all."))
 
 
 @pytest.mark.parametrize(
     "text", ["<response>\n4\n</response>", "<response>4</response>", "\n <response> 4 </response> \n"]
 )
 def test_parse_response_reads_between_the_tags(text: str) -> None:
-    assert parse_response(reply_of(text)) == "4"
+    assert parse_response(completion_of(text)) == "4"
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_parse_response_reads_between_the_tags(text: str) -> None:
 )
 def test_parse_response_rejects_other_text(text: str) -> None:
     with pytest.raises(ReplyError):
-        parse_response(reply_of(text))
+        parse_response(completion_of(text))
 
 
 @pytest.mark.parametrize(
@@ -119,23 +119,23 @@ def test_parse_response_rejects_other_text(text: str) -> None:
     [("<response>\n4\n</response>", "4"), (" 4\n", "4"), ("By adding,\nAnswer: 4", "By adding,\nAnswer: 4")],
 )
 def test_parse_response_or_text_accepts_untagged_text(text: str, expected: str) -> None:
-    assert parse_response_or_text(reply_of(text)) == expected
+    assert parse_response_or_text(completion_of(text)) == expected
 
 
 @pytest.mark.parametrize("text", ["Sure! <response>4</response>", "<response>4", "4</response>", "<pair>4</pair>", " "])
 def test_parse_response_or_text_rejects_an_incomplete_form(text: str) -> None:
     with pytest.raises(ReplyError):
-        parse_response_or_text(reply_of(text))
+        parse_response_or_text(completion_of(text))
 
 
 def test_parse_text_returns_the_whole_reply() -> None:
-    assert parse_text(reply_of(" 2 + 2\nis 4. \n")) == "2 + 2\nis 4."
+    assert parse_text(completion_of(" 2 + 2\nis 4. \n")) == "2 + 2\nis 4."
 
 
 @pytest.mark.parametrize("text", ["", " \n\t"])
 def test_parse_text_rejects_an_empty_reply(text: str) -> None:
     with pytest.raises(ReplyError, match="empty"):
-        parse_text(reply_of(text))
+        parse_text(completion_of(text))
 
 
 @pytest.mark.parametrize("parse", [parse_text, parse_response, parse_response_or_text, parse_pairs])
@@ -143,18 +143,18 @@ def test_parse_text_rejects_an_empty_reply(text: str) -> None:
 def test_parsers_reject_a_cut_reply_even_if_complete(parse: object, text: str) -> None:
     assert callable(parse)
     with pytest.raises(ReplyError, match="cut at the length limit"):
-        parse(reply_of(text, finish_reason="length"))
+        parse(completion_of(text, finish_reason="length"))
 
 
 def test_respond_sends_the_bare_instruction() -> None:
     chat = ScriptedChat(["5", "8"])
     assert respond([A, B], chat, CONFIG, "answering") == [Response(id=A.id, text="5"), Response(id=B.id, text="8")]
-    assert [said_to(request) for request in chat.requests] == ["Add 2 and 3.", "Add 4 and 4."]
+    assert [prompt_of(request) for request in chat.requests] == ["Add 2 and 3.", "Add 4 and 4."]
     assert [(request.temperature, request.max_tokens) for request in chat.requests] == [(0, 99), (0, 99)]
 
 
 def test_respond_records_the_reason_of_a_failure() -> None:
-    cut = reply_of("5 and then", finish_reason="length")
+    cut = completion_of("5 and then", finish_reason="length")
     cut_response, complete = respond([A, B], ScriptedChat([cut, cut, "8"]), CONFIG, "answering")
     assert (cut_response.id, cut_response.text) == (A.id, None)
     assert "cut at the length limit" in (cut_response.failure or "")
@@ -164,7 +164,7 @@ def test_respond_records_the_reason_of_a_failure() -> None:
 @pytest.mark.parametrize("task", [TaskType.MATH, TaskType.CODE_DEBUG, TaskType.BIOLOGY])
 def test_refinement_request_shows_instruction_response_style(task: TaskType) -> None:
     request = build_refinement_request(draft("a {{style}}", task), CONFIG)
-    prompt = said_to(request)
+    prompt = prompt_of(request)
     assert tagged(prompt, "instruction") == ["instruction a {{style}}"]
     assert tagged(prompt, "response")[0] == "response a {{style}}"
     assert f"<task>{task}</task>" in prompt
@@ -173,7 +173,7 @@ def test_refinement_request_shows_instruction_response_style(task: TaskType) -> 
 
 
 def test_refine_keeps_the_order_of_the_drafts() -> None:
-    chat = ScriptedChat(lambda request: f"<response>{tagged(said_to(request), 'response')[0]}!</response>")
+    chat = ScriptedChat(lambda request: f"<response>{tagged(prompt_of(request), 'response')[0]}!</response>")
     assert refine([draft("a"), draft("b")], chat, CONFIG, "refining") == [
         Response(id="a", text="response a!"),
         Response(id="b", text="response b!"),
@@ -181,7 +181,7 @@ def test_refine_keeps_the_order_of_the_drafts() -> None:
 
 
 def test_refine_records_the_reason_of_a_failure() -> None:
-    chat = ScriptedChat(["no tags", "no tags again", "<response>b</response>", time_out()])
+    chat = ScriptedChat(["no tags", "no tags again", "<response>b</response>", timeout_error()])
     untagged, good, late = refine(
         [draft("a"), draft("b"), draft("c")], chat, TeacherConfig(llm=CONFIG.llm, max_failure_rate=0.7), "refining"
     )
@@ -207,7 +207,7 @@ def test_refine_with_too_many_failures_raises() -> None:
 
 def test_expansion_request_shows_examples_and_count() -> None:
     request = build_expansion_request(call(count=3, sample=1002), CONFIG)
-    prompt = said_to(request)
+    prompt = prompt_of(request)
     assert block(A.instruction, A.response) in prompt
     assert block(B.instruction, B.response) in prompt
     assert "<task>Math</task>" in prompt
@@ -222,7 +222,7 @@ def test_expansion_request_samples_share_the_prompt() -> None:
 
 
 def test_expansion_request_without_examples_says_so() -> None:
-    prompt = said_to(build_expansion_request(call(shown=0), CONFIG))
+    prompt = prompt_of(build_expansion_request(call(shown=0), CONFIG))
     assert "No pair of this type is at hand" in prompt
     assert len(tagged(prompt, "pair")) == 1  # the form to reply in
 
@@ -237,7 +237,7 @@ def test_expand_returns_pairs_per_call_and_none_for_a_failure() -> None:
 
 
 def test_expand_retries_a_cut_reply_with_a_larger_limit() -> None:
-    cut: Completion = reply_of(block("a", "b"), finish_reason="length")
+    cut: Completion = completion_of(block("a", "b"), finish_reason="length")
     chat = ScriptedChat([cut, block("c", "d")])
     assert expand([call()], chat, CONFIG, "expanding") == [(InstructionPair("c", "d"),)]
     assert [request.max_tokens for request in chat.requests] == [CONFIG.max_tokens, 2 * CONFIG.max_tokens]

@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 
 import pytest
 from assets import ROOT
-from fakes import example, reply_of
+from fakes import example, completion_of
 
 from tapir_exp.config import ClassifierConfig, JudgeConfig, JudgeProtocol, TeacherConfig
 from tapir_exp.core.records import BOTH_ORDERS, Example, PresentationOrder
@@ -56,13 +56,13 @@ def plain_request(instruction: str) -> ChatRequest:
 
 def label_of(instruction: str, error_rate: float = 0.0) -> TaskType:
     request = build_classification_request(instruction, ClassifierConfig())
-    return parse_task(reply_of(reply("labeller", request, {"error_rate": error_rate})))
+    return parse_task(completion_of(reply("labeller", request, {"error_rate": error_rate})))
 
 
 def scores(match: ResponsePair, order: PresentationOrder, options: Mapping[str, float] = FAIR) -> tuple[float, float]:
     """Return the judge's scores of teacher and student."""
     request = build_judge_request(match, order, JudgeConfig())
-    first, second = parse_pair_scores(reply_of(reply("judge", request, options)))
+    first, second = parse_pair_scores(completion_of(reply("judge", request, options)))
     return (first, second) if order is PresentationOrder.TEACHER_FIRST else (second, first)
 
 
@@ -75,7 +75,7 @@ def new_pairs(
     examples: Sequence[Example], task: TaskType, count: int, sample: int, options: Mapping[str, float] = RIGHT
 ) -> tuple[InstructionPair, ...]:
     request = build_expansion_request(ExpansionRequest(task, count, tuple(examples), sample), TEACHER)
-    return parse_pairs(reply_of(reply("teacher", request, options)))
+    return parse_pairs(completion_of(reply("teacher", request, options)))
 
 
 def within_binomial(hits: int, n: int, rate: float) -> bool:
@@ -105,7 +105,7 @@ def test_teacher_refines_any_draft_and_errs_at_its_rate(known: list[Known], rate
         request = build_refinement_request(
             RefinementRequest("a", family.task, problem.instruction, "a wrong draft"), TEACHER
         )
-        response = parse_response(reply_of(reply("teacher", request, {**RIGHT, "error_rate": rate})))
+        response = parse_response(completion_of(reply("teacher", request, {**RIGHT, "error_rate": rate})))
         assert response in (problem.refined, problem.slip)
         wrong += response != problem.refined
     assert within_binomial(wrong, len(known), rate)
@@ -230,7 +230,7 @@ def test_single_score_equals_the_score_in_a_pair(known: list[Known]) -> None:
     for _, problem in known[:50]:
         match = ResponsePair("a", problem.instruction, problem.refined, problem.slip)
         alone = [
-            parse_single_score(reply_of(reply("judge", build_judge_request(match, order, config), FAIR)))
+            parse_single_score(completion_of(reply("judge", build_judge_request(match, order, config), FAIR)))
             for order in (PresentationOrder.TEACHER_ALONE, PresentationOrder.STUDENT_ALONE)
         ]
         assert tuple(score for (score,) in alone) == scores(match, PresentationOrder.TEACHER_FIRST)
@@ -239,7 +239,7 @@ def test_single_score_equals_the_score_in_a_pair(known: list[Known]) -> None:
 def test_complexity_rating_follows_the_level(known: list[Known]) -> None:
     for _, problem in known[:50]:
         text = reply("judge", build_complexity_request(problem.instruction, JudgeConfig()), FAIR)
-        assert parse_single_score(reply_of(text)) == (3 * problem.level,)
+        assert parse_single_score(completion_of(text)) == (3 * problem.level,)
 
 
 @pytest.mark.parametrize("bias", [0.0, 2.0])
@@ -312,7 +312,7 @@ def test_unknown_instruction_gets_a_neutral_reply() -> None:
     refined = reply(
         "teacher", build_refinement_request(RefinementRequest("a", TaskType.ART, UNKNOWN, "Knock."), TEACHER), RIGHT
     )
-    assert parse_response(reply_of(refined)) == UNKNOWN_TASK
+    assert parse_response(completion_of(refined)) == UNKNOWN_TASK
     expansion = build_expansion_request(ExpansionRequest(TaskType.ART, 2, (), 0), TEACHER)
     assert reply("teacher", expansion, RIGHT) == UNKNOWN_TASK
     assert label_of(UNKNOWN) is TaskType.OTHERS

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from fakes import ScriptedChat, said_to
+from fakes import ScriptedChat, prompt_of
 from loopback import Server
 
 from tapir_exp.config import LLMConfig
@@ -56,7 +56,7 @@ def executor_of(chat: Any, *, max_failure_rate: float = 1.0) -> StreamingExecuto
 
 
 def test_streaming_executor_returns_results_by_index() -> None:
-    chat = ThreadedChat(said_to)
+    chat = ThreadedChat(prompt_of)
     with executor_of(chat) as executor:
         for index in (7, 3, 5):
             executor.submit(index, request_of(str(index)))
@@ -69,7 +69,7 @@ def test_streaming_executor_returns_results_by_index() -> None:
 
 
 def test_streaming_executor_accepts_requests_of_any_thread() -> None:
-    with executor_of(ThreadedChat(said_to)) as executor:
+    with executor_of(ThreadedChat(prompt_of)) as executor:
         threads = [
             threading.Thread(target=lambda n=n: [executor.submit(i, request_of(str(i))) for i in range(n, 40, 4)])
             for n in range(4)
@@ -83,7 +83,7 @@ def test_streaming_executor_accepts_requests_of_any_thread() -> None:
 
 
 def test_streaming_executor_without_requests_opens_nothing() -> None:
-    chat = ThreadedChat(said_to)
+    chat = ThreadedChat(prompt_of)
     with executor_of(chat) as executor:
         assert executor.finish() == {}
     assert chat.opened_in == []
@@ -99,7 +99,7 @@ def test_streaming_executor_ignores_requests_after_an_error() -> None:
         executor.submit(1, request_of("1"))
         with pytest.raises(TooManyFailures, match="numbers: 1 of 40 rows failed"):
             executor.finish()
-    assert {said_to(request) for request in chat.requests} == {"0"}
+    assert {prompt_of(request) for request in chat.requests} == {"0"}
 
 
 def test_streaming_executor_error_of_opening_is_raised() -> None:

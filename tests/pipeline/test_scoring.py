@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from assets import ROOT
-from fakes import ScriptedChat, said_to, tagged
+from fakes import ScriptedChat, prompt_of, tagged
 from workspaces import open_test_workspace
 
 from tapir_exp.config import Config, Difficulty
@@ -43,7 +43,7 @@ def grade(text: str) -> int:
 
 def judge(request: ChatRequest) -> str:
     """Grade by the number of letters; one row gets an unreadable reply."""
-    prompt = said_to(request)
+    prompt = prompt_of(request)
     if f"Say {UNSCORED}" in prompt and "assistant_1" in prompt:
         return "I cannot say."
     shown = [text for number in (1, 2) for text in tagged(prompt, f"assistant_{number}")]
@@ -129,7 +129,7 @@ def test_score_counts_the_references_shown(config: Config, student: Artifact, tm
         score(ws, ScoringInputs(0, student, pairs, ("responses",)))
         (entry,) = ws.entries
         assert ws.store.open(entry.stage, entry.key).figures["referenced"] == 1
-    assert sum("a model answer" in said_to(request) for request in chat.requests) == 2
+    assert sum("a model answer" in prompt_of(request) for request in chat.requests) == 2
 
 
 def test_score_ifd_is_of_the_teacher_responses(config: Config, student: Artifact, tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_score_rating_and_length_are_those_of_the_rows(config: Config, student: 
 
 def test_score_failed_rating_leaves_the_row_unscored(config: Config, student: Artifact, tmp_path: Path) -> None:
     def script(request: ChatRequest) -> str:
-        return "Hm." if "Say 2" in said_to(request) and "Rate" in said_to(request) else judge(request)
+        return "Hm." if "Say 2" in prompt_of(request) and "Rate" in prompt_of(request) else judge(request)
 
     with open_scoring(config, tmp_path, Difficulty.judge_rated, script=script) as (ws, _):
         scores = score(ws, ScoringInputs(1, student, PAIRS, ("responses", "mix")))
@@ -214,7 +214,7 @@ MIX_ROW = {
 
 
 def shown_references(chat: ScriptedChat) -> set[str]:
-    return {text for request in chat.requests for text in tagged(said_to(request), "reference")}
+    return {text for request in chat.requests for text in tagged(prompt_of(request), "reference")}
 
 
 @pytest.mark.slow

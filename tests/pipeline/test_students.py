@@ -68,8 +68,6 @@ def test_finetune_on_seeds_with_another_setting_is_another_artifact(
         "judge.swap_positions=false",
     ],
 )
-def test_finetune_on_seeds_is_shared_if_other_settings_differ(
-    key_of_s0: Callable[..., str], override: str
-) -> None:
+def test_finetune_on_seeds_is_shared_if_other_settings_differ(key_of_s0: Callable[..., str], override: str) -> None:
     """A sweep over such a key trains S_0 once; in particular, the budget of the rounds is not part of it."""
     assert key_of_s0(override) == key_of_s0()

@@ -1,4 +1,4 @@
-"""Real data beside the checkout, which never enters the repository."""
+"""Paths of the repository, and of real data next to the checkout, which never enters the repository."""
 
 from pathlib import Path
 
@@ -11,9 +11,9 @@ HEAVY = ("torch", "litellm", "transformers", "wandb", "pytorch_lightning", "ligh
 
 
 def asset(name: str) -> Path:
-    """The path of a shared file; the test is skipped where the folder is absent."""
-    for place in (ROOT.parent, ROOT.parent.parent):
-        path = place / "shared" / "assets" / name
+    """Return the path of a shared file; skip the test if the folder is absent."""
+    for parent in (ROOT.parent, ROOT.parent.parent):
+        path = parent / "shared" / "assets" / name
         if path.exists():
             return path
-    pytest.skip(f"shared/assets/{name} is not beside this checkout")
+    pytest.skip(f"shared/assets/{name} is not next to this checkout")

@@ -1,4 +1,4 @@
-"""Stand-ins that several tests share."""
+"""Scripted models and small records that several tests share."""
 
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -13,16 +13,17 @@ from tapir_exp.llm.chat import ChatRequest, Completion, Usage
 from tapir_exp.llm.failures import CallError, FailureKind
 from tapir_exp.llm.ledger import Spend
 
-Said = str | Completion | CallError
+Scripted = str | Completion | CallError
 
 
 class ScriptedChat:
-    """A chat model that says what `script` makes of each request, and remembers what it was asked.
+    """Chat model with scripted completions, which records the requests.
 
-    script: a function of the request, or the replies in the order in which they are to come. A CallError is raised.
+    Args:
+        script: A function of the request, or the completions in order. A CallError is raised.
     """
 
-    def __init__(self, script: Callable[[ChatRequest], Said] | Sequence[Said]) -> None:
+    def __init__(self, script: Callable[[ChatRequest], Scripted] | Sequence[Scripted]) -> None:
         self.requests: list[ChatRequest] = []
         self.given_up: list[CallError] = []
         self._script = script
@@ -46,41 +47,41 @@ class ScriptedChat:
 
     async def complete(self, request: ChatRequest) -> Completion:
         self.requests.append(request)
-        said = self._script(request) if callable(self._script) else self._script[len(self.requests) - 1]
-        if isinstance(said, CallError):
-            raise said
-        return reply_of(said) if isinstance(said, str) else said
+        scripted = self._script(request) if callable(self._script) else self._script[len(self.requests) - 1]
+        if isinstance(scripted, CallError):
+            raise scripted
+        return completion_of(scripted) if isinstance(scripted, str) else scripted
 
 
-def reply_of(text: str, finish_reason: str = "stop") -> Completion:
-    """A reply of this text."""
+def completion_of(text: str, finish_reason: str = "stop") -> Completion:
+    """Return a completion with this text."""
     return Completion(
         text=text, finish_reason=finish_reason, usage=Usage(prompt_tokens=1, completion_tokens=1, usd=None)
     )
 
 
-def time_out() -> CallError:
-    """The failure of a call that took too long."""
+def timeout_error() -> CallError:
+    """Return the failure of a call that timed out."""
     return CallError(FailureKind.TIMEOUT, "no reply in 1 s")
 
 
-def said_to(request: ChatRequest) -> str:
-    """The prompt of a request: its first message."""
+def prompt_of(request: ChatRequest) -> str:
+    """Return the prompt of a request: its first message."""
     return request.messages[0].content
 
 
 def tagged(text: str, tag: str) -> list[str]:
-    """What stands between each pair of these tags."""
+    """Return the texts between each pair of these tags."""
     return re.findall(rf"<{tag}>\n(.*?)\n</{tag}>", text, re.DOTALL)
 
 
 def example(instruction: str, response: str = "a response", origin: Origin = Origin.SEED) -> Example:
-    """An example with the id of its instruction."""
+    """Return an example with the id of its instruction."""
     return Example(id=example_id(instruction), instruction=instruction, response=response, origin=origin)
 
 
 def training_row(instruction: str, **fields: Any) -> TrainingExample:
-    """A new row of a mix; `fields` replace the defaults."""
+    """Return a new row of a mix; `fields` replace the defaults."""
     defaults: dict[str, Any] = {
         "id": example_id(instruction),
         "instruction": instruction,

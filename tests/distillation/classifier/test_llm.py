@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from fakes import Said, ScriptedChat, example, reply_of, said_to, time_out
+from fakes import Scripted, ScriptedChat, example, completion_of, prompt_of, timeout_error
 
 from tapir_exp.config import ClassifierConfig, LLMConfig
 from tapir_exp.core.errors import ReplyError, TooManyFailures
@@ -18,7 +18,7 @@ CONFIG = ClassifierConfig(llm=LLMConfig(model="m", concurrency=1), max_failure_r
 @pytest.mark.parametrize("task", TaskType)
 def test_parse_task_reads_every_type(task: TaskType) -> None:
     for text in (task.value, f" {task.value}.\n", task.value.lower(), task.value.upper()):
-        assert parse_task(reply_of(text)) is task
+        assert parse_task(completion_of(text)) is task
 
 
 @pytest.mark.parametrize(
@@ -43,14 +43,14 @@ def test_parse_task_reads_every_type(task: TaskType) -> None:
 )
 def test_parse_task_rejects_and_quotes_any_other_reply(text: str) -> None:
     with pytest.raises(ReplyError) as caught:
-        parse_task(reply_of(text))
+        parse_task(completion_of(text))
     assert f"the name of one type and nothing else, but it is {text.strip()!r}" in str(caught.value)
 
 
 def test_request_shows_every_type_and_the_instruction() -> None:
     request = build_classification_request("Add {{types}} 2 and 3.", ClassifierConfig(max_tokens=9))
-    assert all(task in said_to(request) for task in TaskType)
-    assert "<instruction>\nAdd {{types}} 2 and 3.\n</instruction>" in said_to(request)
+    assert all(task in prompt_of(request) for task in TaskType)
+    assert "<instruction>\nAdd {{types}} 2 and 3.\n</instruction>" in prompt_of(request)
     assert (request.max_tokens, request.temperature) == (9, 0)
 
 
@@ -73,11 +73,11 @@ def test_label_keeps_the_order_of_the_examples() -> None:
             "This is not Math; it is Writing.",
             "unreadable reply: It must be the name",
         ),
-        (time_out(), "", "time-out: no reply in 1 s"),
+        (timeout_error(), "", "time-out: no reply in 1 s"),
     ],
 )
-def test_label_of_a_failed_row_has_the_reason(reply: Said, raw: str, reason: str) -> None:
-    chat = ScriptedChat(lambda request: reply if "first" in said_to(request) else "Math")
+def test_label_of_a_failed_row_has_the_reason(reply: Scripted, raw: str, reason: str) -> None:
+    chat = ScriptedChat(lambda request: reply if "first" in prompt_of(request) else "Math")
     first, second = LLMClassifier(chat, CONFIG).label([example("first"), example("second")], "classifying")
     assert (first.task, first.raw) == (None, raw)
     assert (first.failure or "").startswith(reason)

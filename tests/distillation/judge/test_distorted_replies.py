@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pytest
-from fakes import reply_of
+from fakes import completion_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -157,8 +157,8 @@ def distort(case: Case, names: list[str], cut: float | None) -> Completion:
     for name in names:
         case = DISTORTIONS[name](case)
     if cut is None or case.copied:
-        return reply_of(case.text)
-    return reply_of(case.text[: round(cut * len(case.text))], finish_reason="length")
+        return completion_of(case.text)
+    return completion_of(case.text[: round(cut * len(case.text))], finish_reason="length")
 
 
 def is_parsed(parse: Callable[[Completion], Scores], case: Case, names: list[str], cut: float | None = None) -> bool:

@@ -4,7 +4,7 @@ import re
 from math import log
 
 import pytest
-from fakes import reply_of
+from fakes import completion_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,7 +32,7 @@ from tapir_exp.llm.chat import Completion, TokenLogprob
     ],
 )
 def test_pair_scores_on_the_first_line_are_parsed(text: str, scores: tuple[float, float]) -> None:
-    assert parse_pair_scores(reply_of(text)) == scores
+    assert parse_pair_scores(completion_of(text)) == scores
 
 
 @pytest.mark.parametrize(
@@ -75,40 +75,40 @@ def test_pair_scores_on_the_first_line_are_parsed(text: str, scores: tuple[float
 def test_pair_scores_other_first_line_is_rejected_and_quoted(text: str) -> None:
     first_line = text.strip().partition("\n")[0]
     with pytest.raises(ReplyError, match=re.escape(f"two scores and nothing else, but it is {first_line!r}")):
-        parse_pair_scores(reply_of(text))
+        parse_pair_scores(completion_of(text))
 
 
 @pytest.mark.parametrize("text", ["95 3", "11 2", "0 5", "5 0", "5 0.99", "10.01 9", "85 60", "5 100"])
 def test_pair_scores_beyond_the_scale_are_rejected_and_quoted(text: str) -> None:
     with pytest.raises(ReplyError, match=f"from 1 to 10, but the first line is '{re.escape(text)}'"):
-        parse_pair_scores(reply_of(text))
+        parse_pair_scores(completion_of(text))
 
 
 @pytest.mark.parametrize("text", ["8 1", "10 1", "8 6 ", "8 6\n", "\n8 6\n \n", "8", "Well, 8 6", ""])
 def test_pair_scores_cut_on_the_first_line_are_rejected(text: str) -> None:
     with pytest.raises(ReplyError, match="cut at the length limit"):  # `8 1` may be the first half of `8 10`
-        parse_pair_scores(reply_of(text, finish_reason="length"))
+        parse_pair_scores(completion_of(text, finish_reason="length"))
 
 
 def test_pair_scores_cut_among_the_reasons_are_parsed() -> None:
-    assert parse_pair_scores(reply_of("8 6\nBecause the fir", finish_reason="length")) == (8, 6)
+    assert parse_pair_scores(completion_of("8 6\nBecause the fir", finish_reason="length")) == (8, 6)
 
 
 def test_pair_scores_cut_without_scores_names_the_first_line() -> None:
     with pytest.raises(ReplyError, match="two scores and nothing else"):
-        parse_pair_scores(reply_of("Let me see.\n8 6", finish_reason="length"))
+        parse_pair_scores(completion_of("Let me see.\n8 6", finish_reason="length"))
 
 
 @given(first=st.floats(1, 10), second=st.floats(1, 10), reason=st.text())
 def test_pair_scores_on_the_scale_are_returned(first: float, second: float, reason: str) -> None:
     first, second = round(first, 3), round(second, 3)
-    assert parse_pair_scores(reply_of(f"{first} {second}\n{reason}")) == (first, second)
+    assert parse_pair_scores(completion_of(f"{first} {second}\n{reason}")) == (first, second)
 
 
 @given(text=st.text())
 def test_pair_scores_any_text_is_scores_or_an_error(text: str) -> None:
     try:
-        scores = parse_pair_scores(reply_of(text))
+        scores = parse_pair_scores(completion_of(text))
     except ReplyError:
         return
     assert 1 <= min(scores) <= max(scores) <= 10
@@ -130,7 +130,7 @@ def test_pair_scores_any_text_is_scores_or_an_error(text: str) -> None:
 )
 def test_pair_scores_with_other_scores_in_reasons_are_rejected(reasons: str) -> None:
     with pytest.raises(ReplyError, match="states scores more than once"):
-        parse_pair_scores(reply_of(f"8 6\nLet me explain.\n{reasons}\nThat is all."))
+        parse_pair_scores(completion_of(f"8 6\nLet me explain.\n{reasons}\nThat is all."))
 
 
 @pytest.mark.parametrize(
@@ -147,12 +147,12 @@ def test_pair_scores_with_other_scores_in_reasons_are_rejected(reasons: str) -> 
     ],
 )
 def test_pair_scores_with_same_scores_in_reasons_are_parsed(reasons: str) -> None:
-    assert parse_pair_scores(reply_of(f"8 6\n{reasons}")) == (8, 6)
+    assert parse_pair_scores(completion_of(f"8 6\n{reasons}")) == (8, 6)
 
 
 @pytest.mark.parametrize(("text", "score"), [("7", 7), ("8.5\nGood.", 8.5), (" 10 \n\nScore: 10", 10), ("3\n3/10", 3)])
 def test_single_score_on_the_first_line_is_parsed(text: str, score: float) -> None:
-    assert parse_single_score(reply_of(text)) == (score,)
+    assert parse_single_score(completion_of(text)) == (score,)
 
 
 @pytest.mark.parametrize(
@@ -161,19 +161,19 @@ def test_single_score_on_the_first_line_is_parsed(text: str, score: float) -> No
 )
 def test_single_score_other_text_is_rejected(text: str) -> None:
     with pytest.raises(ReplyError, match=r"one score and nothing else|from 1 to 10"):
-        parse_single_score(reply_of(text))
+        parse_single_score(completion_of(text))
 
 
 @pytest.mark.parametrize("text", ["10\n[[3]]", "10\nThat was a quotation.\n3", "10\nI give it 3/10.", "10\nRating: 3"])
 def test_single_score_with_a_later_other_score_is_rejected(text: str) -> None:
     with pytest.raises(ReplyError, match="states scores more than once"):
-        parse_single_score(reply_of(text))
+        parse_single_score(completion_of(text))
 
 
 def preferring(text: str, *tokens: tuple[str, float]) -> Completion:
     """Return a completion with these probabilities of the first token."""
     top = tuple(TokenLogprob(token=token, logprob=log(probability)) for token, probability in tokens)
-    return reply_of(text).model_copy(update={"top_logprobs": (top,)})
+    return completion_of(text).model_copy(update={"top_logprobs": (top,)})
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_preference_other_text_is_rejected(text: str) -> None:
 
 def test_preference_without_log_probabilities_is_rejected() -> None:
     with pytest.raises(ReplyError, match="without log-probabilities"):
-        parse_preference(reply_of("1"))
+        parse_preference(completion_of("1"))
 
 
 @pytest.mark.parametrize("mass", [0.0, 0.1, MIN_MASS - 0.01])
@@ -222,9 +222,9 @@ def test_preference_with_a_likely_unseen_digit_is_rejected() -> None:
 def test_preference_invalid_log_probabilities_are_rejected(logprob: float) -> None:
     top = (TokenLogprob(token="1", logprob=logprob), TokenLogprob(token="2", logprob=-1.0))
     with pytest.raises(ReplyError, match="add up to more than 1"):
-        parse_preference(reply_of("1").model_copy(update={"top_logprobs": (top,)}))
+        parse_preference(completion_of("1").model_copy(update={"top_logprobs": (top,)}))
 
 
 def test_preference_impossible_digit_counts_as_zero() -> None:
     top = (TokenLogprob(token="1", logprob=0.0), TokenLogprob(token="2", logprob=float("-inf")))
-    assert parse_preference(reply_of("1").model_copy(update={"top_logprobs": (top,)})) == (10, 1)
+    assert parse_preference(completion_of("1").model_copy(update={"top_logprobs": (top,)})) == (10, 1)

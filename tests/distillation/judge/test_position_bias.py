@@ -10,7 +10,7 @@ from functools import cache
 from random import Random
 from statistics import fmean
 
-from fakes import ScriptedChat, said_to, tagged
+from fakes import ScriptedChat, prompt_of, tagged
 
 from tapir_exp.config import CurriculumConfig, JudgeConfig, LLMConfig
 from tapir_exp.distillation.curriculum.difficulty import choose_hard, scored_gaps
@@ -36,7 +36,7 @@ def judging(bias: float, seed: int) -> Callable[[ChatRequest], str]:
     """Return a judge with this bias; its noise is a function of seed and request."""
 
     def judge(request: ChatRequest) -> str:
-        prompt, scores = said_to(request), []
+        prompt, scores = prompt_of(request), []
         for position, extra in ((1, bias), (2, 0.0)):
             match = re.search(r"worth (\S+)", tagged(prompt, f"assistant_{position}")[0])
             assert match

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from assets import asset
-from fakes import reply_of
+from fakes import completion_of
 
 from tapir_exp.core.errors import ReplyError
 from tapir_exp.distillation.judge.parse import parse_pair_scores
@@ -18,7 +18,7 @@ def test_parse_pair_scores_of_real_replies_are_never_wrong() -> None:
     readable = 0
     for row in rows:
         try:
-            scores = parse_pair_scores(reply_of(row["reply"]))
+            scores = parse_pair_scores(completion_of(row["reply"]))
         except ReplyError:
             continue
         assert scores == pytest.approx(row["official"]), row["question_id"]

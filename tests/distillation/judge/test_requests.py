@@ -1,7 +1,7 @@
 """Requests to the judge: every protocol, with and without a reference; no response can close its section."""
 
 import pytest
-from fakes import said_to, tagged
+from fakes import prompt_of, tagged
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,7 +43,7 @@ From the second line on, give your reasons."""
 
 
 def test_default_prompt_is_that_of_measured_runs() -> None:
-    assert said_to(build_judge_request(PAIR, PresentationOrder.TEACHER_FIRST, BOTH)) == DEFAULT_PROMPT
+    assert prompt_of(build_judge_request(PAIR, PresentationOrder.TEACHER_FIRST, BOTH)) == DEFAULT_PROMPT
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_requests_for_protocol_has_its_orders(config: JudgeConfig, orders: list[
 
 
 def test_requests_for_single_score_show_one_response_each() -> None:
-    teacher, student = (said_to(request.request) for request in requests_for(PAIR, SINGLE))
+    teacher, student = (prompt_of(request.request) for request in requests_for(PAIR, SINGLE))
     assert (tagged(teacher, "answer"), tagged(student, "answer")) == (["the teacher's"], ["the student's"])
     assert "the student's" not in teacher
     assert "the teacher's" not in student
@@ -71,10 +71,10 @@ def test_requests_for_single_score_show_one_response_each() -> None:
 @pytest.mark.parametrize("protocol", JudgeProtocol)
 def test_requests_for_reference_show_it_if_there_is_one(protocol: JudgeProtocol) -> None:
     wanted = JudgeConfig(protocol=protocol, reference=True)
-    plain = [said_to(request.request) for request in requests_for(PAIR, JudgeConfig(protocol=protocol))]
-    shown = [said_to(request.request) for request in requests_for(PAIR, wanted)]
+    plain = [prompt_of(request.request) for request in requests_for(PAIR, JudgeConfig(protocol=protocol))]
+    shown = [prompt_of(request.request) for request in requests_for(PAIR, wanted)]
     without = [
-        said_to(request.request)
+        prompt_of(request.request)
         for request in requests_for(ResponsePair("a", "Add 1 and 2.", "the teacher's", "the student's"), wanted)
     ]
     assert all(tagged(prompt, "reference") == ["three"] for prompt in shown)
@@ -99,7 +99,7 @@ def test_build_requests_follow_the_configuration() -> None:
 
 @pytest.mark.parametrize("hostile", ["{{first}}", "</answer>", "10 1", "\\1", "", "[[10]]", "a < b", "<b>bold</b>"])
 def test_build_judge_request_shows_responses_unchanged(hostile: str) -> None:
-    prompt = said_to(
+    prompt = prompt_of(
         build_judge_request(ResponsePair("a", "i", "mine", hostile), PresentationOrder.TEACHER_FIRST, BOTH)
     )
     assert f"<assistant_2>\n{hostile}\n</assistant_2>" in prompt
@@ -119,15 +119,15 @@ def test_build_judge_request_shows_responses_unchanged(hostile: str) -> None:
 )
 @pytest.mark.parametrize("order", [PresentationOrder.TEACHER_FIRST, PresentationOrder.STUDENT_FIRST])
 def test_build_judge_request_escapes_tags_of_the_prompt(hostile: str, order: PresentationOrder) -> None:
-    plain = said_to(build_judge_request(ResponsePair("a", "i", "mine", "yours"), order, BOTH))
-    prompt = said_to(build_judge_request(ResponsePair("a", "i", "mine", hostile), order, BOTH))
+    plain = prompt_of(build_judge_request(ResponsePair("a", "i", "mine", "yours"), order, BOTH))
+    prompt = prompt_of(build_judge_request(ResponsePair("a", "i", "mine", hostile), order, BOTH))
     assert prompt == plain.replace("yours", hostile.replace("<", "&lt;"))
 
 
 @given(text=st.text("</>assistant_12answerinstruction \n"), order=st.sampled_from(list(PresentationOrder)))
 def test_build_judge_request_has_each_tag_once(text: str, order: PresentationOrder) -> None:
     alone = len(order.shown) == 1
-    prompt = said_to(build_judge_request(ResponsePair("a", text, text, text, text), order, SINGLE if alone else BOTH))
+    prompt = prompt_of(build_judge_request(ResponsePair("a", text, text, text, text), order, SINGLE if alone else BOTH))
     for tag in ("instruction", "answer") if alone else ("instruction", "assistant_1", "assistant_2"):
         assert prompt.count(f"<{tag}>") == prompt.count(f"</{tag}>") == 1
 

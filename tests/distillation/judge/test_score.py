@@ -5,7 +5,7 @@ from collections.abc import Callable
 from math import log
 
 import pytest
-from fakes import Said, ScriptedChat, reply_of, said_to, tagged, time_out
+from fakes import Scripted, ScriptedChat, completion_of, prompt_of, tagged, timeout_error
 
 from tapir_exp.config import JudgeConfig, JudgeProtocol, LLMConfig
 from tapir_exp.core.errors import TooManyFailures
@@ -32,20 +32,20 @@ def biased(by: float) -> Callable[[ChatRequest], str]:
     """Return a judge that sees the worth of a response, and adds `by` points to the one shown first."""
 
     def judge(request: ChatRequest) -> str:
-        first, second = (worth(tagged(said_to(request), f"assistant_{position}")[0]) for position in (1, 2))
+        first, second = (worth(tagged(prompt_of(request), f"assistant_{position}")[0]) for position in (1, 2))
         return f"{first + by} {second}\nBecause 9 is more than 3."
 
     return judge
 
 
-def failing(at: int, reply: Said) -> Callable[[ChatRequest], Said]:
+def failing(at: int, reply: Scripted) -> Callable[[ChatRequest], Scripted]:
     """Return a fair judge that gives `reply` to request number `at` and to its retries."""
     seen: list[str] = []
 
-    def judge(request: ChatRequest) -> Said:
-        if said_to(request) not in seen:
-            seen.append(said_to(request))
-        return reply if seen.index(said_to(request)) == at else biased(0)(request)
+    def judge(request: ChatRequest) -> Scripted:
+        if prompt_of(request) not in seen:
+            seen.append(prompt_of(request))
+        return reply if seen.index(prompt_of(request)) == at else biased(0)(request)
 
     return judge
 
@@ -54,10 +54,10 @@ def test_score_pairs_requests_both_orders() -> None:
     chat = ScriptedChat(biased(0))
     score_pairs([pair("a"), pair("b")], chat, BOTH, "judging")
     shown = [
-        [tagged(said_to(request), f"assistant_{position}")[0][:7] for position in (1, 2)] for request in chat.requests
+        [tagged(prompt_of(request), f"assistant_{position}")[0][:7] for position in (1, 2)] for request in chat.requests
     ]
     assert shown == [["teacher", "student"], ["student", "teacher"]] * 2
-    assert [tagged(said_to(request), "instruction") for request in chat.requests] == [
+    assert [tagged(prompt_of(request), "instruction") for request in chat.requests] == [
         [f"instruction {row}"] for row in "aabb"
     ]
 
@@ -96,7 +96,7 @@ def test_score_pairs_keeps_the_order_of_pairs() -> None:
 
 
 def test_score_pairs_retries_a_cut_reply() -> None:
-    chat = ScriptedChat([reply_of("8 1", finish_reason="length"), "8 10", "10 8"])
+    chat = ScriptedChat([completion_of("8 1", finish_reason="length"), "8 10", "10 8"])
     (verdict,) = score_pairs([pair()], chat, BOTH, "judging")
     assert (verdict.teacher, verdict.student) == (8, 10)
     assert [request.max_tokens for request in chat.requests[:2]] == [BOTH.max_tokens, 2 * BOTH.max_tokens]
@@ -120,9 +120,9 @@ def test_score_pairs_does_not_retry_twice() -> None:
     assert verdict.replies[0].raw == "??"
 
 
-@pytest.mark.parametrize("reply", ["I cannot say.", time_out()])
+@pytest.mark.parametrize("reply", ["I cannot say.", timeout_error()])
 @pytest.mark.parametrize("at", [0, 1])
-def test_score_pairs_failed_reply_leaves_the_row_unscored(at: int, reply: Said) -> None:
+def test_score_pairs_failed_reply_leaves_the_row_unscored(at: int, reply: Scripted) -> None:
     config = JudgeConfig(llm=BOTH.llm, max_failure_rate=0.25)
     unscored, scored = score_pairs([pair("a"), pair("b")], ScriptedChat(failing(at, reply)), config, "judging")
     assert (unscored.teacher, unscored.student, unscored.gap) == (None, None, None)
@@ -137,7 +137,7 @@ def test_score_pairs_failed_reply_leaves_the_row_unscored(at: int, reply: Said) 
 
 def test_score_pairs_too_many_failures_show_a_table() -> None:
     pairs = [pair(row) for row in "abcd"]
-    replies: list[Said] = [*["8 6"] * 5, time_out(), time_out(), "95 3", "95 3"]
+    replies: list[Scripted] = [*["8 6"] * 5, timeout_error(), timeout_error(), "95 3", "95 3"]
     with pytest.raises(TooManyFailures) as caught:
         score_pairs(pairs, ScriptedChat(replies), JudgeConfig(llm=BOTH.llm, max_failure_rate=0.2), "judging S_0")
     head, first, second, tail = str(caught.value).split("\n")
@@ -149,7 +149,7 @@ def test_score_pairs_too_many_failures_show_a_table() -> None:
 
 
 def test_score_pairs_tolerates_allowed_failures() -> None:
-    replies: list[Said] = [*["8 6"] * 6, time_out(), time_out()]
+    replies: list[Scripted] = [*["8 6"] * 6, timeout_error(), timeout_error()]
     verdicts = score_pairs(
         [pair(row) for row in "abcd"], ScriptedChat(replies), JudgeConfig(llm=BOTH.llm, max_failure_rate=0.25), ""
     )
@@ -174,7 +174,7 @@ LOGPROBS = JudgeConfig(llm=BOTH.llm, protocol=JudgeProtocol.pair_logprobs)
 
 
 def alone(request: ChatRequest) -> str:
-    (answer,) = tagged(said_to(request), "answer")
+    (answer,) = tagged(prompt_of(request), "answer")
     return f"{worth(answer)}\nThat is what it is worth."
 
 
@@ -200,11 +200,11 @@ def leaning(share: float, bias: float = 0.0) -> Callable[[ChatRequest], Completi
     """Return a judge that prefers the teacher with probability `share`, and adds `bias` for the first position."""
 
     def judge(request: ChatRequest) -> Completion:
-        first = tagged(said_to(request), "assistant_1")[0]
+        first = tagged(prompt_of(request), "assistant_1")[0]
         one = (share if first.startswith("teacher") else 1 - share) + bias
         probabilities = (("1", one), ("2", 1 - one))
         top = tuple(TokenLogprob(token=token, logprob=log(probability)) for token, probability in probabilities)
-        return reply_of("1" if one >= 0.5 else "2", "length").model_copy(update={"top_logprobs": (top,)})
+        return completion_of("1" if one >= 0.5 else "2", "length").model_copy(update={"top_logprobs": (top,)})
 
     return judge
 
@@ -231,13 +231,13 @@ def test_judge_reply_keeps_what_parsing_needs() -> None:
 
 def test_judge_reply_without_completion_has_no_finish_reason() -> None:
     config = JudgeConfig(llm=BOTH.llm, max_failure_rate=0.5)
-    (verdict,) = score_pairs([pair()], ScriptedChat([time_out(), "7 5"]), config, "judging")
+    (verdict,) = score_pairs([pair()], ScriptedChat([timeout_error(), "7 5"]), config, "judging")
     assert [(reply.raw, reply.finish_reason) for reply in verdict.replies] == [("", None), ("7 5", "stop")]
 
 
 @pytest.mark.parametrize(("config", "script"), [(BOTH, biased(1)), (SINGLE, alone), (LOGPROBS, leaning(0.75))])
 def test_reparse_verdict_by_the_same_parser_is_equal(
-    config: JudgeConfig, script: Callable[[ChatRequest], Said]
+    config: JudgeConfig, script: Callable[[ChatRequest], Scripted]
 ) -> None:
     verdicts = score_pairs([pair("a"), pair("b", 7, 7)], ScriptedChat(script), config, "judging")
     assert [reparse_verdict(verdict, config.protocol) for verdict in verdicts] == verdicts
@@ -284,4 +284,4 @@ def test_rate_complexity_shows_the_instruction_only() -> None:
     assert [(rating.id, rating.complexity) for rating in rated] == [("a", 7), ("b", None), ("c", 1)]
     assert rated[0].raw == "7\nMany steps."
     assert "one score" in (rated[1].failure or "")
-    assert tagged(said_to(chat.requests[0]), "instruction") == ["Prove it."]
+    assert tagged(prompt_of(chat.requests[0]), "instruction") == ["Prove it."]
