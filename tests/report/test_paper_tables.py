@@ -269,7 +269,7 @@ def test_latex_s_characters_are_escaped() -> None:
 def test_a_lost_artifact_is_an_error(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
     shelf.put("one", [5.0])
     (shelf.root / "store").rename(shelf.root / "gone")
-    with pytest.raises(StoreError, match="No artifact alpaca-suite"):
+    with pytest.raises(StoreError, match="artifact alpaca-suite.* is not in"):
         report(["--paper", str(shelf.root / "evaluations")])
     with pytest.raises(StoreError, match="nowhere is not a directory"):
         report(["--paper", str(shelf.root / "nowhere")])
