@@ -1,1 +1,1 @@
-"""The page of a sweep: its jobs grouped, compared and told in full, from what they left and without a call."""
+"""The report of a sweep: its jobs grouped and compared, from the files in their directories, without any API call."""

@@ -1,4 +1,4 @@
-"""The comparison of a sweep: every job below a directory, grouped by arm or by the setting that varies."""
+"""Compare the jobs below a directory, grouped by arm or by the settings that vary."""
 
 import math
 from collections import defaultdict
@@ -12,23 +12,35 @@ from tapir_exp.core.manifest import MANIFEST
 from tapir_exp.core.task_types import BOOSTED
 from tapir_exp.evals.statistics import Difference, Interval, holm, paired_difference, t_interval
 from tapir_exp.report.run_view import CONFIG, METRICS
-from tapir_exp.report.sweep.grouping import group, varying
+from tapir_exp.report.sweep.grouping import group_jobs, varying_settings
 from tapir_exp.report.sweep.jobs import Job, find_jobs
-from tapir_exp.report.sweep.missing import Missing, never_started, unfinished
+from tapir_exp.report.sweep.missing_jobs import MissingJob, unfinished_jobs, unstarted_jobs
 from tapir_exp.report.templates import REPORT
 
 BASELINE = "tapir"
 ACCURACY = "benchmark/accuracy"
-TASK = "benchmark/task/"
+TASK_PREFIX = "benchmark/task/"
 TOKENS = "train/tokens_total"
 
 
 @dataclass(frozen=True)
-class Row:
-    """A line of the comparison. Accuracies are shares; `values` and `tokens` are by seed."""
+class ComparisonRow:
+    """One arm or one combination of settings. Accuracies are shares.
+
+    Attributes:
+        label: Arm or settings.
+        accuracy_by_seed: Macro accuracy of the last student by training seed.
+        tokens: Training tokens by training seed.
+        accuracy: Mean over the seeds with its 95 % t interval; None without a finished job.
+        by_task: The same for each boosted task type that has problems.
+        difference: Paired difference from the baseline; None for the baseline and without common seeds.
+        p_holm: p-value of the difference, Holm-corrected over the rows.
+        finished: Number of finished jobs.
+        jobs: Number of jobs.
+    """
 
     label: str
-    values: Mapping[int, float]
+    accuracy_by_seed: Mapping[int, float]
     tokens: Mapping[int, float]
     accuracy: Interval | None
     by_task: Mapping[str, Interval]
@@ -39,8 +51,8 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Shared:
-    """How many different artifacts of one name the jobs have between them."""
+class ArtifactCount:
+    """Number of distinct artifacts of one name, and of the jobs that have one."""
 
     name: str
     distinct: int
@@ -49,81 +61,97 @@ class Shared:
 
 @dataclass(frozen=True)
 class Sweep:
-    """All that is known of a sweep. subject: the heading of the first column, an arm or the setting's key."""
+    """The jobs of a sweep and their comparison.
+
+    Attributes:
+        path: Directory of the sweep.
+        subject: Heading of the first column: "arm", the keys of the settings, or both.
+        groups: Jobs by the label of their row.
+        rows: Rows of the comparison, sorted.
+        missing: Jobs without a result.
+    """
 
     path: Path
     subject: str
     groups: Mapping[str, Sequence[Job]]
-    rows: Sequence[Row]
-    missing: Sequence[Missing]
+    rows: Sequence[ComparisonRow]
+    missing: Sequence[MissingJob]
 
     @cached_property
     def jobs(self) -> list[Job]:
-        """Every job that was found, the finished ones and the others."""
+        """Return all jobs, finished or not."""
         return [job for jobs in self.groups.values() for job in jobs]
 
     @property
     def arms(self) -> dict[str, Sequence[Job]]:
-        """The jobs of every row, in the order of the rows."""
+        """Return the jobs by row, in the order of the rows."""
         return {row.label: self.groups[row.label] for row in self.rows}
 
     @property
     def tasks(self) -> list[str]:
-        """The boosted task types that any row has."""
+        """Return the boosted task types that occur in any row."""
         return [task for task in BOOSTED if any(task in row.by_task for row in self.rows)]
 
     @property
-    def compared(self) -> bool:
-        """Whether there is an arm to compare with."""
+    def has_differences(self) -> bool:
+        """Return True if any row is compared with the baseline."""
         return any(row.difference is not None for row in self.rows)
 
     @property
     def tokens(self) -> list[float]:
-        """Training tokens of every finished job."""
+        """Return the training tokens of each finished job."""
         return [tokens for row in self.rows for tokens in row.tokens.values()]
 
     @property
-    def reused(self) -> list[Shared]:
-        """The artifacts that several jobs have in common."""
-        return [row for row in self.shared if row.distinct < row.jobs]
+    def shared_artifacts(self) -> list[ArtifactCount]:
+        """Return the counts of the artifacts that several jobs share."""
+        return [count for count in self.artifact_counts if count.distinct < count.jobs]
 
     @property
-    def shared(self) -> list[Shared]:
-        """Distinct artifacts by name, in the order of a run, over the jobs that have one of that name."""
+    def artifact_counts(self) -> list[ArtifactCount]:
+        """Count the distinct artifacts of each name, in the order of a run."""
         keys: defaultdict[str, list[str]] = defaultdict(list)
         for entry in (e for job in self.jobs if job.manifest for e in job.manifest.artifacts):
             keys[entry.name].append(entry.key)
-        return [Shared(name, len(set(found)), len(found)) for name, found in keys.items()]
+        return [ArtifactCount(name, len(set(keys[name])), len(keys[name])) for name in keys]
 
     def reports(self) -> list[tuple[Job, str]]:
-        """The finished jobs with their pages, relative to the sweep."""
-        done = [job for job in self.jobs if job.finished]
-        return [(job, str((job.path / REPORT).relative_to(self.path))) for job in done]
+        """Return the finished jobs with the paths of their reports, relative to the sweep."""
+        finished = [job for job in self.jobs if job.finished]
+        return [(job, str((job.path / REPORT).relative_to(self.path))) for job in finished]
 
 
 def load_sweep(sweep_dir: Path) -> Sweep:
-    """Find the jobs below a directory, group and compare them. Raises StoreError where there is none."""
+    """Find the jobs below a directory, group them and compare the groups.
+
+    Raises:
+        StoreError: There is no job below the directory.
+    """
     jobs = find_jobs(sweep_dir)
     if not jobs:
-        raise StoreError(f"{sweep_dir} holds no job: no {MANIFEST}, {METRICS} or {CONFIG} below it.")
-    keys = varying(jobs)
+        raise StoreError(
+            f"{sweep_dir} contains no job: expected directories with {MANIFEST}, {METRICS} or {CONFIG} below it. "
+            "Give the directory of a sweep."
+        )
+    keys = varying_settings(jobs)
+    # The arm is a column if it varies, and if nothing else does.
     by_arm = len({job.arm for job in jobs}) > 1 or not keys
-    groups = group(jobs, keys, by_arm)
-    rows = [_row(label, found) for label, found in groups.items()]
-    missing = [*unfinished(jobs, sweep_dir), *never_started(groups)]
+    groups = group_jobs(jobs, keys, by_arm)
+    rows = _compare_with_baseline([_row(label, members) for label, members in groups.items()])
+    missing = [*unfinished_jobs(jobs, sweep_dir), *unstarted_jobs(groups)]
     subject = " · ".join([*(["arm"] if by_arm else []), *keys])
-    return Sweep(sweep_dir, subject, groups, _sorted(_compared(rows), by_arm), missing)
+    return Sweep(sweep_dir, subject, groups, _sort(rows, by_arm), missing)
 
 
-def _row(label: str, jobs: Sequence[Job]) -> Row:
-    values = _by_seed(jobs, ACCURACY)
-    tasks = {task: _by_seed(jobs, f"{TASK}{task}") for task in BOOSTED}
-    return Row(
+def _row(label: str, jobs: Sequence[Job]) -> ComparisonRow:
+    accuracy_by_seed = _by_seed(jobs, ACCURACY)
+    tasks = {task: _by_seed(jobs, f"{TASK_PREFIX}{task}") for task in BOOSTED}
+    return ComparisonRow(
         label=label,
-        values=values,
+        accuracy_by_seed=accuracy_by_seed,
         tokens=_by_seed(jobs, TOKENS),
-        accuracy=interval_of(values.values()),
-        by_task={task: t_interval(list(found.values())) for task, found in tasks.items() if found},
+        accuracy=interval_of(accuracy_by_seed.values()),
+        by_task={task: t_interval(list(values.values())) for task, values in tasks.items() if values},
         difference=None,
         p_holm=None,
         finished=sum(job.finished for job in jobs),
@@ -132,44 +160,46 @@ def _row(label: str, jobs: Sequence[Job]) -> Row:
 
 
 def _by_seed(jobs: Iterable[Job], name: str) -> dict[int, float]:
-    known = ((job.seed, job.figure(name)) for job in jobs)
-    return dict(sorted((seed, value) for seed, value in known if seed is not None and value is not None))
+    """Return a final metric of the finished jobs by seed, in the order of the seeds."""
+    pairs = ((job.seed, job.final_metric(name)) for job in jobs)
+    return dict(sorted((seed, value) for seed, value in pairs if seed is not None and value is not None))
 
 
 def interval_of(values: Iterable[float]) -> Interval | None:
-    """The mean of what is known with its 95 % t interval; None where nothing is."""
-    known = list(values)
-    return t_interval(known) if known else None
+    """Return the mean with its 95 % t interval; None if there is no value."""
+    sample = list(values)
+    return t_interval(sample) if sample else None
 
 
-def _compared(rows: Sequence[Row]) -> list[Row]:
-    """The rows with their paired differences from the baseline over the seeds that both have, Holm-corrected."""
+def _compare_with_baseline(rows: Sequence[ComparisonRow]) -> list[ComparisonRow]:
+    """Add to each row its paired difference from the baseline and the Holm-corrected p-value."""
     baseline = next((row for row in rows if row.label == BASELINE), None)
     if baseline is None:
         return list(rows)
     compared = [row if row is baseline else replace(row, difference=_difference(row, baseline)) for row in rows]
-    known = {r.label: r.difference.p for r in compared if r.difference and r.difference.p is not None}
-    adjusted = holm(known)
+    p_values = {r.label: r.difference.p for r in compared if r.difference and r.difference.p is not None}
+    adjusted = holm(p_values)
     return [replace(row, p_holm=adjusted.get(row.label)) for row in compared]
 
 
-def _difference(row: Row, baseline: Row) -> Difference | None:
-    seeds = [seed for seed in row.values if seed in baseline.values]
-    if not seeds:
-        return None
-    return paired_difference([row.values[s] for s in seeds], [baseline.values[s] for s in seeds])
+def _difference(row: ComparisonRow, baseline: ComparisonRow) -> Difference | None:
+    """Return the paired difference over the seeds that both rows have."""
+    ours, theirs = row.accuracy_by_seed, baseline.accuracy_by_seed
+    seeds = [seed for seed in ours if seed in theirs]
+    return paired_difference([ours[s] for s in seeds], [theirs[s] for s in seeds]) if seeds else None
 
 
-def _sorted(rows: Sequence[Row], by_arm: bool) -> list[Row]:
-    """Arms: the baseline first, then the best; settings: by their value."""
+def _sort(rows: Sequence[ComparisonRow], by_arm: bool) -> list[ComparisonRow]:
+    """Sort arms by accuracy with the baseline first, and settings by their values."""
     if not by_arm:
-        return sorted(rows, key=lambda row: [_natural(part) for part in row.label.split(" · ")])
+        return sorted(rows, key=lambda row: [_natural_order(part) for part in row.label.split(" · ")])
     return sorted(
         rows, key=lambda row: (row.label != BASELINE, -(row.accuracy.mean if row.accuracy else -1), row.label)
     )
 
 
-def _natural(text: str) -> tuple[float, str]:
+def _natural_order(text: str) -> tuple[float, str]:
+    """Return a sort key that puts numbers in numeric order, before other text."""
     try:
         return float(text), ""
     except ValueError:

@@ -1,38 +1,35 @@
-"""The comparison as a table for other programs."""
+"""Write the comparison as CSV."""
 
 import csv
 import io
 import math
 
-from tapir_exp.report.sweep.comparison import Row, Sweep
+from tapir_exp.report.sweep.comparison import ComparisonRow, Sweep
 
-CSV_HEAD = (
+CSV_COLUMNS = (
     "group", "jobs", "finished", "seeds", "tokens_mean", "tokens_min", "tokens_max", "accuracy", "low", "high",
     "difference", "difference_low", "difference_high", "pairs", "p", "p_holm",
 )  # fmt: skip
 
 
 def to_csv(sweep: Sweep) -> str:
-    """One line a row at full precision; a figure that does not exist is an empty cell."""
+    """Return one line per row at full precision; a missing value is an empty field."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     tasks = sweep.tasks
-    writer.writerow([*CSV_HEAD, *(f"accuracy {task}" for task in tasks)])
+    writer.writerow([*CSV_COLUMNS, *(f"accuracy {task}" for task in tasks)])
     for row in sweep.rows:
-        means = [row.by_task[task].mean if task in row.by_task else None for task in tasks]
-        writer.writerow([*_csv_cells(row), *means])
+        task_means = [row.by_task[task].mean if task in row.by_task else None for task in tasks]
+        writer.writerow([*_cells(row), *task_means])
     return out.getvalue()
 
 
-def _csv_cells(row: Row) -> list[object]:
-    tokens, a, d = list(row.tokens.values()), row.accuracy, row.difference
-    return [
-        row.label,
-        row.jobs,
-        row.finished,
-        " ".join(map(str, row.values)),
-        *((math.fsum(tokens) / len(tokens), min(tokens), max(tokens)) if tokens else (None, None, None)),
-        *((a.mean, a.low, a.high) if a else (None, None, None)),
-        *((d.mean, d.low, d.high, d.n, d.p) if d else (None, None, None, None, None)),
-        row.p_holm,
-    ]
+def _cells(row: ComparisonRow) -> list[object]:
+    """Return the fields of a row in the order of `CSV_COLUMNS`."""
+    tokens = list(row.tokens.values())
+    accuracy, diff = row.accuracy, row.difference
+    cells: list[object] = [row.label, row.jobs, row.finished, " ".join(map(str, row.accuracy_by_seed))]
+    cells += [math.fsum(tokens) / len(tokens), min(tokens), max(tokens)] if tokens else [None] * 3
+    cells += [accuracy.mean, accuracy.low, accuracy.high] if accuracy else [None] * 3
+    cells += [diff.mean, diff.low, diff.high, diff.n, diff.p] if diff else [None] * 5
+    return [*cells, row.p_holm]

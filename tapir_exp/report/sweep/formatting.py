@@ -1,4 +1,4 @@
-"""How the comparison prints its figures."""
+"""Format the values of the comparison for its templates."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from tapir_exp.report.templates import FILTERS, NONE
 
 
 def cell_accuracy(interval: Interval | None) -> str:
-    """Per cent with half the width of its interval; only the mean where one seed gives no interval."""
+    """Return the mean in per cent ± half the width of its interval; the mean alone if one seed gives no interval."""
     if interval is None:
         return NONE
     half = f" ± {(interval.high - interval.mean) * 100:.1f}" if interval.high is not None else ""
@@ -17,46 +17,47 @@ def cell_accuracy(interval: Interval | None) -> str:
 
 
 def cell_mean(interval: Interval | None) -> str:
-    """Per cent with half the width of its interval, which one seed cannot give and which is then a dash."""
+    """Return the same as `cell_accuracy`, with a dash for the half width that one seed cannot give."""
     if interval is None:
         return NONE
     return f"{cell_accuracy(interval)}{f' ± {NONE}' if interval.high is None else ''}"
 
 
 def cell_interval(interval: Interval | Difference | None) -> str:
-    """The bounds of an interval in per cent or points."""
+    """Return the bounds of an interval, in per cent or percentage points."""
     if interval is None or interval.low is None or interval.high is None:
         return NONE
     return f"{_points(interval.low, interval)} to {_points(interval.high, interval)}"
 
 
 def _points(value: float, interval: Interval | Difference) -> str:
+    """Return a share times 100; differences have a sign, and a minus is the typographic one."""
     sign = "+" if isinstance(interval, Difference) else ""
     return f"{value * 100:{sign}.1f}".replace("-", "−")
 
 
 def cell_difference(difference: Difference | None) -> str:
-    """Points from the baseline."""
+    """Return the difference from the baseline in percentage points."""
     return NONE if difference is None else _points(difference.mean, difference)
 
 
 def cell_p(p: float | None) -> str:
-    """A p-value to four decimals."""
+    """Return a p-value with four decimals."""
     return NONE if p is None else f"{p:.4f}"
 
 
 def cell_share(share: float) -> str:
-    """A share in per cent, to one decimal."""
+    """Return a share in per cent with one decimal."""
     return f"{share * 100:.1f}"
 
 
 def cell_usd(usd: float | None) -> str:
-    """Dollars, and in words where the price of any call is not known."""
-    return "not known" if usd is None else FILTERS["usd"](usd)
+    """Return dollars; "unknown" if the price of any call is unknown."""
+    return "unknown" if usd is None else FILTERS["usd"](usd)
 
 
 def cell_tokens(tokens: Sequence[float]) -> str:
-    """The mean in full; where jobs differ by more than a tenth of a per cent, the range beside it."""
+    """Return the mean token count; if jobs differ by more than 0.1 %, with the range in brackets."""
     if not tokens:
         return NONE
     mean = f"{math.fsum(tokens) / len(tokens):,.0f}".replace(",", "\u202f")
@@ -66,12 +67,12 @@ def cell_tokens(tokens: Sequence[float]) -> str:
 
 
 def is_equal(tokens: Sequence[float]) -> bool:
-    """Whether token counts agree to a tenth of a per cent, as near as whole batches come."""
+    """Return True if token counts agree to 0.1 %; training in whole batches cannot match them more closely."""
     return bool(tokens) and max(tokens) - min(tokens) <= 0.001 * max(tokens)
 
 
 def cell_spread(tokens: Sequence[float]) -> str:
-    """How far token counts lie apart, in per cent of the largest."""
+    """Return the range of token counts in per cent of the largest."""
     return f"{(max(tokens) - min(tokens)) / max(tokens) * 100:.2f} %" if tokens and max(tokens) else NONE
 
 
@@ -87,4 +88,4 @@ CELLS = {
     "equal": is_equal,
     "spread": cell_spread,
 }
-"""How the templates print figures."""
+"""Formatters of the templates, as `cell.NAME`."""

@@ -1,4 +1,4 @@
-"""The jobs of a sweep, the finished ones and the others, as their directories tell of them."""
+"""Find the jobs of a sweep and read them from their directories, finished or not."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,8 +20,12 @@ HYDRA = ".hydra"
 class Job:
     """One job of a sweep.
 
-    config: dotted key to value, empty where the job left none. rounds: its lines of metrics, S_0 first.
-    problem: why it is not finished; None where it is.
+    Attributes:
+        path: Directory of the job.
+        config: Settings by dotted key; empty if the job has no configuration file.
+        manifest: Manifest of the run; None if it is missing or unreadable.
+        rounds: Records of `metrics.jsonl`, S_0 first.
+        problem: Reason why the job is not finished; None if it is.
     """
 
     path: Path
@@ -32,68 +36,67 @@ class Job:
 
     @property
     def arm(self) -> str | None:
-        """Which variant of the method it is."""
+        """Return the variant of the method."""
         return self.manifest.arm if self.manifest else self.config.get("arm")
 
     @property
     def seed(self) -> int | None:
-        """Its training seed."""
+        """Return the training seed."""
         return self.manifest.seed if self.manifest else self.config.get("seed")
 
     @property
     def finished(self) -> bool:
-        """Whether its figures count."""
+        """Return True if the job's metrics count in the comparison."""
         return self.problem is None
 
-    def figure(self, name: str) -> float | None:
-        """A figure of the last student; None where the job is not finished or has none."""
-        return self.figure_of(len(self.rounds) - 1, name)
+    def final_metric(self, name: str) -> float | None:
+        """Return a metric of the last student; None if the job is not finished or lacks the metric."""
+        return self.metric(len(self.rounds) - 1, name)
 
-    def figure_of(self, student: int, name: str) -> float | None:
-        """A figure of S_student; None where the job is not finished or has none."""
-        known = self.finished and 0 <= student < len(self.rounds)
-        value = self.rounds[student].get(name) if known else None
+    def metric(self, student: int, name: str) -> float | None:
+        """Return a metric of S_student; None if the job is not finished or lacks the metric."""
+        if not self.finished or not 0 <= student < len(self.rounds):
+            return None
+        value = self.rounds[student].get(name)
         return None if value is None else float(value)
 
 
 def find_jobs(directory: Path) -> list[Job]:
-    """Every job below a directory."""
+    """Read every job below a directory, in the order of their paths."""
     return [_load_job(path) for path in _job_dirs(directory)]
 
 
-def named(seed: int | None) -> str:
-    """A seed in words."""
+def seed_label(seed: int | None) -> str:
+    """Return a seed in words."""
     return "seed unknown" if seed is None else f"seed {seed}"
 
 
 def _job_dirs(directory: Path) -> list[Path]:
-    """Directories of jobs, the topmost ones: what lies in a job is its own affair."""
-    found = []
+    """Return the topmost job directories; directories inside a job are not searched."""
+    jobs = []
     for child in sorted(path for path in directory.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        found += [child] if _is_job(child) else _job_dirs(child)
-    return found
-
-
-def _is_job(path: Path) -> bool:
-    return any((path / name).exists() for name in (MANIFEST, METRICS, CONFIG, HYDRA))
+        # Tools such as W&B write files called config.yaml inside a job: stop at the first level that is one.
+        is_job = any((child / name).exists() for name in (MANIFEST, METRICS, CONFIG, HYDRA))
+        jobs += [child] if is_job else _job_dirs(child)
+    return jobs
 
 
 def _load_job(path: Path) -> Job:
-    manifest, problem = _manifest(path)
-    config = _config(path)
-    lines = _metrics(path)
-    last: Mapping[str, Any] = lines[-1] if lines else {}
-    rounds = len(manifest.alphas) if manifest else None
-    if problem is None and not lines:
+    manifest, problem = _load_manifest(path)
+    rounds = _load_metrics(path)
+    last_round = rounds[-1].get("round") if rounds else None
+    planned = len(manifest.alphas) if manifest else None
+    if problem is None and not rounds:
         problem = f"no {METRICS}"
-    elif problem is None and last.get("round") != rounds:
-        problem = f"stopped after round {last.get('round')} of {rounds}"
-    elif problem is not None and lines:
-        problem += f"; its metrics end with round {last.get('round')}"
-    return Job(path, config, manifest, lines, problem)
+    elif problem is None and last_round != planned:
+        problem = f"stopped after round {last_round} of {planned}"
+    elif problem is not None and rounds:
+        problem += f"; its metrics end with round {last_round}"
+    return Job(path, _load_config(path), manifest, rounds, problem)
 
 
-def _manifest(path: Path) -> tuple[Manifest | None, str | None]:
+def _load_manifest(path: Path) -> tuple[Manifest | None, str | None]:
+    """Return the manifest, or None and the problem."""
     if not (path / MANIFEST).is_file():
         return None, f"no {MANIFEST}: not finished"
     try:
@@ -101,32 +104,34 @@ def _manifest(path: Path) -> tuple[Manifest | None, str | None]:
     except StoreError as error:  # damaged, or written by another version
         return None, str(error)
     except ValidationError as error:
-        return None, f"{MANIFEST} cannot be read: {error.error_count()} mistakes"
+        return None, f"{MANIFEST} cannot be read: {error.error_count()} validation errors"
 
 
-def _metrics(path: Path) -> list[Mapping[str, Any]]:
-    """The lines of metrics; a last line that a killed job left half written is not one."""
-    lines = []
+def _load_metrics(path: Path) -> list[Mapping[str, Any]]:
+    """Read the metrics up to the first line that is not JSON; a killed job may leave a partial last line."""
+    records = []
     for line in (path / METRICS).read_text().splitlines() if (path / METRICS).is_file() else ():
         try:
-            lines.append(json.loads(line))
+            records.append(json.loads(line))
         except json.JSONDecodeError:
             break
-    return lines
+    return records
 
 
-def _config(path: Path) -> dict[str, Any]:
-    """The job's settings by dotted key: its resolved config, or what Hydra wrote down before it began."""
+def _load_config(path: Path) -> dict[str, Any]:
+    """Read the settings by dotted key from the run's configuration or, if it has none, from Hydra's."""
     for file in (path / CONFIG, path / HYDRA / CONFIG):
         if file.is_file():
-            return _flat(OmegaConf.to_container(OmegaConf.load(file), resolve=False))
+            # Interpolations stay as text: a resolver may need the environment of the machine that ran the job.
+            return _flatten(OmegaConf.to_container(OmegaConf.load(file), resolve=False))
     return {}
 
 
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the leaves by dotted key; a list becomes JSON text, which can be hashed and compared."""
     if not isinstance(node, Mapping):
         return {prefix: json.dumps(node) if isinstance(node, list) else node}
     flat: dict[str, Any] = {}
     for key, value in node.items():
-        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+        flat |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
     return flat

@@ -1,4 +1,4 @@
-"""The files that a sweep leaves: its page, and the comparison as text, as a table and as a drawing."""
+"""Write the report of a sweep: an HTML page, and the comparison as Markdown, CSV and SVG."""
 
 from pathlib import Path
 
@@ -9,8 +9,8 @@ from tapir_exp.report import charts
 from tapir_exp.report.sweep.comparison import BASELINE, Sweep, load_sweep
 from tapir_exp.report.sweep.csv_table import to_csv
 from tapir_exp.report.sweep.formatting import CELLS, cell_accuracy
-from tapir_exp.report.sweep.rounds_section import accuracies_by_round, panels
-from tapir_exp.report.sweep.samples_section import side_by_side
+from tapir_exp.report.sweep.rounds_section import accuracies_by_round, draw_panels
+from tapir_exp.report.sweep.samples_section import sample_responses
 from tapir_exp.report.sweep.spend_section import spend_by_arm
 from tapir_exp.report.sweep.task_mix_section import task_mix
 from tapir_exp.report.templates import render
@@ -19,44 +19,46 @@ INDEX = "index.html"
 
 
 def write_sweep_report(sweep_dir: Path) -> Path:
-    """Write comparison.md, .csv and .svg and index.html over the jobs below `sweep_dir`; returns index.html.
+    """Write comparison.md, comparison.csv, comparison.svg and index.html, and return the path of index.html.
 
-    Raises StoreError where there is no job.
+    Raises:
+        StoreError: There is no job below `sweep_dir`.
     """
     sweep = load_sweep(sweep_dir)
     write_text_atomic(sweep_dir / "comparison.md", render("comparison.md.jinja", sweep=sweep, cell=CELLS))
     write_text_atomic(sweep_dir / "comparison.csv", to_csv(sweep))
-    write_text_atomic(sweep_dir / "comparison.svg", standalone(draw(sweep)))
+    write_text_atomic(sweep_dir / "comparison.svg", standalone_svg(draw_comparison(sweep)))
     write_text_atomic(sweep_dir / INDEX, render_page(sweep))
     return sweep_dir / INDEX
 
 
 def render_page(sweep: Sweep) -> str:
-    """The page of a sweep, self-contained, from what its jobs left and without a call."""
-    found = accuracies_by_round(sweep.arms)
+    """Render the page of a sweep, which loads no other file."""
+    by_round = accuracies_by_round(sweep.arms)
     return render(
         "sweep/page.html.jinja",
         sweep=sweep,
         cell=CELLS,
-        chart=Markup(draw(sweep)),
-        narrow=Markup(draw(sweep, charts.NARROW)),
-        courses=found,
-        panels=[Markup(svg) for svg in panels(found)],
+        # Charts are our own SVG, with their labels escaped already.
+        chart=Markup(draw_comparison(sweep)),
+        narrow=Markup(draw_comparison(sweep, charts.NARROW)),
+        by_round=by_round,
+        panels=[Markup(svg) for svg in draw_panels(by_round)],
         mix=task_mix(sweep.arms),
-        beside=side_by_side(sweep.arms),
+        samples=sample_responses(sweep.arms),
         spend=spend_by_arm(sweep.arms),
     )
 
 
-def draw(sweep: Sweep, width: int = charts.WIDE) -> str:
-    """The dot-and-interval plot of the rows."""
+def draw_comparison(sweep: Sweep, width: int = charts.WIDE) -> str:
+    """Draw the dot-and-interval plot of the rows as SVG."""
     rows = [
         charts.Dot(
             label=row.label,
             mean=row.accuracy.mean if row.accuracy else None,
             low=row.accuracy.low if row.accuracy else None,
             high=row.accuracy.high if row.accuracy else None,
-            values=tuple(row.values.values()),
+            values=tuple(row.accuracy_by_seed.values()),
             note=cell_accuracy(row.accuracy),
             strong=row.label == BASELINE,
         )
@@ -66,8 +68,8 @@ def draw(sweep: Sweep, width: int = charts.WIDE) -> str:
     return charts.dots(rows, f"Final macro accuracy by {sweep.subject}", axis, width)
 
 
-def standalone(chart: str) -> str:
-    """A chart as a file of its own, with the colours of both themes in it."""
+def standalone_svg(chart: str) -> str:
+    """Return a chart as the text of an SVG file, with the colours of both themes embedded."""
     head, _, rest = chart.partition(">")
     style = render("chart.css.jinja") + ":root { background: var(--paper); }"
     return f"{head}><style>{style}</style>{rest}\n"

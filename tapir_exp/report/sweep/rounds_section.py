@@ -1,4 +1,4 @@
-"""Round by round: the macro accuracy of S_0 to S_R in every arm, over its training seeds."""
+"""Accuracy by round: the macro accuracy of S_0 to S_R in each arm, over its training seeds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,64 +13,68 @@ from tapir_exp.report.templates import student_name
 
 @dataclass(frozen=True)
 class AccuracyByRound:
-    """The students of an arm in their order, as many as any arm has.
+    """Macro accuracy of the students of an arm, as shares.
 
-    accuracies: None for a student that no finished job has, or has no benchmark of.
-    why: what is to be known of a gap; empty where there is none.
+    Attributes:
+        label: Arm or settings.
+        accuracies: One per student, as many as the longest arm has; None if no finished job has a benchmark of it.
+        missing_reason: Why an accuracy is None; empty if none is.
     """
 
     label: str
     accuracies: tuple[Interval | None, ...]
-    reason: str
+    missing_reason: str
 
 
 def accuracies_by_round(arms: Mapping[str, Sequence[Job]]) -> list[AccuracyByRound]:
-    """The course of every arm. Accuracies are shares."""
+    """Average the accuracy of each student over the finished jobs of each arm."""
     students = max((len(job.rounds) for jobs in arms.values() for job in jobs if job.finished), default=0)
-    return [_course(label, jobs, students) for label, jobs in arms.items()]
+    rows = []
+    for label, jobs in arms.items():
+        by_student = [[job.metric(number, ACCURACY) for job in jobs] for number in range(students)]
+        accuracies = tuple(interval_of(value for value in values if value is not None) for values in by_student)
+        rows.append(AccuracyByRound(label, accuracies, _missing_reason(jobs, accuracies)))
+    return rows
 
 
-def _course(label: str, jobs: Sequence[Job], students: int) -> AccuracyByRound:
-    found = [[job.figure_of(number, ACCURACY) for job in jobs] for number in range(students)]
-    accuracies = tuple(interval_of(value for value in values if value is not None) for values in found)
-    return AccuracyByRound(label, accuracies, _why(jobs, accuracies))
-
-
-def _why(jobs: Sequence[Job], accuracies: Sequence[Interval | None]) -> str:
+def _missing_reason(jobs: Sequence[Job], accuracies: Sequence[Interval | None]) -> str:
+    """Return why an arm lacks accuracies; empty if it lacks none."""
     last = max((len(job.rounds) - 1 for job in jobs if job.finished), default=None)
     if last is None:
         return "no finished job"
     if None in accuracies[: last + 1]:
-        return "a benchmark was not run"
+        return "benchmark not run"
     if last + 1 < len(accuracies):
         return f"ends with {student_name(last)}"
     return ""
 
 
-def panels(found: Sequence[AccuracyByRound]) -> list[str]:
-    """A small chart for every arm that has anything to draw, all on the same axes and before the baseline's line."""
-    behind = [_line(course, "quiet") for course in found if course.label == BASELINE]
-    return [_panel(course, behind) for course in found if any(course.accuracies)]
+def draw_panels(rows: Sequence[AccuracyByRound]) -> list[str]:
+    """Draw a small chart for each arm that has an accuracy, on the same axes and over the baseline's line."""
+    background = [_series(row, "quiet") for row in rows if row.label == BASELINE]
+    return [_draw_panel(row, background) for row in rows if any(row.accuracies)]
 
 
-def _panel(course: AccuracyByRound, behind: Sequence[charts.Series]) -> str:
-    ticks = [student_name(number) for number in range(len(course.accuracies))]
-    told = ", ".join(f"{tick}: {cell_mean(i)} %" for tick, i in zip(ticks, course.accuracies, strict=True) if i)
-    series = [_line(course, "warm")] if course.label == BASELINE else [*behind, _line(course, "accent")]
-    return charts.lines(series, ticks, course.label, told, width=200, height=136, small=True)
+def _draw_panel(row: AccuracyByRound, background: Sequence[charts.Series]) -> str:
+    ticks = [student_name(number) for number in range(len(row.accuracies))]
+    values = [(tick, accuracy) for tick, accuracy in zip(ticks, row.accuracies, strict=True) if accuracy]
+    description = ", ".join(f"{tick}: {cell_mean(accuracy)} %" for tick, accuracy in values)
+    # The baseline's panel shows its line once, not over its own background.
+    series = [_series(row, "warm")] if row.label == BASELINE else [*background, _series(row, "accent")]
+    return charts.lines(series, ticks, row.label, description, width=200, height=136, small=True)
 
 
-def _line(course: AccuracyByRound, tone: str) -> charts.Series:
-    """The line of an arm; a quiet one has neither intervals nor a label."""
-    known = [(number, i) for number, i in enumerate(course.accuracies) if i is not None]
+def _series(row: AccuracyByRound, tone: str) -> charts.Series:
+    """Return the line of an arm; a quiet one has no intervals and no label."""
+    accuracies = [(number, interval) for number, interval in enumerate(row.accuracies) if interval is not None]
     if tone == "quiet":
-        points = tuple(charts.Point(number, i.mean) for number, i in known)
-        return charts.Series(course.label, points, tone, labelled=False)
-    return charts.Series(course.label, tuple(_point(number, i) for number, i in known), tone)
+        points = tuple(charts.Point(number, interval.mean) for number, interval in accuracies)
+        return charts.Series(row.label, points, tone, labelled=False)
+    return charts.Series(row.label, tuple(_point(number, interval) for number, interval in accuracies), tone)
 
 
 def _point(number: int, interval: Interval) -> charts.Point:
-    """A t interval may reach beyond what a share can be; it is drawn up to there."""
+    """Return the point of a student; a t interval is drawn within 0 and 1, which it may exceed."""
     if interval.low is None or interval.high is None:
         return charts.Point(number, interval.mean)
     return charts.Point(number, interval.mean, max(0.0, interval.low), min(1.0, interval.high))

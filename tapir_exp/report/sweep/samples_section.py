@@ -1,4 +1,4 @@
-"""Side by side: what the last student of every arm answered to the same held-out problems."""
+"""Sample responses: what the last student of each arm answered to the same held-out problems."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,77 +8,94 @@ from tapir_exp.core.manifest import Manifest
 from tapir_exp.core.records import BenchmarkResult
 from tapir_exp.core.store import Store
 from tapir_exp.core.task_types import BOOSTED
-from tapir_exp.report.sweep.jobs import Job, named
+from tapir_exp.report.sweep.jobs import Job, seed_label
 from tapir_exp.report.templates import student_name
 
 Results = Mapping[str, BenchmarkResult]
-"""What one student made of the problems, by instruction, in the order of the benchmark."""
+"""Benchmark results of one student by instruction, in the order of the benchmark."""
 
 
 @dataclass(frozen=True)
-class Compared:
-    """A problem and the results by arm; differ: whether some arms have it right and some wrong."""
+class ComparedProblem:
+    """A problem with the results of every arm.
+
+    Attributes:
+        problem: The problem.
+        results: Results by arm.
+        arms_differ: True if some arms solved it and some did not.
+    """
 
     problem: BenchmarkResult
     results: Mapping[str, BenchmarkResult]
-    differ: bool
+    arms_differ: bool
 
 
 @dataclass(frozen=True)
-class SideBySide:
-    """students: by arm, which student answered; without: the arms that cannot be shown, and why."""
+class SampleResponses:
+    """Sample problems and responses.
 
-    problems: tuple[Compared, ...]
+    Attributes:
+        problems: At most one problem of each boosted task type.
+        students: Name of the student shown, by arm.
+        skipped: Reason by arm, for the arms that cannot be shown.
+    """
+
+    problems: tuple[ComparedProblem, ...]
     students: Mapping[str, str]
-    without: Mapping[str, str]
+    skipped: Mapping[str, str]
 
 
-def side_by_side(arms: Mapping[str, Sequence[Job]]) -> SideBySide:
-    """One problem of each boosted type: the first on which the arms differ, or the first where they never do.
+def sample_responses(arms: Mapping[str, Sequence[Job]]) -> SampleResponses:
+    """Select one problem of each boosted type: the first on which the arms differ, or the first of all.
 
-    Of every arm the last student of its first finished seed is shown; only problems that all of them had count.
+    The last student of each arm's first finished seed is shown. Only problems that all of them answered count.
     """
     students: dict[str, str] = {}
-    answered: dict[str, Results] = {}
-    without: dict[str, str] = {}
+    results: dict[str, Results] = {}
+    skipped: dict[str, str] = {}
     for label, jobs in arms.items():
         try:
-            students[label], answered[label] = _answered(jobs)
+            students[label], results[label] = _last_results(jobs)
         except StoreError as error:
-            without[label] = str(error)
-    return SideBySide(tuple(_chosen(answered)), students, without)
+            skipped[label] = str(error)
+    return SampleResponses(tuple(_select_problems(results)), students, skipped)
 
 
-def _answered(jobs: Sequence[Job]) -> tuple[str, Results]:
-    """Who answered, and what. Raises StoreError with the reason where nobody did."""
-    done = [(job, job.manifest) for job in jobs if job.finished and job.manifest]
-    if not done:
+def _last_results(jobs: Sequence[Job]) -> tuple[str, Results]:
+    """Return the name and the results of the last student of the first finished seed.
+
+    Raises:
+        StoreError: There is no finished job, or its benchmark is missing; the message is the reason.
+    """
+    finished = [(job, job.manifest) for job in jobs if job.finished and job.manifest]
+    if not finished:
         raise StoreError("no finished job")
-    job, manifest = min(done, key=lambda pair: pair[1].seed)
-    rows = _benchmark(job, manifest)
-    return f"{student_name(len(manifest.alphas))}, {named(job.seed)}", {row.instruction: row for row in rows}
+    job, manifest = min(finished, key=lambda pair: pair[1].seed)
+    rows = _open_benchmark(job, manifest)
+    return f"{student_name(len(manifest.alphas))}, {seed_label(job.seed)}", {row.instruction: row for row in rows}
 
 
-def _benchmark(job: Job, manifest: Manifest) -> list[BenchmarkResult]:
+def _open_benchmark(job: Job, manifest: Manifest) -> list[BenchmarkResult]:
     name = f"benchmark-{len(manifest.alphas)}"
     entry = next((entry for entry in manifest.artifacts if entry.name == name), None)
     if entry is None:
-        raise StoreError(f"{named(job.seed)} had no benchmark")
+        raise StoreError(f"{seed_label(job.seed)} has no benchmark")
     try:
         return Store((job.path / manifest.store).resolve()).open(entry.stage, entry.key).rows(BenchmarkResult)
     except StoreError:
-        raise StoreError(f"the benchmark of {named(job.seed)} is no longer in the store") from None
+        raise StoreError(f"the benchmark of {seed_label(job.seed)} is no longer in the store") from None
 
 
-def _chosen(answered: Mapping[str, Results]) -> Iterator[Compared]:
-    first = next(iter(answered.values()), {})
-    common = [row for row in first.values() if all(row.instruction in results for results in answered.values())]
+def _select_problems(results: Mapping[str, Results]) -> Iterator[ComparedProblem]:
+    """Yield the sample problem of each boosted type that has one."""
+    first = next(iter(results.values()), {})
+    common = [row for row in first.values() if all(row.instruction in by_arm for by_arm in results.values())]
     for task in BOOSTED:
-        problems = [_compared(row, answered) for row in common if row.task is task]
+        problems = [_compare(row, results) for row in common if row.task is task]
         if problems:
-            yield next((problem for problem in problems if problem.differ), problems[0])
+            yield next((problem for problem in problems if problem.arms_differ), problems[0])
 
 
-def _compared(problem: BenchmarkResult, answered: Mapping[str, Results]) -> Compared:
-    results = {label: results[problem.instruction] for label, results in answered.items()}
-    return Compared(problem, results, len({result.exact for result in results.values()}) > 1)
+def _compare(problem: BenchmarkResult, results: Mapping[str, Results]) -> ComparedProblem:
+    by_arm = {label: rows[problem.instruction] for label, rows in results.items()}
+    return ComparedProblem(problem, by_arm, len({result.exact for result in by_arm.values()}) > 1)

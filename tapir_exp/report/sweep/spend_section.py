@@ -1,4 +1,4 @@
-"""The spend by arm, as its jobs wrote it down."""
+"""Spend by arm, summed over the spend reports of its jobs."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -8,60 +8,65 @@ from pydantic import ValidationError
 
 from tapir_exp.llm.ledger import Spend
 from tapir_exp.llm.spend_report import SPEND_FILE, SpendReport
-from tapir_exp.report.sweep.jobs import Job, named
+from tapir_exp.report.sweep.jobs import Job, seed_label
 
 
 @dataclass(frozen=True)
 class ArmSpend:
-    """What the jobs of an arm spent together, the unfinished ones too.
+    """Spend of the jobs of an arm, including unfinished ones.
 
-    spend: None where no job tells. told: how many of the jobs tell. silent: why the others do not, with their seeds.
+    Attributes:
+        label: Arm or settings.
+        spend: Sum over the jobs with a spend report; None if there is none.
+        reported: Number of jobs with a spend report.
+        jobs: Number of jobs.
+        unreported: Reasons why jobs have no spend report, with their seeds.
     """
 
     label: str
     spend: Spend | None
-    told: int
+    reported: int
     jobs: int
-    silent: tuple[str, ...]
+    unreported: tuple[str, ...]
 
 
 def spend_by_arm(arms: Mapping[str, Sequence[Job]]) -> list[ArmSpend]:
-    """The spend of every arm, and of all of them where there are several."""
+    """Return the spend of each arm and, if there are several, a last row with their sum."""
     rows = [_arm_spend(label, jobs) for label, jobs in arms.items()]
-    return [*rows, _together(rows)] if len(rows) > 1 else rows
+    return [*rows, _total(rows)] if len(rows) > 1 else rows
 
 
 def _arm_spend(label: str, jobs: Sequence[Job]) -> ArmSpend:
-    told: list[Spend] = []
-    silent: defaultdict[str, list[str]] = defaultdict(list)
+    spends: list[Spend] = []
+    seeds_by_reason: defaultdict[str, list[str]] = defaultdict(list)
     for job in jobs:
-        found = _read(job)
-        if isinstance(found, Spend):
-            told.append(found)
+        result = _load_spend(job)
+        if isinstance(result, Spend):
+            spends.append(result)
         else:
-            silent[found].append(named(job.seed))
-    reason = tuple(f"{reason}: {', '.join(seeds)}" for reason, seeds in silent.items())
-    return ArmSpend(label, _sum(told), len(told), len(jobs), reason)
+            seeds_by_reason[result].append(seed_label(job.seed))
+    unreported = tuple(f"{reason}: {', '.join(seeds)}" for reason, seeds in seeds_by_reason.items())
+    return ArmSpend(label, _sum(spends), len(spends), len(jobs), unreported)
 
 
-def _read(job: Job) -> Spend | str:
-    """What a job spent, or why that is not known."""
+def _load_spend(job: Job) -> Spend | str:
+    """Return the total spend of a job, or the reason why it is unknown."""
     try:
-        spending = SpendReport.load(job.path)
+        report = SpendReport.load(job.path)
     except ValidationError:
         return f"{SPEND_FILE} cannot be read"
-    return f"no {SPEND_FILE}" if spending is None else spending.total
+    return f"no {SPEND_FILE}" if report is None else report.total
 
 
-def _sum(told: Sequence[Spend]) -> Spend | None:
-    return sum(told, Spend()) if told else None
+def _sum(spends: Sequence[Spend]) -> Spend | None:
+    return sum(spends, Spend()) if spends else None
 
 
-def _together(rows: Sequence[ArmSpend]) -> ArmSpend:
+def _total(rows: Sequence[ArmSpend]) -> ArmSpend:
     return ArmSpend(
-        label="all together",
+        label="all arms",
         spend=_sum([row.spend for row in rows if row.spend]),
-        told=sum(row.told for row in rows),
+        reported=sum(row.reported for row in rows),
         jobs=sum(row.jobs for row in rows),
-        silent=(),
+        unreported=(),  # listed in the rows of the arms
     )

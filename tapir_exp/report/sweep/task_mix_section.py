@@ -1,4 +1,4 @@
-"""The task mix by arm: what its rounds were trained on, beside what was wanted."""
+"""Task mix by arm: the mean mix that its rounds were trained on, vs. the target."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,13 +10,14 @@ from tapir_exp.report.run_view import boosted_first
 from tapir_exp.report.sweep.jobs import Job
 from tapir_exp.report.templates import RARE
 
-MIX = "mix/task/"
+MIX_PREFIX = "mix/task/"
 Shares = Mapping[str, float]
+"""Shares by task type or by column; they sum to 1."""
 
 
 @dataclass(frozen=True)
 class ArmMix:
-    """Mean share of each column in the mixes of an arm, over rounds and seeds."""
+    """Mean share of each column in the training mixes of an arm, over rounds and seeds."""
 
     label: str
     shares: Shares
@@ -24,7 +25,7 @@ class ArmMix:
 
 @dataclass(frozen=True)
 class TargetMix:
-    """A target and the arms that had it."""
+    """A target mix and the arms that had it."""
 
     target: Shares
     arms: tuple[ArmMix, ...]
@@ -32,49 +33,60 @@ class TargetMix:
 
 @dataclass(frozen=True)
 class TaskMix:
-    """columns: task types, the rare ones together as the last; without: arms that have no mix, and why."""
+    """Training mixes of all arms, grouped by target.
+
+    Attributes:
+        columns: Task types; the last column may sum up rare ones.
+        targets: Distinct targets with their arms.
+        skipped: Reason by arm, for the arms without a mix.
+    """
 
     columns: tuple[str, ...]
-    aims: tuple[TargetMix, ...]
-    without: Mapping[str, str]
+    targets: tuple[TargetMix, ...]
+    skipped: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class _Columns:
-    """The task types with a column of their own, and those that share one."""
+    """Task types that have a column each, and rare ones that share the last column."""
 
     common: tuple[str, ...]
     rare: tuple[str, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
-        return (*self.common, *((f"{len(self.rare)} rare types",) if self.rare else ()))
+        return (*self.common, f"{len(self.rare)} rare types") if self.rare else self.common
 
     def fold(self, shares: Shares) -> Shares:
-        """The shares by column."""
-        folded = [shares.get(task, 0.0) for task in self.common]
-        together = sum(shares.get(task, 0.0) for task in self.rare)
-        return dict(zip(self.names, (*folded, *((together,) if self.rare else ())), strict=True))
+        """Return the shares by column."""
+        values = [shares.get(task, 0.0) for task in self.common]
+        if self.rare:
+            values.append(sum(shares.get(task, 0.0) for task in self.rare))
+        return dict(zip(self.names, values, strict=True))
 
 
 def task_mix(arms: Mapping[str, Sequence[Job]]) -> TaskMix:
-    """The mixes of the finished jobs."""
+    """Average the mixes of the finished jobs of each arm and group the arms by target."""
     mixes = {label: _mixes(jobs) for label, jobs in arms.items()}
-    trained = {label: _mean(found) for label, found in mixes.items() if found}
-    wanted = {label: _mean(_targets(arms[label])) for label in trained}
-    columns = _columns([*wanted.values(), *trained.values()])
-    aims: list[TargetMix] = []
-    for target in _different(columns.fold(shares) for shares in wanted.values()):
-        had = (label for label in trained if columns.fold(wanted[label]) == target)
-        aims.append(TargetMix(target, tuple(ArmMix(label, columns.fold(trained[label])) for label in had)))
-    without = {label: _why(arms[label]) for label in arms if label not in trained}
-    return TaskMix(columns.names, tuple(aims), without)
+    actual = {label: _mean(arm_mixes) for label, arm_mixes in mixes.items() if arm_mixes}
+    wanted = {label: _mean(_targets(arms[label])) for label in actual}
+    columns = _columns([*wanted.values(), *actual.values()])
+    # Arms with the same target share a block of the table, below one line with that target.
+    by_target: defaultdict[tuple[tuple[str, float], ...], list[ArmMix]] = defaultdict(list)
+    for label, shares in actual.items():
+        by_target[tuple(columns.fold(wanted[label]).items())].append(ArmMix(label, columns.fold(shares)))
+    targets = tuple(TargetMix(dict(target), tuple(members)) for target, members in by_target.items())
+    skipped = {label: _missing_reason(arms[label]) for label in arms if label not in actual}
+    return TaskMix(columns.names, targets, skipped)
 
 
 def _mixes(jobs: Sequence[Job]) -> list[Shares]:
-    """The mix of every round of every finished job."""
-    lines = (line for job in jobs if job.finished for line in job.rounds[1:])
-    mixes = ({k.removeprefix(MIX): float(v) for k, v in line.items() if k.startswith(MIX)} for line in lines)
+    """Return the training mix of each round of each finished job; S_0 has none."""
+    records = (record for job in jobs if job.finished for record in job.rounds[1:])
+    mixes = (
+        {name.removeprefix(MIX_PREFIX): float(share) for name, share in record.items() if name.startswith(MIX_PREFIX)}
+        for record in records
+    )
     return [mix for mix in mixes if mix]
 
 
@@ -83,34 +95,32 @@ def _targets(jobs: Sequence[Job]) -> list[Shares]:
     return [{str(task): share for task, share in m.target.items()} for m in manifests if m.target]
 
 
-def _mean(found: Sequence[Shares]) -> Shares:
-    tasks = dict.fromkeys(task for shares in found for task in shares)
-    return {task: round(fmean(shares.get(task, 0.0) for shares in found), 9) for task in tasks}
+def _mean(mixes: Sequence[Shares]) -> Shares:
+    """Return the mean share of each task type; a type that a mix lacks counts as 0 there."""
+    tasks = dict.fromkeys(task for shares in mixes for task in shares)
+    # Rounded, so that arms with the same target are grouped together even if their means differ in the last bit.
+    return {task: round(fmean(shares.get(task, 0.0) for shares in mixes), 9) for task in tasks}
 
 
-def _different(found: Iterable[Shares]) -> list[Shares]:
-    """Each once, in their order."""
-    return [dict(target) for target in dict.fromkeys(tuple(shares.items()) for shares in found)]
-
-
-def _columns(found: Iterable[Shares]) -> _Columns:
-    """Columns for the task types that any arm wants or has; those that are rare everywhere share one, if several."""
-    most: defaultdict[str, float] = defaultdict(float)
-    for shares in found:
+def _columns(mixes: Iterable[Shares]) -> _Columns:
+    """Return columns for the task types that occur; those that are rare in every mix share one, if several are."""
+    largest: defaultdict[str, float] = defaultdict(float)
+    for shares in mixes:
         for task, share in shares.items():
-            most[task] = max(most[task], share)
-    known: list[str] = [str(task) for task in boosted_first(TaskType) if most.get(task)]
-    known += sorted(task for task in most if task not in known and most[task])
-    rare = [task for task in known if most[task] < RARE]
+            largest[task] = max(largest[task], share)
+    tasks: list[str] = [str(task) for task in boosted_first(TaskType) if largest.get(task)]
+    # Names that are no task type, such as None of rows without one, come last.
+    tasks += sorted(task for task in largest if task not in tasks and largest[task])
+    rare = [task for task in tasks if largest[task] < RARE]
     if len(rare) < 2:
-        return _Columns(tuple(known), ())
-    return _Columns(tuple(task for task in known if task not in rare), tuple(rare))
+        return _Columns(tuple(tasks), ())
+    return _Columns(tuple(task for task in tasks if task not in rare), tuple(rare))
 
 
-def _why(jobs: Sequence[Job]) -> str:
-    done = [job for job in jobs if job.finished]
-    if not done:
+def _missing_reason(jobs: Sequence[Job]) -> str:
+    finished = [job for job in jobs if job.finished]
+    if not finished:
         return "no finished job"
-    if all(len(job.rounds) == 1 for job in done):
-        return "no rounds: trained on the seeds as they come"
-    return "its metrics tell of no mix"
+    if all(len(job.rounds) == 1 for job in finished):
+        return "no rounds: trained on the seed data only"
+    return "no mix in its metrics"
