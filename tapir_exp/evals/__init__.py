@@ -1,1 +1,1 @@
-"""Measuring students, and the statistics to read the measurements by."""
+"""Benchmarks of students, and the statistics for their results."""

@@ -213,27 +213,28 @@ def annotate(
         row = reusable.get((pair.reference.instruction, pair.reference.output, pair.output.output, annotator))
         return None if row is None else _annotation(pair, annotator, row.preference, row.preference_raw_completion)
 
-    def request(pair: OutputPair) -> ChatRequest:
-        messages = render(template, pair)
-        return ChatRequest(messages=messages, max_tokens=MAX_TOKENS, temperature=TEMPERATURE, top_logprobs=TOP_LOGPROBS)
-
-    def to_annotation(pair: OutputPair, result: RequestResult[ParsedPreference]) -> Annotation:
-        if result.value is None:
-            return _annotation(pair, annotator, None, {"text": result.raw}, result.failure)
-        preference = unswap_preference(result.value.preference, pair.reference.instruction)
-        return _annotation(pair, annotator, preference, _raw_completion(result.raw, result.value.logprobs))
-
     return judge_missing(
         pairs,
         find_known,
-        request,
+        lambda pair: _chat_request(render(template, pair)),
         parse_preference,
-        to_annotation,
+        lambda pair, result: _annotation_of_result(pair, annotator, result),
         chat,
         label=f"{annotator} compares",
         concurrency=concurrency,
         max_failure_rate=max_failure_rate,
     )
+
+
+def _chat_request(messages: tuple[Message, ...]) -> ChatRequest:
+    return ChatRequest(messages=messages, max_tokens=MAX_TOKENS, temperature=TEMPERATURE, top_logprobs=TOP_LOGPROBS)
+
+
+def _annotation_of_result(pair: OutputPair, annotator: str, result: RequestResult[ParsedPreference]) -> Annotation:
+    if result.value is None:
+        return _annotation(pair, annotator, None, {"text": result.raw}, result.failure)
+    preference = unswap_preference(result.value.preference, pair.reference.instruction)
+    return _annotation(pair, annotator, preference, _raw_completion(result.raw, result.value.logprobs))
 
 
 def _raw_completion(text: str, logprobs: Sequence[TokenLogprob]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a student gained over the one before it, on instructions kept out of training. Pure."""
+"""Compare a student with its predecessor on held-out instructions: win rate, perplexity and change of the loss."""
 
 import math
 from collections.abc import Sequence
@@ -8,17 +8,22 @@ from tapir_exp.core.records import ResponseLoss, Verdict
 from tapir_exp.evals.statistics import Interval, t_interval
 
 GAP_RANGE = 18.0
-"""From the lowest gap of two scores to the highest, in judge points."""
+"""Distance from the lowest gap of two scores (-9) to the highest (9)."""
 TIE_MARGIN = 0.05
-"""Preferences this near to a half name no winner."""
+"""Preferences within this distance of 0.5 are ties."""
 
 
 @dataclass(frozen=True)
 class HeadToHead:
-    """A student beside the one before it.
+    """Result of a student against its predecessor.
 
-    win_rate: the mean preference, 0 to 1, with its t interval over the instructions: the soft win rate of AlpacaEval
-    2.0, the mean over both orders of each. won, tied, lost: instructions by their own preference. unscored: the rest.
+    Attributes:
+        win_rate: Mean preference, 0 to 1, with its t interval over the instructions. Like the win rate of AlpacaEval
+            2.0 it is soft; each preference is the mean over both presentation orders. None if nothing was scored.
+        won: Instructions on which the student is preferred.
+        tied: Instructions without a clear preference.
+        lost: Instructions on which the predecessor is preferred.
+        unscored: Instructions without scores.
     """
 
     win_rate: Interval | None
@@ -29,12 +34,13 @@ class HeadToHead:
 
 
 def preferences(verdicts: Sequence[Verdict]) -> list[float]:
-    """How surely the judge prefers the later student, 0 to 1, on each row that was scored."""
+    """Return the judge's preference for the later student on each scored instruction, 0 to 1."""
+    # The predecessor has the role of the teacher, so a positive gap is a preference against the later student.
     return [0.5 - verdict.gap / GAP_RANGE for verdict in verdicts if verdict.gap is not None]
 
 
 def head_to_head(verdicts: Sequence[Verdict]) -> HeadToHead:
-    """What the judge made of a student against the one before it, who stands in the teacher's place."""
+    """Compare a student with its predecessor, which has the role of the teacher in the verdicts."""
     shares = preferences(verdicts)
     won, lost = (sum(sign * (share - 0.5) > TIE_MARGIN for share in shares) for sign in (1, -1))
     rate = t_interval(shares) if shares else None
@@ -42,14 +48,22 @@ def head_to_head(verdicts: Sequence[Verdict]) -> HeadToHead:
 
 
 def perplexity(losses: Sequence[ResponseLoss]) -> float | None:
-    """exp of the mean loss of the tokens of the teacher's responses; None where none was measured."""
+    """Return exp of the mean loss per token of the teacher's responses; None if no loss was measured."""
     known = [(row.instructed, row.tokens) for row in losses if row.instructed is not None]
     tokens = sum(count for _, count in known)
     return math.exp(math.fsum(loss * count for loss, count in known) / tokens) if tokens else None
 
 
 def loss_change(before: Sequence[ResponseLoss], after: Sequence[ResponseLoss]) -> Interval | None:
-    """By how much the mean loss of a response changed, nats per token, paired by row; below 0 it fell."""
+    """Return the mean change of the loss per response, with its t interval.
+
+    Args:
+        before: Losses of the predecessor.
+        after: Losses of the student; rows are paired by id.
+
+    Returns:
+        The change in nats per token, negative if the loss fell; None without a pair.
+    """
     first = {row.id: row.instructed for row in before}
     pairs = [
         (row.instructed, old) for row in after if row.instructed is not None and (old := first.get(row.id)) is not None

@@ -1,6 +1,6 @@
-"""IFEval (Zhou et al., arXiv 2311.07911): instructions such as "no commas", checked by programs instead of a judge.
+"""IFEval (Zhou et al., arXiv 2311.07911): verifiable instructions such as "no commas", checked without a judge.
 
-The programs are lm_eval's, EleutherAI's evaluation harness; here are only the questions and the four means.
+The checks are those of lm_eval, EleutherAI's evaluation harness. This module holds the questions and the accuracies.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,14 @@ HUB = "google/IFEval"
 
 
 class IFEvalQuestion(Record):
-    """A row of google/IFEval: a prompt, the instructions in it, and their arguments in the same order."""
+    """A row of google/IFEval.
+
+    Attributes:
+        key: Id of the prompt.
+        prompt: The prompt.
+        instruction_id_list: Ids of the instructions in it.
+        kwargs: Arguments of the instructions, in the same order.
+    """
 
     key: int
     prompt: str
@@ -31,7 +38,15 @@ class IFEvalQuestion(Record):
 
 
 class CheckedResponse(Record):
-    """Whether each instruction of a prompt was followed: strictly, and with leeway for markdown and an opening line."""
+    """A response and the instructions that it follows.
+
+    Attributes:
+        key: Id of the prompt.
+        response: The response.
+        instructions: Ids of the instructions.
+        strict: Whether each instruction is followed.
+        loose: The same after markdown and an opening or closing line may be removed.
+    """
 
     key: int
     response: str
@@ -42,65 +57,87 @@ class CheckedResponse(Record):
 
 @dataclass(frozen=True)
 class Checker:
-    """lm_eval's checks of one response, and its version."""
+    """The checks of lm_eval.
+
+    Attributes:
+        run: Checks one question's responses; `process_results` of lm_eval.
+        version: Version of lm_eval.
+    """
 
     run: Callable[[Mapping[str, Any], Sequence[str]], Mapping[str, Any]]
     version: str
 
 
 def load_checker() -> Checker:
-    """lm_eval's checks. Raises EvaluationError, which says what to install, where they cannot be loaded."""
+    """Import lm_eval's checks.
+
+    Raises:
+        EvaluationError: If lm_eval or one of its dependencies is not installed.
+    """
     try:
         return Checker(import_module("lm_eval.tasks.ifeval.utils").process_results, version("lm_eval"))
-    except (ImportError, AssertionError) as error:
-        raise EvaluationError(f"IFEval needs lm_eval: pip install 'tapir-exp[ifeval]' ({error}).") from error
+    except (ImportError, AssertionError) as error:  # the module asserts the version of nltk
+        raise EvaluationError(
+            f"IFEval cannot import lm_eval ({error}). Install it: pip install 'tapir-exp[ifeval]'"
+        ) from error
 
 
 def load_questions(path: str | None) -> list[IFEvalQuestion]:
-    """The questions of a file, or of the hub. Raises EvaluationError where they cannot be had."""
-    rows = _hub_rows() if path is None else read_json_objects(Path(path), EvaluationError)
+    """Read the questions from a file, or from the Hugging Face Hub if `path` is None.
+
+    Raises:
+        EvaluationError: If they cannot be read, or a row is not a question.
+    """
+    rows = _load_hub_rows() if path is None else read_json_objects(Path(path), EvaluationError)
     try:
         return [
             IFEvalQuestion.model_validate({name: row.get(name) for name in IFEvalQuestion.model_fields}) for row in rows
         ]
     except ValidationError as error:
-        raise EvaluationError(f"{path or HUB}: a row is not one of IFEval's: {error}") from error
+        raise EvaluationError(f"{path or HUB}: a row is not a question of IFEval: {error}") from error
 
 
-def _hub_rows() -> list[Mapping[str, Any]]:
+def _load_hub_rows() -> list[Mapping[str, Any]]:
     from datasets import load_dataset
 
     try:
         return list(load_dataset(HUB, split="train"))
-    except Exception as error:  # of a dozen kinds
+    except Exception as error:  # `datasets` passes on the exceptions of a dozen libraries
         raise EvaluationError(
-            f"{HUB} cannot be read ({error.__cause__ or repr(error)}); set evals.ifeval.questions to a file."
+            f"{HUB} cannot be loaded ({error.__cause__ or repr(error)}). Set evals.ifeval.questions to a local copy "
+            "of the file."
         ) from error
 
 
 def check(question: IFEvalQuestion, response: str, checker: Checker) -> CheckedResponse:
-    """What the programs make of a response. Raises EvaluationError where they lack the instruction, or their data."""
+    """Check which instructions a response follows.
+
+    Raises:
+        EvaluationError: If lm_eval has no check for an instruction, or nltk's data is not installed.
+    """
     try:
-        found = checker.run(question.model_dump(), [response])
+        results = checker.run(question.model_dump(), [response])
     except KeyError as error:
         raise EvaluationError(
-            f"IFEval, question {question.key}: lm_eval {checker.version} knows no {error}."
+            f"IFEval, question {question.key}: lm_eval {checker.version} has no check for the instruction {error}. "
+            "Use the questions of google/IFEval, or a newer lm_eval."
         ) from error
-    except LookupError as error:  # nltk's data is not part of its package
+    except LookupError as error:  # nltk downloads its data separately from the package
         raise EvaluationError(
-            "IFEval counts sentences with data of nltk: python -m nltk.downloader punkt_tab"
+            "IFEval counts sentences with data of nltk that is not installed. "
+            "Install it: python -m nltk.downloader punkt_tab"
         ) from error
     return CheckedResponse(
         key=question.key,
         response=response,
         instructions=question.instruction_id_list,
-        strict=tuple(found["inst_level_strict_acc"]),
-        loose=tuple(found["inst_level_loose_acc"]),
+        strict=tuple(results["inst_level_strict_acc"]),
+        loose=tuple(results["inst_level_loose_acc"]),
     )
 
 
 def figures(rows: Sequence[CheckedResponse]) -> dict[str, Any]:
-    """The four accuracies in per cent, and the standard error of the first; names are lm_eval's."""
+    """Return the four accuracies and the standard error of the first, in per cent, under lm_eval's names."""
     strict = proportion(sum(all(row.strict) for row in rows), len(rows))
     return {
         "prompt_level_strict_acc": 100 * strict.mean,

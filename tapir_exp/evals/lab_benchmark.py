@@ -1,4 +1,4 @@
-"""The lab's benchmark: held-out problems of every family and level, graded for the exact answer."""
+"""Benchmark of the lab: held-out problems of every family and level, graded for the exact answer."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,28 +7,37 @@ from tapir_exp.lab.family import Family, Problem
 from tapir_exp.lab.world import held_out_problems
 
 Prompts = Sequence[tuple[str, str]]
+"""Pairs of an id and an instruction."""
 
 
-def run_benchmark(per_cell: int, seed: int, answer: Callable[[Prompts], list[Response]]) -> list[BenchmarkResult]:
-    """Put `per_cell` held-out problems of each family and level to a student and grade what it answers.
+def run_benchmark(
+    problems_per_level: int, seed: int, respond: Callable[[Prompts], list[Response]]
+) -> list[BenchmarkResult]:
+    """Send held-out problems to a student and grade its responses.
 
-    answer: takes (id, instruction) pairs and gives one Answer each, in order.
+    Args:
+        problems_per_level: Problems of each family at each level.
+        seed: Seed of the problems.
+        respond: Returns one response for each prompt, in order.
+
+    Raises:
+        ValueError: If `respond` returns another number of responses.
     """
-    problems = held_out_problems(per_cell, seed)
-    answers = answer([(example_id(problem.instruction), problem.instruction) for _, problem in problems])
-    return [grade(*posed, given) for posed, given in zip(problems, answers, strict=True)]
+    problems = held_out_problems(problems_per_level, seed)
+    responses = respond([(example_id(problem.instruction), problem.instruction) for _, problem in problems])
+    return [grade(family, problem, response) for (family, problem), response in zip(problems, responses, strict=True)]
 
 
-def grade(family: Family, problem: Problem, given: Response) -> BenchmarkResult:
-    """What the grader makes of one answer; no answer is a wrong one."""
-    response = given.text or ""
+def grade(family: Family, problem: Problem, response: Response) -> BenchmarkResult:
+    """Grade one response. A failed response counts as a wrong one."""
+    text = response.text or ""
     return BenchmarkResult(
         family=family.name,
         task=family.task,
         level=problem.level,
         instruction=problem.instruction,
         expected=problem.answer,
-        response=response,
-        exact=family.is_exact(problem, response),
-        score=family.grade(problem, response).score,
+        response=text,
+        exact=family.is_exact(problem, text),
+        score=family.grade(problem, text).score,
     )

@@ -1,8 +1,8 @@
 """AlpacaEval's length-controlled win rate, computed offline with scikit-learn.
 
-The logistic model of alpaca_eval 0.6.6 (`length_controlled_v1`; Dubois et al., arXiv 2404.04475): what a preference
-owes to the difference in length, to the instruction's difficulty and to the model; the win rate is what it predicts
-where the lengths are equal. Two "gamed" baselines, which only change their length, hold the length's part in place.
+This is the logistic model of alpaca_eval 0.6.6 (`length_controlled_v1`; Dubois et al., arXiv 2404.04475). It explains a
+preference by the difference in length, the difficulty of the instruction and the model. The win rate is its prediction
+for equal lengths. Two "gamed" baselines, which differ from the baseline only in length, regularise the length term.
 """
 
 import csv
@@ -19,18 +19,28 @@ from tapir_exp.evals.statistics import mean_and_error
 from tapir_exp.evals.win_rate import is_preference, win_share
 
 GAMED_WEIGHT = 0.1
-"""Weight of a row of the gamed baselines: alpaca_eval's lambda of 0.2, divided by the two of them."""
+"""Weight of a row of the gamed baselines: alpaca_eval's lambda of 0.2, divided by their number."""
 INVERSE_STRENGTHS = tuple(10 ** (-4 + 8 * step / 9) for step in range(10))
-"""The inverse regularisation strengths that are tried."""
+"""Inverse regularisation strengths (scikit-learn's C) of the cross-validation."""
+COLUMNS = ("index", "preference", "std_delta_len", "instruction_difficulty", "not_gamed_baseline")
 FOLDS = 5
 SEED = 123
+"""Seed of liblinear, as in alpaca_eval."""
 MIN_PROBABILITY = 1e-15
-"""Predicted probabilities are kept so far from 0 and 1 where a fold is scored."""
+"""Distance from 0 and 1 to which predicted probabilities are clipped before their logarithm is taken."""
 
 
 @dataclass(frozen=True)
 class LengthControlRow:
-    """A row of alpaca_eval's df_gamed.csv; the preference is a share of a win, 0 to 1."""
+    """A row of alpaca_eval's df_gamed.csv.
+
+    Attributes:
+        index: Index of the instruction.
+        preference: Share of a win, 0 to 1, or None.
+        std_delta_len: Difference in length from the baseline, in standard deviations.
+        difficulty: Difficulty of the instruction.
+        is_model: False for the rows of the gamed baselines.
+    """
 
     index: int
     preference: float | None
@@ -41,7 +51,14 @@ class LengthControlRow:
 
 @dataclass(frozen=True)
 class LengthComparison:
-    """The lengths of two outputs in characters, and the preference from 1 to 2; index: place of the instruction."""
+    """Comparison of two outputs.
+
+    Attributes:
+        index: Index of the instruction in the benchmark.
+        baseline_length: Length of the baseline's output in characters.
+        model_length: Length of the model's output in characters.
+        preference: From 1 (baseline) to 2 (model), or None.
+    """
 
     index: int
     baseline_length: int
@@ -51,7 +68,15 @@ class LengthComparison:
 
 @dataclass(frozen=True)
 class LengthControlled:
-    """The length-controlled win rate and its error in per cent, with the model's weights."""
+    """Result of the length control.
+
+    Attributes:
+        win_rate: Length-controlled win rate in per cent.
+        error: Its standard error in per cent; None for a single comparison.
+        length: Weight of the difference in length.
+        difficulty: Weight of the difficulty.
+        model: Weight of the model, the intercept of its comparisons.
+    """
 
     win_rate: float
     error: float | None
@@ -61,19 +86,26 @@ class LengthControlled:
 
 
 def load_length_control_rows(path: Path) -> list[LengthControlRow]:
-    """Read `df_gamed.csv`. Raises EvaluationError where it is not there or has other columns."""
+    """Read `df_gamed.csv`.
+
+    Raises:
+        EvaluationError: If there is no file, or it has different columns.
+    """
     if not path.is_file():
         raise EvaluationError(
-            f"There is no {path}; set evals.alpaca_eval.length_control_data to alpaca_eval's df_gamed.csv."
+            f"{path} is missing: set evals.alpaca_eval.length_control_data to alpaca_eval's df_gamed.csv, or to null "
+            "to omit the length-controlled win rate."
         )
-    with path.open(newline="", encoding="utf-8-sig") as lines:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         try:
-            return [_gamed_row(row) for row in csv.DictReader(lines)]
+            return [_parse_row(row) for row in csv.DictReader(file)]
         except (KeyError, TypeError, ValueError) as error:
-            raise EvaluationError(f"{path} is not alpaca_eval's df_gamed.csv: {error!r}.") from error
+            raise EvaluationError(
+                f"{path} is not alpaca_eval's df_gamed.csv: {error!r}. Expected the columns {', '.join(COLUMNS)}."
+            ) from error
 
 
-def _gamed_row(row: dict[str, str]) -> LengthControlRow:
+def _parse_row(row: dict[str, str]) -> LengthControlRow:
     return LengthControlRow(
         index=int(row["index"]),
         preference=float(row["preference"]) if row["preference"] else None,
@@ -84,50 +116,57 @@ def _gamed_row(row: dict[str, str]) -> LengthControlRow:
 
 
 def length_controlled_win_rate(
-    comparisons: Sequence[LengthComparison], gamed: Sequence[LengthControlRow]
+    comparisons: Sequence[LengthComparison], control: Sequence[LengthControlRow]
 ) -> LengthControlled:
-    """Fit the model on the gamed rows and on the comparisons, and predict every comparison at equal lengths.
+    """Fit the model to the gamed baselines and the comparisons, and predict every comparison for equal lengths.
 
-    Comparisons stand in the order of their instructions, which decides the folds. One without a preference is
-    predicted too, but not fitted. Raises EvaluationError for an instruction without difficulty, for comparisons whose
-    lengths do not vary, and where scikit-learn is not installed.
+    Args:
+        comparisons: Comparisons in the order of their instructions, which determines the folds. Those without a
+            preference are predicted, but not fitted.
+        control: Rows of df_gamed.csv.
+
+    Raises:
+        EvaluationError: If an instruction has no difficulty, the differences in length do not vary, or scikit-learn is
+            not installed.
     """
-    difficulties = _difficulties(comparisons, gamed)
+    difficulties = _difficulties(comparisons, control)
     spread = _spread(comparisons)
-    features = [[math.tanh(row.std_delta_len), row.difficulty, float(row.is_model)] for row in gamed]
+    features = [[math.tanh(row.std_delta_len), row.difficulty, float(row.is_model)] for row in control]
     features += [
         [math.tanh((c.baseline_length - c.model_length) / spread), difficulty, 1.0]
         for c, difficulty in zip(comparisons, difficulties, strict=True)
     ]
-    wins = [row.preference for row in gamed]
+    wins = [row.preference for row in control]
     wins += [win_share(c.preference) if is_preference(c.preference) else None for c in comparisons]
-    weights = [1.0 if row.is_model else GAMED_WEIGHT for row in gamed] + [1.0] * len(comparisons)
+    weights = [1.0 if row.is_model else GAMED_WEIGHT for row in control] + [1.0] * len(comparisons)
     length, difficulty, model = _fit(features, wins, weights)
-    predicted = [100 * _logistic(difficulty * hard + model) for hard in difficulties]
+    # The length term is 0 for equal lengths.
+    predicted = [100 * _logistic(difficulty * value + model) for value in difficulties]
     estimate = mean_and_error(predicted)
     return LengthControlled(estimate.mean, estimate.error, length, difficulty, model)
 
 
-def _difficulties(comparisons: Sequence[LengthComparison], gamed: Sequence[LengthControlRow]) -> list[float]:
-    known: dict[int, float] = {}
-    for row in gamed:
-        known.setdefault(row.index, row.difficulty)
-    missing = [c.index for c in comparisons if c.index not in known]
+def _difficulties(comparisons: Sequence[LengthComparison], control: Sequence[LengthControlRow]) -> list[float]:
+    by_index: dict[int, float] = {}
+    for row in control:
+        by_index.setdefault(row.index, row.difficulty)
+    missing = [c.index for c in comparisons if c.index not in by_index]
     if missing:
         raise EvaluationError(
-            f"{len(missing)} instructions have no difficulty in the gamed file, the first at place {missing[0]}: "
-            "length control is for AlpacaEval's own instructions."
+            f"{len(missing)} instructions have no difficulty in df_gamed.csv, the first has the index {missing[0]}. "
+            "Length control is possible for AlpacaEval's own 805 instructions only."
         )
-    return [known[c.index] for c in comparisons]
+    return [by_index[c.index] for c in comparisons]
 
 
 def _spread(comparisons: Sequence[LengthComparison]) -> float:
-    """The standard deviation of the differences in length."""
+    """Return the standard deviation of the differences in length."""
     differences = [c.baseline_length - c.model_length for c in comparisons]
     spread = stdev(differences) if len(differences) > 1 else 0.0
     if not spread:
         raise EvaluationError(
-            "Length control needs outputs whose lengths differ from the baseline's by varying amounts."
+            "Length control needs outputs that differ from the baseline's in length by varying amounts, but "
+            f"the differences of the {len(differences)} comparisons are equal."
         )
     return spread
 
@@ -135,16 +174,26 @@ def _spread(comparisons: Sequence[LengthComparison]) -> float:
 def _fit(
     features: Sequence[Sequence[float]], wins: Sequence[float | None], weights: Sequence[float]
 ) -> tuple[float, float, float]:
-    """Weights of the features at the strength that predicts left-out rows best.
+    """Return the weights of the features, with the regularisation that predicts held-out rows best.
 
-    A row with win share w is one row of class 1 with weight w and one of class 0 with weight 1 - w, in one fold.
+    Args:
+        features: Length, difficulty and model of each row, shape (rows, 3).
+        wins: Share of a win of each row, 0 to 1; rows with None are dropped.
+        weights: Weight of each row.
+
+    Returns:
+        The weights of length, difficulty and model.
     """
-    np, selection = _numpy(), _sklearn("model_selection")
-    kept = [place for place, share in enumerate(wins) if share is not None]
-    x, p, w = (np.array([column[place] for place in kept]) for column in (features, wins, weights))
+    import numpy as np
+
+    selection = _sklearn("model_selection")
+    labelled = [index for index, share in enumerate(wins) if share is not None]
+    x, p, w = (np.array([column[index] for index in labelled]) for column in (features, wins, weights))
+    # LogisticRegression takes classes, not shares: a row with share p becomes a win of weight p and a loss of weight
+    # 1 - p. Both have the same group, so that no fold trains on one and tests on the other.
     x, p, w = np.concatenate([x, x]), np.concatenate([p, 1 - p]), np.concatenate([w, w])
-    y = np.repeat([1, 0], len(kept))
-    groups = np.tile(np.arange(len(kept)), 2)
+    y = np.repeat([1, 0], len(labelled))
+    groups = np.tile(np.arange(len(labelled)), 2)
     folds = list(selection.GroupKFold(n_splits=FOLDS).split(x, y, groups))
     scores = [fmean(_score(strength, x, y, p, w, *fold) for fold in folds) for strength in INVERSE_STRENGTHS]
     best = INVERSE_STRENGTHS[scores.index(max(scores))]
@@ -153,10 +202,12 @@ def _fit(
 
 
 def _score(strength: float, x: Any, y: Any, p: Any, w: Any, train: Any, test: Any) -> float:
-    """The weighted mean log-likelihood of the left-out rows; every row weighs by w alone, as in alpaca_eval."""
-    np = _numpy()
+    """Return the weighted mean log-likelihood of the rows of `test` for a model fitted to those of `train`."""
+    import numpy as np
+
     fitted = _logistic_regression(strength).fit(x[train], y[train], sample_weight=(p * w)[train])
     predicted = np.clip(fitted.predict_proba(x[test])[:, 1], MIN_PROBABILITY, 1 - MIN_PROBABILITY)
+    # As in alpaca_eval, a row counts with its weight w here, and not with p * w as in the fit.
     share = np.where(y[test] == 1, p[test], 1 - p[test])
     return float(np.mean(w[test] * (share * np.log(predicted) + (1 - share) * np.log(1 - predicted))))
 
@@ -167,22 +218,17 @@ def _logistic_regression(strength: float) -> Any:
     )
 
 
-def _numpy() -> Any:
-    import numpy
-
-    return numpy
-
-
 def _sklearn(subset: str) -> Any:
-    """A module of scikit-learn, which only this figure needs."""
+    """Import a module of scikit-learn, which is an optional dependency."""
     try:
         return import_module(f"sklearn.{subset}")
     except ImportError as error:
         raise EvaluationError(
-            "The length-controlled win rate needs scikit-learn: pip install 'tapir-exp[evals]', "
-            "or set evals.alpaca_eval.length_control_data to null to do without it."
+            "The length-controlled win rate needs scikit-learn, which is not installed. Install it with "
+            "`pip install 'tapir-exp[evals]'`, or set evals.alpaca_eval.length_control_data to null to omit the figure."
         ) from error
 
 
 def _logistic(x: float) -> float:
+    # Two forms, so that exp never overflows.
     return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))

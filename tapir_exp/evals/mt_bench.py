@@ -242,24 +242,12 @@ def grade(
         judge = (judge_name, request.prompt.name)
         return rated.get((request.question.question_id, request.turn, model, judge, request.user_prompt))
 
-    def to_judgment(request: GradingRequest, result: RequestResult[int | float]) -> Judgment:
-        return Judgment(
-            question_id=request.question.question_id,
-            model=model,
-            judge=(judge_name, request.prompt.name),
-            user_prompt=request.user_prompt,
-            judgment=result.raw,
-            score=UNPARSED if result.value is None else result.value,
-            turn=request.turn,
-            failure=result.failure,
-        )
-
     return judge_missing(
         requests,
         find_known,
         _chat_request,
         parse_rating,
-        to_judgment,
+        lambda request, result: _judgment(request, result, model, judge_name),
         chat,
         label=f"{judge_name} rates",
         concurrency=concurrency,
@@ -271,6 +259,19 @@ def _chat_request(request: GradingRequest) -> ChatRequest:
     system = [Message(role="system", content=request.prompt.system)] if request.prompt.system else []
     user = Message(role="user", content=request.user_prompt)
     return ChatRequest(messages=(*system, user), max_tokens=JUDGE_MAX_TOKENS)
+
+
+def _judgment(request: GradingRequest, result: RequestResult[int | float], model: str, judge_name: str) -> Judgment:
+    return Judgment(
+        question_id=request.question.question_id,
+        model=model,
+        judge=(judge_name, request.prompt.name),
+        user_prompt=request.user_prompt,
+        judgment=result.raw,
+        score=UNPARSED if result.value is None else result.value,
+        turn=request.turn,
+        failure=result.failure,
+    )
 
 
 def figures(judgments: Sequence[Judgment], questions: Sequence[MTBenchQuestion]) -> MTBenchFigures:

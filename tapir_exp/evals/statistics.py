@@ -1,6 +1,6 @@
-"""Means, errors, intervals and tests over benchmark results and over seeds; pure, no I/O.
+"""Means, errors, intervals and tests over benchmark results and over seeds.
 
-An interval or error that the data cannot give (one value only) is None, never 0.
+An error or interval that the data do not determine, as for a single value, is None and never 0.
 """
 
 import math
@@ -19,20 +19,24 @@ from tapir_exp.core.records import BenchmarkResult
 from tapir_exp.core.task_types import TaskType
 
 LEVEL = 0.95
+"""Confidence level of intervals."""
 MAX_FLIPS = 36
-"""Exact permutation walks 2^(n/2) sign patterns of either half; beyond this n it would take seconds, then gigabytes."""
-
-POWER = 0.8
-"""The chance of finding a difference that a comparison is planned for."""
+"""Largest n of an exact sign-flip test. It enumerates 2^(n/2) sign patterns, which takes seconds beyond this n."""
 BOOTSTRAP_SAMPLES = 2000
-"""Bootstrap resamples; an interval's bounds then lie within some percent of its width."""
+"""Number of bootstrap resamples. Their noise in the bounds is a few per cent of the interval's width."""
 
 K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean of `n` values and its standard error, in the values' unit; error is None for a single value."""
+    """A mean with its standard error.
+
+    Attributes:
+        mean: The mean.
+        error: Its standard error, in the same unit; None for a single value.
+        n: Number of values.
+    """
 
     mean: float
     error: float | None
@@ -41,7 +45,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean of `n` values with its confidence interval; low and high are None for a single value."""
+    """A mean with its confidence interval.
+
+    Attributes:
+        mean: The mean.
+        low: Lower bound; None for a single value.
+        high: Upper bound; None for a single value.
+        n: Number of values.
+    """
 
     mean: float
     low: float | None
@@ -51,9 +62,14 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """A mean paired difference over `n` pairs, its t interval, and the exact sign-flip p-value.
+    """A mean paired difference with its t interval and the exact sign-flip p-value.
 
-    p: None for n = 1 and n > MOST_FLIPS.
+    Attributes:
+        mean: The mean difference.
+        low: Lower bound; None for a single pair.
+        high: Upper bound; None for a single pair.
+        p: Two-sided p-value; None for a single pair, and for more than MAX_FLIPS pairs.
+        n: Number of pairs.
     """
 
     mean: float
@@ -64,11 +80,15 @@ class Difference:
 
 
 def mean_and_error(values: Sequence[float]) -> Estimate:
-    """Mean and standard error s / sqrt(n), s² = Σ(x - mean)² / (n - 1).
+    """Return the mean and its standard error s / sqrt(n), with s² = Σ(x - mean)² / (n - 1).
 
-    Source: any textbook, e.g. Altman & Bland, BMJ 2005;331:903. Raises ValueError for no values.
+    Source: any textbook, e.g. Altman & Bland, BMJ 2005;331:903.
+
+    Raises:
+        ValueError: If there are no values.
     """
     n = _count(values)
+    # fsum is exact, so the result does not depend on the order of the values.
     mean = math.fsum(values) / n
     if n == 1:
         return Estimate(mean, None, 1)
@@ -77,7 +97,11 @@ def mean_and_error(values: Sequence[float]) -> Estimate:
 
 
 def proportion(hits: int, n: int) -> Estimate:
-    """Share of hits with the binomial standard error sqrt(p (1 - p) / n). Raises ValueError for n = 0."""
+    """Return the share of hits with the binomial standard error sqrt(p (1 - p) / n).
+
+    Raises:
+        ValueError: If n is 0, or `hits` is not between 0 and n.
+    """
     if n < 1 or not 0 <= hits <= n:
         raise ValueError(f"a proportion needs 0 <= hits <= n and n >= 1, got hits={hits}, n={n}")
     share = hits / n
@@ -85,7 +109,7 @@ def proportion(hits: int, n: int) -> Estimate:
 
 
 def wilson_interval(hits: int, n: int, level: float = LEVEL) -> Interval:
-    """Wilson's score interval of a share, which stays within 0 and 1 (Wilson, JASA 1927)."""
+    """Return Wilson's score interval of a share, which stays within 0 and 1 (Wilson, JASA 1927)."""
     share = proportion(hits, n).mean
     z = math.sqrt(2) * float(mpmath.erfinv(level))
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
@@ -94,38 +118,53 @@ def wilson_interval(hits: int, n: int, level: float = LEVEL) -> Interval:
 
 
 def macro_mean(parts: Iterable[Estimate]) -> Estimate:
-    """Mean of independent estimates, equally weighted: error = sqrt(Σ error²) / F; n counts all values.
+    """Return the equally weighted mean of F independent estimates, with error = sqrt(Σ error²) / F.
 
     Source: variance of a stratified mean with equal weights (Cochran, Sampling Techniques, 5.3).
-    The error is None where any part's is. Raises ValueError for no parts.
+
+    Args:
+        parts: The estimates.
+
+    Returns:
+        The mean, with the number of all values as n. Its error is None if that of a part is.
+
+    Raises:
+        ValueError: If there are no parts.
     """
-    known = list(parts)
-    count = _count(known)
-    mean = math.fsum(part.mean for part in known) / count
-    total = sum(part.n for part in known)
-    if any(part.error is None for part in known):
+    estimates = list(parts)
+    count = _count(estimates)
+    mean = math.fsum(part.mean for part in estimates) / count
+    total = sum(part.n for part in estimates)
+    if any(part.error is None for part in estimates):
         return Estimate(mean, None, total)
-    return Estimate(mean, math.sqrt(math.fsum((part.error or 0.0) ** 2 for part in known)) / count, total)
+    return Estimate(mean, math.sqrt(math.fsum((part.error or 0.0) ** 2 for part in estimates)) / count, total)
 
 
 def macro_accuracy(results: Sequence[BenchmarkResult]) -> Estimate:
-    """Exact-answer accuracy, every family weighing the same whatever its number of problems.
+    """Return the exact-answer accuracy, in which all F families have the same weight.
 
-    error = sqrt(Σ_f p_f (1 - p_f) / n_f) / F: it is the error of drawing problems, with the student fixed.
-    Raises ValueError for no results.
+    error = sqrt(Σ_f p_f (1 - p_f) / n_f) / F. It is the sampling error of the problems for a fixed student.
+
+    Raises:
+        ValueError: If there are no results.
     """
     return macro_mean(accuracy_by_family(results).values())
 
 
 def accuracy_by_family(results: Sequence[BenchmarkResult]) -> dict[str, Estimate]:
-    """Exact-answer accuracy of each family with its binomial error, families in order of name."""
+    """Return the exact-answer accuracy of each family with its binomial error, sorted by name.
+
+    Raises:
+        ValueError: If there are no results.
+    """
     return _accuracy_by(results, lambda result: result.family)
 
 
 def accuracy_by_task(results: Sequence[BenchmarkResult]) -> dict[TaskType, Estimate]:
-    """Macro accuracy over the families of each task type, types in the order of the taxonomy.
+    """Return the macro accuracy over the families of each task type, in the order of the taxonomy.
 
-    Raises ValueError for no results.
+    Raises:
+        ValueError: If there are no results.
     """
     _count(results)
     rows: defaultdict[TaskType, list[BenchmarkResult]] = defaultdict(list)
@@ -135,7 +174,11 @@ def accuracy_by_task(results: Sequence[BenchmarkResult]) -> dict[TaskType, Estim
 
 
 def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
-    """Student's t interval: mean ± t(1 - (1 - level) / 2; n - 1) · s / sqrt(n) (Student, Biometrika 1908)."""
+    """Return Student's t interval: mean ± t(1 - (1 - level) / 2; n - 1) · s / sqrt(n) (Student, Biometrika 1908).
+
+    Raises:
+        ValueError: If there are no values.
+    """
     estimate = mean_and_error(values)
     if estimate.error is None:
         return Interval(estimate.mean, None, None, 1)
@@ -145,14 +188,22 @@ def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
 
 @lru_cache(maxsize=256)
 def t_quantile(probability: float, freedom: int) -> float:
-    """The t below which Student's distribution with `freedom` degrees has `probability`, by bisection.
+    """Return the quantile of Student's t distribution, by bisection.
 
     F(t) = 1 - I_{v/(v+t²)}(v/2, 1/2) / 2 for t >= 0 (Abramowitz & Stegun 26.7.1, 26.5.27).
+
+    Args:
+        probability: Probability below the quantile, 0 < p < 1.
+        freedom: Degrees of freedom v.
+
+    Raises:
+        ValueError: If an argument is out of range.
     """
     if not 0 < probability < 1 or freedom < 1:
         raise ValueError(f"a t quantile needs 0 < p < 1 and freedom >= 1, got p={probability}, freedom={freedom}")
     if probability < 0.5:
         return -t_quantile(1 - probability, freedom)
+    # Double the upper bound until it brackets the quantile, then bisect to a relative precision of 1e-12.
     low, high = 0.0, 1.0
     while _t_below(high, freedom) < probability:
         high *= 2
@@ -163,17 +214,24 @@ def t_quantile(probability: float, freedom: int) -> float:
 
 
 def _t_below(t: float, freedom: int) -> float:
+    """Return the cumulative probability at t >= 0."""
     tail = mpmath.betainc(freedom / 2, 0.5, 0, freedom / (freedom + t * t), regularized=True)
     return 1 - float(tail) / 2
 
 
 def paired_difference(ours: Sequence[float], theirs: Sequence[float], level: float = LEVEL) -> Difference:
-    """Mean of ours - theirs over pairs that share a seed, with t interval and exact sign-flip p-value.
+    """Return the mean of ours - theirs over pairs, with its t interval and the exact sign-flip p-value.
 
-    Raises ValueError where the two are empty or of different lengths.
+    Args:
+        ours: Values of one system, such as accuracies by seed.
+        theirs: Values of the other system for the same seeds.
+        level: Confidence level of the interval.
+
+    Raises:
+        ValueError: If the sequences are empty or have different lengths.
     """
     if len(ours) != len(theirs):
-        raise ValueError(f"pairs need two sequences of one length, got {len(ours)} and {len(theirs)}")
+        raise ValueError(f"pairs need two sequences of the same length, got {len(ours)} and {len(theirs)}")
     differences = [a - b for a, b in zip(ours, theirs, strict=True)]
     interval = t_interval(differences, level)
     p = sign_flip_p(differences) if interval.n > 1 else None
@@ -181,21 +239,28 @@ def paired_difference(ours: Sequence[float], theirs: Sequence[float], level: flo
 
 
 def sign_flip_p(differences: Sequence[float]) -> float | None:
-    """Exact two-sided p: the share of all 2^n sign patterns whose |sum| is at least the one seen.
+    """Return the exact two-sided p-value: the share of all 2^n sign patterns with at least the observed |sum|.
 
-    The sums of either half of the differences are walked once and met by bisection (Horowitz & Sahni, JACM 1974).
-    Source: Fisher's randomisation test (The Design of Experiments, 1935, §21); the smallest p is 2 / 2^n.
-    None for more than MOST_FLIPS differences. Raises ValueError for none.
+    Source: Fisher's randomisation test (The Design of Experiments, 1935, §21); the smallest p is 2 / 2^n. The sums of
+    both halves of the differences are enumerated once and combined by bisection (Horowitz & Sahni, JACM 1974).
+
+    Returns:
+        The p-value; None for more than MAX_FLIPS differences.
+
+    Raises:
+        ValueError: If there are no differences.
     """
     n = _count(differences)
     if n > MAX_FLIPS:
         return None
-    slack = 1e-12 * math.fsum(abs(d) for d in differences)  # equal sums may differ in the last bits
+    # Equal sums may differ in the last bits, so a pattern counts if it reaches the observed sum up to this slack.
+    slack = 1e-12 * math.fsum(abs(d) for d in differences)
     bound = abs(math.fsum(differences)) - slack
     if bound <= 0:
         return 1.0
     half = (n + 1) // 2
-    lefts = _flipped_sums(differences[1:half], differences[0])  # |sum| is symmetric: the first sign stays
+    # |sum| does not change if all signs flip, so the first sign is fixed and half of the patterns suffice.
+    lefts = _flipped_sums(differences[1:half], differences[0])
     rights = sorted(_flipped_sums(differences[half:], 0.0))
     within = sum(bisect_left(rights, bound - left) - bisect_right(rights, -bound - left) for left in lefts)
     patterns = len(lefts) * len(rights)
@@ -203,6 +268,7 @@ def sign_flip_p(differences: Sequence[float]) -> float | None:
 
 
 def _flipped_sums(differences: Sequence[float], start: float) -> list[float]:
+    """Return the sums of `start` and the differences under all their sign patterns."""
     sums = [start]
     for difference in differences:
         sums = [s + sign * difference for s in sums for sign in (1, -1)]
@@ -210,31 +276,41 @@ def _flipped_sums(differences: Sequence[float], start: float) -> list[float]:
 
 
 def lattice_flip_p(differences: Sequence[float], step: float) -> float:
-    """As `sign_flip_p`, for any number of differences that are whole multiples of `step`, such as ratings.
+    """Return the same p-value as `sign_flip_p`, for any number of differences on a lattice, such as ratings.
 
-    The distribution of the sum over all 2^n sign patterns is built up exactly, one difference after another.
-    Raises ValueError for no differences, and for one that is no multiple.
+    The exact distribution of the sum over all 2^n sign patterns is computed by adding one difference at a time.
+
+    Args:
+        differences: The differences.
+        step: Lattice step; each difference is a multiple of it.
+
+    Raises:
+        ValueError: If there are no differences, or one is not a multiple of `step`.
     """
     _count(differences)
     units = [round(difference / step) for difference in differences]
     if any(abs(unit * step - difference) > 1e-9 * step for unit, difference in zip(units, differences, strict=True)):
-        raise ValueError(f"the differences are not all multiples of {step}")
+        raise ValueError(f"the differences must be multiples of {step}, got {list(differences)[:5]}")
+    # Number of sign patterns by their sum; a difference of 0 would only double every count.
     patterns = {0: 1}
     for unit in (unit for unit in units if unit):
-        grown: defaultdict[int, int] = defaultdict(int)
+        extended: defaultdict[int, int] = defaultdict(int)
         for total, count in patterns.items():
-            grown[total + unit] += count
-            grown[total - unit] += count
-        patterns = grown
-    seen = abs(sum(units))
-    extreme = sum(count for total, count in patterns.items() if abs(total) >= seen)
+            extended[total + unit] += count
+            extended[total - unit] += count
+        patterns = extended
+    observed = abs(sum(units))
+    extreme = sum(count for total, count in patterns.items() if abs(total) >= observed)
     return float(Fraction(extreme, sum(patterns.values())))
 
 
 def sign_test_p(differences: Sequence[float]) -> float:
-    """Exact two-sided sign test: only which of a pair is better counts; ties are left out, and only ties give 1.
+    """Return the p-value of the exact two-sided sign test. Ties are dropped; without any win or loss, p is 1.
 
-    Source: Arbuthnott 1710; on right and wrong answers it is McNemar's exact test (Psychometrika 1947).
+    Source: Arbuthnott 1710. On correct and wrong answers it is McNemar's exact test (Psychometrika 1947).
+
+    Raises:
+        ValueError: If there are no differences.
     """
     _count(differences)
     wins, losses = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
@@ -244,17 +320,25 @@ def sign_test_p(differences: Sequence[float]) -> float:
 
 
 def bootstrap_difference(table: Sequence[Sequence[float]], seed: int = 0, level: float = LEVEL) -> Interval:
-    """Mean of a table of paired differences, training seeds by instructions, with its percentile bootstrap interval.
+    """Return the mean of a table of paired differences with its percentile bootstrap interval.
 
-    Seeds and instructions are drawn anew independently of each other, since every seed met the same instructions
-    (the pigeonhole bootstrap, Owen, Ann. Appl. Stat. 2007). Of a single seed, the interval is over instructions alone.
-    Raises ValueError for an empty table, or rows of different lengths.
+    Seeds and instructions are resampled independently, because all seeds share the same instructions (pigeonhole
+    bootstrap, Owen, Ann. Appl. Stat. 2007). With a single seed the interval covers the instructions only.
+
+    Args:
+        table: Differences, shape (training seeds, instructions).
+        seed: Seed of the resampling.
+        level: Confidence level of the interval.
+
+    Raises:
+        ValueError: If the table is empty, or its rows have different lengths.
     """
     width = _count(table[0]) if _count(table) else 0
     if any(len(row) != width for row in table):
-        raise ValueError("every seed needs a difference for every instruction")
+        widths = [len(row) for row in table]
+        raise ValueError(f"each seed needs one difference for each instruction, got rows of the lengths {widths}")
     rng = random.Random(seed)
-    means = sorted(_redrawn_mean(table, rng) for _ in range(BOOTSTRAP_SAMPLES))
+    means = sorted(_resampled_mean(table, rng) for _ in range(BOOTSTRAP_SAMPLES))
     mean = math.fsum(math.fsum(row) for row in table) / (len(table) * width)
     if len(table) * width == 1:
         return Interval(mean, None, None, 1)
@@ -267,63 +351,42 @@ def bootstrap_difference(table: Sequence[Sequence[float]], seed: int = 0, level:
     )
 
 
-def _redrawn_mean(table: Sequence[Sequence[float]], rng: random.Random) -> float:
+def _resampled_mean(table: Sequence[Sequence[float]], rng: random.Random) -> float:
+    """Draw rows and columns with replacement and return the mean of their cells."""
     rows = rng.choices(table, k=len(table))
     columns = rng.choices(range(len(table[0])), k=len(table[0]))
     return sum(row[column] for row in rows for column in columns) / (len(rows) * len(columns))
 
 
-def error_of_difference(first: float, second: float, correlation: float = 0.0) -> float:
-    """Standard error of a difference of two means; `correlation` is that of the paired values, 0 if they are not."""
-    return math.sqrt(max(0.0, first**2 + second**2 - 2 * correlation * first * second))
-
-
-def detectable_difference(error: float, level: float = LEVEL, power: float = POWER) -> float:
-    """The smallest true difference that is found with the chance `power`: (z(1 - α/2) + z(power)) · error.
-
-    error: the standard error of the difference; α = 1 - level. Source: Cohen, Statistical Power Analysis, 1988, 2.
-    """
-    return (_z(0.5 + level / 2) + _z(power)) * error
-
-
-def pairs_needed(difference: float, deviation: float, level: float = LEVEL, power: float = POWER) -> int:
-    """How many pairs it takes to find a difference, where paired differences deviate by `deviation`.
-
-    Raises ValueError for no difference: nothing finds that.
-    """
-    if not difference:
-        raise ValueError("no number of pairs finds a difference of 0")
-    return math.ceil((detectable_difference(deviation, level, power) / difference) ** 2)
-
-
-def _z(probability: float) -> float:
-    return math.sqrt(2) * float(mpmath.erfinv(2 * probability - 1))
-
-
 def holm(p_values: Mapping[K, float]) -> dict[K, float]:
-    """Holm's step-down adjustment: p'_(i) = max_{j<=i} min(1, (m - j + 1) p_(j)) (Holm, Scand. J. Stat. 1979).
+    """Return Holm's step-down adjustment, with the keys in their order.
 
-    Keeps the keys' order. Raises ValueError for a p outside 0 to 1.
+    p'_(i) = max_{j<=i} min(1, (m - j + 1) p_(j)) (Holm, Scand. J. Stat. 1979).
+
+    Raises:
+        ValueError: If a p-value is not between 0 and 1.
     """
     if any(not 0 <= p <= 1 for p in p_values.values()):
-        raise ValueError(f"p-values lie between 0 and 1, got {dict(p_values)}")
+        raise ValueError(f"p-values must be between 0 and 1, got {dict(p_values)}")
     adjusted: dict[K, float] = {}
-    floor = 0.0
+    # The running maximum keeps the adjusted p-values in the order of the original ones.
+    largest = 0.0
     for rank, key in enumerate(sorted(p_values, key=lambda key: p_values[key])):
-        floor = max(floor, min(1.0, (len(p_values) - rank) * p_values[key]))
-        adjusted[key] = floor
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[key]))
+        adjusted[key] = largest
     return {key: adjusted[key] for key in p_values}
 
 
 def _accuracy_by(results: Sequence[BenchmarkResult], key: Callable[[BenchmarkResult], str]) -> dict[str, Estimate]:
     _count(results)
-    marks: defaultdict[str, list[bool]] = defaultdict(list)
+    correct: defaultdict[str, list[bool]] = defaultdict(list)
     for result in results:
-        marks[key(result)].append(result.exact)
-    return {name: proportion(sum(marks[name]), len(marks[name])) for name in sorted(marks)}
+        correct[key(result)].append(result.exact)
+    return {name: proportion(sum(correct[name]), len(correct[name])) for name in sorted(correct)}
 
 
 def _count(values: Sequence[object]) -> int:
+    """Return the number of values. Raise ValueError if there are none."""
     if not values:
-        raise ValueError("statistics of no values are not defined")
+        raise ValueError("statistics of no values are not defined, expected at least one value")
     return len(values)

@@ -4,10 +4,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from tapir_exp.evals.power import detectable_difference
 from tapir_exp.evals.statistics import (
     Interval,
     bootstrap_difference,
-    detectable_difference,
     holm,
     lattice_flip_p,
     mean_and_error,

@@ -10,7 +10,8 @@ from pathlib import Path
 from tapir_exp.core.errors import StoreError
 from tapir_exp.core.evaluation_manifest import EVALUATION
 from tapir_exp.core.store import write_text_atomic
-from tapir_exp.evals.statistics import detectable_difference, error_of_difference, mean_and_error, pairs_needed
+from tapir_exp.evals.power import detectable_difference, error_of_difference, pairs_needed
+from tapir_exp.evals.statistics import mean_and_error
 from tapir_exp.report.arm_comparison import ArmComparison, compare_arms
 from tapir_exp.report.evaluations import EvaluationResult, load_evaluation
 from tapir_exp.report.published import MEANINGS, Column, Plan, PublishedRow, PublishedTable, Status, load_tables

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fakes import ScriptedChat, reply_of
+from fakes import ScriptedChat, completion_of
 from standins import ANNOTATOR_PROMPT, INSTRUCTIONS, reference_rows
 
 from tapir_exp.core.errors import EvaluationError
@@ -30,7 +30,7 @@ def rows() -> list[aef.Annotation]:
     """Annotations of one comparison and of one pair of identical outputs."""
     pairs = [pair(INSTRUCTIONS[0], "a\u2028b", "own"), pair(INSTRUCTIONS[1], "x", "x")]
     top = (TokenLogprob(token="m", logprob=-0.1), TokenLogprob(token="M", logprob=-3.0))
-    chat = ScriptedChat([reply_of("m").model_copy(update={"top_logprobs": (top,)})])
+    chat = ScriptedChat([completion_of("m").model_copy(update={"top_logprobs": (top,)})])
     return annotate(pairs, TEMPLATE, [], "us", chat, concurrency=1, max_failure_rate=0)
 
 

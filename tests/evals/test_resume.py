@@ -1,7 +1,7 @@
 """Judging resumes: known rows are reused in place, and only the others are sent."""
 
 import pytest
-from fakes import ScriptedChat, said_to, timeout_error
+from fakes import ScriptedChat, prompt_of, timeout_error
 
 from tapir_exp.core.errors import TooManyFailures
 from tapir_exp.evals.resume import judge_missing
@@ -25,9 +25,9 @@ def judge(items: list[str], known: dict[str, str], chat: ScriptedChat, max_failu
 
 
 def test_judge_missing_sends_only_unknown_items_in_order() -> None:
-    chat = ScriptedChat(lambda request: f"<{said_to(request)}>")
+    chat = ScriptedChat(lambda request: f"<{prompt_of(request)}>")
     assert judge(["a", "b", "c"], {"b": "known"}, chat) == ["a=<A>", "known", "c=<C>"]
-    assert [said_to(request) for request in chat.requests] == ["a", "c"]
+    assert [prompt_of(request) for request in chat.requests] == ["a", "c"]
 
 
 def test_judge_missing_all_known_sends_nothing() -> None:
@@ -37,7 +37,7 @@ def test_judge_missing_all_known_sends_nothing() -> None:
 
 
 def test_judge_missing_failed_request_becomes_a_row() -> None:
-    chat = ScriptedChat(lambda request: timeout_error() if said_to(request) == "a" else "x")
+    chat = ScriptedChat(lambda request: timeout_error() if prompt_of(request) == "a" else "x")
     assert judge(["a", "b", "c"], {}, chat, max_failure_rate=0.4) == ["a=None", "b=X", "c=X"]
 
 
