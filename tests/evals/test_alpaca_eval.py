@@ -32,7 +32,7 @@ def pair(instruction: str, reference: str, text: str) -> ae.OutputPair:
 
 
 def completion(**logprobs: float) -> Completion:
-    """Return a completion whose first token has these candidates."""
+    """Return a completion with these candidates for its first token."""
     top = tuple(TokenLogprob(token=token, logprob=value) for token, value in logprobs.items())
     return completion_of(top[0].token).model_copy(update={"top_logprobs": (top,)})
 

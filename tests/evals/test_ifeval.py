@@ -1,4 +1,4 @@
-"""IFEval: the four means over whatever the checks say, and what is told where the checks are not there."""
+"""IFEval: the four accuracies, and the errors for missing checks, data and questions."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ ROW = {
 
 
 def checks(doc: Mapping[str, Any], responses: Sequence[str]) -> dict[str, Any]:
-    """Stands in for lm_eval's `process_results`."""
+    """Replace lm_eval's `process_results`."""
     (response,) = responses
     known = {"no_comma": "," not in response, "shout": response.isupper()}
     strict = [known[name] for name in doc["instruction_id_list"]]
@@ -30,27 +30,27 @@ def checks(doc: Mapping[str, Any], responses: Sequence[str]) -> dict[str, Any]:
 CHECKER = ifeval.Checker(checks, "0")
 
 
-def test_the_means_by_hand(tmp_path: Path) -> None:
+def test_figures_match_hand_computation(tmp_path: Path) -> None:
     questions = ifeval.load_questions(str(write_lines(tmp_path / "q.jsonl", [ROW, {**ROW, "key": 2, "extra": 1}])))
     rows = [ifeval.check(questions[0], "NO", CHECKER), ifeval.check(questions[1], "NO, NO", CHECKER)]
-    found = ifeval.figures(rows)
-    assert found["prompt_level_strict_acc"] == 50
-    assert found["inst_level_strict_acc"] == 75
-    assert found["prompt_level_loose_acc"] == found["inst_level_loose_acc"] == 100
-    assert found["prompt_level_strict_error"] == pytest.approx(100 * (0.25 / 2) ** 0.5)
-    assert found["prompts"] == 2
+    results = ifeval.figures(rows)
+    assert results["prompt_level_strict_acc"] == 50
+    assert results["inst_level_strict_acc"] == 75
+    assert results["prompt_level_loose_acc"] == results["inst_level_loose_acc"] == 100
+    assert results["prompt_level_strict_error"] == pytest.approx(100 * (0.25 / 2) ** 0.5)
+    assert results["prompts"] == 2
 
 
-def test_without_lm_eval_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_checker_without_lm_eval_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     with pytest.raises(EvaluationError, match=r"pip install 'tapir-exp\[ifeval\]'"):
         ifeval.load_checker()
 
 
-def test_what_the_checks_cannot_do_is_an_error(tmp_path: Path) -> None:
+def test_check_unknown_instruction_or_missing_data_fails(tmp_path: Path) -> None:
     unknown = {**ROW, "instruction_id_list": ["rhyme"]}
     (question,) = ifeval.load_questions(str(write_lines(tmp_path / "q.jsonl", [unknown])))
-    with pytest.raises(EvaluationError, match="knows no 'rhyme'"):
+    with pytest.raises(EvaluationError, match="lm_eval 0 has no check for the instruction 'rhyme'"):
         ifeval.check(question, "x", CHECKER)
 
     def without_data(doc: Mapping[str, Any], responses: Sequence[str]) -> dict[str, Any]:
@@ -58,5 +58,8 @@ def test_what_the_checks_cannot_do_is_an_error(tmp_path: Path) -> None:
 
     with pytest.raises(EvaluationError, match=r"nltk\.downloader punkt_tab"):
         ifeval.check(question, "x", ifeval.Checker(without_data, "0"))
-    with pytest.raises(EvaluationError, match="not one of IFEval's"):
+
+
+def test_load_questions_other_rows_fail(tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match="a row is not a question of IFEval"):
         ifeval.load_questions(str(write_lines(tmp_path / "r.jsonl", [{"prompt": "x"}])))
