@@ -1,4 +1,4 @@
-"""Arms of one experiment against TAPIR on one suite, paired by training seed and by instruction."""
+"""Compare the arms of an experiment with TAPIR on one suite, paired by training seed and by instruction."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -17,17 +17,26 @@ from tapir_exp.evals.statistics import (
 from tapir_exp.report.evaluations import EvaluationResult, Values
 
 BASELINE = "tapir"
-STEPS = {"lab": 100.0, "ifeval": 100.0, "mt_bench": 0.5}
-"""What the values of a suite are multiples of; AlpacaEval's preferences are of nothing."""
+VALUE_STEPS = {"lab": 100.0, "ifeval": 100.0, "mt_bench": 0.5}
+"""Step of which all values of a suite are multiples; AlpacaEval's preferences have none."""
 
 
 @dataclass(frozen=True)
 class ArmComparison:
-    """An arm less TAPIR, in the suite's unit.
+    """Difference of an arm from TAPIR, in the unit of the suite.
 
-    interval: bootstrap over seeds and instructions. p_instructions: exact, over the sums by instruction; p_seeds: exact
-    sign flips over the means by seed, None for one seed. *_holm: corrected over the arms of this experiment.
-    detectable: the smallest difference that this comparison finds with 80 % power, by its error over instructions.
+    Attributes:
+        experiment: Name of the experiment.
+        arm: Arm that is compared with TAPIR.
+        seeds: Number of seeds that both have.
+        instructions: Number of instructions that all of their evaluations have.
+        interval: Mean difference with a bootstrap interval over seeds and instructions.
+        p_instructions: Exact p-value over the sums by instruction.
+        p_seeds: Exact sign-flip p-value over the means by seed; None for one seed.
+        detectable: Smallest difference that this comparison detects with 80 % power, from the standard error over
+            instructions; None for a single instruction.
+        p_instructions_holm: `p_instructions`, Holm-corrected over the arms of the experiment.
+        p_seeds_holm: `p_seeds`, Holm-corrected over the arms of the experiment.
     """
 
     experiment: str
@@ -42,20 +51,22 @@ class ArmComparison:
     p_seeds_holm: float | None = None
 
 
-def compare_arms(suite: str, measured: Sequence[EvaluationResult]) -> list[ArmComparison]:
-    """Every arm against TAPIR of the same experiment, model, judge and benchmark, over the seeds that both have."""
-    families: defaultdict[tuple[object, ...], dict[str, dict[int, Values]]] = defaultdict(dict)
-    for found in measured:
-        known = found.evaluation
-        if known.arm is not None and known.seed is not None:
-            family = families[known.experiment, known.model, found.circumstances(suite)]
-            family.setdefault(known.arm, {}).setdefault(known.seed, found.values(suite))
-    compared = [_family(str(key[0]), suite, arms) for key, arms in families.items() if BASELINE in arms]
-    return [comparison for family in compared for comparison in family]
+def compare_arms(suite: str, evaluations: Sequence[EvaluationResult]) -> list[ArmComparison]:
+    """Compare each arm with TAPIR of the same experiment, model, judge and benchmark, over their common seeds."""
+    groups: defaultdict[tuple[object, ...], dict[str, dict[int, Values]]] = defaultdict(dict)
+    for result in evaluations:
+        evaluation = result.evaluation
+        if evaluation.arm is not None and evaluation.seed is not None:
+            arms = groups[evaluation.experiment, evaluation.model, result.comparability_key(suite)]
+            # The first evaluation of a seed counts, as in the tables.
+            arms.setdefault(evaluation.arm, {}).setdefault(evaluation.seed, result.values(suite))
+    comparisons = [_compare_group(str(key[0]), suite, arms) for key, arms in groups.items() if BASELINE in arms]
+    return [comparison for group in comparisons for comparison in group]
 
 
-def _family(experiment: str, suite: str, arms: Mapping[str, Mapping[int, Values]]) -> list[ArmComparison]:
-    tables = {arm: _differences(seeds, arms[BASELINE]) for arm, seeds in arms.items() if arm != BASELINE}
+def _compare_group(experiment: str, suite: str, arms: Mapping[str, Mapping[int, Values]]) -> list[ArmComparison]:
+    """Compare the arms of one experiment with its baseline, and correct the p-values over the arms."""
+    tables = {arm: _paired_differences(seeds, arms[BASELINE]) for arm, seeds in arms.items() if arm != BASELINE}
     rows = {arm: _compare(experiment, arm, suite, table) for arm, table in tables.items() if table and table[0]}
     by_instruction = holm({arm: row.p_instructions for arm, row in rows.items()})
     by_seed = holm({arm: row.p_seeds for arm, row in rows.items() if row.p_seeds is not None})
@@ -65,15 +76,18 @@ def _family(experiment: str, suite: str, arms: Mapping[str, Mapping[int, Values]
     ]
 
 
-def _differences(arm: Mapping[int, Values], baseline: Mapping[int, Values]) -> list[list[float]]:
-    """Paired differences, seeds by instructions, over what all of them have."""
+def _paired_differences(arm: Mapping[int, Values], baseline: Mapping[int, Values]) -> list[list[float]]:
+    """Return the differences [seeds, instructions] over the instructions that every evaluation has."""
     seeds = sorted(arm.keys() & baseline.keys())
-    everyone = [values for seed in seeds for values in (arm[seed], baseline[seed])]
-    shared = sorted(set.intersection(*(set(values) for values in everyone))) if everyone else []
-    return [[arm[seed][key] - baseline[seed][key] for key in shared] for seed in seeds]
+    if not seeds:
+        return []
+    columns = [set(values) for seed in seeds for values in (arm[seed], baseline[seed])]
+    common = sorted(set.intersection(*columns))
+    return [[arm[seed][key] - baseline[seed][key] for key in common] for seed in seeds]
 
 
 def _compare(experiment: str, arm: str, suite: str, table: Sequence[Sequence[float]]) -> ArmComparison:
+    """Compute the statistics of a table of differences [seeds, instructions]."""
     sums = [sum(column) for column in zip(*table, strict=True)]
     error = mean_and_error([total / len(table) for total in sums]).error
     return ArmComparison(
@@ -89,10 +103,10 @@ def _compare(experiment: str, arm: str, suite: str, table: Sequence[Sequence[flo
 
 
 def _exact_p(sums: Sequence[float], suite: str) -> float:
-    """Sign flips where the values are whole steps; else the sign test, which needs no steps."""
-    if suite in STEPS:
+    """Return the sign-flip p-value if all values are whole steps, else that of the sign test, which needs no steps."""
+    if suite in VALUE_STEPS:
         try:
-            return lattice_flip_p(sums, STEPS[suite])
-        except ValueError:  # a judge may rate by finer steps
+            return lattice_flip_p(sums, VALUE_STEPS[suite])
+        except ValueError:  # a judge may rate in finer steps
             pass
     return sign_test_p(sums)

@@ -1,4 +1,4 @@
-"""A finished evaluation as the tables see it: its manifest, its figures, and its values instruction by instruction."""
+"""Read finished evaluations for the tables: manifest, figures, and the value of each instruction."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -14,14 +14,18 @@ from tapir_exp.core.store import Artifact
 from tapir_exp.evals.win_rate import is_preference, win_share
 
 Values = Mapping[str, float]
-"""What a student scored on each instruction of a suite, by the instruction."""
+"""Value of a student on each instruction of a suite: per cent, or the rating from 1 to 10 on MT-Bench."""
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """An evaluation; figures: by suite and name.
+    """A finished evaluation.
 
-    link, run: its manifest, and that of the run that trained its student, as the tables link to them.
+    Attributes:
+        evaluation: Its manifest.
+        artifacts: Artifacts with the figures, by suite.
+        link: Path of its manifest, relative to the tables.
+        run: Path of the manifest of the run that trained its student, relative to the tables; None for other models.
     """
 
     evaluation: Evaluation
@@ -31,68 +35,70 @@ class EvaluationResult:
 
     @property
     def figures(self) -> dict[str, Mapping[str, Any]]:
-        """The figures of every suite."""
+        """Return the figures by suite and name."""
         return {suite: artifact.figures for suite, artifact in self.artifacts.items()}
 
     @property
     def label(self) -> str:
-        """The experiment and arm of a trained student, else its name."""
-        known = self.evaluation
-        return f"{known.experiment} · {known.arm} (ours)" if known.arm else f"{known.student} (ours)"
+        """Return experiment and arm of a trained student, or the name of another model."""
+        evaluation = self.evaluation
+        if evaluation.arm:
+            return f"{evaluation.experiment} · {evaluation.arm} (ours)"
+        return f"{evaluation.student} (ours)"
 
-    def circumstances(self, suite: str) -> tuple[str | None, str | None]:
-        """The judge of a suite, None where it has none, and its benchmark: figures of others are not to be mixed."""
+    def comparability_key(self, suite: str) -> tuple[str | None, str | None]:
+        """Return the judge (None if the suite has none) and the benchmark; figures with different keys do not mix."""
         return self.evaluation.judge if suite in JUDGED else None, self.figures[suite].get("benchmark")
 
-    def why_not(self, suite: str, name: str) -> str:
-        """Why a suite of this evaluation has no figure of this name."""
-        without: Mapping[str, str] = self.figures[suite].get("without") or {}
-        return without.get(name, "the evaluation does not have this figure")
+    def missing_reason(self, suite: str, name: str) -> str:
+        """Return why a suite of this evaluation lacks a figure."""
+        reasons: Mapping[str, str] = self.figures[suite].get("without") or {}
+        return reasons.get(name, "the evaluation does not have this figure")
 
     def values(self, suite: str) -> Values:
-        """The student's values instruction by instruction; an instruction without a value is absent."""
-        return READERS[suite](self.artifacts[suite].path)
+        """Read the value of each instruction; an instruction without a value is absent."""
+        return VALUE_READERS[suite](self.artifacts[suite].path)
 
 
-def load_evaluation(directory: Path, folder: Path) -> EvaluationResult:
-    """Read an evaluation; links are as seen from `folder`.
+def load_evaluation(directory: Path, tables_dir: Path) -> EvaluationResult:
+    """Read an evaluation, with links relative to `tables_dir`.
 
-    Raises StoreError where its manifest or one of its artifacts cannot be had.
+    Raises:
+        StoreError: The manifest is missing or unreadable, or an artifact is missing from the store.
     """
     evaluation = Evaluation.load(directory)
-    run = None if evaluation.run is None else os.path.relpath(directory / evaluation.run / MANIFEST, folder)
-    return EvaluationResult(
-        evaluation, evaluation.open(directory), os.path.relpath(directory / EVALUATION, folder), run
-    )
+    link = os.path.relpath(directory / EVALUATION, tables_dir)
+    run = None if evaluation.run is None else os.path.relpath(directory / evaluation.run / MANIFEST, tables_dir)
+    return EvaluationResult(evaluation, evaluation.open(directory), link, run)
 
 
-def _lab(path: Path) -> dict[str, float]:
+def _lab_values(path: Path) -> dict[str, float]:
     return {row["instruction"]: 100.0 * row["exact"] for row in read_json_objects(path / "results.jsonl", StoreError)}
 
 
-def _alpaca_eval(path: Path) -> dict[str, float]:
+def _alpaca_eval_values(path: Path) -> dict[str, float]:
     rows = read_json_objects(path / "annotations.json", StoreError)
+    # An annotation that could not be parsed has no valid preference.
     return {row["instruction"]: 100 * win_share(row["preference"]) for row in rows if is_preference(row["preference"])}
 
 
-def _mt_bench(path: Path) -> dict[str, float]:
-    (file,) = (path / "model_judgment").glob("*.jsonl")
+def _mt_bench_values(path: Path) -> dict[str, float]:
+    (file,) = (path / "model_judgment").glob("*.jsonl")  # FastChat's layout: one file per judge
     return {
         f"{row['question_id']}/{row['turn']}": float(row["score"])
         for row in read_json_objects(file, StoreError)
-        if row["score"] != -1
+        if row["score"] != -1  # FastChat's mark for a judgment without a rating
     }
 
 
-def _ifeval(path: Path) -> dict[str, float]:
-    return {
-        str(row["key"]): 100.0 * all(row["strict"]) for row in read_json_objects(path / "results.jsonl", StoreError)
-    }
+def _ifeval_values(path: Path) -> dict[str, float]:
+    rows = read_json_objects(path / "results.jsonl", StoreError)
+    return {str(row["key"]): 100.0 * all(row["strict"]) for row in rows}
 
 
-READERS: Mapping[str, Callable[[Path], dict[str, float]]] = {
-    "lab": _lab,
-    "alpaca_eval": _alpaca_eval,
-    "mt_bench": _mt_bench,
-    "ifeval": _ifeval,
+VALUE_READERS: Mapping[str, Callable[[Path], dict[str, float]]] = {
+    "lab": _lab_values,
+    "alpaca_eval": _alpaca_eval_values,
+    "mt_bench": _mt_bench_values,
+    "ifeval": _ifeval_values,
 }

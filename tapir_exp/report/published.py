@@ -1,4 +1,4 @@
-"""The published figures that our runs are put beside: `conf/paper/*.yaml`, each figure with how surely it is known."""
+"""Load the published figures to compare our evaluations with, from `published_figures/*.yaml`."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +12,7 @@ from tapir_exp.core.records import Record
 
 
 class Status(StrEnum):
-    """How surely a figure is known, as in docs/paper_facts.md."""
+    """Certainty of a figure, as in docs/paper_facts.md."""
 
     PRIMARY = "P"
     SECOND_HAND = "S"
@@ -21,18 +21,24 @@ class Status(StrEnum):
     UNKNOWN = "unknown"
 
 
-FIGURES = Path(__file__).parent / "published_figures"
+TABLES_DIR = Path(__file__).parent / "published_figures"
 MEANINGS = {
     Status.PRIMARY: "seen in a primary source",
     Status.SECOND_HAND: "seen second-hand",
-    Status.DERIVED: "derived",
-    Status.REMEMBERED: "remembered, unconfirmed",
-    Status.UNKNOWN: "not known",
+    Status.DERIVED: "derived from other facts",
+    Status.REMEMBERED: "remembered, not confirmed",
+    Status.UNKNOWN: "unknown",
 }
+"""Legend of the tables."""
 
 
-class Figure(Record):
-    """A published figure; `value` is None exactly where its status is unknown."""
+class PublishedFigure(Record):
+    """A published figure.
+
+    Attributes:
+        value: The figure; None exactly if its status is unknown.
+        status: How certain the figure is.
+    """
 
     value: float | None
     status: Status
@@ -40,28 +46,49 @@ class Figure(Record):
     @model_validator(mode="after")
     def _unknown_has_no_value(self) -> Self:
         if (self.value is None) != (self.status is Status.UNKNOWN):
-            raise ValueError("an unknown figure has no value, and every other has one")
+            raise ValueError(
+                f"value {self.value} has status {self.status}: an unknown figure has no value, and every other has one"
+            )
         return self
 
 
 class Column(Record):
-    """A figure of a suite: its heading, and the figure that is its error within one evaluation."""
+    """A column of a table.
+
+    Attributes:
+        title: Heading.
+        error: Name of the figure that is its standard error within one evaluation; None if there is none.
+    """
 
     title: str
     error: str | None = None
 
 
 class PublishedRow(Record):
-    """A published line; `model` and `arm` name the evaluations of ours that belong beside it, None where none can."""
+    """A row of published figures.
+
+    Attributes:
+        label: Name of the row.
+        figures: Figures by column; a column that is absent is unknown.
+        model: Hub id of the model of our evaluations to compare with; None if we cannot evaluate it.
+        arm: Arm of these evaluations; None for the model without training.
+    """
 
     label: str
-    figures: dict[str, Figure]
+    figures: dict[str, PublishedFigure]
     model: str | None = None
     arm: str | None = None
 
 
 class Plan(Record):
-    """Two figures that a reader compares: what would it take to tell them apart? `error` is the error of either."""
+    """Two figures to compare; the report computes how many instructions are needed to separate them.
+
+    Attributes:
+        first: One figure.
+        second: The other figure.
+        error: Standard error of each.
+        n: Number of instructions of the benchmark.
+    """
 
     first: float
     second: float
@@ -70,7 +97,17 @@ class Plan(Record):
 
 
 class PublishedTable(Record):
-    """One table. judge: the model that judged the published figures; None where nobody did."""
+    """A table of published figures.
+
+    Attributes:
+        title: Heading.
+        suite: Suite of `tapir evaluate` that measures the same.
+        judge: Model that judged the published figures; None for a suite without a judge.
+        columns: Columns by the name of their figure.
+        rows: Published rows.
+        notes: Sentences to show below the table.
+        plan: Two figures to compare; None if there are none.
+    """
 
     title: str
     suite: str
@@ -82,20 +119,24 @@ class PublishedTable(Record):
 
     @model_validator(mode="after")
     def _figures_have_columns(self) -> Self:
-        strangers = {name for row in self.rows for name in row.figures} - self.columns.keys()
-        if strangers:
-            raise ValueError(f"the figures {sorted(strangers)} have no column")
+        unexpected = {name for row in self.rows for name in row.figures} - self.columns.keys()
+        if unexpected:
+            raise ValueError(f"the figures {sorted(unexpected)} have no column; expected {sorted(self.columns)}")
         return self
 
 
 def load_tables() -> dict[str, PublishedTable]:
-    """Every table of `published_figures/`, by the name of its file. Raises StoreError where one is not a table."""
-    return {path.stem: load_table(path) for path in sorted(FIGURES.glob("*.yaml"))}
+    """Load every table of `published_figures/` by file name. Raises StoreError if one is not valid."""
+    return {path.stem: load_table(path) for path in sorted(TABLES_DIR.glob("*.yaml"))}
 
 
 def load_table(path: Path) -> PublishedTable:
-    """One table. Raises StoreError, which names the file and the mistakes."""
+    """Load a table.
+
+    Raises:
+        StoreError: The file is not YAML or not a table; the message names the file and the mistakes.
+    """
     try:
         return PublishedTable.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (ValidationError, yaml.YAMLError) as error:
-        raise StoreError(f"{path} is not a table of published figures: {error}") from error
+        raise StoreError(f"{path} is not a valid table of published figures (see PublishedTable): {error}") from error

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from evaluations_dir import EvaluationsDir
 from synthetic_run import SyntheticRun
 
 from tapir_exp.config import Config
@@ -94,3 +95,9 @@ def lab_run(finished_run: Path, tmp_path: Path) -> Path:
     outputs = finished_run.parent.parent
     shutil.copytree(outputs, tmp_path / "lab", symlinks=True)
     return tmp_path / "lab" / finished_run.relative_to(outputs)
+
+
+@pytest.fixture
+def evaluations(tmp_path: Path) -> EvaluationsDir:
+    """Return a directory to which a test adds finished evaluations."""
+    return EvaluationsDir(tmp_path)
