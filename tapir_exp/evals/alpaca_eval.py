@@ -165,7 +165,7 @@ def preference_from_logprobs(logprobs: Sequence[TokenLogprob]) -> float:
     if FIRST not in by_token and SECOND not in by_token:
         raise ReplyError(f"Neither {FIRST} nor {SECOND} is among the likeliest tokens {sorted(by_token)}.")
     first, second = by_token.get(FIRST, -math.inf), by_token.get(SECOND, -math.inf)
-    # log(P(m) + P(M)); at most one of the two is minus infinity, and the larger one never is.
+    # log(P(m) + P(M)). One of the two may be minus infinity, the larger one never is.
     low, high = min(first, second), max(first, second)
     log_sum = high + math.log1p(math.exp(low - high))
     return 2 - math.exp(first - log_sum)
@@ -200,7 +200,7 @@ def annotate(
     Raises:
         TooManyFailures: If more calls fail or return no preference.
     """
-    # alpaca_eval's cache uses the same four fields as its key.
+    # alpaca_eval's cache has the same four fields as its key.
     reusable = {
         (row.instruction, row.output_1, row.output_2, row.annotator): row
         for row in known
@@ -300,7 +300,7 @@ def _length_controlled(
     """Return the length-controlled win rate, or None and the reason why there is none."""
     if length_control_rows is None:
         return None, "evals.alpaca_eval.length_control_data is null, expected the file df_gamed.csv"
-    # All differences in length are 0 here, so the model cannot be fitted; the win rate is known.
+    # The baseline against itself: all lengths are equal, so there is nothing to fit and the win rate is known.
     if annotations[0].generator_1 == annotations[0].generator_2:
         return LengthControlled(50.0, 0.0, 0.0, 0.0, 0.0), None
     comparisons = [

@@ -1,6 +1,6 @@
 """Figures of a task classifier: accuracy, macro-F1, agreement and calibration.
 
-All figures come from a confusion matrix with a line for each true type and a column for each predicted type, in the
+All figures come from a confusion matrix. It has a line for each true type and a column for each predicted type, in the
 order of the taxonomy. The last column counts unlabelled rows, which are wrong. Intervals are percentile bootstraps over
 rows. A rare type is absent from some resamples, so the interval of a macro-F1 with rare types is biased upwards.
 """
@@ -148,6 +148,7 @@ def accuracy(counts: Counts) -> float:
 def macro_f1(counts: Counts) -> float:
     """Return the mean of F1 = 2 hits / (true + predicted rows) over the types that occur in the truth."""
     rows, predicted, hits = counts.sum(1), counts.sum(0), np.diag(counts)
+    # A type without true rows has no recall, so it is not averaged.
     present = rows > 0
     return float((2 * hits[present] / (rows + predicted)[present]).mean())
 
@@ -209,6 +210,7 @@ def _bootstrap(true: Counts, pred: Counts, statistic: Callable[[Counts], float],
     value = statistic(confusion_matrix(true, pred, size))
     if n == 1:
         return Interval(value, None, None, 1)
+    # Each line of `draws` holds the row indices of one resample, shape (resamples, n).
     draws = np.random.default_rng(seed).integers(0, n, (resamples, n))
     values = [statistic(confusion_matrix(true[rows], pred[rows], size)) for rows in draws]
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])

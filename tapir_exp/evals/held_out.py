@@ -18,8 +18,8 @@ class HeadToHead:
     """Result of a student against its predecessor.
 
     Attributes:
-        win_rate: Mean preference, 0 to 1, with its t interval over the instructions. Like the win rate of AlpacaEval
-            2.0 it is soft; each preference is the mean over both presentation orders. None if nothing was scored.
+        win_rate: Mean preference, 0 to 1, with its t interval over the instructions; None if nothing was scored. It
+            is soft, like the win rate of AlpacaEval 2.0. Each preference is the mean over both presentation orders.
         won: Instructions on which the student is preferred.
         tied: Instructions without a clear preference.
         lost: Instructions on which the predecessor is preferred.
@@ -64,6 +64,7 @@ def loss_change(before: Sequence[ResponseLoss], after: Sequence[ResponseLoss]) -
     Returns:
         The change in nats per token, negative if the loss fell; None without a pair.
     """
+    # Rows without a loss on either side have no pair.
     first = {row.id: row.instructed for row in before}
     pairs = [
         (row.instructed, old) for row in after if row.instructed is not None and (old := first.get(row.id)) is not None

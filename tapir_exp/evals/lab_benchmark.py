@@ -30,6 +30,7 @@ def run_benchmark(
 
 def grade(family: Family, problem: Problem, response: Response) -> BenchmarkResult:
     """Grade one response. A failed response counts as a wrong one."""
+    # A skipped failure would raise the accuracy, so it is graded as an empty text.
     text = response.text or ""
     return BenchmarkResult(
         family=family.name,

@@ -1,8 +1,8 @@
 """AlpacaEval's length-controlled win rate, computed offline with scikit-learn.
 
-This is the logistic model of alpaca_eval 0.6.6 (`length_controlled_v1`; Dubois et al., arXiv 2404.04475). It explains a
-preference by the difference in length, the difficulty of the instruction and the model. The win rate is its prediction
-for equal lengths. Two "gamed" baselines, which differ from the baseline only in length, regularise the length term.
+This is the logistic regression of alpaca_eval 0.6.6 (`length_controlled_v1`; Dubois et al., arXiv 2404.04475). It has
+three terms: difference in length, difficulty of the instruction, and model. The win rate is its prediction for equal
+lengths. Two "gamed" baselines, which differ from the baseline only in length, regularise the length term.
 """
 
 import csv
@@ -39,7 +39,7 @@ class LengthControlRow:
         preference: Share of a win, 0 to 1, or None.
         std_delta_len: Difference in length from the baseline, in standard deviations.
         difficulty: Difficulty of the instruction.
-        is_model: False for the rows of the gamed baselines.
+        is_model: Whether the row is of an evaluated model; False for the gamed baselines.
     """
 
     index: int
@@ -75,7 +75,7 @@ class LengthControlled:
         error: Its standard error in per cent; None for a single comparison.
         length: Weight of the difference in length.
         difficulty: Weight of the difficulty.
-        model: Weight of the model, the intercept of its comparisons.
+        model: Weight of the evaluated model, the intercept of its comparisons.
     """
 
     win_rate: float
@@ -118,7 +118,7 @@ def _parse_row(row: dict[str, str]) -> LengthControlRow:
 def length_controlled_win_rate(
     comparisons: Sequence[LengthComparison], control: Sequence[LengthControlRow]
 ) -> LengthControlled:
-    """Fit the model to the gamed baselines and the comparisons, and predict every comparison for equal lengths.
+    """Fit the regression to the gamed baselines and the comparisons, and predict each comparison for equal lengths.
 
     Args:
         comparisons: Comparisons in the order of their instructions, which determines the folds. Those without a
@@ -129,13 +129,15 @@ def length_controlled_win_rate(
         EvaluationError: If an instruction has no difficulty, the differences in length do not vary, or scikit-learn is
             not installed.
     """
-    difficulties = _difficulties(comparisons, control)
+    difficulties = _look_up_difficulties(comparisons, control)
     spread = _spread(comparisons)
+    # tanh bounds the effect of extreme lengths. The constant 1 is the intercept of the evaluated model.
     features = [[math.tanh(row.std_delta_len), row.difficulty, float(row.is_model)] for row in control]
     features += [
         [math.tanh((c.baseline_length - c.model_length) / spread), difficulty, 1.0]
         for c, difficulty in zip(comparisons, difficulties, strict=True)
     ]
+    # Both columns hold shares of a win: df_gamed.csv has them already, preferences are converted.
     wins = [row.preference for row in control]
     wins += [win_share(c.preference) if is_preference(c.preference) else None for c in comparisons]
     weights = [1.0 if row.is_model else GAMED_WEIGHT for row in control] + [1.0] * len(comparisons)
@@ -146,7 +148,8 @@ def length_controlled_win_rate(
     return LengthControlled(estimate.mean, estimate.error, length, difficulty, model)
 
 
-def _difficulties(comparisons: Sequence[LengthComparison], control: Sequence[LengthControlRow]) -> list[float]:
+def _look_up_difficulties(comparisons: Sequence[LengthComparison], control: Sequence[LengthControlRow]) -> list[float]:
+    # The file repeats the difficulty of an instruction for each baseline.
     by_index: dict[int, float] = {}
     for row in control:
         by_index.setdefault(row.index, row.difficulty)
@@ -195,33 +198,34 @@ def _fit(
     y = np.repeat([1, 0], len(labelled))
     groups = np.tile(np.arange(len(labelled)), 2)
     folds = list(selection.GroupKFold(n_splits=FOLDS).split(x, y, groups))
-    scores = [fmean(_score(strength, x, y, p, w, *fold) for fold in folds) for strength in INVERSE_STRENGTHS]
+    scores = [fmean(_score(c, x, y, p, w, *fold) for fold in folds) for c in INVERSE_STRENGTHS]
     best = INVERSE_STRENGTHS[scores.index(max(scores))]
     length, difficulty, model = _logistic_regression(best).fit(x, y, sample_weight=p * w).coef_[0]
     return float(length), float(difficulty), float(model)
 
 
-def _score(strength: float, x: Any, y: Any, p: Any, w: Any, train: Any, test: Any) -> float:
+def _score(inverse_strength: float, x: Any, y: Any, p: Any, w: Any, train: Any, test: Any) -> float:
     """Return the weighted mean log-likelihood of the rows of `test` for a model fitted to those of `train`."""
     import numpy as np
 
-    fitted = _logistic_regression(strength).fit(x[train], y[train], sample_weight=(p * w)[train])
+    fitted = _logistic_regression(inverse_strength).fit(x[train], y[train], sample_weight=(p * w)[train])
     predicted = np.clip(fitted.predict_proba(x[test])[:, 1], MIN_PROBABILITY, 1 - MIN_PROBABILITY)
     # As in alpaca_eval, a row counts with its weight w here, and not with p * w as in the fit.
     share = np.where(y[test] == 1, p[test], 1 - p[test])
     return float(np.mean(w[test] * (share * np.log(predicted) + (1 - share) * np.log(1 - predicted))))
 
 
-def _logistic_regression(strength: float) -> Any:
+def _logistic_regression(inverse_strength: float) -> Any:
+    # An l1_ratio of 1 is an L1 penalty, which only some solvers support.
     return _sklearn("linear_model").LogisticRegression(
-        l1_ratio=1, solver="liblinear", C=strength, fit_intercept=False, random_state=SEED
+        l1_ratio=1, solver="liblinear", C=inverse_strength, fit_intercept=False, random_state=SEED
     )
 
 
-def _sklearn(subset: str) -> Any:
+def _sklearn(name: str) -> Any:
     """Import a module of scikit-learn, which is an optional dependency."""
     try:
-        return import_module(f"sklearn.{subset}")
+        return import_module(f"sklearn.{name}")
     except ImportError as error:
         raise EvaluationError(
             "The length-controlled win rate needs scikit-learn, which is not installed. Install it with "

@@ -23,7 +23,7 @@ def judge_missing(
     concurrency: int,
     max_failure_rate: float,
 ) -> list[Row]:
-    """Return one judgment for each item, in their order; only items without a known one are sent to the judge.
+    """Return one judgment for each item, in order. Only items without a known judgment are sent to the judge.
 
     Args:
         items: What to judge.

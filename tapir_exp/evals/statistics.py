@@ -111,7 +111,7 @@ def proportion(hits: int, n: int) -> Estimate:
 def wilson_interval(hits: int, n: int, level: float = LEVEL) -> Interval:
     """Return Wilson's score interval of a share, which stays within 0 and 1 (Wilson, JASA 1927)."""
     share = proportion(hits, n).mean
-    z = math.sqrt(2) * float(mpmath.erfinv(level))
+    z = math.sqrt(2) * float(mpmath.erfinv(level))  # quantile of the standard normal at (1 + level) / 2
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return Interval(share, max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)), n)
@@ -342,6 +342,7 @@ def bootstrap_difference(table: Sequence[Sequence[float]], seed: int = 0, level:
     mean = math.fsum(math.fsum(row) for row in table) / (len(table) * width)
     if len(table) * width == 1:
         return Interval(mean, None, None, 1)
+    # Percentiles by rank; both bounds are resampled means, without interpolation.
     cut = (1 - level) / 2
     return Interval(
         mean,
