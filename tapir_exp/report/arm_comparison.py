@@ -68,6 +68,7 @@ def _compare_group(experiment: str, suite: str, arms: Mapping[str, Mapping[int, 
     """Compare the arms of one experiment with its baseline, and correct the p-values over the arms."""
     tables = {arm: _paired_differences(seeds, arms[BASELINE]) for arm, seeds in arms.items() if arm != BASELINE}
     rows = {arm: _compare(experiment, arm, suite, table) for arm, table in tables.items() if table and table[0]}
+    # The two tests answer different questions, so each is corrected separately.
     by_instruction = holm({arm: row.p_instructions for arm, row in rows.items()})
     by_seed = holm({arm: row.p_seeds for arm, row in rows.items() if row.p_seeds is not None})
     return [
@@ -88,6 +89,7 @@ def _paired_differences(arm: Mapping[int, Values], baseline: Mapping[int, Values
 
 def _compare(experiment: str, arm: str, suite: str, table: Sequence[Sequence[float]]) -> ArmComparison:
     """Compute the statistics of a table of differences [seeds, instructions]."""
+    # Sums over seeds keep the values on the lattice of the suite, which the exact test needs.
     sums = [sum(column) for column in zip(*table, strict=True)]
     error = mean_and_error([total / len(table) for total in sums]).error
     return ArmComparison(

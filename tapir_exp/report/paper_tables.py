@@ -178,6 +178,7 @@ def build_table(name: str, published: PublishedTable, evaluations: Sequence[Eval
         The published rows with our results, then rows for the evaluations that match no published row.
     """
     candidates = [result for result in evaluations if published.suite in result.figures]
+    # Each evaluation is in one row only: a published one if any matches, else one with its label.
     rows, used = [], set()
     for row in published.rows:
         group = _select([result for result in candidates if _matches(result, row)], published)
@@ -209,6 +210,7 @@ def _group(evaluations: Sequence[EvaluationResult], table: PublishedTable) -> li
 def _select(evaluations: Sequence[EvaluationResult], table: PublishedTable) -> list[EvaluationResult]:
     """Select evaluations of one judge and benchmark, preferably the table's judge, and the first of each seed."""
     suite = table.suite
+    # The first evaluation fixes judge and benchmark, because figures of others are not comparable with it.
     same_judge = [e for e in evaluations if _model_name(e.comparability_key(suite)[0]) == table.judge]
     preferred = same_judge or evaluations
     by_seed: dict[int | None, EvaluationResult] = {}
@@ -236,6 +238,7 @@ def _our_result(
     """Average a figure over our evaluations, or give the reason why there is none."""
     if not group:
         return _missing(_no_evaluation_reason(row, table))
+    # Evaluations may lack single figures, such as the length-controlled win rate without its data file.
     results = [(result, v) for result in group if (v := result.figures[table.suite].get(name)) is not None]
     if not results:
         return _missing(group[0].missing_reason(table.suite, name))
@@ -284,6 +287,7 @@ def describe_plan(plan: Plan) -> str:
     error = error_of_difference(plan.error, plan.error)
     # Standard deviation of the difference on one instruction, if the two models are uncorrelated.
     deviation = plan.error * math.sqrt(2 * plan.n)
+    # Correlated models need fewer instructions; 0.5 shows the order of magnitude.
     unpaired, paired = (pairs_needed(gap, deviation * math.sqrt(1 - correlation)) for correlation in (0.0, 0.5))
     return (
         f"{plan.first:.2f} vs. {plan.second:.2f} on {plan.n} instructions: the difference of {gap:.2f} has a "

@@ -119,6 +119,7 @@ class PublishedTable(Record):
 
     @model_validator(mode="after")
     def _figures_have_columns(self) -> Self:
+        # A misspelt name would otherwise be an empty column.
         unexpected = {name for row in self.rows for name in row.figures} - self.columns.keys()
         if unexpected:
             raise ValueError(f"the figures {sorted(unexpected)} have no column; expected {sorted(self.columns)}")

@@ -161,6 +161,7 @@ def _row(label: str, jobs: Sequence[Job]) -> ComparisonRow:
 
 def _by_seed(jobs: Iterable[Job], name: str) -> dict[int, float]:
     """Return a final metric of the finished jobs by seed, in the order of the seeds."""
+    # Jobs without a benchmark, or with an unreadable seed, cannot be paired.
     pairs = ((job.seed, job.final_metric(name)) for job in jobs)
     return dict(sorted((seed, value) for seed, value in pairs if seed is not None and value is not None))
 
@@ -178,6 +179,7 @@ def _compare_with_baseline(rows: Sequence[ComparisonRow]) -> list[ComparisonRow]
         return list(rows)
     compared = [row if row is baseline else replace(row, difference=_difference(row, baseline)) for row in rows]
     p_values = {r.label: r.difference.p for r in compared if r.difference and r.difference.p is not None}
+    # With one common seed there is no p-value, so that the row is no part of the correction.
     adjusted = holm(p_values)
     return [replace(row, p_holm=adjusted.get(row.label)) for row in compared]
 
@@ -191,6 +193,7 @@ def _difference(row: ComparisonRow, baseline: ComparisonRow) -> Difference | Non
 
 def _sort(rows: Sequence[ComparisonRow], by_arm: bool) -> list[ComparisonRow]:
     """Sort arms by accuracy with the baseline first, and settings by their values."""
+    # Labels are texts, but 10.0 must follow 2.0.
     if not by_arm:
         return sorted(rows, key=lambda row: [_natural_order(part) for part in row.label.split(" · ")])
     return sorted(

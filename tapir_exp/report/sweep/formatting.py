@@ -12,6 +12,7 @@ def cell_accuracy(interval: Interval | None) -> str:
     """Return the mean in per cent ± half the width of its interval; the mean alone if one seed gives no interval."""
     if interval is None:
         return NONE
+    # A t interval is symmetric, so one half describes it.
     half = f" ± {(interval.high - interval.mean) * 100:.1f}" if interval.high is not None else ""
     return f"{interval.mean * 100:.1f}{half}"
 

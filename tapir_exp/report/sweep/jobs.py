@@ -86,6 +86,7 @@ def _load_job(path: Path) -> Job:
     rounds = _load_metrics(path)
     last_round = rounds[-1].get("round") if rounds else None
     planned = len(manifest.alphas) if manifest else None
+    # A manifest alone does not prove a complete run: the metrics must end with its last round.
     if problem is None and not rounds:
         problem = f"no {METRICS}"
     elif problem is None and last_round != planned:

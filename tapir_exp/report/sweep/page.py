@@ -64,12 +64,14 @@ def draw_comparison(sweep: Sweep, width: int = charts.WIDE) -> str:
         )
         for row in sweep.rows
     ]
+    # The narrow chart, for telephones, has no room for the legend.
     axis = "macro accuracy, %" + (" · dots: seeds · bar: 95 % t interval" if width > charts.NARROW else "")
     return charts.dots(rows, f"Final macro accuracy by {sweep.subject}", axis, width)
 
 
 def standalone_svg(chart: str) -> str:
     """Return a chart as the text of an SVG file, with the colours of both themes embedded."""
+    # The page has the colours in its own style sheet; a file needs them inside the svg element.
     head, _, rest = chart.partition(">")
     style = render("chart.css.jinja") + ":root { background: var(--paper); }"
     return f"{head}><style>{style}</style>{rest}\n"

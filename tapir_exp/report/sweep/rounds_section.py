@@ -28,6 +28,7 @@ class AccuracyByRound:
 
 def accuracies_by_round(arms: Mapping[str, Sequence[Job]]) -> list[AccuracyByRound]:
     """Average the accuracy of each student over the finished jobs of each arm."""
+    # All panels and rows have the same students, so that arms with fewer rounds line up with the others.
     students = max((len(job.rounds) for jobs in arms.values() for job in jobs if job.finished), default=0)
     rows = []
     for label, jobs in arms.items():
@@ -44,6 +45,7 @@ def _missing_reason(jobs: Sequence[Job], accuracies: Sequence[Interval | None]) 
         return "no finished job"
     if None in accuracies[: last + 1]:
         return "benchmark not run"
+    # Arms such as vanilla SFT have fewer students than the longest arm; these cells are empty by design.
     if last + 1 < len(accuracies):
         return f"ends with {student_name(last)}"
     return ""

@@ -70,6 +70,7 @@ def _last_results(jobs: Sequence[Job]) -> tuple[str, Results]:
     finished = [(job, job.manifest) for job in jobs if job.finished and job.manifest]
     if not finished:
         raise StoreError("no finished job")
+    # A fixed choice: the sample must not depend on how well a seed did.
     job, manifest = min(finished, key=lambda pair: pair[1].seed)
     rows = _open_benchmark(job, manifest)
     return f"{student_name(len(manifest.alphas))}, {seed_label(job.seed)}", {row.instruction: row for row in rows}
@@ -88,6 +89,7 @@ def _open_benchmark(job: Job, manifest: Manifest) -> list[BenchmarkResult]:
 
 def _select_problems(results: Mapping[str, Results]) -> Iterator[ComparedProblem]:
     """Yield the sample problem of each boosted type that has one."""
+    # Arms may have different benchmarks, for example with another number of problems per level.
     first = next(iter(results.values()), {})
     common = [row for row in first.values() if all(row.instruction in by_arm for by_arm in results.values())]
     for task in BOOSTED:

@@ -51,6 +51,7 @@ def _arm_spend(label: str, jobs: Sequence[Job]) -> ArmSpend:
 
 def _load_spend(job: Job) -> Spend | str:
     """Return the total spend of a job, or the reason why it is unknown."""
+    # A sweep keeps jobs of older versions and killed jobs; one bad file must not prevent the report.
     try:
         report = SpendReport.load(job.path)
     except ValidationError:

@@ -112,6 +112,7 @@ def _columns(mixes: Iterable[Shares]) -> _Columns:
     # Names that are no task type, such as None of rows without one, come last.
     tasks += sorted(task for task in largest if task not in tasks and largest[task])
     rare = [task for task in tasks if largest[task] < RARE]
+    # A single rare type takes no more room under its name than as "1 rare types".
     if len(rare) < 2:
         return _Columns(tuple(tasks), ())
     return _Columns(tuple(task for task in tasks if task not in rare), tuple(rare))
