@@ -278,9 +278,10 @@ def figures(
     """
     preferences = [row.preference for row in annotations]
     if not any(map(is_preference, preferences)):
+        reason = next((row.failure for row in annotations if row.failure), "none is given")
         raise EvaluationError(
             f"None of the {len(annotations)} annotations has a preference, so there is no win rate. "
-            "The column `failure` of annotations.json holds the reasons."
+            f"Reason of the first failure: {reason}"
         )
     controlled, omission_reason = _length_controlled(annotations, indices, length_control_rows)
     return AlpacaEvalFigures(

@@ -138,8 +138,9 @@ def test_pair_outputs_drops_instructions_without_output() -> None:
 
 def test_figures_without_any_preference_fail() -> None:
     (row,) = annotate([pair(STRAIGHT, "ref", "own")], ScriptedChat([completion(m=-0.1)]))
-    with pytest.raises(EvaluationError, match="None of the 1 annotations has a preference"):
-        ae.figures([row.model_copy(update={"preference": None})], {STRAIGHT: 0}, None)
+    failed = row.model_copy(update={"preference": None, "failure": "no reply in 1 s"})
+    with pytest.raises(EvaluationError, match=r"None of the 1 annotations has a preference.*no reply in 1 s"):
+        ae.figures([failed], {STRAIGHT: 0}, None)
 
 
 def test_to_leaderboard_writes_the_official_columns(tmp_path: Path) -> None:
