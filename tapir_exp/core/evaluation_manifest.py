@@ -58,7 +58,8 @@ class Evaluation(Record):
             return cls.model_validate_json(path.read_text())
         except ValidationError as error:
             raise StoreError(
-                f"{path} was written by another version ({error.error_count()} fields differ). Evaluate again to replace it."
+                f"{path} was written by another version ({error.error_count()} fields differ). "
+                "Repeat the evaluation to replace it."
             ) from error
 
     def open(self, directory: Path) -> dict[str, Artifact]:

@@ -1,7 +1,7 @@
 """The requests to the teacher, and the strict parsing of its replies."""
 
 import pytest
-from fakes import ScriptedChat, example, completion_of, prompt_of, tagged, timeout_error
+from fakes import ScriptedChat, completion_of, example, prompt_of, tagged, timeout_error
 
 from tapir_exp.config import LLMConfig, TeacherConfig
 from tapir_exp.core.errors import ReplyError, TooManyFailures

@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 
 import pytest
 from assets import ROOT
-from fakes import example, completion_of
+from fakes import completion_of, example
 
 from tapir_exp.config import ClassifierConfig, JudgeConfig, JudgeProtocol, TeacherConfig
 from tapir_exp.core.records import BOTH_ORDERS, Example, PresentationOrder

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from fakes import Scripted, ScriptedChat, example, completion_of, prompt_of, timeout_error
+from fakes import Scripted, ScriptedChat, completion_of, example, prompt_of, timeout_error
 
 from tapir_exp.config import ClassifierConfig, LLMConfig
 from tapir_exp.core.errors import ReplyError, TooManyFailures
