@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from assets import HEAVY, ROOT
 
 PACKAGE = ROOT / "tapir_exp"
@@ -127,17 +126,6 @@ def test_only_torch_rooms_load_anything_heavy() -> None:
         "print(len(sys.modules) > 100)"
     )
     assert run_python("-c", code).stdout.strip() == "True"
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["teacher=gpt4"]], ids=" ".join)
-def test_help_and_mistakes_load_nothing_heavy(arguments: list[str]) -> None:
-    code = (
-        f"import sys; sys.argv = {['tapir', *arguments]!r}\n"
-        "from tapir_exp.commands.main import main\n"
-        "try:\n    main()\nexcept SystemExit:\n    pass\n"
-        f"print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
-    )
-    assert run_python("-c", code).stderr.strip().endswith("[]")
 
 
 def run_python(*arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -186,7 +186,7 @@ def _check_classify_job(values: Values) -> Iterator[Problem]:
         yield Problem(
             "classifier_data.path",
             format_value("classifier_data.path", path),
-            "the file to whose names classifier_data.names applies",
+            "a file, because classifier_data.names is set",
         )
     if job in ("train", "distil") and _choice(values, "classifier_training.kind") == "llm":
         yield Problem("classifier_training.kind", " = llm", "encoder or deberta, because a chat model is not trained")
