@@ -84,7 +84,7 @@ def test_lab_classifier_has_the_error_rate_of_the_lab(here: Path) -> None:
         ),
         (
             ["job=train", "classifier_data=wizardlm"],
-            ["classifier_data.path = null", "the file to whose names classifier_data.names applies"],
+            ["classifier_data.path = null", "a file, because classifier_data.names is set"],
         ),
         (["trainer.precision=16-mixed"], ["trainer.precision = 16-mixed", "exceed 65504, the largest float16"]),
         (
