@@ -1,6 +1,6 @@
 """The whole configuration, and `parse`, which turns a composed Hydra configuration into plain dataclasses once.
 
-A default that is the paper's says so with the status of `docs/paper_facts.md`: P (seen in a primary source),
+Docstrings mark the paper's values with their status in `docs/paper_facts.md`: P (seen in a primary source),
 S (second-hand), D (derived), R (remembered). Every other default is ours.
 """
 

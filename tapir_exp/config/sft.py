@@ -55,7 +55,7 @@ class SFTConfig:
     global_batch_size: int = 128
     """Rows per optimiser step, over all micro-batches and devices."""
     max_tokens_per_micro_batch: int = 4096
-    """Largest number of tokens per forward pass, prompt and response; a longer row is a micro-batch of its own."""
+    """Largest number of tokens per forward pass, prompt and response; a longer row is one micro-batch."""
     max_grad_norm: float = 1.0
     """Gradient norm above which gradients are clipped."""
     max_drop_rate: float = 0.05

@@ -105,12 +105,12 @@ def finetune_round(ws: Workspace, round_number: int, student: Artifact, mix: Art
 
 
 def _stored(artifact: Artifact) -> ModelRef:
-    return ModelRef(place=ModelLocation.STORE, name=artifact.name)
+    return ModelRef(location=ModelLocation.STORE, name=artifact.name)
 
 
 def _configured(student: StudentConfig) -> ModelRef:
     location = ModelLocation.DIRECTORY if Path(student.model).is_dir() else ModelLocation.HUB
-    return ModelRef(place=location, name=student.model, revision=student.revision)
+    return ModelRef(location=location, name=student.model, revision=student.revision)
 
 
 def _finetune(

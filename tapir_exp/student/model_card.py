@@ -33,13 +33,13 @@ class Setting(Record):
     Attributes:
         name: What the setting is.
         value: Its value in this fit.
-        whose: The source of the value, `PAPER` or `OURS`.
+        source: Source of the value: `PAPER` or `OURS`.
         reason: How certain that source is.
     """
 
     name: str
     value: str
-    whose: str
+    source: str
     reason: str
 
 
@@ -55,12 +55,12 @@ class ModelRef(Record):
     """A model that a fit started from.
 
     Attributes:
-        place: Kind of the place that holds the model.
+        location: Where the model is: hub, directory or store.
         name: A hub id or directory as configured, or stage/key in the same store.
         revision: Commit of a hub model.
     """
 
-    place: ModelLocation
+    location: ModelLocation
     name: str
     revision: str | None = None
 
@@ -187,14 +187,14 @@ def _front_matter(provenance: Provenance) -> dict[str, Any]:
         "tags": ["tapir", "distillation", "sft", *([] if provenance.method is Method.full else ["lora"])],
     }
     # The hub resolves a base model by its id, so a directory is not named.
-    if provenance.base.place is ModelLocation.HUB:
+    if provenance.base.location is ModelLocation.HUB:
         fields["base_model"] = provenance.base.name
         fields["base_model_relation"] = "adapter" if provenance.is_adapter else "finetune"
     return fields
 
 
 def _ours(name: str, value: str, reason: str) -> Setting:
-    return Setting(name=name, value=value, whose=OURS, reason=reason)
+    return Setting(name=name, value=value, source=OURS, reason=reason)
 
 
 def _unconfirmed(value: str) -> str:
@@ -205,10 +205,10 @@ def _student_setting(student: StudentConfig) -> Setting:
     reason = next((remark for prefix, remark in PAPER_STUDENTS.items() if student.model.startswith(prefix)), None)
     if reason is None:
         return _ours("student", student.model, "not a student of the paper")
-    return Setting(name="student", value=student.model, whose=PAPER, reason=reason)
+    return Setting(name="student", value=student.model, source=PAPER, reason=reason)
 
 
 def _template_setting(student: StudentConfig) -> Setting:
     if student.chat_template is ChatTemplate.llama2:
-        return Setting(name="chat template", value="llama2", whose=PAPER, reason="the official template of LLaMA-2")
+        return Setting(name="chat template", value="llama2", source=PAPER, reason="the official template of LLaMA-2")
     return _ours("chat template", student.chat_template.value, "the paper names only that of LLaMA-2")

@@ -66,7 +66,7 @@ def train(workdir: Path, base: Artifact) -> Mapping[str, Any]:
     budget, trainer = BudgetConfig(epochs=4), TrainerConfig(accelerator="cpu")
     adapter_base = AdapterBase(base.relative_path)
     figures = asdict(finetune(FitJob(base.path, SFT, budget, STUDENT, trainer, base=adapter_base), ROWS, workdir))
-    start = ModelRef(place=ModelLocation.STORE, name=base.name)
+    start = ModelRef(location=ModelLocation.STORE, name=base.name)
     provenance = Provenance(
         artifact="student/x",
         base=start,

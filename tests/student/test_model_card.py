@@ -33,14 +33,14 @@ FIGURES = {
     "final_loss": 0.5,
     "tokens_per_second": 123.0,
 }
-HUB = ModelRef(place=ModelLocation.HUB, name=LLAMA.model, revision="abc")
+HUB = ModelRef(location=ModelLocation.HUB, name=LLAMA.model, revision="abc")
 
 
 def provenance(**changes: Any) -> Provenance:
     known: dict[str, Any] = {
         "artifact": "student/0123",
         "base": HUB,
-        "parent": ModelRef(place=ModelLocation.STORE, name="student/4567"),
+        "parent": ModelRef(location=ModelLocation.STORE, name="student/4567"),
         "data": TrainingData(artifact="train_mix/89ab", sha256="f" * 64),
         "method": Method.lora,
         "alpha": 0.3,
@@ -93,7 +93,7 @@ def test_front_matter_has_the_fields_of_the_hub(changes: dict[str, Any], library
 @pytest.mark.parametrize("location", [ModelLocation.STORE, ModelLocation.DIRECTORY])
 def test_base_outside_the_hub_is_not_linked(location: ModelLocation) -> None:
     assert "base_model" not in front_matter(
-        render_model_card(provenance(base=ModelRef(place=location, name="models/llama")), None)
+        render_model_card(provenance(base=ModelRef(location=location, name="models/llama")), None)
     )
 
 
@@ -109,12 +109,12 @@ def test_card_holds_data_settings_and_figures() -> None:
 
 
 def test_only_confirmed_settings_have_the_paper_as_source() -> None:
-    sources = {setting.name: setting.whose for setting in provenance().settings}
+    sources = {setting.name: setting.source for setting in provenance().settings}
     assert {name for name, source in sources.items() if source == "paper"} == {"student", "chat template"}
     lab = describe_settings(StudentConfig(model="lab"), TrainerConfig(), SFTConfig(), BudgetConfig(max_tokens=7), None)
-    assert {setting.whose for setting in lab} == {"ours"}
+    assert {setting.source for setting in lab} == {"ours"}
     assert "α" in sources
     assert {"α", "adapter"} & {setting.name for setting in lab} == set()
     qwen = replace(LLAMA, model="Qwen/Qwen1.5-0.5B-Chat", chat_template=ChatTemplate.chatml)
     qwen_settings = describe_settings(qwen, TrainerConfig(), SFTConfig(), BudgetConfig(max_tokens=7), None)
-    assert {setting.name for setting in qwen_settings if setting.whose == "paper"} == {"student"}
+    assert {setting.name for setting in qwen_settings if setting.source == "paper"} == {"student"}
