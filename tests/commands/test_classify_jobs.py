@@ -91,6 +91,7 @@ def test_row_without_an_instruction_is_named(tmp_path: Path) -> None:
         list(read_pool(path))
 
 
+@pytest.mark.slow
 @needs_minilm
 def test_distil_trains_an_encoder_on_labels_of_a_chat_model(tmp_path: Path, pool: Path) -> None:
     config = configured(tmp_path, "job=distil", f"pool={pool}", "classifier=lab", "sample=200", "folds=4")
@@ -158,6 +159,7 @@ def test_figures_come_from_rows_outside_the_training_folds(held_out: int | None,
         assert comparison.measure(10, 0).accuracy.mean <= 0.4, name  # by heart it would be 1, by chance a third
 
 
+@pytest.mark.slow
 @needs_minilm
 def test_trained_classifier_is_identified_by_its_files(tmp_path: Path) -> None:
     run_job(configured(tmp_path, "job=train", "folds_evaluated=1"))
@@ -199,6 +201,7 @@ def test_without_a_path_the_head_is_fit_on_package_examples() -> None:
     assert [label.task for label in labels] == list(expected.values())
 
 
+@pytest.mark.slow
 @needs_minilm
 def test_precision_changes_the_recipe_but_hardly_the_labels() -> None:
     whole, half = (
@@ -231,6 +234,7 @@ def test_classifier_of_another_kind_is_rejected(tmp_path: Path) -> None:
         CachedClassifier(ClassifierConfig(kind=ClassifierKind.deberta, path=str(tmp_path)))
 
 
+@pytest.mark.slow
 @needs_minilm
 def test_accuracy_on_instructions_of_others_beats_chance(tmp_path: Path) -> None:
     path = asset("tasks/wizardlm_testset_218.jsonl")

@@ -173,6 +173,7 @@ def test_all_kinds_of_mistakes_are_reported_together(tapir: Tapir) -> None:
     assert sorted(keys) == ["seed", "seeds.size", "student.lr", "studnt", "teacher"]
 
 
+@pytest.mark.slow
 def test_secret_is_neither_printed_nor_written(tapir: Tapir) -> None:
     for override in ("teacher.llm.api_key_env=sk-hidden1", "+teacher.llm.extra_params.api_key=sk-hidden1"):
         for arguments in ([override], ["-m", override, "seed=1,2"], ["-m", f"{override},sk-hidden1b"]):
@@ -244,6 +245,7 @@ def test_values_in_a_sweep_file_are_checked(tapir: Tapir) -> None:
     assert tapir.runs() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--config-dir", str(data_dir("sweeps"))]], ids=["anywhere", "config-dir"])
 def test_sweep_file_is_found_by_its_name(tapir: Tapir, options: list[str]) -> None:
     assert tapir(*options, "--config-name", "lab_delta").returncode == 0
@@ -290,6 +292,7 @@ def test_yaml_error_of_a_run_is_not_a_config_mistake(tapir: Tapir) -> None:
         tapir("name=unreadable")
 
 
+@pytest.mark.slow
 def test_python_m_has_the_same_exit_codes(tapir: Tapir) -> None:
     result = tapir.in_processes("name=failing")
     assert (result.returncode, result.stderr) == (1, "tapir: the artifact is damaged\n")
@@ -298,6 +301,7 @@ def test_python_m_has_the_same_exit_codes(tapir: Tapir) -> None:
     assert (result.returncode, len(result.stderr.splitlines())) == (2, 2)
 
 
+@pytest.mark.slow
 def test_failed_job_fails_the_sweep_after_the_others(tapir: Tapir) -> None:
     result = tapir("-m", "name=failing,broken,lab")
     assert result.returncode == 1
@@ -306,6 +310,7 @@ def test_failed_job_fails_the_sweep_after_the_others(tapir: Tapir) -> None:
     assert len(tapir.runs()) == 3
 
 
+@pytest.mark.slow
 def test_failed_sweep_report_is_an_error(tapir: Tapir, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REPORT", "broken")
     with pytest.raises(RuntimeError, match="no report"):

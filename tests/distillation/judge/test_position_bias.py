@@ -10,6 +10,7 @@ from functools import cache
 from random import Random
 from statistics import fmean
 
+import pytest
 from fakes import ScriptedChat, prompt_of, tagged
 
 from tapir_exp.config import CurriculumConfig, JudgeConfig, LLMConfig
@@ -71,6 +72,7 @@ def format_figures(name: str, swap_positions: bool, bias: float) -> str:
     return f"{name}: {excess(swap_positions, bias):+.1%} rows hard, {fmean(shares):.1%} of all in the other subset"
 
 
+@pytest.mark.slow
 def test_both_orders_select_the_unbiased_hard_set() -> None:
     noise, biased = disagreement(True, 0.0), disagreement(True, BIAS)
     assert fmean(biased) < 1.15 * fmean(noise)
