@@ -61,10 +61,17 @@ def cell_tokens(tokens: Sequence[float]) -> str:
     """Return the mean token count; if jobs differ by more than 0.1 %, with the range in brackets."""
     if not tokens:
         return NONE
-    mean = f"{math.fsum(tokens) / len(tokens):,.0f}".replace(",", "\u202f")
+    mean = _grouped(math.fsum(tokens) / len(tokens))
     if is_equal(tokens):
         return mean
-    return f"{mean} ({charts.compact(min(tokens))} to {charts.compact(max(tokens))})"
+    low, high = charts.compact(min(tokens)), charts.compact(max(tokens))
+    if low == high:  # the difference is smaller than the rounding: show full counts
+        low, high = _grouped(min(tokens)), _grouped(max(tokens))
+    return f"{mean} ({low} to {high})"
+
+
+def _grouped(count: float) -> str:
+    return f"{count:,.0f}".replace(",", "\u202f")
 
 
 def is_equal(tokens: Sequence[float]) -> bool:
