@@ -43,6 +43,8 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="replace the golden file by the metrics of the run")
     arguments = parser.parse_args()
     golden, current = HERE / f"{arguments.name}.jsonl", arguments.run / "metrics.jsonl"
+    if not current.exists():
+        parser.error(f"{current} does not exist; expected the directory of a finished run")
     if arguments.write:
         shutil.copy(current, golden)
         return
