@@ -151,6 +151,7 @@ def test_last_student_of_a_run_keeps_its_settings(bed: EvaluationBed) -> None:
     assert max(len(row.output.split()) for row in outputs) <= 3
 
 
+@pytest.mark.slow
 def test_alpaca_eval_responses_depend_on_the_seed(bed: EvaluationBed, student_dir: Path) -> None:
     def texts(*overrides: str) -> list[str]:
         directory, _ = bed.evaluate("evals=alpaca_eval", f"student.model={student_dir}", *overrides)

@@ -56,6 +56,7 @@ def test_every_row_is_correct_or_failed(faults: tuple[str, ...], rate: float, ca
         assert sum(correct) >= (ROWS - 1 if faults[0] not in ("cut", "unreadable") else ROWS * (1 - 2 * rate**2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("faults", [("content filter",), tuple(FAULTS)], ids=len)
 def test_too_many_failures_raise_with_table(faults: tuple[str, ...], call_store: CallStore) -> None:
     with serving(FaultyServer(faults, 0.9)) as server, pytest.raises(TooManyFailures) as caught:

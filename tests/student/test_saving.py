@@ -160,6 +160,7 @@ def trained_student(
     return home / "merged", student, end
 
 
+@pytest.mark.slow
 def test_tokenizer_model_and_generation_have_one_eos(trained_student: tuple[Path, StudentConfig, str]) -> None:
     directory, student, end = trained_student
     tokenizer = AutoTokenizer.from_pretrained(directory)
@@ -173,6 +174,7 @@ def test_tokenizer_model_and_generation_have_one_eos(trained_student: tuple[Path
         assert json.loads((directory / "config.json").read_text())["eos_token_id"] == token
 
 
+@pytest.mark.slow
 def test_student_ends_its_responses(trained_student: tuple[Path, StudentConfig, str]) -> None:
     """This needs an end of turn that is supervised, and at which generation stops."""
     directory, student, _ = trained_student
@@ -182,6 +184,7 @@ def test_student_ends_its_responses(trained_student: tuple[Path, StudentConfig, 
     assert [(response.text, response.finished) for response in responses] == [(row.response, True) for row in TWO_LINES]
 
 
+@pytest.mark.slow
 def test_prompt_of_transformers_equals_that_of_the_fit(trained_student: tuple[Path, StudentConfig, str]) -> None:
     directory, student, _ = trained_student
     tokenizer = AutoTokenizer.from_pretrained(directory)
