@@ -25,6 +25,8 @@ from tapir_exp.student.model_card import (
 LAB_STUDENT = "lab"
 CORPUS_PER_CELL = 100
 """Problems of each family and level on which the tokenizer of the lab's base student is trained."""
+BATCH_ORDER = "shuffled"
+"""Order of the rows in `student.training.batching`, which is part of every fit's recipe."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,7 @@ def _fit_recipe(config: Config, budget: BudgetConfig, inputs: Mapping[str, Any])
         **inputs,
         "sft": sft,
         "budget": asdict(budget),
+        "batches": BATCH_ORDER,
         "template": [student.chat_template, student.system_prompt, student.max_length],
         "precision": [student.precision, config.trainer.precision],
         "seed": config.seed,

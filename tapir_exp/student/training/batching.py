@@ -16,9 +16,6 @@ from tapir_exp.core.records import Subset
 from tapir_exp.student.packing import RowBounds, row_bounds
 from tapir_exp.student.training.encoded_rows import EncodedRow
 
-GROUPED_BATCHES = 16
-"""Batches that are sorted by row length together."""
-
 
 @dataclass(frozen=True)
 class BatchPlan:
@@ -30,8 +27,9 @@ class BatchPlan:
 def plan_batches(lengths: Sequence[int], budget: BudgetConfig, global_batch_size: int, seed: int) -> BatchPlan:
     """Plan all optimiser steps of a fit. Equal arguments give equal plans.
 
-    Each epoch is shuffled anew and grouped by length. The last batch ends with the row that reaches the budget, so a
-    fit exceeds a budget of tokens by less than one row.
+    Each epoch is shuffled anew. The last batch ends with the row that reaches the budget, so a fit exceeds a budget of
+    tokens by less than one row. Batches are not grouped by length: rows of one length are often of one task type, and a
+    batch of one type costs accuracy. `divide_step` balances ranks and micro-batches within a step instead.
 
     Args:
         lengths: Tokens of each row.
@@ -42,7 +40,7 @@ def plan_batches(lengths: Sequence[int], budget: BudgetConfig, global_batch_size
     in_tokens = budget.max_tokens is not None
     limit = budget.max_tokens if budget.max_tokens is not None else round((budget.epochs or 0.0) * len(lengths))
     spent, steps = 0, []
-    for batch in _endless_batches(lengths, global_batch_size, seed):
+    for batch in _endless_batches(len(lengths), global_batch_size, seed):
         taken = []
         for index in batch:
             if spent >= limit:
@@ -56,25 +54,12 @@ def plan_batches(lengths: Sequence[int], budget: BudgetConfig, global_batch_size
     raise AssertionError("epochs never end")
 
 
-def _endless_batches(lengths: Sequence[int], global_batch_size: int, seed: int) -> Iterator[list[int]]:
+def _endless_batches(rows: int, global_batch_size: int, seed: int) -> Iterator[list[int]]:
+    """Yield the batches of one epoch after another. The last batch of an epoch may be smaller."""
     for epoch in count():
-        yield from _epoch_batches(lengths, global_batch_size, Random(f"batches {seed} {epoch}"))
-
-
-def _epoch_batches(lengths: Sequence[int], global_batch_size: int, random: Random) -> list[list[int]]:
-    """Return batches that hold each row once.
-
-    Rows are sorted by length within groups of batches, so that a batch has rows of similar length. Then the batches are
-    shuffled.
-    """
-    order = list(range(len(lengths)))
-    random.shuffle(order)
-    batches = []
-    for start in range(0, len(order), GROUPED_BATCHES * global_batch_size):
-        group = sorted(order[start : start + GROUPED_BATCHES * global_batch_size], key=lengths.__getitem__)
-        batches += [group[i : i + global_batch_size] for i in range(0, len(group), global_batch_size)]
-    random.shuffle(batches)
-    return batches
+        order = list(range(rows))
+        Random(f"batches {seed} {epoch}").shuffle(order)
+        yield from (order[start : start + global_batch_size] for start in range(0, rows, global_batch_size))
 
 
 class MicroBatch(NamedTuple):
