@@ -1,7 +1,8 @@
 """Content-addressed artifacts, and the one rule of resuming: an artifact is finished if its sidecar exists.
 
 The key of an artifact is the hash of its recipe: configuration, prompt texts, seed and keys of its inputs. Two runs
-that need the same artifact make it once. An artifact is written to a directory of its own and renamed when complete.
+that need the same artifact make it once. An artifact is written to a directory of its own, synced to the disk and
+renamed when complete. Its files are checked when it is opened; a run puts a damaged artifact aside and makes it again.
 """
 
 import json
@@ -11,26 +12,57 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
 from filelock import FileLock
 from pydantic import ValidationError
 
+from tapir_exp.core.console import console
+from tapir_exp.core.disk import set_aside, sync_file, sync_tree
 from tapir_exp.core.errors import StoreError
+from tapir_exp.core.integrity import (
+    SIDECAR,
+    TIMINGS,
+    SidecarError,
+    digest_files,
+    find_damage,
+    read_sidecar,
+    remember,
+    sha256_file,
+)
 from tapir_exp.core.records import Record
+
+__all__ = [
+    "DROPPED",
+    "FORMAT",
+    "ROWS",
+    "SIDECAR",
+    "TIMINGS",
+    "Artifact",
+    "DamagedArtifact",
+    "Store",
+    "atomic_path",
+    "digest_files",
+    "read_rows",
+    "recipe_key",
+    "sha256_file",
+    "write_rows",
+    "write_text_atomic",
+]
 
 FORMAT = 2
 """Version of the records and files in the store, part of every key; artifacts of another format are made again."""
-SIDECAR = "artifact.json"
-TIMINGS = "timings.jsonl"
-"""Seconds of each training step; next to the student, and not part of the artifact."""
 ROWS = "rows.jsonl"
 DROPPED = "dropped.jsonl"
 """Rows that a stage dropped, with reasons; next to the rows it kept."""
 
 Row = TypeVar("Row", bound=Record)
+
+
+class DamagedArtifact(StoreError):
+    """An artifact whose files are not those that were made."""
 
 
 @dataclass(frozen=True)
@@ -88,33 +120,66 @@ class Store:
         Other processes that need the same artifact wait until it is finished.
         """
         key = recipe_key(stage, recipe)
-        if self.has(stage, key):
-            return self.open(stage, key)
+        if (finished := self._intact(stage, key)) is not None:
+            return finished
         lock = self.root / "locks" / f"{stage}-{key}.lock"
         lock.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):
-            if self.has(stage, key):
-                return self.open(stage, key)
+            try:
+                if self.has(stage, key):
+                    return self.open(stage, key)
+            except DamagedArtifact as damage:
+                aside = set_aside(self.root / stage / key)
+                console.print(f"{damage}\nIt is kept as {aside} and made again now.", markup=False, soft_wrap=True)
             return self._make(stage, key, recipe, make)
 
     def find(self, stage: str, recipe: Mapping[str, Any]) -> Artifact | None:
-        """Return the finished artifact of a recipe, or None."""
-        key = recipe_key(stage, recipe)
-        return self.open(stage, key) if self.has(stage, key) else None
+        """Return the finished artifact of a recipe; None if `produce` would make it."""
+        return self._intact(stage, recipe_key(stage, recipe))
 
-    def open(self, stage: str, key: str, *, reused: bool = True) -> Artifact:
-        """Open a finished artifact. Raises StoreError if it does not exist."""
+    def open(self, stage: str, key: str, *, reused: bool = True, every_byte: bool = False) -> Artifact:
+        """Open a finished artifact, after a check of its files.
+
+        Args:
+            stage: Its stage.
+            key: Its content address.
+            reused: Whether it existed before this process asked for it.
+            every_byte: Whether to read even files that have not been touched since their last check.
+
+        Raises:
+            StoreError: If the artifact does not exist.
+            DamagedArtifact: If its files are not those that were made.
+        """
         path = self.root / stage / key
         if not (path / SIDECAR).is_file():
             raise StoreError(
                 f"The artifact {stage}/{key} is not in {self.root}. Repeat the command of its run to make it."
             )
-        sidecar = json.loads((path / SIDECAR).read_text())
-        return Artifact(stage, key, path, sidecar["files"], sidecar["figures"], sidecar["seconds"], reused)
+        try:
+            sidecar = read_sidecar(path)
+            damage = find_damage(path, sidecar.files, None if every_byte else self._memory(stage, key))
+        except SidecarError as error:
+            damage = str(error)
+        if damage is not None:
+            raise DamagedArtifact(
+                f"The artifact {stage}/{key} in {self.root} is damaged: {damage}. Repeat the command of its run to "
+                "make it again, or restore it from a backup; `tapir doctor` lists all damage."
+            )
+        return Artifact(stage, key, path, sidecar.files, sidecar.figures, sidecar.seconds, reused)
 
     def has(self, stage: str, key: str) -> bool:
         """Return whether an artifact is finished."""
         return (self.root / stage / key / SIDECAR).is_file()
+
+    def _intact(self, stage: str, key: str) -> Artifact | None:
+        """Open an artifact; None if it is missing or damaged."""
+        try:
+            return self.open(stage, key) if self.has(stage, key) else None
+        except DamagedArtifact:
+            return None
+
+    def _memory(self, stage: str, key: str) -> Path:
+        return self.root / "checked" / f"{stage}-{key}.json"
 
     def _make(
         self, stage: str, key: str, recipe: Mapping[str, Any], make: Callable[[Path], Mapping[str, Any]]
@@ -132,11 +197,15 @@ class Store:
             "seconds": round(time.monotonic() - started, 3),
         }
         write_text_atomic(partial / SIDECAR, json.dumps(sidecar, indent=1, default=_plain))
+        # The rename finishes the artifact, so everything below it has to be on the disk first.
+        sync_tree(partial)
         final = self.root / stage / key
         final.parent.mkdir(parents=True, exist_ok=True)
         # A directory without a sidecar is left over from an interrupted deletion.
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
+        sync_file(final.parent)
+        remember(final, self._memory(stage, key))  # its digests were computed a moment ago
         return self.open(stage, key, reused=False)
 
 
@@ -151,39 +220,38 @@ def _plain(value: object) -> object:
     return value.value if isinstance(value, Enum) else str(value)
 
 
-def digest_files(root: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file below `root`, except files with measured times."""
-    files = sorted(p for p in root.rglob("*") if p.is_file() and p.name not in (SIDECAR, TIMINGS))
-    return {str(p.relative_to(root)): sha256_file(p) for p in files}
-
-
-def sha256_file(path: Path) -> str:
-    """Return the SHA-256 of a file as 64 hex digits; the file is read in chunks, so it need not fit in memory."""
-    with path.open("rb") as content:
-        return file_digest(content, "sha256").hexdigest()
-
-
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path that replaces `path` at the end, so that readers see a whole file or none.
 
     If the block raises, `path` stays as it was and the temporary file is kept for inspection.
+
+    Args:
+        path: The file.
+        durable: Whether to sync the file before it is renamed, so that a power failure leaves no empty file.
     """
     tmp = path.with_name(path.name + ".partial")
     yield tmp
+    if durable:
+        sync_file(tmp)
     tmp.replace(path)
+    if durable:
+        sync_file(path.parent)
 
 
-def write_text_atomic(path: Path, text: str) -> None:
-    """Write a text file as UTF-8, whole or not at all."""
-    with atomic_path(path) as tmp:
+def write_text_atomic(path: Path, text: str, *, durable: bool = True) -> None:
+    """Write a text file as UTF-8, whole or not at all; see `atomic_path`."""
+    with atomic_path(path, durable=durable) as tmp:
         tmp.write_text(text, encoding="utf-8")
 
 
 def write_rows(path: Path, rows: Iterable[Record]) -> int:
-    """Write rows as JSON lines, one at a time, and return their number; the file appears whole or not at all."""
+    """Write rows as JSON lines, one at a time, and return their number; the file appears whole or not at all.
+
+    The store syncs a whole artifact at once.
+    """
     count = 0
-    with atomic_path(path) as tmp, tmp.open("w", encoding="utf-8") as lines:
+    with atomic_path(path, durable=False) as tmp, tmp.open("w", encoding="utf-8") as lines:
         for row in rows:
             lines.write(f"{row.model_dump_json()}\n")
             count += 1

@@ -27,7 +27,7 @@ class FileProgress(Progress):
         """Add finished steps."""
         self._done += steps
         if current_rank() == 0:
-            write_text_atomic(self._path, str(self._done))
+            write_text_atomic(self._path, str(self._done), durable=False)
 
 
 def current_rank() -> int:
