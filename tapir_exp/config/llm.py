@@ -36,7 +36,8 @@ class LLMConfig:
     api_key_env: str | None = None
     """Name of the environment variable that holds the key; never the key itself."""
     use_litellm: bool = False
-    """Whether OpenAI-compatible endpoints are called through litellm too. Direct calls take a tenth of the CPU time."""
+    """Whether OpenAI-compatible endpoints and the lab's models are called through litellm too. Direct calls take a
+    tenth of the CPU time."""
     concurrency: int = 16
     """Calls in flight at once."""
     timeout_s: float = 120.0

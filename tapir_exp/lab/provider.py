@@ -1,14 +1,21 @@
-"""The oracles of the lab as a litellm provider, so that the default run takes the path of every other model.
+"""The oracles of the lab as a chat model: called directly, or as a provider of litellm like any other model.
 
 `lab/teacher` is the oracle with the role `teacher`. Tokens are words, as `str.split` counts them, and the price is 0.
+Both ways give the same replies. litellm takes nine tenths of the time of a call, so it is used only on request
+(`llm.use_litellm`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from math import log
 from typing import Any
 
+from tapir_exp.config import LLMConfig
 from tapir_exp.lab import oracle
+from tapir_exp.llm.chat import ChatRequest, TokenLogprob
+from tapir_exp.llm.failures import CallError, FailureKind
 from tapir_exp.llm.litellm_transport import load_litellm
+from tapir_exp.llm.transport import RawCompletion
 
 PROVIDER = "lab"
 _CALL_PARAMS = frozenset({"temperature", "sample", "max_tokens", "max_retries", "stream", "logprobs", "top_logprobs"})
@@ -38,6 +45,36 @@ def register() -> None:
     litellm.register_model({f"{PROVIDER}/{role}": _FREE for role in oracle.ROLES})
 
 
+class OracleTransport:
+    """Transport to the oracles of this process, without litellm."""
+
+    def __init__(self, config: LLMConfig) -> None:
+        """Set up the transport to the model of `config`, `lab/<role>`."""
+        self._role = config.model.partition("/")[2]
+        self._options = dict(config.extra_params)
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[None]:
+        """Do nothing: an oracle is a function."""
+        yield
+
+    async def send(self, request: ChatRequest) -> RawCompletion:
+        """Return the reply of the oracle.
+
+        Raises:
+            CallError: The oracle cannot reply.
+        """
+        messages = [message.model_dump() for message in request.messages]
+        params = {"temperature": request.temperature, "sample": request.sample, "top_logprobs": request.top_logprobs}
+        try:
+            text, probabilities = _reply(self._role, messages, {**self._options, **params})
+        except Exception as error:  # an oracle is a function of its request, so a retry fails too
+            raise CallError(FailureKind.REFUSED, f"{type(error).__name__}: {error}") from error
+        prompt_words, reply_words = _count_words(messages, text)
+        top = tuple(TokenLogprob(token=token, logprob=log(value)) for token, value in probabilities.items() if value)
+        return RawCompletion(text, "stop", prompt_words, reply_words, (top,) if top else ())
+
+
 class Oracles:
     """The two methods of litellm's CustomLLM that return completions."""
 
@@ -61,8 +98,12 @@ class Oracles:
         Raises:
             BadRequestError: litellm's; the oracle cannot reply.
         """
-        text, probabilities = _reply(model, messages, optional_params)
-        prompt_words, reply_words = sum(len(message["content"].split()) for message in messages), len(text.split())
+        try:
+            text, probabilities = _reply(model, messages, optional_params)
+        except Exception as error:  # as in `OracleTransport.send`
+            detail = f"{type(error).__name__}: {error}"
+            raise load_litellm().BadRequestError(detail, model=f"{PROVIDER}/{model}", llm_provider=PROVIDER) from error
+        prompt_words, reply_words = _count_words(messages, text)
         choice = model_response.choices[0]
         choice.message.content, choice.finish_reason = text, "stop"
         if probabilities:
@@ -93,14 +134,15 @@ def _reply(
     """Return the oracle's reply and, if log-probabilities are requested from the judge, those of its first token."""
     options = {name: value for name, value in params.items() if name not in _CALL_PARAMS}
     sampling = params.get("temperature", 0.0), params.get("sample", 0)
-    try:
-        if params.get("top_logprobs") and role == "judge":
-            first = oracle.prefer(messages, options, *sampling)
-            return ("1" if first >= 0.5 else "2"), {"1": first, "2": 1 - first}
-        return oracle.respond(role, messages, options, *sampling), {}
-    except Exception as error:  # an oracle is a function of its request, so a retry fails too
-        detail = f"{type(error).__name__}: {error}"
-        raise load_litellm().BadRequestError(detail, model=f"{PROVIDER}/{role}", llm_provider=PROVIDER) from error
+    if params.get("top_logprobs") and role == "judge":
+        first = oracle.prefer(messages, options, *sampling)
+        return ("1" if first >= 0.5 else "2"), {"1": first, "2": 1 - first}
+    return oracle.respond(role, messages, options, *sampling), {}
+
+
+def _count_words(messages: Sequence[Mapping[str, str]], reply: str) -> tuple[int, int]:
+    """Return the words of the conversation and of the reply."""
+    return sum(len(message["content"].split()) for message in messages), len(reply.split())
 
 
 def _first_token_logprobs(text: str, probabilities: TokenProbabilities) -> Any:

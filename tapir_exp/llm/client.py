@@ -50,6 +50,7 @@ class Client:
         call_store: CallStore,
         *,
         prepare: Callable[[], None] | None = None,
+        transport: Transport | None = None,
         version: str | None = None,
         server: ManagedServer | None = None,
     ) -> None:
@@ -60,6 +61,7 @@ class Client:
             role: Name in the ledger and in messages: teacher, judge, classifier.
             call_store: Cache, ledger, locks and rate limits.
             prepare: Runs once, before litellm's first call.
+            transport: Sends the requests, if neither litellm nor an endpoint does; it must suit any event loop.
             version: Version of anything else that changes completions, such as the lab; part of the identity.
             server: The server of the model, if this run starts it.
         """
@@ -67,6 +69,7 @@ class Client:
         self._role = role
         self._call_store = call_store
         self._prepare = prepare
+        self._own_transport = transport
         self._version = version
         self._server = server
         self._price = get_price(config)
@@ -143,6 +146,7 @@ class Client:
                 self._role,
                 call_store,
                 prepare=self._prepare,
+                transport=self._own_transport,
                 version=self._version,
                 server=self._server,
             )
@@ -158,6 +162,8 @@ class Client:
 
     @cached_property
     def _transport(self) -> Transport:
+        if self._own_transport is not None:
+            return self._own_transport
         if self._server is not None:
             return ServedTransport(self._config, self._api_key(), self._server)
         if not self._config.use_litellm and is_openai_compatible(self._config.model):

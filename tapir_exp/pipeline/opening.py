@@ -52,7 +52,7 @@ def open_workspace(config: Config, scope: SpendScope, *, calling: bool = True) -
 
 
 def open_chat(llm: LLMConfig, role: str, call_store: CallStore, servers: ServerPool) -> Client:
-    """Open the chat model of a role; the models of the lab are registered with litellm first.
+    """Open the chat model of a role; the models of the lab are called directly, or registered with litellm first.
 
     Args:
         llm: The model and its endpoint.
@@ -70,4 +70,5 @@ def open_chat(llm: LLMConfig, role: str, call_store: CallStore, servers: ServerP
         return Client(llm, role, call_store, version=version, server=server)
     if not llm.model.startswith(LAB_PREFIX):
         return Client(llm, role, call_store)
-    return Client(llm, role, call_store, prepare=provider.register, version=LAB_VERSION)
+    transport = None if llm.use_litellm else provider.OracleTransport(llm)
+    return Client(llm, role, call_store, prepare=provider.register, transport=transport, version=LAB_VERSION)

@@ -1,4 +1,4 @@
-"""The lab's oracles through the real litellm: their arguments, replies and costs."""
+"""The lab's oracles, called directly and through the real litellm: their arguments, replies and costs."""
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from tapir_exp.llm.chat import ChatRequest, Completion, Message
 from tapir_exp.llm.client import Client
 from tapir_exp.llm.failures import CallError, FailureKind
 from tapir_exp.llm.ledger import Spend
-from tapir_exp.llm.litellm_transport import load_litellm
+from tapir_exp.llm.litellm_transport import LitellmTransport, load_litellm
 
 Call = tuple[str, list[dict[str, str]], dict[str, Any], float, int]
 OPTIONS = {"error_rate": 0.05, "expansion_error_rate": 0.1, "noise": 0.5, "position_bias": 0.0}
@@ -56,9 +56,13 @@ def providers() -> Iterator[Any]:
     litellm.custom_provider_map = before
 
 
-def chat_with(model: str, call_store: CallStore) -> Client:
+BOTH_WAYS = pytest.mark.parametrize("direct", [True, False], ids=["direct", "litellm"])
+
+
+def chat_with(model: str, call_store: CallStore, *, direct: bool = False) -> Client:
     config = LLMConfig(model=model, extra_params=dict(OPTIONS), usd_per_million_input=0.0, usd_per_million_output=0.0)
-    return Client(config, "the role", call_store, prepare=provider.register)
+    transport = provider.OracleTransport(config) if direct else None
+    return Client(config, "the role", call_store, prepare=provider.register, transport=transport)
 
 
 def complete(chat: Client, **changes: Any) -> Completion:
@@ -74,35 +78,61 @@ def complete(chat: Client, **changes: Any) -> Completion:
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
 @pytest.mark.parametrize("sample", [0, 3])
+@BOTH_WAYS
 def test_oracle_gets_its_exact_arguments(
-    recorder: Recorder, call_store: CallStore, temperature: float, sample: int
+    recorder: Recorder, call_store: CallStore, temperature: float, sample: int, direct: bool
 ) -> None:
-    complete(chat_with("lab/teacher", call_store), temperature=temperature, sample=sample)
+    complete(chat_with("lab/teacher", call_store, direct=direct), temperature=temperature, sample=sample)
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why is  that\nso?"}]
     assert recorder.calls == [("teacher", messages, OPTIONS, temperature, sample)]
 
 
-def test_completion_counts_words_and_is_free(recorder: Recorder, call_store: CallStore) -> None:
-    reply = complete(chat_with("lab/judge", call_store))
+@BOTH_WAYS
+def test_completion_counts_words_and_is_free(recorder: Recorder, call_store: CallStore, direct: bool) -> None:
+    reply = complete(chat_with("lab/judge", call_store, direct=direct))
     assert (reply.text, reply.finish_reason) == ("judge says four words", "stop")
     assert reply.usage.model_dump() == {"prompt_tokens": 6, "completion_tokens": 4, "usd": 0.0}
     assert call_store.ledger.spent_by_scope() == Spend(calls=1, prompt_tokens=6, completion_tokens=4, usd=0.0)
 
 
 @pytest.mark.parametrize("error", [ValueError("no such role"), KeyError("noise"), AttributeError("a bug")])
-def test_oracle_error_is_refused_without_retry(recorder: Recorder, call_store: CallStore, error: Exception) -> None:
+@BOTH_WAYS
+def test_oracle_error_is_refused_without_retry(
+    recorder: Recorder, call_store: CallStore, error: Exception, direct: bool
+) -> None:
     recorder.error = error
     with pytest.raises(CallError) as caught:
-        complete(chat_with("lab/teacher", call_store))
+        complete(chat_with("lab/teacher", call_store, direct=direct))
     assert caught.value.kind is FailureKind.REFUSED
     assert type(error).__name__ in str(caught.value)
     assert str(error) in str(caught.value)
     assert len(recorder.calls) == 1
 
 
-def test_unknown_role_is_named(call_store: CallStore) -> None:
+@BOTH_WAYS
+def test_unknown_role_is_named(call_store: CallStore, direct: bool) -> None:
     with pytest.raises(CallError, match="lab/prophet"):
-        complete(chat_with("lab/prophet", call_store))
+        complete(chat_with("lab/prophet", call_store, direct=direct))
+
+
+@pytest.mark.parametrize("role", ["teacher", "judge", "labeller"])
+@pytest.mark.parametrize("top_logprobs", [0, 2])
+def test_both_ways_give_the_same_completion(call_store: CallStore, role: str, top_logprobs: int) -> None:
+    pair = "<instruction>\nWhich is the heaviest: ant or ship?\n</instruction>"
+    pair += "<assistant_1>\nship\n</assistant_1><assistant_2>\nant\n</assistant_2>"
+    request = ChatRequest(
+        messages=(Message(role="user", content=pair),),
+        max_tokens=9,
+        temperature=0.7,
+        sample=5,
+        top_logprobs=top_logprobs,
+    )
+    config = LLMConfig(model=f"lab/{role}", extra_params={**OPTIONS, "seed": 3})
+    provider.register()
+    ways = (provider.OracleTransport(config), LitellmTransport(config, None, provider.register))
+    direct, through_litellm = (asyncio.run(way.send(request)) for way in ways)
+    assert direct == through_litellm
+    assert bool(direct.top_logprobs) is (role == "judge" and top_logprobs > 0)
 
 
 def test_register_twice_keeps_other_providers(providers: Any) -> None:
