@@ -4,9 +4,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
-
-from tapir_exp.config import Config, parse
+from tapir_exp.config import Config
+from tapir_exp.config.stored import read_stored_student
 from tapir_exp.core.console import console
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.evaluation_manifest import JUDGED, Evaluation, relative
@@ -67,11 +66,9 @@ def find_subject(config: Config) -> EvaluatedModel:
     """
     if config.evals.run is None:
         return any_student(config.evals.name or _name_in_files(config), config.student)
-    # Prompts and chat template are part of a student, so its run decides on them, not this command line.
+    # Prompts and chat template are part of a student, so its run decides on them. It permits nothing, however.
     run = Path(config.evals.run).resolve()
-    cfg = OmegaConf.load(run / "config.yaml")
-    assert isinstance(cfg, DictConfig)
-    return last_student(run, config.evals.name, parse(cfg).student)
+    return last_student(run, config.evals.name, read_stored_student(run, config.student))
 
 
 def _needs_judge(config: Config) -> bool:

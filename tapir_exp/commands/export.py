@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from omegaconf import OmegaConf
-
 from tapir_exp.config import Precision, StudentConfig
 from tapir_exp.core.errors import TapirError
 from tapir_exp.core.manifest import MANIFEST, Manifest
+from tapir_exp.core.yaml_files import read_yaml
 from tapir_exp.student.model_card import CARD, Provenance, write_provenance
 
 HYDRA_CONFIG, OVERRIDES = "hydra.yaml", "overrides.yaml"
@@ -84,8 +83,8 @@ def find_source(path: Path, precision: Precision | None, *, allow_pickle: bool, 
     Args:
         path: The directory of a student or of a run.
         precision: Type of the weights; None takes the type that the student was trained in.
-        allow_pickle: As `student.allow_pickle`; also true if the run allowed it.
-        trust_remote_code: As `student.trust_remote_code`; also true if the run allowed it.
+        allow_pickle: As `student.allow_pickle`.
+        trust_remote_code: As `student.trust_remote_code`. What the run allowed does not count: it may be a foreign run.
 
     Raises:
         ExportError: If there is no student, or its precision is unknown.
@@ -97,10 +96,6 @@ def find_source(path: Path, precision: Precision | None, *, allow_pickle: bool, 
         manifest = Manifest.load(path)
         directory = manifest.open(path)[f"student-{len(manifest.alphas)}"].path
         command = _command_of(path)
-        # A run that trusted its base model trusts the students that it made from it.
-        config = OmegaConf.load(path / "config.yaml")
-        allow_pickle |= bool(OmegaConf.select(config, "student.allow_pickle"))
-        trust_remote_code |= bool(OmegaConf.select(config, "student.trust_remote_code"))
     if not any((directory / name).is_file() for name in ("config.json", "adapter_config.json")):
         raise ExportError(f"{path} is neither a student nor a finished run; give the directory of either.")
     provenance = Provenance.load(directory)
@@ -171,8 +166,14 @@ def _command_of(run: Path) -> str | None:
     records = run / ".hydra"
     if not (records / OVERRIDES).is_file():
         return None
-    typed = [str(override) for override in OmegaConf.load(records / OVERRIDES)]
-    name = OmegaConf.select(OmegaConf.load(records / HYDRA_CONFIG), "hydra.job.config_name")
+    # Nothing is resolved: an interpolation in a foreign file could copy a key of the environment into the card.
+    overrides, settings = read_yaml(records / OVERRIDES), read_yaml(records / HYDRA_CONFIG)
+    try:
+        typed, name = [str(override) for override in overrides], str(settings["hydra"]["job"]["config_name"])
+    except (KeyError, TypeError) as error:
+        raise ExportError(
+            f"{records} does not hold the overrides of a run; delete it to export without them."
+        ) from error
     # The place of the outputs says nothing about the student, and may be private.
-    sweep = [] if name == "config" else ["--config-name", str(name)]
+    sweep = [] if name == "config" else ["--config-name", name]
     return shlex.join(["tapir", *sweep, *(override for override in typed if not override.startswith("outputs="))])

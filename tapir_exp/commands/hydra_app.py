@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
@@ -82,6 +83,9 @@ def start(config_name: str, arguments: Sequence[str]) -> None:
         ConfigError: With every mistake of the configuration.
         TapirError: If a job fails for a reason that the user can fix.
     """
+    if get_args_parser().parse_args(list(arguments)).experimental_rerun is not None:
+        problem = "--experimental-rerun: it reads a pickle, which can run code; expected the overrides of the run"
+        raise ConfigError([f"{problem}, which are in its .hydra/overrides.yaml"])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
     sys.argv[1:] = arguments  # where Hydra reads flags and overrides
     try:

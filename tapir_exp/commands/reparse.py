@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from tapir_exp.config import JudgeProtocol
+from tapir_exp.config.stored import read_stored_config
 from tapir_exp.core.errors import StoreError
 from tapir_exp.core.manifest import Manifest
 from tapir_exp.core.records import JudgeReply, Verdict
@@ -57,8 +56,9 @@ def reparse(run_dir: Path) -> list[ReparsedStage]:
 
 def _protocol_of(run_dir: Path) -> JudgeProtocol:
     # Early versions have another key in its place.
-    name = OmegaConf.select(OmegaConf.load(run_dir / "config.yaml"), "judge.protocol")
-    if name is None:
+    judge = read_stored_config(run_dir).get("judge")
+    name = judge.get("protocol") if isinstance(judge, dict) else None
+    if name not in JudgeProtocol.__members__:
         raise StoreError(f"{run_dir} is from a version that did not store replies in full; repeat its command.")
     return JudgeProtocol[name]
 

@@ -2,6 +2,9 @@
 
 import json
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import StringConstraints, ValidationError
 
 from tapir_exp.core.errors import StoreError
 from tapir_exp.core.records import Record
@@ -9,15 +12,17 @@ from tapir_exp.core.store import FORMAT, Artifact, Store, write_text_atomic
 from tapir_exp.core.task_types import TaskType
 
 MANIFEST = "manifest.json"
+PlainName = Annotated[str, StringConstraints(pattern=r"^\w[\w.-]*$")]
+"""One path component, so that a foreign manifest names nothing outside its store."""
 
 
 class Entry(Record):
     """One artifact of a run; `files` maps each file to its SHA-256. `round` is 0 before the first round."""
 
     name: str
-    stage: str
+    stage: PlainName
     round: int
-    key: str
+    key: PlainName
     files: dict[str, str]
 
 
@@ -65,7 +70,15 @@ class Manifest(Record):
                 f"{path} has format {written}, but this version reads format {FORMAT}. Run the experiment again: "
                 "artifacts are made again, paid replies are reused."
             )
-        return cls.model_validate(content)
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise StoreError(
+                f"{path} is not the manifest of a run: {place}: {first['msg']}. Repeat the command of the run to "
+                "rewrite it."
+            ) from error
 
     def open(self, run_dir: Path) -> dict[str, Artifact]:
         """Open the artifacts of the run, by name. Raises StoreError if one is missing from the store."""

@@ -8,8 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from omegaconf import OmegaConf
-
 from tapir_exp.core.errors import StoreError
 from tapir_exp.core.manifest import Manifest
 from tapir_exp.core.records import (
@@ -25,6 +23,7 @@ from tapir_exp.core.records import (
 )
 from tapir_exp.core.store import Artifact, read_rows
 from tapir_exp.core.task_types import BOOSTED, TaskType
+from tapir_exp.core.yaml_files import read_yaml
 
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
@@ -119,7 +118,7 @@ class RunView:
         return cls(
             path=run_dir,
             manifest=manifest,
-            config=_parse_config(config_text),
+            config=_read_config(run_dir / CONFIG),
             config_text=config_text,
             metrics=tuple(json.loads(line) for line in files.text(METRICS).splitlines()),
             artifacts=files.artifacts,
@@ -204,9 +203,9 @@ def _by_id(rows: Iterable[HasId]) -> dict[str, HasId]:
     return {row.id: row for row in rows}
 
 
-def _parse_config(text: str) -> dict[str, Any]:
+def _read_config(path: Path) -> dict[str, Any]:
     # The file is already resolved; a text that looks like an interpolation must stay as it is.
-    config = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    config = read_yaml(path)
     return {str(key): value for key, value in config.items()} if isinstance(config, dict) else {}
 
 

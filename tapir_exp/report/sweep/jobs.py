@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from pydantic import ValidationError
-
 from tapir_exp.core.errors import StoreError
 from tapir_exp.core.manifest import MANIFEST, Manifest
+from tapir_exp.core.yaml_files import read_yaml
 from tapir_exp.report.run_view import CONFIG, METRICS
 
 HYDRA = ".hydra"
@@ -104,8 +102,6 @@ def _load_manifest(path: Path) -> tuple[Manifest | None, str | None]:
         return Manifest.load(path), None
     except StoreError as error:  # damaged, or written by another version
         return None, str(error)
-    except ValidationError as error:
-        return None, f"{MANIFEST} cannot be read: {error.error_count()} validation errors"
 
 
 def _load_metrics(path: Path) -> list[Mapping[str, Any]]:
@@ -124,7 +120,7 @@ def _load_config(path: Path) -> dict[str, Any]:
     for file in (path / CONFIG, path / HYDRA / CONFIG):
         if file.is_file():
             # Interpolations stay as text: a resolver may need the environment of the machine that ran the job.
-            return _flatten(OmegaConf.to_container(OmegaConf.load(file), resolve=False))
+            return _flatten(read_yaml(file))
     return {}
 
 
