@@ -28,6 +28,7 @@ from tapir_exp.student.packing import pack_attention, packed_hidden
 from tapir_exp.student.training.batching import BatchPlan, StepLoader, plan_batches
 from tapir_exp.student.training.encoded_rows import EncodedRow
 from tapir_exp.student.training.lightning_module import StudentModule
+from tapir_exp.student.training.schedule import restart_schedule
 from tapir_exp.student.training.train import build_trainer
 
 GLOBAL_BATCH_SIZE, LEARNING_RATE = 8, 1e-3
@@ -86,7 +87,7 @@ def train_ours(model: LlamaForCausalLM, rows: list[EncodedRow], bf16: bool, seed
     loader = StepLoader(rows, make_plan(rows, seed), SFTConfig().max_tokens_per_micro_batch)
     sft = SFTConfig(learning_rate=LEARNING_RATE, warmup_ratio=0.0)
     weights = {Subset.HARD: 1.0, Subset.REST: 1.0}
-    module = StudentModule(model, weights, sft, len(loader), seed)
+    module = StudentModule(model, weights, sft, restart_schedule(sft), len(loader), seed)
 
     class Watch(pl.Callback):
         def on_train_batch_end(self, *arguments: Any) -> None:

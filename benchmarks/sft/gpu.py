@@ -84,6 +84,7 @@ def train_ours(
     from tapir_exp.student.training.batching import StepLoader
     from tapir_exp.student.training.callbacks import ThroughputCallback
     from tapir_exp.student.training.lightning_module import StudentModule
+    from tapir_exp.student.training.schedule import restart_schedule
     from tapir_exp.student.training.train import build_trainer
 
     config = TrainerConfig(
@@ -95,7 +96,7 @@ def train_ours(
     loader = StepLoader(rows, make_plan(rows), micro)
     model = prepare_for_training(make_model(weight_dtype(method, precision)), config)
     model = add_adapter(model, lora) if method == "lora" else model
-    module = StudentModule(model, {Subset.HARD: 1.0, Subset.REST: 1.0}, sft, len(loader), 0)
+    module = StudentModule(model, {Subset.HARD: 1.0, Subset.REST: 1.0}, sft, restart_schedule(sft), len(loader), 0)
 
     class Silent:
         def advance(self, count: int = 1) -> None:

@@ -4,7 +4,7 @@ from tapir_exp.config.classifier import ClassifierConfig, ClassifierKind
 from tapir_exp.config.classifier_data import LabelledDataConfig
 from tapir_exp.config.classifier_training import ClassifierFitConfig
 from tapir_exp.config.classify import ClassifyConfig, ClassifyJob
-from tapir_exp.config.curriculum import CurriculumConfig, Difficulty, RolloutConfig, RoundsMode
+from tapir_exp.config.curriculum import CurriculumConfig, Difficulty, GapRows, RolloutConfig, RoundsMode
 from tapir_exp.config.evals import AlpacaEvalConfig, EvalsConfig, IFEvalConfig, MTBenchConfig, Suite
 from tapir_exp.config.judge import JudgeConfig, JudgeProtocol
 from tapir_exp.config.lab import LabConfig, LabStudentConfig
@@ -12,7 +12,7 @@ from tapir_exp.config.llm import LLMConfig, ServerConfig, SpendConfig
 from tapir_exp.config.logger import LoggerConfig, WandbMode
 from tapir_exp.config.root import CLASSIFY_SCHEMA, SCHEMA, Config, parse, parse_classify, register_schema, to_yaml
 from tapir_exp.config.seeds import DecontaminationConfig, SeedsConfig, SeedSource
-from tapir_exp.config.sft import BudgetConfig, LoraConfig, Method, SFTConfig
+from tapir_exp.config.sft import BudgetConfig, LoraConfig, LRSchedule, Method, SFTConfig
 from tapir_exp.config.student import ArchitectureConfig, ChatTemplate, EngineKind, Precision, StudentConfig, VllmConfig
 from tapir_exp.config.task_mix import TaskMixConfig
 from tapir_exp.config.teacher import TeacherConfig
@@ -36,10 +36,12 @@ __all__ = [
     "Difficulty",
     "EngineKind",
     "EvalsConfig",
+    "GapRows",
     "IFEvalConfig",
     "JudgeConfig",
     "JudgeProtocol",
     "LLMConfig",
+    "LRSchedule",
     "LabConfig",
     "LabStudentConfig",
     "LabelledDataConfig",

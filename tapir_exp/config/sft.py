@@ -12,6 +12,15 @@ class Method(Enum):
     qlora = "qlora"
 
 
+class LRSchedule(Enum):
+    """Learning rate over the rounds; `student/training/schedule.py` has the formulas and their sources."""
+
+    restart = "restart"
+    one = "one"
+    wsd = "wsd"
+    falling = "falling"
+
+
 @dataclass
 class BudgetConfig:
     """Length of a fit; exactly one of the two is set."""
@@ -49,7 +58,15 @@ class SFTConfig:
     learning_rate: float = 2e-5
     """Peak learning rate."""
     warmup_ratio: float = 0.03
-    """Share of the steps with a rising learning rate; then it decays to 0 by a cosine."""
+    """Share of the steps with a rising learning rate: of the fit, or of all rounds under lr_schedule=one."""
+    lr_schedule: LRSchedule = LRSchedule.restart
+    """Learning rate over the rounds (ours). `restart`: warmup and cosine in each round. `one`: a single warmup and
+    cosine over all rounds. `wsd`: warmup in round 1, then constant, and a linear decay at the end of the last round.
+    `falling`: restarts with ever lower peaks. The fit on the seeds is always a warmup and a cosine of its own."""
+    decay_ratio: float = 0.2
+    """Share of the last round's steps in which the rate falls to 0 under wsd (ours), 0 to 1."""
+    peak_decay: float = 0.5
+    """Factor on the peak from round to round under falling (ours), 0 to 1."""
     weight_decay: float = 0.0
     """Weight decay of AdamW."""
     global_batch_size: int = 128

@@ -21,12 +21,18 @@ from tapir_exp.student.model_card import (
     reproducible_figures,
     write_provenance,
 )
+from tapir_exp.student.training.schedule import FitSchedule, restart_schedule, round_schedule
 
 LAB_STUDENT = "lab"
 CORPUS_PER_CELL = 100
 """Problems of each family and level on which the tokenizer of the lab's base student is trained."""
 BATCH_ORDER = "shuffled"
 """Order of the rows in `student.training.batching`, which is part of every fit's recipe."""
+PER_FIT = (
+    *("seed_stage", "round_stage"),
+    *("learning_rate", "warmup_ratio", "lr_schedule", "decay_ratio", "peak_decay"),
+)
+"""Settings of `sft` that are resolved for each fit: its budget and its `FitSchedule`."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,9 @@ def lab_corpus(config: LabStudentConfig) -> Iterator[str]:
 def finetune_on_seeds(ws: Workspace, seeds: Artifact, parent: ParentModel, base: Mapping[str, Any]) -> Artifact:
     """Return S_0: the base model fine-tuned on the seeds with their own responses."""
     rows = [TrainingExample.from_seed(seed) for seed in seeds.rows(Example)]
-    return _finetune(ws, 0, parent, rows, seeds, None, ws.config.sft.seed_stage, {"rows": seeds.key, **base})
+    sft = ws.config.sft
+    inputs = {"rows": seeds.key, **base}
+    return _finetune(ws, 0, parent, rows, seeds, None, sft.seed_stage, restart_schedule(sft), inputs)
 
 
 def finetune_round(ws: Workspace, round_number: int, student: Artifact, mix: Artifact, alpha: float) -> Artifact:
@@ -103,7 +111,9 @@ def finetune_round(ws: Workspace, round_number: int, student: Artifact, mix: Art
     parent = ParentModel(student.path, _stored(student), base)
     inputs = {"rows": mix.key, "parent": student.key, "alpha": alpha}
     rows = mix.rows(TrainingExample)
-    return _finetune(ws, round_number, parent, rows, mix, alpha, ws.config.sft.round_stage, inputs)
+    sft = ws.config.sft
+    schedule = round_schedule(sft, round_number, ws.config.curriculum.rounds)
+    return _finetune(ws, round_number, parent, rows, mix, alpha, sft.round_stage, schedule, inputs)
 
 
 def _stored(artifact: Artifact) -> ModelRef:
@@ -123,11 +133,12 @@ def _finetune(
     data: Artifact,
     alpha: float | None,
     budget: BudgetConfig,
+    schedule: FitSchedule,
     inputs: Mapping[str, Any],
 ) -> Artifact:
     config = ws.config
     student, trainer = config.student, config.trainer
-    recipe = _fit_recipe(config, budget, inputs)
+    recipe = _fit_recipe(config, budget, schedule, inputs)
 
     def make(directory: Path) -> Mapping[str, Any]:
         from tapir_exp.student.loading import AdapterBase
@@ -145,6 +156,7 @@ def _finetune(
             seed=config.seed,
             label=f"training S_{round_number}",
             base=None if parent.relative_path is None else AdapterBase(parent.relative_path),
+            schedule=schedule,
         )
         examples = [TrainingRow(row.instruction, row.response, row.subset) for row in rows]
         figures = asdict(finetune(job, examples, directory))
@@ -157,7 +169,7 @@ def _finetune(
             alpha=alpha,
             seed=config.seed,
             precision=student.precision,
-            settings=describe_settings(student, trainer, config.sft, budget, alpha),
+            settings=describe_settings(student, trainer, config.sft, budget, schedule, alpha),
             figures=reproducible_figures(figures),
         )
         write_provenance(directory, provenance)
@@ -166,15 +178,18 @@ def _finetune(
     return ws.directory("student", round_number, recipe, make)
 
 
-def _fit_recipe(config: Config, budget: BudgetConfig, inputs: Mapping[str, Any]) -> dict[str, Any]:
+def _fit_recipe(
+    config: Config, budget: BudgetConfig, schedule: FitSchedule, inputs: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return everything that determines the weights of a fit."""
-    # The budget of the other stage must not change the key.
-    sft = {name: value for name, value in asdict(config.sft).items() if name not in ("seed_stage", "round_stage")}
+    # Settings of other fits must not change the key, so it holds what they mean for this one.
+    sft = {name: value for name, value in asdict(config.sft).items() if name not in PER_FIT}
     student = config.student
     return {
         **inputs,
         "sft": sft,
         "budget": asdict(budget),
+        "schedule": asdict(schedule),
         "batches": BATCH_ORDER,
         "template": [student.chat_template, student.system_prompt, student.max_length],
         "precision": [student.precision, config.trainer.precision],

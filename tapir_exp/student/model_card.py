@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tapir_exp.config import BudgetConfig, ChatTemplate, Method, Precision, SFTConfig, StudentConfig, TrainerConfig
 from tapir_exp.core.records import Record
 from tapir_exp.core.store import write_text_atomic
+from tapir_exp.student.training.schedule import FitSchedule
 
 PROVENANCE, CARD = "provenance.json", "README.md"
 REPRODUCIBLE_FIGURES = ("steps", "rows", "tokens", "supervised_tokens", "truncated", "dropped", "final_loss")
@@ -119,11 +120,15 @@ class Provenance(Record):
 
 
 def describe_settings(
-    student: StudentConfig, trainer: TrainerConfig, sft: SFTConfig, budget: BudgetConfig, alpha: float | None
+    student: StudentConfig,
+    trainer: TrainerConfig,
+    sft: SFTConfig,
+    budget: BudgetConfig,
+    schedule: FitSchedule,
+    alpha: float | None,
 ) -> tuple[Setting, ...]:
     """Return the settings of a fit; those that no primary source confirms are called ours."""
     length = f"{budget.epochs:g} epochs" if budget.epochs is not None else f"{budget.max_tokens} tokens"
-    schedule = f"{sft.warmup_ratio:g} of the steps warm-up, then a cosine"
     settings = [
         _student_setting(student),
         _template_setting(student),
@@ -131,8 +136,8 @@ def describe_settings(
         _ours("method", sft.method.value, "full fine-tuning is derived from the paper, not confirmed"),
         _ours("loss", "mean over supervised tokens" if alpha is None else "α · hard + (1 − α) · rest", "derived"),
         _ours("length of training", length, _unconfirmed("3 epochs")),
-        _ours("learning rate", f"{sft.learning_rate:g}", _unconfirmed("2e-5")),
-        _ours("schedule", schedule, _unconfirmed("0.03 and a cosine")),
+        _ours("learning rate", f"{schedule.peak:g}", _unconfirmed("2e-5")),
+        _ours("schedule", schedule.describe(), _unconfirmed("0.03 and a cosine")),
         _ours("weight decay", f"{sft.weight_decay:g}", _unconfirmed("0")),
         _ours("global batch size", str(sft.global_batch_size), _unconfirmed("128")),
         _ours("max length, tokens", str(student.max_length), _unconfirmed("2048")),

@@ -29,6 +29,7 @@ from tapir_exp.student.model_card import (
 )
 from tapir_exp.student.training.encoding import TrainingRow
 from tapir_exp.student.training.job import FitJob
+from tapir_exp.student.training.schedule import restart_schedule
 from tapir_exp.student.training.train import finetune
 
 TINY = LabStudentConfig(vocab_size=300, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=2)
@@ -76,7 +77,7 @@ def train(workdir: Path, base: Artifact) -> Mapping[str, Any]:
         alpha=None,
         seed=0,
         precision=Precision.float32,
-        settings=describe_settings(STUDENT, trainer, SFT, budget, None),
+        settings=describe_settings(STUDENT, trainer, SFT, budget, restart_schedule(SFT), None),
         figures=reproducible_figures(figures),
     )
     write_provenance(workdir, provenance)

@@ -1,6 +1,7 @@
 """Which settings make a student another artifact."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,19 @@ from fakes import example
 from workspaces import open_test_workspace
 
 from tapir_exp.config import Config
+from tapir_exp.core.records import TrainingExample
 from tapir_exp.core.store import ROWS, Artifact, recipe_key, write_rows
-from tapir_exp.pipeline.students import base_model, finetune_on_seeds
+from tapir_exp.pipeline.students import base_model, finetune_on_seeds, finetune_round
 from tapir_exp.pipeline.workspace import StageOutput, Workspace
+
+KeyOf = Callable[..., str]
 
 
 @pytest.fixture
-def key_of_s0(
+def workspace(
     tmp_path: Path, compose_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., str]:
-    """Return the key of S_0 under overrides, without training it."""
+) -> Callable[..., AbstractContextManager[Workspace]]:
+    """Open a workspace under overrides whose stages have keys, but are not run."""
 
     def directory(
         ws: Workspace, stage: str, round_number: int | None, recipe: Mapping[str, Any], make: object
@@ -27,12 +31,33 @@ def key_of_s0(
 
     monkeypatch.setattr(Workspace, "directory", directory)
     write_rows(tmp_path / ROWS, [example("Say red.")])
+    return lambda *overrides: open_test_workspace(compose_config(*overrides), tmp_path)
+
+
+@pytest.fixture
+def key_of_s0(workspace: Callable[..., AbstractContextManager[Workspace]]) -> KeyOf:
+    """Return the key of S_0 under overrides."""
 
     def key(*overrides: str) -> str:
-        with open_test_workspace(compose_config(*overrides), tmp_path) as ws:
+        with workspace(*overrides) as ws:
             parent, identity = base_model(ws)
             seeds = ws.rows("seeds", None, {}, lambda: StageOutput([], {}))
             return finetune_on_seeds(ws, seeds, parent, identity).key
+
+    return key
+
+
+@pytest.fixture
+def key_of_round(workspace: Callable[..., AbstractContextManager[Workspace]], tmp_path: Path) -> KeyOf:
+    """Return the key of the student of a round, which continues a fixed student on fixed rows."""
+
+    def key(number: int, *overrides: str) -> str:
+        write_rows(tmp_path / ROWS, [TrainingExample.from_seed(example("Say red."))])
+        parent, mix = (
+            Artifact(stage, "key", tmp_path, {ROWS: "sha256"}, {}, 0.0, True) for stage in ("student", "mix")
+        )
+        with workspace(*overrides) as ws:
+            return finetune_round(ws, number, parent, mix, alpha=0.3).key
 
     return key
 
@@ -50,9 +75,7 @@ def key_of_s0(
         "lab.student.num_layers=3",
     ],
 )
-def test_finetune_on_seeds_with_another_setting_is_another_artifact(
-    key_of_s0: Callable[..., str], override: str
-) -> None:
+def test_finetune_on_seeds_with_another_setting_is_another_artifact(key_of_s0: KeyOf, override: str) -> None:
     assert key_of_s0(override) != key_of_s0()
 
 
@@ -60,6 +83,7 @@ def test_finetune_on_seeds_with_another_setting_is_another_artifact(
     "override",
     [
         "sft.round_stage.max_tokens=5",
+        "sft.lr_schedule=one",
         "curriculum.delta=1",
         "curriculum.rows_per_round=9",
         "student.max_new_tokens=7",
@@ -68,6 +92,32 @@ def test_finetune_on_seeds_with_another_setting_is_another_artifact(
         "judge.swap_positions=false",
     ],
 )
-def test_finetune_on_seeds_is_shared_if_other_settings_differ(key_of_s0: Callable[..., str], override: str) -> None:
+def test_finetune_on_seeds_is_shared_if_other_settings_differ(key_of_s0: KeyOf, override: str) -> None:
     """A sweep over such a key trains S_0 once; in particular, the budget of the rounds is not part of it."""
     assert key_of_s0(override) == key_of_s0()
+
+
+@pytest.mark.parametrize(
+    ("number", "override", "shared"),
+    [
+        (1, "sft.lr_schedule=one", False),
+        (2, "sft.lr_schedule=wsd", False),
+        (1, "sft.lr_schedule=falling", True),
+        (2, "sft.lr_schedule=falling", False),
+        (1, "sft.peak_decay=0.1", True),
+        (1, "sft.decay_ratio=0.1", True),
+        (1, "curriculum.rounds=4", True),
+    ],
+)
+def test_finetune_round_key_holds_the_position_if_it_matters(
+    key_of_round: KeyOf, number: int, override: str, shared: bool
+) -> None:
+    assert (key_of_round(number, override) == key_of_round(number)) is shared
+
+
+def test_finetune_round_position_is_in_the_key_of_one_schedule(key_of_round: KeyOf) -> None:
+    one = "sft.lr_schedule=one"
+    assert key_of_round(1, one) != key_of_round(2, one) != key_of_round(2, one, "curriculum.rounds=4")
+    assert key_of_round(1, one, "curriculum.rounds=1") == key_of_round(1)
+    wsd = "sft.lr_schedule=wsd"
+    assert key_of_round(2, wsd) == key_of_round(2, wsd, "curriculum.rounds=4") != key_of_round(3, wsd)

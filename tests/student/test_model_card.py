@@ -20,6 +20,7 @@ from tapir_exp.student.model_card import (
     reproducible_figures,
     write_provenance,
 )
+from tapir_exp.student.training.schedule import restart_schedule, round_schedule
 
 LLAMA = StudentConfig(model="meta-llama/Llama-2-7b-hf", chat_template=ChatTemplate.llama2, precision=Precision.bfloat16)
 LORA = SFTConfig(method=Method.lora)
@@ -46,7 +47,9 @@ def provenance(**changes: Any) -> Provenance:
         "alpha": 0.3,
         "seed": 0,
         "precision": Precision.bfloat16,
-        "settings": describe_settings(LLAMA, TrainerConfig(), LORA, BudgetConfig(epochs=3), 0.3),
+        "settings": describe_settings(
+            LLAMA, TrainerConfig(), LORA, BudgetConfig(epochs=3), restart_schedule(LORA), 0.3
+        ),
         "figures": reproducible_figures(FIGURES),
     }
     return Provenance(**(known | changes))
@@ -111,10 +114,12 @@ def test_card_holds_data_settings_and_figures() -> None:
 def test_only_confirmed_settings_have_the_paper_as_source() -> None:
     sources = {setting.name: setting.source for setting in provenance().settings}
     assert {name for name, source in sources.items() if source == "paper"} == {"student", "chat template"}
-    lab = describe_settings(StudentConfig(model="lab"), TrainerConfig(), SFTConfig(), BudgetConfig(max_tokens=7), None)
+    sft, budget = SFTConfig(), BudgetConfig(max_tokens=7)
+    schedule = round_schedule(sft, 2, 3)
+    lab = describe_settings(StudentConfig(model="lab"), TrainerConfig(), sft, budget, schedule, None)
     assert {setting.source for setting in lab} == {"ours"}
     assert "α" in sources
     assert {"α", "adapter"} & {setting.name for setting in lab} == set()
     qwen = replace(LLAMA, model="Qwen/Qwen1.5-0.5B-Chat", chat_template=ChatTemplate.chatml)
-    qwen_settings = describe_settings(qwen, TrainerConfig(), SFTConfig(), BudgetConfig(max_tokens=7), None)
+    qwen_settings = describe_settings(qwen, TrainerConfig(), sft, budget, schedule, None)
     assert {setting.name for setting in qwen_settings if setting.source == "paper"} == {"student"}

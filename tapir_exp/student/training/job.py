@@ -11,6 +11,7 @@ from tapir_exp.core.records import Subset
 from tapir_exp.core.store import write_text_atomic
 from tapir_exp.student.loading import AdapterBase
 from tapir_exp.student.training.batching import BatchPlan
+from tapir_exp.student.training.schedule import FitSchedule, restart_schedule
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class FitJob:
         seed: Seed of the batches, of dropout and of a new adapter.
         label: Name of the fit in the progress bar and in error messages.
         base: Base model that a new adapter names; None for `parent`.
+        schedule: Learning rate of each step; None for the warmup and cosine of a fit that stands alone.
     """
 
     parent: Path
@@ -38,6 +40,12 @@ class FitJob:
     seed: int = 0
     label: str = "training"
     base: AdapterBase | None = None
+    schedule: FitSchedule | None = None
+
+    @property
+    def rates(self) -> FitSchedule:
+        """Return the schedule of the learning rate."""
+        return self.schedule or restart_schedule(self.sft)
 
     @property
     def num_ranks(self) -> int:

@@ -16,6 +16,7 @@ from tapir_exp.student.cross_entropy import token_nll, weighted_cross_entropy
 from tapir_exp.student.loading import base_model_of
 from tapir_exp.student.packing import pack_attention, packed_hidden
 from tapir_exp.student.training.batching import MicroBatch, StepBatch
+from tapir_exp.student.training.schedule import FitSchedule
 from tapir_exp.student.training.strategies import clip_and_step, shard_if_fsdp, sync_gradients_on_last
 
 STEPS_KEY = "training_steps"
@@ -59,26 +60,17 @@ def head_weights(model: PreTrainedModel) -> Tensor:
     return weights
 
 
-def learning_rate(step: int, total_steps: int, peak: float, warmup_ratio: float) -> float:
-    """Return the learning rate of a step: a linear warmup, then a cosine to 0.
-
-    Args:
-        step: Optimiser step, counted from 1.
-        total_steps: Steps of the whole fit.
-        peak: Learning rate at the end of the warmup.
-        warmup_ratio: Share of the steps in the warmup.
-    """
-    warmup_steps = math.ceil(warmup_ratio * total_steps)
-    if step <= warmup_steps:
-        return peak * step / warmup_steps
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - 1 - warmup_steps) / (total_steps - warmup_steps)))
-
-
 class StudentModule(pl.LightningModule):
     """A causal language model with the alpha-weighted loss. One Lightning batch is one optimiser step."""
 
     def __init__(
-        self, model: PreTrainedModel, weights: Mapping[Subset, float], sft: SFTConfig, total_steps: int, seed: int
+        self,
+        model: PreTrainedModel,
+        weights: Mapping[Subset, float],
+        sft: SFTConfig,
+        schedule: FitSchedule,
+        total_steps: int,
+        seed: int,
     ) -> None:
         """Wrap a model for training.
 
@@ -86,6 +78,7 @@ class StudentModule(pl.LightningModule):
             model: The model; its trained parameters are those that require a gradient.
             weights: Loss weight of a supervised token of each subset.
             sft: Optimiser settings.
+            schedule: Learning rate of each step.
             total_steps: Optimiser steps of the whole fit.
             seed: Seed of dropout.
         """
@@ -94,7 +87,8 @@ class StudentModule(pl.LightningModule):
         self.strict_loading = False  # checkpoints hold no frozen weights
         self.model = pack_attention(model).train()
         self.history: list[TrainingStep] = []
-        self._weights, self._sft, self._total_steps, self._seed = weights, sft, total_steps, seed
+        self._weights, self._sft, self._seed = weights, sft, seed
+        self._schedule, self._total_steps = schedule, total_steps
 
     def configure_model(self) -> None:
         """Shard the weights over the ranks if the strategy is FSDP."""
@@ -121,7 +115,7 @@ class StudentModule(pl.LightningModule):
         last = batch.micro_batches[-1]
         sums_per_batch = [self._backward(micro, batch.supervised, micro is last) for micro in batch.micro_batches]
         sums = self.trainer.strategy.reduce(torch.stack(sums_per_batch).sum(0), reduce_op="sum")
-        rate = learning_rate(step, self._total_steps, self._sft.learning_rate, self._sft.warmup_ratio)
+        rate = self._schedule.rate(step, self._total_steps)
         self._record(step, batch, sums, rate, self._update(rate))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -133,7 +133,7 @@ def run_fit(fit: PlannedFit, workdir: Path, progress: Progress) -> None:
     rows = MappedRows(workdir / ENCODED)
     with deterministic_scope(job.seed):
         model, adapter_base = _load(job)
-        module = StudentModule(model, fit.weights, job.sft, len(fit.plan.steps), job.seed)
+        module = StudentModule(model, fit.weights, job.sft, job.rates, len(fit.plan.steps), job.seed)
         throughput = ThroughputCallback(progress, job.trainer.peak_tflops)
         checkpoints = CheckpointCallback(workdir / CHECKPOINTS, job.sft.save_steps)
         trainer = build_trainer(job.trainer, [throughput, checkpoints], job.sft.max_grad_norm)

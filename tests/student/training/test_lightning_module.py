@@ -1,6 +1,5 @@
 """The loss and its gradient, compared with the formula of the paper."""
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +17,8 @@ from tapir_exp.student.training.batching import collate
 from tapir_exp.student.training.encoded_rows import EncodedRow
 from tapir_exp.student.training.encoding import TrainingRow, encode_rows
 from tapir_exp.student.training.job import FitJob
-from tapir_exp.student.training.lightning_module import StudentModule, learning_rate, response_nll, subset_weights
+from tapir_exp.student.training.lightning_module import StudentModule, response_nll, subset_weights
+from tapir_exp.student.training.schedule import restart_schedule
 from tapir_exp.student.training.train import TRAINING, finetune
 
 
@@ -132,20 +132,9 @@ def test_subset_weights_average_to_one(alpha: float) -> None:
     assert 30 * weights[Subset.HARD] / 100 == pytest.approx(alpha)
 
 
-def test_learning_rate_rises_linearly_then_falls_to_zero() -> None:
-    rates = [learning_rate(step, 100, 2.0, 0.1) for step in range(1, 101)]
-    assert rates[0] == pytest.approx(0.2)
-    assert max(rates) == rates[9] == 2.0
-    assert rates[9:] == sorted(rates[9:], reverse=True)
-    assert 0 < rates[-1] < 0.01
-    middle = learning_rate(56, 100, 2.0, 0.1)
-    assert middle == pytest.approx(1 + math.cos(math.pi * 0.5))
-    assert learning_rate(1, 1, 2.0, 0.03) == 2.0
-    assert learning_rate(1, 5, 2.0, 0.0) == 2.0
-
-
 def test_configure_optimizers_norms_have_no_weight_decay(base: Path, student: StudentConfig, sft: SFTConfig) -> None:
-    module = StudentModule(load_model(base, student), subset_weights(None, 0, 1), replace(sft, weight_decay=0.1), 1, 0)
+    sft = replace(sft, weight_decay=0.1)
+    module = StudentModule(load_model(base, student), subset_weights(None, 0, 1), sft, restart_schedule(sft), 1, 0)
     decayed, others = module.configure_optimizers().param_groups
     assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
     names = {id(p): name for name, p in module.named_parameters()}
@@ -158,4 +147,4 @@ def test_student_module_is_in_training_mode(base: Path, student: StudentConfig, 
     """from_pretrained returns models in evaluation mode, and Lightning does not change the mode."""
     model = load_model(base, student)
     assert not model.training
-    assert StudentModule(model, subset_weights(None, 0, 1), sft, 1, 0).model.training
+    assert StudentModule(model, subset_weights(None, 0, 1), sft, restart_schedule(sft), 1, 0).model.training
