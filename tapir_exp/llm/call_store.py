@@ -91,9 +91,8 @@ class CallStore:
     def _write_pending(self) -> None:
         pending, self._pending = self._pending, []
         try:
-            with self._durable.transaction():
+            with self.ledger.flushed():
                 values = [entry() for entry, _ in pending]
-                self.ledger.flush()
         except Exception as error:
             # The transaction was rolled back, so every entry failed, not just the one that raised.
             for _, written in pending:

@@ -5,13 +5,13 @@ what other jobs of the same sweep spend at the same time.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from tapir_exp.config import SpendConfig
-from tapir_exp.core.errors import BudgetSpent
+from tapir_exp.core.errors import BudgetSpent, StoreError
 from tapir_exp.core.records import Record
 from tapir_exp.llm.chat import Usage
 from tapir_exp.llm.failures import CallError, FailureKind
@@ -39,6 +39,10 @@ ADD_SPEND = (
     "usd = usd + excluded.usd, unpriced = unpriced + excluded.unpriced"
 )
 ADD_FAILURES = "INSERT INTO faults VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count"
+AMOUNTS = ("calls", "cached", "prompt_tokens", "completion_tokens", "usd", "unpriced")
+"""Columns of the spend table that hold amounts, in its order."""
+MAX_AMOUNT = 10**15
+"""Largest amount that is believed: more than all providers of the world sell in a day."""
 
 
 class Spend(Record):
@@ -157,15 +161,25 @@ class Ledger:
         self._database.run("INSERT OR REPLACE INTO given_up VALUES (?, ?, ?, ?, ?, ?, ?, ?)", *values)
 
     def flush(self) -> None:
-        """Write all counts since the last flush, within the current transaction if there is one."""
-        spends = [(*self._row_key(role), *_columns(spend)) for role, spend in self._unwritten.items()]
-        failures = [(*self._row_key(role), kind, count) for (role, kind), count in self._failures.items()]
+        """Write all counts since the last flush."""
+        if self._unwritten or self._failures:
+            with self.flushed():
+                pass
+
+    @contextmanager
+    def flushed(self) -> Iterator[None]:
+        """Run the block and write all counts in one transaction; if it fails, the next flush writes the counts."""
+        with self._database.transaction():
+            yield
+            # Taken after the block, which may record calls itself.
+            spends = [(*self._row_key(role), *_columns(spend)) for role, spend in self._unwritten.items()]
+            failures = [(*self._row_key(role), kind, count) for (role, kind), count in self._failures.items()]
+            if spends:
+                self._database.run_many(ADD_SPEND, spends)
+            if failures:
+                self._database.run_many(ADD_FAILURES, failures)
         self._unwritten.clear()
         self._failures.clear()
-        if spends:
-            self._database.run_many(ADD_SPEND, spends)
-        if failures:
-            self._database.run_many(ADD_FAILURES, failures)
 
     def check(self) -> None:
         """Check the budget of the scope. Calls in flight are not included, so the spend can exceed the budget slightly.
@@ -238,10 +252,48 @@ class Ledger:
             f"FROM spend WHERE {where} ORDER BY job, stage, role",
             *values,
         )
-        for stage, role, calls, cached, prompt, completion, usd, unpriced in rows:
-            price = None if unpriced else round(usd, 12)  # without the noise of adding floats
-            tokens = {"prompt_tokens": prompt, "completion_tokens": completion}
-            yield stage, role, Spend(calls=calls, cached=cached, usd=price, **tokens)
+        for stage, role, *cells in rows:
+            yield stage, role, self._spend_of(stage, role, cells)
+
+    def _spend_of(self, stage: str, role: str, cells: Sequence[Any]) -> Spend:
+        """Return the spend of one row. Raises StoreError if a cell is no plausible amount."""
+        for name, cell in zip(AMOUNTS, cells, strict=True):
+            if not is_plausible_amount(name, cell):
+                raise StoreError(
+                    f"{self._database.path}: the spend of stage {stage!r}, role {role!r} cannot be read: {name} = "
+                    f"{cell!r} is no amount. Completions are not affected. `tapir doctor {self._database.path.parent} "
+                    "--fix` sets it to zero and the price to unknown; then repeat the same command."
+                )
+        calls, cached, prompt, completion, usd, unpriced = cells
+        price = None if unpriced else round(usd, 12)  # without the noise of adding floats
+        return Spend(calls=calls, cached=cached, prompt_tokens=prompt, completion_tokens=completion, usd=price)
+
+
+def is_plausible_amount(column: str, cell: object) -> bool:
+    """Return whether a cell of the spend table can be true: a whole number from 0, or USD from 0."""
+    kinds = (int, float) if column == "usd" else (int,)
+    return isinstance(cell, kinds) and 0 <= cell <= MAX_AMOUNT
+
+
+def repair_spend(database: Database) -> int:
+    """Set amounts that cannot be true to zero and their price to unknown; return the number of changed rows."""
+    changed = 0
+    with database.transaction():
+        columns = ", ".join(AMOUNTS)
+        rows = database.run(f"SELECT scope, job, stage, role, {columns} FROM spend").fetchall()
+        for scope, job, stage, role, *cells in rows:
+            kept = [cell if is_plausible_amount(name, cell) else 0 for name, cell in zip(AMOUNTS, cells, strict=True)]
+            if kept == cells:
+                continue
+            kept[-1] = max(kept[-1], 1)
+            database.run(
+                f"UPDATE spend SET ({columns}) = (?, ?, ?, ?, ?, ?) "
+                "WHERE scope = ? AND job = ? AND stage = ? AND role = ?",
+                *kept,
+                *(scope, job, stage, role),
+            )
+            changed += 1
+    return changed
 
 
 def scopes_with_failures(database: Database) -> list[SpendScope]:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from tapir_exp.config import SpendConfig
-from tapir_exp.core.errors import BudgetSpent
+from tapir_exp.core.errors import BudgetSpent, StoreError
 from tapir_exp.llm.chat import Usage
 from tapir_exp.llm.failures import CallError, FailureKind
-from tapir_exp.llm.ledger import SCHEMA, Ledger, Spend, SpendScope
+from tapir_exp.llm.ledger import SCHEMA, Ledger, Spend, SpendScope, repair_spend
 from tapir_exp.llm.sqlite import Database
 
 RUN = SpendScope("run")
@@ -21,7 +21,7 @@ SPENDER = """
 import sys
 from pathlib import Path
 from tapir_exp.config import SpendConfig
-from tapir_exp.core.errors import BudgetSpent
+from tapir_exp.core.errors import BudgetSpent, StoreError
 from tapir_exp.llm.chat import Usage
 from tapir_exp.llm.sqlite import Database
 from tapir_exp.llm.ledger import SCHEMA, SpendScope, Ledger
@@ -250,3 +250,45 @@ def test_repeated_stage_clears_failed_requests(open_ledger: Open) -> None:
             ledger.record_failed("teacher", "k", CallError(FailureKind.EMPTY, "nothing"))
     with ledger.record_stage("task_labels"):
         assert [row.stage for row in ledger.failed_requests()] == ["verdicts"]
+
+
+def fail_to_commit(ledger: Ledger) -> None:
+    with ledger.flushed():
+        raise OSError("the disk is full")
+
+
+def test_counts_survive_a_failed_commit(open_ledger: Open) -> None:
+    ledger, other = open_ledger(), open_ledger()
+    ledger.record_paid("teacher", usage())
+    ledger.record_failure("teacher", FailureKind.SERVER)
+    with pytest.raises(OSError, match="full"):
+        fail_to_commit(ledger)
+    assert other.spent_by_scope().calls == 0
+    ledger.flush()
+    ledger.flush()
+    assert other.spent_by_scope().calls == 1
+    assert [failure.count for failure in other.failure_counts()] == [1]
+
+
+@pytest.mark.parametrize(
+    ("column", "cell"),
+    [
+        *(("prompt_tokens", cell) for cell in (1e30, -12_000, None, "many", 1.5, 10**16, b"\xff")),
+        *(("usd", cell) for cell in (-1.0, float("inf"), None, "free")),
+        *(("calls", cell) for cell in (-1, None)),
+        ("unpriced", -1),
+    ],
+)
+def test_spend_that_cannot_be_true_is_named_and_mended(open_ledger: Open, column: str, cell: object) -> None:
+    ledger = open_ledger(max_tokens=1000)
+    ledger.record_paid("teacher", usage())
+    ledger.flush()
+    ledger._database.run(f"UPDATE spend SET {column} = ?", cell)
+    for read in (ledger.check, ledger.spent_by_scope, ledger.by_stage):
+        with pytest.raises(StoreError, match=rf"role 'teacher' cannot be read: {column} = .*`tapir doctor .* --fix`"):
+            read()
+    assert (repair_spend(ledger._database), repair_spend(ledger._database)) == (1, 0)
+    mended = ledger.spent_by_scope()
+    assert mended.usd is None
+    assert mended.model_dump()[column] in (0, None) if column != "unpriced" else mended.calls == 1
+    ledger.check()

@@ -1,9 +1,11 @@
 """SQLite database that several processes share."""
 
+import os
 import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -101,10 +103,83 @@ def test_transactions_of_processes_do_not_interleave(tmp_path: Path) -> None:
     assert database.run("SELECT total FROM sums").fetchone() == (2000,)
 
 
-def test_other_file_raises_with_its_name(tmp_path: Path) -> None:
-    path = tmp_path / "file.sqlite"
+def fill(database: Database) -> None:
+    """Write more than fits."""
+    database.run("PRAGMA max_page_count = 3")
+    with database.transaction():
+        for number in range(2000):
+            database.run("INSERT INTO numbers VALUES (?)", number)
+
+
+def write_read_only(database: Database) -> None:
+    """Write where this is not allowed."""
+    database.run("PRAGMA query_only = 1")
+    database.run("INSERT INTO numbers VALUES (-1)")
+
+
+@pytest.mark.parametrize(
+    ("write", "reason"),
+    [(fill, "no space or no inodes are left .* repeat the same command"), (write_read_only, "read-only")],
+)
+def test_failed_write_names_the_remedy(tmp_path: Path, write: Callable[[Database], None], reason: str) -> None:
+    database = Database(tmp_path / "file.sqlite", SCHEMA, durable=True)
+    with pytest.raises(StoreError, match=rf"file\.sqlite .*: .*{reason}") as error:
+        write(database)
+    assert "delete" not in str(error.value)
+    assert numbers(database) == []
+    database.run("PRAGMA query_only = 0")
+    database.run("PRAGMA max_page_count = 1000")
+    database.run("INSERT INTO numbers VALUES (7)")  # no transaction was left open
+    assert numbers(database) == [7]
+
+
+def make_letter(path: Path) -> None:
     path.write_text("This is a letter, not a database. " * 100)
-    with pytest.raises(StoreError, match=r"file\.sqlite: expected a database of tapir_exp .*; move the file away\."):
+
+
+def cut(path: Path) -> None:
+    fill_file(path)
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def overwrite(path: Path) -> None:
+    fill_file(path)
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * 8 * 4096)
+
+
+def fill_file(path: Path) -> None:
+    database = Database(path, SCHEMA, durable=False)
+    with database.transaction():
+        database.run_many("INSERT INTO numbers VALUES (?)", [(number,) for number in range(20_000)])
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (make_letter, "is not a SQLite database"),
+        (cut, "the file is damaged"),
+        (overwrite, "the file is damaged"),
+        (Path.mkdir, "its directory must be writable"),
+    ],
+)
+def test_damaged_file_is_named_and_not_thrown_away(
+    tmp_path: Path, damage: Callable[[Path], object], reason: str
+) -> None:
+    path = tmp_path / "file.sqlite"
+    damage(path)
+    with pytest.raises(StoreError, match=rf"file\.sqlite .*: .*{reason}") as error:
+        numbers(Database(path, SCHEMA, durable=True))
+    assert "move" not in str(error.value)
+
+
+@pytest.mark.parametrize("columns", ["number TEXT, other INTEGER", "count INTEGER"])
+def test_table_of_another_program_is_refused(tmp_path: Path, columns: str) -> None:
+    path = tmp_path / "file.sqlite"
+    Database(path, f"CREATE TABLE numbers ({columns});", durable=True).close()
+    with pytest.raises(StoreError, match=r"table numbers has the columns .*; expected number\. .*another program"):
         Database(path, SCHEMA, durable=True)
 
 
