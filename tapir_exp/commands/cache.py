@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from tapir_exp.config import SpendConfig
+from tapir_exp.core.console import Terminal, write_line
 from tapir_exp.core.errors import StoreError
 from tapir_exp.llm import ledger, response_cache
 from tapir_exp.llm.call_store import calls_file
@@ -33,13 +33,13 @@ def print_summary(database: Database) -> None:
         column.justify, column.no_wrap = "right", True
     for summary in ResponseCache(database).summaries():
         table.add_row(*_cells(summary))
-    Console(highlight=False).print(table)
+    Terminal().print(table)
 
 
 def export_entries(database: Database, model: str | None) -> None:
     """Write every completion with its request to stdout, one JSON object a line."""
     for entry in ResponseCache(database).entries(model):
-        sys.stdout.write(entry.model_dump_json() + "\n")
+        write_line(entry.model_dump_json())
 
 
 def prune_entries(database: Database, model: str | None, before: float | None, *, confirmed: bool) -> None:
@@ -67,7 +67,7 @@ def export_failures(database: Database, run: Path | None) -> None:
             continue
         for request in Ledger(database, scope, SpendConfig()).failed_requests():
             line = FailureLine(run=str(directory), **request.model_dump())
-            sys.stdout.write(line.model_dump_json() + "\n")
+            write_line(line.model_dump_json())
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -3,15 +3,16 @@
 import argparse
 import shlex
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from tapir_exp.config import Precision, StudentConfig
+from tapir_exp.core.console import write_line
 from tapir_exp.core.errors import TapirError
 from tapir_exp.core.manifest import MANIFEST, Manifest
+from tapir_exp.core.store import check_if_artifact
 from tapir_exp.core.yaml_files import read_yaml
 from tapir_exp.student.model_card import CARD, Provenance, write_provenance
 
@@ -88,7 +89,7 @@ def find_source(path: Path, precision: Precision | None, *, allow_pickle: bool, 
 
     Raises:
         ExportError: If there is no student, or its precision is unknown.
-        StoreError: If the run is not finished.
+        StoreError: If the run is not finished, or files of the student have changed since it was made.
     """
     command = None
     directory = path
@@ -98,6 +99,7 @@ def find_source(path: Path, precision: Precision | None, *, allow_pickle: bool, 
         command = _command_of(path)
     if not any((directory / name).is_file() for name in ("config.json", "adapter_config.json")):
         raise ExportError(f"{path} is neither a student nor a finished run; give the directory of either.")
+    check_if_artifact(directory)
     provenance = Provenance.load(directory)
     if precision is None and provenance is None:
         raise ExportError(f"{path} does not record the type that it was trained in; give --dtype.")
@@ -138,7 +140,7 @@ def main(arguments: Sequence[str], hub: Hub | None = None) -> None:
         trust_remote_code=options.trust_remote_code,
     )
     export(source, options.out)
-    sys.stdout.write(f"{options.out}: {source.directory} in {source.student.precision.value}\n")
+    write_line(f"{options.out}: {source.directory} in {source.student.precision.value}")
     if not options.push:
         return
     if hub is None:
@@ -146,7 +148,7 @@ def main(arguments: Sequence[str], hub: Hub | None = None) -> None:
 
         hub = HfApi()
     push(options.out, options.push, hub)
-    sys.stdout.write(f"pushed to {options.push}\n")
+    write_line(f"pushed to {options.push}")
 
 
 def _parser() -> argparse.ArgumentParser:

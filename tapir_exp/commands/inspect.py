@@ -45,9 +45,9 @@ def main(arguments: Sequence[str]) -> None:
     if len(jobs) != 1:
         raise ConfigError([f"--multirun: expected one job, got a sweep of {len(jobs)}"])
 
-    from rich.console import Console
+    from tapir_exp.core.console import Terminal
 
-    print_inspection(inspect_seeds(jobs[0], options.rows), Console())
+    print_inspection(inspect_seeds(jobs[0], options.rows), Terminal())
 
 
 def inspect_seeds(config: Config, num_sampled: int) -> "Inspection":

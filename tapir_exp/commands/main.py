@@ -7,9 +7,11 @@ Exit codes: 0 done, 1 an error that the user can fix, 2 a wrong configuration or
 
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from types import TracebackType
 from typing import NoReturn
 
 from tapir_exp import __version__
@@ -51,6 +53,8 @@ Further:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run `tapir` with the given arguments, or with those of the command line."""
+    if argv is None:
+        sys.excepthook = _print_traceback
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["help"]:
         arguments = [*arguments[1:2], "--help"]
@@ -100,6 +104,13 @@ def _interrupt(*_: object) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         raise KeyboardInterrupt
     signal.raise_signal(signal.SIGINT)
+
+
+def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print the traceback of an error that the user cannot fix; a foreign text in it must not control the terminal."""
+    from tapir_exp.core.text import escape_controls
+
+    sys.stderr.write(escape_controls("".join(traceback.format_exception(kind, error, trace))))
 
 
 def exit_with_error(error: Exception, command: str) -> NoReturn:

@@ -25,13 +25,12 @@ def main(arguments: Sequence[str]) -> None:
         return
     jobs = compose_jobs(arguments)
 
-    from rich.console import Console
-
     from tapir_exp.commands.plan_job import SeedReader, build_table, merge_jobs, plan_job
+    from tapir_exp.core.console import Terminal
     from tapir_exp.student.training.memory import describe_memory
 
     read = SeedReader()
-    console = Console()
+    console = Terminal()
     console.print(build_table(merge_jobs(plan_job(config, read) for config in jobs)))
     # Jobs of a sweep mostly share the student, and thus the memory of a fit.
     for text in dict.fromkeys(describe_memory(job.student, job.sft, job.trainer) for job in jobs):

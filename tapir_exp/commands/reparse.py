@@ -1,7 +1,6 @@
 """`tapir reparse`: parse the stored judge replies of a run again with the current parser."""
 
 import argparse
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from tapir_exp.config import JudgeProtocol
 from tapir_exp.config.stored import read_stored_config
+from tapir_exp.core.console import write_line
 from tapir_exp.core.errors import StoreError
 from tapir_exp.core.manifest import Manifest
 from tapir_exp.core.records import JudgeReply, Verdict
@@ -88,7 +88,8 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="tapir reparse", description=main.__doc__)
     parser.add_argument("directory", type=Path, metavar="DIR", help="a run directory")
     stages = reparse(parser.parse_args(arguments).directory)
-    sys.stdout.write("".join(f"{format_stage(stage)}\n" for stage in stages))
+    for stage in stages:
+        write_line(format_stage(stage))
 
 
 def format_stage(stage: ReparsedStage) -> str:

@@ -1,10 +1,10 @@
 """`tapir report`: write the page of a run, a sweep or an evaluation, or the tables of the paper."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tapir_exp.core.console import write_line
 from tapir_exp.core.errors import StoreError
 
 
@@ -18,7 +18,7 @@ def main(arguments: Sequence[str]) -> None:
     if not options.directory.is_dir():
         raise StoreError(f"{options.directory} is not a directory; give that of a run, a sweep or an evaluation.")
     page = _write_paper(options.directory) if options.paper else _write_report(options.directory)
-    sys.stdout.write(f"{page}\n")
+    write_line(str(page))
 
 
 def _write_report(directory: Path) -> Path:

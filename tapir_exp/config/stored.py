@@ -30,7 +30,7 @@ def read_stored_config(run: Path) -> dict[str, Any]:
 def read_stored_student(run: Path, own: StudentConfig) -> StudentConfig:
     """Read the student of a run, as far as it determines prompts, lengths and weights.
 
-    Settings that let foreign code run or start a program come from the user's own configuration instead: pickles, remote
+    Settings that run foreign code or start a program come from the user's own configuration instead: pickles, remote
     code, the program of vLLM and its arguments, and vLLM as the engine.
 
     Args:

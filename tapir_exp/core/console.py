@@ -1,16 +1,38 @@
-"""Terminal output: progress bars, one line per stage, tables and warnings."""
+"""Terminal output: progress bars, one line per stage, tables and warnings.
+
+`Terminal` is the only way to a terminal. Text may come from models, files and paths, so brackets are never markup here,
+and control characters are shown as escapes.
+"""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+from rich.segment import Segment
 from rich.table import Table
+from rich.text import Text
 
-console = Console(file=sys.stderr, highlight=False)
+from tapir_exp.core.text import escape_controls
+
+
+class Terminal(Console):
+    """Console that shows any text as it is: without markup, emoji codes and control characters."""
+
+    def __init__(self, file: IO[str] | None = None) -> None:
+        super().__init__(file=file, highlight=False, markup=False, emoji=False)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render as rich does, with controls of the text escaped; those of rich itself are no text yet."""
+        for segment in super().render(renderable, options):
+            text = segment.text if segment.control else escape_controls(segment.text)
+            yield segment if text is segment.text else Segment(text, segment.style)
+
+
+console = Terminal(sys.stderr)
 """Messages go to stderr; stdout is for the results that a command prints."""
 
 
@@ -19,7 +41,7 @@ class Progress:
 
     def __init__(self, label: str, total: int) -> None:
         columns = (
-            TextColumn("  {task.description}"),
+            TextColumn("  {task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -47,12 +69,17 @@ def print_stage(name: str, figures: Mapping[str, Any], seconds: float, reused: b
     plain = {key: value for key, value in figures.items() if value is not None and not isinstance(value, Mapping)}
     text = "  ".join(f"{key} {_short(value)}" for key, value in plain.items())
     time = "reused" if reused else f"{seconds:.1f} s"
-    console.print(f"[bold]{name:<19}[/] {text}  [dim]{time}[/]", soft_wrap=True)
+    console.print(Text.assemble((f"{name:<19}", "bold"), f" {text}  ", (time, "dim")), soft_wrap=True)
 
 
 def print_warning(text: str) -> None:
     """Print a warning that the user must not overlook."""
-    console.print(f"[bold yellow]{text}[/]", soft_wrap=True)
+    console.print(Text(text, "bold yellow"), soft_wrap=True)
+
+
+def write_line(text: str) -> None:
+    """Write a line of results to stdout; controls are escaped if a terminal shows it, and kept for other programs."""
+    sys.stdout.write(f"{escape_controls(text) if sys.stdout.isatty() else text}\n")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -1,0 +1,113 @@
+"""No text from a model, a file or a path controls the terminal or is read as markup."""
+
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.table import Table
+from rich.text import Text
+
+from tapir_exp.core import console as console_module
+from tapir_exp.core.console import Progress, Terminal, print_stage, print_table, print_warning, write_line
+from tapir_exp.core.text import escape_controls
+
+FOREIGN = (
+    "a\x1b[2J\x1b]0;title\x07b\x9b31mc\u202ed\u2066e\rf\x00g\ud800h\x7fi [/x] [bold]j[/bold] :smile: [link=http://k]l"
+)
+SHOWN = (
+    r"a\x1b[2J\x1b]0;title\x07b\x9b31mc\u202ed\u2066e\rf\x00g\ud800h\x7fi [/x] [bold]j[/bold] :smile: [link=http://k]l"
+)
+STRIPPED = SHOWN.replace(r"\x07", "").replace(r"\r", "")
+"""rich removes some characters before it renders."""
+
+
+class FakeTerminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def output(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """Replace the console by one without colour, and return what it writes."""
+    out = io.StringIO()
+    terminal = Terminal(out)
+    terminal.width = 500
+    monkeypatch.setattr(console_module, "console", terminal)
+    return out
+
+
+def test_escape_controls_keeps_ordinary_text() -> None:
+    text = "Où est\tle café?\n你好 שלום مرحبا 👩‍👩‍👧 ±½"
+    assert escape_controls(text) == text
+    assert escape_controls(FOREIGN) == SHOWN
+
+
+@pytest.mark.parametrize("way", ["print", "text", "stage", "warning", "table", "rule", "renderable", "progress"])
+def test_foreign_text_is_shown_and_does_nothing(output: io.StringIO, way: str) -> None:
+    terminal = console_module.console
+    match way:
+        case "print":
+            terminal.print(FOREIGN, soft_wrap=True)
+        case "text":
+            terminal.print(Text(FOREIGN), soft_wrap=True)
+        case "stage":
+            print_stage(FOREIGN, {FOREIGN: FOREIGN}, 1, reused=False)
+        case "warning":
+            print_warning(FOREIGN)
+        case "table":
+            print_table(FOREIGN, [FOREIGN, "b"], [[FOREIGN, "1"]])
+        case "rule":
+            terminal.rule(FOREIGN)
+        case "renderable":
+            table = Table(FOREIGN)
+            table.add_row(FOREIGN)
+            terminal.print(table)
+        case "progress":
+            with Progress(FOREIGN, 2) as progress:
+                progress.advance()
+            terminal.print(progress._bar)
+    text = output.getvalue()
+    assert escape_controls(text) == text
+    assert (STRIPPED[:40] if way in ("renderable", "progress") else STRIPPED) in text
+
+
+def test_style_of_our_own_remains(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    out = FakeTerminal()
+    Terminal(out).print(Text("a\x1b[2J", "bold"))
+    assert out.getvalue() == "\x1b[1ma\\x1b[2J\x1b[0m\n"
+
+
+@pytest.mark.parametrize(("stream", "expected"), [(FakeTerminal, SHOWN), (io.StringIO, FOREIGN)])
+def test_result_lines_are_escaped_on_a_terminal_only(
+    monkeypatch: pytest.MonkeyPatch, stream: type[io.StringIO], expected: str
+) -> None:
+    out = stream()
+    monkeypatch.setattr(sys, "stdout", out)
+    write_line(FOREIGN)
+    assert out.getvalue() == f"{expected}\n"
+
+
+def test_traceback_of_a_command_is_escaped() -> None:
+    program = (
+        "import sys, tapir_exp.commands.main as m\n"
+        "def fail(*_): raise ValueError('a\\x1b[2J')\n"
+        "m._run_command = fail\nsys.argv[1:] = ['report']\nm.main()\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert r"ValueError: a\x1b[2J" in result.stderr
+    assert "\x1b" not in result.stderr
+
+
+def test_package_reaches_the_terminal_through_one_door() -> None:
+    others = [
+        path.name
+        for path in Path(console_module.__file__).parents[1].rglob("*.py")
+        if path.name != "console.py" and re.search(r"\bConsole\(|markup=True|(?<![\w.])print\(", path.read_text())
+    ]
+    assert others == ["gguf_server.py"]  # it runs in a process of its own, and prints to a log
