@@ -62,8 +62,8 @@ class Manifest(Record):
         if not path.is_file():
             raise StoreError(f"{run_dir} has no {MANIFEST}: the run has not finished. Repeat its command to resume it.")
         try:
-            content = json.loads(path.read_text())
-        except json.JSONDecodeError as error:
+            content = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError, RecursionError) as error:
             raise StoreError(f"{path} cannot be read: {error}. Repeat the command of the run to rewrite it.") from error
         if (written := content.get("format", 1)) != FORMAT:
             raise StoreError(

@@ -25,6 +25,7 @@ from tapir_exp.core.errors import StoreError
 from tapir_exp.core.integrity import (
     SIDECAR,
     TIMINGS,
+    Sidecar,
     SidecarError,
     digest_files,
     find_damage,
@@ -44,6 +45,7 @@ __all__ = [
     "DamagedArtifact",
     "Store",
     "atomic_path",
+    "check_if_artifact",
     "digest_files",
     "read_rows",
     "recipe_key",
@@ -122,9 +124,7 @@ class Store:
         key = recipe_key(stage, recipe)
         if (finished := self._intact(stage, key)) is not None:
             return finished
-        lock = self.root / "locks" / f"{stage}-{key}.lock"
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock):
+        with self._lock(stage, key):
             try:
                 if self.has(stage, key):
                     return self.open(stage, key)
@@ -155,17 +155,13 @@ class Store:
             raise StoreError(
                 f"The artifact {stage}/{key} is not in {self.root}. Repeat the command of its run to make it."
             )
-        try:
-            sidecar = read_sidecar(path)
-            damage = find_damage(path, sidecar.files, None if every_byte else self._memory(stage, key))
-        except SidecarError as error:
-            damage = str(error)
-        if damage is not None:
-            raise DamagedArtifact(
-                f"The artifact {stage}/{key} in {self.root} is damaged: {damage}. Repeat the command of its run to "
-                "make it again, or restore it from a backup; `tapir doctor` lists all damage."
-            )
+        sidecar = _read_checked(path, None if every_byte else self._memory(stage, key))
         return Artifact(stage, key, path, sidecar.files, sidecar.figures, sidecar.seconds, reused)
+
+    def set_aside(self, stage: str, key: str) -> Path:
+        """Rename a damaged artifact, so that its run makes it again, and return the new path."""
+        with self._lock(stage, key):
+            return set_aside(self.root / stage / key)
 
     def has(self, stage: str, key: str) -> bool:
         """Return whether an artifact is finished."""
@@ -177,6 +173,11 @@ class Store:
             return self.open(stage, key) if self.has(stage, key) else None
         except DamagedArtifact:
             return None
+
+    def _lock(self, stage: str, key: str) -> FileLock:
+        lock = self.root / "locks" / f"{stage}-{key}.lock"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(lock)
 
     def _memory(self, stage: str, key: str) -> Path:
         return self.root / "checked" / f"{stage}-{key}.json"
@@ -207,6 +208,31 @@ class Store:
         sync_file(final.parent)
         remember(final, self._memory(stage, key))  # its digests were computed a moment ago
         return self.open(stage, key, reused=False)
+
+
+def check_if_artifact(path: Path) -> None:
+    """Check the files of a directory that may be an artifact of a store, or a copy of one.
+
+    Raises:
+        DamagedArtifact: If it has a sidecar, and its files are not those that were made.
+    """
+    if (path / SIDECAR).is_file():
+        _read_checked(path.resolve(), None)
+
+
+def _read_checked(path: Path, memory: Path | None) -> Sidecar:
+    """Read the sidecar of an artifact and check the files; see `find_damage`."""
+    try:
+        sidecar = read_sidecar(path)
+        damage = find_damage(path, sidecar.files, memory)
+    except SidecarError as error:
+        damage = str(error)
+    if damage is not None:
+        raise DamagedArtifact(
+            f"The artifact {path.parent.name}/{path.name} in {path.parents[1]} is damaged: {damage}. Repeat the "
+            "command of its run to make it again, or restore it from a backup; `tapir doctor` lists all damage."
+        )
+    return sidecar
 
 
 def recipe_key(stage: str, recipe: Mapping[str, Any]) -> str:

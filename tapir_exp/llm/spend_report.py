@@ -3,7 +3,10 @@
 from collections import Counter
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from tapir_exp.core.console import console
+from tapir_exp.core.errors import StoreError
 from tapir_exp.core.records import Record
 from tapir_exp.core.store import write_text_atomic
 from tapir_exp.llm.failures import FailureKind
@@ -53,9 +56,21 @@ class SpendReport(Record):
 
     @classmethod
     def load(cls, run_dir: Path) -> "SpendReport | None":
-        """Load the report of a run; None if it has not been written yet."""
+        """Load the report of a run; None if it has not been written yet.
+
+        Raises:
+            StoreError: If the file is damaged, or was written by another version.
+        """
         path = run_dir / SPEND_FILE
-        return cls.model_validate_json(path.read_text()) if path.is_file() else None
+        if not path.is_file():
+            return None
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise StoreError(
+                f"{path} cannot be read ({error.error_count()} errors; the first: {error.errors()[0]['msg']}). Repeat "
+                "the command of the run to write it again from the books of the store; no call is repeated."
+            ) from error
 
 
 def write_spend_report(ledger: Ledger, run_dir: Path) -> None:

@@ -10,7 +10,7 @@ from tapir_exp.config import StudentConfig
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.manifest import Manifest
 from tapir_exp.core.records import Response
-from tapir_exp.core.store import digest_files
+from tapir_exp.core.store import check_if_artifact, digest_files
 
 LAB_STUDENT = "lab"
 NO_STUDENT = (
@@ -86,8 +86,14 @@ def last_student(run: Path, name: str | None, student: StudentConfig) -> Evaluat
 
 
 def any_student(name: str | None, student: StudentConfig) -> EvaluatedModel:
-    """Return the model of the configuration; the base student of the lab exists only within a run."""
+    """Return the model of the configuration; the base student of the lab exists only within a run.
+
+    Raises:
+        DamagedArtifact: If it is an artifact of a store whose files have changed.
+    """
     source = None if student.model == LAB_STUDENT else Path(student.model)
+    if source is not None:
+        check_if_artifact(source)
     return EvaluatedModel(
         name=name or Path(student.model).name,
         student=student,

@@ -4,8 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pydantic import ValidationError
-
+from tapir_exp.core.errors import StoreError
 from tapir_exp.llm.ledger import Spend
 from tapir_exp.llm.spend_report import SPEND_FILE, SpendReport
 from tapir_exp.report.sweep.jobs import Job, seed_label
@@ -54,7 +53,7 @@ def _load_spend(job: Job) -> Spend | str:
     # A sweep keeps jobs of older versions and killed jobs; one bad file must not prevent the report.
     try:
         report = SpendReport.load(job.path)
-    except ValidationError:
+    except StoreError:
         return f"{SPEND_FILE} cannot be read"
     return f"no {SPEND_FILE}" if report is None else report.total
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from workspaces import record_files
+
 from tapir_exp.core.task_types import BOOSTED, TaskType
 from tapir_exp.report.sweep.comparison import load_sweep
 from tapir_exp.report.sweep.page import render_page
@@ -29,6 +31,7 @@ def results_path(sweep_dir: Path, arm: str, number: int = 3, seed: int = 1) -> P
 def rewrite(path: Path, change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> None:
     rows = [change(json.loads(line)) for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows if row is not None))
+    record_files(path.parent)
 
 
 def solve_only(solved: set[str]) -> Callable[[dict[str, Any]], dict[str, Any]]:
