@@ -10,15 +10,19 @@ Every call is one cached stage of `pipeline/`, or a pure function of `distillati
 6. Refine the responses of the mix by task type.
 7. Fine-tune the student on the mix with the alpha-weighted loss: S_r.
 8. Judge S_r on the mix, which updates the difficulties.
+
+With `curriculum.gap_rows=fresh`, S_(r-1) is judged on the new rows between 5 and 6, in place of step 8.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
-from tapir_exp.config import Difficulty
+from tapir_exp.config import Difficulty, GapRows
 from tapir_exp.core.records import Example, Label, Response, TrainingExample
 from tapir_exp.core.store import Artifact
 from tapir_exp.distillation.curriculum.difficulty import choose_hard
+from tapir_exp.distillation.curriculum.filling import fill_plan, measured_rows
 from tapir_exp.distillation.curriculum.pool import Pool, seed_pool
 from tapir_exp.distillation.curriculum.sampling import PlanSettings, plan_round
 from tapir_exp.distillation.curriculum.task_mix import Shares, target_shares
@@ -32,18 +36,24 @@ class State:
     """State of a run between two rounds.
 
     Attributes:
-        student: The latest student.
+        student: The latest student, as it is judged and evaluated (`sft.judged_student`).
+        trained: The latest student as it was trained, which the next round continues.
+        s0: S_0.
         pool: All rows, with their difficulty for that student.
         target: Task mix that every round aims at.
         references: Responses of the seed dataset by row id, for a judge that sees references.
         held_out: Instructions that no training row may repeat.
+        mixes: The mixes of all rounds so far, oldest first.
     """
 
     student: Artifact
+    trained: Artifact
+    s0: Artifact
     pool: Pool
     target: Shares
     references: Mapping[str, str]
     held_out: frozenset[str]
+    mixes: tuple[Artifact, ...] = ()
 
 
 def distill(ws: Workspace) -> Shares | None:
@@ -71,7 +81,7 @@ def score_seeds(ws: Workspace, seeds: Artifact, student: Artifact, held_out: fro
     pool = seed_pool(seeds.rows(Example), labels.rows(Label), responses.rows(Response), scores.by_row, keys)
     target = target_shares(ws.config.task_mix.target_distribution, pool.natural)
     references = {seed.id: seed.response for seed in seeds.rows(Example)}
-    return State(student, pool, target, references, held_out)
+    return State(student, student, student, pool, target, references, held_out)
 
 
 def run_round(ws: Workspace, number: int, state: State) -> State:
@@ -82,14 +92,48 @@ def run_round(ws: Workspace, number: int, state: State) -> State:
     candidates = pool.candidates(hard, guided=curriculum.difficulty is not Difficulty.random)
     plan = plan_round(candidates, settings)
     expansions = data.expand(ws, number, pool, plan, settings, state.held_out)  # 5
-    data.record_plan(ws, number, plan, expansions)
-    mix = data.build_mix(ws, number, plan, expansions, pool)  # 6
-    student = students.finetune_round(ws, number, state.student, mix, settings.alpha)  # 7
+    new = measure_new_rows(ws, number, state, expansions)
+    filled = fill_plan(plan, new.rows)
+    data.record_plan(ws, number, filled, new.recipe)
+    mix = data.build_mix(ws, number, filled, new.recipe, pool)  # 6
+    rows = data.add_replayed_rows(ws, number, mix, state.mixes)
+    trained = students.finetune_round(ws, number, state.trained, rows, settings.alpha, s0=state.s0)  # 7
+    student = students.judged_student(ws, number, trained, rows, settings.alpha)
+    state = replace(state, student=student, trained=trained, mixes=(*state.mixes, mix))
     if number == curriculum.rounds:
-        return replace(state, student=student)
-    scores = scoring.score_on_mix(ws, number, student, mix, state.references)  # 8
-    pool = pool.update(expansions.rows(TrainingExample), scores.by_row, [expansions.key, *scores.keys])
-    return replace(state, student=student, pool=pool)
+        return state
+    if new.pool is None or curriculum.report_trained_gaps:
+        scores = scoring.score_on_mix(ws, number, student, mix, state.references)  # 8
+        updated = pool.update(expansions.rows(TrainingExample), scores.by_row, [expansions.key, *scores.keys])
+        return replace(state, pool=new.pool or updated)
+    return replace(state, pool=new.pool)
+
+
+@dataclass(frozen=True)
+class NewRows:
+    """The rows that the teacher wrote for a round.
+
+    Attributes:
+        rows: The rows, in the subset that they were requested for; if they were measured, in the one of their score.
+        recipe: Keys of the artifacts that they come from.
+        pool: The pool with their scores; None if they were not measured.
+    """
+
+    rows: list[TrainingExample]
+    recipe: Mapping[str, Any]
+    pool: Pool | None
+
+
+def measure_new_rows(ws: Workspace, number: int, state: State, expansions: Artifact) -> NewRows:
+    """Return the new rows of a round; with `gap_rows=fresh` the student is judged on them before the fit."""
+    curriculum, written = ws.config.curriculum, expansions.rows(TrainingExample)
+    recipe: dict[str, Any] = {"expansions": expansions.key}
+    if curriculum.gap_rows is GapRows.trained:
+        return NewRows(written, recipe, None)
+    scores = scoring.score_before_fit(ws, number, state.student, expansions)
+    pool = state.pool.update(written, scores.by_row, [expansions.key, *scores.keys])
+    hard = choose_hard(pool.difficulties, curriculum, ws.config.seed)
+    return NewRows(measured_rows(written, scores.by_row, hard), {**recipe, "fresh": list(scores.keys)}, pool)
 
 
 def evaluate_student(ws: Workspace, number: int, student: Artifact, held_out: HeldOutTracker) -> None:

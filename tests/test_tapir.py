@@ -48,7 +48,7 @@ def plan(compose_config: Callable[..., Config], tmp_path: Path, monkeypatch: pyt
     def planned(number: int = 1, seed: int = 0, difficulty: Difficulty = Difficulty.mfd) -> PlannedError:
         curriculum = replace(config.curriculum, difficulty=difficulty, hard_fraction=1 / 3)
         changed = replace(config, curriculum=curriculum, seed=seed)
-        state = State(NO_STUDENT, POOL, {TaskType.MATH: 1.0}, {}, frozenset())
+        state = State(NO_STUDENT, NO_STUDENT, NO_STUDENT, POOL, {TaskType.MATH: 1.0}, {}, frozenset())
         with open_test_workspace(changed, tmp_path) as ws, pytest.raises(PlannedError) as caught:
             run_round(ws, number, state)
         return caught.value

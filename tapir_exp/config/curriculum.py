@@ -25,6 +25,13 @@ class RoundsMode(Enum):
     seeds_only = "seeds_only"
 
 
+class GapRows(Enum):
+    """What the gap of a new row is measured on: the student after its fit, or the student that has not seen the row."""
+
+    trained = "trained"
+    fresh = "fresh"
+
+
 @dataclass
 class RolloutConfig:
     """Sampled responses of the student, by which `curriculum.difficulty=eps` scores a row."""
@@ -59,6 +66,24 @@ class CurriculumConfig:
     rounds_mode: RoundsMode = RoundsMode.separate
     """`merged` runs one round with the rows and tokens of all rounds. `seeds_only` runs none and adds their tokens to
     the fit on the seeds. `parse` computes the sums, so such an arm follows every change of the budgets."""
+    new_share: float | None = None
+    """Least share of new rows in each task type and subset of a mix, 0 to 1; null requests only what the pool lacks.
+    Ours."""
+    max_new_rows: int | None = None
+    """Most rows that all rounds together request of the teacher; each round may request an equal part. Null sets no
+    limit. Under a limit, the mix shrinks until its requests fit, so that its task types and alpha stay as asked. Ours.
+    """
+    replay: float = 0.0
+    """Share of the rows of each earlier round's mix that is trained again, 0 to 1; 1 trains on all mixes so far. Ours.
+    """
+    gap_rows: GapRows = GapRows.trained
+    """`trained` judges the student on its mix after the fit. `fresh` judges the student of the round before on the new
+    rows, ahead of the fit; this gap decides the subset of a new row. Both readings are ours."""
+    fresh_surplus: float = 0.0
+    """Rows requested beyond the plan under `gap_rows=fresh`, relative to the plan, since a row may turn out to belong
+    to the other subset. Rows beyond a quota enter the pool. Ours."""
+    report_trained_gaps: bool = False
+    """Whether `gap_rows=fresh` also judges each student on its mix after the fit; reports show both gaps."""
     refine: bool = True
     """Whether the teacher rewrites its responses in the style of the task type."""
     rollouts: RolloutConfig = field(default_factory=RolloutConfig)

@@ -1,6 +1,5 @@
 """Stages that make data: seeds, task types, teacher responses, expansions, plans and training mixes."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from tapir_exp.data.decontamination import benchmarks_recipe, load_benchmarks
 from tapir_exp.data.novelty import Novelty
 from tapir_exp.data.seeds import gather_seeds, source_digest
 from tapir_exp.distillation import expansion, teacher
+from tapir_exp.distillation.curriculum.filling import FilledPlan, replay_rows
 from tapir_exp.distillation.curriculum.pool import Pool
 from tapir_exp.distillation.curriculum.sampling import PlanSettings, RoundPlan
 from tapir_exp.distillation.judge.score import rate_complexity
@@ -33,7 +33,8 @@ def load_seeds(ws: Workspace) -> Artifact:
         return gather_seeds(config, load_benchmarks(config.decontamination), directory).figures
 
     recipe = {
-        "seeds": asdict(config),
+        # The source's digest tells the world of the lab.
+        "seeds": {name: value for name, value in asdict(config).items() if name != "world"},
         "source": source_digest(config),
         "decontamination": benchmarks_recipe(config.decontamination),
     }
@@ -88,7 +89,7 @@ def expand(
 
     recipe = {
         "pool": list(pool.keys),
-        "plan": asdict(settings),
+        "plan": settings.recipe(),
         "teacher": _teacher_recipe(ws),
         "prompt": load_prompt("expand").text,
         "decontamination": benchmarks_recipe(ws.config.seeds.decontamination),
@@ -102,20 +103,34 @@ def expand(
     return ws.rows("expansions", round_number, recipe, make)
 
 
-def record_plan(ws: Workspace, round_number: int, planned: RoundPlan, expansions: Artifact) -> Artifact:
-    """Record the plan of a round and how far the expansions filled it. Rows: Quota."""
+def record_plan(ws: Workspace, round_number: int, filled: FilledPlan, inputs: Mapping[str, Any]) -> Artifact:
+    """Record the plan of a round and how far it was filled. Rows: Quota.
+
+    Args:
+        ws: The workspace of the run.
+        round_number: The round, from 1.
+        filled: The plan with its rows.
+        inputs: Recipe of what the plan was filled with.
+    """
 
     def make() -> StageOutput:
-        filled = Counter((row.task, row.subset) for row in expansions.rows(TrainingExample))
-        rows = [quota.model_copy(update={"filled": filled[quota.task, quota.subset]}) for quota in planned.quotas]
+        rows = filled.quotas
         unfilled = sum(row.ordered - row.filled for row in rows)
-        return StageOutput(rows, {"drawn": sum(row.drawn for row in rows), "unfilled": unfilled})
+        missing = sum(max(0, row.wanted - row.drawn - row.filled) for row in rows)
+        return StageOutput(rows, {"drawn": sum(row.drawn for row in rows), "unfilled": unfilled, "missing": missing})
 
-    return ws.rows("plan", round_number, {"expansions": expansions.key}, make)
+    return ws.rows("plan", round_number, inputs, make)
 
 
-def build_mix(ws: Workspace, round_number: int, planned: RoundPlan, expansions: Artifact, pool: Pool) -> Artifact:
+def build_mix(ws: Workspace, round_number: int, filled: FilledPlan, inputs: Mapping[str, Any], pool: Pool) -> Artifact:
     """Build the training rows of a round, drawn and new, with responses refined by task type. Rows: TrainingExample.
+
+    Args:
+        ws: The workspace of the run.
+        round_number: The round, from 1.
+        filled: The plan with its rows.
+        inputs: Recipe of what the plan was filled with.
+        pool: The pool that the plan was drawn from.
 
     Raises:
         TapirError: If no row is left.
@@ -123,10 +138,10 @@ def build_mix(ws: Workspace, round_number: int, planned: RoundPlan, expansions: 
     refine = ws.config.curriculum.refine
 
     def make() -> StageOutput:
-        rows = [candidate.to_training_example() for candidate in planned.drawn] + expansions.rows(TrainingExample)
+        rows = filled.rows
         refined = _refine_responses(ws, rows) if refine else rows
         if not refined:
-            requested, drawn = sum(request.count for request in planned.requests), len(planned.drawn)
+            requested, drawn = sum(quota.ordered for quota in filled.quotas), len(filled.drawn)
             raise TapirError(
                 f"Round {round_number} has no training rows: {drawn} rows were drawn from the pool, "
                 f"{len(rows) - drawn} of {requested} requested expansions were accepted, and all {len(rows)} were "
@@ -136,12 +151,35 @@ def build_mix(ws: Workspace, round_number: int, planned: RoundPlan, expansions: 
         hard = sum(row.subset is Subset.HARD for row in refined)
         return StageOutput(refined, {"hard": hard, "failed": len(rows) - len(refined)})
 
-    recipe: dict[str, Any] = {"expansions": expansions.key, "pool": list(pool.keys), "refine": refine}
+    recipe: dict[str, Any] = {**inputs, "pool": list(pool.keys), "refine": refine}
     if refine:
         styles = {task: refinement_style(task).text for task in TaskType}
         prompts = {"refine": load_prompt("refine").text, "styles": styles}
         recipe |= {"teacher": _teacher_recipe(ws), "prompts": prompts}
     return ws.rows("train_mix", round_number, recipe, make)
+
+
+def add_replayed_rows(ws: Workspace, round_number: int, mix: Artifact, earlier: Sequence[Artifact]) -> Artifact:
+    """Return the rows of a fit: the mix, and rows of earlier mixes if the run replays them. Rows: TrainingExample.
+
+    Args:
+        ws: The workspace of the run.
+        round_number: The round, from 1.
+        mix: The mix of the round; returned as it is if nothing is replayed.
+        earlier: The mixes of earlier rounds, oldest first.
+    """
+    share, seed = ws.config.curriculum.replay, ws.config.seed
+    if not share or not earlier:
+        return mix
+
+    def make() -> StageOutput:
+        rows = mix.rows(TrainingExample)
+        mixes = [artifact.rows(TrainingExample) for artifact in earlier]
+        replayed = replay_rows(rows, mixes, share, f"seed {seed} round {round_number}")
+        return StageOutput([*rows, *replayed], {"replayed": len(replayed)})
+
+    recipe = {"mix": mix.key, "earlier": [artifact.key for artifact in earlier], "replay": share, "seed": seed}
+    return ws.rows("replayed_mix", round_number, recipe, make)
 
 
 def _acceptance_filters(ws: Workspace, seen: frozenset[str]) -> expansion.AcceptanceFilters:

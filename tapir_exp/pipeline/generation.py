@@ -8,7 +8,7 @@ from typing import Any
 from tapir_exp.core.records import Example, Response, TrainingExample
 from tapir_exp.core.store import Artifact, recipe_key
 from tapir_exp.evals.lab_benchmark import run_benchmark
-from tapir_exp.lab.oracle import LAB_VERSION
+from tapir_exp.lab.oracle import world_version
 from tapir_exp.pipeline.workspace import StageOutput, Workspace, generation_recipe
 
 
@@ -19,8 +19,9 @@ def student_responses(
     instructions: Artifact,
     row_type: type[Example] | type[TrainingExample],
     on_response: Callable[[Response], None] | None = None,
+    prefix: str = "",
 ) -> Artifact:
-    """Generate the student's responses to the seeds, or to the rows of a round's mix. Rows: Response.
+    """Generate the student's responses to the seeds, or to training rows. Rows: Response.
 
     Args:
         ws: The workspace of the run.
@@ -29,23 +30,24 @@ def student_responses(
         instructions: The rows that hold the instructions.
         row_type: Type of those rows.
         on_response: Called with every response as soon as it is finished; not called if the responses are reused.
+        prefix: Start of the name of the stage; with one, the student is of the round before.
     """
     return generate_stage(
         ws,
-        "student_responses",
+        f"{prefix}student_responses",
         round_number,
         student.path,
         {"student": student.key},
         instructions,
         row_type,
-        f"S_{round_number}: responses",
+        f"S_{round_number - 1}: responses to new rows" if prefix else f"S_{round_number}: responses",
         on_response,
     )
 
 
-def student_responses_key(ws: Workspace, student: Artifact, instructions: Artifact) -> str:
+def student_responses_key(ws: Workspace, student: Artifact, instructions: Artifact, prefix: str = "") -> str:
     """Return the key of those responses, whether or not they exist."""
-    return recipe_key("student_responses", _responses_recipe(ws, {"student": student.key}, instructions))
+    return recipe_key(f"{prefix}student_responses", _responses_recipe(ws, {"student": student.key}, instructions))
 
 
 def generate_stage(
@@ -83,18 +85,18 @@ def generate_stage(
 
 def run_lab_benchmark(ws: Workspace, round_number: int, student: Artifact) -> Artifact:
     """Grade the student on the lab's benchmark problems. Rows: BenchmarkResult."""
-    config, seed = ws.config.evals, ws.config.lab.seed
+    config, seed, world = ws.config.evals, ws.config.lab.seed, ws.config.lab.world
     label = f"S_{round_number}: benchmark"
 
     def make() -> StageOutput:
         rows = run_benchmark(
-            config.problems_per_level, seed, lambda prompts: _generate(ws, student.path, prompts, label)
+            config.problems_per_level, seed, lambda prompts: _generate(ws, student.path, prompts, label), world
         )
         return StageOutput(rows, {"exact": fmean(row.exact for row in rows)})
 
     recipe = {
         "student": student.key,
-        "benchmark": {"per_cell": config.problems_per_level, "seed": seed, "lab": LAB_VERSION},
+        "benchmark": {"per_cell": config.problems_per_level, "seed": seed, "lab": world_version(world)},
         "generation": generation_recipe(ws.config.student),
     }
     return ws.rows("benchmark", round_number, recipe, make)

@@ -35,22 +35,27 @@ from tapir_exp.pipeline import generation
 from tapir_exp.pipeline.generation import response_figures
 from tapir_exp.pipeline.workspace import StageOutput, Workspace, generation_recipe, role_recipe, stage_name
 
+FRESH = "fresh_"
+"""Prefix of the stages that score a student on rows that it has not been trained on."""
+
 
 @dataclass(frozen=True)
 class ScoringInputs:
     """Responses on which a student is scored.
 
     Attributes:
-        round: The round that the student comes from.
+        round: The round of the stage: the student's, or with the prefix `FRESH` the one after it.
         student: The student.
         pairs: The teacher's responses as `response_a`, the student's as `response_b`.
         inputs: Keys of the artifacts that the pairs come from.
+        prefix: Start of the names of the stages, which tells scores of one round apart.
     """
 
     round: int
     student: Artifact
     pairs: Sequence[ResponsePair]
     inputs: tuple[str, ...]
+    prefix: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,18 @@ def score_on_mix(
     return _score_student(ws, round_number, student, mix, TrainingExample, pairs, mix.key)
 
 
+def score_before_fit(ws: Workspace, round_number: int, student: Artifact, expansions: Artifact) -> DifficultyScores:
+    """Score the student of the round before on the new rows of a round, ahead of its fit.
+
+    The rows are new to the pool, so no fit of this run has seen them.
+    """
+    rows = expansions.rows(TrainingExample)
+    if not rows:
+        return DifficultyScores({}, ())
+    pairs = [PendingPair(row.id, row.instruction, row.response) for row in rows]
+    return _score_student(ws, round_number, student, expansions, TrainingExample, pairs, expansions.key, FRESH)
+
+
 def score(ws: Workspace, scored: ScoringInputs) -> DifficultyScores:
     """Judge the student against the teacher, and score every row by the configured difficulty.
 
@@ -100,7 +117,8 @@ def score(ws: Workspace, scored: ScoringInputs) -> DifficultyScores:
 
 def verdicts(ws: Workspace, scored: ScoringInputs) -> Artifact:
     """Judge the student against the teacher. Rows: Verdict."""
-    return _judge_pairs(ws, "verdicts", scored, scored.pairs, scored.inputs, _judge_label(scored.round))
+    label = _judge_label(scored.round, scored.prefix)
+    return _judge_pairs(ws, f"{scored.prefix}verdicts", scored, scored.pairs, scored.inputs, label)
 
 
 def held_out_verdicts(ws: Workspace, scored: ScoringInputs) -> Artifact:
@@ -112,7 +130,7 @@ def held_out_verdicts(ws: Workspace, scored: ScoringInputs) -> Artifact:
 def losses(ws: Workspace, scored: ScoringInputs) -> Artifact:
     """Measure the student's loss on the teacher's responses, with and without the instruction. Rows: ResponseLoss."""
     examples = [Example(id=pair.id, instruction=pair.instruction, response=pair.response_a) for pair in scored.pairs]
-    return _measure_losses(ws, "losses", scored.round, scored.student, examples, scored.inputs)
+    return _measure_losses(ws, f"{scored.prefix}losses", scored.round, scored.student, examples, scored.inputs)
 
 
 def held_out_losses(
@@ -145,7 +163,7 @@ def rollouts(ws: Workspace, scored: ScoringInputs) -> Artifact:
         "seed": config.seed,
         "generation": generation_recipe(config.student),
     }
-    return ws.rows("rollouts", scored.round, recipe, make)
+    return ws.rows(f"{scored.prefix}rollouts", scored.round, recipe, make)
 
 
 def rollout_verdicts(ws: Workspace, scored: ScoringInputs, rollouts: Artifact) -> Artifact:
@@ -156,7 +174,7 @@ def rollout_verdicts(ws: Workspace, scored: ScoringInputs, rollouts: Artifact) -
         for rollout in rollouts.rows(Response)
     ]
     label = f"judge: rollouts of S_{scored.round}"
-    return _judge_pairs(ws, "rollout_verdicts", scored, pairs, (rollouts.key, *scored.inputs), label)
+    return _judge_pairs(ws, f"{scored.prefix}rollout_verdicts", scored, pairs, (rollouts.key, *scored.inputs), label)
 
 
 def ratings(ws: Workspace, scored: ScoringInputs) -> Artifact:
@@ -173,7 +191,7 @@ def ratings(ws: Workspace, scored: ScoringInputs) -> Artifact:
         "prompt": load_prompt("judge/complexity").text,
         "reader": PARSER_VERSION,
     }
-    return ws.rows("ratings", scored.round, recipe, make)
+    return ws.rows(f"{scored.prefix}ratings", scored.round, recipe, make)
 
 
 def _score_student(
@@ -184,6 +202,7 @@ def _score_student(
     row_type: type[Example] | type[TrainingExample],
     pairs: Sequence[PendingPair],
     teacher_key: str,
+    prefix: str = "",
 ) -> DifficultyScores:
     """Let the student respond, judge it against the teacher, and score every row.
 
@@ -198,31 +217,32 @@ def _score_student(
         row_type: Type of those rows.
         pairs: The teacher's responses.
         teacher_key: Key of the artifact that holds the teacher's responses.
+        prefix: Start of the names of the stages.
     """
     # The key of the responses is known before they exist, so a run can look for verdicts on them first.
-    inputs = (generation.student_responses_key(ws, student, instructions), teacher_key)
+    inputs = (generation.student_responses_key(ws, student, instructions, prefix), teacher_key)
     with ExitStack() as stack:
         judge = None
-        if _can_stream(ws, inputs):
-            stage, label = stage_name("verdicts", round_number), _judge_label(round_number)
+        if _can_stream(ws, f"{prefix}verdicts", inputs):
+            stage, label = stage_name(f"{prefix}verdicts", round_number), _judge_label(round_number, prefix)
             judge = stack.enter_context(StreamingJudge(pairs, ws.judge, ws.config.judge, stage=stage, label=label))
         on_response = None if judge is None else judge.submit
-        responses = generation.student_responses(ws, round_number, student, instructions, row_type, on_response)
+        responses = generation.student_responses(ws, round_number, student, instructions, row_type, on_response, prefix)
         by_id = {response.id: response for response in responses.rows(Response)}
         complete_pairs = [pair.with_response(by_id[pair.id]) for pair in pairs]
-        scored = ScoringInputs(round_number, student, complete_pairs, inputs)
+        scored = ScoringInputs(round_number, student, complete_pairs, inputs, prefix)
         judged = verdicts(ws, scored) if judge is None else _finish_verdicts(ws, scored, judge, list(by_id.values()))
     return SCORES[ws.config.curriculum.difficulty](ws, scored, judged)
 
 
-def _can_stream(ws: Workspace, inputs: Sequence[str]) -> bool:
+def _can_stream(ws: Workspace, stage: str, inputs: Sequence[str]) -> bool:
     """Return whether the judge may work while the student generates, and still has anything to do."""
     config = ws.config.judge
     # A batch is sent as a whole, so it needs all responses.
     if not config.stream_while_generating or config.llm.batch:
         return False
     # With verdicts in the store, only the responses are missing, and the judge need not be called for them.
-    return ws.store.find("verdicts", _verdicts_recipe(ws, inputs)) is None
+    return ws.store.find(stage, _verdicts_recipe(ws, inputs)) is None
 
 
 def _finish_verdicts(
@@ -235,7 +255,9 @@ def _finish_verdicts(
         return replace(_verdict_output(rows, scored.pairs, ws.config.judge), spend=judge.spend)
 
     # The ledger in the judge's thread has recorded the spend, under the name of this stage.
-    return ws.rows("verdicts", scored.round, _verdicts_recipe(ws, scored.inputs), make, record_spend=False)
+    return ws.rows(
+        f"{scored.prefix}verdicts", scored.round, _verdicts_recipe(ws, scored.inputs), make, record_spend=False
+    )
 
 
 def _judge_pairs(
@@ -252,8 +274,8 @@ def _judge_pairs(
     return ws.rows(stage, scored.round, _verdicts_recipe(ws, inputs), make)
 
 
-def _judge_label(round_number: int) -> str:
-    return f"judge: S_{round_number} vs. teacher"
+def _judge_label(round_number: int, prefix: str) -> str:
+    return f"judge: S_{round_number} vs. teacher" if not prefix else f"judge: S_{round_number - 1} on new rows"
 
 
 def _verdicts_recipe(ws: Workspace, inputs: Sequence[str]) -> dict[str, Any]:

@@ -182,7 +182,9 @@ class _RunFiles:
 
 def _load_round(files: _RunFiles, number: int, manifest: Manifest) -> RoundView:
     # S_0 has no plan, expansions or mix; the last student is not judged, because no round follows.
-    has_mix, judged = number > 0, number < len(manifest.alphas)
+    has_mix, last = number > 0, number == len(manifest.alphas)
+    # With `curriculum.gap_rows=fresh`, the student is judged on the new rows of the next round instead.
+    judged = not last and (number == 0 or f"fresh_verdicts-{number + 1}" not in files.artifacts)
     has_benchmark = any(name.startswith("benchmark-") for name in files.artifacts)
     expansions = f"expansions-{number}"
     return RoundView(

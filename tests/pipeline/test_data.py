@@ -9,18 +9,17 @@ from workspaces import open_test_workspace
 
 from tapir_exp.config import Config
 from tapir_exp.core.errors import TapirError
-from tapir_exp.core.records import Subset, TrainingExample
+from tapir_exp.core.records import Quota, Subset, TrainingExample
 from tapir_exp.core.store import Artifact
 from tapir_exp.core.task_types import TaskType
+from tapir_exp.distillation.curriculum.filling import FilledPlan
 from tapir_exp.distillation.curriculum.pool import Pool
-from tapir_exp.distillation.curriculum.sampling import GenerationRequest, RoundPlan
-from tapir_exp.pipeline.data import build_mix
+from tapir_exp.pipeline.data import add_replayed_rows, build_mix
 from tapir_exp.pipeline.workspace import StageOutput
 
-PLAN = RoundPlan(
-    (),
-    (GenerationRequest(TaskType.MATH, Subset.HARD, 3, ()), GenerationRequest(TaskType.WRITING, Subset.REST, 2, ())),
-    (),
+QUOTAS = (
+    Quota(task=TaskType.MATH, subset=Subset.HARD, wanted=3, drawn=0, ordered=3, filled=0),
+    Quota(task=TaskType.WRITING, subset=Subset.REST, wanted=2, drawn=0, ordered=2, filled=0),
 )
 MakeMix = Callable[..., Artifact]
 
@@ -32,8 +31,8 @@ def make_mix(tmp_path: Path, compose_config: Callable[..., Config]) -> MakeMix:
     def make(replies: list[str], expansions: list[TrainingExample], *, refine: bool = True) -> Artifact:
         config = compose_config(f"curriculum.refine={str(refine).lower()}", "teacher.max_failure_rate=1")
         with open_test_workspace(config, tmp_path, teacher=ScriptedChat(replies)) as ws:
-            written = ws.rows("expansions", 2, {}, lambda: StageOutput(expansions, {}))
-            return build_mix(ws, 2, PLAN, written, Pool({}, frozenset(), ("seeds",)))
+            filled = FilledPlan((), tuple(expansions), QUOTAS)
+            return build_mix(ws, 2, filled, {"expansions": "key"}, Pool({}, frozenset(), ("seeds",)))
 
     return make
 
@@ -53,3 +52,19 @@ def test_build_mix_without_a_refined_row_says_what_was_lost(make_mix: MakeMix) -
 def test_build_mix_without_any_row_names_the_settings(make_mix: MakeMix) -> None:
     with pytest.raises(TapirError, match=r"0 of 5 requested .* teacher\.max_expansion_passes"):
         make_mix([], [], refine=False)
+
+
+def test_add_replayed_rows_joins_the_mixes_without_repeats(
+    tmp_path: Path, compose_config: Callable[..., Config]
+) -> None:
+    with open_test_workspace(compose_config("curriculum.replay=1"), tmp_path) as ws:
+        mixes = [
+            ws.rows("train_mix", number, {"n": number}, lambda rows=rows: StageOutput(rows, {}))
+            for number, rows in enumerate(
+                [[training_row("a"), training_row("b")], [training_row("b"), training_row("c")]]
+            )
+        ]
+        joined = add_replayed_rows(ws, 2, mixes[1], mixes[:1])
+        assert [row.instruction for row in joined.rows(TrainingExample)] == ["b", "c", "a"]
+        assert joined.figures["replayed"] == 1
+        assert add_replayed_rows(ws, 1, mixes[0], []) is mixes[0]

@@ -42,6 +42,7 @@ from tapir_exp.core.store import ROWS, Artifact, write_rows
 from tapir_exp.core.task_types import BOOSTED, TaskType
 from tapir_exp.data.seeds import SeedReport
 from tapir_exp.distillation.curriculum.difficulty import scored_gaps
+from tapir_exp.distillation.curriculum.filling import fill_plan
 from tapir_exp.distillation.curriculum.sampling import GenerationRequest, RoundPlan, alpha_for_round
 from tapir_exp.distillation.expansion import ExpansionResult
 from tapir_exp.distillation.judge.diagnostics import Lengths, diagnose_judge
@@ -235,7 +236,8 @@ class SyntheticRun:
                     Quota(task=task, subset=subset, wanted=wanted, drawn=len(chosen), ordered=missing, filled=0)
                 )
         expansions = self._expansions(number, expanded)
-        record_plan(self.ws, number, RoundPlan((), tuple(expanded), tuple(quotas)), expansions)
+        filled = fill_plan(RoundPlan((), (), tuple(quotas)), expansions.rows(TrainingExample))
+        record_plan(self.ws, number, filled, {"expansions": expansions.key})
         mix = [
             row.model_copy(update={"response": f"Step by step.\n1. Look.\n2. Add.\n{row.response}\nAnswer: 42"})
             for row in (*drawn, *expansions.rows(TrainingExample))

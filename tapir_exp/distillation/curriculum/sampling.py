@@ -2,13 +2,18 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
+from math import floor
+from typing import Any
 
-from tapir_exp.config import CurriculumConfig, Difficulty
+from tapir_exp.config import CurriculumConfig, Difficulty, GapRows
 from tapir_exp.core.records import Example, Quota, Subset, TrainingExample
 from tapir_exp.core.seeding import derive_uniform
 from tapir_exp.core.task_types import TaskType
-from tapir_exp.distillation.curriculum.task_mix import Shares, apportion_parts
+from tapir_exp.distillation.curriculum.task_mix import TOLERANCE, Shares, apportion, apportion_parts
+
+Kind = tuple[TaskType, Subset]
+"""A part of a mix: one task type in one subset."""
 
 
 @dataclass(frozen=True)
@@ -58,20 +63,23 @@ class RoundPlan:
 
     Attributes:
         drawn: Rows drawn from the pool.
-        requests: Requests for the rows that the pool lacks.
+        requests: Requests for new rows.
         quotas: Rows wanted, drawn and requested of each task type and subset.
+        spare: Rows of requested types and subsets that were not drawn, in the order of the draw. They replace rows that
+            the teacher does not supply.
     """
 
     drawn: tuple[Candidate, ...]
     requests: tuple[GenerationRequest, ...]
     quotas: tuple[Quota, ...]
+    spare: tuple[Candidate, ...] = ()
 
 
 @dataclass(frozen=True)
 class PlanSettings:
     """Settings that, with the pool, determine the plan of a round.
 
-    `asdict` of it is part of the recipe of the expansions: a setting that a plan depends on belongs here.
+    `recipe` of it is part of the recipe of the expansions: a setting that a plan depends on belongs here.
 
     Attributes:
         round: The round, from 1.
@@ -83,6 +91,9 @@ class PlanSettings:
         hard_fraction: Fraction of hard rows in the pool, for scores without a threshold.
         beta: Temperature of the rollout spread, in judge points.
         seed: Seed of the run.
+        new_share: Least share of new rows in each task type and subset; None requests only what the pool lacks.
+        max_new_rows: Most rows that the round may request; None for no limit.
+        surplus: Rows requested beyond the quotas, relative to them.
     """
 
     round: int
@@ -94,6 +105,9 @@ class PlanSettings:
     hard_fraction: float
     beta: float
     seed: int
+    new_share: float | None = None
+    max_new_rows: int | None = None
+    surplus: float = 0.0
 
     @classmethod
     def for_round(cls, round_number: int, target: Shares, curriculum: CurriculumConfig, seed: int) -> "PlanSettings":
@@ -108,7 +122,16 @@ class PlanSettings:
             hard_fraction=curriculum.hard_fraction,
             beta=curriculum.rollouts.beta,
             seed=seed,
+            new_share=curriculum.new_share,
+            max_new_rows=part_of_round(curriculum.max_new_rows, round_number, curriculum.rounds),
+            surplus=curriculum.fresh_surplus if curriculum.gap_rows is GapRows.fresh else 0.0,
         )
+
+    def recipe(self) -> dict[str, Any]:
+        """Return the settings for a recipe; those with a default are left out if they have it."""
+        # A setting that was added later must not change the keys of runs that do not use it.
+        defaults = {field.name: field.default for field in fields(self) if field.default is not MISSING}
+        return {name: value for name, value in asdict(self).items() if name not in defaults or value != defaults[name]}
 
     @property
     def draw(self) -> str:
@@ -121,41 +144,103 @@ def alpha_for_round(round_number: int, alpha: float, delta_alpha: float) -> floa
     return min(1.0, max(0.0, alpha + (round_number - 1) * delta_alpha))
 
 
+def part_of_round(total: int | None, round_number: int, rounds: int) -> int | None:
+    """Return the part of a total that round 1, 2, ... gets; parts differ by at most 1 and sum to the total."""
+    if total is None:
+        return None
+    return total * round_number // rounds - total * (round_number - 1) // rounds
+
+
 def plan_round(pool: Sequence[Candidate], settings: PlanSettings) -> RoundPlan:
     """Plan the mix of a round: the fraction `alpha` of its rows is hard, each subset under the target task mix.
 
-    The rows of a subset and task type are drawn without replacement, heavier ones first. If the pool has too few, the
-    rest is requested of the teacher.
+    The rows of a subset and task type are drawn without replacement, heavier ones first. New rows are requested if the
+    pool has too few, or if `new_share` asks for more. `max_new_rows` makes the mix smaller, so that task types and
+    subsets keep their shares.
     """
-    hard_rows = round(settings.alpha * settings.rows)
-    sizes = (hard_rows, settings.rows - hard_rows)
-    wanted = dict(zip(Subset, apportion_parts(sizes, settings.target), strict=True))
     ranked = _rank_by_kind(pool, settings.draw)
+    counts = _count_rows(settings, {kind: len(rows) for kind, rows in ranked.items()})
+    surplus = {kind: floor(count.requested * settings.surplus + TOLERANCE) for kind, count in counts.items()}
     drawn: list[Candidate] = []
+    spare: list[Candidate] = []
     requests: list[GenerationRequest] = []
     quotas: list[Quota] = []
-    for subset, by_task in wanted.items():
-        for task, count in by_task.items():
-            available = ranked[task, subset]
-            lacking = max(0, count - len(available))
-            drawn += available[:count]
-            if lacking:
-                # Rows of the other subset show the teacher the task type, though not the difficulty.
-                other = Subset.REST if subset is Subset.HARD else Subset.HARD
-                examples = available or ranked[task, other]
-                requests.append(GenerationRequest(task, subset, lacking, tuple(examples)))
-            quotas.append(
-                Quota(task=task, subset=subset, wanted=count, drawn=count - lacking, ordered=lacking, filled=0)
-            )
-    return RoundPlan(tuple(drawn), tuple(requests), tuple(quotas))
+    for (task, subset), count in counts.items():
+        available = ranked[task, subset]
+        drawn += available[: count.drawn]
+        if count.requested:
+            spare += available[count.drawn :]
+            # Rows of the other subset show the teacher the task type, though not the difficulty.
+            other = Subset.REST if subset is Subset.HARD else Subset.HARD
+            examples = available or ranked[task, other]
+            requested = count.requested + surplus[task, subset]
+            requests.append(GenerationRequest(task, subset, requested, tuple(examples)))
+        quotas.append(
+            Quota(task=task, subset=subset, wanted=count.wanted, drawn=count.drawn, ordered=count.requested, filled=0)
+        )
+    return RoundPlan(tuple(drawn), tuple(requests), tuple(quotas), tuple(spare))
 
 
-def _rank_by_kind(pool: Sequence[Candidate], draw: str) -> Mapping[tuple[TaskType, Subset], list[Candidate]]:
+@dataclass(frozen=True)
+class _Count:
+    """Rows of one task type and subset: `requested` of the `wanted` ones are new, the others are drawn."""
+
+    wanted: int
+    requested: int
+
+    @property
+    def drawn(self) -> int:
+        return self.wanted - self.requested
+
+
+def _count_rows(settings: PlanSettings, held: Mapping[Kind, int]) -> dict[Kind, _Count]:
+    """Return the rows of each task type and subset; `held` is how many the pool has."""
+    limit = settings.max_new_rows
+    if limit is None:
+        wanted = _wanted_rows(settings.rows, settings)
+        return _add_new_rows(wanted, _lacking_rows(wanted, held), settings.new_share, None)
+    limit = floor(limit / (1 + settings.surplus) + TOLERANCE)
+    # A mix of `fits` rows needs at most `limit` new ones; one of `beyond` rows needs more, or is larger than asked.
+    fits, beyond = 0, settings.rows + 1
+    while beyond - fits > 1:
+        middle = (fits + beyond) // 2
+        if sum(_lacking_rows(_wanted_rows(middle, settings), held).values()) <= limit:
+            fits = middle
+        else:
+            beyond = middle
+    wanted = _wanted_rows(fits, settings)
+    return _add_new_rows(wanted, _lacking_rows(wanted, held), settings.new_share, limit)
+
+
+def _wanted_rows(rows: int, settings: PlanSettings) -> dict[Kind, int]:
+    hard_rows = round(settings.alpha * rows)
+    parts = zip(Subset, apportion_parts((hard_rows, rows - hard_rows), settings.target), strict=True)
+    return {(task, subset): count for subset, by_task in parts for task, count in by_task.items()}
+
+
+def _lacking_rows(wanted: Mapping[Kind, int], held: Mapping[Kind, int]) -> dict[Kind, int]:
+    return {kind: max(0, count - held.get(kind, 0)) for kind, count in wanted.items()}
+
+
+def _add_new_rows(
+    wanted: Mapping[Kind, int], lacking: Mapping[Kind, int], new_share: float | None, limit: int | None
+) -> dict[Kind, _Count]:
+    """Request the lacking rows, and further ones up to `new_share` of each count and `limit` of all."""
+    further = dict.fromkeys(wanted, 0)
+    if new_share and any(wanted.values()):
+        share = apportion(round(new_share * sum(wanted.values())), wanted)
+        further = {kind: max(0, share[kind] - lacking[kind]) for kind in wanted}
+        if limit is not None and sum(further.values()) > (room := limit - sum(lacking.values())):
+            further = apportion(room, further)
+    return {kind: _Count(count, lacking[kind] + further[kind]) for kind, count in wanted.items()}
+
+
+def _rank_by_kind(pool: Sequence[Candidate], draw: str) -> Mapping[Kind, list[Candidate]]:
     """Return the rows of each task type and subset in the order of a weighted draw without replacement.
 
     Source: Efraimidis and Spirakis, Weighted random sampling with a reservoir (2006).
     """
-    kinds: defaultdict[tuple[TaskType, Subset], list[Candidate]] = defaultdict(list)
+    kinds: defaultdict[Kind, list[Candidate]] = defaultdict(list)
     for row in pool:
         kinds[row.task, row.subset].append(row)
     for rows in kinds.values():

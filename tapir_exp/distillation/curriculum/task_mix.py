@@ -3,11 +3,13 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from math import floor
+from typing import TypeVar
 
 from tapir_exp.core.errors import SeedError
 from tapir_exp.core.task_types import TaskType
 
 Shares = Mapping[TaskType, float]
+Key = TypeVar("Key")
 TOLERANCE = 1e-9
 """Rounding error of floats, in rows."""
 
@@ -34,10 +36,10 @@ def target_shares(target: Mapping[str, float] | None, natural: Shares) -> dict[T
     return {TaskType(name): share for name, share in target.items() if share > 0}
 
 
-def apportion(total: int, shares: Shares) -> dict[TaskType, int]:
+def apportion(total: int, shares: Mapping[Key, float]) -> dict[Key, int]:
     """Split `total` rows by `shares`, which need not sum to 1, by the method of largest remainders.
 
-    The counts sum to `total`, and each is within one row of its exact share. Ties go to the type listed first.
+    The counts sum to `total`, and each is within one row of its exact share. Ties go to the key listed first.
     """
     exact = _exact_rows(total, shares)
     rows = {task: floor(amount) for task, amount in exact.items()}
@@ -63,6 +65,6 @@ def apportion_parts(sizes: Sequence[int], shares: Shares) -> list[dict[TaskType,
         subset[under] += 1
 
 
-def _exact_rows(total: int, shares: Shares) -> dict[TaskType, float]:
+def _exact_rows(total: int, shares: Mapping[Key, float]) -> dict[Key, float]:
     whole = sum(shares.values())
     return {task: total * share / whole for task, share in shares.items()}

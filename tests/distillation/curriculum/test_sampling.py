@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -12,7 +13,13 @@ from hypothesis import strategies as st
 
 from tapir_exp.core.records import Subset
 from tapir_exp.core.task_types import TaskType
-from tapir_exp.distillation.curriculum.sampling import Candidate, alpha_for_round, plan_round
+from tapir_exp.distillation.curriculum.sampling import (
+    Candidate,
+    PlanSettings,
+    alpha_for_round,
+    part_of_round,
+    plan_round,
+)
 from tapir_exp.distillation.curriculum.task_mix import apportion, target_shares
 
 TAPIR = target_shares(yaml.safe_load((ROOT / "conf/task_mix/tapir.yaml").read_text())["target_distribution"], {})
@@ -104,6 +111,85 @@ def test_plan_requests_only_what_the_pool_lacks(
         assert request.count > 0
         drawn = sum((candidate.task, candidate.subset) == (request.task, request.subset) for candidate in plan.drawn)
         assert drawn == held[request.task, request.subset]
+
+
+new_shares = st.none() | st.floats(0, 1)
+limits = st.none() | st.integers(1, 70)
+
+
+@given(
+    pool=pools,
+    shares=mixes,
+    rows=st.integers(0, 60),
+    alpha=st.floats(0, 1),
+    new_share=new_shares,
+    limit=limits,
+    surplus=st.sampled_from((0.0, 0.25, 1.0)),
+)
+def test_plan_with_new_share_and_limit_keeps_quotas_exact(
+    pool: list[Candidate],
+    shares: dict[TaskType, float],
+    rows: int,
+    alpha: float,
+    new_share: float | None,
+    limit: int | None,
+    surplus: float,
+) -> None:
+    settings = replace(plan_settings(shares, rows, alpha), new_share=new_share, max_new_rows=limit, surplus=surplus)
+    plan = plan_round(pool, settings)
+    size = sum(quota.wanted for quota in plan.quotas)
+    assert size == rows if limit is None else size <= rows
+    hard = sum(quota.wanted for quota in plan.quotas if quota.subset is Subset.HARD)
+    assert hard == round(alpha * size)
+    for task, share in shares.items():
+        wanted = sum(quota.wanted for quota in plan.quotas if quota.task is task)
+        assert abs(wanted - size * share / sum(shares.values())) <= 1 + 1e-6
+    drawn = Counter((candidate.task, candidate.subset) for candidate in plan.drawn)
+    spare = Counter((candidate.task, candidate.subset) for candidate in plan.spare)
+    held = Counter((candidate.task, candidate.subset) for candidate in pool)
+    for quota in plan.quotas:
+        kind = quota.task, quota.subset
+        assert quota.wanted == quota.drawn + quota.ordered
+        assert quota.drawn == drawn[kind] <= held[kind]
+        assert spare[kind] == (held[kind] - drawn[kind] if quota.ordered else 0)
+    requested = sum(request.count for request in plan.requests)
+    assert limit is None or requested <= limit
+    ordered = sum(quota.ordered for quota in plan.quotas)
+    assert ordered <= requested <= ordered * (1 + surplus) + 1e-6
+    if new_share is not None and limit is None:
+        assert ordered >= round(new_share * size)
+        assert all(quota.ordered >= new_share * quota.wanted - 1 - 1e-6 for quota in plan.quotas)
+
+
+@pytest.mark.parametrize(("limit", "rows", "new"), [(None, 40, 10), (24, 40, 24), (10, 40, 10), (7, 35, 7), (1, 23, 1)])
+def test_plan_limit_takes_further_new_rows_first(limit: int | None, rows: int, new: int) -> None:
+    """The pool lacks ten rows of one type. A limit below that makes the mix smaller; above it, `new_share` fills it."""
+    pool = rows_of(30, MATH, Subset.REST) + rows_of(10, WRITING, Subset.REST)
+    share = None if limit is None else 1.0
+    settings = replace(plan_settings(HALVES, 40, 0.0), new_share=share, max_new_rows=limit)
+    plan = plan_round(pool, settings)
+    assert (len(plan.drawn) + new, sum(request.count for request in plan.requests)) == (rows, new)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])
+def test_plan_new_share_holds_in_every_part(share: float) -> None:
+    pool = [row for task in HALVES for subset in Subset for row in rows_of(60, task, subset)]
+    plan = plan_round(pool, replace(plan_settings(HALVES, 80, 0.5), new_share=share))
+    assert [(q.wanted, q.ordered) for q in plan.quotas] == [(20, 20 * share)] * 4
+
+
+@given(total=st.integers(0, 50), rounds=st.integers(1, 7))
+def test_part_of_round_parts_sum_to_the_total(total: int, rounds: int) -> None:
+    parts = [part_of_round(total, number, rounds) for number in range(1, rounds + 1)]
+    assert sum(part or 0 for part in parts) == total
+    assert set(parts) <= {total // rounds, -(-total // rounds)}
+    assert part_of_round(None, 1, rounds) is None
+
+
+def test_plan_recipe_holds_a_later_setting_only_if_it_is_used() -> None:
+    plain = plan_settings(HALVES, 40, 0.5)
+    assert set(plain.recipe()) == set(PlanSettings.__dataclass_fields__) - {"new_share", "max_new_rows", "surplus"}
+    assert replace(plain, new_share=0.5).recipe() == plain.recipe() | {"new_share": 0.5}
 
 
 def test_plan_keeps_the_target_mix_in_both_subsets() -> None:
