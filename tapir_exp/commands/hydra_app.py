@@ -7,6 +7,7 @@ is imported before a job starts, so that mistakes show at once.
 import os
 import sys
 from collections.abc import Sequence
+from multiprocessing import current_process
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ from tapir_exp.config import parse, to_yaml
 from tapir_exp.config.compose import COMPOSITION_ERRORS, Composer, collect, sweep_params
 from tapir_exp.config.paths import data_dir
 from tapir_exp.core.console import console
+from tapir_exp.core.disk import explain_disk_error
 from tapir_exp.core.errors import ConfigError, TapirError
+from tapir_exp.core.processes import end_with_parent
 
 EVALUATE = "evaluate"
 """Name of the primary configuration of `tapir evaluate`."""
@@ -98,9 +101,12 @@ def start(config_name: str, arguments: Sequence[str]) -> None:
 
 def run_job(cfg: DictConfig) -> None:
     """Run one job. Hydra calls this function, in a sweep also in worker processes that import it by name."""
+    if current_process().name != "MainProcess":
+        end_with_parent()  # a worker of a sweep
     try:
         _carry_out(cfg)
     except Exception as error:
+        error = explain_disk_error(error) or error
         if HydraConfig.get().mode is RunMode.RUN:
             raise Stop(error) from error
         raise _report_failure(error) from error

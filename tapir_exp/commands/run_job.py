@@ -122,7 +122,15 @@ def _format_figure(value: Any) -> str:
 
 def _link_latest(run_dir: Path, outputs: Path) -> None:
     """Point `outputs/latest` at the run. The link is replaced atomically, since jobs of a sweep may race."""
+    latest = outputs / "latest"
+    if latest.is_dir() and not latest.is_symlink():
+        console.print(
+            f"warning: {latest} is a directory, so no link to this run was made; rename the directory to get the link.",
+            markup=False,
+            soft_wrap=True,
+        )
+        return
     tmp = outputs / f".latest-{os.getpid()}"
     tmp.unlink(missing_ok=True)
     tmp.symlink_to(os.path.relpath(run_dir, outputs))
-    tmp.replace(outputs / "latest")
+    tmp.replace(latest)

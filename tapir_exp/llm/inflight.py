@@ -8,6 +8,8 @@ from filelock import FileLock, Timeout
 
 from tapir_exp.llm.sqlite import Database
 
+OWNERS = "owners"
+"""Directory of a store with a locked file of each process that uses it."""
 SCHEMA = "CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, owner TEXT) WITHOUT ROWID;"
 
 
@@ -20,7 +22,7 @@ class InFlightLocks:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._owners = database.path.parent / "owners"
+        self._owners = database.path.parent / OWNERS
         self._owners.mkdir(exist_ok=True)
         # A process id alone could be reused by a later process.
         self._owner = f"{os.getpid()}-{uuid4().hex[:8]}"

@@ -2,7 +2,7 @@
 
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -164,7 +164,7 @@ class Database:
         """Execute one statement; outside `transaction` it is committed at once."""
         return self._cursor().execute(statement, values)
 
-    def run_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> sqlite3.Cursor:
+    def run_many(self, statement: str, rows: Iterable[Sequence[Any]]) -> sqlite3.Cursor:
         """Execute one statement for every row of values."""
         return self._cursor().executemany(statement, rows)
 

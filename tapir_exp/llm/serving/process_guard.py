@@ -13,8 +13,8 @@ import subprocess
 import sys
 import time
 
-GRACE_S = 5.0
-"""Time between SIGTERM and SIGKILL."""
+GRACE_S = 3.0
+"""Time between SIGTERM and SIGKILL; five seconds after a kill of the parent nothing may be left."""
 WATCH_S = 0.1
 """Interval of checks of the command and of the pipe."""
 PR_SET_PDEATHSIG = 1
