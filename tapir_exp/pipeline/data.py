@@ -149,7 +149,8 @@ def build_mix(ws: Workspace, round_number: int, filled: FilledPlan, inputs: Mapp
                 "teacher.max_expansion_passes or teacher.max_tokens, or use a stronger teacher."
             )
         hard = sum(row.subset is Subset.HARD for row in refined)
-        return StageOutput(refined, {"hard": hard, "failed": len(rows) - len(refined)})
+        figures = {"hard": hard, "failed": len(rows) - len(refined), "refinements": len(rows) if refine else 0}
+        return StageOutput(refined, figures)
 
     recipe: dict[str, Any] = {**inputs, "pool": list(pool.keys), "refine": refine}
     if refine:

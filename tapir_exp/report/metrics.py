@@ -1,7 +1,7 @@
 """Metrics of a run, round by round, computed from its artifacts alone."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from statistics import fmean
 from typing import Any
 
@@ -17,14 +17,18 @@ Metrics = dict[str, Any]
 
 NOT_REPRODUCIBLE = ("spend", "tokens_per_second", "supervised_tokens_per_second", "mfu", "peak_memory_mb")
 """Figures of a stage that depend on the machine or on the cache."""
+SUMMED = ("train/tokens", "teacher/rows", "teacher/calls")
+"""Metrics that also have a sum over all rounds so far, with the suffix `_total`."""
 
 
 def run_metrics(manifest: Manifest, artifacts: Artifacts) -> list[Metrics]:
     """Compute one row of metrics for S_0 and one for each round; names are `stage/metric`.
 
     Shares and accuracies are from 0 to 1, gaps in judge points, losses in nats per response token. `hard_share` always
-    counts gaps above delta, even if another score selected the hard set. `judge/...` holds `JudgeDiagnostics`, and
-    `held_out/...` compares the student with its predecessor.
+    counts gaps above delta, even if another score selected the hard set. `fresh_gap/...` is of the new rows of a round
+    ahead of its fit, `trained_gap/...` of the same rows after it. `teacher/rows` are the accepted rows that the teacher
+    wrote; `teacher/calls` are its responses to seeds, expansions and refinements. `judge/...` holds `JudgeDiagnostics`,
+    and `held_out/...` compares the student with its predecessor.
 
     Args:
         manifest: Manifest of the run.
@@ -33,11 +37,11 @@ def run_metrics(manifest: Manifest, artifacts: Artifacts) -> list[Metrics]:
     Returns:
         The rows, S_0 first.
     """
-    rows, tokens_total = [], 0
+    rows, totals = [], dict.fromkeys(SUMMED, 0)
     for number in range(len(manifest.alphas) + 1):
         row = round_metrics(number, manifest, artifacts)
-        tokens_total += row["train/tokens"]
-        rows.append({**row, "train/tokens_total": tokens_total})
+        totals = {name: total + (row.get(name) or 0) for name, total in totals.items()}
+        rows.append({**row, **{f"{name}_total": total for name, total in totals.items()}})
     return rows
 
 
@@ -46,31 +50,53 @@ def round_metrics(number: int, manifest: Manifest, artifacts: Artifacts) -> Metr
     metrics: Metrics = {"round": number}
     if number:
         metrics |= {"curriculum/alpha": manifest.alphas[number - 1]}
-        metrics |= _mix_metrics(artifacts[f"train_mix-{number}"].rows(TrainingExample))
+        metrics |= _mix_metrics(number, artifacts)
         metrics |= _stage_metrics("expansion", artifacts[f"expansions-{number}"].figures)
         metrics |= {"curriculum/unfilled": artifacts[f"plan-{number}"].figures["unfilled"]}
     else:
         metrics |= _stage_metrics("seeds", artifacts["seeds"].figures)
+    metrics |= _teacher_metrics(number, artifacts)
     metrics |= _stage_metrics("train", artifacts[f"student-{number}"].figures)
     if benchmark := artifacts.get(f"benchmark-{number}"):
         metrics |= _benchmark_metrics(benchmark.rows(BenchmarkResult))
     # The last student has no verdicts: no round follows that needs them.
     if verdicts := artifacts.get(f"verdicts-{number}"):
         metrics |= _gap_metrics(verdicts, manifest.delta)
+        metrics |= _trained_gap_metrics(verdicts, artifacts.get(f"expansions-{number}"), manifest.delta)
         metrics |= _stage_metrics("judge", verdicts.figures.get("diagnosis", {}))
+    if verdicts := artifacts.get(f"fresh_verdicts-{number}"):
+        metrics |= _new_gap_metrics("fresh_gap", verdicts, None, manifest.delta)
     if verdicts := artifacts.get(f"held_out_verdicts-{number}"):
         metrics |= _held_out_metrics(verdicts, artifacts[f"held_out_losses-{number}"])
     return metrics
 
 
-def _mix_metrics(rows: list[TrainingExample]) -> Metrics:
+def _mix_metrics(number: int, artifacts: Artifacts) -> Metrics:
+    rows = artifacts[f"train_mix-{number}"].rows(TrainingExample)
+    replayed = artifacts.get(f"replayed_mix-{number}")
     counts = Counter(row.task for row in rows)
+    new = sum(row.created_in_round == number for row in rows)
     return {
         "mix/rows": len(rows),
         "mix/hard_share": fmean(row.subset is Subset.HARD for row in rows),
         "mix/new_share": fmean(row.origin is Origin.EXPANSION for row in rows),
+        "mix/rows_new": new,
+        "mix/rows_drawn": len(rows) - new,
+        "mix/rows_replayed": replayed.figures["replayed"] if replayed else 0,
         **{f"mix/task/{task}": count / len(rows) for task, count in sorted(counts.items(), key=str)},
     }
+
+
+def _teacher_metrics(number: int, artifacts: Artifacts) -> Metrics:
+    """Return the rows that the teacher wrote for a round, and its calls whether or not they were cached."""
+    if number == 0:
+        responses = artifacts.get("teacher_responses")
+        return {"teacher/rows": 0, "teacher/calls": responses.figures["rows"]} if responses else {}
+    written = artifacts[f"expansions-{number}"].figures
+    # Rows that were dropped because the student answers them were written, too.
+    rows = written["rows"] + written.get("easy", 0)
+    refinements = artifacts[f"train_mix-{number}"].figures.get("refinements", 0)
+    return {"teacher/rows": rows, "teacher/calls": written["calls"] + refinements}
 
 
 def _benchmark_metrics(results: list[BenchmarkResult]) -> Metrics:
@@ -90,6 +116,24 @@ def _gap_metrics(verdicts: Artifact, delta: float) -> Metrics:
         "gap/mean": fmean(gaps.values()) if gaps else None,
         "gap/hard_share": fmean(gap > delta for gap in gaps.values()) if gaps else None,
         "gap/order_flips": verdicts.figures["flips"],
+    }
+
+
+def _trained_gap_metrics(verdicts: Artifact, expansions: Artifact | None, delta: float) -> Metrics:
+    """Return the gaps that a student has on the new rows of its own mix, to compare with those ahead of the fit."""
+    if expansions is None:
+        return {}
+    new = {row.id for row in expansions.rows(TrainingExample)}
+    return _new_gap_metrics("trained_gap", verdicts, new, delta)
+
+
+def _new_gap_metrics(name: str, verdicts: Artifact, new: Collection[str] | None, delta: float) -> Metrics:
+    gaps = scored_gaps(verdicts.rows(Verdict))
+    of_new = [gap for row_id, gap in gaps.items() if new is None or row_id in new]
+    return {
+        f"{name}/scored": len(of_new),
+        f"{name}/mean": fmean(of_new) if of_new else None,
+        f"{name}/hard_share": fmean(gap > delta for gap in of_new) if of_new else None,
     }
 
 

@@ -60,9 +60,9 @@ BENCHMARK = [
 ]
 MIX = [
     training_row("a", task="Math", subset="hard"),
-    training_row("b", task="Math", subset="rest", origin="seed", difficulty=1.0),
-    training_row("c", task="Law", subset="rest", origin="seed", difficulty=0.0),
-    training_row("d", task="Math", subset="rest", origin="seed", difficulty=0.0),
+    training_row("b", task="Math", subset="rest", origin="seed", created_in_round=0, difficulty=1.0),
+    training_row("c", task="Law", subset="rest", origin="seed", created_in_round=0, difficulty=0.0),
+    training_row("d", task="Math", subset="rest", origin="seed", created_in_round=0, difficulty=0.0),
 ]
 
 
@@ -125,6 +125,9 @@ def test_mix_metrics_are_shares_of_the_rows(outputs: Outputs) -> None:
         "mix/rows": 4,
         "mix/hard_share": 0.25,
         "mix/new_share": 0.25,
+        "mix/rows_new": 1,
+        "mix/rows_drawn": 3,
+        "mix/rows_replayed": 0,
         "mix/task/Law": 0.25,
         "mix/task/Math": 0.75,
     }
@@ -135,6 +138,34 @@ def test_expansion_metrics_exist_for_rounds_only(outputs: Outputs) -> None:
     assert (after["curriculum/alpha"], after["curriculum/unfilled"]) == (0.3, 2)
     assert (after["expansion/rows"], after["expansion/ordered"], after["expansion/proposed"]) == (1, 3, 5)
     assert not any(name.startswith(("curriculum/", "expansion/")) for name in start)
+
+
+def test_teacher_metrics_count_rows_and_calls_of_all_rounds(outputs: Outputs) -> None:
+    outputs.put("teacher_responses", [verdict("a", 9), verdict("b", 9)])
+    outputs.put("expansions-2", [MIX[0]], calls=3, easy=4)
+    outputs.put("plan-2", [], unfilled=0)
+    outputs.put("train_mix-2", MIX, refinements=4)
+    outputs.put("replayed_mix-2", MIX, replayed=2)
+    outputs.put("student-2", steps=3, tokens=500, final_loss=0.5)
+    rows = outputs.metrics(alphas=(0.3, 0.5))
+    assert [(row["teacher/rows"], row["teacher/calls"]) for row in rows] == [(0, 2), (1, 2), (5, 7)]
+    assert [(row["teacher/rows_total"], row["teacher/calls_total"]) for row in rows] == [(0, 2), (1, 4), (6, 11)]
+    assert [row.get("mix/rows_replayed") for row in rows] == [None, 0, 2]
+
+
+def test_new_rows_have_a_gap_before_and_after_the_fit(outputs: Outputs) -> None:
+    a, b, *_ = MIX
+    outputs.put("fresh_verdicts-1", [verdict(a.id, 9)], unscored=0, flips=0)
+    outputs.put("verdicts-1", [verdict(a.id, 5), verdict(b.id, 9)], unscored=0, flips=0)
+    row = outputs.metrics()[1]
+    assert {name: row[name] for name in row if name.startswith(("fresh_gap", "trained_gap"))} == {
+        "fresh_gap/scored": 1,
+        "fresh_gap/mean": 5,
+        "fresh_gap/hard_share": 1,
+        "trained_gap/scored": 1,
+        "trained_gap/mean": 1,
+        "trained_gap/hard_share": 0,
+    }
 
 
 def test_seed_metrics_exist_for_s_0_only(outputs: Outputs) -> None:
