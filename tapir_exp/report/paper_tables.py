@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tapir_exp.core.errors import StoreError
 from tapir_exp.core.evaluation_manifest import EVALUATION
+from tapir_exp.core.markup import escape_csv, escape_latex, escape_url
 from tapir_exp.core.store import write_text_atomic
 from tapir_exp.evals.power import detectable_difference, error_of_difference, pairs_needed
 from tapir_exp.evals.statistics import mean_and_error
@@ -307,7 +308,8 @@ def to_csv(table: Table) -> str:
             ours = cell.ours
             published = (table.name, row.label, cell.column, cell.published, cell.status)
             result = (ours.value, ours.error, ours.error_over, ours.seeds or None, ours.judge)
-            writer.writerow([*published, *result, " ".join(ours.links), " ".join(ours.runs), ours.missing_reason])
+            cells = [*published, *result, " ".join(ours.links), " ".join(ours.runs), ours.missing_reason]
+            writer.writerow([escape_csv(value) for value in cells])
     return out.getvalue()
 
 
@@ -348,29 +350,19 @@ def cell_detectable(comparison: ArmComparison) -> str:
     return NONE if comparison.detectable is None else f"{comparison.detectable:.2f}"
 
 
-def tex(text: str) -> str:
-    """Escape text for LaTeX."""
-    commands = {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "±": r"$\pm$",
-        "†": r"$\dagger$",
-        "–": "--",
-        "α": r"$\alpha$",
-        "δ": r"$\delta$",
-    }
-    return "".join(commands.get(c) or (f"\\{c}" if c in "&%$#_{}" else c) for c in text)
-
-
 def tex_link(url: str, text: str) -> str:
     """Return a LaTeX link with the escaped text."""
-    return rf"\href{{{url}}}{{{tex(text)}}}"
+    return rf"\href{{{_tex_url(url)}}}{{{escape_latex(text)}}}"
 
 
 def tex_note_link(url: str, note: str) -> str:
     """Return a LaTeX link with a superscript as text."""
-    return rf"\href{{{url}}}{{$^{{{note}}}$}}"
+    return rf"\href{{{_tex_url(url)}}}{{$^{{{note}}}$}}"
+
+
+def _tex_url(url: str) -> str:
+    # \href inside a macro reads its argument as text, where a percent sign is a comment.
+    return "".join(f"\\{character}" if character in "%&#" else character for character in escape_url(url))
 
 
 CELLS = {
@@ -380,7 +372,7 @@ CELLS = {
     "difference": cell_difference,
     "interval": cell_interval,
     "detectable": cell_detectable,
-    "tex": tex,
+    "tex": escape_latex,
     "tex_link": tex_link,
     "tex_note_link": tex_note_link,
 }

@@ -7,6 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from tapir_exp.core.markup import escape_markdown, escape_url
 from tapir_exp.evals.statistics import Estimate
 from tapir_exp.report import charts
 
@@ -37,7 +38,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(FILTERS)
+    environment.filters.update(FILTERS, md=escape_markdown, url=escape_url)
     return environment
 
 

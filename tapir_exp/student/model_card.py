@@ -4,6 +4,7 @@ Both depend only on the recipe and the figures of the fit, not on path, time or 
 """
 
 import json
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -13,8 +14,10 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tapir_exp.config import BudgetConfig, ChatTemplate, Method, Precision, SFTConfig, StudentConfig, TrainerConfig
+from tapir_exp.core.markup import escape_markdown, markdown_code
 from tapir_exp.core.records import Record
 from tapir_exp.core.store import write_text_atomic
+from tapir_exp.core.text import escape_controls
 from tapir_exp.student.training.schedule import FitSchedule
 
 PROVENANCE, CARD = "provenance.json", "README.md"
@@ -126,8 +129,20 @@ def describe_settings(
     budget: BudgetConfig,
     schedule: FitSchedule,
     alpha: float | None,
+    *,
+    carried: bool = False,
 ) -> tuple[Setting, ...]:
-    """Return the settings of a fit; those that no primary source confirms are called ours."""
+    """Return the settings of a fit; those that no primary source confirms are called ours.
+
+    Args:
+        student: Base model and its format.
+        trainer: Precision of the training.
+        sft: Method, optimiser and batches.
+        budget: Length of the fit.
+        schedule: Learning rate of each step.
+        alpha: Weight of the hard set; None for a plain loss.
+        carried: Whether the state of Adam comes from the parent's fit.
+    """
     length = f"{budget.epochs:g} epochs" if budget.epochs is not None else f"{budget.max_tokens} tokens"
     settings = [
         _student_setting(student),
@@ -138,6 +153,8 @@ def describe_settings(
         _ours("length of training", length, _unconfirmed("3 epochs")),
         _ours("learning rate", f"{schedule.peak:g}", _unconfirmed("2e-5")),
         _ours("schedule", schedule.describe(), _unconfirmed("0.03 and a cosine")),
+        _ours("β₂ of AdamW", f"{sft.beta2:g}", "the paper's is not known"),
+        _ours("state of AdamW at the start", "that of the parent's fit" if carried else "new", "not known"),
         _ours("weight decay", f"{sft.weight_decay:g}", _unconfirmed("0")),
         _ours("global batch size", str(sft.global_batch_size), _unconfirmed("128")),
         _ours("max length, tokens", str(student.max_length), _unconfirmed("2048")),
@@ -175,9 +192,17 @@ def render_model_card(provenance: Provenance, command: str | None) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, keep_trailing_newline=True
     )
+    environment.filters |= {"md": escape_markdown, "code": markdown_code, "console": _console_block}
     front_matter = yaml.safe_dump(_front_matter(provenance), sort_keys=True, allow_unicode=True)
     template = environment.get_template("model_card.md.jinja")
     return template.render(front_matter=front_matter, provenance=provenance, command=command)
+
+
+def _console_block(command: str) -> str:
+    """Return a command as a block of code, with a longer fence than any that the command holds."""
+    text = escape_controls(command).replace("\n", r"\n")
+    fence = "`" * max(3, max((len(run) for run in re.findall("`+", text)), default=0) + 1)
+    return f"{fence}console\n$ {text}\n{fence}"
 
 
 def reproducible_figures(figures: Mapping[str, Any]) -> dict[str, float | int | None]:

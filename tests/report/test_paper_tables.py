@@ -10,8 +10,10 @@ from evaluations_dir import LLAMA, EvaluationsDir
 from tapir_exp.commands.report import main as report
 from tapir_exp.core.errors import StoreError
 from tapir_exp.core.evaluation_manifest import EVALUATION
-from tapir_exp.report.paper_tables import build_table, cell_ours, cell_published, tex
+from tapir_exp.core.markup import escape_latex
+from tapir_exp.report.paper_tables import CELLS, build_table, cell_ours, cell_published, to_csv
 from tapir_exp.report.published import PublishedTable, load_tables
+from tapir_exp.report.templates import render
 
 
 @pytest.fixture
@@ -148,7 +150,7 @@ def test_plan_describes_the_power_of_780_vs_770(published: PublishedTable) -> No
 
 
 def test_tex_escapes_special_characters() -> None:
-    assert tex("50 % & a_b {x} ± †") == r"50 \% \& a\_b \{x\} $\pm$ $\dagger$"
+    assert escape_latex("50 % & a_b {x} ± †") == r"50 \% \& a\_b \{x\} $\pm$ $\dagger$"
 
 
 def test_missing_artifact_or_directory_is_an_error(evaluations: EvaluationsDir) -> None:
@@ -158,3 +160,14 @@ def test_missing_artifact_or_directory_is_an_error(evaluations: EvaluationsDir) 
         report(["--paper", str(evaluations.root / "evaluations")])
     with pytest.raises(StoreError, match="nowhere is not a directory"):
         report(["--paper", str(evaluations.root / "nowhere")])
+
+
+def test_foreign_names_are_text_in_every_table(evaluations: EvaluationsDir, published: PublishedTable) -> None:
+    evil = "=a|b\\input{x} <b> [l](u) \x1b[2J"
+    evaluations.add("e", [5.0], arm=evil)
+    table = build_table("t", published, evaluations.load())
+    assert "\x1b" not in to_csv(table)
+    for kind, shown in (("md", r"llama · =a\|b\\input"), ("tex", r"llama · =a\textbar{}b\textbackslash{}input\{x\}")):
+        text = render(f"paper.{kind}.jinja", table=table, cell=CELLS)
+        assert shown in text
+        assert "\x1b" not in text

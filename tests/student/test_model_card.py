@@ -123,3 +123,17 @@ def test_only_confirmed_settings_have_the_paper_as_source() -> None:
     qwen = replace(LLAMA, model="Qwen/Qwen1.5-0.5B-Chat", chat_template=ChatTemplate.chatml)
     qwen_settings = describe_settings(qwen, TrainerConfig(), sft, budget, schedule, None)
     assert {setting.name for setting in qwen_settings if setting.source == "paper"} == {"student"}
+
+
+def test_no_field_of_the_card_is_read_as_markdown() -> None:
+    evil = "x`|\n\n<script>1</script> [a](b)\x1b[2J"
+    card = render_model_card(
+        provenance(base=ModelRef(location=ModelLocation.HUB, name=evil, revision=evil), artifact=evil, merged_as=evil),
+        f"tapir name={evil}\n```\n",
+    )
+    text = card.partition("# A student")[2]
+    assert "``x`| <script>" in text  # a code span
+    assert "weights in x\\`\\|" in text
+    assert "````console\n$ tapir name=x`|\\n\\n<script>" in text
+    assert "\x1b" not in card
+    assert front_matter(card)["base_model"] == evil

@@ -1,10 +1,12 @@
 """Primitives of the SVG charts: boxes, scales, ticks and shapes."""
 
+import html
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from html import escape
+
+from tapir_exp.core.text import escape_controls
 
 WIDE = 920
 NARROW = 360
@@ -118,19 +120,19 @@ def svg_document(box: Box, title: str, description: str, parts: Iterable[str]) -
     return (
         f'<svg class="chart" viewBox="0 0 {_n(box.width)} {_n(box.height)}" role="img"'
         f' aria-labelledby="{name}t" aria-describedby="{name}d" xmlns="http://www.w3.org/2000/svg">'
-        f'<title id="{name}t">{escape(title)}</title><desc id="{name}d">{escape(description)}</desc>'
+        f'<title id="{name}t">{_escape(title)}</title><desc id="{name}d">{_escape(description)}</desc>'
         f"{''.join(parts)}</svg>"
     )
 
 
 def svg_text(x: float, y: float, text: str, style: str) -> str:
     """Return a text element; `style` is a list of CSS classes."""
-    return f'<text x="{_n(x)}" y="{_n(y)}" class="{style}">{escape(text)}</text>'
+    return f'<text x="{_n(x)}" y="{_n(y)}" class="{style}">{_escape(text)}</text>'
 
 
 def slanted_text(x: float, y: float, text: str) -> str:
     """Return a text element that rises to the right."""
-    return f'<text transform="translate({_n(x)} {_n(y)}) rotate(-50)">{escape(text)}</text>'
+    return f'<text transform="translate({_n(x)} {_n(y)}) rotate(-50)">{_escape(text)}</text>'
 
 
 def svg_line(x1: float, y1: float, x2: float, y2: float, style: str) -> str:
@@ -159,3 +161,8 @@ def svg_path(points: Sequence[tuple[float, float]], style: str) -> str:
 def _n(value: float) -> str:
     """Format a coordinate with at most two decimals, so that equal figures give equal bytes."""
     return f"{round(value, 2) + 0.0:.2f}".rstrip("0").rstrip(".")
+
+
+def _escape(text: str) -> str:
+    # A control character would make the whole drawing invalid XML.
+    return html.escape(escape_controls(text))

@@ -4,6 +4,7 @@ import csv
 import io
 import math
 
+from tapir_exp.core.markup import escape_csv
 from tapir_exp.report.sweep.comparison import ComparisonRow, Sweep
 
 CSV_COLUMNS = (
@@ -20,7 +21,7 @@ def to_csv(sweep: Sweep) -> str:
     writer.writerow([*CSV_COLUMNS, *(f"accuracy {task}" for task in tasks)])
     for row in sweep.rows:
         task_means = [row.by_task[task].mean if task in row.by_task else None for task in tasks]
-        writer.writerow([*_cells(row), *task_means])
+        writer.writerow([escape_csv(cell) for cell in (*_cells(row), *task_means)])
     return out.getvalue()
 
 
