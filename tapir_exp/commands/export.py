@@ -95,7 +95,7 @@ def find_source(path: Path, precision: Precision | None, *, allow_pickle: bool, 
     directory = path
     if (path / MANIFEST).is_file():
         manifest = Manifest.load(path)
-        directory = manifest.open(path)[f"student-{len(manifest.alphas)}"].path
+        directory = manifest.open_last_student(path).path
         command = _command_of(path)
     if not any((directory / name).is_file() for name in ("config.json", "adapter_config.json")):
         raise ExportError(f"{path} is neither a student nor a finished run; give the directory of either.")

@@ -7,12 +7,21 @@ from tapir_exp.config.classify import ClassifyConfig, ClassifyJob
 from tapir_exp.config.curriculum import CurriculumConfig, Difficulty, GapRows, RolloutConfig, RoundsMode
 from tapir_exp.config.evals import AlpacaEvalConfig, EvalsConfig, IFEvalConfig, MTBenchConfig, Suite
 from tapir_exp.config.judge import JudgeConfig, JudgeProtocol
-from tapir_exp.config.lab import LabConfig, LabStudentConfig
-from tapir_exp.config.llm import LLMConfig, ServerConfig, SpendConfig
+from tapir_exp.config.lab import LabConfig, LabStudentConfig, WorldName
+from tapir_exp.config.llm import LengthLimit, LLMConfig, Reasoning, ServerConfig, SpendConfig
 from tapir_exp.config.logger import LoggerConfig, WandbMode
 from tapir_exp.config.root import CLASSIFY_SCHEMA, SCHEMA, Config, parse, parse_classify, register_schema, to_yaml
 from tapir_exp.config.seeds import DecontaminationConfig, SeedsConfig, SeedSource
-from tapir_exp.config.sft import BudgetConfig, LoraConfig, LRSchedule, Method, SFTConfig
+from tapir_exp.config.sft import (
+    BudgetConfig,
+    JudgedStudent,
+    LoraConfig,
+    LRSchedule,
+    Method,
+    OptimizerState,
+    RoundStart,
+    SFTConfig,
+)
 from tapir_exp.config.student import ArchitectureConfig, ChatTemplate, EngineKind, Precision, StudentConfig, VllmConfig
 from tapir_exp.config.task_mix import TaskMixConfig
 from tapir_exp.config.teacher import TeacherConfig
@@ -40,18 +49,23 @@ __all__ = [
     "IFEvalConfig",
     "JudgeConfig",
     "JudgeProtocol",
+    "JudgedStudent",
     "LLMConfig",
     "LRSchedule",
     "LabConfig",
     "LabStudentConfig",
     "LabelledDataConfig",
     "Launcher",
+    "LengthLimit",
     "LoggerConfig",
     "LoraConfig",
     "MTBenchConfig",
     "Method",
+    "OptimizerState",
     "Precision",
+    "Reasoning",
     "RolloutConfig",
+    "RoundStart",
     "RoundsMode",
     "SFTConfig",
     "SeedSource",
@@ -66,6 +80,7 @@ __all__ = [
     "TrainerConfig",
     "VllmConfig",
     "WandbMode",
+    "WorldName",
     "parse",
     "parse_classify",
     "register_schema",

@@ -65,6 +65,7 @@ RANGES = (
             "*.global_batch_size",
             "*.max_tokens_per_micro_batch",
             "*.save_steps",
+            "sft.average_checkpoints",
             "trainer.devices",
             "trainer.num_nodes",
             "*.rank",
@@ -97,7 +98,7 @@ RANGES = (
         "more than 0",
         lambda v: v > 0,
     ),
-    Range(("classifier_training.validation_fraction",), "between 0 and 1", lambda v: 0 < v < 1),
+    Range(("classifier_training.validation_fraction", "sft.beta2"), "between 0 and 1", lambda v: 0 < v < 1),
     Range(
         (
             "seed",

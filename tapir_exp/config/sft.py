@@ -21,6 +21,29 @@ class LRSchedule(Enum):
     falling = "falling"
 
 
+class OptimizerState(Enum):
+    """Moments and step count of Adam at the start of a round."""
+
+    new = "new"
+    carried = "carried"
+
+
+class RoundStart(Enum):
+    """Model from which each round starts."""
+
+    previous = "previous"
+    base = "base"
+    s0 = "s0"
+
+
+class JudgedStudent(Enum):
+    """Weights of a round that are judged, evaluated and exported."""
+
+    as_trained = "as_trained"
+    annealed = "annealed"
+    average = "average"
+
+
 @dataclass
 class BudgetConfig:
     """Length of a fit; exactly one of the two is set."""
@@ -67,8 +90,23 @@ class SFTConfig:
     """Share of the last round's steps in which the rate falls to 0 under wsd (ours), 0 to 1."""
     peak_decay: float = 0.5
     """Factor on the peak from round to round under falling (ours), 0 to 1."""
+    round_start: RoundStart = RoundStart.previous
+    """Model from which each round starts: the student of the previous round, the base model, or S_0."""
+    optimizer_state: OptimizerState = OptimizerState.new
+    """State of Adam at the start of a round: `new`, or `carried` over from the previous round. Round 1 starts new."""
+    average_checkpoints: int = 1
+    """Weights in the average of judged_student=average, evenly spaced over the end of a round; 1 is no average."""
+    average_ratio: float = 0.2
+    """Share of a round's steps over which the averaged weights are spaced (ours), 0 to 1."""
+    judged_student: JudgedStudent = JudgedStudent.as_trained
+    """Weights that are judged, evaluated and exported: those of the round's end; `annealed` by a short branch whose
+    rate falls to 0; or the `average` of the last checkpoints. The next round continues the student as trained."""
+    anneal_ratio: float = 0.1
+    """Length of the branch of judged_student=annealed as a share of the round's budget (ours), 0 to 1."""
     weight_decay: float = 0.0
     """Weight decay of AdamW."""
+    beta2: float = 0.999
+    """Decay of AdamW's second moment, between 0 and 1; torch's default."""
     global_batch_size: int = 128
     """Rows per optimiser step, over all micro-batches and devices."""
     max_tokens_per_micro_batch: int = 4096

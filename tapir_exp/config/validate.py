@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from tapir_exp.config.fit_checks import check_fits
 from tapir_exp.config.problems import (
     Problem,
     Values,
@@ -105,6 +106,19 @@ def _check_budgets(values: Values) -> Iterator[Problem]:
             yield Problem(
                 f"{part}.max_tokens", " = null", "a number: curriculum.rounds_mode=seeds_only adds up budgets in tokens"
             )
+
+
+def _check_gaps(values: Values) -> Iterator[Problem]:
+    fresh = _choice(values, "curriculum.gap_rows") == "fresh"
+    for name in ("drop_easy_expansions", "report_trained_gaps", "fresh_surplus"):
+        value = values.get(f"curriculum.{name}")
+        if value and not fresh:
+            yield Problem(f"curriculum.{name}", f" = {value}", "curriculum.gap_rows=fresh beside it")
+    difficulty = _choice(values, "curriculum.difficulty")
+    if values.get("curriculum.drop_easy_expansions") and difficulty not in (None, "mfd"):
+        yield Problem(
+            "curriculum.drop_easy_expansions", " = True", f"curriculum.difficulty=mfd beside it (got {difficulty})"
+        )
 
 
 def _check_engine(values: Values) -> Iterator[Problem]:
@@ -291,6 +305,7 @@ CHECKS: tuple[Callable[[Values], Iterator[Problem]], ...] = (
     _check_names,
     _check_divisors,
     _check_budgets,
+    _check_gaps,
     _check_engine,
     _check_ratios,
     _check_seeds,
@@ -298,6 +313,7 @@ CHECKS: tuple[Callable[[Values], Iterator[Problem]], ...] = (
     _check_classifier,
     _check_classify_job,
     _check_trainer,
+    check_fits,
     _check_evals,
     _check_models,
     _check_options,

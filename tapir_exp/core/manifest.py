@@ -85,6 +85,12 @@ class Manifest(Record):
         store = Store((run_dir / self.store).resolve())
         return {entry.name: store.open(entry.stage, entry.key) for entry in self.artifacts}
 
+    def open_last_student(self, run_dir: Path) -> Artifact:
+        """Open the student of the last round, as it was judged. Raises StoreError if an artifact is missing."""
+        artifacts, number = self.open(run_dir), len(self.alphas)
+        # Only a run with `sft.judged_student` other than as_trained has both.
+        return artifacts.get(f"judged_student-{number}") or artifacts[f"student-{number}"]
+
 
 def entry_of(name: str, round_number: int, artifact: Artifact) -> Entry:
     """Return the manifest entry of an artifact."""

@@ -74,7 +74,7 @@ class EvaluatedModel:
 def last_student(run: Path, name: str | None, student: StudentConfig) -> EvaluatedModel:
     """Return the last student of a finished run, with the settings of that run. Raises StoreError if unfinished."""
     manifest = Manifest.load(run)
-    artifact = manifest.open(run)[f"student-{len(manifest.alphas)}"]
+    artifact = manifest.open_last_student(run)
     return EvaluatedModel(
         name=name or f"{manifest.name}-{manifest.arm}-seed{manifest.seed}",
         student=student,

@@ -53,11 +53,10 @@ def key_of_round(workspace: Callable[..., AbstractContextManager[Workspace]], tm
 
     def key(number: int, *overrides: str) -> str:
         write_rows(tmp_path / ROWS, [TrainingExample.from_seed(example("Say red."))])
-        parent, mix = (
-            Artifact(stage, "key", tmp_path, {ROWS: "sha256"}, {}, 0.0, True) for stage in ("student", "mix")
-        )
+        names = (("student", "parent"), ("student", "s0"), ("mix", "key"))
+        parent, s0, mix = (Artifact(*name, tmp_path, {ROWS: "sha256"}, {}, 0.0, reused=True) for name in names)
         with workspace(*overrides) as ws:
-            return finetune_round(ws, number, parent, mix, alpha=0.3).key
+            return finetune_round(ws, number, parent, mix, 0.3, s0=s0).key
 
     return key
 
@@ -84,6 +83,8 @@ def test_finetune_on_seeds_with_another_setting_is_another_artifact(key_of_s0: K
     [
         "sft.round_stage.max_tokens=5",
         "sft.lr_schedule=one",
+        "sft.optimizer_state=carried",
+        "sft.round_start=base",
         "curriculum.delta=1",
         "curriculum.rows_per_round=9",
         "student.max_new_tokens=7",
@@ -107,9 +108,16 @@ def test_finetune_on_seeds_is_shared_if_other_settings_differ(key_of_s0: KeyOf, 
         (1, "sft.peak_decay=0.1", True),
         (1, "sft.decay_ratio=0.1", True),
         (1, "curriculum.rounds=4", True),
+        (1, "sft.round_start=s0", False),
+        (1, "sft.round_start=base", False),
+        (1, "sft.optimizer_state=carried", False),
+        (3, "sft.optimizer_state=carried", False),
+        (1, "sft.anneal_ratio=0.5", True),
+        (1, "sft.average_ratio=0.5", True),
+        (1, "sft.beta2=0.95", False),
     ],
 )
-def test_finetune_round_key_holds_the_position_if_it_matters(
+def test_finetune_round_key_holds_what_matters_for_the_round(
     key_of_round: KeyOf, number: int, override: str, shared: bool
 ) -> None:
     assert (key_of_round(number, override) == key_of_round(number)) is shared
@@ -121,3 +129,16 @@ def test_finetune_round_position_is_in_the_key_of_one_schedule(key_of_round: Key
     assert key_of_round(1, one, "curriculum.rounds=1") == key_of_round(1)
     wsd = "sft.lr_schedule=wsd"
     assert key_of_round(2, wsd) == key_of_round(2, wsd, "curriculum.rounds=4") != key_of_round(3, wsd)
+
+
+def test_finetune_round_carried_state_is_saved_for_a_next_round(key_of_round: KeyOf) -> None:
+    carried = "sft.optimizer_state=carried"
+    assert key_of_round(1, carried, "curriculum.rounds=1") == key_of_round(1)
+    assert key_of_round(2, carried) == key_of_round(2, carried, "curriculum.rounds=4") != key_of_round(3, carried)
+
+
+def test_finetune_round_annealed_saves_a_state_to_continue(key_of_round: KeyOf) -> None:
+    """The last round of one schedule ends at a rate of 0, so it needs no branch."""
+    one, annealed = "sft.lr_schedule=one", "sft.judged_student=annealed"
+    assert key_of_round(1, one, annealed) != key_of_round(1, one)
+    assert key_of_round(3, one, annealed) == key_of_round(3, one)

@@ -11,7 +11,7 @@ from tapir_exp.core.records import Subset
 from tapir_exp.core.store import write_text_atomic
 from tapir_exp.student.loading import AdapterBase
 from tapir_exp.student.training.batching import BatchPlan
-from tapir_exp.student.training.schedule import FitSchedule, restart_schedule
+from tapir_exp.student.training.schedule import Averaging, FitSchedule, restart_schedule
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,9 @@ class FitJob:
         label: Name of the fit in the progress bar and in error messages.
         base: Base model that a new adapter names; None for `parent`.
         schedule: Learning rate of each step; None for the warmup and cosine of a fit that stands alone.
+        optimizer_state: File with the state of Adam at the start; None for a new one.
+        save_optimizer_state: Whether the state of Adam at the end is saved beside the student.
+        averaging: Weights whose mean is saved beside the student; None for no average.
     """
 
     parent: Path
@@ -41,6 +44,9 @@ class FitJob:
     label: str = "training"
     base: AdapterBase | None = None
     schedule: FitSchedule | None = None
+    optimizer_state: Path | None = None
+    save_optimizer_state: bool = False
+    averaging: Averaging | None = None
 
     @property
     def rates(self) -> FitSchedule:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,11 +16,15 @@ from tapir_exp.core.records import Subset, TrainingStep
 from tapir_exp.student.cross_entropy import token_nll, weighted_cross_entropy
 from tapir_exp.student.loading import base_model_of
 from tapir_exp.student.packing import pack_attention, packed_hidden
+from tapir_exp.student.training.averaging import WeightAverage
 from tapir_exp.student.training.batching import MicroBatch, StepBatch
-from tapir_exp.student.training.schedule import FitSchedule
+from tapir_exp.student.training.optimizer_state import load_optimizer_state
+from tapir_exp.student.training.schedule import Averaging, FitSchedule
 from tapir_exp.student.training.strategies import clip_and_step, shard_if_fsdp, sync_gradients_on_last
 
-STEPS_KEY = "training_steps"
+BETA1 = 0.9
+"""Decay of AdamW's first moment."""
+STEPS_KEY, AVERAGE_KEY = "training_steps", "weight_average"
 
 
 def subset_weights(alpha: float | None, hard: int, rest: int) -> dict[Subset, float]:
@@ -71,6 +76,8 @@ class StudentModule(pl.LightningModule):
         schedule: FitSchedule,
         total_steps: int,
         seed: int,
+        optimizer_state: Path | None = None,
+        averaging: Averaging | None = None,
     ) -> None:
         """Wrap a model for training.
 
@@ -81,6 +88,8 @@ class StudentModule(pl.LightningModule):
             schedule: Learning rate of each step.
             total_steps: Optimiser steps of the whole fit.
             seed: Seed of dropout.
+            optimizer_state: File with the state of Adam at the start; None for a new one.
+            averaging: Weights to average; None for no average.
         """
         super().__init__()
         self.automatic_optimization = False  # Lightning would average over micro-batches instead of tokens
@@ -88,7 +97,8 @@ class StudentModule(pl.LightningModule):
         self.model = pack_attention(model).train()
         self.history: list[TrainingStep] = []
         self._weights, self._sft, self._seed = weights, sft, seed
-        self._schedule, self._total_steps = schedule, total_steps
+        self._schedule, self._total_steps, self._optimizer_state = schedule, total_steps, optimizer_state
+        self.average = WeightAverage(averaging, total_steps) if averaging else None
 
     def configure_model(self) -> None:
         """Shard the weights over the ranks if the strategy is FSDP."""
@@ -101,7 +111,15 @@ class StudentModule(pl.LightningModule):
             {"params": [p for p in trained if p.ndim > 1], "weight_decay": self._sft.weight_decay},
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW([g for g in groups if g["params"]], lr=self._sft.learning_rate, fused=True)
+        settings: dict[str, Any] = {"lr": self._schedule.peak, "betas": (BETA1, self._sft.beta2), "fused": True}
+        self.adamw = torch.optim.AdamW([g for g in groups if g["params"]], **settings)
+        if self._optimizer_state is not None:
+            load_optimizer_state(self.adamw, self.trained_parameters(), self._optimizer_state)
+        return self.adamw
+
+    def trained_parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
+        """Return the parameters that require a gradient, with their names in the model."""
+        return [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
 
     def training_step(self, batch: StepBatch, batch_idx: int) -> None:
         """Take one optimiser step over all micro-batches.
@@ -117,16 +135,22 @@ class StudentModule(pl.LightningModule):
         sums = self.trainer.strategy.reduce(torch.stack(sums_per_batch).sum(0), reduce_op="sum")
         rate = self._schedule.rate(step, self._total_steps)
         self._record(step, batch, sums, rate, self._update(rate))
+        if self.average is not None:
+            self.average.add_after(step, self.trained_parameters())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the history and drop frozen weights."""
+        """Add the history and the average, and drop frozen weights."""
         trained = {name for name, p in self.named_parameters(remove_duplicate=False) if p.requires_grad}
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
         checkpoint[STEPS_KEY] = [step.model_dump() for step in self.history]
+        if self.average is not None:
+            checkpoint[AVERAGE_KEY] = self.average.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the history."""
+        """Restore the history and the average."""
         self.history = [TrainingStep(**step) for step in checkpoint[STEPS_KEY]]
+        if self.average is not None:
+            self.average.load_state_dict(checkpoint[AVERAGE_KEY], self.trained_parameters())
 
     def weighted_loss(self, batch: MicroBatch, supervised: int) -> tuple[Tensor, Tensor]:
         """Return the micro-batch's share of the step's loss, and the loss of each supervised token.

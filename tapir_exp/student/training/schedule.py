@@ -1,4 +1,4 @@
-"""Learning rate of each step of a fit, for fits that follow each other in rounds.
+"""Learning rate of each step of a fit, for fits that follow each other in rounds, and the steps that are averaged.
 
 The schedules over rounds (`sft.lr_schedule`) and their sources:
 
@@ -70,6 +70,29 @@ class FitSchedule:
 
 def _cosine(progress: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """Which weights of a fit are averaged.
+
+    With a curriculum, averaging takes the place of a strong decay of the learning rate (arXiv 2511.18903).
+
+    Attributes:
+        snapshots: Number of weights in the mean.
+        ratio: Share of the steps, at the end of the fit, over which they are evenly spaced.
+    """
+
+    snapshots: int
+    ratio: float
+
+    def steps(self, total: int) -> frozenset[int]:
+        """Return the steps after which the weights are added, the last one included.
+
+        A fit with fewer steps in its last part than snapshots adds the weights of each of those steps once.
+        """
+        span = max(1, math.ceil(self.ratio * total))
+        return frozenset(total - span * number // self.snapshots for number in range(self.snapshots))
 
 
 def restart_schedule(sft: SFTConfig) -> FitSchedule:

@@ -22,9 +22,11 @@ from tapir_exp.student.training.batching import StepLoader, plan_batches
 from tapir_exp.student.training.callbacks import CheckpointCallback, ThroughputCallback, newest_checkpoint
 from tapir_exp.student.training.encoded_rows import MappedRows
 from tapir_exp.student.training.encoding import EncodedDataset, TrainingRow, encode_rows
+from tapir_exp.student.training.files import AVERAGE, OPTIMIZER_STATE
 from tapir_exp.student.training.job import FitJob, PlannedFit
 from tapir_exp.student.training.launcher import launch
 from tapir_exp.student.training.lightning_module import StudentModule, subset_weights
+from tapir_exp.student.training.optimizer_state import save_optimizer_state
 from tapir_exp.student.training.strategies import build_strategy, cluster_environments, is_sharded
 
 TRAINING = "training.jsonl"
@@ -133,7 +135,10 @@ def run_fit(fit: PlannedFit, workdir: Path, progress: Progress) -> None:
     rows = MappedRows(workdir / ENCODED)
     with deterministic_scope(job.seed):
         model, adapter_base = _load(job)
-        module = StudentModule(model, fit.weights, job.sft, job.rates, len(fit.plan.steps), job.seed)
+        steps = len(fit.plan.steps)
+        module = StudentModule(
+            model, fit.weights, job.sft, job.rates, steps, job.seed, job.optimizer_state, job.averaging
+        )
         throughput = ThroughputCallback(progress, job.trainer.peak_tflops)
         checkpoints = CheckpointCallback(workdir / CHECKPOINTS, job.sft.save_steps)
         trainer = build_trainer(job.trainer, [throughput, checkpoints], job.sft.max_grad_norm)
@@ -147,6 +152,18 @@ def run_fit(fit: PlannedFit, workdir: Path, progress: Progress) -> None:
             save_student(stored, load_chat(job.parent, job.student), workdir, adapter_base)
             write_rows(workdir / TIMINGS, throughput.timings)
             write_rows(workdir / TRAINING, module.history)
+            _save_beside(module, job, workdir, adapter_base)
+
+
+def _save_beside(module: StudentModule, job: FitJob, workdir: Path, adapter_base: AdapterBase | None) -> None:
+    """Save what later stages need besides the student: the state of Adam, and the average of the weights."""
+    if job.save_optimizer_state:
+        if not module.history:  # Lightning makes no optimiser for a fit without steps
+            module.configure_optimizers()
+        save_optimizer_state(module.adamw, module.trained_parameters(), workdir / OPTIMIZER_STATE)
+    if module.average is not None:
+        module.average.apply(module.trained_parameters())
+        save_student(module.model, load_chat(job.parent, job.student), workdir / AVERAGE, adapter_base)
 
 
 def _load(job: FitJob) -> tuple[PreTrainedModel, AdapterBase | None]:

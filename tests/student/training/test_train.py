@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from tapir_exp.config import BudgetConfig, Method, Precision, SFTConfig, StudentConfig, TrainerConfig
@@ -23,8 +24,10 @@ from tapir_exp.student.loading import load_model
 from tapir_exp.student.training import train
 from tapir_exp.student.training.callbacks import CheckpointCallback, newest_checkpoint
 from tapir_exp.student.training.encoding import TrainingRow
+from tapir_exp.student.training.files import AVERAGE, OPTIMIZER_STATE
 from tapir_exp.student.training.job import FitJob
 from tapir_exp.student.training.lightning_module import StudentModule
+from tapir_exp.student.training.schedule import Averaging, FitSchedule
 from tapir_exp.student.training.train import CHECKPOINTS, TRAINING, FitFigures, finetune
 
 Fit = Callable[..., FitFigures]
@@ -200,21 +203,125 @@ def die_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     monkeypatch.setattr(CheckpointCallback, "on_train_batch_end", end_batch)
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
-@pytest.mark.parametrize("step", [2, 6, 7])
+@pytest.fixture(scope="session")
+def adam(
+    tmp_path_factory: pytest.TempPathFactory,
+    base: Path,
+    rows: list[TrainingRow],
+    student: StudentConfig,
+    trainer: TrainerConfig,
+) -> Callable[[SFTConfig], Path]:
+    """Return the state of Adam after a short fit with these settings."""
+
+    def saved(sft: SFTConfig) -> Path:
+        workdir = tmp_path_factory.mktemp("earlier")
+        job = FitJob(base, sft, BudgetConfig(epochs=1), student, trainer, save_optimizer_state=True)
+        finetune(job, rows, workdir)
+        return workdir / OPTIMIZER_STATE
+
+    return saved
+
+
+ONE = FitSchedule(1e-2, 0.1, number=2, fits=3)
+WSD = FitSchedule(1e-2, 0.0, 0.5)
+AVERAGING = Averaging(3, 0.75)  # steps 6, 9 and 12 of 12
+
+
+@pytest.mark.parametrize(
+    ("step", "method", "changes"),
+    [
+        (2, "lora", {}),
+        (6, "full", {}),
+        (7, "full", {"schedule": ONE, "carried": True, "save_optimizer_state": True}),
+        (7, "lora", {"schedule": WSD, "carried": True, "averaging": AVERAGING}),
+        (10, "full", {"averaging": AVERAGING}),
+    ],
+)
 def test_finetune_resumed_gives_same_bytes(
-    fit: Fit, tmp_path: Path, sft: SFTConfig, monkeypatch: pytest.MonkeyPatch, method: str, step: int
+    fit: Fit,
+    tmp_path: Path,
+    sft: SFTConfig,
+    adam: Callable[[SFTConfig], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    step: int,
+    method: str,
+    changes: dict[str, Any],
 ) -> None:
     sft = lora(sft) if method == "lora" else sft
-    fit(tmp_path / "whole", sft=sft)
+    job = {"sft": sft, **changes}
+    if job.pop("carried", False):
+        job["optimizer_state"] = adam(sft)
+    fit(tmp_path / "whole", **job)
     with monkeypatch.context() as patch:
         die_at(patch, step)
         with pytest.raises(KilledError):
-            fit(tmp_path / "broken", sft=sft)
+            fit(tmp_path / "broken", **job)
     newest = newest_checkpoint(tmp_path / "broken" / CHECKPOINTS)
-    assert (newest.name if newest else None) == (None if step < 3 else "step-000000006.ckpt")
-    fit(tmp_path / "broken", sft=sft)
+    assert (newest.name if newest else None) == (None if step < 3 else f"step-{step // 3 * 3:09}.ckpt")
+    fit(tmp_path / "broken", **job)
     assert digest_files(tmp_path / "broken") == digest_files(tmp_path / "whole")
+
+
+def test_finetune_carried_state_joins_two_fits(
+    fit: Fit, tmp_path: Path, sft: SFTConfig, rows: list[TrainingRow]
+) -> None:
+    """Two fits of one step each under one schedule with a carried state equal one fit of two such steps."""
+    sft = replace(sft, global_batch_size=1, max_grad_norm=1.0, warmup_ratio=0.0)
+    job = {"sft": sft, "rows": rows[:1], "seed": 0}
+    fit(tmp_path / "both", budget=BudgetConfig(epochs=2), schedule=FitSchedule(1e-2, 0.0), **job)
+    first, second = (FitSchedule(1e-2, 0.0, number=number, fits=2) for number in (1, 2))
+    one = BudgetConfig(epochs=1)
+    fit(tmp_path / "first", budget=one, schedule=first, save_optimizer_state=True, **job)
+    state = tmp_path / "first" / OPTIMIZER_STATE
+    fit(tmp_path / "second", budget=one, schedule=second, parent=tmp_path / "first", optimizer_state=state, **job)
+    fit(tmp_path / "new", budget=one, schedule=second, parent=tmp_path / "first", **job)
+    weights = [digest_files(tmp_path / name)["model.safetensors"] for name in ("both", "second", "new")]
+    assert weights[0] == weights[1] != weights[2]
+
+
+def test_finetune_without_steps_hands_the_state_on(fit: Fit, tmp_path: Path, sft: SFTConfig, adam: Any) -> None:
+    state, empty = adam(sft), BudgetConfig(epochs=0)
+    fit(tmp_path, budget=empty, optimizer_state=state, save_optimizer_state=True, averaging=AVERAGING)
+    assert (tmp_path / OPTIMIZER_STATE).read_bytes() == state.read_bytes()
+    digests = digest_files(tmp_path)
+    assert digests[f"{AVERAGE}/model.safetensors"] == digests["model.safetensors"]
+
+
+def test_finetune_rejects_the_state_of_other_parameters(fit: Fit, tmp_path: Path, sft: SFTConfig, adam: Any) -> None:
+    with pytest.raises(TapirError, match=r"sft\.optimizer_state=new"):
+        fit(tmp_path, sft=lora(sft), optimizer_state=adam(sft))
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_finetune_average_is_the_mean_of_checkpoints(
+    fit: Fit, tmp_path: Path, sft: SFTConfig, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    sft = lora(sft) if method == "lora" else sft
+    seen: dict[int, dict[str, torch.Tensor]] = {}
+    step = StudentModule.training_step
+
+    def recorded(self: StudentModule, *batch: Any) -> None:
+        step(self, *batch)
+        seen[len(self.history)] = {name: p.detach().clone() for name, p in self.trained_parameters()}
+
+    monkeypatch.setattr(StudentModule, "training_step", recorded)
+    fit(tmp_path / "plain", sft=sft)
+    fit(tmp_path / "averaged", sft=sft, averaging=AVERAGING)
+    plain, averaged = (digest_files(tmp_path / name) for name in ("plain", "averaged"))
+    assert plain.items() <= averaged.items()
+    assert {path.partition("/")[0] for path in averaged.keys() - plain.keys()} == {AVERAGE}
+    file = "model.safetensors" if method == "full" else "adapter_model.safetensors"
+    saved = load_file(tmp_path / "averaged" / AVERAGE / file)
+    for name, values in saved.items():
+        trained = name if method == "full" else name.replace(".weight", ".default.weight")
+        expected = (seen[6][trained] + seen[9][trained] + seen[12][trained]) / 3
+        torch.testing.assert_close(values, expected)
+
+
+def test_averaging_steps_are_even_and_end_with_the_fit() -> None:
+    assert Averaging(4, 0.2).steps(100) == {85, 90, 95, 100}
+    assert Averaging(4, 0.01).steps(100) == {100}
+    assert Averaging(3, 1.0).steps(2) == {1, 2}
 
 
 def test_finetune_resumed_repeats_no_saved_step(fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
