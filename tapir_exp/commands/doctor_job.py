@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
-from tapir_exp.core.console import console, print_table
+from rich.table import Table
+
+from tapir_exp.core.console import Terminal
 from tapir_exp.core.disk import set_aside
 from tapir_exp.core.errors import StoreError, TapirError
 from tapir_exp.core.evaluation_manifest import EVALUATION, Evaluation
@@ -67,19 +69,19 @@ def examine(directory: Path, *, fix: bool) -> list[Finding]:
 
 def print_findings(findings: list[Finding]) -> None:
     """Print one line for each check, and each problem with its remedy."""
-    rows = [
-        [finding.subject, "ok" if not finding.problem else "mended" if finding.mended else "damaged"]
-        for finding in findings
-    ]
-    print_table("Checked", ["", "result"], rows)
+    terminal = Terminal()  # stdout: the table is the result of the command
+    table = Table("checked", "result")
+    for finding in findings:
+        table.add_row(finding.subject, "ok" if not finding.problem else "mended" if finding.mended else "damaged")
+    terminal.print(table)
     for finding in findings:
         if finding.problem:
-            console.print(f"{finding.subject}: {finding.problem}. {finding.remedy}", markup=False, soft_wrap=True)
+            terminal.print(f"{finding.subject}: {finding.problem}. {finding.remedy}", soft_wrap=True)
     damaged = sum(bool(finding.problem) and not finding.mended for finding in findings)
     fixable = sum(finding.fix is not None and not finding.mended for finding in findings)
     if damaged:
         hint = f"; `--fix` mends {fixable} of them" if fixable else ""
-        console.print(f"{damaged} of {len(findings)} checks found damage{hint}.")
+        terminal.print(f"{damaged} of {len(findings)} checks found damage{hint}.")
 
 
 def _checks(directory: Path) -> Iterator[Finding]:
@@ -181,7 +183,13 @@ def _database_checks(root: Path) -> Iterator[Finding]:
     if problem := repair.find_problem(calls, repair.CALLS_SCHEMA):
         # A full or read-only disk is no damage of the file: only the user can mend it.
         damaged = "damaged" in problem or "not a SQLite database" in problem
-        yield Finding(calls.name, problem.removesuffix("."), "", (lambda: _salvage(root)) if damaged else None)
+        reason, _, advice = problem.partition(". ")
+        yield Finding(
+            calls.name,
+            reason,
+            "It holds paid completions: do not delete it." if damaged else advice,
+            (lambda: _salvage(root)) if damaged else None,
+        )
         return
     yield Finding(calls.name)
     if not calls.exists():
