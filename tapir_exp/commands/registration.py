@@ -5,9 +5,10 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
-from tapir_exp.commands.naming import file_name, run_name, sweep_name
+from tapir_exp.commands.naming import run_name, sweep_name
 from tapir_exp.config import register_schema
 from tapir_exp.config.paths import data_dir
+from tapir_exp.core.file_names import file_name
 
 
 class SweepsSearchPath(SearchPathPlugin):

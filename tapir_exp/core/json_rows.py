@@ -1,11 +1,13 @@
 """Read rows from JSON lists and JSON lines, one at a time.
 
 This is the only reader of JSON rows that come from outside: seed instructions, pools, labelled data, benchmark files
-and evaluation results. It accepts a UTF-8 byte-order mark and reads NaN as null, as pandas writes an empty cell.
+and evaluation results. It accepts a UTF-8 byte-order mark and reads NaN and Infinity as null: pandas writes
+NaN into an empty cell.
 
-A bad row keeps its number and gets a reason, and the rows after it are still read. A list is parsed by the standard
-library's decoder over a growing buffer. ijson streams as well, but it stops at NaN and at the first invalid byte, and
-it replaces a lone surrogate without a warning.
+A bad row keeps its number and gets a reason, and the rows after it are still read. A bad value becomes an `Unreadable`
+at its place, so that it costs the row only if somebody asks for it. A list is parsed by the standard library's decoder
+over a growing buffer. ijson streams as well, but it stops at NaN and at the first invalid byte, and it replaces a lone
+surrogate without a warning.
 """
 
 import codecs
@@ -13,21 +15,22 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
+from pydantic import ValidationError
+
+from tapir_exp.core.encodings import BYTE_ORDER_MARK, describe_invalid_utf8, refuse_missing, refuse_utf16
 from tapir_exp.core.errors import SourceError, TapirError
+from tapir_exp.core.json_values import Incomplete, decode_value, first_surrogate, mark_unreadable
+from tapir_exp.core.records import Record
 
 CHUNK = 1 << 20
 """Bytes of a list that are read at a time."""
 CUT_MARGIN = 1024
 """Characters at the end of the buffer within which a syntax error may only mean that a value is cut off."""
-HEAD = 64
-"""Bytes at the start of a file by which UTF-16 and UTF-32 are recognised."""
 
-_CONSTANTS = {"NaN": None, "Infinity": inf, "-Infinity": -inf}
-_DECODER = json.JSONDecoder(parse_constant=_CONSTANTS.__getitem__)
+R = TypeVar("R", bound=Record)
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -60,9 +63,10 @@ def read_json_rows(path: Path) -> Iterator[RawRow]:
     refuse_missing(path)
     refuse_utf16(path)
     with path.open("rb") as content:
-        if content.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
-            content.seek(0)
-        start = content.tell()
+        start = 0
+        while content.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:  # editors may write several
+            start = content.tell()
+        content.seek(start)
         first = content.read(1)
         while first.isspace():
             first = content.read(1)
@@ -71,7 +75,12 @@ def read_json_rows(path: Path) -> Iterator[RawRow]:
 
 
 def read_json_objects(path: Path, error: type[TapirError] = SourceError) -> Iterator[Mapping[str, Any]]:
-    """Yield the objects of a JSON list or of JSON lines, and stop at the first bad row.
+    """Yield the objects of a JSON list or of JSON lines, and stop at the first bad row, as `read_whole_rows` does."""
+    return (fields for _, fields in read_whole_rows(path, error))
+
+
+def read_whole_rows(path: Path, error: type[TapirError] = SourceError) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the objects of a JSON list or of JSON lines, each after the name of its row for messages.
 
     Args:
         path: the file, of any suffix.
@@ -82,77 +91,33 @@ def read_json_objects(path: Path, error: type[TapirError] = SourceError) -> Iter
     """
     try:
         for row in read_json_rows(path):
+            name = f"{path}, row {row.number}"
             if row.fields is None:
-                raise error(f"{path}, row {row.number}: {row.failure}.")
-            yield row.fields
+                raise error(f"{name}: {row.failure}.")
+            yield name, row.fields
     except SourceError as failure:
         raise error(str(failure)) from failure
 
 
-def refuse_missing(path: Path) -> None:
-    """Raise SourceError if there is no such file."""
-    if not path.is_file():
-        raise SourceError(f"There is no file {path}.")
+def validate_row(record: type[R], fields: Mapping[str, Any], error: type[TapirError], source: str) -> R:
+    """Return a row as a record; columns that the record does not have are ignored.
 
+    Args:
+        record: class of the record.
+        fields: the columns by name.
+        error: class of the exception to raise.
+        source: the file and the row, for the message.
 
-def refuse_utf16(path: Path) -> None:
-    """Raise SourceError if the first bytes of a file are those of UTF-16 or UTF-32."""
-    with path.open("rb") as content:
-        head = content.read(HEAD)
-    # A zero byte occurs in neither JSON nor CSV, but in every ASCII character of the wide encodings.
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in head:
-        wide = head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)) or b"\0\0" in head
-        position = 0 if head[0] >= 0xFE else head.index(0)
-        name = "UTF-32" if wide else "UTF-16"
-        raise SourceError(
-            f"{path} cannot be read: not valid UTF-8: byte 0x{head[position]:02x} at position {position} of the file; "
-            f"the encoding is probably {name}. Convert it: iconv -f {name} -t UTF-8."
-        )
-
-
-def find_invalid_utf8(path: Path) -> str | None:
-    """Describe the first byte of a file that is not UTF-8; return None if there is none."""
-    offset = 0
-    with path.open("rb") as content:
-        for line in content:  # no character of UTF-8 extends over the end of a line
-            if failure := _invalid_utf8(line, offset):
-                return failure
-            offset += len(line)
-    return None
-
-
-def guess_encoding(data: bytes) -> str:
-    """Return the probable encoding of bytes that are not valid UTF-8."""
-    text = data.decode(errors="replace")
-    damaged = text.count("�")
-    if sum(not character.isascii() for character in text) > 2 * damaged:
-        return "UTF-8 with damaged bytes"
-    # Accented letters occur alone between ASCII letters, whereas Chinese text has long runs of high bytes.
-    longest = max(map(len, re.findall(rb"[\x80-\xff]+", data)), default=0)
-    for encoding, least in (("gb18030", 4), ("cp1252", 0)):
-        if longest >= least and _decodes(data, encoding):
-            return {"gb18030": "GB18030", "cp1252": "Windows-1252 (Latin-1)"}[encoding]
-    return "unknown"
-
-
-def _decodes(data: bytes, encoding: str) -> bool:
+    Raises:
+        TapirError: of class `error`; a column has a wrong value. The message is one line.
+    """
     try:
-        data.decode(encoding)
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _invalid_utf8(data: bytes, offset: int) -> str:
-    """Describe the first invalid byte of `data`, which starts at `offset` of its file; empty if all are valid."""
-    try:
-        data.decode()
-    except UnicodeDecodeError as error:
-        return (
-            f"not valid UTF-8: byte 0x{data[error.start]:02x} at position {offset + error.start} of the file; "
-            f"the encoding is probably {guess_encoding(data)}"
-        )
-    return ""
+        return record.model_validate({name: fields[name] for name in record.model_fields if name in fields})
+    except ValidationError as failure:
+        first = failure.errors()[0]
+        column = ".".join(map(str, first["loc"]))
+        given = "" if first["type"] == "missing" else f", got {first['input']!r:.80}"
+        raise error(f"{source} is not a {record.__name__}: {column}: {first['msg']}{given}.") from failure
 
 
 def _read_lines(content: BinaryIO) -> Iterator[RawRow]:
@@ -165,16 +130,21 @@ def _read_lines(content: BinaryIO) -> Iterator[RawRow]:
 
 
 def _read_line(number: int, line: bytes, offset: int) -> RawRow:
-    if failure := _invalid_utf8(line, offset):
-        return RawRow(number, None, failure)
-    text = line.decode().removeprefix("\N{BYTE ORDER MARK}").rstrip()  # files joined by `cat` have marks within
+    # Files joined by `cat` have marks within. Invalid bytes become lone surrogates, which `_row` finds.
+    text = line.decode(errors="surrogateescape").lstrip(BYTE_ORDER_MARK).rstrip()
+    start = len(text) - len(text.lstrip())
     try:
-        value = _DECODER.decode(text)
-    except json.JSONDecodeError as error:
-        return RawRow(number, None, f"not valid JSON: {error.msg} at column {error.pos + 1}")
-    except (ValueError, RecursionError) as error:  # a number of too many digits, too deep a nesting
-        return RawRow(number, None, f"not valid JSON: {error}")
-    return _row(number, value, text, lambda: offset)
+        value, end = decode_value(text, start)
+        if text[end:]:
+            raise json.JSONDecodeError("Extra data", text, len(text) - len(text[end:].lstrip()))
+    except (Incomplete, json.JSONDecodeError) as error:
+        # A byte in another encoding may be the reason of the error, and is the more helpful one.
+        if failure := describe_invalid_utf8(line, offset):
+            return RawRow(number, None, failure)
+        if isinstance(error, json.JSONDecodeError):
+            return RawRow(number, None, f"not valid JSON: {error.msg} at column {error.pos + 1}")
+        return RawRow(number, None, "not valid JSON: it ends within a value")
+    return _row(number, value, text, lambda: offset + len(line) - len(line.lstrip(codecs.BOM_UTF8)))
 
 
 def _row(number: int, value: object, text: str, offset: Callable[[], int]) -> RawRow:
@@ -186,20 +156,19 @@ def _row(number: int, value: object, text: str, offset: Callable[[], int]) -> Ra
         text: the JSON text of the value, in which invalid bytes are lone surrogates (`surrogateescape`).
         offset: returns the position of the text's first byte in the file; called only for a bad row.
     """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return RawRow(number, None, _invalid_utf8(text.encode(errors="surrogateescape"), offset()))
     if not isinstance(value, dict):
-        return RawRow(number, None, f"not a JSON object: {text[:40]}")
+        return RawRow(number, None, f"not a JSON object: {text[:40].encode(errors='replace').decode()}")
     # An escape such as "\ud83d" without its second half is valid JSON, but no UTF-8 file can hold the result.
-    if "\\ud" in text or "\\uD" in text:
-        try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            surrogate = ord(error.object[error.start])
-            return RawRow(number, None, f"text that UTF-8 cannot hold: the lone surrogate \\u{surrogate:04x}")
+    if first_surrogate(text):
+        failure = describe_invalid_utf8(text.encode(errors="surrogateescape"), offset())
+        mark_unreadable(value, lambda bad: failure)
+    elif "\\ud" in text or "\\uD" in text:
+        mark_unreadable(value, _describe_surrogate)
     return RawRow(number, value)
+
+
+def _describe_surrogate(character: str) -> str:
+    return f"text that UTF-8 cannot hold: the lone surrogate \\u{ord(character):04x}"
 
 
 def _read_list(content: BinaryIO, path: Path) -> Iterator[RawRow]:
@@ -259,15 +228,16 @@ class _ListBuffer:
         self.peek()
         while True:
             try:
-                value, end = _DECODER.raw_decode(self._text, self._index)
+                value, end = decode_value(self._text, self._index)
+            except Incomplete:
+                if self._at_end:
+                    self.fail("it ends within a value")
             except json.JSONDecodeError as error:
                 # A string that is cut off is reported at its opening quote, which may be far back.
                 is_cut = error.msg.startswith("Unterminated") or error.pos > len(self._text) - CUT_MARGIN
                 if self._at_end or not is_cut:
                     self._index = error.pos
                     self.fail(error.msg)
-            except (ValueError, RecursionError) as error:
-                self.fail(str(error))
             else:
                 if end < len(self._text) or self._at_end:  # otherwise a number may continue in the next chunk
                     self._value_index, self._index = self._index, end

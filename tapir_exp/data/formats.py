@@ -4,9 +4,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tapir_exp.core.json_values import Unreadable
+
 CHATS = ("messages", "conversations")
 """Columns that hold a chat: turns with role and content (OpenAI), or with from and value (ShareGPT)."""
-ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
+ROLES = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "model": "assistant",
+}
+"""Roles that the first turns may have, and what they mean."""
+TEXT_PARTS = ("text", "input_text", "output_text")
+"""Types of the parts of a message that are text."""
 
 
 class UnusableRow(Exception):
@@ -39,7 +52,8 @@ def parse_pair(fields: Mapping[str, Any], row_number: int) -> SeedPair:
         UnusableRow: the row has no instruction or no response.
     """
     # A table may have a chat column that is empty in some rows; those are read by the other columns.
-    chat = next((name for name in CHATS if fields.get(name) is not None), None)
+    chats = [name for name in CHATS if fields.get(name) is not None]
+    chat = next((name for name in chats if fields[name] or "instruction" not in fields), None)
     instruction, response = _parse_alpaca(fields) if chat is None else _parse_chat(fields[chat], chat)
     if not instruction:
         raise UnusableRow("no instruction")
@@ -59,32 +73,71 @@ def _parse_alpaca(fields: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _parse_chat(turns: object, column: str) -> tuple[str, str]:
-    """Return the first user message, preceded by the system message if there is one, and the reply to it."""
+    """Return the first user message, preceded by the system message if there is one, and the reply to it.
+
+    Turns after the first reply may hold anything, such as calls of tools or images: nobody reads them.
+    """
+    if isinstance(turns, Mapping):  # `datasets` stores a list of objects as an object of lists
+        turns = _transposed(turns)
     if not isinstance(turns, Sequence) or isinstance(turns, str):
-        raise UnusableRow(f"{column} is not a list")
-    messages = [_parse_turn(turn, column) for turn in turns]
-    system = [text for role, text in messages[:1] if role == "system"]
-    first = messages[len(system) : len(system) + 2]
-    if [role for role, _ in first] != ["user", "assistant"]:
+        raise UnusableRow(_describe(turns, column, "a list"))
+    system: list[str] = []
+    if turns and (first := _parse_turn(turns[0], column))[0] == "system":
+        system = [_text(first[1], "turn")]
+    messages = [_parse_turn(turn, column) for turn in turns[len(system) : len(system) + 2]]
+    if [role for role, _ in messages] != ["user", "assistant"]:
         raise UnusableRow(f"{column} does not begin with a user message and a reply")
-    (_, prompt), (_, response) = first
+    prompt, response = (_text(content, "turn") for _, content in messages)
     # A system message alone is not an instruction.
     return ("\n\n".join(filter(None, [*system, prompt])) if prompt else ""), response
 
 
-def _parse_turn(turn: object, column: str) -> tuple[str, str]:
+def _transposed(turns: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """Return an object of lists of one length as a list of objects; None for any other object."""
+    columns = list(turns.values())
+    if not columns or not all(isinstance(column, list) for column in columns) or len({*map(len, columns)}) > 1:
+        return None
+    return [dict(zip(turns, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _parse_turn(turn: object, column: str) -> tuple[str, object]:
+    """Return the role of a turn and its content, which is not checked."""
     if not isinstance(turn, Mapping):
-        raise UnusableRow(f"{column} has a turn that is not an object")
-    name = turn.get("role", turn.get("from"))
-    role = ROLES.get(str(name))
+        raise UnusableRow(_describe(turn, f"{column} has a turn that", "an object"))
+    name = _first_set(turn, "role", "from")
+    role = ROLES.get(name) if isinstance(name, str) else None
     if role is None:
-        raise UnusableRow(f"{column} has a turn with the unknown role {name!r}: expected one of {', '.join(ROLES)}")
-    return role, _text(turn.get("content", turn.get("value")), "turn")
+        raise UnusableRow(f"{column} has a turn with the unknown role {name!r:.40}: expected one of {', '.join(ROLES)}")
+    return role, _first_set(turn, "content", "value")
+
+
+def _first_set(turn: Mapping[str, Any], *names: str) -> Any:
+    # A table of both formats has all four columns, of which two are null in every turn.
+    return next((turn[name] for name in names if turn.get(name) is not None), None)
 
 
 def _text(value: object, name: str) -> str:
+    """Return a text, or the texts of a list of parts."""
     if value is None:
         return ""
+    if isinstance(value, list) and value and all(isinstance(part, Mapping) for part in value):
+        return "\n".join(_part_text(part, name) for part in value)
     if not isinstance(value, str):
-        raise UnusableRow(f"{name} is not text")
+        raise UnusableRow(_describe(value, name, "text"))
     return value.strip()
+
+
+def _part_text(part: Mapping[str, Any], name: str) -> str:
+    """Return the text of a part; of an image or a call of a tool there is none."""
+    kind = part.get("type")
+    if kind is not None and kind not in TEXT_PARTS:
+        raise UnusableRow(f"{name} has a part that is not text: {kind!r:.40}")
+    text = part.get("text")
+    if not isinstance(text, str):
+        raise UnusableRow(_describe(text, f"{name} has a part that", "text"))
+    return _text(text, name)
+
+
+def _describe(value: object, name: str, expected: str) -> str:
+    """Say why a value cannot be used; the reason of an unreadable one is that of the file."""
+    return f"{name} is {value.reason}" if isinstance(value, Unreadable) else f"{name} is not {expected}"

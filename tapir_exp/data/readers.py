@@ -1,27 +1,22 @@
 """Read rows of JSON, JSON lines, CSV, Parquet and hub datasets, one at a time: a pool may be larger than memory."""
 
-import csv
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
-from math import isnan
 from pathlib import Path
-from typing import Any
 
+from tapir_exp.core.encodings import refuse_missing
 from tapir_exp.core.errors import SourceError
-from tapir_exp.core.json_rows import RawRow, find_invalid_utf8, read_json_rows, refuse_missing, refuse_utf16
+from tapir_exp.core.json_rows import RawRow, read_json_rows
 from tapir_exp.core.store import sha256_file
-
-BATCH = 1024
-"""Rows of a Parquet file in memory at once."""
-LONGEST_FIELD = 2**24
-"""Characters that one field of a CSV file may have."""
+from tapir_exp.data.arrow_rows import BATCH, arrow_rows, read_arrow, read_parquet
+from tapir_exp.data.csv_rows import read_csv
 
 
 def read_file(path: Path) -> Iterator[RawRow]:
     """Yield the rows of a file; its suffix decides the format.
 
     Args:
-        path: a .json, .jsonl, .csv or .parquet file.
+        path: a .json, .jsonl, .csv, .parquet or .arrow file.
 
     Raises:
         SourceError: the file is missing, empty, of another suffix, or cannot be read.
@@ -29,16 +24,17 @@ def read_file(path: Path) -> Iterator[RawRow]:
     readers: dict[str, Callable[[Path], Iterator[RawRow]]] = {
         ".json": read_json_rows,
         ".jsonl": read_json_rows,
-        ".csv": _read_csv,
-        ".parquet": _read_parquet,
+        ".csv": read_csv,
+        ".parquet": read_parquet,
+        ".arrow": read_arrow,
     }
     refuse_missing(path)
-    if path.suffix not in readers:
+    if path.suffix.lower() not in readers:
         raise SourceError(
             f"{path} cannot be read: its name ends in {path.suffix!r}; expected one of {', '.join(readers)}."
         )
     # Reading the first row now raises errors of the file here, not when a caller iterates.
-    rows = readers[path.suffix](path)
+    rows = readers[path.suffix.lower()](path)
     first = next(rows, None)
     if first is None:
         raise SourceError(f"{path} cannot be read: it holds no rows.")
@@ -62,43 +58,11 @@ def read_hub(name: str, split: str, files: str | None = None) -> Iterator[RawRow
         rows = load_dataset("json", data_files=files, split="train") if files else load_dataset(name, split=split)
     except Exception as error:  # `datasets` raises a dozen kinds
         raise SourceError(f"The hub dataset {name} cannot be loaded: {error.__cause__ or repr(error)}") from error
-    return _typed_rows(rows)
+    # Arrow's format leaves images and audio as they are: decoding them needs further packages.
+    return arrow_rows(rows.with_format("arrow").iter(BATCH))
 
 
 def sha256_source(path: Path) -> str:
     """Return the SHA-256 of a file. Raise SourceError if there is no such file."""
     refuse_missing(path)
     return sha256_file(path)
-
-
-def _typed_rows(rows: Iterable[dict[str, Any]]) -> Iterator[RawRow]:
-    """Yield rows with their numbers, and NaN as None: pandas writes an empty column as NaN, also into Parquet."""
-    for number, row in enumerate(rows, 1):
-        nan = {name for name, value in row.items() if isinstance(value, float) and isnan(value)}
-        yield RawRow(number, row | dict.fromkeys(nan) if nan else row)
-
-
-def _read_csv(path: Path) -> Iterator[RawRow]:
-    refuse_utf16(path)
-    csv.field_size_limit(LONGEST_FIELD)  # the default of 128 kB is too small for long responses
-    with path.open(encoding="utf-8-sig", newline="") as lines:
-        try:
-            for number, row in enumerate(csv.DictReader(lines), 1):
-                # DictReader puts surplus fields under the key None, and None into missing ones.
-                is_whole = None not in row and None not in row.values()
-                yield RawRow(number, row) if is_whole else RawRow(number, None, "not one field for every column")
-        except UnicodeDecodeError as error:
-            raise SourceError(f"{path} cannot be read: {find_invalid_utf8(path)}.") from error
-        except csv.Error as error:
-            raise SourceError(f"{path} cannot be read: {error}.") from error
-
-
-def _read_parquet(path: Path) -> Iterator[RawRow]:
-    from pyarrow import ArrowException
-    from pyarrow.parquet import ParquetFile
-
-    try:
-        with ParquetFile(path) as table:
-            yield from _typed_rows(row for batch in table.iter_batches(BATCH) for row in batch.to_pylist())
-    except ArrowException as error:
-        raise SourceError(f"{path} cannot be read: {error}") from error

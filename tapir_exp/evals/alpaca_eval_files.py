@@ -7,8 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from tapir_exp.core.encodings import find_invalid_utf8
 from tapir_exp.core.errors import EvaluationError
-from tapir_exp.core.json_rows import find_invalid_utf8, read_json_objects
+from tapir_exp.core.json_rows import read_json_objects
 from tapir_exp.core.records import Record
 from tapir_exp.llm.chat import Message
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from tapir_exp.config import Suite
 from tapir_exp.core.errors import ConfigError
+from tapir_exp.core.file_names import file_name
 from tapir_exp.core.records import BenchmarkResult, example_id
 from tapir_exp.core.store import Artifact, recipe_key, sha256_file, write_rows, write_text_atomic
 from tapir_exp.evals import alpaca_eval, alpaca_eval_files, ifeval, mt_bench, mt_bench_files
@@ -14,7 +15,7 @@ from tapir_exp.evals.lab_benchmark import run_benchmark
 from tapir_exp.evals.length_control import load_length_control_rows
 from tapir_exp.evals.mt_bench_files import Dialogue, Judgment, MTBenchQuestion
 from tapir_exp.evals.statistics import accuracy_by_task, macro_accuracy
-from tapir_exp.lab.oracle import LAB_VERSION
+from tapir_exp.lab.oracle import world_version
 from tapir_exp.llm.chat import Message
 from tapir_exp.pipeline.generation import response_figures
 from tapir_exp.pipeline.subject import EvalQuestion, EvaluatedModel
@@ -23,16 +24,16 @@ from tapir_exp.pipeline.workspace import StageOutput, Workspace
 
 def lab_suite(ws: Workspace, subject: EvaluatedModel) -> Artifact:
     """Evaluate on the held-out problems of the lab, graded by exact answer."""
-    per_level, seed = ws.config.evals.problems_per_level, ws.config.lab.seed
+    per_level, seed, world = ws.config.evals.problems_per_level, ws.config.lab.seed, ws.config.lab.world
     if not per_level:
         raise ConfigError(["evals.problems_per_level = 0: expected at least 1 for the lab's suite"])
 
     def make(directory: Path) -> Mapping[str, Any]:
-        results = run_benchmark(per_level, seed, lambda prompts: subject.answer(prompts, "lab benchmark"))
+        results = run_benchmark(per_level, seed, lambda prompts: subject.answer(prompts, "lab benchmark"), world)
         write_rows(directory / "results.jsonl", results)
         return {**lab_figures(results), "benchmark": recipe_key("lab", benchmark)}
 
-    benchmark = {"problems_per_level": per_level, "seed": seed, "lab": LAB_VERSION}
+    benchmark = {"problems_per_level": per_level, "seed": seed, "lab": world_version(world)}
     return ws.directory("lab-suite", None, {"benchmark": benchmark, **_generation_recipe(subject)}, make)
 
 
@@ -147,6 +148,11 @@ def mt_suite(ws: Workspace, subject: EvaluatedModel) -> Artifact:
     prompts = mt_bench_files.load_judge_prompts(config.judge_prompts)
     model = mt_bench_files.read_model_id(Path(config.answers)) if config.answers else subject.name
     name = judge.llm.model.rpartition("/")[2]
+    # Names that come from outside become files only after all judgments are paid for, so each is one safe component.
+    answer_file, judgment_file = (
+        f"model_answer/{file_name(model)}.jsonl",
+        f"model_judgment/{file_name(name)}_single.jsonl",
+    )
     answers = _mt_answers(ws, subject, questions)
     dialogues = {row.question_id: row for row in answers.rows(Dialogue)}
     requests = mt_bench.build_grading_requests(questions, dialogues, references, prompts)
@@ -155,12 +161,12 @@ def mt_suite(ws: Workspace, subject: EvaluatedModel) -> Artifact:
     def make(directory: Path) -> Mapping[str, Any]:
         rows = judgments.rows(Judgment)
         write_rows(directory / "question.jsonl", questions)
-        for folder in ("model_answer", "model_judgment"):
-            (directory / folder).mkdir(exist_ok=True)
-        write_text_atomic(
-            directory / f"model_answer/{model}.jsonl", mt_bench_files.to_answer_lines(model, [*dialogues.values()])
-        )
-        write_text_atomic(directory / f"model_judgment/{name}_single.jsonl", mt_bench_files.to_judgment_lines(rows))
+        for file, lines in (
+            (answer_file, mt_bench_files.to_answer_lines(model, [*dialogues.values()])),
+            (judgment_file, mt_bench_files.to_judgment_lines(rows)),
+        ):
+            (directory / file).parent.mkdir(exist_ok=True)
+            write_text_atomic(directory / file, lines)
         return {**mt_bench.figures(rows, questions).as_metrics(), "benchmark": recipe_key("mt_bench", benchmark)}
 
     benchmark = {"questions": [row.model_dump() for row in questions]}

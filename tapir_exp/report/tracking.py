@@ -1,5 +1,6 @@
 """Logging to Weights & Biases: metrics and curriculum of each round."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -7,6 +8,10 @@ from typing import Any, Self
 
 from tapir_exp.config import LoggerConfig, WandbMode
 from tapir_exp.core.records import Record
+
+
+LONGEST_NAME = 128
+"""Characters that W&B accepts in the name of a group."""
 
 
 class Tracker:
@@ -33,14 +38,15 @@ class Tracker:
 
     def __enter__(self) -> Self:
         if self._config.mode is not WandbMode.disabled:
+            self._ensure_home()
             import wandb  # slow, and not needed if disabled
 
             self._run = wandb.init(
                 project=self._config.project,
                 entity=self._config.entity,
                 mode=self._config.mode.value,
-                group=self._group,
-                name=self._run_dir.name,
+                group=self._group[:LONGEST_NAME],
+                name=self._run_dir.name[:LONGEST_NAME],
                 dir=self._run_dir,
                 config=dict(self._settings),
                 reinit="create_new",  # a sweep may have other runs open in this process
@@ -53,6 +59,16 @@ class Tracker:
     ) -> None:
         if self._run is not None:
             self._run.finish(exit_code=0 if error is None else 1)
+
+    def _ensure_home(self) -> None:
+        """Set HOME to the run's directory if the user has none, as in a container with a numeric user id."""
+        # W&B looks for its settings there, and raises RuntimeError if neither HOME nor the user's entry names one.
+        try:
+            has_home = os.environ.get("HOME") != "" and Path.home().is_absolute()
+        except RuntimeError:
+            has_home = False
+        if not has_home:
+            os.environ["HOME"] = str(self._run_dir.resolve())
 
     def log_round(self, number: int, metrics: Mapping[str, Any], curriculum: Sequence[Record]) -> None:
         """Log the metrics of a round, and its curriculum as a table.

@@ -11,8 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tapir_exp.core import json_rows
+from tapir_exp.core.encodings import find_invalid_utf8, guess_encoding
 from tapir_exp.core.errors import EvaluationError, SourceError
-from tapir_exp.core.json_rows import RawRow, find_invalid_utf8, guess_encoding, read_json_objects, read_json_rows
+from tapir_exp.core.json_rows import RawRow, read_json_objects, read_json_rows, validate_row
+from tapir_exp.core.json_values import MAX_DEPTH, TOO_DEEP, Unreadable, contains_unreadable
+from tapir_exp.core.records import Record
 
 ROWS = [
     {"instruction": "Grüße 你好", "n": 1.5},
@@ -20,9 +23,11 @@ ROWS = [
     {"nested": {"a": [None, True]}},
 ]
 BOM = b"\xef\xbb\xbf"
+INVALID = "not valid UTF-8: byte {:#x} at position {} of the file; the encoding is probably Windows-1252 (Latin-1)"
+SURROGATE = Unreadable(r"text that UTF-8 cannot hold: the lone surrogate \ud83d")
 
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=6,
 )
@@ -43,7 +48,7 @@ def failures(rows: Sequence[RawRow]) -> list[tuple[int, str]]:
     return [(row.number, row.failure) for row in rows]
 
 
-@pytest.mark.parametrize("mark", [b"", BOM])
+@pytest.mark.parametrize("mark", [b"", BOM, BOM * 2])
 @pytest.mark.parametrize(
     "text",
     [
@@ -83,18 +88,19 @@ def test_read_lines_keeps_line_numbers(tmp_path: Path) -> None:
 def test_read_lines_marks_each_bad_row(tmp_path: Path) -> None:
     lines = [b'{"a": 1}', b'{"a": ', b"", b"[1]", b'{"a": "caf\xe9"}', rb'{"a": "\ud83d"}', b'{"a": 2}', b"{} {}"]
     rows = read(tmp_path, b"\n".join(lines))
-    assert [(row.number, row.fields) for row in rows if row.fields] == [(1, {"a": 1}), (7, {"a": 2})]
-    assert failures(rows) == [
-        (1, ""),
-        (2, "not valid JSON: Expecting value at column 6"),
-        (4, "not a JSON object: [1]"),
-        (
-            5,
-            "not valid UTF-8: byte 0xe9 at position 31 of the file; the encoding is probably Windows-1252 (Latin-1)",
-        ),
-        (6, r"text that UTF-8 cannot hold: the lone surrogate \ud83d"),
-        (7, ""),
-        (8, "not valid JSON: Extra data at column 4"),
+    assert [(row.number, row.fields) for row in rows] == [
+        (1, {"a": 1}),
+        (2, None),
+        (4, None),
+        (5, {"a": Unreadable(INVALID.format(0xE9, 31))}),
+        (6, {"a": SURROGATE}),
+        (7, {"a": 2}),
+        (8, None),
+    ]
+    assert [row.failure for row in rows if row.fields is None] == [
+        "not valid JSON: Expecting value at column 6",
+        "not a JSON object: [1]",
+        "not valid JSON: Extra data at column 4",
     ]
     assert b"\n".join(lines)[31] == 0xE9
 
@@ -102,16 +108,13 @@ def test_read_lines_marks_each_bad_row(tmp_path: Path) -> None:
 def test_read_list_marks_each_bad_row(tmp_path: Path) -> None:
     content = b'[{"a": 1}, 3, {"a": "caf\xe9"}, {"a": "\\ud83d"}, {"\xff": 1}, {"a": "\\ud83d\\ude00"}]'
     rows = read(tmp_path, content)
-    invalid = "not valid UTF-8: byte {:#x} at position {} of the file; the encoding is probably Windows-1252 (Latin-1)"
-    assert failures(rows) == [
-        (1, ""),
-        (2, "not a JSON object: 3"),
-        (3, invalid.format(0xE9, content.index(0xE9))),
-        (4, r"text that UTF-8 cannot hold: the lone surrogate \ud83d"),
-        (5, invalid.format(0xFF, content.index(0xFF))),
-        (6, ""),
+    assert failures(rows) == [(1, ""), (2, "not a JSON object: 3"), (3, ""), (4, ""), (5, ""), (6, "")]
+    assert [row.fields for row in rows[2:]] == [
+        {"a": Unreadable(INVALID.format(0xE9, content.index(0xE9)))},
+        {"a": SURROGATE},
+        {r"\udcff": 1},
+        {"a": "😀"},
     ]
-    assert rows[-1].fields == {"a": "😀"}
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
@@ -119,15 +122,18 @@ def test_invalid_byte_position_holds_in_any_chunk(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(json_rows, "CHUNK", chunk)
     content = BOM + '[{"a": "你好"}, {"a": "Grüße"}, {"b": "'.encode() + b'\xe9"}, {"c": "\xc3\xa9"}]'
     rows = read(tmp_path, content)
-    assert [bool(row.failure) for row in rows] == [False, False, True, False]
-    position = content.index(b'\xe9"')
-    assert f"byte 0xe9 at position {position} of the file" in rows[2].failure
+    assert [row.fields for row in rows if row.fields] == [
+        {"a": "你好"},
+        {"a": "Grüße"},
+        {"b": Unreadable(INVALID.format(0xE9, content.index(b'\xe9"')))},
+        {"c": "é"},
+    ]
 
 
 @pytest.mark.parametrize("form", ["[{}]", "{}\n"])
-def test_nan_is_null_and_infinity_a_number(tmp_path: Path, form: str) -> None:
+def test_nan_and_infinity_are_null(tmp_path: Path, form: str) -> None:
     (row,) = read(tmp_path, form.replace("{}", '{"a": NaN, "b": -Infinity, "c": [NaN]}'))
-    assert row.fields == {"a": None, "b": float("-inf"), "c": [None]}
+    assert row.fields == {"a": None, "b": None, "c": [None]}
 
 
 def test_read_lines_accepts_marks_of_joined_files(tmp_path: Path) -> None:
@@ -153,14 +159,81 @@ def test_list_with_syntax_error_is_refused_at_its_byte(tmp_path: Path, content: 
         read(tmp_path, content)
 
 
-def test_deep_nesting_and_long_numbers_are_marked(tmp_path: Path) -> None:
-    lines = ['{"a": ' + "[" * 100_000, '{"a": ' + "1" * 5000 + "}", '{"a": 1}']
-    first, second, third = read(tmp_path, "\n".join(lines))
-    assert first.failure.startswith("not valid JSON: ")
-    assert second.failure.startswith("not valid JSON: Exceeds the limit")
-    assert third.fields == {"a": 1}
-    with pytest.raises(SourceError, match="beyond row 0"):
-        read(tmp_path, f"[{lines[0]}")
+def deep(levels: int, inner: str = "1") -> str:
+    return '{"x": [' * (levels // 2) + inner + "]}" * (levels // 2)
+
+
+@pytest.mark.parametrize("form", ["[{}]", "{}\n", " [ {} , {} ] "])
+@pytest.mark.parametrize("chunk", [64, 1 << 20])
+def test_odd_values_cost_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, chunk: int) -> None:
+    monkeypatch.setattr(json_rows, "CHUNK", chunk)
+    values = ["1" * 30, "1" * 5000, "[" * 5000 + "]" * 5000, deep(100_000), deep(600, r'"\ud83d"'), r'"]}\"[{"']
+    text = "{" + ", ".join(f'"{number}": {value}' for number, value in enumerate(values)) + "}"
+    for row in read(tmp_path, form.replace("{}", text)):
+        fields = dict(row.fields or {})
+        for cut in (fields.pop("2"), fields.pop("3"), fields.pop("4")):
+            assert contains_unreadable(cut)
+        assert fields == {"0": int("1" * 30), "1": Unreadable("an integer of 5000 digits"), "5": ']}"[{'}
+
+
+def test_nesting_is_cut_below_the_limit(tmp_path: Path) -> None:
+    kept, cut = ("[" * n + "[1, [], {}]" + "]" * n for n in (MAX_DEPTH - 3, MAX_DEPTH - 1))
+    fields = [row.fields for row in read(tmp_path, f'{{"a": {kept}}}\n{{"a": {cut}}}')]
+    assert fields[0] == json.loads(f'{{"a": {kept}}}')
+    assert fields[1] is not None
+    value = fields[1]["a"]
+    for _ in range(MAX_DEPTH - 1):
+        (value,) = value
+    assert value == TOO_DEEP
+
+
+@pytest.mark.parametrize(
+    ("content", "failure"),
+    [
+        ("[" * 20_000, "not valid JSON: it ends within a value"),
+        ('{"a": ' + "[" * 20_000, "not valid JSON: it ends within a value"),
+        ('{"a": ' * 20_000, "not valid JSON: it ends within a value"),
+    ],
+)
+def test_unclosed_deep_nesting_is_refused(tmp_path: Path, content: str, failure: str) -> None:
+    tracemalloc.start()
+    try:
+        if content.startswith("{"):
+            assert [row.failure for row in read(tmp_path, content)] == [failure]
+        with pytest.raises(SourceError, match="cannot be read beyond row 0: it ends within a value"):
+            read(tmp_path, f"[{content}")
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_file_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="cannot be opened: File name too long"):
+        next(read_json_rows(tmp_path / ("x" * 300)))
+
+
+class Named(Record):
+    """A record for the tests below."""
+
+    id: str
+    task: str
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"id": "1", "task": "Math", "y": Unreadable("bad: x")}, None),
+        ({"id": Unreadable("bad: x"), "task": "Math"}, r"f, row 1 is not a Named: id: .*valid string, got <bad: x>\.$"),
+        ({"task": "Math"}, r"f, row 1 is not a Named: id: Field required\.$"),
+    ],
+)
+def test_validate_row_names_row_and_column(fields: dict[str, Any], message: str | None) -> None:
+    if message is None:
+        assert validate_row(Named, fields, EvaluationError, "f, row 1").id == "1"
+        return
+    with pytest.raises(EvaluationError, match=message) as caught:
+        validate_row(Named, fields, EvaluationError, "f, row 1")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -205,8 +278,7 @@ def test_find_invalid_utf8_gives_position_in_file(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b'{"a": 1}\n[2]', r"rows\.json, row 2: not a JSON object: \[2\]\.$"),
-        (b'[{"a": 1}, {"a": "\xe9"}]', r"rows\.json, row 2: not valid UTF-8: byte 0xe9 at position 18 .*Latin-1\)\.$"),
-        (rb'[{"a": "\ud83d"}]', r"rows\.json, row 1: text that UTF-8 cannot hold: the lone surrogate \\ud83d\.$"),
+        (b'{"a": 1}\n{"a": \xe9}', r"rows\.json, row 2: not valid UTF-8: byte 0xe9 at position 15 .*Latin-1\)\.$"),
         (b'[{"a": 1}', r"rows\.json cannot be read beyond row 1"),
         (json.dumps(ROWS).encode("utf-16"), r"rows\.json cannot be read: not valid UTF-8.*UTF-16"),
     ],

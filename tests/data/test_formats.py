@@ -4,8 +4,13 @@ from typing import Any
 
 import pytest
 
+from tapir_exp.core.json_values import Unreadable
 from tapir_exp.data.formats import SeedPair, UnusableRow, parse_pair
 
+ROLES = "system, developer, user, human, assistant, gpt, model"
+UNKNOWN_ROLE = f"messages has a turn with the unknown role {{}}: expected one of {ROLES}"
+IMAGE = [{"type": "image_url", "image_url": {"url": "x"}}, {"type": "text", "text": "a"}]
+REPLY = [{"role": "assistant", "content": "b"}]
 NO_EXCHANGE = "messages does not begin with a user message and a reply"
 
 
@@ -32,6 +37,18 @@ def chat(*turns: tuple[str, Any]) -> dict[str, Any]:
         (chat(("system", ""), ("user", "a"), ("assistant", "b")), ("a", "b")),
         (chat(("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")), ("a", "b")),
         ({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}, ("a", "b")),
+        ({"instruction": "a", "output": "b", "messages": []}, ("a", "b")),
+        ({"messages": {"role": ["user", "assistant"], "content": ["a", "b"]}}, ("a", "b")),
+        ({"messages": [{"role": None, "from": "human", "content": None, "value": "a"}, *REPLY]}, ("a", "b")),
+        (chat(("developer", "Be brief."), ("user", "a"), ("model", "b")), ("Be brief.\n\na", "b")),
+        (chat(("user", [{"type": "text", "text": "a"}, {"text": "c"}]), ("assistant", "b")), ("a\nc", "b")),
+        (chat(("user", "a"), ("assistant", [{"type": "output_text", "text": "b"}])), ("a", "b")),
+        # Turns after the first exchange may hold anything.
+        (chat(("user", "a"), ("assistant", "b"), ("tool", "{}"), ("assistant", None)), ("a", "b")),
+        (chat(("user", "a"), ("assistant", "b"), ("user", [{"type": "image_url"}])), ("a", "b")),
+        (chat(("user", "a"), ("assistant", "b"), ("user", Unreadable("bad"))), ("a", "b")),
+        ({"messages": [{"role": "user", "content": "a"}, *REPLY, "junk", None, 3, ["x"]]}, ("a", "b")),
+        ({"messages": [{"role": "user", "content": "a"}, *REPLY, {"function_call": "x"}]}, ("a", "b")),
     ],
 )
 def test_parse_pair_reads_every_format(fields: dict[str, Any], pair: tuple[str, str]) -> None:
@@ -61,11 +78,21 @@ def test_parse_pair_reads_every_format(fields: dict[str, Any], pair: tuple[str, 
         ),
         (
             chat(("narrator", "a"), ("assistant", "b")),
-            "messages has a turn with the unknown role 'narrator': expected one of system, user, human, assistant, gpt",
+            UNKNOWN_ROLE.format("'narrator'"),
         ),
         (chat(("system", "s"), ("user", ""), ("assistant", "b")), "no instruction"),
         (chat(("user", "a"), ("assistant", " ")), "no response"),
         (chat(("user", ["a"]), ("assistant", "b")), "turn is not text"),
+        (chat(("user", "a"), ("assistant", None), ("tool", "{}"), ("assistant", "b")), "no response"),
+        (chat(("user", IMAGE), ("assistant", "b")), "turn has a part that is not text: 'image_url'"),
+        (chat(("user", [{"type": "text", "text": 1}]), ("assistant", "b")), "turn has a part that is not text"),
+        (chat(("user", Unreadable("bad: x")), ("assistant", "b")), "turn is bad: x"),
+        (chat(("user", "a"), ("tool", "b")), UNKNOWN_ROLE.format("'tool'")),
+        (chat((["user"], "a"), ("assistant", "b")), UNKNOWN_ROLE.format("['user']")),  # type: ignore[arg-type]
+        ({"messages": {"role": ["user"], "content": []}}, "messages is not a list"),
+        ({"messages": {}}, "messages is not a list"),
+        ({"messages": Unreadable("bad: x")}, "messages is bad: x"),
+        ({"instruction": Unreadable("bad: x"), "output": "b"}, "instruction is bad: x"),
     ],
 )
 def test_parse_pair_without_pair_gives_reason(fields: dict[str, Any], reason: str) -> None:

@@ -97,19 +97,33 @@ def test_failure_summary_counts_kinds_with_first_row(tmp_path: Path) -> None:
     path = tmp_path / "seeds.jsonl"
     lines = [json.dumps(row("a")), *(json.dumps(row(f"café {n}"), ensure_ascii=False) for n in range(3))]
     path.write_bytes("\n".join(lines).encode("cp1252"))
-    message = (
-        r"3 of 4 rows .*\n +3  not valid UTF-8 \(first: row 2, byte 0xe9 at position \d+ of the file; .*1252.*\)\n"
-    )
+    first = r"\(first: row 2, byte 0xe9 at position \d+ of the file; .*1252.*\)"
+    message = rf"3 of 4 rows .*\n +3  instruction is not valid UTF-8 {first}\n"
     with pytest.raises(SeedError, match=message):
         Gathered(file_config(path), tmp_path / "seeds")
 
 
-@pytest.mark.parametrize("text", [json.dumps(row("a\ud83d")), '{"instruction": "b", "output": "\\ud83d"}'])
-def test_lone_surrogate_is_dropped_with_reason(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "column"),
+    [(json.dumps(row("a\ud83d")), "instruction"), ('{"instruction": "b", "output": "\\ud83d"}', "output")],
+)
+def test_lone_surrogate_is_dropped_with_reason(tmp_path: Path, text: str, column: str) -> None:
     seeds = from_file(tmp_path, [*rows(3), text], max_failure_rate=0.5)
-    reason = r"text that UTF-8 cannot hold: the lone surrogate \ud83d"
+    reason = rf"{column} is text that UTF-8 cannot hold: the lone surrogate \ud83d"
     assert seeds.reasons == [(4, "unusable", reason)]
     assert len(seeds.examples) == 3
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["1" * 30, "1" * 5000, "[" * 5000 + "]" * 5000, '{"a": ' * 5000 + "1" + "}" * 5000, '"\\ud83d"', "NaN", "1e999"],
+)
+def test_column_that_nobody_asks_for_may_hold_anything(tmp_path: Path, value: str) -> None:
+    text = f'{{"id": {value}, "instruction": "a", "output": "b", "input": NaN}}'
+    assert from_file(tmp_path, [text]).pairs == [("a", "b")]
+    path = tmp_path / "list.json"
+    path.write_text(f"[{text}]")
+    assert Gathered(file_config(path), tmp_path / "list").pairs == [("a", "b")]
 
 
 @pytest.mark.parametrize(("good", "allowed"), [(19, 0.05), (1, 0.5), (3, 0.25)])
@@ -221,9 +235,9 @@ def test_hub_source_is_read_by_name_and_split(tmp_path: Path, monkeypatch: pytes
 
     calls: list[tuple[str, str]] = []
 
-    def load_dataset(name: str, split: str) -> list[dict[str, Any]]:
+    def load_dataset(name: str, split: str) -> datasets.Dataset:
         calls.append((name, split))
-        return [row("a", input="b", text="Below is an instruction ..."), row("c", input="")]
+        return datasets.Dataset.from_list([row("a", input="b", text="Below is an instruction ..."), row("c", input="")])
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     config = SeedsConfig(source=SeedSource.hub, path="tatsu-lab/alpaca", decontamination=UNCHECKED)

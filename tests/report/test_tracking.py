@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -181,3 +182,34 @@ def test_disabled_tracker_does_not_import_wandb(tmp_path: Path) -> None:
 def test_disabled_tracker_lets_an_exception_pass(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         fail(LoggerConfig(mode=WandbMode.disabled), tmp_path)
+
+
+class FakeWandb(ModuleType):
+    """Keeps what `init` gets, and looks for the home directory as wandb does."""
+
+    def __init__(self) -> None:
+        super().__init__("wandb")
+        self.settings: dict[str, Any] = {}
+
+    def init(self, **settings: Any) -> "FakeWandb":
+        self.settings = {**settings, "home": Path("~").expanduser()}
+        return self
+
+    def Settings(self, **settings: Any) -> None:  # noqa: N802  # as in wandb
+        """Take any settings."""
+
+    def finish(self, exit_code: int) -> None:
+        """End the run."""
+
+
+@pytest.mark.parametrize("home", [None, ""])
+def test_tracker_works_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str | None) -> None:
+    wandb = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.setattr("os.getuid", lambda: 54321)  # no entry in the table of users
+    monkeypatch.setenv("HOME", "")  # restored after the test
+    if home is None:
+        os.environ.pop("HOME")
+    with Tracker(LoggerConfig(mode=WandbMode.offline), tmp_path, "g" * 300, {}):
+        assert wandb.settings["home"] == tmp_path
+        assert len(wandb.settings["group"]) == 128

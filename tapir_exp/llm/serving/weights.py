@@ -60,9 +60,19 @@ class Weights:
 
 
 def weights_dir() -> Path:
-    """Return the directory of the weights: $TAPIR_WEIGHTS, else ~/.cache/tapir_exp."""
-    directory = os.environ.get(WEIGHTS_ENV)
-    return Path(directory) if directory else Path.home() / ".cache" / "tapir_exp"
+    """Return the directory of the weights: $TAPIR_WEIGHTS, else ~/.cache/tapir_exp.
+
+    Raises:
+        ConfigError: If neither is known, as in a container with a numeric user id.
+    """
+    if directory := os.environ.get(WEIGHTS_ENV):
+        return Path(directory)
+    try:
+        return Path.home() / ".cache" / "tapir_exp"
+    except RuntimeError as error:
+        raise ConfigError(
+            [f"the user has no home directory for the weights: set HOME, or set {WEIGHTS_ENV} to a directory"]
+        ) from error
 
 
 def find_weights(name: str) -> Weights:

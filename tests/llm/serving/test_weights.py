@@ -9,7 +9,15 @@ import pytest
 from tapir_exp.commands.weights import join
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.llm.serving import weights
-from tapir_exp.llm.serving.weights import CATALOGUE, WEIGHTS_ENV, PackagedWeights, WheelFile, find_weights, is_gguf
+from tapir_exp.llm.serving.weights import (
+    CATALOGUE,
+    WEIGHTS_ENV,
+    PackagedWeights,
+    WheelFile,
+    find_weights,
+    is_gguf,
+    weights_dir,
+)
 
 BYTES = b"GGUF, and what follows"
 
@@ -91,3 +99,11 @@ def test_catalogue_hashes_are_unique() -> None:
     assert is_gguf("smollm2_135m")
     assert is_gguf("/models/x.gguf")
     assert not is_gguf("HuggingFaceTB/SmolLM2-135M-Instruct")
+
+
+def test_weights_dir_without_a_home_names_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(WEIGHTS_ENV, raising=False)
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("os.getuid", lambda: 54321)  # no entry in the table of users
+    with pytest.raises(ConfigError, match=f"set HOME, or set {WEIGHTS_ENV}"):
+        weights_dir()
