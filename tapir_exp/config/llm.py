@@ -1,9 +1,28 @@
 """Settings of chat models, of local model servers, and of the spend limits."""
 
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 from omegaconf import MISSING
+
+
+class Reasoning(Enum):
+    """What becomes of the thoughts of a reasoning model."""
+
+    strip = "strip"
+    """They are removed, also from cached completions."""
+    keep = "keep"
+    """They stay in the reply; thoughts that come beside it are put before it, within <think> tags."""
+    refuse = "refuse"
+    """A reply with thoughts is refused."""
+
+
+class LengthLimit(Enum):
+    """Name of the parameter that limits the length of a completion."""
+
+    max_tokens = "max_tokens"
+    max_completion_tokens = "max_completion_tokens"
 
 
 @dataclass
@@ -49,6 +68,14 @@ class LLMConfig:
     processes that use this model, endpoint and key and the same outputs directory."""
     tokens_per_minute: int | None = None
     """Prompt and completion tokens within any 60 seconds, shared likewise; null for no limit."""
+    reasoning: Reasoning = Reasoning.strip
+    """What becomes of thoughts, such as <think>...</think>, in a completion: strip, keep or refuse."""
+    reasoning_tokens: int = 0
+    """Tokens that every call may take beyond the limit of its stage, as room for thoughts."""
+    max_tokens_param: LengthLimit | None = None
+    """Name of the length limit at this endpoint; null learns it from the endpoint's errors."""
+    send_temperature: bool = True
+    """Whether calls have a temperature. An endpoint whose error refuses it gets none from then on."""
     batch: bool = False
     """Whether to use the batch API (/v1/batches): half the price, but a batch may take a day."""
     usd_per_million_input: float | None = None

@@ -19,8 +19,9 @@ import aiohttp
 from tapir_exp.config import LLMConfig
 from tapir_exp.core.console import console
 from tapir_exp.llm.chat import ChatRequest
-from tapir_exp.llm.failures import CallError, EndpointError, FailureKind, Policy, error_from_status, redact
-from tapir_exp.llm.openai_transport import OPENAI_API_BASE, PARSE_ERRORS, HttpTransport, open_session, read_completion
+from tapir_exp.llm.failures import CallError, EndpointError, FailureKind, Policy, redact
+from tapir_exp.llm.openai_transport import PARSE_ERRORS, HttpTransport, base_of, open_session, read_completion
+from tapir_exp.llm.provider_errors import read_error
 from tapir_exp.llm.sqlite import Database
 from tapir_exp.llm.transport import RawCompletion
 
@@ -100,7 +101,7 @@ class BatchEndpoint:
             EndpointError: If the endpoint has no batch API, or rejects a batch.
         """
         async with open_session(self.config, self.key) as session:
-            api = _BatchApi(session, (self.config.api_base or OPENAI_API_BASE).rstrip("/"), self.role, self.key)
+            api = _BatchApi(session, base_of(self.config), self.role, self.key)
             await self._submit(api, requests, check)
             # The requests may be spread over several batches, some of them of stopped processes.
             keys_of = defaultdict(set)
@@ -202,7 +203,7 @@ class _BatchApi:
         try:
             async with self.session.get(f"{self.base}/{path}", timeout=per_read) as response:
                 if response.status != HTTPStatus.OK:
-                    raise error_from_status(response.status, await response.text(), key=self.key)
+                    raise read_error(response.status, await response.text(), response.headers, self.key)
                 async for line in response.content:
                     if line.strip():
                         yield json.loads(line)
@@ -227,7 +228,7 @@ class _BatchApi:
         except CONNECTION_ERRORS as error:
             raise CallError(FailureKind.CONNECTION, type(error).__name__) from None
         if response.status != HTTPStatus.OK:
-            raise error_from_status(response.status, text, key=self.key)
+            raise read_error(response.status, text, response.headers, self.key)
         # A proxy can answer 200 with a web page.
         with suppress(ValueError):
             if isinstance(body := json.loads(text), dict):

@@ -46,11 +46,19 @@ class TokenLogprob(Record):
 
 
 class Usage(Record):
-    """Tokens and price of one call; `usd` is None if the price is unknown."""
+    """Tokens and price of one call.
+
+    Attributes:
+        prompt_tokens: Tokens of the prompt.
+        completion_tokens: Tokens of the completion, thoughts included.
+        usd: Price; None if the price of the model is unknown.
+        estimated: Whether a count is an estimate, because the provider reported none.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     usd: float | None
+    estimated: bool = False
 
 
 class Completion(Record):
@@ -58,15 +66,17 @@ class Completion(Record):
 
     Attributes:
         text: The text of the reply.
-        finish_reason: The provider's reason: stop, length, content_filter, ...
+        finish_reason: stop or length; completions of earlier versions have the provider's word.
         usage: Tokens and price.
         top_logprobs: The most likely tokens at each position; empty unless the request asks for them.
+        reasoning: Thoughts that the provider returned beside the text.
     """
 
     text: str
     finish_reason: str
     usage: Usage
     top_logprobs: tuple[tuple[TokenLogprob, ...], ...] = ()
+    reasoning: str = ""
 
 
 class ChatModel(Protocol):

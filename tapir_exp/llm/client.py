@@ -3,22 +3,26 @@
 import asyncio
 import os
 import random
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import cached_property
 from typing import Any
 
-from tapir_exp.config import LLMConfig
+from tapir_exp.config import LLMConfig, Reasoning
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.llm.batch_api import BatchEndpoint
 from tapir_exp.llm.call_store import CallStore
-from tapir_exp.llm.chat import CHARS_PER_TOKEN, ChatRequest, Completion, Usage
-from tapir_exp.llm.failures import CallError, EndpointError, FailureKind, Policy
+from tapir_exp.llm.chat import ChatRequest, Completion, Usage
+from tapir_exp.llm.completions import check_cached, check_usable, compute_usage, estimate_prompt, present
+from tapir_exp.llm.failures import CallError, FailureKind, Policy
+from tapir_exp.llm.finish_reasons import LENGTH
 from tapir_exp.llm.ledger import Spend
 from tapir_exp.llm.litellm_transport import LitellmTransport
-from tapir_exp.llm.openai_transport import HttpTransport, is_openai_compatible
-from tapir_exp.llm.pricing import Price, get_price
+from tapir_exp.llm.openai_transport import HttpTransport, base_of, is_openai_compatible
+from tapir_exp.llm.parameters import EndpointParameters
+from tapir_exp.llm.pricing import get_price
+from tapir_exp.llm.proxies import environment_proxy
+from tapir_exp.llm.reactions import Reactions
 from tapir_exp.llm.response_cache import cache_key
 from tapir_exp.llm.serving.pool import ServedTransport
 from tapir_exp.llm.serving.server import ManagedServer
@@ -27,7 +31,11 @@ from tapir_exp.llm.transport import RawCompletion, Transport
 FIRST_WAIT_S = 1.0
 """Pause before the first retry; it doubles with every further one."""
 MAX_WAIT_S = 300.0
-"""Longest pause. If a provider asks for more (a daily quota), the request fails."""
+"""Longest pause. If a provider asks for more (a daily quota), the run stops, to be resumed later."""
+MAX_TOTAL_WAIT_S = 3600.0
+"""Longest time that one call waits for rate limits and for a server that loads its model."""
+PATIENT = frozenset({FailureKind.RATE_LIMIT, FailureKind.LOADING})
+"""Failures that end by themselves: a call that is told how long to wait is repeated without counting."""
 POLL_S = 0.05
 """Interval of checks for a request that another process has in flight."""
 RESERVED_PARAMS = frozenset(
@@ -76,9 +84,19 @@ class Client:
         self._batch_price = get_price(config, batched=True)
         self._limiter = call_store.limiter(config)
         self._in_flight: dict[str, asyncio.Task[Completion]] = {}
+        self._reactions = Reactions(config, role, is_served=server is not None)
 
     def identity(self) -> dict[str, Any]:
-        """Return what changes completions: the model, its endpoint, its extra parameters and its version, if any."""
+        """Return what changes completions: the model, its endpoint, its extra parameters and its version, if any.
+
+        What becomes of thoughts is part of it unless they are removed; cached completions hold them in any case.
+        """
+        config, thoughts = self._config, {}
+        if config.reasoning is not Reasoning.strip:
+            thoughts["reasoning"] = config.reasoning.value
+        return {**self._call_identity(), **thoughts}
+
+    def _call_identity(self) -> dict[str, Any]:
         config = self._config
         version = {} if self._version is None else {"version": self._version}
         # These keys are hashed into every cache key, so they keep their names.
@@ -122,8 +140,11 @@ class Client:
             EndpointError: If the endpoint refuses every request.
             BudgetSpent: If the budget allows no further call.
         """
-        key = self._key_of(request)
-        cached = self._call_store.cache.get(key)
+        return present(await self._complete(self._key_of(request), request), self._config.reasoning)
+
+    async def _complete(self, key: str, request: ChatRequest) -> Completion:
+        """Return the completion of a request with its thoughts, as it is stored."""
+        cached = self._find_cached([key], [request]).get(key)
         if cached is not None:
             self._call_store.ledger.record_cached(self._role)
             return cached
@@ -154,7 +175,14 @@ class Client:
 
     def count_cached(self, requests: Sequence[ChatRequest]) -> int:
         """Return the number of requests with a cached completion."""
-        return len(self._call_store.cache.get_many([self._key_of(request) for request in requests]))
+        return len(self._find_cached([self._key_of(request) for request in requests], requests))
+
+    def _find_cached(self, keys: Sequence[str], requests: Sequence[ChatRequest]) -> dict[str, Completion]:
+        """Return the usable cached completions by key."""
+        extra = self._config.reasoning_tokens
+        room = {key: request.max_tokens + extra if extra else 0 for key, request in zip(keys, requests, strict=True)}
+        found = self._call_store.cache.get_many(keys)
+        return {key: hit for key, hit in found.items() if check_cached(hit, self._config.reasoning, room[key])}
 
     def record_failed(self, request: ChatRequest, error: CallError) -> None:
         """Record a request that failed for good, with the reason and the last reply."""
@@ -181,7 +209,7 @@ class Client:
         return "none" if self._config.api_base is not None else None
 
     def _key_of(self, request: ChatRequest) -> str:
-        return cache_key(self.identity(), request)
+        return cache_key(self._call_identity(), request)
 
     def _endpoint_problems(self) -> Iterator[str]:
         name = self._config.api_key_env
@@ -189,6 +217,11 @@ class Client:
             yield f"the environment variable {name} (llm.api_key_env) is not set"
         if self._config.batch and not is_openai_compatible(self._config.model):
             yield f"llm.batch requires a model named openai/NAME or hosted_vllm/NAME, got {self._config.model}"
+        if is_openai_compatible(self._config.model) and not self._config.use_litellm and self._server is None:
+            try:
+                environment_proxy(base_of(self._config))
+            except ConfigError as error:
+                yield from error.problems
         for param in sorted(RESERVED_PARAMS & set(self._config.extra_params)):
             yield f"llm.extra_params.{param} is reserved: the stages set it; remove it"
 
@@ -206,7 +239,7 @@ class Client:
             await asyncio.sleep(POLL_S)
         try:
             # The process that held the lock may have written the completion meanwhile.
-            cached = self._call_store.cache.get(key)
+            cached = self._find_cached([key], [request]).get(key)
             if cached is not None:
                 self._call_store.ledger.record_cached(self._role)
                 return cached
@@ -216,27 +249,52 @@ class Client:
 
     async def _call_with_retries(self, key: str, request: ChatRequest) -> Completion:
         self.check()
-        for attempt in range(1, self._config.max_attempts + 1):
+        attempt, waited_s = 1, 0.0
+        while True:
+            dialect = self._parameters.dialect if self._parameters else None
             try:
-                return await self._call(key, request)
+                completion = await self._call(key, request)
             except CallError as error:
+                if self._reactions.adapt(error, self._parameters, dialect, request):
+                    continue
                 self._call_store.ledger.record_failure(self._role, error.kind)
-                if error.kind.policy is Policy.ABORT_RUN:
-                    raise EndpointError(f"{self._role}: {self._config.model} refuses every call: {error}") from None
+                self._reactions.stop_if_lasting(error)
                 if error.kind.policy is not Policy.RETRY:
                     raise
-                if attempt == self._config.max_attempts or error.wait_s > MAX_WAIT_S:
+                # A wait that the provider asks for is no attempt: a limit per minute loses no row.
+                if error.wait_s and error.kind in PATIENT:
+                    waited_s += max(error.wait_s, FIRST_WAIT_S)
+                    if max(error.wait_s - MAX_WAIT_S, waited_s - MAX_TOTAL_WAIT_S) > 0:
+                        raise self._reactions.refusal(FailureKind.QUOTA, _final_error(error, attempt)) from None
+                elif attempt >= self._config.max_attempts or error.wait_s > MAX_WAIT_S:
                     raise _final_error(error, attempt) from None
                 await self._pause(error, attempt)
-        raise ConfigError([f"{self._role}.llm.max_attempts must be at least 1, got {self._config.max_attempts}"])
+                attempt += not error.wait_s or error.kind not in PATIENT
+            else:
+                self._reactions.note_answer()
+                return completion
+
+    @property
+    def _parameters(self) -> EndpointParameters | None:
+        """Return the endpoint's names of parameters; None for models without an endpoint."""
+        return getattr(self._transport, "parameters", None)
 
     async def _call(self, key: str, request: ChatRequest) -> Completion:
         """Send the request once, when the rate limit and the budget allow it."""
-        tokens = request.max_tokens + sum(len(turn.content) for turn in request.messages) // CHARS_PER_TOKEN
+        tokens = request.max_tokens + self._config.reasoning_tokens + estimate_prompt(request)
         started = await self._wait_for_turn(tokens)
-        response = await self._transport.send(request)
-        self._limiter.correct(response.prompt_tokens + response.completion_tokens - tokens, started)
-        return await self._record(key, request, response, self._price)
+        try:
+            response = await self._transport.send(request)
+        except CallError as error:
+            # It was answered with status 200, so it may have been paid. Nothing is known about its tokens.
+            if error.kind is FailureKind.MALFORMED:
+                lost = RawCompletion(error.detail, LENGTH, 0, 0)
+                self._call_store.ledger.record_paid(self._role, compute_usage(request, lost, self._price))
+                await self._call_store.write(lambda: None)  # writes the ledger
+            raise
+        usage = compute_usage(request, response, self._price)
+        self._limiter.correct(usage.prompt_tokens + usage.completion_tokens - tokens, started)
+        return await self._record(key, request, response, usage)
 
     async def _wait_for_turn(self, tokens: int) -> float:
         """Wait until the rate limit lets a call start, and return the time.
@@ -245,7 +303,8 @@ class Client:
             BudgetSpent: If the budget is spent, before or during the wait.
         """
         self._call_store.ledger.check()
-        while wait_s := self._limiter.acquire(tokens, now := time.time()):
+        while wait_s := self._limiter.acquire(tokens, now := self._limiter.now()):
+            self._reactions.tell_wait(wait_s, self._limiter)
             # Jitter: waiting calls of all processes would otherwise wake up at the same moment.
             await asyncio.sleep(wait_s + random.uniform(0, min(wait_s, FIRST_WAIT_S) / 2))
             self._call_store.ledger.check()
@@ -255,12 +314,13 @@ class Client:
         """Pause all calls of the account if the provider asks for it; else sleep with exponential backoff."""
         if error.wait_s:
             # No sleep here: the limiter holds back the retry of this call, too.
+            self._reactions.pause_reason = str(error)
             self._limiter.pause(error.wait_s)
             return
         longest = min(FIRST_WAIT_S * 2 ** (attempt - 1), MAX_WAIT_S)
         await asyncio.sleep(random.uniform(longest / 2, longest))
 
-    async def _record(self, key: str, request: ChatRequest, response: RawCompletion, price: Price | None) -> Completion:
+    async def _record(self, key: str, request: ChatRequest, response: RawCompletion, usage: Usage) -> Completion:
         """Write a response and its price, and return its completion.
 
         The price is recorded even if the response is not usable, because it was paid.
@@ -268,9 +328,8 @@ class Client:
         Raises:
             CallError: If the response is not usable.
         """
-        usage = _compute_usage(response, price)
         self._call_store.ledger.record_paid(self._role, usage)
-        if (error := _check_usable(response)) is not None:
+        if (error := check_usable(response.text, response.finish_reason, self._config.reasoning)) is not None:
             await self._call_store.write(lambda: None)  # writes the ledger
             raise error
         completion = Completion(
@@ -278,15 +337,22 @@ class Client:
             finish_reason=response.finish_reason,
             usage=usage,
             top_logprobs=response.top_logprobs,
+            reasoning=response.reasoning,
         )
-        # Completion and price are on disk before the caller can use the completion.
-        put = self._call_store.cache.put
-        return await self._call_store.write(lambda: put(key, self._config.model, request, completion))
+        # Completion and price are on disk before the caller can use the completion. A stored one that another process
+        # has written meanwhile is valid; one that cannot be used is replaced.
+        cache, model = self._call_store.cache, self._config.model
+
+        def put() -> Completion:
+            stored = self._find_cached([key], [request]).get(key)
+            return stored or cache.put(key, model, request, completion, replace=True)
+
+        return await self._call_store.write(put)
 
     async def _fetch_batches(self, requests: Sequence[ChatRequest]) -> None:
         """Complete in batches what is neither cached nor in flight in another process."""
         by_key = {self._key_of(request): request for request in requests}
-        cached = self._call_store.cache.get_many(list(by_key))
+        cached = self._find_cached(list(by_key), list(by_key.values()))
         # The locks keep other processes from sending the same requests while the batch is in progress.
         locked = {key: by_key[key] for key in by_key if key not in cached and self._call_store.locks.acquire(key)}
         if locked:
@@ -295,7 +361,8 @@ class Client:
         try:
             async for key, response in endpoint.fetch(locked, self._call_store.ledger.check):
                 try:
-                    await self._record(key, by_key[key], response, self._batch_price)
+                    usage = compute_usage(by_key[key], response, self._batch_price)
+                    await self._record(key, by_key[key], response, usage)
                 except CallError as error:  # the request is sent singly later
                     self._call_store.ledger.record_failure(self._role, error.kind)
         finally:
@@ -304,31 +371,7 @@ class Client:
                 self._call_store.locks.release(key)
 
 
-def _compute_usage(response: RawCompletion, price: Price | None) -> Usage:
-    """Return tokens and price; without the provider's token counts the price is unknown, unless the model is free."""
-    counted = response.prompt_tokens + response.completion_tokens > 0
-    free = price is not None and price.cost(1, 1) == 0.0
-    usd = price.cost(response.prompt_tokens, response.completion_tokens) if price else None
-    return Usage(
-        prompt_tokens=response.prompt_tokens,
-        completion_tokens=response.completion_tokens,
-        usd=usd if counted or free else None,
-    )
-
-
-def _check_usable(response: RawCompletion) -> CallError | None:
-    """Return the error of a response that is no completion.
-
-    An empty response that was cut at the length limit is a completion: the stage that parses it retries with more room.
-    """
-    if response.finish_reason == "content_filter":
-        return CallError(FailureKind.FILTERED, "the provider's content filter stopped the reply", raw=response.text)
-    if not response.text.strip() and response.finish_reason != "length":
-        return CallError(FailureKind.EMPTY, f"finish reason {response.finish_reason}", raw=response.text)
-    return None
-
-
 def _final_error(error: CallError, attempts: int) -> CallError:
     """Return the error of the last attempt, with the reason why there is no further one."""
-    reason = f"it asks to wait {error.wait_s:.0f} s" if error.wait_s > MAX_WAIT_S else f"attempts: {attempts}"
+    reason = f"it asks to wait {error.wait_s:.0f} s" if error.wait_s else f"attempts: {attempts}"
     return CallError(error.kind, f"{error.detail} ({reason})", raw=error.raw)

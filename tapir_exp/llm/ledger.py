@@ -146,6 +146,8 @@ class Ledger:
         """Count a paid call, usable or not; the next `flush` writes it."""
         tokens = {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
         self._record(role, Spend(calls=1, usd=usage.usd, **tokens))
+        if usage.estimated:
+            self.record_failure(role, FailureKind.NO_USAGE)
 
     def record_cached(self, role: str) -> None:
         """Count a completion that cost nothing: it was cached, or an identical call was in flight."""

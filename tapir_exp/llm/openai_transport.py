@@ -14,8 +14,13 @@ import aiohttp
 
 from tapir_exp.config import LLMConfig
 from tapir_exp.llm.chat import ChatRequest, TokenLogprob
-from tapir_exp.llm.failures import CallError, FailureKind, error_from_status, redact
-from tapir_exp.llm.transport import RawCompletion, drop_surrogates, retry_after_s
+from tapir_exp.llm.failures import CallError, FailureKind, redact
+from tapir_exp.llm.finish_reasons import read_finish_reason
+from tapir_exp.llm.parameters import NEW_LIMIT, OLD_LIMIT, EndpointParameters
+from tapir_exp.llm.provider_errors import read_embedded_error, read_error
+from tapir_exp.llm.proxies import describe_address, environment_proxy
+from tapir_exp.llm.transport import RawCompletion, drop_surrogates
+from tapir_exp.llm.usage import read_usage
 
 OPENAI_API_BASE = "https://api.openai.com/v1"
 OPENAI_PREFIXES = ("openai/", "hosted_vllm/")
@@ -23,6 +28,15 @@ OPENAI_PREFIXES = ("openai/", "hosted_vllm/")
 
 MAX_LINE_BYTES = 2**23
 """Longest line of a batch result file, which is read line by line."""
+CONNECT_TIMEOUT_S = 10.0
+"""Seconds until the endpoint must have accepted a connection."""
+NO_CONNECTION = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ClientHttpProxyError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.InvalidURL,
+)
+"""Exceptions that mean that the endpoint was not reached at all."""
 PARSE_ERRORS = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError)
 """Exceptions of parsing a body that is not a completion."""
 
@@ -38,7 +52,9 @@ class HttpTransport:
     def __init__(self, config: LLMConfig, key: str | None) -> None:
         self._config = config
         self._key = key
-        self._base = (config.api_base or OPENAI_API_BASE).rstrip("/")
+        self._base = base_of(config)
+        # OpenAI renamed the length limit; most other servers know the earlier name only.
+        self._parameters = EndpointParameters(config, NEW_LIMIT if self._base == OPENAI_API_BASE else OLD_LIMIT)
         self._session: aiohttp.ClientSession | None = None
 
     @asynccontextmanager
@@ -59,17 +75,29 @@ class HttpTransport:
         """
         assert self._session is not None, "call send within connected"
         try:
-            async with self._session.post(f"{self._base}/chat/completions", json=self.body_of(request)) as response:
-                return read_response(response.status, response.headers, await response.read(), self._key)
+            return await self._post(self._session, request)
+        except NO_CONNECTION as error:
+            reason = redact(f"no connection to {describe_address(self._base)}: {_reason_of(error)}", self._key)
+            raise CallError(FailureKind.CONNECTION, reason, unreachable=True) from None
         except TimeoutError as error:
             raise CallError(FailureKind.TIMEOUT, f"no response within {self._config.timeout_s:g} s") from error
         except aiohttp.ClientError as error:
             raise CallError(FailureKind.CONNECTION, redact(f"{type(error).__name__}: {error}", self._key)) from None
 
+    async def _post(self, session: aiohttp.ClientSession, request: ChatRequest) -> RawCompletion:
+        body = json.dumps(self.body_of(request)).encode()
+        headers = {"Content-Type": "application/json"}
+        url = f"{self._base}/chat/completions"
+        async with session.post(url, data=body, headers=headers, allow_redirects=False) as response:
+            return read_response(response.status, response.headers, await response.read(), self._key)
+
+    @property
+    def parameters(self) -> EndpointParameters:
+        """Return the endpoint's names of parameters."""
+        return self._parameters
+
     def body_of(self, request: ChatRequest) -> dict[str, Any]:
         """Return the JSON body of a request."""
-        # OpenAI renamed the length limit; other servers know the earlier name only.
-        limit = "max_completion_tokens" if self._base == OPENAI_API_BASE else "max_tokens"
         params = dict(self._config.extra_params)
         extra = params.pop("extra_body", {})  # litellm's place for parameters that OpenAI does not have
         return {
@@ -77,17 +105,21 @@ class HttpTransport:
             **extra,
             "model": self._config.model.partition("/")[2],
             "messages": [message.model_dump() for message in request.messages],
-            limit: request.max_tokens,
-            "temperature": request.temperature,
-            **({"logprobs": True, "top_logprobs": request.top_logprobs} if request.top_logprobs else {}),
+            **self._parameters.of(request),
         }
 
 
+def base_of(config: LLMConfig) -> str:
+    """Return the base address of an OpenAI-compatible endpoint."""
+    return (config.api_base or OPENAI_API_BASE).rstrip("/")
+
+
 def open_session(config: LLMConfig, key: str | None) -> aiohttp.ClientSession:
-    """Open a session with the endpoint's key and time-out, for use within one event loop."""
+    """Open a session with the endpoint's key, time-out and proxy, for use within one event loop."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=config.concurrency),
-        timeout=aiohttp.ClientTimeout(total=config.timeout_s),
+        timeout=aiohttp.ClientTimeout(total=config.timeout_s, sock_connect=CONNECT_TIMEOUT_S),
+        proxy=environment_proxy(base_of(config)),
         read_bufsize=MAX_LINE_BYTES,
         headers={"Authorization": f"Bearer {key}"} if key else {},
     )
@@ -108,9 +140,12 @@ def read_response(status: int, headers: Mapping[str, str], body: bytes, key: str
     # A broken encoding must not hide the error message that the body may hold.
     text = body.decode(errors="replace")
     if status != HTTPStatus.OK:
-        raise error_from_status(status, _message_of(text), retry_after_s(headers), key)
+        raise read_error(status, text, headers, key)
     try:
-        return read_completion(json.loads(text))
+        parsed = json.loads(text)
+        if (embedded := read_embedded_error(parsed, headers, key)) is not None:
+            raise embedded
+        return read_completion(parsed)
     except PARSE_ERRORS as error:
         # A web page usually means a proxy or a wrong api_base.
         page = "a web page" if text.lstrip().startswith("<") else f"{type(error).__name__}: {error}"
@@ -119,15 +154,32 @@ def read_response(status: int, headers: Mapping[str, str], body: bytes, key: str
 
 def read_completion(body: Mapping[str, Any]) -> RawCompletion:
     """Parse the JSON body of a completion. Raises one of PARSE_ERRORS if it has another form."""
-    choice = body["choices"][0]
-    usage = body.get("usage") or {}
+    choice, counts = body["choices"][0], read_usage(body.get("usage"))
+    message = choice["message"]
+    text, thoughts = _read_content(message.get("content"))
+    beside = message.get("reasoning_content") or message.get("reasoning") or thoughts
     return RawCompletion(
-        text=drop_surrogates(choice["message"].get("content") or ""),
-        finish_reason=drop_surrogates(choice.get("finish_reason") or "stop"),
-        prompt_tokens=int(usage.get("prompt_tokens") or 0),
-        completion_tokens=int(usage.get("completion_tokens") or 0),
+        text=drop_surrogates(text),
+        finish_reason=drop_surrogates(read_finish_reason(choice.get("finish_reason"))),
+        prompt_tokens=counts.prompt,
+        completion_tokens=counts.completion,
         top_logprobs=_top_logprobs(choice.get("logprobs") or {}),
+        reasoning=drop_surrogates(beside) if isinstance(beside, str) else "",
     )
+
+
+def _read_content(content: Any) -> tuple[str, str]:
+    """Return text and thoughts of a message, whose content is a text, null, or a list of parts of both kinds."""
+    if not isinstance(content, list):
+        return content or "", ""
+    texts, thoughts = [], []
+    for part in content:
+        if part.get("type") in {"thinking", "reasoning"}:
+            inner = part.get("thinking") or part.get("reasoning") or part.get("text") or ""
+            thoughts.append(inner if isinstance(inner, str) else _read_content(inner)[0])
+        elif part.get("type") in {"text", "output_text"}:
+            texts.append(part["text"])
+    return "".join(texts), "\n".join(thoughts)
 
 
 def _top_logprobs(logprobs: Mapping[str, Any]) -> tuple[tuple[TokenLogprob, ...], ...]:
@@ -141,10 +193,8 @@ def _top_logprobs(logprobs: Mapping[str, Any]) -> tuple[tuple[TokenLogprob, ...]
     )
 
 
-def _message_of(text: str) -> str:
-    """Return message and code of a JSON error; any other text unchanged."""
-    try:
-        error = json.loads(text)["error"]
-        return f"{error['message']} {error.get('code') or ''}"
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return text
+def _reason_of(error: Exception) -> str:
+    """Return the cause of a failed connection, without the address, which the message names already."""
+    cause = getattr(error, "os_error", None)
+    text = str(getattr(cause, "strerror", None) or cause or error) or type(error).__name__
+    return f"{type(error).__name__}: {text}"

@@ -104,13 +104,20 @@ class ResponseCache:
             completions.update((key, self._parse(key, text, Completion)) for key, text in rows)
         return completions
 
-    def put(self, key: str, model: str, request: ChatRequest, completion: Completion) -> Completion:
+    def put(
+        self, key: str, model: str, request: ChatRequest, completion: Completion, *, replace: bool = False
+    ) -> Completion:
         """Store a completion, and return the stored one.
 
-        If another process has stored a completion of the same request, the first one is valid for all.
+        If another process has stored a completion of the same request, the first one is valid for all, unless
+        `replace` says that it is of no use.
         """
         values = (key, model, time.time(), request.model_dump_json(), completion.model_dump_json())
-        cursor = self._database.run("INSERT INTO replies VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", *values)
+        conflict = "OR REPLACE" if replace else ""
+        cursor = self._database.run(
+            f"INSERT {conflict} INTO replies VALUES (?, ?, ?, ?, ?)" + ("" if replace else " ON CONFLICT DO NOTHING"),
+            *values,
+        )
         return completion if cursor.rowcount else self.get(key) or completion
 
     def summaries(self) -> list[CacheSummary]:

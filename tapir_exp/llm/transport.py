@@ -1,10 +1,7 @@
 """The interface of a transport, which sends one request to a provider, and parsing that all transports share."""
 
-import time
-from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Protocol
 
 from tapir_exp.llm.chat import ChatRequest, TokenLogprob
@@ -16,10 +13,11 @@ class RawCompletion:
 
     Attributes:
         text: The text of the reply, possibly empty.
-        finish_reason: The provider's reason.
-        prompt_tokens: As counted by the provider; both counts are 0 if it reports none.
-        completion_tokens: As counted by the provider.
+        finish_reason: `stop`, `length` or `content_filter`; anything else says that the reply may not be whole.
+        prompt_tokens: As counted by the provider; a count that it does not report, or reports as nonsense, is 0.
+        completion_tokens: Likewise; includes the tokens of thoughts, which are paid.
         top_logprobs: The most likely tokens at each position; empty unless requested.
+        reasoning: Thoughts that the provider returns beside the text.
     """
 
     text: str
@@ -27,6 +25,7 @@ class RawCompletion:
     prompt_tokens: int
     completion_tokens: int
     top_logprobs: tuple[tuple[TokenLogprob, ...], ...] = ()
+    reasoning: str = ""
 
 
 class Transport(Protocol):
@@ -43,20 +42,6 @@ class Transport(Protocol):
             CallError: If the call fails; its kind decides what follows.
         """
         ...
-
-
-def retry_after_s(headers: Mapping[str, str]) -> float:
-    """Parse the Retry-After header, a number or an HTTP date, into seconds; 0 if it is missing or malformed."""
-    value = headers.get("retry-after", "")
-    try:
-        # max also turns "nan" into 0.0, because a comparison with nan is false.
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return 0.0
 
 
 def drop_surrogates(text: str) -> str:

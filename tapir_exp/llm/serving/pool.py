@@ -11,6 +11,7 @@ from tapir_exp.config import LLMConfig, ServerConfig
 from tapir_exp.llm.chat import ChatRequest
 from tapir_exp.llm.failures import CallError, EndpointError, FailureKind
 from tapir_exp.llm.openai_transport import HttpTransport
+from tapir_exp.llm.parameters import EndpointParameters
 from tapir_exp.llm.serving.server import ManagedServer, ServerError, ServerSpec
 from tapir_exp.llm.transport import RawCompletion
 
@@ -59,6 +60,11 @@ class ServedTransport:
         self._server = server
         # The port is known before the server starts.
         self._http = HttpTransport(replace(config, api_base=f"{server.base}/v1"), key)
+
+    @property
+    def parameters(self) -> EndpointParameters:
+        """Return the server's names of parameters."""
+        return self._http.parameters
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:

@@ -1,0 +1,63 @@
+"""Tokens of a call: as the provider counts them, or by an estimate that is rather too high."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil, isfinite
+from typing import Any
+
+MAX_COUNT = 100_000_000
+"""Largest plausible number of tokens of one call."""
+TOKENS_PER_MESSAGE = 8
+"""Tokens of the template around a message."""
+_LETTERS = re.compile(r"[A-Za-z \n]")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Tokens that a provider reports; 0 for a count that it does not report."""
+
+    prompt: int = 0
+    completion: int = 0
+
+
+def token_count(value: object) -> int:
+    """Return a plausible number of tokens; 0 for null, text, NaN, negative numbers and any other nonsense."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0
+    if not isfinite(value) or value != int(value) or not 0 < value <= MAX_COUNT:
+        return 0
+    return int(value)
+
+
+def read_usage(usage: object) -> Counts:
+    """Read the usage of a reply, a mapping or an object with attributes.
+
+    Reasoning tokens are paid as completion tokens. Gemini and xAI leave them out of the completion tokens, but not out
+    of the total.
+    """
+    prompt = token_count(_get(usage, "prompt_tokens")) or token_count(_get(usage, "input_tokens"))
+    completion = token_count(_get(usage, "completion_tokens")) or token_count(_get(usage, "output_tokens"))
+    details = _get(usage, "completion_tokens_details") or _get(usage, "output_tokens_details")
+    reasoning = token_count(_get(details, "reasoning_tokens")) or token_count(_get(usage, "reasoning_tokens"))
+    total = token_count(_get(usage, "total_tokens"))
+    if reasoning > completion:  # it cannot be a part of them
+        completion += reasoning
+    if prompt and total > prompt + completion:
+        completion = total - prompt
+    return Counts(prompt, completion)
+
+
+def estimate_tokens(text: str) -> int:
+    """Estimate the tokens of a text, rather too many than too few.
+
+    English has 4 letters per token or more; a digit or a sign may be a token of its own, and a character of another
+    script two.
+    """
+    ascii_only = text.encode("ascii", errors="ignore").decode()
+    letters = len(_LETTERS.findall(ascii_only))
+    return ceil(letters / 3) + (len(ascii_only) - letters) + 2 * (len(text) - len(ascii_only))
+
+
+def _get(source: object, name: str) -> Any:
+    return source.get(name) if isinstance(source, Mapping) else getattr(source, name, None)
