@@ -1,0 +1,116 @@
+"""The comparison of curricula pairs seeds within a world and reports what each arm cost."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tapir_exp.core.errors import StoreError
+from tapir_exp.core.manifest import Manifest
+from tapir_exp.evals.statistics import Difference, paired_difference
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "curriculum" / "compare.py"
+ROUNDS = {1: 0.71, 2: 0.74, 3: 0.69}
+"""Accuracy of the arm `rounds` by seed."""
+ONE_FIT = {1: 0.70, 2: 0.70, 3: 0.68, 4: 0.99}
+
+
+@pytest.fixture(scope="module")
+def compare() -> ModuleType:
+    """Load the script, which is no module of the package."""
+    spec = importlib.util.spec_from_file_location("curriculum_compare", SCRIPT)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look up their module
+    spec.loader.exec_module(module)
+    return module
+
+
+def write_job(sweep: Path, arm: str, seed: int, accuracy: float, *, rows: int = 1000, lab: str = "seed: 1") -> Path:
+    path = sweep / f"{arm}-{seed}-{rows}-{lab}"
+    path.mkdir(parents=True)
+    Manifest(
+        name="lab", arm=arm, seed=seed, store="../store", delta=2.0, alphas=(0.3,), target=None, artifacts=()
+    ).write(path)
+    metrics = [
+        {"round": number, "benchmark/accuracy": accuracy, "train/tokens_total": 10, "teacher/rows_total": number * rows}
+        for number in (0, 1)
+    ]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in metrics))
+    settings = f"arm: {arm}\nseed: {seed}\nlab: {{{lab}}}\ncurriculum: {{max_new_rows: {rows}}}\n"
+    (path / "config.yaml").write_text(settings)
+    return path
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    for seed, accuracy in ROUNDS.items():
+        write_job(tmp_path / "sweep", "rounds", seed, accuracy)
+    for seed, accuracy in ONE_FIT.items():
+        write_job(tmp_path / "sweep", "one_fit", seed, accuracy)
+    return tmp_path / "sweep"
+
+
+def test_difference_pairs_the_seeds_that_both_arms_have(compare: ModuleType, sweep: Path) -> None:
+    (arms,) = compare.load_worlds([sweep]).values()
+    one_fit, rounds = sorted(arms, key=lambda arm: arm.label)
+    expected = paired_difference([71.0, 74.0, 69.0], [70.0, 70.0, 68.0])
+    change = compare.difference(rounds, one_fit)
+    assert (change.n, change.mean, change.low) == pytest.approx((3, expected.mean, expected.low))
+    assert compare.difference(one_fit, one_fit) is None
+
+
+def test_worlds_are_tables_of_their_own(compare: ModuleType, sweep: Path) -> None:
+    write_job(sweep, "rounds", 1, 0.2, lab="world: ladder, seed: 1")
+    write_job(sweep, "rounds", 1, 0.3, lab="world: ladder, seed: 2")
+    worlds = compare.load_worlds([sweep])
+    names = ["default world, lab.seed 1", "ladder world, lab.seed 1", "ladder world, lab.seed 2"]
+    assert list(worlds) == names
+    assert [len(arms) for arms in worlds.values()] == [2, 1, 1]
+
+
+def test_unfinished_jobs_do_not_count(compare: ModuleType, sweep: Path, tmp_path: Path) -> None:
+    (sweep / "rounds-3-1000-seed: 1" / "manifest.json").unlink()
+    (arms,) = compare.load_worlds([sweep]).values()
+    assert {arm.label: len(arm.accuracy) for arm in arms} == {"rounds": 2, "one_fit": 4}
+    write_job(tmp_path / "other", "rounds", 1, 0.5)
+    next((tmp_path / "other").glob("*/manifest.json")).unlink()
+    with pytest.raises(StoreError, match="no finished job"):
+        compare.load_worlds([tmp_path / "other"])
+
+
+def test_report_has_costs_and_a_plot_over_teacher_rows(compare: ModuleType, sweep: Path, tmp_path: Path) -> None:
+    for rows in (2000, 8000):
+        for seed, accuracy in ROUNDS.items():
+            write_job(sweep, "rounds", seed, accuracy + rows / 1e5, rows=rows)
+    text = compare.write_comparison(compare.load_worlds([sweep]), "one_fit · 1000", tmp_path / "out")
+    assert text == (tmp_path / "out" / "comparison.md").read_text()
+    (row,) = [line for line in text.splitlines() if line.startswith("| rounds · 8000")]
+    assert row.split(" | ")[-3:] == ["8,000", "unknown", "10 |"]
+    assert "+10.0" in row
+    (best,) = [line for line in text.splitlines() if line.startswith("| one_fit · 1000")]
+    assert best.split(" | ")[3:7] == ["–"] * 4
+    chart = (tmp_path / "out" / "accuracy_over_rows_1.svg").read_text()
+    assert all(f">{tick}<" in chart for tick in ("1k", "2k", "4k", "8k"))
+    assert chart.count("<circle") == 4
+
+
+@pytest.mark.parametrize(
+    ("bounds", "words"),
+    [
+        ((0.1, 3.0), "better"),
+        ((-1.9, 1.0), "no more than 2 worse"),
+        ((-2.1, 1.0), "not told apart"),
+        ((-1.5, -0.1), "worse"),
+        ((-5.0, -2.1), "worse by more than 2"),
+        ((None, None), "one pair"),
+    ],
+)
+def test_verdict_follows_the_interval(
+    compare: ModuleType, bounds: tuple[float | None, float | None], words: str
+) -> None:
+    assert compare.verdict(Difference(0.0, *bounds, p=None, n=3)) == words
