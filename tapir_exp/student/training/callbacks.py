@@ -1,12 +1,16 @@
 """Lightning callbacks of a fit: checkpoints, progress and throughput."""
 
 import time
+import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import pytorch_lightning as pl
 
-from tapir_exp.core.console import Progress
+from tapir_exp.core.console import Progress, console
+from tapir_exp.core.disk import set_aside, sync_file, sync_tree
 from tapir_exp.core.records import StepTiming
 from tapir_exp.student.training.throughput import ThroughputMeter, count_model_flops
 
@@ -63,12 +67,30 @@ class CheckpointCallback(pl.Callback):
         trainer.save_checkpoint(tmp)  # all ranks take part
         if not trainer.is_global_zero:
             return
+        # A power failure must not leave an empty checkpoint under the final name, and none of the old ones.
+        sync_tree(tmp) if tmp.is_dir() else sync_file(tmp)
         tmp.replace(path)
+        sync_file(self._directory)
         for old in self._directory.glob(CHECKPOINT_PATTERN):
             if old != path:
                 old.unlink()
 
 
 def newest_checkpoint(directory: Path) -> Path | None:
-    """Return the checkpoint that a fit resumes from; None if there is none."""
-    return max(directory.glob(CHECKPOINT_PATTERN), default=None)  # the names sort by step
+    """Return the checkpoint that a fit resumes from; None if there is none. A damaged one is put aside."""
+    for path in sorted(directory.glob(CHECKPOINT_PATTERN), reverse=True):  # the names sort by step
+        if path.is_dir() or is_whole(path):  # a sharded checkpoint is a directory of files
+            return path
+        # Another rank may have renamed it already.
+        with suppress(FileNotFoundError):
+            console.print(f"{path} is damaged; it is kept as {set_aside(path)}, and the fit starts before it.")
+    return None
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Return whether every part of a checkpoint has its checksum; torch writes a zip archive."""
+    try:
+        with ZipFile(checkpoint) as archive:
+            return archive.testzip() is None
+    except (BadZipFile, OSError, ValueError, EOFError, NotImplementedError, zlib.error):
+        return False
