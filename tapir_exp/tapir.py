@@ -16,18 +16,18 @@ With `curriculum.gap_rows=fresh`, S_(r-1) is judged on the new rows between 5 an
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
-from tapir_exp.config import Difficulty, GapRows
-from tapir_exp.core.records import Example, Label, Response, TrainingExample
+from tapir_exp.config import Difficulty
+from tapir_exp.core.records import Example, Label, Response
 from tapir_exp.core.store import Artifact
 from tapir_exp.distillation.curriculum.difficulty import choose_hard
-from tapir_exp.distillation.curriculum.filling import fill_plan, measured_rows
+from tapir_exp.distillation.curriculum.filling import fill_plan
 from tapir_exp.distillation.curriculum.pool import Pool, seed_pool
 from tapir_exp.distillation.curriculum.sampling import PlanSettings, plan_round
 from tapir_exp.distillation.curriculum.task_mix import Shares, target_shares
 from tapir_exp.pipeline import data, generation, scoring, students
 from tapir_exp.pipeline.held_out import HeldOutTracker
+from tapir_exp.pipeline.new_rows import write_new_rows
 from tapir_exp.pipeline.workspace import Workspace
 
 
@@ -91,8 +91,7 @@ def run_round(ws: Workspace, number: int, state: State) -> State:
     hard = choose_hard(pool.difficulties, curriculum, ws.config.seed)  # 4
     candidates = pool.candidates(hard, guided=curriculum.difficulty is not Difficulty.random)
     plan = plan_round(candidates, settings)
-    expansions = data.expand(ws, number, pool, plan, settings, state.held_out)  # 5
-    new = measure_new_rows(ws, number, state, expansions)
+    new = write_new_rows(ws, number, state.student, pool, plan, settings, state.held_out)  # 5
     filled = fill_plan(plan, new.rows)
     data.record_plan(ws, number, filled, new.recipe)
     mix = data.build_mix(ws, number, filled, new.recipe, pool)  # 6
@@ -104,36 +103,9 @@ def run_round(ws: Workspace, number: int, state: State) -> State:
         return state
     if new.pool is None or curriculum.report_trained_gaps:
         scores = scoring.score_on_mix(ws, number, student, mix, state.references)  # 8
-        updated = pool.update(expansions.rows(TrainingExample), scores.by_row, [expansions.key, *scores.keys])
+        updated = pool.update(new.rows, scores.by_row, [new.expansions.key, *scores.keys])
         return replace(state, pool=new.pool or updated)
     return replace(state, pool=new.pool)
-
-
-@dataclass(frozen=True)
-class NewRows:
-    """The rows that the teacher wrote for a round.
-
-    Attributes:
-        rows: The rows, in the subset that they were requested for; if they were measured, in the one of their score.
-        recipe: Keys of the artifacts that they come from.
-        pool: The pool with their scores; None if they were not measured.
-    """
-
-    rows: list[TrainingExample]
-    recipe: Mapping[str, Any]
-    pool: Pool | None
-
-
-def measure_new_rows(ws: Workspace, number: int, state: State, expansions: Artifact) -> NewRows:
-    """Return the new rows of a round; with `gap_rows=fresh` the student is judged on them before the fit."""
-    curriculum, written = ws.config.curriculum, expansions.rows(TrainingExample)
-    recipe: dict[str, Any] = {"expansions": expansions.key}
-    if curriculum.gap_rows is GapRows.trained:
-        return NewRows(written, recipe, None)
-    scores = scoring.score_before_fit(ws, number, state.student, expansions)
-    pool = state.pool.update(written, scores.by_row, [expansions.key, *scores.keys])
-    hard = choose_hard(pool.difficulties, curriculum, ws.config.seed)
-    return NewRows(measured_rows(written, scores.by_row, hard), {**recipe, "fresh": list(scores.keys)}, pool)
 
 
 def evaluate_student(ws: Workspace, number: int, student: Artifact, held_out: HeldOutTracker) -> None:

@@ -82,6 +82,9 @@ class CurriculumConfig:
     fresh_surplus: float = 0.0
     """Rows requested beyond the plan under `gap_rows=fresh`, relative to the plan, since a row may turn out to belong
     to the other subset. Rows beyond a quota enter the pool. Ours."""
+    drop_easy_expansions: bool = False
+    """Whether `gap_rows=fresh` drops new rows of a hard request that the student answers (gap <= delta) and requests
+    them again, in at most `teacher.max_expansion_passes` passes. Ours."""
     report_trained_gaps: bool = False
     """Whether `gap_rows=fresh` also judges each student on its mix after the fit; reports show both gaps."""
     refine: bool = True

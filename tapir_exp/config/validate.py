@@ -16,12 +16,10 @@ from tapir_exp.config.problems import (
     Values,
     describe,
     format_value,
-    is_env_name,
-    is_secret_name,
-    is_secret_value,
 )
 from tapir_exp.config.ranges import check_ranges
 from tapir_exp.config.schema import Schema, did_you_mean
+from tapir_exp.config.secrets import check_secrets
 from tapir_exp.core.task_types import TaskType
 
 BENCHMARKS = ("alpaca_eval", "mt_bench")
@@ -260,39 +258,12 @@ def _check_models(values: Values) -> Iterator[Problem]:
     for key, value in values.items():
         if key.endswith((".model", "seeds.split", "outputs", "logger.project")) and value == "":
             yield Problem(key, " is empty", "a text")
-        elif key.endswith(".api_key_env") and value is not None and not is_env_name(value):
+        elif key.endswith(".api_base") and value is not None and not re.match(r"https?://[^/\s:?#]", value):
             yield Problem(
                 key,
-                " (value not shown)",
-                "the NAME of an environment variable, in capitals, such as OPENAI_API_KEY; a key never goes into the "
-                "configuration, which is written to disk",
+                format_value(key, value),
+                "an address that starts with http:// or https://, or null for the provider's own",
             )
-        elif key.endswith(".api_base") and is_secret_value(value):
-            yield Problem(
-                key,
-                " (value not shown)",
-                "an address without credentials: the configuration is written to disk",
-            )
-
-
-def _check_options(values: Values) -> Iterator[Problem]:
-    for key, value in values.items():
-        if key.endswith(".llm.extra_params"):
-            yield from _find_secrets(key, value)
-
-
-def _find_secrets(key: str, value: object) -> Iterator[Problem]:
-    if isinstance(value, dict | list):
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        for name, inner in items:
-            yield from _find_secrets(f"{key}.{name}", inner)
-    if is_secret_name(key) or is_secret_value(value):
-        yield Problem(
-            key,
-            " (value not shown)",
-            "no secret: the configuration is written to disk; put it in an environment variable and its name in "
-            f"{key.partition('.extra_params')[0]}.api_key_env",
-        )
 
 
 def _choice(values: Values, key: str) -> str | None:
@@ -316,5 +287,5 @@ CHECKS: tuple[Callable[[Values], Iterator[Problem]], ...] = (
     check_fits,
     _check_evals,
     _check_models,
-    _check_options,
+    check_secrets,
 )

@@ -53,6 +53,7 @@ class DropReason(StrEnum):
     UNRATED = "unrated"
     COMPLEXITY_MISMATCH = "unlike"
     OVER_QUOTA = "surplus"
+    EASY = "easy"
 
 
 class DroppedRow(Record):

@@ -1,7 +1,7 @@
 """Expansion: the teacher writes the rows that a plan lacks; only new, clean rows of the requested type are accepted."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
@@ -195,6 +195,7 @@ def expand_until_filled(
     seed: int,
     round_number: int,
     expand: Expand,
+    passes: Iterable[int] | None = None,
 ) -> ExpansionResult:
     """Ask the teacher for rows until every request is filled, in at most `config.max_expansion_passes` passes.
 
@@ -205,9 +206,11 @@ def expand_until_filled(
         seed: Seed of the run.
         round_number: The round, from 1.
         expand: Calls the teacher; returns the pairs of each call.
+        passes: Numbers of the passes, from 0; by default all that the teacher's settings allow. The number makes the
+            calls of a pass separate draws.
     """
     result = ExpansionResult({request: [] for request in requests}, checked=bool(filters.benchmarks))
-    for pass_number in range(config.max_expansion_passes):
+    for pass_number in range(config.max_expansion_passes) if passes is None else passes:
         # The key makes each call a separate draw, even if another call shows the same examples.
         calls = [
             (request, call)

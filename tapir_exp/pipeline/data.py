@@ -1,7 +1,7 @@
 """Stages that make data: seeds, task types, teacher responses, expansions, plans and training mixes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from tapir_exp.data.seeds import gather_seeds, source_digest
 from tapir_exp.distillation import expansion, teacher
 from tapir_exp.distillation.curriculum.filling import FilledPlan, replay_rows
 from tapir_exp.distillation.curriculum.pool import Pool
-from tapir_exp.distillation.curriculum.sampling import PlanSettings, RoundPlan
+from tapir_exp.distillation.curriculum.sampling import GenerationRequest, PlanSettings
 from tapir_exp.distillation.judge.score import rate_complexity
 from tapir_exp.distillation.prompts import load_prompt, refinement_style
 from tapir_exp.pipeline.workspace import StageOutput, Workspace, role_recipe
@@ -61,29 +61,52 @@ def teacher_responses(ws: Workspace, seeds: Artifact) -> Artifact:
     return ws.rows("teacher_responses", None, {"seeds": seeds.key, "teacher": _teacher_recipe(ws)}, make)
 
 
+@dataclass(frozen=True)
+class ExpansionPass:
+    """One of several passes over the requests of a round, between which the student is judged.
+
+    Attributes:
+        number: Number of the pass, from 0.
+        seen: Instructions that the earlier passes proposed.
+        keys: Keys of the artifacts that the remaining requests follow from, besides the plan.
+    """
+
+    number: int
+    seen: frozenset[str]
+    keys: tuple[str, ...]
+
+
 def expand(
-    ws: Workspace, round_number: int, pool: Pool, plan: RoundPlan, settings: PlanSettings, held_out: frozenset[str]
+    ws: Workspace,
+    round_number: int,
+    pool: Pool,
+    requests: Sequence[GenerationRequest],
+    settings: PlanSettings,
+    held_out: frozenset[str],
+    only: ExpansionPass | None = None,
 ) -> Artifact:
-    """Ask the teacher for the rows that a plan lacks; their responses are not refined yet. Rows: TrainingExample.
+    """Ask the teacher for the new rows of a plan; their responses are not refined yet. Rows: TrainingExample.
 
     Args:
         ws: The workspace of the run.
         round_number: The round, from 1.
         pool: The rows to draw examples from.
-        plan: What the pool cannot supply.
+        requests: The new rows that the plan requests.
         settings: The settings that, with the pool, determine the plan.
         held_out: Instructions that no expansion may repeat.
+        only: The pass to make; None makes all passes.
     """
     config = ws.config.teacher
 
     def make() -> StageOutput:
         result = expansion.expand_until_filled(
-            plan.requests,
-            _acceptance_filters(ws, pool.seen | held_out),
+            requests,
+            _acceptance_filters(ws, pool.seen | held_out | (only.seen if only else frozenset())),
             config,
             ws.config.seed,
             round_number,
-            lambda requests: teacher.expand(requests, ws.teacher, config, "teacher: expansions"),
+            lambda calls: teacher.expand(calls, ws.teacher, config, "teacher: expansions"),
+            None if only is None else (only.number,),
         )
         return StageOutput(result.rows, result.figures, result.dropped)
 
@@ -100,7 +123,10 @@ def expand(
     if config.max_complexity_gap is not None:
         judge_recipe = role_recipe(ws.judge, ws.config.judge)
         recipe |= {"judge": judge_recipe, "complexity prompt": load_prompt("judge/complexity").text}
-    return ws.rows("expansions", round_number, recipe, make)
+    if only is None:
+        return ws.rows("expansions", round_number, recipe, make)
+    recipe |= {"pass": only.number, "after": list(only.keys)}
+    return ws.rows(f"pass{only.number}_expansions", round_number, recipe, make)
 
 
 def record_plan(ws: Workspace, round_number: int, filled: FilledPlan, inputs: Mapping[str, Any]) -> Artifact:

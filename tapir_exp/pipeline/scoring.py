@@ -33,7 +33,14 @@ from tapir_exp.distillation.judge.streaming import StreamingJudge
 from tapir_exp.distillation.prompts import load_prompt
 from tapir_exp.pipeline import generation
 from tapir_exp.pipeline.generation import response_figures
-from tapir_exp.pipeline.workspace import StageOutput, Workspace, generation_recipe, role_recipe, stage_name
+from tapir_exp.pipeline.workspace import (
+    StageOutput,
+    Workspace,
+    generation_recipe,
+    role_recipe,
+    stage_name,
+    template_recipe,
+)
 
 FRESH = "fresh_"
 """Prefix of the stages that score a student on rows that it has not been trained on."""
@@ -95,16 +102,25 @@ def score_on_mix(
     return _score_student(ws, round_number, student, mix, TrainingExample, pairs, mix.key)
 
 
-def score_before_fit(ws: Workspace, round_number: int, student: Artifact, expansions: Artifact) -> DifficultyScores:
+def score_before_fit(
+    ws: Workspace, round_number: int, student: Artifact, expansions: Artifact, prefix: str = FRESH
+) -> DifficultyScores:
     """Score the student of the round before on the new rows of a round, ahead of its fit.
 
     The rows are new to the pool, so no fit of this run has seen them.
+
+    Args:
+        ws: The workspace of the run.
+        round_number: The round that the rows were written for.
+        student: The student of the round before.
+        expansions: The new rows.
+        prefix: Start of the names of the stages.
     """
     rows = expansions.rows(TrainingExample)
     if not rows:
         return DifficultyScores({}, ())
     pairs = [PendingPair(row.id, row.instruction, row.response) for row in rows]
-    return _score_student(ws, round_number, student, expansions, TrainingExample, pairs, expansions.key, FRESH)
+    return _score_student(ws, round_number, student, expansions, TrainingExample, pairs, expansions.key, prefix)
 
 
 def score(ws: Workspace, scored: ScoringInputs) -> DifficultyScores:
@@ -326,7 +342,7 @@ def _measure_losses(
     recipe = {
         "student": student.key,
         "inputs": inputs,
-        "template": [config.chat_template, config.system_prompt, config.max_length],
+        "template": [*template_recipe(config), config.max_length],
         "precision": config.precision,
     }
     return ws.rows(stage, round_number, recipe, make)

@@ -55,6 +55,13 @@ def test_parse_returns_plain_dataclasses() -> None:
         (["curriculum.delta=-10"], ["curriculum.delta = -10"]),
         (["curriculum.delta_alpha=2"], ["curriculum.delta_alpha = 2"]),
         (["curriculum.rounds=-1"], ["curriculum.rounds = -1", "0 or more"]),
+        (["curriculum.drop_easy_expansions=true"], ["curriculum.drop_easy_expansions = True", "gap_rows=fresh"]),
+        (
+            ["curriculum.drop_easy_expansions=true", "curriculum.gap_rows=fresh", "curriculum.difficulty=random"],
+            ["curriculum.difficulty=mfd", "got random"],
+        ),
+        (["curriculum.new_share=1.5"], ["curriculum.new_share = 1.5", "a share from 0 to 1"]),
+        (["curriculum.max_new_rows=0"], ["curriculum.max_new_rows = 0", "at least 1"]),
         (["curriculum.rows_per_round=0"], ["curriculum.rows_per_round = 0", "at least 1"]),
         (["lab.teacher_error_rate=1.5"], ["lab.teacher_error_rate = 1.5", "a share"]),
         (["lab.judge_noise=-1"], ["lab.judge_noise = -1", "0 or more"]),
