@@ -5,18 +5,29 @@ bounds (rows that the teacher writes) or assumptions (length of completions).
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, is_dataclass
-from math import ceil
+from dataclasses import asdict, dataclass, is_dataclass, replace
+from math import ceil, floor
 from statistics import fmean
 
-from tapir_exp.config import BudgetConfig, ClassifierKind, Config, Difficulty, JudgeProtocol, LLMConfig
+from tapir_exp.config import (
+    BudgetConfig,
+    ClassifierKind,
+    Config,
+    Difficulty,
+    GapRows,
+    JudgedStudent,
+    JudgeProtocol,
+    LLMConfig,
+)
 from tapir_exp.core.records import Example
 from tapir_exp.core.task_types import TaskType
+from tapir_exp.distillation.curriculum.sampling import alpha_for_round, part_of_round
 from tapir_exp.distillation.judge.requests import presentation_orders
 from tapir_exp.distillation.prompts import load_prompt, refinement_style
 from tapir_exp.llm.chat import CHARS_PER_TOKEN
 from tapir_exp.llm.pricing import get_price
 from tapir_exp.student.training.memory import num_parameters
+from tapir_exp.student.training.schedule import annealing_budget, round_schedule
 
 LABEL_TOKENS = 4
 """Completion that names a task type."""
@@ -114,37 +125,60 @@ def _before_the_rounds(config: Config, sizes: SeedStatistics) -> Iterator[StageE
 
 def _round(config: Config, sizes: SeedStatistics, number: int) -> Iterator[StageEstimate]:
     """Estimate a round whose pool is empty, so that the teacher writes every row: an upper bound."""
-    teacher, rows = config.teacher, config.curriculum.rows_per_round
+    teacher, curriculum, rows = config.teacher, config.curriculum, config.curriculum.rows_per_round
     share = f"{number} {_share(config)}"
     pair = sizes.instruction + sizes.response
-    expansion_calls = ceil(rows / teacher.num_output_samples)
-    shown = _prompt_tokens("expand") + teacher.num_in_context_samples * pair
-    yield _calls(
-        f"expansions-{number}",
-        "teacher",
-        teacher.llm,
-        expansion_calls,
-        shown,
-        teacher.num_output_samples * pair,
-        share,
-        True,
-    )
-    yield from _labels(config, f"expansions-{number}", rows, sizes, share, at_most=True)
-    if teacher.max_complexity_gap is not None:
-        rated = rows + expansion_calls * teacher.num_in_context_samples
-        prompt = _prompt_tokens("judge/complexity") + sizes.instruction
-        llm = config.judge.llm
-        yield _calls(f"expansions-{number}", "judge", llm, rated, prompt, RATING_TOKENS, share, at_most=True)
-    if config.curriculum.refine:
+    yield from _expansions(config, sizes, number, share)
+    fresh = curriculum.gap_rows is GapRows.fresh
+    if fresh:
+        for stage in _scores(config, number, _new_rows(config, number), sizes, share, prefix="fresh_"):
+            yield replace(stage, at_most=True)
+    if curriculum.refine:
         prompt = _prompt_tokens("refine") + len(refinement_style(TaskType.MATH).text) / CHARS_PER_TOKEN + pair
         yield _calls(
             f"train_mix-{number}", "teacher", teacher.llm, rows, prompt, REFINED_LENGTH_RATIO * sizes.response, share
         )
-    ratio = REFINED_LENGTH_RATIO if config.curriculum.refine else 1.0
-    yield _fit(config, number, config.sft.round_stage, rows, sizes.instruction + ratio * sizes.response, share)
+    ratio = REFINED_LENGTH_RATIO if curriculum.refine else 1.0
+    row = sizes.instruction + ratio * sizes.response
+    # Every earlier mix may be replayed; an upper bound, since a row of two mixes is trained once.
+    trained = rows + (number - 1) * round(curriculum.replay * rows)
+    yield _fit(config, number, config.sft.round_stage, trained, row, share)
+    schedule = round_schedule(config.sft, number, curriculum.rounds)
+    if config.sft.judged_student is JudgedStudent.annealed and schedule.end_rate > 0:
+        yield _fit(config, number, annealing_budget(config.sft), trained, row, share, stage="judged_student")
     yield from _held_out(config, number, sizes, share)
-    if number < config.curriculum.rounds:
+    if number < curriculum.rounds and (not fresh or curriculum.report_trained_gaps):
         yield from _scores(config, number, rows, sizes, share)
+
+
+def _expansions(config: Config, sizes: SeedStatistics, number: int, share: str) -> Iterator[StageEstimate]:
+    """Estimate the calls that write, classify and rate the new rows of a round."""
+    teacher, rows = config.teacher, _new_rows(config, number)
+    pair = sizes.instruction + sizes.response
+    calls = ceil(rows / teacher.num_output_samples)
+    shown = _prompt_tokens("expand") + teacher.num_in_context_samples * pair
+    stage = f"expansions-{number}"
+    yield _calls(stage, "teacher", teacher.llm, calls, shown, teacher.num_output_samples * pair, share, True)
+    yield from _labels(config, stage, rows, sizes, share, at_most=True)
+    if teacher.max_complexity_gap is not None:
+        rated = rows + calls * teacher.num_in_context_samples
+        prompt = _prompt_tokens("judge/complexity") + sizes.instruction
+        yield _calls(stage, "judge", config.judge.llm, rated, prompt, RATING_TOKENS, share, at_most=True)
+
+
+def _new_rows(config: Config, number: int) -> int:
+    """Return the most rows that the teacher may be asked for in a round.
+
+    Each further pass that replaces easy rows asks for at most the hard part of the mix.
+    """
+    curriculum = config.curriculum
+    surplus = curriculum.fresh_surplus if curriculum.gap_rows is GapRows.fresh else 0.0
+    rows = floor(curriculum.rows_per_round * (1 + surplus))
+    if curriculum.drop_easy_expansions:
+        hard = ceil(alpha_for_round(number, curriculum.alpha, curriculum.delta_alpha) * rows)
+        rows += (config.teacher.max_expansion_passes - 1) * hard
+    limit = part_of_round(curriculum.max_new_rows, number, curriculum.rounds)
+    return rows if limit is None else min(rows, limit)
 
 
 def _labels(
@@ -157,16 +191,18 @@ def _labels(
     yield _calls(stage, "classifier", config.classifier.llm, rows, prompt, LABEL_TOKENS, share, at_most)
 
 
-def _scores(config: Config, number: int, rows: int, sizes: SeedStatistics, share: str) -> Iterator[StageEstimate]:
+def _scores(
+    config: Config, number: int, rows: int, sizes: SeedStatistics, share: str, prefix: str = ""
+) -> Iterator[StageEstimate]:
     """Estimate the judge's verdicts, and the further calls of the configured difficulty."""
     curriculum = config.curriculum
-    yield _verdicts(config, f"verdicts-{number}", rows, sizes, share)
+    yield _verdicts(config, f"{prefix}verdicts-{number}", rows, sizes, share)
     if curriculum.difficulty is Difficulty.eps:
         rollouts, drawn = rows * curriculum.rollouts.num_samples, _share(curriculum.rollouts, config.seed)
-        yield _verdicts(config, f"rollout_verdicts-{number}", rollouts, sizes, f"{share} {drawn}")
+        yield _verdicts(config, f"{prefix}rollout_verdicts-{number}", rollouts, sizes, f"{share} {drawn}")
     if curriculum.difficulty is Difficulty.judge_rated:
         prompt = _prompt_tokens("judge/complexity") + sizes.instruction
-        yield _calls(f"ratings-{number}", "judge", config.judge.llm, rows, prompt, VERDICT_TOKENS, share)
+        yield _calls(f"{prefix}ratings-{number}", "judge", config.judge.llm, rows, prompt, VERDICT_TOKENS, share)
 
 
 def _held_out(config: Config, number: int, sizes: SeedStatistics, share: str) -> Iterator[StageEstimate]:
@@ -199,13 +235,21 @@ def _calls(
     return StageEstimate(stage, role, calls, calls * prompt, calls * completion, usd, None, share, at_most)
 
 
-def _fit(config: Config, number: int, budget: BudgetConfig, rows: int, row_tokens: float, share: str) -> StageEstimate:
+def _fit(
+    config: Config,
+    number: int,
+    budget: BudgetConfig,
+    rows: int,
+    row_tokens: float,
+    share: str,
+    stage: str = "student",
+) -> StageEstimate:
     tokens = budget.max_tokens if budget.max_tokens is not None else (budget.epochs or 0.0) * rows * row_tokens
     parameters = num_parameters(config.student)
     hours = None
     if parameters is not None:
         hours = FLOPS_PER_TOKEN * parameters * tokens / (PEAK_FLOPS * UTILISATION) / 3600
-    return StageEstimate(f"student-{number}", "fit", 0, 0.0, 0.0, 0.0, hours, share)
+    return StageEstimate(f"{stage}-{number}", "fit", 0, 0.0, 0.0, 0.0, hours, share)
 
 
 def _prompt_tokens(name: str) -> float:

@@ -21,7 +21,7 @@ from tapir_exp.core.store import ROWS, Artifact, recipe_key
 from tapir_exp.lab.oracle import world_version
 from tapir_exp.lab.world import even_problems
 from tapir_exp.llm.serving.weights import find_weights, is_gguf
-from tapir_exp.pipeline.workspace import Workspace
+from tapir_exp.pipeline.workspace import LAB_STUDENT, Workspace, template_recipe
 from tapir_exp.student.model_card import (
     OURS,
     ModelLocation,
@@ -37,12 +37,12 @@ from tapir_exp.student.training.files import AVERAGE, OPTIMIZER_STATE
 from tapir_exp.student.training.schedule import (
     Averaging,
     FitSchedule,
+    annealing_budget,
     annealing_schedule,
     restart_schedule,
     round_schedule,
 )
 
-LAB_STUDENT = "lab"
 CORPUS_PER_CELL = 100
 """Problems of each family and level on which the tokenizer of the lab's base student is trained."""
 BATCH_ORDER = "shuffled"
@@ -222,7 +222,7 @@ def _anneal(ws: Workspace, round_number: int, student: Artifact, mix: Artifact, 
     if schedule.end_rate == 0:
         return student
     parent, identity = _continued(ws, student)
-    budget = _scaled(sft.round_stage, sft.anneal_ratio)
+    budget = annealing_budget(sft)
     rows = mix.rows(TrainingExample)
     state = student.path / OPTIMIZER_STATE
     fit = _Fit(parent, identity, rows, mix, alpha, budget, annealing_schedule(schedule), optimizer_state=state)
@@ -254,12 +254,6 @@ def _link_or_copy(source: Path, target: Path) -> None:
         target.hardlink_to(source)
     except OSError:  # the file system has no hard links
         shutil.copyfile(source, target)
-
-
-def _scaled(budget: BudgetConfig, factor: float) -> BudgetConfig:
-    if budget.max_tokens is not None:
-        return BudgetConfig(max_tokens=round(factor * budget.max_tokens))
-    return BudgetConfig(epochs=factor * (budget.epochs or 0.0))
 
 
 def _continued(ws: Workspace, student: Artifact) -> tuple[ParentModel, dict[str, Any]]:
@@ -343,7 +337,7 @@ def _fit_recipe(config: Config, fit: _Fit) -> dict[str, Any]:
         "budget": asdict(fit.budget),
         "batches": BATCH_ORDER,
         "schedule": asdict(fit.schedule),
-        "template": [student.chat_template, student.system_prompt, student.max_length],
+        "template": [*template_recipe(student), student.max_length],
         "precision": [student.precision, config.trainer.precision],
         "seed": config.seed,
     }

@@ -89,8 +89,35 @@ def test_finished_run_is_not_repeated(interrupted: InterruptedRun) -> None:
     assert {path: path.stat().st_mtime_ns for path in sidecars(interrupted.outputs)} == before
 
 
-def start(outputs: Path) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "tapir_exp", f"outputs={outputs}", *TINY]
+ROUND_2 = ("store/partial/student-*/checkpoints/step-*.ckpt", 1)
+SETTINGS = {
+    "one schedule, carried state": ["sft.lr_schedule=one", "sft.optimizer_state=carried"],
+    "branch": ["sft.lr_schedule=wsd", "sft.judged_student=annealed", "sft.anneal_ratio=0.5", "sft.decay_ratio=0"],
+    "average of adapters": ["sft.method=lora", "sft.judged_student=average", "sft.average_checkpoints=3"],
+    "falling peaks": ["sft.lr_schedule=falling"],
+    "each round from the base model": ["sft.round_start=base"],
+    "each round from S_0": ["sft.round_start=s0"],
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=list(SETTINGS))
+def test_interrupted_run_with_other_fits_has_the_same_bytes(settings: list[str], tmp_path: Path) -> None:
+    """Each run is killed before the fit of the last round, in that fit, and before its student is judged."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for outputs in (whole, broken):
+        outputs.mkdir()
+    assert start(whole, *settings).wait() == 0
+    points = [(f"store/train_mix/*/{SIDECAR}", 2), ROUND_2, (f"store/student/*/{SIDECAR}", 3)]
+    if any("judged_student" in setting for setting in settings):
+        points.insert(0, ("store/partial/judged_student-*", 1))
+    for pattern, count in points:
+        kill_when(start(broken, *settings), broken, pattern, count)
+    assert start(broken, *settings).wait() == 0
+    assert digests(broken) == digests(whole)
+
+
+def start(outputs: Path, *overrides: str) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "tapir_exp", f"outputs={outputs}", *TINY, *overrides]
     log = (outputs / "log").open("ab")
     return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
 

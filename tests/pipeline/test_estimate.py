@@ -13,9 +13,12 @@ from tapir_exp.config import (
     Config,
     CurriculumConfig,
     Difficulty,
+    GapRows,
     JudgeConfig,
+    JudgedStudent,
     JudgeProtocol,
     LLMConfig,
+    LRSchedule,
     RolloutConfig,
     SFTConfig,
     StudentConfig,
@@ -109,6 +112,17 @@ def test_estimate_run_counts_hours_by_epochs_and_by_tokens() -> None:
     assert stage(planned, "student-1", "fit").gpu_hours == pytest.approx(100_000 * hours)
 
 
+def test_estimate_run_counts_the_branch_of_a_rate_above_zero() -> None:
+    """The last round of one schedule ends at a rate of 0, so it has no branch."""
+    settings = {"lr_schedule": LRSchedule.one, "judged_student": JudgedStudent.annealed, "anneal_ratio": 0.2}
+    planned = estimate_run(config(sft=replace(config().sft, **settings)), SIZES)
+    branches = [row for row in planned if row.stage.startswith("judged_student")]
+    assert [row.stage for row in branches] == ["judged_student-1"]
+    hours = stage(planned, "student-1", "fit").gpu_hours
+    assert hours
+    assert branches[0].gpu_hours == pytest.approx(0.2 * hours)
+
+
 def test_estimate_run_keeps_unknown_sizes_and_prices_unknown() -> None:
     vague = config(student=StudentConfig(model="m"), teacher=TeacherConfig(llm=LLMConfig(model="a/teacher")))
     planned = estimate_run(vague, SIZES)
@@ -183,3 +197,29 @@ def test_estimate_run_includes_calls_of_the_difficulty(how: Difficulty, name: st
         name,
         name.replace("-0", "-1"),
     }
+
+
+def test_estimate_run_with_fresh_gaps_judges_new_rows_of_every_round() -> None:
+    plan = CurriculumConfig(rounds=2, rows_per_round=500, gap_rows=GapRows.fresh, fresh_surplus=0.5, max_new_rows=1001)
+    planned = estimate_run(config(curriculum=plan), SIZES)
+    assert [row.stage for row in planned if row.role == "judge"] == [
+        "verdicts-0",
+        "fresh_verdicts-1",
+        "fresh_verdicts-2",
+    ]
+    assert [stage(planned, f"fresh_verdicts-{number}", "judge").calls for number in (1, 2)] == [1000, 1002]
+    assert stage(planned, "fresh_verdicts-1", "judge").at_most
+    assert [stage(planned, f"expansions-{number}", "classifier").calls for number in (1, 2)] == [500, 501]
+    both = estimate_run(config(curriculum=replace(plan, report_trained_gaps=True)), SIZES)
+    assert stage(both, "verdicts-1", "judge").calls == 1000
+
+
+def test_estimate_run_counts_passes_of_easy_rows_and_replayed_rows() -> None:
+    plan = CurriculumConfig(rounds=2, rows_per_round=500, alpha=0.3, delta_alpha=0.2, replay=0.5)
+    plan = replace(plan, gap_rows=GapRows.fresh, drop_easy_expansions=True)
+    sft = SFTConfig(seed_stage=BudgetConfig(epochs=3.0), round_stage=BudgetConfig(epochs=1.0))
+    planned = estimate_run(config(curriculum=plan, sft=sft), SIZES)
+    assert [stage(planned, f"expansions-{number}", "classifier").calls for number in (1, 2)] == [500 + 300, 500 + 500]
+    first, second = (stage(planned, f"student-{number}", "fit").gpu_hours for number in (1, 2))
+    assert first
+    assert second == pytest.approx(1.5 * first)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 from tapir_exp.config import (
     ArchitectureConfig,
+    JudgedStudent,
     LoraConfig,
     Method,
     SFTConfig,
@@ -93,6 +94,7 @@ class FitMemory:
         moments: First and second moments of AdamW.
         activations: Activations saved for the backward pass.
         loss: Logits and their gradients.
+        average: Sum of the trained weights, for an average of checkpoints.
     """
 
     weights: int
@@ -100,6 +102,7 @@ class FitMemory:
     moments: int
     activations: int
     loss: int
+    average: int = 0
 
     @property
     def total(self) -> int:
@@ -109,7 +112,7 @@ class FitMemory:
     @property
     def fixed(self) -> int:
         """Return the part that does not depend on the micro-batch."""
-        return self.weights + self.gradients + self.moments
+        return self.weights + self.gradients + self.moments + self.average
 
 
 def estimate_fit_memory(student: StudentConfig, sft: SFTConfig, trainer: TrainerConfig) -> FitMemory | None:
@@ -125,9 +128,10 @@ def estimate_fit_memory(student: StudentConfig, sft: SFTConfig, trainer: Trainer
     if not full and not set(sft.lora.target_modules) <= set(_linear_sizes(arch)):
         return None
     shards = _num_shards(trainer)
+    elements = count_parameters(arch) if full else count_adapter(arch, sft.lora)
     copies = _copies_bytes(arch, sizes, sft.method, trainer)
     base = _base_bytes(arch, sizes, sft.method)
-    trained = count_parameters(arch) * sizes.stored if full else count_adapter(arch, sft.lora) * sizes.adapter
+    trained = elements * (sizes.stored if full else sizes.adapter)
     if shards > 1:  # FSDP casts weights as it gathers them, so the residual stream has the computed precision
         sizes = replace(sizes, stored=sizes.computed)
     block = full_block_bytes(arch, sizes) if full else lora_block_bytes(arch, sft.lora, sizes)
@@ -138,6 +142,7 @@ def estimate_fit_memory(student: StudentConfig, sft: SFTConfig, trainer: Trainer
         moments=2 * trained // shards,
         activations=sft.max_tokens_per_micro_batch * per_token,
         loss=loss_bytes(arch, sft.max_tokens_per_micro_batch, sizes.computed, trained=full),
+        average=FLOAT32 * elements if sft.judged_student is JudgedStudent.average else 0,
     )
 
 
@@ -148,6 +153,7 @@ def describe_memory(student: StudentConfig, sft: SFTConfig, trainer: TrainerConf
         settings = "student.architecture, trainer.precision, trainer.strategy and sft.lora.target_modules"
         return f"memory of a fit: not known; see {settings}"
     parts = {"weights": memory.weights, "gradients": memory.gradients, "AdamW": memory.moments}
+    parts |= {"average": memory.average} if memory.average else {}
     parts |= {"activations": memory.activations, "loss": memory.loss}
     summary = ", ".join(f"{name} {size / GB:.1f}" for name, size in parts.items())
     devices = trainer.devices * trainer.num_nodes

@@ -12,7 +12,7 @@ The schedules over rounds (`sft.lr_schedule`) and their sources:
 import math
 from dataclasses import dataclass
 
-from tapir_exp.config import LRSchedule, SFTConfig
+from tapir_exp.config import BudgetConfig, LRSchedule, SFTConfig
 
 MANY_STEPS = 1_000_000
 
@@ -123,3 +123,11 @@ def round_schedule(sft: SFTConfig, number: int, rounds: int) -> FitSchedule:
 def annealing_schedule(schedule: FitSchedule) -> FitSchedule:
     """Return the schedule of a branch whose rate falls linearly to 0 from the rate at the end of a fit."""
     return FitSchedule(schedule.end_rate, 0.0, 1.0)
+
+
+def annealing_budget(sft: SFTConfig) -> BudgetConfig:
+    """Return the length of such a branch."""
+    budget = sft.round_stage
+    if budget.max_tokens is not None:
+        return BudgetConfig(max_tokens=round(sft.anneal_ratio * budget.max_tokens))
+    return BudgetConfig(epochs=sft.anneal_ratio * (budget.epochs or 0.0))

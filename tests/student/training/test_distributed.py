@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tapir_exp.config import BudgetConfig, Launcher, Method, SFTConfig, StrategyName, StudentConfig, TrainerConfig
 from tapir_exp.core.errors import TapirError
@@ -22,8 +23,10 @@ from tapir_exp.core.records import StepTiming, Subset, TrainingStep
 from tapir_exp.core.store import TIMINGS, digest_files, read_rows
 from tapir_exp.student.loading import load_model
 from tapir_exp.student.training.encoding import TrainingRow
+from tapir_exp.student.training.files import AVERAGE, OPTIMIZER_STATE
 from tapir_exp.student.training.job import FitJob
 from tapir_exp.student.training.launcher import PROGRESS, RANKS_DIR
+from tapir_exp.student.training.schedule import Averaging, FitSchedule
 from tapir_exp.student.training.train import TRAINING, FitFigures, finetune
 
 pytestmark = pytest.mark.slow
@@ -58,9 +61,11 @@ def uneven() -> list[TrainingRow]:
 
 @pytest.fixture(scope="module")
 def fit(base: Path, uneven: list[TrainingRow], student: StudentConfig) -> Fit:
-    def run(workdir: Path, trainer: TrainerConfig, sft: SFTConfig = EIGHT, epochs: float = 2) -> FitFigures:
+    def run(
+        workdir: Path, trainer: TrainerConfig, sft: SFTConfig = EIGHT, epochs: float = 2, **changes: Any
+    ) -> FitFigures:
         workdir.mkdir(exist_ok=True)
-        job = FitJob(base, sft, BudgetConfig(epochs=epochs), student, trainer, alpha=0.3, label="fit")
+        job = FitJob(base, sft, BudgetConfig(epochs=epochs), student, trainer, alpha=0.3, label="fit", **changes)
         return finetune(job, uneven, workdir)
 
     return run
@@ -201,11 +206,12 @@ def kill_rank_in_the_middle(workdir: Path, rank: int) -> None:
 
 FIT = """
 import json, sys
-from pathlib import Path
+from pathlib import *
 from tapir_exp.config import *
 from tapir_exp.core.records import Subset
 from tapir_exp.student.training.encoding import TrainingRow
 from tapir_exp.student.training.job import FitJob
+from tapir_exp.student.training.schedule import Averaging, FitSchedule
 from tapir_exp.student.training.train import finetune
 base, workdir, rows, epochs = sys.argv[1:]
 job = FitJob(
@@ -220,15 +226,40 @@ finetune(job, [TrainingRow(i, r, Subset(s)) for i, r, s in json.loads(rows)], Pa
 """
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.fixture(scope="module")
+def carried(fit: Fit, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return the settings of a round's fit that starts with a state of Adam, saves its own, and averages weights."""
+    earlier = tmp_path_factory.mktemp("earlier")
+    fit(earlier, replace(TWO, devices=1), epochs=1, save_optimizer_state=True)
+    return {
+        "schedule": FitSchedule(1e-2, 0.1, number=2, fits=3),
+        "optimizer_state": earlier / OPTIMIZER_STATE,
+        "save_optimizer_state": True,
+        "averaging": Averaging(3, 0.75),
+    }
+
+
+def test_ddp_carried_state_and_average_match_one_rank(fit: Fit, carried: dict[str, Any], tmp_path: Path) -> None:
+    fit(tmp_path / "one", replace(TWO, devices=1), **carried)
+    fit(tmp_path / "two", TWO, **carried)
+    assert_same_fit(tmp_path / "one", tmp_path / "two")
+    for file in (OPTIMIZER_STATE, f"{AVERAGE}/model.safetensors"):
+        one, two = (load_file(tmp_path / name / file) for name in ("one", "two"))
+        torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "ddp, carried"])
 def test_killed_fit_leaves_no_rank_and_resumes(
-    strategy: str, fit: Fit, base: Path, uneven: list[TrainingRow], tmp_path: Path
+    strategy: str, fit: Fit, base: Path, uneven: list[TrainingRow], carried: dict[str, Any], tmp_path: Path
 ) -> None:
+    strategy, _, settings = strategy.partition(", ")
+    changes = carried if settings else {}
     trainer = replace(TWO, strategy=StrategyName[strategy])
-    fit(tmp_path / "whole", trainer, epochs=40)
+    fit(tmp_path / "whole", trainer, epochs=40, **changes)
     (tmp_path / "broken").mkdir()
     rows_json = json.dumps([(row.instruction, row.response, row.subset) for row in uneven])
     script = FIT.replace("devices=2", f"devices=2, strategy=StrategyName.{strategy}")
+    script = script.replace("alpha=0.3", ", ".join(["alpha=0.3", *(f"{k}={v!r}" for k, v in changes.items())]))
     parent = subprocess.Popen([sys.executable, "-c", script, str(base), str(tmp_path / "broken"), rows_json, "40"])
     wait_for(lambda: 10 < steps_done(tmp_path / "broken") < 80 or parent.poll() is not None)
     assert processes_of(tmp_path / "broken")
@@ -236,7 +267,7 @@ def test_killed_fit_leaves_no_rank_and_resumes(
     parent.wait()
     assert_nothing_runs(tmp_path / "broken")
     assert list((tmp_path / "broken" / "checkpoints").glob("step-*.ckpt"))
-    figures = fit(tmp_path / "broken", trainer, epochs=40)
+    figures = fit(tmp_path / "broken", trainer, epochs=40, **changes)
     assert len(read_rows(tmp_path / "broken" / TIMINGS, StepTiming)) < figures.steps == 120
     assert digest_files(tmp_path / "broken") == digest_files(tmp_path / "whole")
 
