@@ -1,10 +1,11 @@
-"""Parse the judge's completions strictly: the requested scores, or an error.
+"""Parse the judge's completions: the scores that all statements of a completion agree on, or an error.
 
-A score has ASCII digits and lies between 1 and 10. A decimal point with digits on both sides is allowed, since judges
-write 8.5. A decimal comma is not, since it may separate two scores.
+A score lies between 1 and 10. A decimal point with digits on both sides is allowed, since judges write 8.5. A decimal
+comma is not, since it may separate two scores.
 
-The scores stand alone on the first line. If the reasons state other scores (alone on a line, as "7/10", or as "a score
-of 7"), the completion is rejected: one of the two is quoted or withdrawn, and the parser cannot know which.
+The prompt asks for scores alone on the first line. Judges also write labels, JSON, tuples, "8/10", bold text, or
+thoughts first; `statements.py` finds these forms. If two statements of a completion disagree, it is rejected: one of
+them is quoted or withdrawn, and the parser cannot know which.
 
 Known limitation: a completion that starts with copied scores and never restates its own cannot be detected.
 
@@ -12,14 +13,17 @@ The texts of ReplyError are sent back to the judge, so they are part of the cach
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import exp
 
 from tapir_exp.config import JudgeProtocol
 from tapir_exp.core.errors import ReplyError
+from tapir_exp.distillation.judge.json_statements import find_json_statements
+from tapir_exp.distillation.judge.statements import Loose, Statement, clean_text, find_statements
 from tapir_exp.llm.chat import Completion, TokenLogprob
+from tapir_exp.llm.thoughts import split_thoughts
 
-PARSER_VERSION = 1
+PARSER_VERSION = 2
 """Version of these rules, part of the key of every verdict; a change of the rules needs a new version."""
 LOWEST, HIGHEST = 1.0, 10.0
 MIN_MASS = 0.5
@@ -95,17 +99,79 @@ PARSERS: Mapping[JudgeProtocol, Callable[[Completion], Scores]] = {
 
 def _read_numbers(completion: Completion, count: int) -> Scores:
     first_line, _, reasons = (part.strip() for part in completion.text.strip().partition("\n"))
+    cut = completion.finish_reason == "length"
     # `8 1` may be the first half of `8 10`, unless text follows the line.
-    if completion.finish_reason == "length" and not reasons:
+    if cut and not reasons:
         raise ReplyError("It was cut at the length limit before the scores were surely whole; write them first.")
     match = re.fullmatch(" +".join([_NUMBER] * count), first_line)
     if match is None:
-        raise ReplyError(f"The first line must hold {_COUNTS[count]} and nothing else, but it is {first_line[:80]!r}.")
+        scores = _read_other_form(completion.text, count, cut=cut)
+        if scores is None:
+            # The complaint is the same for every unread form: it is part of the keys of paid completions.
+            raise ReplyError(
+                f"The first line must hold {_COUNTS[count]} and nothing else, but it is {first_line[:80]!r}."
+            )
+        return scores
     scores = tuple(float(number) for number in match.groups())
     if not all(LOWEST <= score <= HIGHEST for score in scores):
         raise ReplyError(f"Scores go from 1 to 10, but the first line is {first_line!r}.")
     _reject_other_scores(scores, reasons)
+    structured, prose = find_json_statements(clean_text(reasons), count)
+    statements, loose = find_statements(prose, count)
+    if found := _contradiction(scores, [*structured, *statements], loose):
+        raise ReplyError(f"It states scores more than once, and {found[:80]!r} differs from the first line.")
     return scores
+
+
+def _read_other_form(text: str, count: int, *, cut: bool) -> Scores | None:
+    """Return the scores of a completion whose first line is not the requested one; None if it has none for sure."""
+    thoughts, answer = split_thoughts(text)
+    if thoughts and not answer:
+        return None
+    answer = clean_text(answer).strip()
+    # A closing tag that the reply quotes must not hide the scores above it.
+    if thoughts and re.match(" +".join([_NUMBER] * count) + r" *\n", clean_text(text).strip()):
+        return None
+    structured, prose = find_json_statements(answer, count)
+    statements, loose = find_statements(prose, count)
+    scores = _agreed([*structured, *statements], count)
+    if scores is None or _contradiction(scores, [*structured, *statements], loose):
+        return None
+    return scores if not cut or _leads(answer, scores) else None
+
+
+def _leads(answer: str, scores: Scores) -> bool:
+    """Return whether the first lines of a cut completion hold the scores, and more text follows them."""
+    lines = [line for line in answer.split("\n") if line.strip()]
+    head = "\n".join(lines[: len(scores)])
+    return len(lines) > len(scores) and _agreed(find_statements(head, len(scores))[0], len(scores)) == scores
+
+
+def _agreed(statements: Sequence[Statement], count: int) -> Scores | None:
+    """Return the scores that all clear statements agree on; None if they differ or leave a response out."""
+    values = [
+        {score for statement in statements if statement.clear and (score := statement.scores[index]) is not None}
+        for index in range(count)
+    ]
+    if any(len(found) != 1 for found in values):
+        return None
+    scores = tuple(found.pop() for found in values)
+    return scores if all(LOWEST <= score <= HIGHEST for score in scores) else None
+
+
+def _contradiction(scores: Scores, statements: Sequence[Statement], loose: Sequence[Loose]) -> str | None:
+    """Return the words of the first statement that differs from the scores; None if all agree."""
+    for statement in statements:
+        if any(stated not in (None, score) for stated, score in zip(statement.scores, scores, strict=True)):
+            return statement.text
+    for stated in loose:
+        if stated.score not in scores:
+            return stated.text
+    # Unnamed scores in another order than the line may be meant for the other response.
+    order = list(dict.fromkeys(stated.score for stated in loose))
+    if len(order) > 1 and tuple(order) != scores:
+        return loose[0].text
+    return None
 
 
 def _reject_other_scores(scores: Scores, reasons: str) -> None:

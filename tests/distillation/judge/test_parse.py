@@ -1,4 +1,4 @@
-"""Completions are parsed strictly: the requested scores, or an error that names the mistake; never a wrong number."""
+"""Completions are parsed: the scores that all their statements agree on, or an error; never a wrong number."""
 
 import re
 from math import log
@@ -40,13 +40,10 @@ def test_pair_scores_on_the_first_line_are_parsed(text: str, scores: tuple[float
     [
         "On a scale of 1 to 10, I would say 8 and 6.",
         "On a scale from 1 10",
-        "The scores are:\n8 6",
         "I give 8 6",
         "8 6 because",
-        "8, 6",
         "8 9 7",
         "8",
-        "8/10 9/10",
         "8 / 9",
         "-1 5",
         "5 -1",
@@ -57,16 +54,30 @@ def test_pair_scores_on_the_first_line_are_parsed(text: str, scores: tuple[float
         "1e1 5",
         "nan 5",
         "inf 5",
-        "[[8]] [[6]]",
         "[[10]]",
         "'8 6'",
-        "**8 6**",
-        "8\n6",
-        "8\t6",
-        "Assistant 1: 8\nAssistant 2: 6",
         "eight six",
-        "８ ９",
         "1٠ 5",
+        "> 8 6\nThat is what it says.",
+        "Assistant 2 ends with:\n8 6",
+        'Assistant 2 wrote {"assistant_1": 8, "assistant_2": 6}',
+        "Both programs print\n8 6",
+        "I would not give them 8/10 and 6/10.",
+        "# 8 6",
+        "8/10",
+        "8 or 9, 6 or 7",
+        "80% 60%",
+        "Assistant 1: 4/5\nAssistant 2: 3/5",
+        "Assistant 1: 8 of 9 steps\nAssistant 2: 6 of 9 steps",
+        "Assistant 1: 0\nAssistant 2: 9",
+        "<think>\n8 6",
+        "`It says`\n8 6\nand more",
+        "8/10 6/10\n6/10 and 8/10 are fair.",
+        "Assistant 1: 8\nAssistant 2: 6\nOn reflection, Assistant 1: 5",
+        "| Assistant 2 | Assistant 1 |\n|---|---|\n| 8 | 6 |",
+        "Scores (Assistant 2, Assistant 1):\n8 6",
+        '{"assistant_1": 8, "assistant_1": 3, "assistant_2": 6}',
+        "It demands 10/10 and 9/10.",
         "08 6",
         "",
         " \n ",
@@ -76,6 +87,38 @@ def test_pair_scores_other_first_line_is_rejected_and_quoted(text: str) -> None:
     first_line = text.strip().partition("\n")[0]
     with pytest.raises(ReplyError, match=re.escape(f"two scores and nothing else, but it is {first_line!r}")):
         parse_pair_scores(completion_of(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "8, 6",
+        "**8 6**",
+        "8\t6",
+        "8 and 6",
+        "8/10 6/10",
+        "(8, 6)",
+        "[[8]] [[6]]",
+        "8\n6",
+        "\ufeff8 6",
+        "８ ６",
+        "The scores are:\n8 6\nBoth are fine.",
+        "Assistant 1: 8\nAssistant 2: 6",
+        "**Assistant 1:** 8/10 - it takes 3 of 4 steps\n**Assistant 2:** 6/10",
+        "Score for Assistant 1: 8. Score for Assistant 2: 6.",
+        "## Assistant 1\nGood.\nScore: 8/10\n\n## Assistant 2\nShort.\nScore: 6/10",
+        "| Assistant 1 | Assistant 2 |\n|---|---|\n| 8 | 6 |\n\nBoth are fine.",
+        "I would rate Assistant 1's code an 8 out of 10 and Assistant 2's code a 6 out of 10.",
+        "Assistants 2 and 1 receive 6 and 8, respectively.",
+        "x = 10/2 = 5. The first passes 7 of 9 tests.\nFinal scores: 8 6",
+        '```json\n{"assistant_1": 8, "assistant_2": 6, "reason": "3 of 4 steps"}\n```',
+        '{"assistant_1": {"score": 8, "words": 90}, "assistant_2": {"score": "6/10", "words": 40}}',
+        "{'scores': [8, 6]}",
+        "<think>\nPerhaps 7 7?\n</think>\n\n8 6\nBoth are fine.",
+    ],
+)
+def test_pair_scores_other_readable_form_is_parsed(text: str) -> None:
+    assert parse_pair_scores(completion_of(text)) == (8, 6)
 
 
 @pytest.mark.parametrize("text", ["95 3", "11 2", "0 5", "5 0", "5 0.99", "10.01 9", "85 60", "5 100"])
@@ -94,9 +137,15 @@ def test_pair_scores_cut_among_the_reasons_are_parsed() -> None:
     assert parse_pair_scores(completion_of("8 6\nBecause the fir", finish_reason="length")) == (8, 6)
 
 
-def test_pair_scores_cut_without_scores_names_the_first_line() -> None:
-    with pytest.raises(ReplyError, match="two scores and nothing else"):
-        parse_pair_scores(completion_of("Let me see.\n8 6", finish_reason="length"))
+@pytest.mark.parametrize("text", ["Let me see.\n8 6", "Assistant 1: 8\nAssistant 2: 1", "Scores: 8 1\n"])
+def test_pair_scores_cut_before_they_are_surely_whole_fail(text: str) -> None:
+    with pytest.raises(ReplyError, match=r"two scores and nothing else|cut at the length limit"):
+        parse_pair_scores(completion_of(text, finish_reason="length"))
+
+
+def test_pair_scores_labelled_and_cut_among_the_reasons_are_parsed() -> None:
+    text = "Assistant 1: 8\nAssistant 2: 6\nBecause the fir"
+    assert parse_pair_scores(completion_of(text, finish_reason="length")) == (8, 6)
 
 
 @given(first=st.floats(1, 10), second=st.floats(1, 10), reason=st.text())
@@ -126,6 +175,11 @@ def test_pair_scores_any_text_is_scores_or_an_error(text: str) -> None:
         "Assistant 1 earns 7/10 and assistant 2 earns 9/10.",
         "Assistant 1: 7 out of 10.",
         "The second deserves a score of 9.",
+        "Assistant 1: 6\nAssistant 2: 8",
+        "I give the second 8/10 and the first 6/10.",
+        "6/10 and 8/10 are fair.",
+        "Assistant 1's score: 6",
+        '{"assistant_1": 6, "assistant_2": 8}',
     ],
 )
 def test_pair_scores_with_other_scores_in_reasons_are_rejected(reasons: str) -> None:
@@ -150,14 +204,29 @@ def test_pair_scores_with_same_scores_in_reasons_are_parsed(reasons: str) -> Non
     assert parse_pair_scores(completion_of(f"8 6\n{reasons}")) == (8, 6)
 
 
-@pytest.mark.parametrize(("text", "score"), [("7", 7), ("8.5\nGood.", 8.5), (" 10 \n\nScore: 10", 10), ("3\n3/10", 3)])
+@pytest.mark.parametrize(
+    ("text", "score"),
+    [
+        ("7", 7),
+        ("8.5\nGood.", 8.5),
+        (" 10 \n\nScore: 10", 10),
+        ("3\n3/10", 3),
+        ("[[7]]", 7),
+        ("7/10", 7),
+        ("Score: 7\nIt takes 3 of 4 steps.", 7),
+        ("It is right.\n\n**Rating:** 7/10", 7),
+        ('{"score": 7, "reason": "2 of 3"}', 7),
+        ("The answer deserves a 7.", 7),
+        ("<think>8?</think>7", 7),
+    ],
+)
 def test_single_score_on_the_first_line_is_parsed(text: str, score: float) -> None:
     assert parse_single_score(completion_of(text)) == (score,)
 
 
 @pytest.mark.parametrize(
     "text",
-    ["[[7]]", "7/10", "7 8", "7-8", "-1", "8,5", "Score: 7", "seven", "７", "0", "11", "7.", "", "I cannot rate this."],
+    ["7 8", "7-8", "7 or 8", "-1", "8,5", "seven", "0", "11", "70%", "7/8", "Score: 7\nScore: 8", "", "I cannot rate."],
 )
 def test_single_score_other_text_is_rejected(text: str) -> None:
     with pytest.raises(ReplyError, match=r"one score and nothing else|from 1 to 10"):

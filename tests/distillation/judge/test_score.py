@@ -103,14 +103,14 @@ def test_score_pairs_retries_a_cut_reply() -> None:
 
 
 def test_score_pairs_retries_with_the_parse_error() -> None:
-    chat = ScriptedChat(["8/10 and 6/10", "8 6", "5 7"])
+    chat = ScriptedChat(["8 or 6", "8 6", "5 7"])
     (verdict,) = score_pairs([pair()], chat, BOTH, "judging")
     assert (verdict.teacher, verdict.student) == (7.5, 5.5)
     first, again, _ = chat.requests
     assert again.messages[:-2] == first.messages
     assert [message.role for message in again.messages] == ["user", "assistant", "user"]
-    assert again.messages[1].content == "8/10 and 6/10"
-    assert "two scores and nothing else, but it is '8/10 and 6/10'" in again.messages[2].content
+    assert again.messages[1].content == "8 or 6"
+    assert "two scores and nothing else, but it is '8 or 6'" in again.messages[2].content
 
 
 def test_score_pairs_does_not_retry_twice() -> None:
@@ -260,7 +260,7 @@ def test_reparse_verdict_uses_stored_completions() -> None:
     assert [reply.failure for reply in verdict.replies] == [None, None]
 
 
-@pytest.mark.parametrize(("raw", "finish_reason"), [("8 1", "length"), ("8/10 6/10", "stop")])
+@pytest.mark.parametrize(("raw", "finish_reason"), [("8 1", "length"), ("8 6 or 6 8", "stop")])
 def test_reparse_verdict_rejected_reply_is_unscored(raw: str, finish_reason: str) -> None:
     parsed = JudgeReply(
         order=PresentationOrder.TEACHER_FIRST, teacher=8, student=1, raw=raw, finish_reason=finish_reason
