@@ -22,8 +22,10 @@ from omegaconf import DictConfig
 from tapir_exp.commands.command_line import explain_failure, split_sweep
 from tapir_exp.commands.registration import register
 from tapir_exp.config import parse, to_yaml
-from tapir_exp.config.compose import COMPOSITION_ERRORS, Composer, collect, sweep_params
+from tapir_exp.config.compose import COMMAND_LINE, COMPOSITION_ERRORS, Composer, collect, sweep_params
 from tapir_exp.config.paths import data_dir
+from tapir_exp.config.problems import describe
+from tapir_exp.config.secrets import check_overrides
 from tapir_exp.core.console import console
 from tapir_exp.core.disk import explain_disk_error
 from tapir_exp.core.errors import ConfigError, TapirError
@@ -49,7 +51,7 @@ class ConfigCheck(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check the only job."""
         overrides = [*config.hydra.overrides.hydra, *config.hydra.overrides.task]
-        _stop_if(_composer(config).problems(overrides))
+        _stop_if([*_secrets_of(config), *_composer(config).problems(overrides)])
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check every job of the sweep and report all mistakes in one error."""
@@ -57,7 +59,7 @@ class ConfigCheck(Callback):
         composer = _composer(config)
         jobs = split_sweep([*sweep_params(config), *config.hydra.overrides.task])
         common = list(config.hydra.overrides.hydra)
-        _stop_if(collect(lambda job: composer.problems([*common, *job]), jobs))
+        _stop_if([*_secrets_of(config), *collect(lambda job: composer.problems([*common, *job]), jobs)])
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Write the sweep's report; for a sweep of evaluations, the tables with the published figures."""
@@ -141,6 +143,11 @@ def _report_failure(error: Exception) -> TapirError:
 
 def _composer(config: DictConfig) -> Composer:
     return Composer(GlobalHydra.instance().config_loader(), config.hydra.job.config_name, sys.argv[1:])
+
+
+def _secrets_of(config: DictConfig) -> list[str]:
+    """Return the overrides of Hydra's own settings that hold a secret; Hydra writes them to its files."""
+    return [describe(problem, COMMAND_LINE) for problem in check_overrides(config.hydra.overrides.hydra)]
 
 
 def _stop_if(problems: Sequence[str]) -> None:

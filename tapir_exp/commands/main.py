@@ -132,15 +132,19 @@ def _hang_up(*_: object) -> None:
 
 def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Print the traceback of an error that the user cannot fix; a foreign text in it must not control the terminal."""
+    from tapir_exp.core.secrets import redact_secrets
     from tapir_exp.core.text import escape_controls
 
-    sys.stderr.write(escape_controls("".join(traceback.format_exception(kind, error, trace))))
+    text = "".join(traceback.format_exception(kind, error, trace))
+    sys.stderr.write(escape_controls(redact_secrets(text)))
 
 
 def exit_with_error(error: Exception, command: str) -> NoReturn:
     """Print an error that the user can fix, and exit with its code."""
     from tapir_exp.core.console import console
     from tapir_exp.core.errors import ConfigError
+    from tapir_exp.core.secrets import redact_secrets
 
-    console.print(f"{command}: {error}", markup=False, soft_wrap=True, style="red" if console.is_terminal else None)
+    text = redact_secrets(str(error))
+    console.print(f"{command}: {text}", markup=False, soft_wrap=True, style="red" if console.is_terminal else None)
     sys.exit(2 if isinstance(error, ConfigError) else 1)

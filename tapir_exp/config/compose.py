@@ -20,6 +20,7 @@ from tapir_exp.config.problems import Problem, describe, format_value
 from tapir_exp.config.root import SCHEMA, Config, parse
 from tapir_exp.config.schema import Schema, did_you_mean
 from tapir_exp.core.errors import ConfigError
+from tapir_exp.core.secrets import redact_secrets
 from tapir_exp.core.task_types import TaskType
 
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, YAMLError)
@@ -242,7 +243,7 @@ def _sets_section_of(line: str, key: str) -> bool:
 
 def _one_line(text: str) -> str:
     """Return a message in one line, with possible secrets removed."""
-    plain = " ".join(text.partition("See https://hydra.cc")[0].split())
+    plain = redact_secrets(" ".join(text.partition("See https://hydra.cc")[0].split()))
     return re.sub(r"(?i)([\w.+~]*(?:key|token|secret|passw)\w*=)\S+|\bsk-\S+", r"\1(value not shown)", plain)
 
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tapir_exp.core.secrets import HIDDEN, has_secret, known_secrets
+
 Values = Mapping[str, Any]
 """Values of the leaves, by dotted key."""
 SECRET = re.compile(r"\bsk-|\b(hf|ghp)_|\bxox[a-z]-|\bBearer |://[^/\s]+:[^/\s]+@")
@@ -41,7 +43,9 @@ def is_secret_value(value: object) -> bool:
 def format_value(key: str, value: object) -> str:
     """Return ` = value` for a message, or a note if the value may be a secret."""
     if is_secret_name(key) or is_secret_value(value) or (key.endswith(".api_key_env") and not is_env_name(value)):
-        return " (value not shown)"
+        return f" {HIDDEN}"
+    if isinstance(value, str | list | dict) and has_secret(str(value), known_secrets()):
+        return f" {HIDDEN}"
     return " = null" if value is None else f" = {value}"
 
 

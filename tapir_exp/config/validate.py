@@ -19,7 +19,8 @@ from tapir_exp.config.problems import (
 )
 from tapir_exp.config.ranges import check_ranges
 from tapir_exp.config.schema import Schema, did_you_mean
-from tapir_exp.config.secrets import check_secrets
+from tapir_exp.config.secrets import check_secrets, secrets_of
+from tapir_exp.core.secrets import redact_secrets
 from tapir_exp.core.task_types import TaskType
 
 BENCHMARKS = ("alpaca_eval", "mt_bench")
@@ -40,7 +41,9 @@ def find_problems(cfg: DictConfig, schema: Schema, origin: Callable[[str], str])
     problems = list(_read(cfg, schema, "", values))
     for check in CHECKS:
         problems.extend(check(values))
-    return [describe(problem, origin(problem.key)) for problem in problems]
+    # A message of another check may repeat a value that holds a key.
+    known = secrets_of(values)
+    return [redact_secrets(describe(problem, origin(problem.key)), known) for problem in problems]
 
 
 def _read(cfg: DictConfig, schema: Schema, section: str, values: dict[str, Any]) -> Iterator[Problem]:
