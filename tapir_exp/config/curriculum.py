@@ -73,6 +73,12 @@ class CurriculumConfig:
     """Most rows that all rounds together request of the teacher; each round may request an equal part. Null sets no
     limit. Under a limit, the mix shrinks until its requests fit, so that its task types and alpha stay as asked. Ours.
     """
+    min_examples: int = 0
+    """Least examples that the requests of a task type and subset show in turn, if the type has as many; rows of the
+    other subset fill up. A few examples, one of them mislabelled, make the teacher write another type. Ours."""
+    min_example_confidence: float = 0.0
+    """Least confidence of an example's task type, 0 to 1. Examples below it are shown only if the type has no other;
+    a classifier that gives no confidence is always sure. Ours."""
     replay: float = 0.0
     """Share of the rows of each earlier round's mix that is trained again, 0 to 1; 1 trains on all mixes so far. Ours.
     """

@@ -14,11 +14,15 @@ MIN_WEIGHT = 0.1
 
 @dataclass(frozen=True)
 class PoolRow:
-    """A row with its task type and its latest difficulty; the response is the teacher's, unrefined."""
+    """A row with its task type and its latest difficulty; the response is the teacher's, unrefined.
+
+    `confidence` is the classifier's, None if it gives none. An expansion has none: classifier and request agree on it.
+    """
 
     example: Example
     task: TaskType
     difficulty: float
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,13 @@ class Pool:
         """
         return [
             Candidate(
-                row.example, row.task, row.difficulty, Subset.HARD, max(row.difficulty, MIN_WEIGHT) if guided else 1.0
+                row.example,
+                row.task,
+                row.difficulty,
+                Subset.HARD if row_id in hard else Subset.REST,
+                max(row.difficulty, MIN_WEIGHT) if guided and row_id in hard else 1.0,
+                row.confidence,
             )
-            if row_id in hard
-            else Candidate(row.example, row.task, row.difficulty, Subset.REST)
             for row_id, row in self.rows.items()
         ]
 
@@ -98,11 +105,12 @@ def seed_pool(
         scores: Difficulty by row id.
         keys: Keys of the artifacts that all of these come from.
     """
-    tasks = {label.id: label.task for label in labels}
+    by_id = {label.id: label for label in labels}
     texts = {response.id: response.text for response in responses}
     rows = {}
     for seed in seeds:
-        task, text = tasks.get(seed.id), texts.get(seed.id)
-        if task is not None and text is not None and seed.id in scores:
-            rows[seed.id] = PoolRow(seed.model_copy(update={"response": text}), task, scores[seed.id])
+        label, text = by_id.get(seed.id), texts.get(seed.id)
+        if label is not None and label.task is not None and text is not None and seed.id in scores:
+            example = seed.model_copy(update={"response": text})
+            rows[seed.id] = PoolRow(example, label.task, scores[seed.id], label.confidence)
     return Pool(rows, frozenset(seed.instruction for seed in seeds), tuple(keys))

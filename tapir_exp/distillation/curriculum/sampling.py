@@ -26,6 +26,7 @@ class Candidate:
         difficulty: Its latest difficulty.
         subset: The part of the mix that it belongs to.
         weight: Positive; how likely the row is drawn among the rows of its task type and subset.
+        confidence: Probability of the task type by the classifier; None if it gives none.
     """
 
     example: Example
@@ -33,6 +34,7 @@ class Candidate:
     difficulty: float
     subset: Subset
     weight: float = 1.0
+    confidence: float | None = None
 
     def to_training_example(self) -> TrainingExample:
         """Return the candidate as a row of the mix."""
@@ -94,6 +96,8 @@ class PlanSettings:
         new_share: Least share of new rows in each task type and subset; None requests only what the pool lacks.
         max_new_rows: Most rows that the round may request; None for no limit.
         surplus: Rows requested beyond the quotas, relative to them.
+        min_examples: Least examples of a request, if the task type has as many.
+        min_confidence: Least confidence of an example's task type, if the task type has such a row.
     """
 
     round: int
@@ -108,6 +112,8 @@ class PlanSettings:
     new_share: float | None = None
     max_new_rows: int | None = None
     surplus: float = 0.0
+    min_examples: int = 0
+    min_confidence: float = 0.0
 
     @classmethod
     def for_round(cls, round_number: int, target: Shares, curriculum: CurriculumConfig, seed: int) -> "PlanSettings":
@@ -125,6 +131,8 @@ class PlanSettings:
             new_share=curriculum.new_share,
             max_new_rows=part_of_round(curriculum.max_new_rows, round_number, curriculum.rounds),
             surplus=curriculum.fresh_surplus if curriculum.gap_rows is GapRows.fresh else 0.0,
+            min_examples=curriculum.min_examples,
+            min_confidence=curriculum.min_example_confidence,
         )
 
     def recipe(self) -> dict[str, Any]:
@@ -170,15 +178,29 @@ def plan_round(pool: Sequence[Candidate], settings: PlanSettings) -> RoundPlan:
         drawn += available[: count.drawn]
         if count.requested:
             spare += available[count.drawn :]
-            # Rows of the other subset show the teacher the task type, though not the difficulty.
             other = Subset.REST if subset is Subset.HARD else Subset.HARD
-            examples = available or ranked[task, other]
+            examples = _choose_examples(available, ranked[task, other], settings)
             requested = count.requested + surplus[task, subset]
-            requests.append(GenerationRequest(task, subset, requested, tuple(examples)))
+            requests.append(GenerationRequest(task, subset, requested, examples))
         quotas.append(
             Quota(task=task, subset=subset, wanted=count.wanted, drawn=count.drawn, ordered=count.requested, filled=0)
         )
     return RoundPlan(tuple(drawn), tuple(requests), tuple(quotas), tuple(spare))
+
+
+def _choose_examples(
+    own: Sequence[Candidate], other: Sequence[Candidate], settings: PlanSettings
+) -> tuple[Candidate, ...]:
+    """Return the rows that a request shows: those of its own subset, and of the other one if they are too few."""
+
+    def sure(rows: Sequence[Candidate]) -> list[Candidate]:
+        return [row for row in rows if row.confidence is None or row.confidence >= settings.min_confidence]
+
+    # Unsure rows are better than none: a teacher without examples does not know the level.
+    own, other = (sure(own), sure(other)) if sure([*own, *other]) else (own, other)
+    # Rows of the other subset show the teacher the task type, though not the difficulty.
+    missing = max(settings.min_examples - len(own), 0) if own else len(other)
+    return (*own, *other[:missing])
 
 
 @dataclass(frozen=True)

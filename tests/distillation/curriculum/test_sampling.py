@@ -188,7 +188,9 @@ def test_part_of_round_parts_sum_to_the_total(total: int, rounds: int) -> None:
 
 def test_plan_recipe_holds_a_later_setting_only_if_it_is_used() -> None:
     plain = plan_settings(HALVES, 40, 0.5)
-    assert set(plain.recipe()) == set(PlanSettings.__dataclass_fields__) - {"new_share", "max_new_rows", "surplus"}
+    assert set(plain.recipe()) == set(PlanSettings.__dataclass_fields__) - {
+        *("new_share", "max_new_rows", "surplus", "min_examples", "min_confidence")
+    }
     assert replace(plain, new_share=0.5).recipe() == plain.recipe() | {"new_share": 0.5}
 
 
@@ -288,6 +290,34 @@ def test_request_of_an_empty_subset_shows_the_other_subset() -> None:
 def test_request_of_a_missing_type_shows_no_example() -> None:
     plan = plan_round(rows_of(30, MATH, Subset.HARD), plan_settings(HALVES, 20, 0.5))
     assert [request.examples for request in plan.requests if request.task is WRITING] == [(), ()]
+
+
+@pytest.mark.parametrize(
+    ("minimum", "least", "shown"),
+    [
+        (0, 0.0, ["hard unsure", "hard sure"]),
+        (3, 0.0, ["hard unsure", "hard sure", "rest unsure"]),
+        (0, 0.5, ["hard sure"]),
+        (2, 0.5, ["hard sure", "rest unknown"]),
+        (9, 0.5, ["hard sure", "rest unknown"]),
+        (0, 0.99, ["rest unknown"]),
+    ],
+)
+def test_request_shows_confident_rows_and_at_least_so_many(minimum: int, least: float, shown: list[str]) -> None:
+    """Rows of the other subset fill up, in the order of the draw; a row without a confidence counts as sure."""
+    confidences = {"hard sure": 0.9, "hard unsure": 0.2, "rest unsure": 0.1, "rest unknown": None}
+    pool = [
+        replace(row(name, subset=Subset(name[:4])), confidence=confidence) for name, confidence in confidences.items()
+    ]
+    settings = replace(plan_settings({MATH: 1.0}, 20, 1.0), min_examples=minimum, min_confidence=least)
+    (request,) = plan_round(pool, settings).requests
+    assert sorted(names(request.examples)) == sorted(shown)
+
+
+def test_request_shows_unsure_rows_rather_than_none() -> None:
+    pool = [replace(row("unsure"), confidence=0.2)]
+    (request,) = plan_round(pool, replace(plan_settings({MATH: 1.0}, 20, 1.0), min_confidence=0.9)).requests
+    assert names(request.examples) == ["unsure"]
 
 
 def test_equal_requests_are_distinct_keys() -> None:
