@@ -1,6 +1,18 @@
 """Settings of the synthetic lab."""
 
 from dataclasses import dataclass, field
+from enum import Enum
+
+
+class WorldName(Enum):
+    """Problems of the lab.
+
+    `default` has fourteen families of varied tasks. `ladder` has twelve families with rare hard levels, which teach
+    what no easier level does; in it the hard set can matter.
+    """
+
+    default = "default"
+    ladder = "ladder"
 
 
 @dataclass
@@ -25,6 +37,8 @@ class LabStudentConfig:
 class LabConfig:
     """Error rates of the lab's models, and its base student. All values are ours."""
 
+    world: WorldName = WorldName.default
+    """Problems of the seed instructions and of the held-out benchmark."""
     seed: int = 0
     """Seed of the seed instructions and of the held-out benchmark."""
     teacher_error_rate: float = 0.05

@@ -5,6 +5,8 @@ from enum import Enum
 
 from omegaconf import MISSING
 
+from tapir_exp.config.lab import WorldName
+
 
 class SeedSource(Enum):
     """Source of the seed instructions."""
@@ -33,6 +35,8 @@ class SeedsConfig:
 
     source: SeedSource = MISSING
     """Source of the seeds."""
+    world: WorldName = WorldName.default
+    """Problems of the lab (source lab)."""
     path: str | None = None
     """A .json, .jsonl, .csv or .parquet file (source file), or the name of a hub dataset (source hub). Rows have
     Alpaca's fields (instruction, input, output) or are chats (messages or conversations)."""

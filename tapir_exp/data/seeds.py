@@ -18,7 +18,7 @@ from tapir_exp.data.formats import SeedPair, UnusableRow, parse_pair
 from tapir_exp.data.mapped_pairs import MappedPairs, write_mapped_pairs
 from tapir_exp.data.near_duplicates import NearDuplicateIndex
 from tapir_exp.data.readers import read_file, read_hub, sha256_source
-from tapir_exp.lab.oracle import LAB_VERSION
+from tapir_exp.lab.oracle import world_version
 from tapir_exp.lab.world import natural_problems
 
 REASONS = 20
@@ -156,7 +156,7 @@ def source_digest(config: SeedsConfig) -> str:
         SourceError: the file is missing.
     """
     if config.source is SeedSource.lab:
-        return LAB_VERSION
+        return world_version(config.world)
     return "hub" if config.source is SeedSource.hub else sha256_source(Path(str(config.path)))
 
 
@@ -187,7 +187,7 @@ def _pair(raw: RawRow) -> SeedPair:
 def _lab_pairs(config: SeedsConfig, log: DropLog) -> Iterator[SeedPair]:
     if config.size is None:
         raise SeedError("The lab generates any number of seed instructions, but seeds.size is null: set seeds.size.")
-    for row_number, (_, problem) in enumerate(natural_problems(config.size, config.seed), 1):
+    for row_number, (_, problem) in enumerate(natural_problems(config.size, config.seed, config.world), 1):
         log.read += 1
         yield SeedPair(row_number, problem.instruction, problem.terse)
 

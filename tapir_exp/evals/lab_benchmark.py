@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from tapir_exp.config import WorldName
 from tapir_exp.core.records import BenchmarkResult, Response, example_id
 from tapir_exp.lab.family import Family, Problem
 from tapir_exp.lab.world import held_out_problems
@@ -11,7 +12,10 @@ Prompts = Sequence[tuple[str, str]]
 
 
 def run_benchmark(
-    problems_per_level: int, seed: int, respond: Callable[[Prompts], list[Response]]
+    problems_per_level: int,
+    seed: int,
+    respond: Callable[[Prompts], list[Response]],
+    world: WorldName = WorldName.default,
 ) -> list[BenchmarkResult]:
     """Send held-out problems to a student and grade its responses.
 
@@ -19,11 +23,12 @@ def run_benchmark(
         problems_per_level: Problems of each family at each level.
         seed: Seed of the problems.
         respond: Returns one response for each prompt, in order.
+        world: World of the problems.
 
     Raises:
         ValueError: If `respond` returns another number of responses.
     """
-    problems = held_out_problems(problems_per_level, seed)
+    problems = held_out_problems(problems_per_level, seed, world)
     responses = respond([(example_id(problem.instruction), problem.instruction) for _, problem in problems])
     return [grade(family, problem, response) for (family, problem), response in zip(problems, responses, strict=True)]
 

@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from math import exp
 from random import Random
 
+from tapir_exp.config import WorldName
 from tapir_exp.core.seeding import seed_digest
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.lab.families import FAMILIES
 from tapir_exp.lab.family import Family, Grade, Problem
-from tapir_exp.lab.world import draw, recognise
+from tapir_exp.lab.world import draw, families_beside, recognise
 
 Options = Mapping[str, float]
 Messages = Sequence[Mapping[str, str]]
@@ -27,6 +28,11 @@ Change it together with any change of a problem or a reply; `tests/lab/test_vers
 """
 LEVEL_DRIFT = 0.2
 """Share of new problems that are one level off their example: "similar difficulty" is never exact."""
+
+
+def world_version(world: WorldName) -> str:
+    """Return what identifies the problems of a world in artifact keys."""
+    return LAB_VERSION if world is WorldName.default else f"{LAB_VERSION} {world.value}"
 
 
 def respond(role: str, messages: Messages, options: Options, temperature: float, sample: int) -> str:
@@ -94,8 +100,8 @@ def _respond_to(known: tuple[Family, Problem] | None, error_rate: float, rng: Ra
 
 def _expand(prompt: str, count: int, options: Options, rng: Random) -> str:
     examples = [known for text in _all_tagged(prompt, "instruction") if (known := recognise(text))]
+    # Without examples, new pairs start from the easiest problems of the task type, always those of the default world.
     families = [family for family in FAMILIES if family.task == _tagged(prompt, "task")]
-    # Without examples, new pairs start from the easiest problems of the task type.
     models = examples or [(family, draw(family, family.levels[0], rng, held_out=False)) for family in families]
     if not models:
         return UNKNOWN_TASK
@@ -106,7 +112,7 @@ def _new_pair(family: Family, example: Problem, options: Options, rng: Random) -
     # An erring teacher misses the task type; a right one misses the level now and then.
     level = example.level
     if rng.random() < options["expansion_error_rate"]:
-        family = rng.choice([other for other in FAMILIES if other.task is not family.task])
+        family = rng.choice([other for other in families_beside(family) if other.task is not family.task])
     elif rng.random() < LEVEL_DRIFT:
         level = rng.choice([other for other in family.levels if abs(other - level) == 1])
     # Never from the held-out side: expansion must not leak test problems into training.

@@ -1,9 +1,14 @@
-"""The lab world as data: shares of its families, the held-out split, and functions that draw problems."""
+"""The worlds of the lab as data: shares of their families, the held-out split, and functions that draw problems."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from random import Random
 
+from tapir_exp.config import WorldName
 from tapir_exp.lab.families import FAMILIES
+from tapir_exp.lab.families.ladder import LADDER, LADDER_LEVELS, LADDER_SHARES
 from tapir_exp.lab.family import Family, Problem
 
 SKEW: dict[str, float] = {
@@ -21,7 +26,28 @@ HELD_OUT_IN = 6
 PATIENCE = 10_000
 """Failed draws in a row after which a search stops."""
 
-_BY_NAME = {family.name: family for family in FAMILIES}
+
+@dataclass(frozen=True)
+class World:
+    """Families of problems, and how common each family and each level is in open data.
+
+    Attributes:
+        families: the families.
+        shares: natural share of each family.
+        levels: natural share of each level.
+    """
+
+    families: tuple[Family, ...]
+    shares: Mapping[str, float]
+    levels: Mapping[int, float]
+
+
+WORLDS: Mapping[WorldName, World] = {
+    WorldName.default: World(FAMILIES, SKEW, LEVEL_MIX),
+    WorldName.ladder: World(LADDER, LADDER_SHARES, LADDER_LEVELS),
+}
+ALL_FAMILIES: tuple[Family, ...] = tuple(family for world in WORLDS.values() for family in world.families)
+_BY_NAME = {family.name: family for family in ALL_FAMILIES}
 
 
 def get_family(name: str) -> Family:
@@ -39,9 +65,15 @@ def is_held_out(problem: Problem) -> bool:
     return int(sha256(problem.key.encode()).hexdigest(), 16) % HELD_OUT_IN == 0
 
 
+def families_beside(family: Family) -> tuple[Family, ...]:
+    """Return all families of the world that a family belongs to."""
+    return next(world.families for world in WORLDS.values() if family in world.families)
+
+
+@lru_cache(maxsize=2**15)  # the oracles read every instruction several times
 def recognise(instruction: str) -> tuple[Family, Problem] | None:
-    """Return the family and the problem of an instruction; None if it is not of this world."""
-    for family in FAMILIES:
+    """Return the family and the problem of an instruction; None if it is not of any world."""
+    for family in ALL_FAMILIES:
         if problem := family.read(instruction):
             return family, problem
     return None
@@ -67,21 +99,23 @@ def draw(family: Family, level: int, rng: Random, held_out: bool) -> Problem:
     raise LookupError(f"no problem of {family.name} at level {level} with held_out={held_out} in {PATIENCE} draws")
 
 
-def natural_problems(count: int, seed: int) -> list[tuple[Family, Problem]]:
+def natural_problems(count: int, seed: int, world: WorldName = WorldName.default) -> list[tuple[Family, Problem]]:
     """Draw training problems as open data has them: skewed in family and level, no instruction twice.
 
     Args:
         count: number of problems.
         seed: seed of the draws.
+        world: the world.
 
     Raises:
         LookupError: `PATIENCE` draws in a row gave nothing new.
     """
+    shares, levels = WORLDS[world].shares, WORLDS[world].levels
     rng, problems = Random(f"natural {seed}"), dict[str, tuple[Family, Problem]]()
     misses = 0
     while len(problems) < count:
-        (name,) = rng.choices(list(SKEW), list(SKEW.values()))
-        (level,) = rng.choices(list(LEVEL_MIX), list(LEVEL_MIX.values()))
+        (name,) = rng.choices(list(shares), list(shares.values()))
+        (level,) = rng.choices(list(levels), list(levels.values()))
         family = get_family(name)
         problem = draw(family, level, rng, held_out=False)
         # Small families run out of new instructions, and then most of their draws repeat.
@@ -92,12 +126,13 @@ def natural_problems(count: int, seed: int) -> list[tuple[Family, Problem]]:
     return list(problems.values())
 
 
-def even_problems(per_cell: int, seed: int) -> list[Problem]:
+def even_problems(per_cell: int, seed: int, world: WorldName = WorldName.default) -> list[Problem]:
     """Draw training problems of every family at every level: a corpus with all words of this world.
 
     Args:
         per_cell: problems of each family at each level; they may repeat.
         seed: seed of the draws.
+        world: the world.
 
     Raises:
         LookupError: see `draw`.
@@ -105,25 +140,26 @@ def even_problems(per_cell: int, seed: int) -> list[Problem]:
     rng = Random(f"even {seed}")
     return [
         draw(family, level, rng, held_out=False)
-        for family in FAMILIES
+        for family in WORLDS[world].families
         for level in family.levels
         for _ in range(per_cell)
     ]
 
 
-def held_out_problems(per_cell: int, seed: int) -> list[tuple[Family, Problem]]:
+def held_out_problems(per_cell: int, seed: int, world: WorldName = WorldName.default) -> list[tuple[Family, Problem]]:
     """Draw held-out problems of every family at every level, no key twice.
 
     Args:
         per_cell: problems of each family at each level.
         seed: seed of the draws.
+        world: the world.
 
     Raises:
         LookupError: a cell has fewer problems.
     """
     return [
         (family, problem)
-        for family in FAMILIES
+        for family in WORLDS[world].families
         for level in family.levels
         for problem in _held_out_cell(family, level, per_cell, seed)
     ]

@@ -19,7 +19,7 @@ from tapir_exp.lab.oracle import world_version
 from tapir_exp.llm.chat import Message
 from tapir_exp.pipeline.generation import response_figures
 from tapir_exp.pipeline.subject import EvalQuestion, EvaluatedModel
-from tapir_exp.pipeline.workspace import StageOutput, Workspace
+from tapir_exp.pipeline.workspace import StageOutput, Workspace, template_recipe
 
 
 def lab_suite(ws: Workspace, subject: EvaluatedModel) -> Artifact:
@@ -254,7 +254,7 @@ def _generation_recipe(subject: EvaluatedModel) -> dict[str, Any]:
     """Return what determines the responses, apart from the questions."""
     student = subject.student
     limits = {"max_length": student.max_length, "max_new_tokens": student.max_new_tokens}
-    how = {"template": [student.chat_template, student.system_prompt], "precision": student.precision, **limits}
+    how = {"template": template_recipe(student), "precision": student.precision, **limits}
     return {"subject": dict(subject.identity), "name": subject.name, "generation": how}
 
 

@@ -8,10 +8,13 @@ import pytest
 from tapir_exp.core.task_types import BOOSTED, TaskType
 from tapir_exp.lab.families import FAMILIES
 from tapir_exp.lab.families.code import evaluate_on_inputs
+from tapir_exp.lab.families.ladder import LADDER, MIX, PLACES, TREES
 from tapir_exp.lab.family import Family, Problem
-from tapir_exp.lab.world import get_family
+from tapir_exp.lab.world import ALL_FAMILIES, get_family
 
-CELLS = [pytest.param(family, level, id=f"{family.name}-{level}") for family in FAMILIES for level in family.levels]
+TESTED = (*FAMILIES, LADDER[0])
+"""The families of the ladder differ only in their tables."""
+CELLS = [pytest.param(family, level, id=f"{family.name}-{level}") for family in TESTED for level in family.levels]
 each_cell = pytest.mark.parametrize(("family", "level"), CELLS)
 
 
@@ -65,7 +68,7 @@ def test_nonsense_gets_low_scores(family: Family, level: int, response: str) -> 
 @each_cell
 def test_no_other_family_reads_the_instruction(family: Family, level: int) -> None:
     for problem in pose_problems(family, level, 100):
-        assert [other.name for other in FAMILIES if other.read(problem.instruction)] == [family.name]
+        assert [other.name for other in ALL_FAMILIES if other.read(problem.instruction)] == [family.name]
 
 
 @each_cell
@@ -257,3 +260,30 @@ def test_any_sentence_with_all_words_is_exact() -> None:
     assert family.is_exact(problem, "The cow eats in the barn and the red man sings.")
     assert not family.is_exact(problem, "red man sings barn")
     assert family.grade(problem, "The man sings in the barn.").score < 9
+
+
+def test_ladder_families_share_task_types_and_no_move() -> None:
+    assert [family.task for family in LADDER] == list(PLACES.values())
+    assert {family.task for family in LADDER} == {family.task for family in FAMILIES}
+    moves = [move for family in LADDER for own in family.moves.values() for move in own]
+    assert len(set(moves) - set(TREES)) == len(moves) == 12 * 3 * 4
+
+
+@pytest.mark.parametrize("level", MIX)
+def test_ladder_level_uses_its_own_moves_and_those_below(level: int) -> None:
+    family = LADDER[3]
+    for problem in pose_problems(family, level, 50):
+        moves = problem.key.replace(",", "").split()[2:]
+        counts = [sum(move in own for move in moves) for own in family.moves.values()]
+        assert sum(counts) == 4
+        assert counts[level - 1] == max(counts) >= 2
+        assert not any(counts[level:])
+
+
+def test_ladder_response_follows_the_ring() -> None:
+    family = LADDER[0]
+    move, step = next(iter(family.moves[1].items()))
+    problem = family.read(f"Walk the river from ash: {', '.join([move] * 4)}")
+    assert problem is not None
+    assert problem.answer == TREES[4 * step % 6]
+    assert problem.terse.split()[:3] == ["ash", move, TREES[step % 6]]

@@ -9,12 +9,15 @@ from random import Random
 
 import pytest
 
+from tapir_exp.config import WorldName
 from tapir_exp.core.task_types import BOOSTED
 from tapir_exp.lab.families import FAMILIES
 from tapir_exp.lab.family import Family, Problem
 from tapir_exp.lab.world import (
     LEVEL_MIX,
     SKEW,
+    WORLDS,
+    World,
     draw,
     even_problems,
     get_family,
@@ -35,6 +38,22 @@ def natural() -> Problems:
 @pytest.fixture(scope="module")
 def held_out() -> Problems:
     return held_out_problems(30, seed=1)
+
+
+@pytest.mark.parametrize("world", WORLDS.values(), ids=[name.value for name in WORLDS])
+def test_shares_of_a_world_sum_to_one(world: World) -> None:
+    assert set(world.shares) == {family.name for family in world.families}
+    assert sum(world.shares.values()) == pytest.approx(1)
+    assert sum(world.levels.values()) == pytest.approx(1)
+
+
+def test_draws_of_a_world_are_its_own() -> None:
+    families = set(WORLDS[WorldName.ladder].families)
+    natural = natural_problems(400, 1, WorldName.ladder)
+    assert {family for family, _ in natural} == {f for f, _ in held_out_problems(1, 1, WorldName.ladder)} == families
+    assert len(even_problems(1, 1, WorldName.ladder)) == 36
+    assert 0.7 < sum(problem.level == 1 for _, problem in natural) / 400 < 0.9
+    assert all(recognise(problem.instruction) == (family, problem) for family, problem in natural)
 
 
 def test_shares_sum_to_one() -> None:
