@@ -9,10 +9,11 @@ import yaml
 from composing import compose_config, compose_raw
 from omegaconf import DictConfig, OmegaConf
 
-from tapir_exp.config import Config, RoundsMode, parse, to_yaml
+from tapir_exp.config import Config, RoundsMode, WorldName, parse, to_yaml
 from tapir_exp.config.paths import data_dir
 from tapir_exp.core.task_types import BOOSTED, TaskType
 from tapir_exp.lab.families import FAMILIES
+from tapir_exp.lab.world import WORLDS
 
 CONF = data_dir("conf")
 OTHER_COMMANDS = {"classifier_training", "classifier_data"}
@@ -24,6 +25,29 @@ LEAVES = sorted(
 )
 SWEEPS = sorted(path.stem for path in data_dir("sweeps").glob("*.yaml"))
 ARMS = sorted(path.stem for path in (CONF / "arm").glob("*.yaml"))
+STUDY_ARMS = {
+    "three_fits": {},
+    "one_schedule": {"sft.lr_schedule": "one"},
+    "one_schedule_adam": {"sft.lr_schedule": "one", "sft.optimizer_state": "carried"},
+    "wsd": {"sft.lr_schedule": "wsd", "sft.optimizer_state": "carried"},
+    "wsd_average": {
+        "sft.lr_schedule": "wsd",
+        "sft.optimizer_state": "carried",
+        "sft.judged_student": "average",
+        "sft.average_checkpoints": 5,
+    },
+    "replay_25": {"sft.lr_schedule": "one", "curriculum.replay": 0.25},
+    "replay_50": {"sft.lr_schedule": "one", "curriculum.replay": 0.5},
+    "replay_100": {"sft.lr_schedule": "one", "curriculum.replay": 1.0},
+    "s0_cumulative": {"sft.round_start": "s0", "curriculum.replay": 1.0},
+    "one_fit": {
+        "curriculum.rounds_mode": "merged",
+        "curriculum.rounds": 1,
+        "curriculum.rows_per_round": 12000,
+        "sft.round_stage.max_tokens": 2100000,
+    },
+}
+"""Cells of `lab_rounds`, and how each differs from `three_fits`."""
 
 
 @pytest.fixture
@@ -80,10 +104,34 @@ def test_sweep_composes_and_its_jobs_parse(name: str) -> None:
 
 def test_lab_ablation_covers_all_arms_and_five_seeds() -> None:
     hydra = compose_raw(config_name="lab_ablation", hydra=True).hydra
-    assert sorted(hydra.sweeper.params.arm.split(",")) == ARMS
+    assert sorted(hydra.sweeper.params.arm.split(",")) == [arm for arm in ARMS if arm not in STUDY_ARMS]
     assert hydra.sweeper.params.seed == "1,2,3,4,5"
     assert hydra.launcher.n_jobs == 2
     assert hydra.job.env_set.OMP_NUM_THREADS == "1"
+
+
+def test_lab_rounds_covers_its_cells_at_equal_teacher_rows() -> None:
+    cfg = compose_raw(config_name="lab_rounds", hydra=True)
+    assert set(cfg.hydra.sweeper.params.arm.split(",")) == set(STUDY_ARMS)
+    assert cfg.curriculum.max_new_rows < 3 * 0.4 * cfg.curriculum.rows_per_round
+
+
+def test_study_arms_pin_their_cell() -> None:
+    """A cell states every setting of the fits, so that a change of a default does not move it."""
+    blocked = flat(composed(["arm=three_fits"]))
+    pinned = ("sft.lr_schedule", "sft.round_start", "sft.optimizer_state", "sft.judged_student", "curriculum.replay")
+    for arm, changes in STUDY_ARMS.items():
+        cell = flat(composed([f"arm={arm}"]))
+        assert {key: value for key, value in cell.items() if blocked[key] != value and key != "arm"} == changes
+        file = OmegaConf.load(CONF / "arm" / f"{arm}.yaml")
+        assert all(OmegaConf.select(file, key) is not None for key in pinned)
+
+
+def test_lab_ladder_names_the_types_of_its_world() -> None:
+    cfg = compose_raw(config_name="lab_ladder")
+    assert cfg.lab.world is cfg.seeds.world is WorldName.ladder
+    ladder = {str(family.task) for family in WORLDS[WorldName.ladder].families}
+    assert set(cfg.task_mix.target_distribution) == ladder
 
 
 def test_groups_are_typed_by_the_schema() -> None:
@@ -155,7 +203,11 @@ def test_rounds_mode_applied_twice_changes_nothing() -> None:
 
 def test_arms_change_only_the_settings_of_their_name() -> None:
     tapir = flat(composed())
-    differing = {arm: {k for k, v in flat(composed([f"arm={arm}"])).items() if tapir[k] != v} - {"arm"} for arm in ARMS}
+    differing = {
+        arm: {k for k, v in flat(composed([f"arm={arm}"])).items() if tapir[k] != v} - {"arm"}
+        for arm in ARMS
+        if arm not in STUDY_ARMS
+    }
     assert differing == {
         "tapir": set(),
         "vanilla_sft": {"curriculum.rounds_mode", "curriculum.rounds", "sft.seed_stage.max_tokens"},
