@@ -110,16 +110,13 @@ def _check_budgets(values: Values) -> Iterator[Problem]:
 
 
 def _check_gaps(values: Values) -> Iterator[Problem]:
-    fresh = _choice(values, "curriculum.gap_rows") == "fresh"
-    for name in ("drop_easy_expansions", "report_trained_gaps", "fresh_surplus"):
-        value = values.get(f"curriculum.{name}")
-        if value and not fresh:
-            yield Problem(f"curriculum.{name}", f" = {value}", "curriculum.gap_rows=fresh beside it")
-    difficulty = _choice(values, "curriculum.difficulty")
-    if values.get("curriculum.drop_easy_expansions") and difficulty not in (None, "mfd"):
-        yield Problem(
-            "curriculum.drop_easy_expansions", " = True", f"curriculum.difficulty=mfd beside it (got {difficulty})"
-        )
+    if not values.get("curriculum.drop_easy_expansions"):
+        return
+    for name, expected in (("gap_rows", "fresh"), ("difficulty", "mfd")):
+        choice = _choice(values, f"curriculum.{name}")
+        if choice not in (None, expected):
+            key = "curriculum.drop_easy_expansions"
+            yield Problem(key, " = True", f"curriculum.{name}={expected} beside it (got {choice})")
 
 
 def _check_engine(values: Values) -> Iterator[Problem]:
