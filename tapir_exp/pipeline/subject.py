@@ -11,8 +11,8 @@ from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.manifest import Manifest
 from tapir_exp.core.records import Response
 from tapir_exp.core.store import check_if_artifact, digest_files
+from tapir_exp.pipeline.workspace import LAB_STUDENT
 
-LAB_STUDENT = "lab"
 NO_STUDENT = (
     "evals.run = null: expected the directory of a run. Alternatively set student.model to a Hugging Face id or "
     "directory, or give each suite a file of responses"

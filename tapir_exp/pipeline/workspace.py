@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tapir_exp.config import Config, JudgeConfig, StudentConfig, TeacherConfig
+from tapir_exp.config import ChatTemplate, Config, JudgeConfig, StudentConfig, TeacherConfig
 from tapir_exp.core.console import print_stage
 from tapir_exp.core.manifest import Entry, entry_of
 from tapir_exp.core.records import DroppedRow, Record
@@ -15,6 +15,10 @@ from tapir_exp.distillation.classifier.base import TaskClassifier
 from tapir_exp.llm.chat import ChatModel
 from tapir_exp.llm.ledger import Ledger, Spend
 from tapir_exp.llm.streaming import StreamableModel
+from tapir_exp.student.constants import TEMPLATE_DATE
+
+LAB_STUDENT = "lab"
+"""Name of the lab's base student in `student.model`."""
 
 Recipe = Mapping[str, Any]
 NO_REPLY = ("llm", "max_failure_rate", "stream_while_generating")
@@ -115,11 +119,18 @@ def role_recipe(chat: ChatModel, config: TeacherConfig | JudgeConfig) -> dict[st
 def generation_recipe(student: StudentConfig) -> dict[str, Any]:
     """Return the settings that determine the student's responses."""
     return {
-        "template": [student.chat_template, student.system_prompt],
+        "template": template_recipe(student),
         "max_new_tokens": student.max_new_tokens,
         "precision": student.precision,
         "engine": student.engine,
     }
+
+
+def template_recipe(student: StudentConfig) -> list[Any]:
+    """Return what determines the text around a conversation: the template, the system message, and the date in it."""
+    # The templates of this package and that of the lab's student write no date.
+    dated = student.chat_template is ChatTemplate.tokenizer and student.model != LAB_STUDENT
+    return [student.chat_template, student.system_prompt, *([TEMPLATE_DATE] if dated else [])]
 
 
 def stage_name(stage: str, round_number: int | None) -> str:

@@ -9,7 +9,6 @@ from typing import Any, Self
 from tapir_exp.config import LoggerConfig, WandbMode
 from tapir_exp.core.records import Record
 
-
 LONGEST_NAME = 128
 """Characters that W&B accepts in the name of a group."""
 

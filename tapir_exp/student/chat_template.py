@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import cycle
 from pathlib import Path
 
@@ -9,8 +10,11 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from tapir_exp.config import ChatTemplate, StudentConfig
+from tapir_exp.core.console import print_warning
 from tapir_exp.core.errors import ConfigError
+from tapir_exp.student.constants import TEMPLATE_DATE
 from tapir_exp.student.loading import load_tokenizer
+from tapir_exp.student.template_date import pin_date
 
 TEMPLATES = Path(__file__).parent / "templates"
 PLACEHOLDER = "\ue000"
@@ -106,6 +110,11 @@ def load_chat(source: Path, student: StudentConfig) -> Chat:
         raise ConfigError(
             [f"student.chat_template: tokenizer, but the tokenizer of {source} has no template; set llama2 or chatml"]
         )
+    template = tokenizer.get_chat_template()
+    pinned = pin_date(template)
+    if pinned != template:
+        _warn_of_date(str(source))
+        tokenizer.chat_template = pinned
     return Chat(
         tokenizer,
         student.system_prompt,
@@ -123,6 +132,16 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, turns: Sequence[str], syst
     """Render a conversation with the tokenizer's template, including the header of the assistant's turn."""
     messages = _to_messages(turns, system_prompt)
     return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+
+@cache
+def _warn_of_date(source: str) -> None:
+    """Warn once in a process that the template of a model writes dates."""
+    print_warning(
+        f"warning: the chat template of {source} writes today's date (strftime_now). The date is fixed to "
+        f"{TEMPLATE_DATE} in training, in generation and in the template of the student, so that the same command "
+        "gives the same student on every day."
+    )
 
 
 def _to_messages(turns: Sequence[str], system_prompt: str | None) -> list[dict[str, str]]:

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tapir_exp.config import ChatTemplate, StudentConfig
 from tapir_exp.core.errors import ConfigError
+from tapir_exp.student import chat_template
 from tapir_exp.student.chat_template import Chat, load_chat, read_template, render_prompt
 
 
@@ -114,3 +115,35 @@ def test_configured_template_survives_saving(llama: Path, tmp_path: Path) -> Non
     load_chat(llama, configured(ChatTemplate.llama2)).tokenizer.save_pretrained(str(tmp_path / "again"))
     again = load_chat(tmp_path / "again", configured(ChatTemplate.tokenizer))
     assert again.tokenizer.chat_template == read_template(ChatTemplate.llama2)
+
+
+DATED = (
+    # Llama 3.2, Granite and Mistral Small ask for the date in these three ways.
+    "{% if not date is defined %}{% if strftime_now is defined %}{% set date = strftime_now('%d %b %Y') %}{% endif %}"
+    "{% endif %}Today is {{ date }}.",
+    "Today is {{ strftime_now('%B %d, %Y') }}.",
+    "{%- set today = strftime_now('%Y-%m-%d') %}Today is {{ today }}.",
+)
+TURNS = "{% for m in messages %}{{ '<|im_start|>' + m.content + '<|im_end|>' }}{% endfor %}"
+
+
+@pytest.mark.parametrize(("template", "date"), zip(DATED, ("26 Jul 2024", "July 26, 2024", "2024-07-26"), strict=True))
+def test_date_of_a_template_is_pinned_with_one_warning(
+    qwen: Path, template: str, date: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(chat_template, "print_warning", warnings.append)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(qwen)
+    tokenizer.chat_template = template + TURNS
+    tokenizer.save_pretrained(qwen)
+    for _ in range(2):
+        chat = load_chat(qwen, configured(ChatTemplate.tokenizer))
+    assert render_prompt(chat.tokenizer, ["Hello."], None) == f"Today is {date}.<|im_start|>Hello.<|im_end|>"
+    assert len(warnings) == 1
+    assert "writes today's date (strftime_now). The date is fixed to 2024-07-26" in warnings[0]
+    assert chat.tokenizer.decode([chat.end]) == "<|im_end|>"
+
+
+def test_template_without_a_date_gets_no_warning(qwen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_template, "print_warning", pytest.fail)
+    load_chat(qwen, configured(ChatTemplate.chatml))
