@@ -26,7 +26,7 @@ from tapir_exp.llm.reactions import Reactions
 from tapir_exp.llm.response_cache import cache_key
 from tapir_exp.llm.serving.pool import ServedTransport
 from tapir_exp.llm.serving.server import ManagedServer
-from tapir_exp.llm.transport import RawCompletion, Transport
+from tapir_exp.llm.transport import RawCompletion, Transport, hide_key
 
 FIRST_WAIT_S = 1.0
 """Pause before the first retry; it doubles with every further one."""
@@ -205,7 +205,8 @@ class Client:
         None also if the variable is not set: cached completions need no key, and `check` reports it before a call.
         """
         if self._config.api_key_env is not None:
-            return os.environ.get(self._config.api_key_env)
+            # A key that was read from a file often ends with a line feed, which no header may hold.
+            return os.environ.get(self._config.api_key_env, "").strip() or None
         return "none" if self._config.api_base is not None else None
 
     def _key_of(self, request: ChatRequest) -> str:
@@ -213,7 +214,7 @@ class Client:
 
     def _endpoint_problems(self) -> Iterator[str]:
         name = self._config.api_key_env
-        if name is not None and not os.environ.get(name):
+        if name is not None and self._api_key() is None:
             yield f"the environment variable {name} (llm.api_key_env) is not set"
         if self._config.batch and not is_openai_compatible(self._config.model):
             yield f"llm.batch requires a model named openai/NAME or hosted_vllm/NAME, got {self._config.model}"
@@ -284,7 +285,7 @@ class Client:
         tokens = request.max_tokens + self._config.reasoning_tokens + estimate_prompt(request)
         started = await self._wait_for_turn(tokens)
         try:
-            response = await self._transport.send(request)
+            response = hide_key(await self._transport.send(request), self._api_key())
         except CallError as error:
             # It was answered with status 200, so it may have been paid. Nothing is known about its tokens.
             if error.kind is FailureKind.MALFORMED:
@@ -359,7 +360,8 @@ class Client:
             self.check()
         endpoint = BatchEndpoint(self._config, self._api_key(), self._role, self._call_store.batches)
         try:
-            async for key, response in endpoint.fetch(locked, self._call_store.ledger.check):
+            async for key, fetched in endpoint.fetch(locked, self._call_store.ledger.check):
+                response = hide_key(fetched, self._api_key())
                 try:
                     usage = compute_usage(by_key[key], response, self._batch_price)
                     await self._record(key, by_key[key], response, usage)

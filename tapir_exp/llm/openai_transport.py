@@ -13,12 +13,14 @@ from typing import Any
 import aiohttp
 
 from tapir_exp.config import LLMConfig
+from tapir_exp.core.errors import ConfigError
 from tapir_exp.llm.chat import ChatRequest, TokenLogprob
 from tapir_exp.llm.failures import CallError, FailureKind, redact
 from tapir_exp.llm.finish_reasons import read_finish_reason
 from tapir_exp.llm.parameters import NEW_LIMIT, OLD_LIMIT, EndpointParameters
 from tapir_exp.llm.provider_errors import read_embedded_error, read_error
 from tapir_exp.llm.proxies import describe_address, environment_proxy
+from tapir_exp.llm.reply_size import ERROR_BYTES, max_reply_bytes, read_pieces
 from tapir_exp.llm.transport import RawCompletion, drop_surrogates
 from tapir_exp.llm.usage import read_usage
 
@@ -26,8 +28,10 @@ OPENAI_API_BASE = "https://api.openai.com/v1"
 OPENAI_PREFIXES = ("openai/", "hosted_vllm/")
 """Prefixes of the models that are reached through this protocol."""
 
-MAX_LINE_BYTES = 2**23
-"""Longest line of a batch result file, which is read line by line."""
+EXTRA_HEADERS = "extra_headers"
+"""The option of litellm and of OpenAI's client for further HTTP headers."""
+BUFFERED_BYTES = 2**16
+"""Bytes that are buffered of a reply."""
 CONNECT_TIMEOUT_S = 10.0
 """Seconds until the endpoint must have accepted a connection."""
 NO_CONNECTION = (
@@ -88,8 +92,12 @@ class HttpTransport:
         body = json.dumps(self.body_of(request)).encode()
         headers = {"Content-Type": "application/json"}
         url = f"{self._base}/chat/completions"
+        # A redirect could send the key to another host.
         async with session.post(url, data=body, headers=headers, allow_redirects=False) as response:
-            return read_response(response.status, response.headers, await response.read(), self._key)
+            failed = response.status != HTTPStatus.OK
+            ceiling = ERROR_BYTES if failed else max_reply_bytes(request, self._config.reasoning_tokens)
+            content = await read_pieces(response.content.iter_any(), ceiling, cut=failed)
+            return read_response(response.status, response.headers, content, self._key)
 
     @property
     def parameters(self) -> EndpointParameters:
@@ -98,7 +106,7 @@ class HttpTransport:
 
     def body_of(self, request: ChatRequest) -> dict[str, Any]:
         """Return the JSON body of a request."""
-        params = dict(self._config.extra_params)
+        params = {name: value for name, value in self._config.extra_params.items() if name != EXTRA_HEADERS}
         extra = params.pop("extra_body", {})  # litellm's place for parameters that OpenAI does not have
         return {
             **params,
@@ -114,14 +122,32 @@ def base_of(config: LLMConfig) -> str:
     return (config.api_base or OPENAI_API_BASE).rstrip("/")
 
 
-def open_session(config: LLMConfig, key: str | None) -> aiohttp.ClientSession:
-    """Open a session with the endpoint's key, time-out and proxy, for use within one event loop."""
+def extra_headers(config: LLMConfig) -> dict[str, str]:
+    """Return the headers of `extra_params.extra_headers`, which litellm sends as headers, too.
+
+    Raises:
+        ConfigError: If it is not a mapping of names to one-line texts.
+    """
+    headers = config.extra_params.get(EXTRA_HEADERS) or {}
+    if not isinstance(headers, dict) or any(set("\r\n\0") & set(f"{name}{value}") for name, value in headers.items()):
+        raise ConfigError([f"llm.extra_params.{EXTRA_HEADERS}: expected a mapping of names to texts of one line each"])
+    return {str(name): str(value) for name, value in headers.items()}
+
+
+def open_session(config: LLMConfig, key: str | None, buffered_bytes: int = BUFFERED_BYTES) -> aiohttp.ClientSession:
+    """Open a session with the endpoint's key, time-out and proxy, for use within one event loop.
+
+    Args:
+        config: The model and its endpoint.
+        key: The API key.
+        buffered_bytes: About half of the inflated bytes that are buffered before they are read, and the longest line.
+    """
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=config.concurrency),
         timeout=aiohttp.ClientTimeout(total=config.timeout_s, sock_connect=CONNECT_TIMEOUT_S),
         proxy=environment_proxy(base_of(config)),
-        read_bufsize=MAX_LINE_BYTES,
-        headers={"Authorization": f"Bearer {key}"} if key else {},
+        read_bufsize=buffered_bytes,
+        headers={**extra_headers(config), **({"Authorization": f"Bearer {key}"} if key else {})},
     )
 
 

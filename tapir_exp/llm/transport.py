@@ -1,9 +1,10 @@
 """The interface of a transport, which sends one request to a provider, and parsing that all transports share."""
 
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+from tapir_exp.core.secrets import HIDDEN, SHORTEST
 from tapir_exp.llm.chat import ChatRequest, TokenLogprob
 
 
@@ -47,3 +48,12 @@ class Transport(Protocol):
 def drop_surrogates(text: str) -> str:
     """Replace lone surrogates, which JSON escapes can contain and UTF-8 files cannot."""
     return text.encode(errors="replace").decode()
+
+
+def hide_key(response: RawCompletion, key: str | None) -> RawCompletion:
+    """Return a completion without the key of its endpoint, which a provider may repeat, since completions are kept."""
+    if key is None or len(key) < SHORTEST or not (key in response.text or key in response.reasoning):
+        return response
+    text, reasoning = response.text.replace(key, HIDDEN), response.reasoning.replace(key, HIDDEN)
+    # The tokens of the logarithms of probability would spell the key.
+    return replace(response, text=text, reasoning=reasoning, top_logprobs=())

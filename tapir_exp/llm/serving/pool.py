@@ -15,9 +15,6 @@ from tapir_exp.llm.parameters import EndpointParameters
 from tapir_exp.llm.serving.server import ManagedServer, ServerError, ServerSpec
 from tapir_exp.llm.transport import RawCompletion
 
-WEIGHTS_PLACEHOLDER = "{weights}"
-"""Placeholder in a command for the file of the weights."""
-
 
 def server_identity(config: ServerConfig, sha256: str | None) -> str:
     """Return what identifies the model of a server: the SHA-256 of its weights, else its command."""
@@ -40,10 +37,11 @@ class ServerPool:
             weights: File that replaces {weights} in the command.
             role: Name of the server and of its log, if this is the first role with the command.
         """
-        command = tuple(part.replace(WEIGHTS_PLACEHOLDER, str(weights or "")) for part in config.command)
+        path = str(weights or "")
+        command = (*config.command, path)
         if command not in self._servers:
-            log = self._logs / f"{role}.log"
-            spec = ServerSpec(role, command, log, config.health_path, config.startup_timeout_s, config.max_restarts)
+            log, limits = self._logs / f"{role}.log", (config.startup_timeout_s, config.max_restarts)
+            spec = ServerSpec(role, tuple(config.command), log, config.health_path, *limits, weights=path)
             self._servers[command] = ManagedServer(spec)
         return self._servers[command]
 

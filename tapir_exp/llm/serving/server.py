@@ -4,6 +4,7 @@ A server is any command that listens at a port. It runs under `process_guard.py`
 process, even if this process is killed.
 """
 
+import re
 import socket
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from tapir_exp.core.console import console
 from tapir_exp.core.errors import TapirError
 from tapir_exp.llm.serving import process_guard
 
-PORT, PYTHON = "{port}", "{python}"
+PORT, PYTHON, WEIGHTS = "{port}", "{python}", "{weights}"
 """Placeholders in a command for the port and for this Python interpreter."""
 POLL_S = 0.1
 """Interval of health checks while a server starts."""
@@ -47,11 +48,12 @@ class ServerSpec:
 
     Attributes:
         name: Name in messages.
-        command: Command and arguments; {port} and {python} are replaced.
+        command: Command and arguments; {port}, {python} and {weights} are replaced.
         log: File that the output is appended to.
         health_path: Path that returns status 200 once the server can serve.
         startup_timeout_s: Seconds until it must be able to serve.
         max_restarts: Restarts after a crash.
+        weights: Path that replaces {weights}.
     """
 
     name: str
@@ -60,10 +62,14 @@ class ServerSpec:
     health_path: str = "/health"
     startup_timeout_s: float = 300.0
     max_restarts: int = 3
+    weights: str = ""
 
     def arguments(self, port: int) -> list[str]:
-        """Return the command with its placeholders replaced."""
-        return [part.replace(PORT, str(port)).replace(PYTHON, sys.executable) for part in self.command]
+        """Return the command with its placeholders replaced; a path that holds `{port}` stays as it is."""
+        values = {PORT: str(port), PYTHON: sys.executable, WEIGHTS: self.weights}
+        # In one pass, so that nothing is replaced within a replacement.
+        pattern = re.compile("|".join(map(re.escape, values)))
+        return [pattern.sub(lambda match: values[match[0]], part) for part in self.command]
 
 
 class ManagedServer:

@@ -16,7 +16,7 @@ from transformers import GenerationConfig
 
 from tapir_exp.config import StudentConfig
 from tapir_exp.core.errors import ConfigError
-from tapir_exp.llm.serving.server import PORT, ManagedServer, ServerError, ServerSpec, tail_log
+from tapir_exp.llm.serving.server import PORT, WEIGHTS, ManagedServer, ServerError, ServerSpec, tail_log
 from tapir_exp.student.chat_template import Chat
 from tapir_exp.student.engines.base import Continuation, stop_token_ids
 from tapir_exp.student.engines.sampling import SamplingParams
@@ -143,8 +143,15 @@ def _server_spec(model_dir: Path, student: StudentConfig, log: Path) -> ServerSp
     network = ("--served-model-name", SERVED_MODEL_NAME, "--host", "127.0.0.1", "--port", PORT)
     # "vllm" ignores the model's generation settings, such as a repetition penalty, which greedy decoding must not have.
     model = ("--dtype", student.precision.value, "--max-model-len", str(max_model_len), "--generation-config", "vllm")
-    command = (*config.executable, "serve", str(model_dir), *network, *model, *config.extra_args)
-    return ServerSpec("vllm", command, log, startup_timeout_s=config.startup_timeout_s, max_restarts=MAX_RESTARTS)
+    command = (*config.executable, "serve", WEIGHTS, *network, *model, *config.extra_args)
+    return ServerSpec(
+        "vllm",
+        command,
+        log,
+        startup_timeout_s=config.startup_timeout_s,
+        max_restarts=MAX_RESTARTS,
+        weights=str(model_dir),
+    )
 
 
 def _load_stop_token_ids(model_dir: Path, chat: Chat) -> frozenset[int]:
