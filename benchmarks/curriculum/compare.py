@@ -2,7 +2,7 @@
 
     python benchmarks/curriculum/compare.py outputs/sweeps/lab_rounds outputs/sweeps/lab_teacher_rows --base one_fit
 
-Every world (`lab.world` and `lab.seed`) is a table of its own, since problems of two worlds must not be paired. Rows
+Every world (`lab.world` and `lab.seed`) has a separate table, since problems of two worlds must not be paired. Rows
 are arms, with the settings that vary. The table and a plot of accuracy over teacher rows are written to `--out`.
 """
 
@@ -104,11 +104,11 @@ def verdict(change: Difference) -> str:
         return "better"
     if change.high < 0:
         return f"worse by more than {MARGIN:g}" if change.high < -MARGIN else "worse"
-    return f"no more than {MARGIN:g} worse" if change.low > -MARGIN else "not told apart"
+    return f"no more than {MARGIN:g} worse" if change.low > -MARGIN else "inconclusive"
 
 
 def plot_accuracy(arms: Sequence[ArmResult], title: str) -> str:
-    """Draw accuracy over teacher rows, one line for each arm, as SVG; arms without teacher rows are left out."""
+    """Draw accuracy over teacher rows, one line for each arm, as SVG; arms without teacher rows have no point."""
     drawn = [(arm, fmean(arm.teacher_rows.values())) for arm in arms if any(arm.teacher_rows.values())]
     if not drawn:
         return ""

@@ -104,7 +104,7 @@ def test_report_has_costs_and_a_plot_over_teacher_rows(compare: ModuleType, swee
     [
         ((0.1, 3.0), "better"),
         ((-1.9, 1.0), "no more than 2 worse"),
-        ((-2.1, 1.0), "not told apart"),
+        ((-2.1, 1.0), "inconclusive"),
         ((-1.5, -0.1), "worse"),
         ((-5.0, -2.1), "worse by more than 2"),
         ((None, None), "one pair"),

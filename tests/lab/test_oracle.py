@@ -28,6 +28,7 @@ from tapir_exp.distillation.teacher import (
     parse_response,
 )
 from tapir_exp.lab.families import FAMILIES
+from tapir_exp.lab.families.ladder import LADDER
 from tapir_exp.lab.family import Family, Problem
 from tapir_exp.lab.oracle import LAB_VERSION, LEVEL_DRIFT, ROLES, UNKNOWN_TASK, prefer, respond
 from tapir_exp.lab.world import draw, is_held_out, natural_problems, recognise
@@ -286,6 +287,15 @@ def test_expansion_error_rate_changes_the_task_type(rate: float) -> None:
     off = sum(recognised(pair.instruction)[0].task is not TaskType.MATH for pair in pairs)
     assert within_binomial(off, len(pairs), rate)
     assert not any(is_held_out(recognised(pair.instruction)[1]) for pair in pairs)
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_expansions_of_the_ladder_stay_in_their_world(rate: float) -> None:
+    examples = [example(draw(LADDER[0], 3, Random(1), held_out=False).instruction)]
+    pairs = new_pairs(examples, LADDER[0].task, 40, 1, {**RIGHT, "expansion_error_rate": rate})
+    families = {recognised(pair.instruction)[0] for pair in pairs}
+    assert families <= set(LADDER)
+    assert (LADDER[0] in families) is (rate == 0.0)
 
 
 def test_new_responses_are_wrong_at_the_error_rate() -> None:

@@ -35,7 +35,7 @@ class Ladder(WordedFamily):
     """
 
     moves: ClassVar[dict[int, dict[str, int]]]
-    """For each level, its moves with the number of trees that they go on."""
+    """For each level, its moves and the number of trees that each is ahead."""
 
     def draw(self, rng: Random, level: int) -> Slots:
         drawn = [
