@@ -22,6 +22,7 @@ from tapir_exp.llm.chat import ChatRequest
 from tapir_exp.llm.failures import CallError, EndpointError, FailureKind, Policy, redact
 from tapir_exp.llm.openai_transport import PARSE_ERRORS, HttpTransport, base_of, open_session, read_completion
 from tapir_exp.llm.provider_errors import read_error
+from tapir_exp.llm.reply_size import ERROR_BYTES, read_pieces
 from tapir_exp.llm.sqlite import Database
 from tapir_exp.llm.transport import RawCompletion
 
@@ -35,6 +36,10 @@ POLL_S = 20.0
 """Interval of status requests, and of retries of requests to the batch API."""
 MAX_ATTEMPTS = 15
 """Attempts per GET request: a provider that is down for minutes must not end a wait of hours."""
+MAX_LINE_BYTES = 2**23
+"""Longest line of a batch result file, which is read line by line."""
+MAX_STATUS_BYTES = 2**24
+"""Largest reply of the batch API that is no result file; a listing has at most 100 batches."""
 DIGEST_KEY = "tapir"
 """Metadata entry of a batch that holds the digest of its keys."""
 FINAL_STATUSES = frozenset({"completed", "failed", "expired", "cancelled"})
@@ -100,7 +105,7 @@ class BatchEndpoint:
         Raises:
             EndpointError: If the endpoint has no batch API, or rejects a batch.
         """
-        async with open_session(self.config, self.key) as session:
+        async with open_session(self.config, self.key, MAX_LINE_BYTES) as session:
             api = _BatchApi(session, base_of(self.config), self.role, self.key)
             await self._submit(api, requests, check)
             # The requests may be spread over several batches, some of them of stopped processes.
@@ -201,9 +206,10 @@ class _BatchApi:
         # A large file may take longer than one call: the time-out applies to each read.
         per_read = aiohttp.ClientTimeout(total=None, sock_read=self.session.timeout.total)
         try:
-            async with self.session.get(f"{self.base}/{path}", timeout=per_read) as response:
+            async with self.session.get(f"{self.base}/{path}", timeout=per_read, allow_redirects=False) as response:
                 if response.status != HTTPStatus.OK:
-                    raise read_error(response.status, await response.text(), response.headers, self.key)
+                    page = await read_pieces(response.content.iter_any(), ERROR_BYTES, cut=True)
+                    raise read_error(response.status, page.decode(errors="replace"), response.headers, self.key)
                 async for line in response.content:
                     if line.strip():
                         yield json.loads(line)
@@ -223,8 +229,11 @@ class _BatchApi:
 
     async def _call_once(self, method: str, path: str, **arguments: Any) -> Json:
         try:
+            arguments = {**arguments, "allow_redirects": False}
             async with self.session.request(method, f"{self.base}/{path}", **arguments) as response:
-                text = await response.text()
+                failed = response.status != HTTPStatus.OK
+                body = await read_pieces(response.content.iter_any(), MAX_STATUS_BYTES, cut=failed)
+                text = body.decode(errors="replace")
         except CONNECTION_ERRORS as error:
             raise CallError(FailureKind.CONNECTION, type(error).__name__) from None
         if response.status != HTTPStatus.OK:

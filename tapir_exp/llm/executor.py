@@ -11,6 +11,7 @@ from tapir_exp.core.console import Progress, console
 from tapir_exp.core.errors import ReplyError, TooManyFailures
 from tapir_exp.llm.chat import ChatModel, ChatRequest, Completion, Message
 from tapir_exp.llm.failures import CallError, FailureKind
+from tapir_exp.llm.reply_size import bound_echo
 
 T = TypeVar("T")
 
@@ -178,27 +179,34 @@ class FailureBudget:
         self._allowed = ceil(round(max_failure_rate * total, 6))
         self._reasons: Counter[str] = Counter()
         self._finished = 0
+        self._answered = 0
+        self._error: TooManyFailures | None = None
 
     def count(self, result: RequestResult[T]) -> None:
         """Count a result.
 
         Raises:
-            TooManyFailures: If it is a failure, and one too many.
+            TooManyFailures: If it is a failure, and one too many. Later results only update the message of the error,
+                so that its numbers are true once the calls in flight have finished.
         """
         self._finished += 1
-        if result.failure is None:
-            return
-        self._reasons[result.failure] += 1
-        if self._reasons.total() > self._allowed:
-            raise TooManyFailures(self._message())
+        self._answered += result.completion is not None
+        if result.failure is not None:
+            self._reasons[result.failure] += 1
+        if self._error is not None:
+            self._error.args = (self._message(),)
+        elif self._reasons.total() > self._allowed:
+            self._error = TooManyFailures(self._message())
+            raise self._error
 
     def _message(self) -> str:
         table = "\n".join(f"  {count:6d}  {reason}" for reason, count in self._reasons.most_common(MAX_REASONS))
         return (
             f"{self._label}: {self._reasons.total()} of {self._total} rows failed, more than the allowed "
             f"{self._max_failure_rate:.1%}:\n{table}\n"
-            f"{self._finished} rows were run, and their completions are cached. Fix the cause, or increase "
-            "max_failure_rate of this role, then run the same command again."
+            f"{self._finished} of {self._total} rows were run: {self._answered} have a completion, which is cached, "
+            f"and {self._finished - self._answered} have none. The other {self._total - self._finished} were given up. "
+            "Fix the cause, or increase max_failure_rate of this role, then run the same command again."
         )
 
 
@@ -246,7 +254,8 @@ def _retry_request(request: ChatRequest, completion: Completion, error: ReplyErr
         return request.model_copy(update={"max_tokens": 2 * request.max_tokens})
     # This text is part of the cache key of paid completions: do not rephrase it.
     complaint = f"That reply cannot be used: {error} Reply again, exactly in the form asked for."
-    turns = (Message(role="assistant", content=completion.text), Message(role="user", content=complaint))
+    said = bound_echo(completion.text, request.max_tokens)
+    turns = (Message(role="assistant", content=said), Message(role="user", content=complaint))
     return request.model_copy(update={"messages": (*request.messages, *turns)})
 
 

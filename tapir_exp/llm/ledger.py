@@ -15,6 +15,7 @@ from tapir_exp.core.errors import BudgetSpent, StoreError
 from tapir_exp.core.records import Record
 from tapir_exp.llm.chat import Usage
 from tapir_exp.llm.failures import CallError, FailureKind
+from tapir_exp.llm.reply_size import MAX_CHARS
 from tapir_exp.llm.sqlite import Database
 
 # Stores outlive versions: tables and columns keep their names even if the code renames the records.
@@ -158,8 +159,8 @@ class Ledger:
         self._failures[role, kind] += 1
 
     def record_failed(self, role: str, key: str, error: CallError) -> None:
-        """Record a request that failed for good, with the reason and the last reply."""
-        values = (*self._row_key(role), key, error.kind, error.detail, error.raw)
+        """Record a request that failed for good, with the reason and the beginning of the last reply."""
+        values = (*self._row_key(role), key, error.kind, error.detail[:MAX_CHARS], error.raw[:MAX_CHARS])
         self._database.run("INSERT OR REPLACE INTO given_up VALUES (?, ?, ?, ?, ?, ?, ?, ?)", *values)
 
     def flush(self) -> None:

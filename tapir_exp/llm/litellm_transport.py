@@ -20,6 +20,7 @@ from tapir_exp.llm.openai_transport import PARSE_ERRORS, read_completion
 from tapir_exp.llm.parameters import EndpointParameters
 from tapir_exp.llm.provider_errors import read_embedded_error, read_error
 from tapir_exp.llm.proxies import describe_address, except_loopback
+from tapir_exp.llm.reply_size import ReplyTooLarge, bounded_httpx, max_reply_bytes
 from tapir_exp.llm.transport import RawCompletion, drop_surrogates
 from tapir_exp.llm.usage import read_usage
 
@@ -37,7 +38,6 @@ def load_litellm() -> Any:
     logging.getLogger("LiteLLM").setLevel(logging.CRITICAL)
     # litellm prints replies that differ from its classes.
     warnings.filterwarnings("ignore", message="Pydantic serializer warnings")
-    except_loopback()
     return litellm
 
 
@@ -69,10 +69,12 @@ class LitellmTransport:
         """
         litellm = self._load()
         original: list[Any] = []
+        ceiling = max_reply_bytes(request, self._config.reasoning_tokens)
         try:
             # litellm applies its own time-out to each read, not to the call.
             async with asyncio.timeout(self._config.timeout_s):
-                response = await litellm.acompletion(**self._arguments(request), logger_fn=_keep_original(original))
+                with bounded_httpx(ceiling):
+                    response = await litellm.acompletion(**self._arguments(request), logger_fn=_keep_original(original))
         except TimeoutError as error:
             raise CallError(FailureKind.TIMEOUT, f"no response within {self._config.timeout_s:g} s") from error
         except Exception as error:  # litellm's errors have no common base
@@ -83,6 +85,7 @@ class LitellmTransport:
         return self._read_original(original) or _parse_completion(response)
 
     def _load(self) -> Any:
+        except_loopback()
         litellm = load_litellm()
         if self._prepare is not None:
             self._prepare()
@@ -123,10 +126,13 @@ class LitellmTransport:
 
     def _convert_error(self, error: Exception) -> Exception:
         """Convert an exception of litellm into a CallError; one without a status is a bug and is returned unchanged."""
+        causes = list(_causes(error))
+        for cause in causes:
+            if isinstance(cause, ReplyTooLarge):
+                return cause
         status = getattr(error, "status_code", None)
         if not isinstance(status, int):
             return error
-        causes = list(_causes(error))
         if any(isinstance(cause, _NOT_REACHED) or type(cause).__name__ in _NO_CONNECTION for cause in causes):
             base = self._config.api_base
             where = describe_address(base) if base else f"the provider of {self._config.model}"
