@@ -63,7 +63,9 @@ RULES = (
         _NOT_SERVER,
     ),
     Rule(
-        FailureKind.QUOTA, r"Arrearage|overdue|in good standing|FreeTierOnly|Free allocated quota exceeded", _NOT_SERVER
+        FailureKind.QUOTA,
+        r"Arrearage|overdue|欠费|余额不足|in good standing|FreeTierOnly|Free allocated quota exceeded",
+        _NOT_SERVER,
     ),
     Rule(FailureKind.QUOTA, statuses="402"),
     # DashScope says "insufficient_quota" of a limit on tokens per minute; OpenAI says it of an empty account.
@@ -74,7 +76,8 @@ RULES = (
         FailureKind.FILTERED,
         r"content[_ ]?filter|ResponsibleAIPolicy|content_policy_violation|ContentPolicyViolation|content management"
         r"|data_?inspection_?failed|Content Exists Risk|inappropriate content|PROHIBITED_CONTENT|\binvalid_prompt\b"
-        r"|(input|prompt|content|text|message)s?\b.{0,40}\bflagged|flagged_input|usage polic|moderation|\bsensitive\b",
+        r"|(input|prompt|content|text|message)s?\b.{0,40}\bflagged|flagged_input|usage polic"
+        r"|moderation|sensitive (content|word)",
         "200 400 403 422 451",
     ),
     Rule(FailureKind.FILTERED, statuses="451"),
@@ -83,8 +86,9 @@ RULES = (
         FailureKind.REFUSED,
         r"context[_ ](length|size|window)|ContextWindowExceeded|exceed_context|too long|too many tokens|prompt is too"
         r"|max_new_tokens|maximum context|longer than the model",
-        "400 403 413 422 500",
+        "400 403 413 422",
     ),
+    Rule(FailureKind.REFUSED, r"context shift|exceed_context|exceeds? the available context", "500"),
     # This configuration: key, model, region or server.
     Rule(
         FailureKind.NO_ACCESS,

@@ -1,8 +1,9 @@
-"""Failures: the policy of each kind, the kind of each status, and messages without secrets."""
+"""Failures: policy and scope of each kind, and messages without secrets."""
 
 import pytest
 
-from tapir_exp.llm.failures import MAX_DETAIL_CHARS, POLICIES, CallError, FailureKind, Policy, error_from_status, redact
+from tapir_exp.llm.failures import MAX_DETAIL_CHARS, POLICIES, REMEDIES, CallError, FailureKind, Policy, Scope, redact
+from tapir_exp.llm.provider_errors import read_error
 
 
 def test_policies_cover_all_kinds() -> None:
@@ -25,6 +26,11 @@ def test_policies_cover_all_kinds() -> None:
         (FailureKind.REFUSED, Policy.FAIL_REQUEST),
         (FailureKind.NO_ACCESS, Policy.ABORT_RUN),
         (FailureKind.QUOTA, Policy.ABORT_RUN),
+        (FailureKind.LOADING, Policy.RETRY),
+        (FailureKind.UNFINISHED, Policy.RETRY),
+        (FailureKind.THOUGHTS, Policy.FAIL_REQUEST),
+        (FailureKind.PARAMETER, Policy.ABORT_RUN),
+        (FailureKind.NO_USAGE, Policy.ESTIMATE),
     ],
 )
 def test_kind_has_expected_policy(kind: FailureKind, policy: Policy) -> None:
@@ -32,33 +38,20 @@ def test_kind_has_expected_policy(kind: FailureKind, policy: Policy) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "message", "kind"),
+    ("kind", "scope"),
     [
-        (429, "slow down", FailureKind.RATE_LIMIT),
-        (429, "You exceeded your current quota, please check your plan", FailureKind.QUOTA),
-        (429, "code: insufficient_quota", FailureKind.QUOTA),
-        (408, "", FailureKind.TIMEOUT),
-        (409, "", FailureKind.SERVER),
-        (500, "", FailureKind.SERVER),
-        (503, "insufficient_quota", FailureKind.SERVER),
-        (529, "overloaded", FailureKind.SERVER),
-        (400, "too long", FailureKind.REFUSED),
-        (403, "we dislike this prompt", FailureKind.REFUSED),
-        (413, "", FailureKind.REFUSED),
-        (422, "", FailureKind.REFUSED),
-        (302, "", FailureKind.REFUSED),
-        (401, "", FailureKind.NO_ACCESS),
-        (404, "no such model", FailureKind.NO_ACCESS),
+        (FailureKind.FILTERED, Scope.ROW),
+        (FailureKind.RATE_LIMIT, Scope.MINUTE),
+        (FailureKind.QUOTA, Scope.ACCOUNT),
+        (FailureKind.NO_ACCESS, Scope.CONFIGURATION),
     ],
 )
-def test_error_from_status_returns_kind(status: int, message: str, kind: FailureKind) -> None:
-    error = error_from_status(status, message, wait_s=3.0)
-    assert (error.kind, error.wait_s, error.raw) == (kind, 3.0, "")
-    assert str(error) == f"{kind.value}: {status} {message}"
+def test_kind_has_expected_scope(kind: FailureKind, scope: Scope) -> None:
+    assert kind.scope is scope
 
 
-def test_quota_is_found_in_long_message() -> None:
-    assert error_from_status(429, "x" * 10_000 + " insufficient_quota").kind is FailureKind.QUOTA
+def test_kinds_that_stop_have_a_remedy() -> None:
+    assert set(REMEDIES) == {kind for kind in FailureKind if kind.policy is Policy.ABORT_RUN}
 
 
 def test_redact_returns_one_short_line() -> None:
@@ -84,7 +77,7 @@ def test_redact_removes_known_key_formats(secret: str) -> None:
 
 def test_redact_removes_given_key() -> None:
     assert redact("no such key: Tr0ub4dor&3!", "Tr0ub4dor&3!") == "no such key: ***"
-    assert "hunter2" not in str(error_from_status(401, "hunter2 is wrong", key="hunter2"))
+    assert "hunter2" not in str(read_error(401, "hunter2 is wrong", {}, "hunter2"))
 
 
 def test_redact_removes_keys_before_shortening() -> None:

@@ -13,7 +13,7 @@ from tapir_exp.config import LLMConfig
 from tapir_exp.llm.chat import TokenLogprob
 from tapir_exp.llm.failures import CallError, FailureKind
 from tapir_exp.llm.openai_transport import OPENAI_API_BASE, HttpTransport, is_openai_compatible, read_response
-from tapir_exp.llm.transport import RawCompletion, retry_after_s
+from tapir_exp.llm.transport import RawCompletion
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 9) | st.floats() | st.text(max_size=5),
@@ -86,7 +86,6 @@ def test_completion_is_parsed() -> None:
 @pytest.mark.parametrize("content", [None, ""])
 def test_missing_fields_have_defaults(content: str | None) -> None:
     body = completion(content)
-    del body["choices"][0]["finish_reason"]
     assert read(body) == RawCompletion("", "stop", 0, 0)
     assert read({**completion("a"), "usage": None}) == RawCompletion("a", "stop", 0, 0)
 
@@ -99,21 +98,16 @@ def test_missing_fields_have_defaults(content: str | None) -> None:
         (b'{"choices": [{"message": {"content": "It was', "JSONDecodeError"),
         (b"\xff\xfe\x00", "JSONDecodeError"),
         (b"[" * 100_000, "RecursionError"),
-        (b'{"choices": [{"message": {"content": "a"}}], "usage": {"prompt_tokens": 1e999}}', "OverflowError"),
         (None, "TypeError"),
         ([], "TypeError"),
         ("text", "TypeError"),
         ({}, "KeyError: 'choices'"),
-        ({"error": "busy"}, "KeyError: 'choices'"),
         ({"choices": []}, "IndexError"),
         ({"choices": None}, "TypeError"),
         ({"choices": [{}]}, "KeyError: 'message'"),
         ({"choices": [{"message": None}]}, "AttributeError"),
         ({"choices": [{"message": "hm"}]}, "AttributeError"),
         ({"choices": [{"message": {"content": ["a"]}}]}, "AttributeError"),
-        ({"choices": [{"message": {"content": "a"}, "finish_reason": 3}]}, "AttributeError"),
-        ({"choices": [{"message": {"content": "a"}}], "usage": [1]}, "AttributeError"),
-        ({"choices": [{"message": {"content": "a"}}], "usage": {"prompt_tokens": "many"}}, "ValueError"),
         ({"choices": [{"message": {"content": "a"}, "logprobs": {"content": [{}]}}]}, "KeyError: 'top_logprobs'"),
         (
             {"choices": [{"message": {"content": "a"}, "logprobs": {"content": [{"top_logprobs": [{"token": 1}]}]}}]},
@@ -160,8 +154,8 @@ def test_any_json_value_is_parsed_or_rejected(value: Any, field: str) -> None:
     [
         ({"error": {"message": "too long", "code": "context_length_exceeded"}}, "too long context_length_exceeded"),
         ({"error": {"message": "too long"}}, "400 too long"),
-        ({"error": "too long"}, '400 {"error": "too long"}'),
-        ({"detail": "too long"}, '400 {"detail": "too long"}'),
+        ({"error": "too long"}, "400 too long"),
+        ({"detail": "too long"}, "400 too long"),
         (b"too long", "400 too long"),
     ],
 )
@@ -180,19 +174,3 @@ def test_error_does_not_contain_key() -> None:
 def test_retry_after_is_part_of_error() -> None:
     assert failure({}, status=429, headers={"retry-after": "7"}).wait_s == 7.0
     assert failure({}, status=429).wait_s == 0.0
-
-
-@pytest.mark.parametrize(
-    ("header", "seconds"),
-    [
-        ("2.5", 2.5),
-        ("-3", 0.0),
-        ("soon", 0.0),
-        ("", 0.0),
-        ("nan", 0.0),
-        ("Fri, 01 Jan 1999 00:00:00 GMT", 0.0),
-        ("Fri, 99 Jan 1999 00:00:00 GMT", 0.0),
-    ],
-)
-def test_retry_after_parses_number_or_date(header: str, seconds: float) -> None:
-    assert retry_after_s({"retry-after": header}) == seconds

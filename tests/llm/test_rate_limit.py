@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tapir_exp.llm import rate_limit
 from tapir_exp.llm.rate_limit import MARGIN_S, SCHEMA, SLOT_S, WINDOW_S, RateLimiter, compute_wait
 from tapir_exp.llm.sqlite import Database
 
@@ -162,3 +163,59 @@ def test_processes_share_limit(tmp_path: Path) -> None:
     command = [sys.executable, "-c", CALLER, str(tmp_path / "traffic.sqlite")]
     callers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert sum(int(caller.communicate(timeout=60)[0]) for caller in callers) == 100
+
+
+class Clocks:
+    """Clocks of the machine that a test sets."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.wall_s, self.monotonic_s = START, 1_000.0
+        monkeypatch.setattr(rate_limit.time, "time", lambda: self.wall_s)
+        monkeypatch.setattr(rate_limit.time, "monotonic", lambda: self.monotonic_s)
+
+    def pass_s(self, seconds: float) -> None:
+        self.wall_s, self.monotonic_s = self.wall_s + seconds, self.monotonic_s + seconds
+
+
+@pytest.mark.parametrize("step_s", [-7_200.0, -30.0, 30.0, 7_200.0])
+@pytest.mark.parametrize("same_process", [True, False])
+def test_set_clock_neither_opens_nor_stops(monkeypatch: pytest.MonkeyPatch, step_s: float, same_process: bool) -> None:
+    clocks, database = Clocks(monkeypatch), Database(Path(":memory:"), SCHEMA, durable=False)
+    first = limiter(requests=1, database=database)
+    assert first.acquire(1, first.now()) == 0.0
+    clocks.pass_s(1.0)
+    clocks.wall_s += step_s
+    second = first if same_process else limiter(requests=1, database=database)
+    assert 58.0 <= second.acquire(1, second.now()) <= 61.0
+    clocks.pass_s(61.0)
+    assert second.acquire(1, second.now()) == 0.0
+
+
+@pytest.mark.parametrize("step_s", [-7_200.0, 7_200.0])
+def test_set_clock_does_not_change_pause(monkeypatch: pytest.MonkeyPatch, step_s: float) -> None:
+    clocks, database = Clocks(monkeypatch), Database(Path(":memory:"), SCHEMA, durable=False)
+    limiter(database=database).pause(20.0)
+    clocks.wall_s += step_s
+    other = limiter(database=database)
+    assert other.acquire(1, other.now()) == pytest.approx(20.0)
+    assert other.paused
+
+
+def test_store_of_machine_with_other_clock_waits_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls and pauses that lie in the future, as before a restart with a corrected clock, do not stop the run."""
+    clocks, database = Clocks(monkeypatch), Database(Path(":memory:"), SCHEMA, durable=False)
+    limiter_ = limiter(requests=1, database=database)
+    assert limiter_.acquire(1, START + 86_400.0) == 0.0
+    database.run("INSERT INTO gates VALUES (?, ?)", "account", START + 86_400.0)
+    assert 59.0 <= limiter_.acquire(1, limiter_.now()) <= 61.0
+    clocks.pass_s(61.0)
+    assert limiter_.acquire(1, limiter_.now()) == 0.0
+    limiter_.pause(5.0)
+    assert limiter_.acquire(1, limiter_.now()) == pytest.approx(5.0)
+
+
+def test_waiting_limit_is_named() -> None:
+    limiter_ = limiter(requests=1)
+    assert limiter_.acquire(1, START) == 0.0
+    assert limiter_.acquire(1, START + 1) > 0.0
+    assert (limiter_.limit, limiter_.paused) == ("llm.requests_per_minute=1", False)
