@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from tapir_exp.core.encodings import BYTE_ORDER_MARK, describe_invalid_utf8, refuse_missing, refuse_utf16
 from tapir_exp.core.errors import SourceError, TapirError
-from tapir_exp.core.json_values import Incomplete, decode_value, first_surrogate, mark_unreadable
+from tapir_exp.core.json_values import Incomplete, Unreadable, decode_value, first_surrogate, mark_unreadable
 from tapir_exp.core.records import Record
 
 CHUNK = 1 << 20
@@ -115,9 +115,11 @@ def validate_row(record: type[R], fields: Mapping[str, Any], error: type[TapirEr
         return record.model_validate({name: fields[name] for name in record.model_fields if name in fields})
     except ValidationError as failure:
         first = failure.errors()[0]
-        column = ".".join(map(str, first["loc"]))
-        given = "" if first["type"] == "missing" else f", got {first['input']!r:.80}"
-        raise error(f"{source} is not a {record.__name__}: {column}: {first['msg']}{given}.") from failure
+        column, given = ".".join(map(str, first["loc"])), first["input"]
+        if isinstance(given, Unreadable):
+            raise error(f"{source}: {column} is {given.reason}.") from failure
+        got = "" if first["type"] == "missing" else f", got {given!a:.80}"
+        raise error(f"{source} is no {record.__name__}: {column}: {first['msg']}{got}.") from failure
 
 
 def _read_lines(content: BinaryIO) -> Iterator[RawRow]:

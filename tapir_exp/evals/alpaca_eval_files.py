@@ -9,7 +9,8 @@ from typing import Any
 
 from tapir_exp.core.encodings import find_invalid_utf8
 from tapir_exp.core.errors import EvaluationError
-from tapir_exp.core.json_rows import read_json_objects
+from tapir_exp.core.json_rows import read_whole_rows, validate_row
+from tapir_exp.core.json_values import contains_unreadable
 from tapir_exp.core.records import Record
 from tapir_exp.llm.chat import Message
 
@@ -69,7 +70,7 @@ def load_outputs(path: Path) -> list[Output]:
     Raises:
         EvaluationError: If a row is not an output, an instruction occurs twice, or there are several generators.
     """
-    return _parse_outputs(read_json_objects(path, EvaluationError), str(path))
+    return _parse_outputs(read_whole_rows(path, EvaluationError), str(path))
 
 
 def load_hub_reference() -> list[Output]:
@@ -87,7 +88,7 @@ def load_hub_reference() -> list[Output]:
             f"{HUB} cannot be loaded ({error.__cause__ or repr(error)}). Set evals.alpaca_eval.reference to a local "
             "copy of the file."
         ) from error
-    return _parse_outputs(rows, HUB)
+    return _parse_outputs(((f"{HUB}, row {number}", row) for number, row in enumerate(rows, 1)), HUB)
 
 
 def load_template(path: str | None) -> tuple[Message, ...]:
@@ -124,19 +125,16 @@ def load_annotations(path: Path) -> list[Annotation]:
     Raises:
         EvaluationError: If a row is not an annotation.
     """
-    texts = ("instruction", "output_1", "output_2", "annotator")
-    return [
-        Annotation(
-            **{name: _text(row.get(name), name, path) for name in texts},
-            # The cache files of alpaca_eval have no generators, and an older name for the completion.
-            **{name: row.get(name) or "" for name in ("generator_1", "generator_2")},
-            dataset=row.get("dataset"),
-            preference=row.get("preference"),
-            preference_raw_completion=row.get("preference_raw_completion", row.get("raw_completion")),
-            failure=row.get("failure"),
-        )
-        for row in read_json_objects(path, EvaluationError)
-    ]
+    annotations = []
+    for name, row in read_whole_rows(path, EvaluationError):
+        # The cache files of alpaca_eval have no generators, and an older name for the completion.
+        fields = {**row, "dataset": row.get("dataset"), "preference": row.get("preference")}
+        fields |= {column: row.get(column) or "" for column in ("generator_1", "generator_2")}
+        raw = row.get("preference_raw_completion", row.get("raw_completion"))
+        # It is kept for the record only, so an unreadable one does not cost the preference.
+        fields["preference_raw_completion"] = None if contains_unreadable(raw) else raw
+        annotations.append(validate_row(Annotation, fields, EvaluationError, name))
+    return annotations
 
 
 def to_json(rows: Sequence[Output | Annotation]) -> str:
@@ -150,8 +148,11 @@ def _packaged_prompt() -> Path | None:
     return None if spec is None or spec.origin is None else Path(spec.origin).parent / PROMPT_IN_PACKAGE
 
 
-def _parse_outputs(rows: Iterable[Mapping[str, Any]], source: str) -> list[Output]:
-    outputs = [_parse_output(row, source) for row in rows]
+def _parse_outputs(rows: Iterable[tuple[str, Mapping[str, Any]]], source: str) -> list[Output]:
+    """Return the outputs of rows, each given after its name for messages."""
+    outputs = [_parse_output(row, name) for name, row in rows]
+    if not outputs:
+        raise EvaluationError(f"{source} has no rows, expected one output for each instruction.")
     if len({output.instruction for output in outputs}) < len(outputs):
         raise EvaluationError(f"{source}: an instruction occurs twice. Keep one output for each instruction.")
     generators = sorted({output.generator for output in outputs})
@@ -163,16 +164,4 @@ def _parse_outputs(rows: Iterable[Mapping[str, Any]], source: str) -> list[Outpu
 def _parse_output(row: Mapping[str, Any], source: str) -> Output:
     """Read a row with alpaca_eval's column names, which may have the prefix `reference_`."""
     values = {name: row.get(name, row.get(f"reference_{name}")) for name in ("output", "generator")}
-    return Output(
-        dataset=row.get("dataset"),
-        instruction=_text(row.get("instruction"), "instruction", source),
-        output=_text(values["output"], "output", source),
-        generator=_text(values["generator"], "generator", source),
-    )
-
-
-def _text(value: object, name: str, source: object) -> str:
-    """Return a text field of a row. Raise EvaluationError if it is not a text."""
-    if not isinstance(value, str):
-        raise EvaluationError(f"{source}: a row has {value!r} as {name!r}, expected a text.")
-    return value
+    return validate_row(Output, {**row, **values}, EvaluationError, source)

@@ -11,10 +11,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from pydantic import ValidationError
-
 from tapir_exp.core.errors import EvaluationError
-from tapir_exp.core.json_rows import read_json_objects
+from tapir_exp.core.json_rows import read_whole_rows, validate_row
+from tapir_exp.core.json_values import contains_unreadable
 from tapir_exp.core.records import Record
 from tapir_exp.evals.statistics import proportion
 
@@ -88,20 +87,21 @@ def load_questions(path: str | None) -> list[IFEvalQuestion]:
     Raises:
         EvaluationError: If they cannot be read, or a row is not a question.
     """
-    rows = _load_hub_rows() if path is None else read_json_objects(Path(path), EvaluationError)
-    try:
-        return [
-            IFEvalQuestion.model_validate({name: row.get(name) for name in IFEvalQuestion.model_fields}) for row in rows
-        ]
-    except ValidationError as error:
-        raise EvaluationError(f"{path or HUB}: a row is not a question of IFEval: {error}") from error
+    rows = _load_hub_rows() if path is None else read_whole_rows(Path(path), EvaluationError)
+    questions = [validate_row(IFEvalQuestion, row, EvaluationError, name) for name, row in rows]
+    if not questions:
+        raise EvaluationError(f"{path or HUB} has no rows, expected the questions of IFEval.")
+    for question in questions:
+        if contains_unreadable([list(arguments.values()) for arguments in question.kwargs]):
+            raise EvaluationError(f"{path or HUB}, question {question.key}: kwargs hold a value that cannot be read.")
+    return questions
 
 
-def _load_hub_rows() -> list[Mapping[str, Any]]:
+def _load_hub_rows() -> list[tuple[str, Mapping[str, Any]]]:
     from datasets import load_dataset
 
     try:
-        return list(load_dataset(HUB, split="train"))
+        return [(f"{HUB}, row {number}", row) for number, row in enumerate(load_dataset(HUB, split="train"), 1)]
     except Exception as error:  # `datasets` passes on the exceptions of a dozen libraries
         raise EvaluationError(
             f"{HUB} cannot be loaded ({error.__cause__ or repr(error)}). Set evals.ifeval.questions to a local copy "

@@ -175,7 +175,13 @@ def render(
         values |= {f"answer_{n}": text for n, text in enumerate(answer.turns, 1)}
     if reference is not None:
         values |= {f"ref_answer_{n}": text for n, text in enumerate(reference.turns, 1)}
-    return prompt.template.format(**values)
+    try:
+        return prompt.prompt_template.format(**values)
+    except (LookupError, ValueError, AttributeError) as error:
+        raise EvaluationError(
+            f"MT-Bench: the judge prompt {prompt.name} cannot be filled in, it fails with {error!r}. It may have the "
+            f"fields {', '.join(values)}. Use FastChat's judge_prompts.jsonl unchanged."
+        ) from error
 
 
 def official_score(judgment: str) -> int | float:
@@ -256,7 +262,7 @@ def grade(
 
 
 def _chat_request(request: GradingRequest) -> ChatRequest:
-    system = [Message(role="system", content=request.prompt.system)] if request.prompt.system else []
+    system = [Message(role="system", content=request.prompt.system_prompt)] if request.prompt.system_prompt else []
     user = Message(role="user", content=request.user_prompt)
     return ChatRequest(messages=(*system, user), max_tokens=JUDGE_MAX_TOKENS)
 

@@ -2,16 +2,15 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import Field
 
 from tapir_exp.core.errors import EvaluationError
-from tapir_exp.core.json_rows import read_json_objects
+from tapir_exp.core.json_rows import read_whole_rows, validate_row
 from tapir_exp.core.records import Record
 
 TEMPERATURES = {
@@ -47,7 +46,7 @@ class MTBenchQuestion(Record):
 
     question_id: int
     category: str
-    turns: tuple[str, ...]
+    turns: tuple[str, ...] = Field(min_length=1)
 
     @property
     def temperature(self) -> float:
@@ -84,26 +83,25 @@ class Judgment(Record):
     question_id: int
     model: str
     judge: tuple[str, str]
-    user_prompt: str | None
+    user_prompt: str | None = None
     judgment: str
     score: int | float
     turn: int
     failure: str | None = None
 
 
-@dataclass(frozen=True)
-class JudgePrompt:
+class JudgePrompt(Record):
     """A prompt of judge_prompts.jsonl.
 
     Attributes:
         name: Name, such as "single-v1".
-        system: System prompt; may be empty.
-        template: Format string of the user prompt.
+        system_prompt: System prompt; may be empty.
+        prompt_template: Format string of the user prompt.
     """
 
     name: str
-    system: str
-    template: str
+    system_prompt: str
+    prompt_template: str
 
 
 def load_questions(path: str | None) -> list[MTBenchQuestion]:
@@ -131,15 +129,16 @@ def load_dialogues(path: Path) -> dict[int, Dialogue]:
         EvaluationError: If a line is not an answer in FastChat's format.
     """
     dialogues = {}
-    for line in read_json_objects(path, EvaluationError):
+    for name, line in read_whole_rows(path, EvaluationError):
         try:
             row = {"question_id": line["question_id"], "turns": line["choices"][0]["turns"]}
         except (KeyError, IndexError, TypeError) as error:
             raise EvaluationError(
-                f"{path} is not a model_answer file: a line fails with {error!r}. "
+                f"{name} is not a line of a model_answer file, it fails with {error!r}. "
                 "Expected `question_id` and `choices[0].turns`, as FastChat writes them."
             ) from error
-        dialogues[row["question_id"]] = _validate(Dialogue, row, path)
+        dialogue = validate_row(Dialogue, row, EvaluationError, name)
+        dialogues[dialogue.question_id] = dialogue
     return dialogues
 
 
@@ -163,8 +162,12 @@ def load_judge_prompts(path: str | None) -> dict[str, JudgePrompt]:
             f"MT-Bench's judge prompts are missing, got {path}: set evals.mt_bench.judge_prompts to "
             "judge_prompts.jsonl from fastchat/llm_judge/data of FastChat's repository."
         )
-    rows = [row for row in read_json_objects(Path(path), EvaluationError) if row.get("type") == "single"]
-    prompts = {str(row["name"]): JudgePrompt(row["name"], row["system_prompt"], row["prompt_template"]) for row in rows}
+    rows = [
+        validate_row(JudgePrompt, row, EvaluationError, name)
+        for name, row in read_whole_rows(Path(path), EvaluationError)
+        if row.get("type") == "single"
+    ]
+    prompts = {row.name: row for row in rows}
     missing = sorted(set(SINGLE_PROMPTS) - prompts.keys())
     if missing:
         raise EvaluationError(f"{path}: the judge prompts {missing} are missing. Use FastChat's file unchanged.")
@@ -177,9 +180,9 @@ def read_model_id(path: Path) -> str:
     Raises:
         EvaluationError: If its lines do not share one model_id.
     """
-    names = {row.get("model_id") for row in read_json_objects(path, EvaluationError)}
-    name = names.pop() if len(names) == 1 else None
-    if not isinstance(name, str):
+    ids = [row.get("model_id") for _, row in read_whole_rows(path, EvaluationError)]
+    name = ids[0] if ids else None
+    if not isinstance(name, str) or any(other != name for other in ids):
         raise EvaluationError(
             f"{path}: its lines do not have the same model_id. Use a file with the answers of one model."
         )
@@ -213,15 +216,7 @@ def _data_file(path: str | None, setting: str, name: str) -> Path:
 
 def _read_records(record: type[R], path: Path) -> list[R]:
     # FastChat's lines have more fields, such as `tstamp`, and records reject unknown ones.
-    rows = [{name: row.get(name) for name in record.model_fields} for row in read_json_objects(path, EvaluationError)]
-    return [_validate(record, row, path) for row in rows]
-
-
-def _validate(record: type[R], row: Mapping[str, Any], path: Path) -> R:
-    try:
-        return record.model_validate(row)
-    except ValidationError as error:
-        raise EvaluationError(f"{path}: a line is not a {record.__name__}: {error}") from error
+    return [validate_row(record, row, EvaluationError, name) for name, row in read_whole_rows(path, EvaluationError)]
 
 
 def _answer_line(model: str, dialogue: Dialogue) -> dict[str, Any]:

@@ -218,7 +218,7 @@ def _mt_judgments(
         "answers": answers.key,
         "model": model,
         "judge": ws.judge.identity(),
-        "prompts": [[request.prompt.system, request.user_prompt] for request in requests],
+        "prompts": [[request.prompt.system_prompt, request.user_prompt] for request in requests],
         "known": _file_digest(path),
     }
     return ws.rows("mt-judgments", None, recipe, make)

@@ -223,8 +223,9 @@ class Named(Record):
     ("fields", "message"),
     [
         ({"id": "1", "task": "Math", "y": Unreadable("bad: x")}, None),
-        ({"id": Unreadable("bad: x"), "task": "Math"}, r"f, row 1 is not a Named: id: .*valid string, got <bad: x>\.$"),
-        ({"task": "Math"}, r"f, row 1 is not a Named: id: Field required\.$"),
+        ({"id": Unreadable("bad: x"), "task": "Math"}, r"^f, row 1: id is bad: x\.$"),
+        ({"id": ["é" * 200], "task": "Math"}, r"row 1 is no Named: id: .*valid string, got \['.{78}\.$"),
+        ({"task": "Math"}, r"f, row 1 is no Named: id: Field required\.$"),
     ],
 )
 def test_validate_row_names_row_and_column(fields: dict[str, Any], message: str | None) -> None:

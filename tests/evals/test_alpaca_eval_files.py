@@ -82,11 +82,17 @@ def test_load_outputs_accepts_a_byte_order_mark(tmp_path: Path, encoding: str) -
     assert [output.instruction for output in aef.load_outputs(path)] == ["i"]
 
 
+OUTPUT = {"instruction": "i", "output": "o", "generator": "g"}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b'"caf\xe9"', r"outputs\.json, row 1: not valid UTF-8: byte 0xe9 at position 36 of the file"),
-        (rb'"\ud83d"', r"outputs\.json, row 1: text that UTF-8 cannot hold: the lone surrogate"),
+        (
+            b'"caf\xe9"',
+            r"outputs\.json, row 1: output is not valid UTF-8: byte 0xe9 at position 36 of the file; .*1252",
+        ),
+        (rb'"\ud83d"', r"outputs\.json, row 1: output is text that UTF-8 cannot hold: the lone surrogate"),
     ],
 )
 def test_load_outputs_names_row_and_byte(tmp_path: Path, text: bytes, message: str) -> None:
@@ -109,15 +115,40 @@ def test_load_outputs_reads_lists_and_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"instruction": "i", "generator": "g"}], "has None as 'output', expected a text"),
+        ([{"instruction": "i", "generator": "g"}], r"row 1 is no Output: output: .*valid string, got None"),
+        ([OUTPUT, {**OUTPUT, "output": 3}], r"row 2 is no Output: output: .*valid string, got 3"),
+        ([{**OUTPUT, "dataset": ["x"]}], r"row 1 is no Output: dataset: .*valid string"),
+        ([], "has no rows"),
         ([{"instruction": "i", "output": "o", "generator": "g"}] * 2, "an instruction occurs twice"),
         ([{"instruction": i, "output": "o", "generator": i} for i in "ab"], "several generators"),
     ],
 )
-def test_load_outputs_unusable_rows_fail(rows: list[dict[str, str]], message: str, tmp_path: Path) -> None:
+def test_load_outputs_unusable_rows_fail(rows: list[dict[str, Any]], message: str, tmp_path: Path) -> None:
     (tmp_path / "outputs.json").write_text(json.dumps(rows))
     with pytest.raises(EvaluationError, match=message):
         aef.load_outputs(tmp_path / "outputs.json")
+
+
+ANNOTATION = {"instruction": "i", "output_1": "a", "output_2": "b", "annotator": "x", "preference": 1.5}
+
+
+@pytest.mark.parametrize("raw", ["[" * 300 + "]" * 300, '"\\ud83d"', "[NaN, 1e999]", "1" * 5000])
+def test_annotation_is_kept_without_an_unreadable_completion(tmp_path: Path, raw: str) -> None:
+    text = json.dumps(ANNOTATION)[:-1] + f', "raw_completion": {raw}, "other": {raw}}}'
+    (tmp_path / "annotations.json").write_text(f"[{text}]")
+    (annotation,) = aef.load_annotations(tmp_path / "annotations.json")
+    assert annotation.preference == 1.5
+    assert json.loads(annotation.model_dump_json())["preference"] == 1.5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"preference": "high"}, "preference"), ({"dataset": 3}, "dataset"), ({"output_1": None}, "output_1")],
+)
+def test_load_annotations_unusable_rows_fail(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    (tmp_path / "annotations.json").write_text(json.dumps([ANNOTATION, {**ANNOTATION, **change}]))
+    with pytest.raises(EvaluationError, match=rf"annotations\.json, row 2 is no Annotation: {message}: "):
+        aef.load_annotations(tmp_path / "annotations.json")
 
 
 def test_load_hub_reference_failure_names_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,5 +61,5 @@ def test_check_unknown_instruction_or_missing_data_fails(tmp_path: Path) -> None
 
 
 def test_load_questions_other_rows_fail(tmp_path: Path) -> None:
-    with pytest.raises(EvaluationError, match="a row is not a question of IFEval"):
+    with pytest.raises(EvaluationError, match="row 1 is no IFEvalQuestion: key: Field required"):
         ifeval.load_questions(str(write_lines(tmp_path / "r.jsonl", [{"prompt": "x"}])))

@@ -14,6 +14,7 @@ from tapir_exp.evals import mt_bench as mt
 from tapir_exp.evals.mt_bench_files import (
     TEMPERATURES,
     Dialogue,
+    JudgePrompt,
     Judgment,
     MTBenchQuestion,
     load_judge_prompts,
@@ -243,4 +244,12 @@ def test_render_is_byte_identical_to_fastchat() -> None:
         two = {"question_1": request.question.turns[0], "question_2": request.question.turns[-1]}
         two |= {"answer_1": "{ref_answer_1}", "answer_2": "b\n"}
         expected = raw[name]["prompt_template"].format(**(one if request.turn == 1 else two), **extra)
-        assert (request.user_prompt, request.prompt.system) == (expected, raw[name]["system_prompt"])
+        assert (request.user_prompt, request.prompt.system_prompt) == (expected, raw[name]["system_prompt"])
+
+
+@pytest.mark.parametrize("template", ["{unknown}", "{}", "{question", "{question.x}", "{question[9999]}"])
+def test_render_rejects_a_prompt_that_cannot_be_filled_in(template: str) -> None:
+    question = MTBenchQuestion(question_id=1, category="writing", turns=("a",))
+    prompt = JudgePrompt(name="single-v1", system_prompt="", prompt_template=template)
+    with pytest.raises(EvaluationError, match="the judge prompt single-v1 cannot be filled in"):
+        mt.render(prompt, question, Dialogue(question_id=1, turns=("b",)), None, 1)

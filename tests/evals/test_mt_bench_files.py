@@ -50,12 +50,20 @@ def test_load_judgments_reads_fastchat_lines(tmp_path: Path) -> None:
 
 
 def test_load_other_formats_fail(tmp_path: Path) -> None:
-    with pytest.raises(EvaluationError, match="a line is not a Judgment"):
+    with pytest.raises(EvaluationError, match=r"y\.jsonl, row 1 is no Judgment"):
         mtf.load_judgments(write_lines(tmp_path / "y.jsonl", [FASTCHAT_LINE]))
-    with pytest.raises(EvaluationError, match="not a model_answer file"):
-        mtf.load_dialogues(write_lines(tmp_path / "z.jsonl", [{"question_id": 1}]))
-    with pytest.raises(EvaluationError, match="do not have the same model_id"):
-        mtf.read_model_id(write_lines(tmp_path / "v.jsonl", [{"model_id": "a"}, {"model_id": "b"}]))
+    for line in ({"question_id": 1}, {"question_id": 1, "choices": []}, {"question_id": 1, "choices": "x"}):
+        with pytest.raises(EvaluationError, match="row 1 is not a line of a model_answer file"):
+            mtf.load_dialogues(write_lines(tmp_path / "z.jsonl", [line]))
+    for ids in (["a", "b"], [["a"], ["a"]], [None], [{}], []):
+        with pytest.raises(EvaluationError, match="do not have the same model_id"):
+            mtf.read_model_id(write_lines(tmp_path / "v.jsonl", [{"model_id": name} for name in ids]))
+    for question in ({"question_id": 1, "category": "math", "turns": []}, {"question_id": [1], "turns": ["a"]}):
+        with pytest.raises(EvaluationError, match=r"row 1 is no MTBenchQuestion"):
+            mtf.load_questions(str(write_lines(tmp_path / "q.jsonl", [question])))
+    broken = write_lines(tmp_path / "prompts.jsonl", [{"type": "single", "name": "x"}])
+    with pytest.raises(EvaluationError, match="row 1 is no JudgePrompt: system_prompt: Field required"):
+        mtf.load_judge_prompts(str(broken))
 
 
 def test_load_missing_files_name_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

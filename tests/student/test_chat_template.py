@@ -119,8 +119,7 @@ def test_configured_template_survives_saving(llama: Path, tmp_path: Path) -> Non
 
 DATED = (
     # Llama 3.2, Granite and Mistral Small ask for the date in these three ways.
-    "{% if not date is defined %}{% if strftime_now is defined %}{% set date = strftime_now('%d %b %Y') %}{% endif %}"
-    "{% endif %}Today is {{ date }}.",
+    "{% if strftime_now is defined %}{% set date = strftime_now('%d %b %Y') %}{% endif %}Today is {{ date }}.",
     "Today is {{ strftime_now('%B %d, %Y') }}.",
     "{%- set today = strftime_now('%Y-%m-%d') %}Today is {{ today }}.",
 )

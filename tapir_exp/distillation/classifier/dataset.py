@@ -91,7 +91,9 @@ def instruction_text(row: Mapping[str, Any], instruction: str = "instruction", i
         instruction: Name of the column of the instruction.
         input_column: Name of the column of the input.
     """
-    parts = [str(row.get(name) or "").strip() for name in (instruction, input_column)]
+    # A list of parts, or a value that the file's reader could not read, is no instruction.
+    values = [row.get(name) for name in (instruction, input_column)]
+    parts = [str(value or "").strip() if isinstance(value, str | int | float) else "" for value in values]
     return "\n\n".join(part for part in parts if part) if parts[0] else ""
 
 

@@ -75,6 +75,7 @@ def test_instruction_text_appends_the_input() -> None:
     assert instruction_text({"instruction": " Add ", "input": " 1, 2 "}) == "Add\n\n1, 2"
     assert instruction_text({"instruction": "Add", "input": None}) == "Add"
     assert instruction_text({"input": "1, 2"}) == ""
+    assert instruction_text({"instruction": [{"type": "text"}], "input": "x"}) == ""
 
 
 def test_package_examples_have_eight_rows_per_type() -> None:
