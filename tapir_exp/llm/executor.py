@@ -186,17 +186,17 @@ class FailureBudget:
         """Count a result.
 
         Raises:
-            TooManyFailures: If it is a failure, and one too many. Later results only update the message of the error,
-                so that its numbers are true once the calls in flight have finished.
+            TooManyFailures: If it is one failure too many, or comes later. Every result updates the message of the
+                error, so that its numbers are true once the calls in flight have finished.
         """
         self._finished += 1
         self._answered += result.completion is not None
         if result.failure is not None:
             self._reasons[result.failure] += 1
+        if self._error is None and self._reasons.total() > self._allowed:
+            self._error = TooManyFailures()
         if self._error is not None:
             self._error.args = (self._message(),)
-        elif self._reasons.total() > self._allowed:
-            self._error = TooManyFailures(self._message())
             raise self._error
 
     def _message(self) -> str:
