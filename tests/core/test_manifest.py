@@ -56,6 +56,15 @@ def test_open_returns_artifacts_by_name(tmp_path: Path) -> None:
     assert [opened[name].rows(Response)[0].text for name in opened] == ["round 0", "round 1"]
 
 
+@pytest.mark.parametrize("judged", [False, True])
+def test_open_last_student_prefers_the_judged_one(tmp_path: Path, judged: bool) -> None:
+    manifest, run_dir = written(tmp_path)
+    names = [f"student-{n}" for n in range(3)] + ["judged_student-1"] + ["judged_student-2"] * judged
+    entries = tuple(entry_of(name, 0, made(tmp_path, name)) for name in names)
+    student = manifest.model_copy(update={"artifacts": entries}).open_last_student(run_dir)
+    assert student.rows(Response)[0].text == ("judged_student-2" if judged else "student-2")
+
+
 def test_open_works_after_outputs_are_moved(tmp_path: Path) -> None:
     _, run_dir = written(tmp_path / "here")
     (tmp_path / "here").rename(tmp_path / "there")

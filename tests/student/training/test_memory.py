@@ -19,6 +19,7 @@ from tapir_exp.commands import plan
 from tapir_exp.config import (
     ArchitectureConfig,
     Config,
+    JudgedStudent,
     LoraConfig,
     Method,
     Precision,
@@ -206,6 +207,11 @@ def test_estimate_fit_memory_parts_match_the_formulas() -> None:
     assert (memory.weights, memory.gradients, memory.moments) == (2 * count, 2 * count, 4 * count)
     assert memory.loss == 200 * 300 * (4 + 4 + 2) + 200 * 64 * 2 + 300 * 64 * 4
     assert memory.total == 8 * count + memory.activations + memory.loss
+    averaged = SFTConfig(max_tokens_per_micro_batch=200, judged_student=JudgedStudent.average, average_checkpoints=2)
+    with_average = estimate_fit_memory(student, averaged, TrainerConfig(precision="bf16-true"))
+    assert with_average == replace(memory, average=4 * count)
+    assert with_average.total == memory.total + 4 * count
+    assert "average" in describe_memory(student, averaged, TrainerConfig(precision="bf16-true"))
 
 
 def test_estimate_fit_memory_mixed_precision_counts_casts() -> None:
