@@ -12,6 +12,7 @@ from tapir_exp.distillation.judge.self_preference import shared_family
 from tapir_exp.evals.statistics import Estimate, macro_accuracy
 from tapir_exp.llm.spend_report import SpendReport
 from tapir_exp.report import charts
+from tapir_exp.report.curriculum_section import CurriculumRow, curriculum_rows
 from tapir_exp.report.data_section import DataOrigins, data_origins
 from tapir_exp.report.failures_section import FailureRow, failure_rows
 from tapir_exp.report.held_out_section import HeldOutRow, Transcript, held_out_rows, transcripts
@@ -107,6 +108,7 @@ class Page:
         run: The run itself.
         headline: None if the run has no benchmark.
         rounds: Table of rounds.
+        curriculum: Schedule, rows, teacher and gaps of each round; empty for a run without rounds.
         charts: Charts of the run.
         origins: Origin of the training data.
         judge: Judge reliability by student.
@@ -125,6 +127,7 @@ class Page:
     run: RunView
     headline: Headline | None
     rounds: list[RoundRow]
+    curriculum: list[CurriculumRow]
     charts: RunCharts
     origins: DataOrigins
     judge: list[JudgeRow]
@@ -138,6 +141,17 @@ class Page:
     failures: list[FailureRow]
     times: list[StageTime]
     settings: list[SettingSource]
+
+    @property
+    def fresh(self) -> bool:
+        """Whether gaps were measured ahead of the fits."""
+        return any(name.startswith("fresh_verdicts") for name in self.run.artifacts)
+
+    @property
+    def alpha_grows(self) -> bool:
+        """Whether the weight of the hard set grows from round to round."""
+        alphas = self.run.manifest.alphas
+        return len(alphas) > 1 and alphas[-1] > alphas[0]
 
     @property
     def seconds(self) -> float:
@@ -166,6 +180,7 @@ def build_page(run: RunView) -> Page:
         run=run,
         headline=_headline(run.rounds),
         rounds=[_round_row(run, r) for r in run.rounds],
+        curriculum=curriculum_rows(run),
         charts=draw_charts(run),
         origins=data_origins(run),
         judge=list(_judge_rows(run)),

@@ -73,6 +73,8 @@ def _accuracy(estimate: Estimate) -> str:
 
 FILTERS: dict[str, Callable[[Any], str]] = {
     "count": _or_none(lambda n: f"{n:,}".replace(",", "\u202f")),  # thousands apart by a narrow no-break space
+    "whole": _or_none(lambda value: f"{value:,.0f}".replace(",", "\u202f")),
+    "rate": _or_none(lambda value: f"{value:.2g}"),
     "percent": _or_none(lambda share: f"{share * 100:.1f} %"),
     "decimal": _or_none(lambda value: f"{value:.2f}"),
     "signed": _or_none(_signed),

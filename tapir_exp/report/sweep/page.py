@@ -8,6 +8,7 @@ from tapir_exp.core.store import write_text_atomic
 from tapir_exp.report import charts
 from tapir_exp.report.sweep.comparison import BASELINE, Sweep, load_sweep
 from tapir_exp.report.sweep.csv_table import to_csv
+from tapir_exp.report.sweep.curriculum_section import rounds_of_arms
 from tapir_exp.report.sweep.formatting import CELLS, cell_accuracy
 from tapir_exp.report.sweep.rounds_section import accuracies_by_round, draw_panels
 from tapir_exp.report.sweep.samples_section import sample_responses
@@ -43,6 +44,7 @@ def render_page(sweep: Sweep) -> str:
         chart=Markup(draw_comparison(sweep)),
         narrow=Markup(draw_comparison(sweep, charts.NARROW)),
         by_round=by_round,
+        curriculum=rounds_of_arms(sweep.arms),
         panels=[Markup(svg) for svg in draw_panels(by_round)],
         mix=task_mix(sweep.arms),
         samples=sample_responses(sweep.arms),
