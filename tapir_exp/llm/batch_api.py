@@ -61,6 +61,10 @@ class BatchRecords:
         batch_of = dict(rows.fetchall())
         return {key: batch_of[key] for key in keys if key in batch_of}
 
+    def find_keys(self, keys: Iterable[str]) -> set[str]:
+        """Return the keys that are in a batch of any account."""
+        return set(keys) & {key for (key,) in self._database.run("SELECT key FROM batched")}
+
     def add(self, account: str, batch: str, keys: Iterable[str]) -> None:
         """Record a submitted batch."""
         with self._database.transaction():

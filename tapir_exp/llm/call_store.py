@@ -1,7 +1,7 @@
 """Everything that the chat models of one job share: cached completions and spend on disk, locks and rate limits."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -50,7 +50,7 @@ class CallStore:
         self.cache = ResponseCache(self._durable)
         self.ledger = Ledger(self._durable, scope, budget)
         self.batches = batch_api.BatchRecords(self._durable)
-        self.locks = InFlightLocks(self._traffic)
+        self.locks = InFlightLocks(self._traffic, (scope.scope, scope.job), self._record_lost)
         self._arguments = (root, scope, budget)
         self._pending: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
 
@@ -87,6 +87,11 @@ class CallStore:
         self.locks.close()
         self._durable.close()
         self._traffic.close()
+
+    def _record_lost(self, job: Sequence[str], keys: Sequence[str]) -> None:
+        """Record calls that a killed process had in flight; it may have stored the completion, or submitted a batch."""
+        known = self.cache.find_keys(keys) | self.batches.find_keys(keys)
+        self.ledger.record_lost(SpendScope(*job), len(set(keys) - known))
 
     def _write_pending(self) -> None:
         pending, self._pending = self._pending, []

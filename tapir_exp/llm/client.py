@@ -286,6 +286,9 @@ class Client:
         started = await self._wait_for_turn(tokens)
         try:
             response = hide_key(await self._transport.send(request), self._api_key())
+        except asyncio.CancelledError:  # Ctrl-C, or an error of another call
+            self._call_store.ledger.record_failure(self._role, FailureKind.LOST)
+            raise
         except CallError as error:
             # It was answered with status 200, so it may have been paid. Nothing is known about its tokens.
             if error.kind is FailureKind.MALFORMED:

@@ -21,6 +21,7 @@ class Policy(StrEnum):
     FAIL_REQUEST = "request fails: a retry would fail again"
     ABORT_RUN = "run stops: every call would fail"
     ESTIMATE = "reply is used: its tokens are estimated"
+    RESEND = "sent again by the next start: the first one may have been paid"
 
 
 class Scope(StrEnum):
@@ -52,6 +53,7 @@ class FailureKind(StrEnum):
     PARAMETER = "parameter refused"
     QUOTA = "quota used up"
     NO_USAGE = "usage not reported"
+    LOST = "in flight when stopped"
 
     @property
     def policy(self) -> Policy:
@@ -84,6 +86,7 @@ POLICIES = {
     FailureKind.PARAMETER: Policy.ABORT_RUN,
     FailureKind.QUOTA: Policy.ABORT_RUN,
     FailureKind.NO_USAGE: Policy.ESTIMATE,
+    FailureKind.LOST: Policy.RESEND,
 }
 REMEDIES = {
     FailureKind.NO_ACCESS: (

@@ -1,6 +1,9 @@
 """Locks on requests in flight, so that two processes never pay for the same call."""
 
+import json
 import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -20,14 +23,33 @@ class InFlightLocks:
     lock are void.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(
+        self,
+        database: Database,
+        job: Sequence[str] = (),
+        on_lost: Callable[[Sequence[str], Sequence[str]], None] | None = None,
+    ) -> None:
+        """Open the locks, and clear those of processes that were killed.
+
+        Args:
+            database: The database that all processes share.
+            job: Names of the job, for `on_lost` of a later process.
+            on_lost: Called with the job of a killed process and the keys that it had in flight.
+        """
         self._database = database
+        self._on_lost = on_lost
         self._owners = database.path.parent / OWNERS
         self._owners.mkdir(exist_ok=True)
         # A process id alone could be reused by a later process.
         self._owner = f"{os.getpid()}-{uuid4().hex[:8]}"
         self._alive = FileLock(self._lock_path(self._owner))
         self._alive.acquire()
+        # Not in the lock file itself, which is emptied when somebody tries the lock.
+        if job:
+            self._job_path(self._owner).write_text(json.dumps(list(job)), encoding="utf-8")
+        # A process that has written this file holds its lock; one that is just starting may not hold it yet.
+        for path in self._owners.glob("*.json"):
+            self._clear_if_dead(path.stem)
 
     def acquire(self, key: str) -> bool:
         """Lock a key. Return False if a running process, including this one, holds it."""
@@ -45,6 +67,7 @@ class InFlightLocks:
     def close(self) -> None:
         """Release all keys of this process."""
         self._database.run("DELETE FROM claims WHERE owner = ?", self._owner)
+        self._job_path(self._owner).unlink(missing_ok=True)
         self._alive.release()
         self._lock_path(self._owner).unlink(missing_ok=True)
 
@@ -59,11 +82,25 @@ class InFlightLocks:
         try:
             # Only a process that has ended leaves its file lock free.
             with FileLock(self._lock_path(owner), timeout=0):
+                lost = [key for (key,) in self._database.run("SELECT key FROM claims WHERE owner = ?", owner)]
+                self._report_lost(owner, lost)
                 self._database.run("DELETE FROM claims WHERE owner = ?", owner)
+                self._job_path(owner).unlink(missing_ok=True)
         except Timeout:
             return False
         self._lock_path(owner).unlink(missing_ok=True)
         return True
 
+    def _report_lost(self, owner: str, keys: Sequence[str]) -> None:
+        if self._on_lost is None or not keys:
+            return
+        # A store of an earlier version has no such file.
+        with suppress(OSError, ValueError):
+            job = json.loads(self._job_path(owner).read_text(encoding="utf-8"))
+            self._on_lost(job, keys)
+
     def _lock_path(self, owner: str) -> Path:
         return self._owners / f"{owner}.lock"
+
+    def _job_path(self, owner: str) -> Path:
+        return self._owners / f"{owner}.json"

@@ -158,6 +158,11 @@ class Ledger:
         """Count one failed call."""
         self._failures[role, kind] += 1
 
+    def record_lost(self, scope: SpendScope, count: int) -> None:
+        """Record calls of a killed process that may have been paid; neither stage nor role is known."""
+        if count:
+            self._database.run(ADD_FAILURES, scope.scope, scope.job, "", "", FailureKind.LOST, count)
+
     def record_failed(self, role: str, key: str, error: CallError) -> None:
         """Record a request that failed for good, with the reason and the beginning of the last reply."""
         values = (*self._row_key(role), key, error.kind, error.detail[:MAX_CHARS], error.raw[:MAX_CHARS])

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, TypeVar
@@ -103,6 +103,10 @@ class ResponseCache:
             rows = self._database.run(f"SELECT key, reply FROM replies WHERE key IN ({marks})", *chunk)
             completions.update((key, self._parse(key, text, Completion)) for key, text in rows)
         return completions
+
+    def find_keys(self, keys: Iterable[str]) -> set[str]:
+        """Return the keys that have a completion."""
+        return {key for key in keys if self._database.run("SELECT 1 FROM replies WHERE key = ?", key).fetchone()}
 
     def put(
         self, key: str, model: str, request: ChatRequest, completion: Completion, *, replace: bool = False

@@ -83,11 +83,14 @@ def write_spend_report(ledger: Ledger, run_dir: Path) -> None:
         return
     usd = "price unknown" if total.usd is None else f"{total.usd:,.2f} USD"
     counts = report.failures_by_kind
-    estimated = counts.pop(FailureKind.NO_USAGE, 0)
+    estimated, lost = counts.pop(FailureKind.NO_USAGE, 0), counts.pop(FailureKind.LOST, 0)
+    if lost:
+        usd = f"at least {usd}"
     kinds = ", ".join(f"{kind} {count}" for kind, count in counts.items())
     console.print(
         f"chat models: {total.calls:,} paid calls, {total.cached:,} from the cache, {total.tokens:,} tokens, {usd}"
         + (f"; tokens of {estimated:,} calls are estimated: the provider reports none" if estimated else "")
+        + (f"; up to {lost:,} calls were in flight when the run was stopped, and may have been paid" if lost else "")
         + (f"; failed calls: {kinds}" if kinds else "")
         + (f"; {len(report.given_up):,} failed requests (listed in {SPEND_FILE})" if report.given_up else ""),
         soft_wrap=True,

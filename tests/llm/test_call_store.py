@@ -15,6 +15,7 @@ import pytest
 from tapir_exp.config import LLMConfig, SpendConfig
 from tapir_exp.llm.call_store import CALLS_FILE, TRAFFIC_FILE, CallStore
 from tapir_exp.llm.chat import ChatRequest, Completion, Message, Usage
+from tapir_exp.llm.failures import FailureKind
 from tapir_exp.llm.ledger import SpendScope
 from tapir_exp.llm.sqlite import Database
 
@@ -173,3 +174,32 @@ def test_only_calls_file_is_durable(call_store: CallStore, tmp_path: Path) -> No
         database.run("PRAGMA synchronous").fetchone()[0] for database in (call_store._durable, call_store._traffic)
     ]
     assert levels == [2, 0]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tapir_exp.config import SpendConfig
+from tapir_exp.llm.call_store import CallStore
+from tapir_exp.llm.chat import ChatRequest, Completion, Usage
+from tapir_exp.llm.ledger import SpendScope
+store = CallStore(Path(sys.argv[1]), SpendScope("sweep", "job"), SpendConfig())
+assert all(store.locks.acquire(key) for key in "abcd")
+usage = Usage(prompt_tokens=1, completion_tokens=1, usd=0.5)
+reply = Completion(text="yes", finish_reason="stop", usage=usage)
+store.cache.put("a", "m", ChatRequest(messages=(), max_tokens=1), reply)
+store.batches.add("account", "batch", ["b"])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("scope", [SpendScope("sweep", "job"), SpendScope("sweep", "other")])
+def test_calls_in_flight_at_a_kill_are_recorded_for_their_job(tmp_path: Path, scope: SpendScope) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "call_store")], check=False)
+    # Of four keys, one has its completion and one is in a batch; whoever opens the store first records the others.
+    for _ in range(2):
+        CallStore(tmp_path / "call_store", scope, SpendConfig()).close()
+    call_store = CallStore(tmp_path / "call_store", SpendScope("sweep", "job"), SpendConfig())
+    assert [(failure.kind, failure.count) for failure in call_store.ledger.failure_counts()] == [(FailureKind.LOST, 2)]
+    call_store.close()
+    assert list((tmp_path / "call_store" / "owners").iterdir()) == []

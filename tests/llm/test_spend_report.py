@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from tapir_exp.config import SpendConfig
+from tapir_exp.core.errors import StoreError
 from tapir_exp.llm import spend_report
 from tapir_exp.llm.call_store import CallStore
 from tapir_exp.llm.chat import Usage
@@ -90,3 +91,20 @@ def test_no_calls_print_nothing(call_store: CallStore, tmp_path: Path, output: i
     spend_report = SpendReport.load(tmp_path)
     assert spend_report is not None
     assert (spend_report.stages, spend_report.total, spend_report.failures_by_kind) == ({}, Spend(), {})
+
+
+def test_calls_in_flight_at_a_stop_make_the_price_a_lower_bound(
+    call_store: CallStore, tmp_path: Path, output: io.StringIO
+) -> None:
+    call_store.ledger.record_paid("teacher", Usage(prompt_tokens=5, completion_tokens=2, usd=0.25))
+    call_store.ledger.record_failure("teacher", FailureKind.LOST)
+    call_store.ledger.record_lost(SpendScope("run"), 2)
+    write_spend_report(call_store.ledger, tmp_path)
+    assert "7 tokens, at least 0.25 USD; up to 3 calls were in flight when the run was stopped" in output.getvalue()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b'{"stages": 3}'])
+def test_damaged_file_names_the_remedy(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "spend.json").write_bytes(content)
+    with pytest.raises(StoreError, match=r"spend\.json cannot be read .*no call is repeated"):
+        SpendReport.load(tmp_path)
