@@ -72,7 +72,7 @@ def find_subject(config: Config) -> EvaluatedModel:
 
 
 def _needs_judge(config: Config) -> bool:
-    return any(suite.value in JUDGED for suite in config.evals.suites)
+    return config.evals.ask_judge and any(suite.value in JUDGED for suite in config.evals.suites)
 
 
 def _manifest(ws: Workspace, subject: EvaluatedModel, directory: Path, results: Mapping[str, Artifact]) -> Evaluation:
@@ -84,7 +84,7 @@ def _manifest(ws: Workspace, subject: EvaluatedModel, directory: Path, results: 
         arm=run.arm if run else None,
         seed=run.seed if run else None,
         run=relative(subject.run, directory),
-        judge=ws.config.judge.llm.model if _needs_judge(ws.config) else None,
+        judge=ws.config.judge.llm.model if any(suite.value in JUDGED for suite in ws.config.evals.suites) else None,
         store=os.path.relpath(ws.store.root, directory),
         suites={suite: artifact.stage for suite, artifact in results.items()},
         artifacts=tuple(ws.entries),

@@ -79,7 +79,10 @@ class AlpacaEvalFigures:
         raw: The win rate without length control.
         avg_length: Mean length of the model's outputs in characters, rounded down.
         missing_outputs: Instructions without an output of the model. As in alpaca_eval, no figure includes them.
-        length_controlled: The length-controlled win rate; None if it was not computed.
+        length_controlled: The length-controlled win rate, with the difficulty of each instruction; None if it was not
+            computed.
+        length_controlled_by_row: The same with difficulties taken by row number, as in alpaca_eval's own table: each
+            missing output moves the difficulties of later rows by one. None if no output is missing.
         omission_reason: Reason why `length_controlled` is None; None if it is not.
     """
 
@@ -87,18 +90,22 @@ class AlpacaEvalFigures:
     avg_length: int
     missing_outputs: int
     length_controlled: LengthControlled | None
+    length_controlled_by_row: LengthControlled | None
     omission_reason: str | None
 
     def as_metrics(self) -> dict[str, Any]:
         """Return the figures under alpaca_eval's names."""
-        controlled = self.length_controlled
-        return {
+        controlled, by_row = self.length_controlled, self.length_controlled_by_row
+        metrics = {
             **asdict(self.raw),
             "missing_outputs": self.missing_outputs,
             "avg_length": self.avg_length,
             "length_controlled_winrate": None if controlled is None else controlled.win_rate,
             "lc_standard_error": None if controlled is None else controlled.error,
         }
+        if by_row is not None:
+            metrics |= {"length_controlled_winrate_by_row": by_row.win_rate, "lc_standard_error_by_row": by_row.error}
+        return metrics
 
 
 def annotator_name(model: str) -> str:
@@ -181,7 +188,7 @@ def annotate(
     template: Sequence[Message],
     known: Sequence[Annotation],
     annotator: str,
-    chat: ChatModel,
+    chat: ChatModel | None,
     *,
     concurrency: int,
     max_failure_rate: float,
@@ -193,7 +200,7 @@ def annotate(
         template: The annotator's prompt.
         known: Annotations of an earlier evaluation.
         annotator: Name of the annotator in files.
-        chat: The annotator.
+        chat: The annotator; None asks nobody, so that a pair without a known preference has none.
         concurrency: Number of calls in flight.
         max_failure_rate: Share of the calls that may fail.
 
@@ -283,30 +290,42 @@ def figures(
             f"None of the {len(annotations)} annotations has a preference, so there is no win rate. "
             f"Reason of the first failure: {reason}"
         )
-    controlled, omission_reason = _length_controlled(annotations, indices, length_control_rows)
+    numbers = [indices[row.instruction] for row in annotations]
+    controlled, omission_reason = _length_controlled(annotations, numbers, length_control_rows)
+    missing = len(indices) - len(annotations)
+    by_row = None
+    if missing and controlled is not None:
+        by_row, _ = _length_controlled(annotations, range(len(annotations)), length_control_rows)
     return AlpacaEvalFigures(
         raw=win_rate(preferences),
         avg_length=int(fmean(len(row.output_2) for row in annotations)),
-        missing_outputs=len(indices) - len(annotations),
+        missing_outputs=missing,
         length_controlled=controlled,
+        length_controlled_by_row=by_row,
         omission_reason=omission_reason,
     )
 
 
 def _length_controlled(
     annotations: Sequence[Annotation],
-    indices: Mapping[str, int],
+    indices: Sequence[int],
     length_control_rows: Sequence[LengthControlRow] | None,
 ) -> tuple[LengthControlled | None, str | None]:
-    """Return the length-controlled win rate, or None and the reason why there is none."""
+    """Return the length-controlled win rate, or None and the reason why there is none.
+
+    Args:
+        annotations: The annotations.
+        indices: Index in df_gamed.csv by which the difficulty of each annotation is looked up.
+        length_control_rows: Rows of df_gamed.csv.
+    """
     if length_control_rows is None:
         return None, "evals.alpaca_eval.length_control_data is null, expected the file df_gamed.csv"
     # The baseline against itself: all lengths are equal, so there is nothing to fit and the win rate is known.
     if annotations[0].generator_1 == annotations[0].generator_2:
         return LengthControlled(50.0, 0.0, 0.0, 0.0, 0.0), None
     comparisons = [
-        LengthComparison(indices[row.instruction], len(row.output_1), len(row.output_2), row.preference)
-        for row in annotations
+        LengthComparison(index, len(row.output_1), len(row.output_2), row.preference)
+        for index, row in zip(indices, annotations, strict=True)
     ]
     try:
         return length_controlled_win_rate(comparisons, length_control_rows), None
@@ -322,6 +341,9 @@ def to_leaderboard(name: str, figures: AlpacaEvalFigures) -> str:
         figures: Its figures.
     """
     row = {**figures.as_metrics(), "mode": "community"}
+    # The file is alpaca_eval's, which takes difficulties by row number.
+    official = {name: row.get(f"{name}_by_row") for name in ("length_controlled_winrate", "lc_standard_error")}
+    row |= {name: value for name, value in official.items() if value is not None}
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["", *LEADERBOARD_COLUMNS])

@@ -122,7 +122,7 @@ def _alpaca_annotations(ws: Workspace, reference: Artifact, outputs: Artifact, t
             template,
             alpaca_eval_files.load_annotations(Path(config.annotations)) if config.annotations else [],
             annotator,
-            ws.judge,
+            ws.judge if ws.config.evals.ask_judge else None,
             concurrency=judge.llm.concurrency,
             max_failure_rate=judge.max_failure_rate,
         )
@@ -136,6 +136,7 @@ def _alpaca_annotations(ws: Workspace, reference: Artifact, outputs: Artifact, t
         "judge": ws.judge.identity(),
         "prompt": [part.model_dump() for part in template],
         "known": _file_digest(config.annotations),
+        **_asked(ws),
     }
     return ws.rows("alpaca-annotations", None, recipe, make)
 
@@ -208,7 +209,7 @@ def _mt_judgments(
             model,
             mt_bench_files.load_judgments(Path(path)) if path else [],
             judge_name,
-            ws.judge,
+            ws.judge if ws.config.evals.ask_judge else None,
             concurrency=judge.llm.concurrency,
             max_failure_rate=judge.max_failure_rate,
         )
@@ -220,6 +221,7 @@ def _mt_judgments(
         "judge": ws.judge.identity(),
         "prompts": [[request.prompt.system_prompt, request.user_prompt] for request in requests],
         "known": _file_digest(path),
+        **_asked(ws),
     }
     return ws.rows("mt-judgments", None, recipe, make)
 
@@ -256,6 +258,11 @@ def _generation_recipe(subject: EvaluatedModel) -> dict[str, Any]:
     limits = {"max_length": student.max_length, "max_new_tokens": student.max_new_tokens}
     how = {"template": template_recipe(student), "precision": student.precision, **limits}
     return {"subject": dict(subject.identity), "name": subject.name, "generation": how}
+
+
+def _asked(ws: Workspace) -> dict[str, bool]:
+    """Return the part of the recipe of judgments that says that no judge was asked; empty if one was."""
+    return {} if ws.config.evals.ask_judge else {"asked": False}
 
 
 def _file_digest(path: str | None) -> str | None:

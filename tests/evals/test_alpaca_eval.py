@@ -4,13 +4,14 @@ import csv
 import io
 import json
 import math
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 from assets import asset
 from fakes import ScriptedChat, completion_of, timeout_error
-from standins import INSTRUCTIONS, write_alpaca
+from standins import INSTRUCTIONS, length_control_csv, write_alpaca
 
 from tapir_exp.core.errors import EvaluationError, ReplyError, TooManyFailures
 from tapir_exp.evals import alpaca_eval as ae
@@ -37,7 +38,9 @@ def completion(**logprobs: float) -> Completion:
     return completion_of(top[0].token).model_copy(update={"top_logprobs": (top,)})
 
 
-def annotate(pairs: list[ae.OutputPair], chat: ScriptedChat, known: list[Annotation] | None = None) -> list[Annotation]:
+def annotate(
+    pairs: list[ae.OutputPair], chat: ScriptedChat | None, known: list[Annotation] | None = None
+) -> list[Annotation]:
     return ae.annotate(pairs, TEMPLATE, known or [], "us", chat, concurrency=1, max_failure_rate=0.5)
 
 
@@ -100,6 +103,16 @@ def test_annotate_missing_preference_has_a_failure() -> None:
     assert (raw.n_total, raw.missing, raw.win_rate) == (1, 1, 100.0)
 
 
+def test_annotate_without_a_judge_drops_and_counts_null_preferences() -> None:
+    pairs = [pair(STRAIGHT, "ref", "own"), pair(SWITCHED, "ref", "own"), pair("c", "same", "same")]
+    known = annotate(pairs, ScriptedChat(lambda _: completion(m=-0.1)))
+    known[0] = known[0].model_copy(update={"preference": None})
+    rows = annotate(pairs, None, known)
+    assert [row.preference for row in rows] == [None, 2.0, 1.5]
+    raw = ae.figures(rows, {STRAIGHT: 0, SWITCHED: 1, "c": 2}, None).raw
+    assert (raw.n_total, raw.missing, raw.win_rate) == (2, 1, 75.0)
+
+
 def test_annotate_too_many_failures_stop_the_suite() -> None:
     with pytest.raises(TooManyFailures, match="us compares"):
         annotate([pair(text, "ref", "own") for text in INSTRUCTIONS], ScriptedChat(lambda _: timeout_error()))
@@ -155,6 +168,30 @@ def test_to_leaderboard_writes_the_official_columns(tmp_path: Path) -> None:
     assert float(columns["win_rate"]) == results.raw.win_rate
     assert float(columns["length_controlled_winrate"]) == pytest.approx(results.length_controlled.win_rate)  # type: ignore[union-attr]
     assert int(columns["avg_length"]) == int(sum(len(row.output) for row in outputs) / 12)
+
+
+def test_missing_outputs_give_both_length_controlled_rates(tmp_path: Path) -> None:
+    """By instruction, and by row number as alpaca_eval's table: each missing output moves the difficulties."""
+    (tmp_path / "df_gamed.csv").write_text(length_control_csv(120))
+    control = load_length_control_rows(tmp_path / "df_gamed.csv")
+    rng = random.Random(1)
+    rows = []
+    for n in range(120):
+        texts = {"output_1": "x" * rng.randrange(9, 99), "output_2": "y" * rng.randrange(9, 99)}
+        share = rng.random() ** (1.5 + n / 120)
+        names = {"dataset": None, "generator_1": "baseline", "generator_2": "mine", "annotator": "us"}
+        rows.append(Annotation(instruction=f"i{n}", preference=1 + share, **texts, **names))
+    indices = {row.instruction: n for n, row in enumerate(rows)}
+    assert "length_controlled_winrate_by_row" not in ae.figures(rows, indices, control).as_metrics()
+    given = rows[40:]
+    results = ae.figures(given, indices, control)
+    by_row = ae.figures(given, {row.instruction: n for n, row in enumerate(given)}, control)
+    assert results.length_controlled_by_row == by_row.length_controlled
+    metrics = results.as_metrics()
+    assert abs(metrics["length_controlled_winrate"] - metrics["length_controlled_winrate_by_row"]) > 0.1
+    header, values = csv.reader(io.StringIO(ae.to_leaderboard("student", results)))
+    official = float(dict(zip(header, values, strict=True))["length_controlled_winrate"])
+    assert official == metrics["length_controlled_winrate_by_row"]
 
 
 def test_figures_give_the_reason_for_omitted_length_control(tmp_path: Path) -> None:

@@ -4,12 +4,12 @@ import pytest
 from fakes import ScriptedChat, prompt_of, timeout_error
 
 from tapir_exp.core.errors import TooManyFailures
-from tapir_exp.evals.resume import judge_missing
+from tapir_exp.evals.resume import NOT_ASKED, judge_missing
 from tapir_exp.llm.chat import ChatRequest, Completion, Message
 from tapir_exp.llm.executor import RequestResult
 
 
-def judge(items: list[str], known: dict[str, str], chat: ScriptedChat, max_failure_rate: float = 0) -> list[str]:
+def judge(items: list[str], known: dict[str, str], chat: ScriptedChat | None, max_failure_rate: float = 0) -> list[str]:
     def request(item: str) -> ChatRequest:
         return ChatRequest(messages=(Message(role="user", content=item),), max_tokens=1)
 
@@ -17,7 +17,7 @@ def judge(items: list[str], known: dict[str, str], chat: ScriptedChat, max_failu
         return completion.text.upper()
 
     def to_row(item: str, result: RequestResult[str]) -> str:
-        return f"{item}={result.value}"
+        return f"{item}={result.value or result.failure if chat is None else result.value}"
 
     return judge_missing(
         items, known.get, request, parse, to_row, chat, label="judge", concurrency=2, max_failure_rate=max_failure_rate
@@ -34,6 +34,17 @@ def test_judge_missing_all_known_sends_nothing() -> None:
     chat = ScriptedChat([])
     assert judge(["a", "a"], {"a": "known"}, chat) == ["known", "known"]
     assert chat.requests == []
+
+
+def test_judge_missing_without_a_judge_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr("tapir_exp.evals.resume.console.print", lambda text, **_: lines.append(text))
+    assert judge(["a", "b", "c"], {"b": "known"}, None) == [f"a={NOT_ASKED}", "known", f"c={NOT_ASKED}"]
+    judge(["a", "b", "c"], {"b": "known"}, ScriptedChat(["x", "y"]))
+    assert lines == [
+        "judge: reused 1 of 3 judgments; 2 are missing, and no judge is asked",
+        "judge: reused 1 of 3 judgments; 2 are missing",
+    ]
 
 
 def test_judge_missing_failed_request_becomes_a_row() -> None:
