@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -258,12 +259,23 @@ def _check_models(values: Values) -> Iterator[Problem]:
     for key, value in values.items():
         if key.endswith((".model", "seeds.split", "outputs", "logger.project")) and value == "":
             yield Problem(key, " is empty", "a text")
-        elif key.endswith(".api_base") and value is not None and not re.match(r"https?://[^/\s:?#]", value):
+        elif key.endswith(".api_base") and value is not None and not _is_http_address(value):
             yield Problem(
                 key,
                 format_value(key, value),
-                "an address that starts with http:// or https://, or null for the provider's own",
+                "an address that starts with http:// or https://, such as http://localhost:8000/v1, or null for the "
+                "provider's own",
             )
+
+
+def _is_http_address(value: str) -> bool:
+    """Return whether a text is an address with a scheme, a host and, if any, a possible port."""
+    try:
+        parts = urlsplit(value)
+        possible = parts.port is None or parts.port > 0
+    except ValueError:  # a port that is no number, or above 65535
+        return False
+    return possible and parts.scheme in {"http", "https"} and bool(parts.hostname) and not re.search(r"\s", value)
 
 
 def _choice(values: Values, key: str) -> str | None:

@@ -153,7 +153,19 @@ def test_message_of_a_failed_composition_is_redacted(monkeypatch: pytest.MonkeyP
     assert "a:b" not in _one_line("https://a:b@c")
 
 
-@pytest.mark.parametrize("base", ["''", "localhost:8000/v1", "ftp://x/v1", "http://", "https:///v1", "//host/v1"])
+@pytest.mark.parametrize(
+    "base",
+    [
+        "''",
+        "localhost:8000/v1",
+        "ftp://x/v1",
+        "http://",
+        "https:///v1",
+        "//host/v1",
+        "http://h:99999/v1",
+        "http://a b/v1",
+    ],
+)
 def test_address_without_scheme_or_host_is_refused(base: str) -> None:
     (problem,) = _check_models({"teacher.llm.api_base": base.strip("'")})
     assert "https://" in problem.expected
