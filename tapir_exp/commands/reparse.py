@@ -14,7 +14,7 @@ from tapir_exp.core.manifest import Manifest
 from tapir_exp.core.records import JudgeReply, Verdict
 from tapir_exp.distillation.judge.score import reparse_verdict
 
-VERDICT_STAGES = ("verdicts", "rollout_verdicts")
+VERDICT_STAGES = ("verdicts", "rollout_verdicts", "fresh_verdicts", "fresh_rollout_verdicts")
 """Stages with verdicts as rows."""
 UNCHANGED, NEWLY_PARSED, CHANGED = "unchanged", "newly parsed", "with other scores"
 NO_LONGER_PARSED, UNPARSABLE = "no longer parsed", "unparsable as before"

@@ -80,11 +80,11 @@ def _row(run: RunView, of_round: RoundView, metrics: Mapping[str, Any]) -> Curri
 
 def _judged(run: RunView, number: int) -> str:
     """Return what the student was judged on, with the name of its weights; empty if it was not judged."""
-    places = []
+    judged_on = []
     if f"verdicts-{number}" in run.artifacts:
-        places.append("seeds" if number == 0 else "its mix")
+        judged_on.append("seeds" if number == 0 else "its mix")
     if f"fresh_verdicts-{number + 1}" in run.artifacts:
-        places.append("new rows")
+        judged_on.append("new rows")
     sft = run.config.get("sft") or {}
     weights = JUDGED.get(str(sft.get("judged_student"))) if number else None
-    return ", ".join([*places, *([weights] if weights and places else [])])
+    return ", ".join([*judged_on, *([weights] if weights and judged_on else [])])

@@ -37,12 +37,18 @@ def run_metrics(manifest: Manifest, artifacts: Artifacts) -> list[Metrics]:
     Returns:
         The rows, S_0 first.
     """
-    rows, totals = [], dict.fromkeys(SUMMED, 0)
+    rows: list[Metrics] = []
+    totals: dict[str, int | None] = dict.fromkeys(SUMMED, 0)
     for number in range(len(manifest.alphas) + 1):
         row = round_metrics(number, manifest, artifacts)
-        totals = {name: total + (row.get(name) or 0) for name, total in totals.items()}
+        totals = {name: _add(total, row.get(name, 0)) for name, total in totals.items()}
         rows.append({**row, **{f"{name}_total": total for name, total in totals.items()}})
     return rows
+
+
+def _add(total: int | None, value: int | None) -> int | None:
+    """Return the sum; None if one of the two is unknown."""
+    return None if total is None or value is None else total + value
 
 
 def round_metrics(number: int, manifest: Manifest, artifacts: Artifacts) -> Metrics:
@@ -95,8 +101,10 @@ def _teacher_metrics(number: int, artifacts: Artifacts) -> Metrics:
     written = artifacts[f"expansions-{number}"].figures
     # Rows that were dropped because the student answers them were written, too.
     rows = written["rows"] + written.get("easy", 0)
-    refinements = artifacts[f"train_mix-{number}"].figures.get("refinements", 0)
-    return {"teacher/rows": rows, "teacher/calls": written["calls"] + refinements}
+    # A mix of an earlier version does not say how many responses were refined.
+    refinements = artifacts[f"train_mix-{number}"].figures.get("refinements")
+    calls = None if refinements is None else written["calls"] + refinements
+    return {"teacher/rows": rows, "teacher/calls": calls}
 
 
 def _benchmark_metrics(results: list[BenchmarkResult]) -> Metrics:

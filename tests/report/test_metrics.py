@@ -75,7 +75,7 @@ def outputs(tmp_path: Path) -> Outputs:
     outputs.put("verdicts-0", VERDICTS, unscored=1, flips=2, mean_gap=0.0, diagnosis={"ties": 0.5, "flips": 2})
     outputs.put("expansions-1", [MIX[0]], ordered=3, calls=2, proposed=5)
     outputs.put("plan-1", [Quota(task="Math", subset="hard", wanted=3, drawn=0, ordered=3, filled=1)], unfilled=2)
-    outputs.put("train_mix-1", MIX)
+    outputs.put("train_mix-1", MIX, refinements=0)
     outputs.put("student-1", steps=3, tokens=500, final_loss=0.5, tokens_per_second=99.9)
     return outputs
 
@@ -151,6 +151,17 @@ def test_teacher_metrics_count_rows_and_calls_of_all_rounds(outputs: Outputs) ->
     assert [(row["teacher/rows"], row["teacher/calls"]) for row in rows] == [(0, 2), (1, 2), (5, 7)]
     assert [(row["teacher/rows_total"], row["teacher/calls_total"]) for row in rows] == [(0, 2), (1, 4), (6, 11)]
     assert [row.get("mix/rows_replayed") for row in rows] == [None, 0, 2]
+
+
+def test_teacher_calls_are_unknown_for_a_mix_without_their_number(outputs: Outputs) -> None:
+    outputs.put("teacher_responses", [verdict("a", 9)])
+    del outputs.artifacts["train_mix-1"]
+    outputs.store = Store(outputs.run_dir.parent / "store")
+    outputs.artifacts["train_mix-1"] = outputs.store.produce(
+        "train_mix", {"name": "earlier"}, lambda directory: {"rows": write_rows(directory / ROWS, MIX)}
+    )
+    start, after = outputs.metrics()
+    assert (start["teacher/calls_total"], after["teacher/calls"], after["teacher/calls_total"]) == (1, None, None)
 
 
 def test_new_rows_have_a_gap_before_and_after_the_fit(outputs: Outputs) -> None:

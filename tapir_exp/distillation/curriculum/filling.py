@@ -25,7 +25,7 @@ class FilledPlan:
 
     @property
     def rows(self) -> list[TrainingExample]:
-        """The rows of the mix, drawn ones first."""
+        """Return the rows of the mix, drawn ones first."""
         return [*(candidate.to_training_example() for candidate in self.drawn), *self.new]
 
 
@@ -34,7 +34,7 @@ def fill_plan(plan: RoundPlan, written: Iterable[TrainingExample]) -> FilledPlan
 
     Args:
         plan: The plan.
-        written: New rows with their task type and subset. Rows beyond a quota are left out.
+        written: New rows with their task type and subset. Rows beyond a quota are dropped.
     """
     missing = Counter({(quota.task, quota.subset): quota.ordered for quota in plan.quotas})
     filled: Counter[Kind] = Counter()
@@ -62,7 +62,7 @@ def _filled_quota(quota: Quota, filled: Mapping[Kind, int], replaced: Mapping[Ki
 def measured_rows(
     written: Iterable[TrainingExample], scores: Mapping[str, float], hard: Collection[str]
 ) -> list[TrainingExample]:
-    """Return new rows with their difficulty, in the subset that it puts them in; rows without a score are left out.
+    """Return new rows with their difficulty, in the subset that it puts them in; rows without a score are dropped.
 
     Args:
         written: New rows in the subset that they were requested for.

@@ -136,7 +136,7 @@ class PlanSettings:
         )
 
     def recipe(self) -> dict[str, Any]:
-        """Return the settings for a recipe; those with a default are left out if they have it."""
+        """Return the settings for a recipe; those with a default are omitted if they have it."""
         # A setting that was added later must not change the keys of runs that do not use it.
         defaults = {field.name: field.default for field in fields(self) if field.default is not MISSING}
         return {name: value for name, value in asdict(self).items() if name not in defaults or value != defaults[name]}
@@ -191,7 +191,7 @@ def plan_round(pool: Sequence[Candidate], settings: PlanSettings) -> RoundPlan:
 def _choose_examples(
     own: Sequence[Candidate], other: Sequence[Candidate], settings: PlanSettings
 ) -> tuple[Candidate, ...]:
-    """Return the rows that a request shows: those of its own subset, and of the other one if they are too few."""
+    """Return the rows that a request shows: those of its subset, and of the other one if they are too few."""
 
     def sure(rows: Sequence[Candidate]) -> list[Candidate]:
         return [row for row in rows if row.confidence is None or row.confidence >= settings.min_confidence]
