@@ -35,7 +35,11 @@ MAX_WAIT_S = 300.0
 MAX_TOTAL_WAIT_S = 3600.0
 """Longest time that one call waits for rate limits and for a server that loads its model."""
 PATIENT = frozenset({FailureKind.RATE_LIMIT, FailureKind.LOADING})
-"""Failures that end by themselves: a call that is told how long to wait is repeated without counting."""
+"""Failures that end by themselves: the calls of the account pause, and none of their attempts is counted."""
+LONGEST_GUESS_S = 60.0
+"""Longest pause if the provider does not say how long: limits are per minute."""
+MAX_PAUSES = 1000
+"""Most pauses of one call; a provider that asks for short waits for ever is refused."""
 POLL_S = 0.05
 """Interval of checks for a request that another process has in flight."""
 RESERVED_PARAMS = frozenset(
@@ -250,7 +254,7 @@ class Client:
 
     async def _call_with_retries(self, key: str, request: ChatRequest) -> Completion:
         self.check()
-        attempt, waited_s = 1, 0.0
+        attempt, pauses, waited_s = 1, 0, 0.0
         while True:
             dialect = self._parameters.dialect if self._parameters else None
             try:
@@ -262,15 +266,17 @@ class Client:
                 self._reactions.stop_if_lasting(error)
                 if error.kind.policy is not Policy.RETRY:
                     raise
-                # A wait that the provider asks for is no attempt: a limit per minute loses no row.
-                if error.wait_s and error.kind in PATIENT:
-                    waited_s += max(error.wait_s, FIRST_WAIT_S)
-                    if max(error.wait_s - MAX_WAIT_S, waited_s - MAX_TOTAL_WAIT_S) > 0:
-                        raise self._reactions.refusal(FailureKind.QUOTA, _final_error(error, attempt)) from None
+                # A limit per minute is no fault of the row: it waits, together with all other calls.
+                if error.kind in PATIENT:
+                    pauses += 1
+                    error.wait_s = error.wait_s or min(FIRST_WAIT_S * 2 ** (pauses - 1), LONGEST_GUESS_S)
+                    waited_s += error.wait_s
+                    if error.wait_s > MAX_WAIT_S or waited_s > MAX_TOTAL_WAIT_S or pauses > MAX_PAUSES:
+                        raise self._reactions.refusal(FailureKind.QUOTA, _final_error(error, pauses)) from None
                 elif attempt >= self._config.max_attempts or error.wait_s > MAX_WAIT_S:
                     raise _final_error(error, attempt) from None
                 await self._pause(error, attempt)
-                attempt += not error.wait_s or error.kind not in PATIENT
+                attempt += error.kind not in PATIENT
             else:
                 self._reactions.note_answer()
                 return completion
@@ -378,5 +384,5 @@ class Client:
 
 def _final_error(error: CallError, attempts: int) -> CallError:
     """Return the error of the last attempt, with the reason why there is no further one."""
-    reason = f"it asks to wait {error.wait_s:.0f} s" if error.wait_s else f"attempts: {attempts}"
+    reason = f"it asks to wait {error.wait_s:.0f} s" if error.wait_s > MAX_WAIT_S else f"attempts: {attempts}"
     return CallError(error.kind, f"{error.detail} ({reason})", raw=error.raw)

@@ -88,6 +88,8 @@ RULES = (
         r"|max_new_tokens|maximum context|longer than the model",
         "400 403 413 422",
     ),
+    # OpenAI and Groq say "rate_limit_exceeded" of one request that is larger than the limit of a minute.
+    Rule(FailureKind.REFUSED, r"request too large", "413 429"),
     Rule(FailureKind.REFUSED, r"context shift|exceed_context|exceeds? the available context", "500"),
     # This configuration: key, model, region or server.
     Rule(

@@ -133,7 +133,6 @@ def test_transient_status_is_retried(make: Any, server: Server, ledger: Ledger, 
 @pytest.mark.parametrize(
     ("answer", "kind"),
     [
-        (status(429), FailureKind.RATE_LIMIT),
         (status(500), FailureKind.SERVER),
         (html(502), FailureKind.SERVER),
         (text(""), FailureKind.EMPTY),
@@ -277,6 +276,15 @@ def test_retry_after_pauses_all_calls(make: Any, server: Server) -> None:
 
     asyncio.run(both())
     assert server.times("b")[0] - server.times("a")[0] >= 1.0
+
+
+def test_limit_without_end_stops_run(make: Any, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The provider names no wait; more refusals than attempts are no reason to lose a row."""
+    monkeypatch.setattr(client, "MAX_TOTAL_WAIT_S", 0.3)
+    server.script["a"] = [status(429)]
+    with pytest.raises(EndpointError, match=r"rate limit: 429 .*\(attempts: \d\).*No row is lost"):
+        one(make(max_attempts=1), "a")
+    assert len(server.seen) >= 4
 
 
 def test_retry_after_of_an_hour_stops_run(make: Any, server: Server) -> None:

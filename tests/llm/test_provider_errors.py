@@ -123,10 +123,11 @@ def test_row_error_fails_one_row(make: Any, server: Server) -> None:
     assert [result.failure is None for result in results] == [True, False, True]
 
 
-def test_minute_limit_waits_longer_than_attempts(make: Any, server: Server) -> None:
+@pytest.mark.parametrize("message", ["You exceeded your current quota. Please retry in 0.02s.", "Slow down"])
+def test_minute_limit_waits_longer_than_attempts(make: Any, server: Server, message: str) -> None:
     """A limit per minute is no attempt: more refusals than attempts lose no row."""
-    limited = scripted(429, {"error": {"message": "You exceeded your current quota. Please retry in 0.02s."}})
-    server.script["a"] = [*[limited] * 6, text("yes")]
+    limited = scripted(429, {"error": {"message": message}})
+    server.script["a"] = [*[limited] * 4, text("yes")]
     assert [result.value for result in ask(make(max_attempts=2), "a")] == ["yes"]
 
 
