@@ -1,9 +1,9 @@
 """End a worker process with its parent, even if the parent is killed and cannot tell it."""
 
 import os
+import signal
 import time
-from _thread import interrupt_main
-from threading import Thread
+from threading import Thread, main_thread
 
 POLL_S = 0.5
 """Interval of checks of the parent."""
@@ -27,6 +27,7 @@ def _watch(parent: int) -> None:
     # An orphan gets another parent. PR_SET_PDEATHSIG would also fire at the end of the thread that started the process.
     while os.getppid() == parent:
         time.sleep(POLL_S)
-    interrupt_main()
+    # A real signal, because `_thread.interrupt_main` ends no wait of the main thread.
+    signal.pthread_kill(main_thread().ident or 0, signal.SIGINT)
     time.sleep(GRACE_S)
     os._exit(ORPHANED_EXIT_CODE)  # sys.exit would end this thread only

@@ -1,5 +1,6 @@
 """The command `tapir`: its commands, help, version and exit codes."""
 
+import signal
 import subprocess
 import sys
 import tomllib
@@ -11,6 +12,7 @@ from assets import HEAVY, ROOT
 
 from tapir_exp import __version__
 from tapir_exp.commands.main import COMMANDS, main
+from tapir_exp.core.errors import TapirError
 
 
 def run_python(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -151,3 +153,25 @@ def test_shell_completion_lists_commands(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("COMP_LINE", "tapir re")
     monkeypatch.setenv("COMP_POINT", "8")
     assert {"report", "reparse"} <= set(run_python("-m", "tapir_exp", "-sc", "query=bash").stdout.split())
+
+
+@pytest.mark.parametrize("before", [signal.SIG_DFL, signal.SIG_IGN], ids=["terminal", "nohup"])
+def test_hang_up_stops_as_a_termination_unless_ignored(
+    monkeypatch: pytest.MonkeyPatch, before: signal.Handlers
+) -> None:
+    class Hanging:
+        @staticmethod
+        def main(arguments: list[str]) -> None:
+            signal.raise_signal(signal.SIGHUP)
+            raise TapirError("went on")
+
+    monkeypatch.setattr("tapir_exp.commands.main.import_module", lambda name: Hanging)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM)}
+    signal.signal(signal.SIGHUP, before)
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            main(["cache"])
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert stopped.value.code == (130 if before is signal.SIG_DFL else 1)

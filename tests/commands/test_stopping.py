@@ -1,4 +1,4 @@
-"""A sweep that is stopped, by Ctrl-C or by a scheduler, leaves no worker process."""
+"""A sweep that is stopped, by Ctrl-C, by a scheduler, with its terminal or by SIGKILL, leaves no worker process."""
 
 import os
 import signal
@@ -59,8 +59,8 @@ def members_of(session: int) -> list[int]:
 @pytest.mark.timing
 @pytest.mark.parametrize(
     ("sweep", "sig"),
-    [(None, signal.SIGTERM), (None, signal.SIGINT), (ignore_interrupts, signal.SIGTERM)],
-    ids=["SIGTERM", "SIGINT", "SIGTERM in the background"],
+    [(None, signal.SIGTERM), (None, signal.SIGHUP), (None, signal.SIGINT), (ignore_interrupts, signal.SIGTERM)],
+    ids=["SIGTERM", "SIGHUP", "SIGINT", "SIGTERM in the background"],
     indirect=["sweep"],
 )
 def test_no_worker_outlives_its_sweep(sweep: "subprocess.Popen[bytes]", sig: signal.Signals) -> None:
@@ -73,3 +73,16 @@ def test_no_worker_outlives_its_sweep(sweep: "subprocess.Popen[bytes]", sig: sig
     assert members_of(sweep.pid) == []
     assert time.monotonic() - stopped < 10
     assert sweep.returncode == 130
+
+
+@pytest.mark.timing
+@pytest.mark.parametrize("sweep", [None], indirect=True)
+def test_no_worker_outlives_a_killed_sweep(sweep: "subprocess.Popen[bytes]") -> None:
+    assert len(members_of(sweep.pid)) >= 3
+    stopped = time.monotonic()
+    sweep.kill()
+    sweep.wait(30)
+    while members_of(sweep.pid) and time.monotonic() - stopped < 10:
+        time.sleep(0.1)
+    assert members_of(sweep.pid) == []
+    assert time.monotonic() - stopped < 5

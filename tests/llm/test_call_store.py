@@ -194,7 +194,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("scope", [SpendScope("sweep", "job"), SpendScope("sweep", "other")])
-def test_calls_in_flight_at_a_kill_are_recorded_for_their_job(tmp_path: Path, scope: SpendScope) -> None:
+def test_calls_in_flight_at_a_kill_are_recorded(tmp_path: Path, scope: SpendScope) -> None:
     subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "call_store")], check=False)
     # Of four keys, one has its completion and one is in a batch; whoever opens the store first records the others.
     for _ in range(2):

@@ -93,7 +93,7 @@ def test_no_calls_print_nothing(call_store: CallStore, tmp_path: Path, output: i
     assert (spend_report.stages, spend_report.total, spend_report.failures_by_kind) == ({}, Spend(), {})
 
 
-def test_calls_in_flight_at_a_stop_make_the_price_a_lower_bound(
+def test_calls_in_flight_at_a_stop_make_price_a_lower_bound(
     call_store: CallStore, tmp_path: Path, output: io.StringIO
 ) -> None:
     call_store.ledger.record_paid("teacher", Usage(prompt_tokens=5, completion_tokens=2, usd=0.25))
