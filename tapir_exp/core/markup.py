@@ -16,6 +16,7 @@ _LATEX = {
     "|": r"\textbar{}",
     "±": r"$\pm$",
     "†": r"$\dagger$",
+    "‡": r"$\ddagger$",
     "–": "--",
     "α": r"$\alpha$",
     "δ": r"$\delta$",

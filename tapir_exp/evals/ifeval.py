@@ -18,6 +18,12 @@ from tapir_exp.core.records import Record
 from tapir_exp.evals.statistics import proportion
 
 HUB = "google/IFEval"
+LANGUAGE_DATA = "punkt_tab"
+"""Data by which lm_eval counts sentences; nltk downloads it separately from the package."""
+NO_LANGUAGE_DATA = (
+    "IFEval counts sentences with data of nltk that is not installed. "
+    f"Install it: python -m nltk.downloader {LANGUAGE_DATA}"
+)
 
 
 class IFEvalQuestion(Record):
@@ -81,6 +87,22 @@ def load_checker() -> Checker:
         ) from error
 
 
+def check_language_data() -> None:
+    """Check that the data of nltk is installed, before responses are written that could not be checked.
+
+    Raises:
+        EvaluationError: The data is not installed.
+    """
+    try:
+        import_module("nltk").data.find(f"tokenizers/{LANGUAGE_DATA}")
+    except LookupError as error:
+        raise EvaluationError(NO_LANGUAGE_DATA) from error
+    except ImportError as error:
+        raise EvaluationError(
+            f"IFEval cannot import nltk ({error}). Install it: pip install 'tapir-exp[ifeval]'"
+        ) from error
+
+
 def load_questions(path: str | None) -> list[IFEvalQuestion]:
     """Read the questions from a file, or from the Hugging Face Hub if `path` is None.
 
@@ -123,10 +145,7 @@ def check(question: IFEvalQuestion, response: str, checker: Checker) -> CheckedR
             "Use the questions of google/IFEval, or a newer lm_eval."
         ) from error
     except LookupError as error:  # nltk downloads its data separately from the package
-        raise EvaluationError(
-            "IFEval counts sentences with data of nltk that is not installed. "
-            "Install it: python -m nltk.downloader punkt_tab"
-        ) from error
+        raise EvaluationError(NO_LANGUAGE_DATA) from error
     return CheckedResponse(
         key=question.key,
         response=response,

@@ -7,10 +7,11 @@ from typing import Any
 from tapir_exp.config import Suite
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.file_names import file_name
-from tapir_exp.core.records import BenchmarkResult, example_id
+from tapir_exp.core.records import BenchmarkResult, Response, example_id
 from tapir_exp.core.store import Artifact, recipe_key, sha256_file, write_rows, write_text_atomic
 from tapir_exp.evals import alpaca_eval, alpaca_eval_files, ifeval, mt_bench, mt_bench_files
 from tapir_exp.evals.alpaca_eval_files import Annotation, Output
+from tapir_exp.evals.ifeval import IFEvalQuestion
 from tapir_exp.evals.lab_benchmark import run_benchmark
 from tapir_exp.evals.length_control import load_length_control_rows
 from tapir_exp.evals.mt_bench_files import Dialogue, Judgment, MTBenchQuestion
@@ -231,17 +232,29 @@ def ifeval_suite(ws: Workspace, subject: EvaluatedModel) -> Artifact:
     path = ws.config.evals.ifeval.questions
     subject = subject.limited(ws.config.evals.ifeval.max_new_tokens)
     checker = ifeval.load_checker()
+    ifeval.check_language_data()
     questions = ifeval.load_questions(path)
+    # An artifact of its own: a failed check, or another version of lm_eval, must not cost the responses.
+    answers = _ifeval_answers(ws, subject, questions)
 
     def make(directory: Path) -> Mapping[str, Any]:
-        prompts = [(example_id(row.prompt), row.prompt) for row in questions]
-        responses = subject.answer(prompts, f"{subject.name}: IFEval")
+        responses = answers.rows(Response)
         rows = [ifeval.check(row, answer.text or "", checker) for row, answer in zip(questions, responses, strict=True)]
         write_rows(directory / "results.jsonl", rows)
         return {**ifeval.figures(rows), **response_figures(responses), "benchmark": recipe_key("ifeval", benchmark)}
 
     benchmark = {"questions": [row.model_dump() for row in questions], "checks": checker.version}
-    return ws.directory("ifeval-suite", None, {**benchmark, **_generation_recipe(subject)}, make)
+    return ws.directory("ifeval-suite", None, {**benchmark, "answers": answers.key}, make)
+
+
+def _ifeval_answers(ws: Workspace, subject: EvaluatedModel, questions: Sequence[IFEvalQuestion]) -> Artifact:
+    prompts = [(example_id(row.prompt), row.prompt) for row in questions]
+
+    def make() -> StageOutput:
+        responses = subject.answer(prompts, f"{subject.name}: IFEval")
+        return StageOutput(responses, response_figures(responses))
+
+    return ws.rows("ifeval-answers", None, {"prompts": prompts, **_generation_recipe(subject)}, make)
 
 
 SUITES: Mapping[Suite, Callable[[Workspace, EvaluatedModel], Artifact]] = {

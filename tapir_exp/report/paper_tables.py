@@ -6,72 +6,25 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from tapir_exp.core.errors import StoreError
 from tapir_exp.core.evaluation_manifest import EVALUATION
-from tapir_exp.core.markup import escape_csv, escape_latex, escape_url
+from tapir_exp.core.markup import escape_csv
 from tapir_exp.core.store import write_text_atomic
 from tapir_exp.evals.power import detectable_difference, error_of_difference, pairs_needed
 from tapir_exp.evals.statistics import mean_and_error
 from tapir_exp.report.arm_comparison import ArmComparison, compare_arms
 from tapir_exp.report.evaluations import EvaluationResult, load_evaluation
+from tapir_exp.report.paper_cells import CELLS, Cell, OurResult
 from tapir_exp.report.published import MEANINGS, Column, Plan, PublishedRow, PublishedTable, Status, load_tables
-from tapir_exp.report.templates import NONE, render
+from tapir_exp.report.templates import render
 
 TABLES_DIR = "paper"
 CSV_COLUMNS = (
     "table", "row", "figure", "published", "status", "ours", "error", "error_over", "seeds", "judge", "evaluations",
     "runs", "why",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class OurResult:
-    """Our value of a cell: the mean over training seeds, or the figure of one evaluation.
-
-    Attributes:
-        value: The value; None if there is none.
-        error: Standard error, over seeds if there are several, else over the instructions of the benchmark.
-        seeds: Number of evaluations in the mean.
-        links: Manifests of these evaluations, relative to the tables.
-        runs: Manifests of the runs that trained the students, relative to the tables.
-        judge: Judge of these evaluations; None if the suite has none.
-        missing_reason: Why there is no value; None if there is one.
-        judge_differs: True if the published figures have another judge.
-    """
-
-    value: float | None
-    error: float | None
-    seeds: int
-    links: tuple[str, ...]
-    runs: tuple[str, ...]
-    judge: str | None
-    missing_reason: str | None
-    judge_differs: bool = False
-
-    @property
-    def error_over(self) -> str | None:
-        """Return "seeds" or "instructions", over which the error is computed; None without an error."""
-        if self.error is None:
-            return None
-        return "seeds" if self.seeds > 1 else "instructions"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A published figure and our result.
-
-    Attributes:
-        column: Name of the figure.
-        published: Published value; None if it is unknown, or if the row is ours alone.
-        status: Status of the published value; None if the row is ours alone.
-        ours: Our result.
-    """
-
-    column: str
-    published: float | None
-    status: Status | None
-    ours: OurResult
 
 
 @dataclass(frozen=True)
@@ -111,6 +64,21 @@ class Table:
         """Return our judges that differ from the judge of the published figures."""
         results = (cell.ours for row in self.rows for cell in row.cells if cell.ours.judge_differs)
         return sorted({result.judge for result in results if result.judge})
+
+    @property
+    def incomplete(self) -> list[str]:
+        """Describe the results that lack outputs, with the figures by row number."""
+        lines = []
+        for row in self.rows:
+            if missing := max((cell.ours.missing_outputs for cell in row.cells), default=0):
+                other = [
+                    f"{cell.ours.by_row:.2f} ({self.published.columns[cell.column].title})"
+                    for cell in row.cells
+                    if cell.ours.by_row is not None
+                ]
+                by_row = f"; with difficulties by row number, as published: {', '.join(other)}" if other else ""
+                lines.append(f"{row.label}: no output for {missing} instructions{by_row}")
+        return lines
 
     @property
     def statuses(self) -> list[Status]:
@@ -178,7 +146,11 @@ def build_table(name: str, published: PublishedTable, evaluations: Sequence[Eval
     Returns:
         The published rows with our results, then rows for the evaluations that match no published row.
     """
-    candidates = [result for result in evaluations if published.suite in result.figures]
+    candidates = [
+        result
+        for result in evaluations
+        if published.suite in result.figures and (result.evaluation.arm or not published.arms_only)
+    ]
     # Each evaluation is in one row only: a published one if any matches, else one with its label.
     rows, used = [], set()
     for row in published.rows:
@@ -195,6 +167,9 @@ def build_table(name: str, published: PublishedTable, evaluations: Sequence[Eval
 
 def _matches(result: EvaluationResult, row: PublishedRow) -> bool:
     evaluation = result.evaluation
+    # Given outputs have no model but the name of their generator.
+    if evaluation.model is None:
+        return _model_name(evaluation.student) in row.aliases
     return row.model is not None and (evaluation.model, evaluation.arm) == (row.model, row.arm)
 
 
@@ -255,7 +230,17 @@ def _our_result(
         judge=judge,
         missing_reason=None,
         judge_differs=table.judge is not None and _model_name(judge) != table.judge,
+        missing_outputs=max(result.figures[table.suite].get("missing_outputs") or 0 for result, _ in results),
+        by_row=_mean_by_row(results, table.suite, name),
     )
+
+
+def _mean_by_row(results: Sequence[tuple[EvaluationResult, float]], suite: str, name: str) -> float | None:
+    """Average the figure that takes difficulties by row number; an evaluation without missing outputs has only one."""
+    others = [result.figures[suite].get(f"{name}_by_row") for result, _ in results]
+    if all(value is None for value in others):
+        return None
+    return fmean(value if other is None else other for (_, value), other in zip(results, others, strict=True))
 
 
 def _mean(values: Sequence[float], first: EvaluationResult, suite: str, column: Column) -> tuple[float, float | None]:
@@ -311,69 +296,3 @@ def to_csv(table: Table) -> str:
             cells = [*published, *result, " ".join(ours.links), " ".join(ours.runs), ours.missing_reason]
             writer.writerow([escape_csv(value) for value in cells])
     return out.getvalue()
-
-
-def cell_published(cell: Cell) -> str:
-    """Return a published figure with its status in brackets; "?" if it is unknown, a dash if the row is ours alone."""
-    if cell.published is None:
-        return "?" if cell.status is Status.UNKNOWN else NONE
-    return f"{cell.published:.2f} ({cell.status})"
-
-
-def cell_ours(ours: OurResult) -> str:
-    """Return our value with its error and the number of seeds; a dagger marks another judge."""
-    if ours.value is None:
-        return NONE
-    error = "" if ours.error is None else f" ± {ours.error:.2f}"
-    seeds = f" ({ours.seeds} seeds)" if ours.seeds > 1 else ""
-    return f"{ours.value:.2f}{error}{seeds}{'†' if ours.judge_differs else ''}"
-
-
-def cell_p(p: float | None) -> str:
-    """Return a p-value with four decimals."""
-    return NONE if p is None else f"{p:.4f}"
-
-
-def cell_difference(comparison: ArmComparison) -> str:
-    """Return the mean difference of an arm from TAPIR, in the unit of the suite."""
-    return f"{comparison.interval.mean:+.2f}"
-
-
-def cell_interval(comparison: ArmComparison) -> str:
-    """Return the bounds of the difference of an arm from TAPIR."""
-    low, high = comparison.interval.low, comparison.interval.high
-    return NONE if low is None or high is None else f"{low:+.2f} to {high:+.2f}"
-
-
-def cell_detectable(comparison: ArmComparison) -> str:
-    """Return the smallest detectable difference."""
-    return NONE if comparison.detectable is None else f"{comparison.detectable:.2f}"
-
-
-def tex_link(url: str, text: str) -> str:
-    """Return a LaTeX link with the escaped text."""
-    return rf"\href{{{_tex_url(url)}}}{{{escape_latex(text)}}}"
-
-
-def tex_note_link(url: str, note: str) -> str:
-    """Return a LaTeX link with a superscript as text."""
-    return rf"\href{{{_tex_url(url)}}}{{$^{{{note}}}$}}"
-
-
-def _tex_url(url: str) -> str:
-    # \href inside a macro reads its argument as text, where a percent sign is a comment.
-    return "".join(f"\\{character}" if character in "%&#" else character for character in escape_url(url))
-
-
-CELLS = {
-    "published": cell_published,
-    "ours": cell_ours,
-    "p": cell_p,
-    "difference": cell_difference,
-    "interval": cell_interval,
-    "detectable": cell_detectable,
-    "tex": escape_latex,
-    "tex_link": tex_link,
-    "tex_note_link": tex_note_link,
-}
-"""Formatters of the templates, as `cell.NAME`."""

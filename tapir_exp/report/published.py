@@ -72,12 +72,15 @@ class PublishedRow(Record):
         figures: Figures by column; a column that is absent is unknown.
         model: Hub id of the model of our evaluations to compare with; None if we cannot evaluate it.
         arm: Arm of these evaluations; None for the model without training.
+        aliases: Names of the model in files of outputs, such as the generator on AlpacaEval's leaderboard. Evaluations
+            of given outputs with one of these names are in this row.
     """
 
     label: str
     figures: dict[str, PublishedFigure]
     model: str | None = None
     arm: str | None = None
+    aliases: tuple[str, ...] = ()
 
 
 class Plan(Record):
@@ -107,6 +110,7 @@ class PublishedTable(Record):
         rows: Published rows.
         notes: Sentences to show below the table.
         plan: Two figures to compare; None if there are none.
+        arms_only: True if the table has only students that were trained by an arm.
     """
 
     title: str
@@ -116,6 +120,7 @@ class PublishedTable(Record):
     rows: tuple[PublishedRow, ...]
     notes: tuple[str, ...] = ()
     plan: Plan | None = None
+    arms_only: bool = False
 
     @model_validator(mode="after")
     def _figures_have_columns(self) -> Self:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -45,6 +46,23 @@ def test_load_checker_without_lm_eval_names_the_extra(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     with pytest.raises(EvaluationError, match=r"pip install 'tapir-exp\[ifeval\]'"):
         ifeval.load_checker()
+
+
+def test_language_data_is_checked_without_a_response(monkeypatch: pytest.MonkeyPatch) -> None:
+    nltk = ModuleType("nltk")
+    nltk.data = SimpleNamespace(find=lambda name: name)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "nltk", nltk)
+    ifeval.check_language_data()
+    nltk.data = SimpleNamespace(find=missing)  # type: ignore[attr-defined]
+    with pytest.raises(EvaluationError, match=r"Install it: python -m nltk\.downloader punkt_tab"):
+        ifeval.check_language_data()
+    monkeypatch.setitem(sys.modules, "nltk", None)
+    with pytest.raises(EvaluationError, match=r"pip install 'tapir-exp\[ifeval\]'"):
+        ifeval.check_language_data()
+
+
+def missing(name: str) -> None:
+    raise LookupError(name)
 
 
 def test_check_unknown_instruction_or_missing_data_fails(tmp_path: Path) -> None:

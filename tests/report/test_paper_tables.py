@@ -11,7 +11,8 @@ from tapir_exp.commands.report import main as report
 from tapir_exp.core.errors import StoreError
 from tapir_exp.core.evaluation_manifest import EVALUATION
 from tapir_exp.core.markup import escape_latex
-from tapir_exp.report.paper_tables import CELLS, build_table, cell_ours, cell_published, to_csv
+from tapir_exp.report.paper_cells import CELLS, cell_ours, cell_published
+from tapir_exp.report.paper_tables import build_table, to_csv
 from tapir_exp.report.published import PublishedTable, load_tables
 from tapir_exp.report.templates import render
 
@@ -101,6 +102,40 @@ def test_original_model_is_in_its_published_row(evaluations: EvaluationsDir, pub
     evaluations.add("chat", [5.0], model="meta-llama/Llama-2-7b-chat-hf", arm=None, seed=None)
     assert row_of(evaluations, published, "LLaMA2-Chat 7B")["win_rate"].ours.value == 5.0
     assert row_of(evaluations, published, "LLaMA2-7B with TAPIR")["win_rate"].ours.value is None
+
+
+def test_given_outputs_are_in_their_published_row(evaluations: EvaluationsDir, published: PublishedTable) -> None:
+    evaluations.add("vicuna-7b-v1.5", [4.0], arm=None, seed=None, model=None)
+    evaluations.add("mine", [5.0], arm=None, seed=None, model=None)
+    assert row_of(evaluations, published, "Vicuna 7B v1.5")["win_rate"].ours.value == 4.0
+    assert row_of(evaluations, published, "mine (ours)")["win_rate"].ours.value == 5.0
+
+
+def test_every_alias_is_in_one_row_only(published: PublishedTable) -> None:
+    aliases = [name for row in published.rows for name in row.aliases]
+    assert len(aliases) == len(set(aliases)) == 14
+
+
+def test_ablation_table_has_no_models_from_elsewhere(evaluations: EvaluationsDir) -> None:
+    evaluations.add("mine", [5.0], arm=None, seed=None, model=None)
+    evaluations.add("s0", [6.0], arm="new_arm")
+    labels = [row.label for row in build_table("t", load_tables()["ablations"], evaluations.load()).rows]
+    assert "llama · new_arm (ours)" in labels
+    assert "mine (ours)" not in labels
+
+
+def test_missing_outputs_are_marked_with_both_figures(evaluations: EvaluationsDir, published: PublishedTable) -> None:
+    figures = {"length_controlled_winrate": 14.96, "length_controlled_winrate_by_row": 17.73, "missing_outputs": 1}
+    evaluations.add("alpaca-7b", [4.0], arm=None, seed=None, model=None, **figures)
+    table = build_table("t", published, evaluations.load())
+    cells = row_of(evaluations, published, "Alpaca 7B")
+    assert cell_ours(cells["length_controlled_winrate"].ours) == "14.96‡"
+    note = "no output for 1 instructions; with difficulties by row number, as published: 17.73 (length-controlled, %)"
+    assert table.incomplete == [f"Alpaca 7B: {note}"]
+    for kind, mark in (("md", "‡"), ("tex", r"$\ddagger$"), ("html", "‡")):
+        text = render(f"paper.{kind}.jinja", table=table, tables=[table], evaluations=[], unfinished=[], cell=CELLS)
+        assert f"14.96{mark}" in text
+        assert "17.73" in text
 
 
 def test_written_tables_link_to_manifests(evaluations: EvaluationsDir) -> None:

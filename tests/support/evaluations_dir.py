@@ -28,7 +28,7 @@ class EvaluationsDir:
         *,
         arm: str | None = "tapir",
         seed: int | None = 0,
-        model: str = LLAMA,
+        model: str | None = LLAMA,
         judge: str = OFFICIAL_JUDGE,
         **figures: Any,
     ) -> Path:
@@ -39,7 +39,7 @@ class EvaluationsDir:
             wins: Win share on each instruction, in per cent.
             arm: Arm of the run; None for a model from elsewhere.
             seed: Seed of the run.
-            model: Base model.
+            model: Base model; None for given outputs.
             judge: Model of the judge.
             **figures: Further figures, or replacements of the usual ones.
 
