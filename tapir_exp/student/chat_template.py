@@ -6,7 +6,6 @@ from functools import cache
 from itertools import cycle
 from pathlib import Path
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from tapir_exp.config import ChatTemplate, StudentConfig
@@ -15,6 +14,7 @@ from tapir_exp.core.errors import ConfigError
 from tapir_exp.student.constants import TEMPLATE_DATE
 from tapir_exp.student.loading import load_tokenizer
 from tapir_exp.student.template_date import pin_date
+from tapir_exp.student.template_rendering import render_messages
 
 TEMPLATES = Path(__file__).parent / "templates"
 PLACEHOLDER = "\ue000"
@@ -131,7 +131,7 @@ def read_template(template: ChatTemplate) -> str:
 def render_prompt(tokenizer: PreTrainedTokenizerBase, turns: Sequence[str], system_prompt: str | None) -> str:
     """Render a conversation with the tokenizer's template, including the header of the assistant's turn."""
     messages = _to_messages(turns, system_prompt)
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    return render_messages(tokenizer, messages, add_generation_prompt=True)
 
 
 @cache
@@ -153,10 +153,9 @@ def _to_messages(turns: Sequence[str], system_prompt: str | None) -> list[dict[s
 def _find_end_of_turn(tokenizer: PreTrainedTokenizerBase, student: StudentConfig) -> int:
     """Return the first control token that the template writes after an assistant's message, or else the EOS token."""
     turns = _to_messages(["?", PLACEHOLDER], student.system_prompt)
-    try:
-        text = str(tokenizer.apply_chat_template(turns, tokenize=False))
-    except TemplateError as error:
-        raise ConfigError([f"student.chat_template: the template rejects the conversation: {error}"]) from error
+    text = render_messages(tokenizer, turns, add_generation_prompt=False)
+    # The rendering of a prompt is another branch of most templates.
+    render_prompt(tokenizer, ["?"], student.system_prompt)
     # The text after the message ends the turn; besides the control token it may hold white space.
     tail = tokenizer(text.rpartition(PLACEHOLDER)[2], add_special_tokens=False)["input_ids"]
     control_tokens = _control_tokens(tokenizer)

@@ -3,7 +3,7 @@
 import json
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,8 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from tapir_exp.config import StudentConfig
-from tapir_exp.core.errors import ConfigError
+from tapir_exp.core.errors import ConfigError, TapirError
+from tapir_exp.student.model_files import ModelFileError, check_adapter_files, check_model_files, check_vocabulary
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 GENERATION_CONFIG = "generation_config.json"
@@ -77,6 +78,8 @@ def find_adapter(source: Path, student: StudentConfig) -> Path | None:
         directory = source if source.is_dir() else _download_adapter(source, student)
     if not (directory / ADAPTER_WEIGHTS).is_file() and not student.allow_pickle:
         raise ConfigError([_pickle_error(source, ADAPTER_WEIGHTS)])
+    with _as_config_error(source):
+        check_adapter_files(directory, ADAPTER_CONFIG, ADAPTER_WEIGHTS)
     return directory
 
 
@@ -107,6 +110,8 @@ def attach_adapter(model: PreTrainedModel, adapter: Path, *, is_trainable: bool 
     with warnings.catch_warnings(), _as_config_error(adapter):
         # peft uses deprecated names of transformers
         warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+        # peft only warns of an adapter with a part that would be random.
+        warnings.filterwarnings("error", message="Found missing adapter keys")
         return PeftModel.from_pretrained(model, str(adapter), is_trainable=is_trainable)
 
 
@@ -129,14 +134,19 @@ def load_full_model(
     if quantization_config is not None:
         options["quantization_config"] = quantization_config
     with _as_config_error(source):
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        if source.is_dir():
+            check_model_files(source)
+        model: PreTrainedModel
+        model, loaded = AutoModelForCausalLM.from_pretrained(
             str(source),
             dtype=getattr(torch, student.precision.value),
             use_safetensors=None if student.allow_pickle else True,
             weights_only=True,  # from a pickle, read tensors and never code
             trust_remote_code=student.trust_remote_code,
+            output_loading_info=True,
             **options,
         )
+        _check_loaded(source, loaded)
     return model
 
 
@@ -157,6 +167,7 @@ def load_tokenizer(source: Path, student: StudentConfig) -> PreTrainedTokenizerB
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             str(source), trust_remote_code=student.trust_remote_code, **options
         )
+        check_vocabulary(source, tokenizer.get_vocab())
     return tokenizer
 
 
@@ -164,8 +175,20 @@ def load_tokenizer(source: Path, student: StudentConfig) -> PreTrainedTokenizerB
 def _as_config_error(source: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, UnpicklingError) as error:
+    except TapirError:
+        raise
+    except Exception as error:  # a damaged directory raises errors of every kind in transformers and peft
         raise ConfigError([_describe_failure(source, error)]) from error
+
+
+def _check_loaded(source: Path, loaded: Mapping[str, Any]) -> None:
+    """Refuse a model of which transformers has filled a part with random numbers."""
+    missing = sorted(loaded.get("missing_keys") or ())
+    if missing:
+        raise ModelFileError(
+            f"{source} lacks {len(missing)} of its tensors, such as {missing[0]}, which would be random; copy or "
+            "download the weights again"
+        )
 
 
 def _describe_failure(source: Path, error: Exception) -> str:
@@ -178,9 +201,14 @@ def _describe_failure(source: Path, error: Exception) -> str:
         )
     if isinstance(error, UnpicklingError):
         return f"student.model: the pickles in {source} hold more than tensors and are not loaded"
-    if "safetensors" in text:
+    if isinstance(error, ModelFileError):
+        return f"student.model: {text}"
+    if "safetensors" in text and "file named" in text:
         return _pickle_error(source, "safetensors")
-    return f"student.model: {source} cannot be loaded: {text.strip().splitlines()[0]}"
+    # Many errors of transformers have a headline without a fact, so the class is named, too.
+    reason = " ".join(text.split())[:300] or "no reason given"
+    kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
+    return f"student.model: {source} cannot be loaded: {kind}{reason}. Copy or download the model again"
 
 
 def _pickle_error(source: Path, missing: str) -> str:
