@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from assets import ROOT
 
+from tapir_exp.commands import run_job
 from tapir_exp.commands.command_line import CLASSIFY_GROUPS
 from tapir_exp.commands.run import main
 from tapir_exp.core.manifest import Manifest
@@ -38,3 +39,22 @@ def test_tiny_run_goes_through_every_stage(tmp_path: Path) -> None:
     names = set(Manifest.load(run).open(run))
     assert {f"{stage}-2" for stage in ("plan", "expansions", "train_mix", "student", "benchmark")} <= names
     assert len([json.loads(line) for line in (run / "metrics.jsonl").open()]) == 3
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "directory"])
+def test_latest_is_replaced_unless_it_is_a_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(run_job.console, "print", lambda text, **_: said.append(text))
+    (tmp_path / "runs" / "one").mkdir(parents=True)
+    latest = tmp_path / "latest"
+    if kind == "directory":
+        latest.mkdir()
+        (latest / "kept").touch()
+    else:
+        latest.symlink_to("runs" if kind == "link" else "gone")
+    run_job._link_latest(tmp_path / "runs" / "one", tmp_path)
+    assert (latest / "kept").is_file() if kind == "directory" else latest.readlink() == Path("runs/one")
+    assert [text.startswith(f"warning: {latest} is a directory") for text in said] == [True] * (kind == "directory")
+    assert {path.name for path in tmp_path.iterdir()} == {"latest", "runs"}

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from tapir_exp.commands.export import find_source
+from tapir_exp.config import StudentConfig
 from tapir_exp.core import integrity
 from tapir_exp.core.integrity import SIDECAR
 from tapir_exp.core.store import Artifact, DamagedArtifact, Store, write_text_atomic
+from tapir_exp.pipeline.subject import any_student
 
 WEIGHTS = "model.safetensors"
 Damage = Callable[[Path], object]
@@ -133,3 +136,24 @@ def test_text_is_synced_before_it_replaces_the_file(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(Path(os.readlink(f"/proc/self/fd/{fd}")).name))
     write_text_atomic(tmp_path / "a.json", "{}")
     assert synced == ["a.json.partial", tmp_path.name]
+
+
+OPENERS: dict[str, Callable[[Path], object]] = {
+    "export": lambda path: find_source(path, None, allow_pickle=False, trust_remote_code=False),
+    "evaluate": lambda path: any_student("x", StudentConfig(model=str(path))),
+}
+
+
+@pytest.mark.parametrize("open_student", OPENERS.values(), ids=OPENERS)
+def test_damaged_student_is_neither_exported_nor_evaluated(
+    tmp_path: Path, open_student: Callable[[Path], object]
+) -> None:
+    def make_student(directory: Path) -> dict[str, int]:
+        (directory / "config.json").write_text("{}")
+        return make(directory)
+
+    student = Store(tmp_path).produce("student", {}, make_student).path
+    any_student("x", StudentConfig(model=str(student)))
+    flip_byte(student)
+    with pytest.raises(DamagedArtifact, match=r"model\.safetensors differs"):
+        open_student(student)
