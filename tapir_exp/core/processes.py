@@ -5,9 +5,9 @@ import signal
 import time
 from threading import Thread, main_thread
 
-POLL_S = 0.5
+POLL_S = 0.25
 """Interval of checks of the parent."""
-GRACE_S = 3.0
+GRACE_S = 2.5
 """Time for an orderly stop, as after Ctrl-C: calls in flight are read, and the spend is written."""
 ORPHANED_EXIT_CODE = 86
 """Exit code of a process after the death of its parent."""
