@@ -31,13 +31,15 @@ RANGES = (
             "*.warmup_ratio",
             "sft.*_ratio",
             "sft.peak_decay",
-            "*.max_rouge_l",
             "*.dropout",
-            "*.dedup_threshold",
-            "*.overlap_threshold",
         ),
         "a share from 0 to 1",
         lambda v: 0 <= v <= 1,
+    ),
+    Range(
+        ("*.max_rouge_l", "*.dedup_threshold", "*.overlap_threshold"),
+        "a share from 0 to 1, and more than 0, with which every row would be dropped",
+        lambda v: 0 < v <= 1,
     ),
     Range(
         (
@@ -93,6 +95,8 @@ RANGES = (
             "*.max_grad_norm",
             "classifier_training.regularization_c",
             "spend.*",
+            "student.num_parameters",
+            "trainer.peak_tflops",
             "curriculum.rollouts.temperature",
             "*.beta",
         ),
@@ -115,6 +119,7 @@ RANGES = (
             "*.fresh_surplus",
             "*.min_examples",
             "*.max_restarts",
+            "*.reasoning_tokens",
             "student.architecture.*",
         ),
         "0 or more",
@@ -130,14 +135,50 @@ RANGES = (
 )
 
 
+CEILINGS = (
+    (("seed", "*.seed"), 2**32 - 1),
+    (
+        ("curriculum.rounds", "lab.student.num_layers", "lab.student.num_heads", "*.max_attempts", "*.max_restarts"),
+        1_000,
+    ),
+    (("curriculum.rollouts.num_samples", "*.num_output_samples", "*.num_in_context_samples"), 1_000),
+    (("*.max_expansion_passes", "*.average_checkpoints", "*.ngram_size", "folds", "folds_evaluated"), 1_000),
+    (("curriculum.rollouts.temperature", "curriculum.rollouts.beta", "lab.judge_noise"), 1_000),
+    (("*.concurrency", "trainer.devices", "trainer.num_nodes", "*.patience"), 10_000),
+    (("*.epochs", "*.fresh_surplus", "sft.lora.*", "sft.learning_rate", "sft.weight_decay"), 10_000),
+    (("classifier_training.learning_rate", "classifier_training.weight_decay"), 10_000),
+    (("lab.student.*_size", "*batch_size", "*.problems_per_level", "bootstrap_samples"), 1_000_000),
+    (("student.max_length", "*.max_new_tokens", "teacher.max_tokens", "judge.max_tokens"), 10_000_000),
+    (("classifier.max_tokens", "classifier_training.max_length", "*.reasoning_tokens"), 10_000_000),
+    (("*.max_tokens_per_micro_batch", "*.usd_per_million_*", "time_budget_minutes", "*timeout_s"), 10_000_000),
+    (("sft.*.max_tokens", "spend.*", "*.tokens_per_minute", "student.num_parameters"), 10**15),
+    (("*",), 10**9),
+)
+"""Largest value of each number; the first pattern that matches counts. Larger ones hang, or overflow in a library."""
+
+
 def check_ranges(values: Values) -> Iterator[Problem]:
     """Yield a problem for every number outside its range."""
     for key, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
         for limits in _ranges_of(key):
-            if not (math.isfinite(value) and limits.holds(value)):
+            if not (_is_finite(value) and limits.holds(value)):
                 yield Problem(key, format_value(key, value), limits.text)
+                break
+        else:
+            ceiling = _ceiling_of(key)
+            if not (_is_finite(value) and value <= ceiling):
+                yield Problem(key, format_value(key, value), f"a number of at most {ceiling}")
+
+
+def _is_finite(value: float) -> bool:
+    # An integer of hundreds of digits is finite, but math.isfinite cannot convert it.
+    return isinstance(value, int) or math.isfinite(value)
+
+
+def _ceiling_of(key: str) -> int:
+    return next(most for patterns, most in CEILINGS if any(fnmatchcase(key, pattern) for pattern in patterns))
 
 
 def _ranges_of(key: str) -> list[Range]:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tapir_exp.config.fit_checks import check_fits
+from tapir_exp.config.lab_parts import check_lab_parts
 from tapir_exp.config.problems import (
     Problem,
     Values,
@@ -33,6 +34,9 @@ CARD = "classifier.json"
 """File in the directory of a trained classifier."""
 
 
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu")
+PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true", "64-true")
+"""Names of Lightning."""
 CLASSIFIER_PRECISIONS = ("32-true", "bf16-mixed")
 
 
@@ -42,6 +46,7 @@ def find_problems(cfg: DictConfig, schema: Schema, origin: Callable[[str], str])
     problems = list(_read(cfg, schema, "", values))
     for check in CHECKS:
         problems.extend(check(values))
+    problems.extend(check_lab_parts(values, origin))
     # A message of another check may repeat a value that holds a key.
     known = secrets_of(values)
     return [redact_secrets(describe(problem, origin(problem.key)), known) for problem in problems]
@@ -244,6 +249,14 @@ def _check_trainer(values: Values) -> Iterator[Problem]:
         yield Problem("trainer.hosts", f" = {hosts}", "an empty list, because srun uses the nodes of the SLURM job")
 
 
+def _check_lightning(values: Values) -> Iterator[Problem]:
+    for key, known in (("trainer.accelerator", ACCELERATORS), ("trainer.precision", PRECISIONS)):
+        value = values.get(key)
+        # `tapir classify` has its own check of the precision.
+        if value is not None and value not in known and not ("job" in values and key == "trainer.precision"):
+            yield Problem(key, format_value(key, value), f"one of {', '.join(known)}{did_you_mean(str(value), known)}")
+
+
 def _check_evals(values: Values) -> Iterator[Problem]:
     for key, value in values.items():
         if fnmatchcase(key, "evals.*.*") and not key.endswith(NO_FILES) and value and not Path(value).is_file():
@@ -296,6 +309,7 @@ CHECKS: tuple[Callable[[Values], Iterator[Problem]], ...] = (
     _check_classifier,
     _check_classify_job,
     _check_trainer,
+    _check_lightning,
     check_fits,
     _check_evals,
     _check_models,
