@@ -9,7 +9,7 @@ import pytest
 from tapir_exp.config import LLMConfig
 from tapir_exp.lab import oracle, provider
 from tapir_exp.llm.call_store import CallStore
-from tapir_exp.llm.chat import ChatRequest, Completion, Message
+from tapir_exp.llm.chat import ChatRequest, Completion, Message, Usage
 from tapir_exp.llm.client import Client
 from tapir_exp.llm.failures import CallError, FailureKind
 from tapir_exp.llm.ledger import Spend
@@ -91,7 +91,7 @@ def test_oracle_gets_its_exact_arguments(
 def test_completion_counts_words_and_is_free(recorder: Recorder, call_store: CallStore, direct: bool) -> None:
     reply = complete(chat_with("lab/judge", call_store, direct=direct))
     assert (reply.text, reply.finish_reason) == ("judge says four words", "stop")
-    assert reply.usage.model_dump() == {"prompt_tokens": 6, "completion_tokens": 4, "usd": 0.0}
+    assert reply.usage == Usage(prompt_tokens=6, completion_tokens=4, usd=0.0)
     assert call_store.ledger.spent_by_scope() == Spend(calls=1, prompt_tokens=6, completion_tokens=4, usd=0.0)
 
 
