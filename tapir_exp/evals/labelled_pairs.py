@@ -103,12 +103,16 @@ def read_pair(fields: Mapping[str, Any], source: str, row: int) -> LabelledPair:
         )
     if "instruction" in fields and fields.get("input"):
         instruction = f"{instruction}\n\n{fields['input']}"
+    answers = [fields[name] for name in names]
+    for name, answer in zip(names, answers, strict=True):
+        if not isinstance(answer, str):
+            raise EvaluationError(f"{source}: {name} is {answer!a:.80}, expected a text.")
     reference = next((str(fields[name]) for name in _REFERENCES if fields.get(name)), None)
     return LabelledPair(
         id=str(fields.get("pair_id") or fields.get("id") or row),
         instruction=instruction,
-        first=str(fields[names[0]]),
-        second=str(fields[names[1]]),
+        first=answers[0],
+        second=answers[1],
         label=_read_label(fields, source),
         reference=reference,
         kind=str(fields.get("category") or fields.get("source") or ""),

@@ -88,8 +88,15 @@ def test_agreement_of_two_judges_skips_unscored_pairs() -> None:
 
 @pytest.mark.parametrize(
     ("text", "choice"),
-    [("Output (a)", 1), ("x\n Output (b)", -1), ("Output (a) lists 3. Output (b) is better.", -1), ("[[A>B]]", 1)]
-    + [("[[B]]", -1), ("Neither output", None), ("I prefer Output (a)", None)],
+    [
+        ("Output (a)", 1),
+        ("x\n Output (b)", -1),
+        ("Output (a) lists 3. Output (b) is better.", -1),
+        ("[[A>B]]", 1),
+        ("[[B]]", -1),
+        ("Neither output", None),
+        ("I prefer Output (a)", None),
+    ],
 )
 def test_read_choice_of_a_reply_is_the_named_answer(text: str, choice: float | None) -> None:
     assert read_choice(text) == choice

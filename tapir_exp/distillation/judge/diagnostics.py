@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from math import log, sqrt
 from statistics import StatisticsError, correlation, fmean, stdev
 
-from tapir_exp.core.records import BOTH_ORDERS, Verdict
+from tapir_exp.core.records import Verdict
+from tapir_exp.distillation.judge.noise import both_leads
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def diagnose_judge(verdicts: Sequence[Verdict], lengths: Mapping[str, Lengths]) 
         lengths: Lengths of the judged responses by row id.
     """
     gaps = {verdict.id: verdict.gap for verdict in verdicts if verdict.gap is not None}
-    leads = [lead for verdict in verdicts if (lead := _leads(verdict)) is not None]
+    leads = [lead for verdict in verdicts if (lead := both_leads(verdict)) is not None]
     # Being shown first adds the bias to the teacher's lead in one order, and subtracts it in the other.
     biases = [(first - second) / 2 for first, second in leads]
     flips = sum(first * second < 0 for first, second in leads)
@@ -74,17 +75,6 @@ def diagnose_judge(verdicts: Sequence[Verdict], lengths: Mapping[str, Lengths]) 
         longer_wins=_mean(longer_won),
         length_correlation=_correlation([lengths[row_id].log_ratio for row_id in gaps], list(gaps.values())),
     )
-
-
-def _leads(verdict: Verdict) -> tuple[float, float] | None:
-    """Return the teacher's lead in points if shown first, and if shown second; None unless both are scored."""
-    leads = {
-        reply.order: reply.teacher - reply.student
-        for reply in verdict.replies
-        if reply.teacher is not None and reply.student is not None
-    }
-    first, second = (leads.get(order) for order in BOTH_ORDERS)
-    return None if first is None or second is None else (first, second)
 
 
 def _mean(values: Sequence[float]) -> float | None:
