@@ -58,7 +58,7 @@ def _protocol_of(run_dir: Path) -> JudgeProtocol:
     # Early versions have another key in its place.
     judge = read_stored_config(run_dir).get("judge")
     name = judge.get("protocol") if isinstance(judge, dict) else None
-    if name not in JudgeProtocol.__members__:
+    if not isinstance(name, str) or name not in JudgeProtocol.__members__:
         raise StoreError(f"{run_dir} is from a version that did not store replies in full; repeat its command.")
     return JudgeProtocol[name]
 

@@ -14,7 +14,7 @@ INTERPOLATION = "${"
 """Start of an interpolation of OmegaConf, which could read an environment variable."""
 
 
-class _PlainLoader(yaml.SafeLoader):
+class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
     """Safe loader that also refuses aliases: a few of them can stand for gigabytes."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:

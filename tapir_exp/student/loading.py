@@ -136,8 +136,11 @@ def load_full_model(
     with _as_config_error(source):
         if source.is_dir():
             check_model_files(source)
+        # Its type says nothing of the pair that it returns with `output_loading_info`.
+        load: Any = AutoModelForCausalLM.from_pretrained
         model: PreTrainedModel
-        model, loaded = AutoModelForCausalLM.from_pretrained(
+        loaded: Mapping[str, Any]
+        model, loaded = load(
             str(source),
             dtype=getattr(torch, student.precision.value),
             use_safetensors=None if student.allow_pickle else True,

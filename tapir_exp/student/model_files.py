@@ -18,8 +18,10 @@ MAX_HEADER_BYTES = 100_000_000
 LENGTH_BYTES = 8
 MAX_SIZE = 2**31
 """Largest count in a config.json."""
-COUNTS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
-COUNTS += ("num_key_value_heads", "head_dim")
+COUNTS = (
+    *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size"),
+    *("num_key_value_heads", "head_dim"),
+)
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)\.")
 _EMBEDDING = re.compile(r"(?:^|\.)(?:embed_tokens|wte|word_embeddings)\.weight$")
 AGAIN = "copy or download it again"

@@ -155,10 +155,10 @@ class _Instrument(NodeTransformer):
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802  # a name of jinja2
         self.generic_visit(node)
         step = nodes.Output([_call(STEP, [], node.lineno)]).set_lineno(node.lineno)
-        node.body.insert(0, step)  # type: ignore[arg-type]
+        node.body.insert(0, step)
         return node
 
-    visit_Macro = visit_CallBlock = visit_For  # type: ignore[assignment]  # noqa: N815
+    visit_Macro = visit_CallBlock = visit_For  # noqa: N815
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
@@ -192,7 +192,7 @@ def _bound(name: str, function: Callable[..., Any], holder: list[Bounds]) -> Cal
 
 def _bound_operators(environment: SandboxedEnvironment, holder: list[Bounds]) -> None:
     """Bound the operators that can make large values."""
-    environment.intercepted_binops = frozenset({"*", "**", "+", "%"})  # type: ignore[misc]
+    environment.intercepted_binops = frozenset({"*", "**", "+", "%"})
     table = dict(environment.binop_table)
 
     def multiply(left: Any, right: Any) -> Any:

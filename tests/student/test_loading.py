@@ -10,7 +10,7 @@ from typing import Any
 import peft
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny import hub_cache
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -180,3 +180,38 @@ def test_hub_adapter_is_loaded_over_its_base(hub: Path, base: Path, adapter: Pat
     assert directory
     assert directory.name == "a" * 40
     assert torch.equal(logits(load_model(Path("owner/adapter"), student)), logits(load_model(adapter, student)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"peft_type": "PROMPT_TUNING"}, "peft_type 'PROMPT_TUNING'; expected LORA"),
+        ({"megatron_config": {}, "megatron_core": "planted"}, "names code to import"),
+        ({"base_model_name_or_path": None}, "names no base model"),
+        ({"r": 64}, "cannot be loaded"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_odd_adapter_is_one_sentence(
+    adapter: Path, student: StudentConfig, changes: dict[str, object], words: str
+) -> None:
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(settings | changes))
+    with pytest.raises(ConfigError, match=words) as caught:
+        load_model(adapter, student)
+    assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
+def test_adapter_that_is_cut_off_is_one_sentence(adapter: Path, student: StudentConfig, name: str) -> None:
+    (adapter / name).write_bytes((adapter / name).read_bytes()[:-9])
+    with pytest.raises(ConfigError, match=f"{name}.*copy or download it again"):
+        load_model(adapter, student)
+
+
+def test_adapter_with_a_missing_part_is_refused(adapter: Path, student: StudentConfig) -> None:
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    tensors.pop(next(name for name in tensors if "lora_B" in name))
+    save_file(tensors, adapter / "adapter_model.safetensors")
+    with pytest.raises(ConfigError, match="missing adapter keys"):
+        load_model(adapter, student)
