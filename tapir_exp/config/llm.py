@@ -31,7 +31,8 @@ class ServerConfig:
 
     command: list[str] = field(default_factory=list)
     """Words of the command. {port} is replaced by the port, {python} by this interpreter, {weights} by the file of
-    `weights`. Empty if the model is served elsewhere."""
+    `weights`. Empty if the model is served elsewhere. The server inherits the environment, and so its key: llama-server
+    reads LLAMA_API_KEY, vLLM reads VLLM_API_KEY."""
     weights: str | None = None
     """A GGUF file: a path, hf:owner/repository/file.gguf, or a name of `tapir weights`. Its SHA-256 is part of the
     cache key; without weights, the command is."""
@@ -41,6 +42,20 @@ class ServerConfig:
     """Seconds until the server must be ready."""
     max_restarts: int = 3
     """Restarts after a crash or a hang within one run."""
+
+
+@dataclass
+class ListPriceConfig:
+    """Price of one model at one endpoint, which a preset knows. It does not hold for another model or endpoint."""
+
+    model: str | None = None
+    """Model that the price holds for; null if the preset knows no price."""
+    api_base: str | None = None
+    """Endpoint that the price holds for."""
+    usd_per_million_input: float | None = None
+    """Price of a million prompt tokens, in USD."""
+    usd_per_million_output: float | None = None
+    """Price of a million completion tokens, in USD."""
 
 
 @dataclass
@@ -79,9 +94,14 @@ class LLMConfig:
     batch: bool = False
     """Whether to use the batch API (/v1/batches): half the price, but a batch may take a day."""
     usd_per_million_input: float | None = None
-    """Price of a million prompt tokens, in USD; null uses litellm's price list if there is no `api_base`."""
+    """Price of a million prompt tokens, in USD. Null uses `list_price`, or litellm's price list if there is no
+    `api_base`. The lab's models, and models whose server the run starts, are free."""
     usd_per_million_output: float | None = None
     """Price of a million completion tokens, in USD; null likewise."""
+    list_price: ListPriceConfig = field(default_factory=ListPriceConfig)
+    """Price that a preset knows for its model."""
+    free_if_private: bool = False
+    """Whether calls are free as long as `api_base` is this machine or an address of a private network."""
     extra_params: dict[str, Any] = field(default_factory=dict)
     """Further parameters of the call, passed unchanged; they are part of the cache key."""
     server: ServerConfig = field(default_factory=ServerConfig)
