@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 TOOLS := $(VENV)/.tools
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test slow timing lint ablation delta local install clean
+.PHONY: run test slow timing lint ablation delta local locked install clean
 .DELETE_ON_ERROR:
 
 run: $(STAMP)
@@ -37,6 +37,13 @@ delta: $(STAMP)
 local: $(STAMP)
 	$(PIP) -e '.[local]'
 	$(BIN)/tapir weights
+
+# The same versions, each file verified by its SHA-256.
+locked:
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) torch
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements.lock
+	$(PIP) --no-deps -e .
 
 install: $(STAMP)
 
