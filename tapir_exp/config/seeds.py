@@ -22,7 +22,7 @@ class DecontaminationConfig:
 
     benchmarks: list[str] = field(default_factory=lambda: ["alpaca_eval", "mt_bench"])
     """`alpaca_eval` (805 instructions) and `mt_bench` (80 questions of two turns) come from the hub. Anything else is a
-    file of questions: .json, .jsonl, .csv or .parquet. An empty list disables the check, with a warning."""
+    file of questions: .json, .jsonl, .csv, .parquet or .arrow. An empty list disables the check, with a warning."""
     ngram_size: int = 8
     """Consecutive words that a text must share with a question. Ours, as is `overlap_threshold`."""
     overlap_threshold: float = 0.5
@@ -38,8 +38,8 @@ class SeedsConfig:
     world: WorldName = WorldName.default
     """Problems of the lab (source lab)."""
     path: str | None = None
-    """A .json, .jsonl, .csv or .parquet file (source file), or the name of a hub dataset (source hub). Rows have
-    Alpaca's fields (instruction, input, output) or are chats (messages or conversations)."""
+    """A .json, .jsonl, .csv, .parquet or .arrow file (source file), or the name of a hub dataset (source hub). Rows are
+    Alpaca's fields (instruction, input, output), or chats (messages or conversations)."""
     split: str = "train"
     """Split of a hub dataset."""
     max_failure_rate: float = 0.05
