@@ -41,7 +41,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--rows", type=_parse_count, default=DEFAULT_ROWS)
     # Everything else is left to Hydra's parser.
     options, others = parser.parse_known_args(arguments)
-    jobs = compose_jobs(others)
+    # Rows are only shown, so the parts that nobody chose may stay those of the lab.
+    jobs = compose_jobs([*others, "allow_lab_parts=true"])
     if len(jobs) != 1:
         raise ConfigError([f"--multirun: expected one job, got a sweep of {len(jobs)}"])
 

@@ -42,7 +42,7 @@ Commands:
 {commands}
 Run an experiment with overrides, in any order:
   tapir                                  the lab, end to end: no key, no GPU, no download
-  tapir student=qwen1_5_0_5b seed=3      choices of groups and values of keys
+  tapir arm=no_refinement seed=3         choices of groups and values of keys
   tapir -m arm=tapir,lion seed=1,2,3     a sweep over every combination
   tapir --config-name lab_ablation       a sweep file, from sweeps/ or --config-dir DIR
 

@@ -13,7 +13,7 @@ tapir run: run an experiment or a sweep. The word `run` is optional.
 
   tapir                                  the lab, end to end: no key, no GPU, no download
   tapir debug=tiny                       the same in seconds, to see that everything works
-  tapir student=qwen1_5_0_5b seed=3      choices of groups and values of keys, in any order
+  tapir arm=no_refinement seed=3         choices of groups and values of keys, in any order
   tapir -m arm=tapir,lion seed=1,2,3     every combination, one after the other
   tapir --config-name lab_ablation       a sweep of sweeps/; your own: --config-dir DIR --config-name NAME
 

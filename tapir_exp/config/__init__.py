@@ -4,11 +4,11 @@ from tapir_exp.config.classifier import ClassifierConfig, ClassifierKind
 from tapir_exp.config.classifier_data import LabelledDataConfig
 from tapir_exp.config.classifier_training import ClassifierFitConfig
 from tapir_exp.config.classify import ClassifyConfig, ClassifyJob
-from tapir_exp.config.curriculum import CurriculumConfig, Difficulty, GapRows, RolloutConfig, RoundsMode
+from tapir_exp.config.curriculum import CurriculumConfig, Difficulty, GapRows, RolloutConfig, RoundsMode, SelectBy
 from tapir_exp.config.evals import AlpacaEvalConfig, EvalsConfig, IFEvalConfig, MTBenchConfig, Suite
 from tapir_exp.config.judge import JudgeConfig, JudgeProtocol
 from tapir_exp.config.lab import LabConfig, LabStudentConfig, WorldName
-from tapir_exp.config.llm import LengthLimit, LLMConfig, Reasoning, ServerConfig, SpendConfig
+from tapir_exp.config.llm import LengthLimit, ListPriceConfig, LLMConfig, Reasoning, ServerConfig, SpendConfig
 from tapir_exp.config.logger import LoggerConfig, WandbMode
 from tapir_exp.config.root import CLASSIFY_SCHEMA, SCHEMA, Config, parse, parse_classify, register_schema, to_yaml
 from tapir_exp.config.seeds import DecontaminationConfig, SeedsConfig, SeedSource
@@ -57,6 +57,7 @@ __all__ = [
     "LabelledDataConfig",
     "Launcher",
     "LengthLimit",
+    "ListPriceConfig",
     "LoggerConfig",
     "LoraConfig",
     "MTBenchConfig",
@@ -70,6 +71,7 @@ __all__ = [
     "SFTConfig",
     "SeedSource",
     "SeedsConfig",
+    "SelectBy",
     "ServerConfig",
     "SpendConfig",
     "StrategyName",

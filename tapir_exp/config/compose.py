@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -62,6 +62,8 @@ class Composer:
         self.schema, self.read = schema, read
         self.config_name = config_name
         self.typed = tuple(typed)
+        self._known_leaves: dict[tuple[str, ...], list[tuple[str, str]]] = {}
+        self._contents: dict[str, object] = {}
 
     def problems(self, overrides: Sequence[str]) -> list[str]:
         """Return every mistake of a job, one line each."""
@@ -118,23 +120,36 @@ class Composer:
         typed = any(_key(other) == _key(line) for other in self.typed)
         return COMMAND_LINE if typed or self.config_name == PRIMARY else self._file(self.config_name)
 
-    def _leaves(self, overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
-        """Yield path and package of each composed YAML, the last merged first."""
-        with suppress(*COMPOSITION_ERRORS):
-            tree = self.loader.compute_defaults_list(self.config_name, list(overrides), RunMode.RUN)
-            for leaf in reversed(tree.defaults):
-                if leaf.config_path and not leaf.config_path.startswith("hydra/"):
-                    yield leaf.config_path, leaf.package or ""
+    def _leaves(self, overrides: Sequence[str]) -> list[tuple[str, str]]:
+        """Return path and package of each composed YAML, the last merged first; kept, since a message needs many."""
+        job = tuple(overrides)
+        if job not in self._known_leaves:
+            self._known_leaves[job] = []
+            with suppress(*COMPOSITION_ERRORS):
+                tree = self.loader.compute_defaults_list(self.config_name, list(overrides), RunMode.RUN)
+                self._known_leaves[job] = [
+                    (leaf.config_path, leaf.package or "")
+                    for leaf in reversed(tree.defaults)
+                    if leaf.config_path and not leaf.config_path.startswith("hydra/")
+                ]
+        return self._known_leaves[job]
 
     def _holds(self, path: str, package: str, key: str) -> str | None:
         """Return the file of a leaf if it sets `key`, also if it sets it to ???."""
         if package and not key.startswith(f"{package}."):
             return None
-        for source in self.loader.get_sources():
-            if source.scheme() != "structured" and source.is_config(path):
-                leaf = OmegaConf.to_container(source.load_config(path).config)
-                return self._file(path) if _has(leaf, key.removeprefix(f"{package}." if package else "")) else None
-        return None
+        leaf = self._content(path)
+        return self._file(path) if _has(leaf, key.removeprefix(f"{package}." if package else "")) else None
+
+    def _content(self, path: str) -> object:
+        """Return the plain content of a leaf; None if no file has it."""
+        if path not in self._contents:
+            self._contents[path] = None
+            for source in self.loader.get_sources():
+                if source.scheme() != "structured" and source.is_config(path):
+                    self._contents[path] = OmegaConf.to_container(source.load_config(path).config)
+                    break
+        return self._contents[path]
 
     def _file(self, path: str) -> str:
         """Return the file of a config such as student/lab, relative to the working directory."""

@@ -32,6 +32,14 @@ class GapRows(Enum):
     fresh = "fresh"
 
 
+class SelectBy(Enum):
+    """What is compared with delta under mfd; `distillation/judge/noise.py` has the formulas."""
+
+    gap = "gap"
+    lower_bound = "lower_bound"
+    posterior = "posterior"
+
+
 @dataclass
 class RolloutConfig:
     """Sampled responses of the student, by which `curriculum.difficulty=eps` scores a row."""
@@ -54,6 +62,12 @@ class CurriculumConfig:
     """Score that selects the hard set. All but mfd (P) are ablations; `random` selects as many rows as mfd would."""
     delta: float = 2.0
     """Threshold of the hard set under mfd (gap > delta) and random (as many rows), in judge points; 2 (R)."""
+    select_by: SelectBy = SelectBy.gap
+    """What must exceed delta: the gap (P), its lower bound by the judge's noise, or `posterior`, the bound of the gap
+    shrunk by that noise. The noise is the disagreement of the presentation orders, so `judge.swap_positions` is needed.
+    Ours."""
+    select_confidence: float = 0.8
+    """Probability with which a gap selected by lower_bound or posterior exceeds delta, between 0 and 1. Ours."""
     hard_fraction: float = 0.21
     """Share of the rows in the hard set under any other score, the highest first. TAPIR's seed set has about 11k of 52k
     rows (R)."""

@@ -49,6 +49,8 @@ class Config:
     time_budget_minutes: float | None = None
     """Minutes that the run may take on two cores, from which some experiments derive their sizes; null if the sizes are
     given."""
+    allow_lab_parts: bool = False
+    """Whether parts of the lab may be mixed with real ones, such as a real student with the lab's seeds."""
     spend: SpendConfig = field(default_factory=SpendConfig)
     """Spend limits."""
     lab: LabConfig = field(default_factory=LabConfig)

@@ -115,6 +115,23 @@ def _check_budgets(values: Values) -> Iterator[Problem]:
             )
 
 
+def _check_judge_pairs(values: Values) -> Iterator[Problem]:
+    path = values.get("judge.check_pairs")
+    if isinstance(path, str) and not Path(path).is_file():
+        yield Problem("judge.check_pairs", format_value("judge.check_pairs", path), "a file of labelled pairs")
+
+
+def _check_selection(values: Values) -> Iterator[Problem]:
+    if _choice(values, "curriculum.select_by") in (None, "gap"):
+        return
+    if not values.get("judge.swap_positions") or _choice(values, "judge.protocol") == "single_score":
+        yield Problem(
+            "curriculum.select_by",
+            f" = {_choice(values, 'curriculum.select_by')}",
+            "gap, or a judge of pairs with judge.swap_positions=true, whose two orders show its noise",
+        )
+
+
 def _check_gaps(values: Values) -> Iterator[Problem]:
     if not values.get("curriculum.drop_easy_expansions"):
         return
@@ -302,6 +319,8 @@ CHECKS: tuple[Callable[[Values], Iterator[Problem]], ...] = (
     _check_divisors,
     _check_budgets,
     _check_gaps,
+    _check_selection,
+    _check_judge_pairs,
     _check_engine,
     _check_ratios,
     _check_seeds,

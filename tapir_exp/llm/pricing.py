@@ -2,13 +2,17 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from tapir_exp.config import LLMConfig
+from tapir_exp.config.lab_parts import LAB_PREFIX
 
 LITELLM_PRICES = "model_prices_and_context_window_backup.json"
 
@@ -28,8 +32,9 @@ class Price:
 def get_price(config: LLMConfig, *, batched: bool = False) -> Price | None:
     """Return the price of a model, or None if it is unknown.
 
-    Models behind a custom `api_base` have no listed price. A listed price of 0 counts as unknown; only the
-    configuration can declare a model free.
+    A price belongs to a model: what a preset knows does not hold for another model or endpoint. Models behind a custom
+    `api_base` are not in litellm's list. A listed price of 0 counts as unknown; only the configuration can declare a
+    model free.
 
     Args:
         config: The model and its endpoint.
@@ -38,12 +43,37 @@ def get_price(config: LLMConfig, *, batched: bool = False) -> Price | None:
     prompt, completion = config.usd_per_million_input, config.usd_per_million_output
     if prompt is not None and completion is not None:
         return Price(prompt / 1e6, completion / 1e6)
+    if _is_free(config):
+        return Price(0.0, 0.0)
+    known = config.list_price
+    if known.model == config.model and known.api_base == config.api_base:
+        prompt = known.usd_per_million_input if prompt is None else prompt
+        completion = known.usd_per_million_output if completion is None else completion
+        if prompt is not None and completion is not None:
+            return Price(prompt / 1e6, completion / 1e6)
     if config.api_base is not None:
         return None
     entry = _find_entry(config.model)
     suffix = "_batches" if batched and "input_cost_per_token_batches" in entry else ""
     prompt, completion = (entry.get(f"{side}_cost_per_token{suffix}") for side in ("input", "output"))
     return Price(prompt, completion) if prompt and completion else None
+
+
+def _is_free(config: LLMConfig) -> bool:
+    """Return whether calls cost nothing: the lab's models, servers of this run, and declared private endpoints."""
+    if config.model.startswith(LAB_PREFIX) or config.server.command:
+        return True
+    return config.free_if_private and config.api_base is not None and is_private_address(config.api_base)
+
+
+def is_private_address(api_base: str) -> bool:
+    """Return whether an address is of this machine, or of a private network."""
+    host = urlsplit(api_base).hostname or ""
+    with suppress(ValueError):
+        address = ip_address(host)
+        return address.is_private or address.is_loopback
+    # A name without a dot is known to a local network only.
+    return host == "localhost" or "." not in host or host.endswith((".localhost", ".local", ".internal", ".lan"))
 
 
 def _find_entry(model: str) -> Mapping[str, Any]:

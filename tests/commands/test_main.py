@@ -32,7 +32,7 @@ def test_help_lists_commands_and_overrides(capsys: pytest.CaptureFixture[str], a
     lines = [line.split() for line in text.splitlines()]
     for name, summary in COMMANDS.items():
         assert [name, *summary.split()] in lines
-    assert "tapir student=qwen1_5_0_5b seed=3" in text
+    assert "tapir arm=no_refinement seed=3" in text
     assert "tapir -sc install=bash" in text
     assert max(map(len, text.splitlines())) <= 100
 
@@ -54,7 +54,7 @@ def test_every_command_module_is_listed() -> None:
     shared = {"__init__", "main", "hydra_app", "command_line", "naming", "registration"}
     jobs = {"run_job", "evaluate_job", "plan_job", "classify_jobs", "doctor_job", "judge_check_job"}
     assert modules - shared - jobs == {name.replace("-", "_") for name in COMMANDS}
-    assert all(callable(import_module(f"tapir_exp.commands.{name}").main) for name in COMMANDS)
+    assert all(callable(import_module(f"tapir_exp.commands.{name.replace('-', '_')}").main) for name in COMMANDS)
 
 
 def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:

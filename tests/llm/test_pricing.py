@@ -5,8 +5,9 @@ import sys
 from typing import Any
 
 import pytest
+from composing import compose_config
 
-from tapir_exp.config import LLMConfig
+from tapir_exp.config import ListPriceConfig, LLMConfig, ServerConfig
 from tapir_exp.llm import pricing
 from tapir_exp.llm.pricing import Price, get_price
 
@@ -88,6 +89,63 @@ def test_configured_price_overrides_list(short_list: None) -> None:
 def test_incomplete_configured_price_is_ignored(short_list: None, prices: dict[str, float]) -> None:
     assert price("openai/nothing", **prices) is None
     assert price("openai/known", **prices) == Price(1e-6, 2e-6)
+
+
+QWEN = {
+    "model": "openai/qwen-max",
+    "api_base": "https://q",
+    "usd_per_million_input": 1.0,
+    "usd_per_million_output": 2.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "expected"),
+    [
+        ("openai/qwen-max", {"api_base": "https://q"}, Price(1e-6, 2e-6)),
+        ("openai/qwen-plus", {"api_base": "https://q"}, None),
+        ("openai/qwen-max", {"api_base": "https://elsewhere"}, None),
+        ("openai/known", {}, Price(1e-6, 2e-6)),
+        ("openai/qwen-max", {"api_base": "https://q", "usd_per_million_input": 7.0}, Price(7e-6, 2e-6)),
+        ("openai/qwen-plus", {"usd_per_million_input": 7.0, "usd_per_million_output": 8.0}, Price(7e-6, 8e-6)),
+    ],
+)
+def test_preset_price_holds_for_its_model_and_endpoint_only(
+    short_list: None, model: str, changes: dict[str, Any], expected: Price | None
+) -> None:
+    assert price(model, list_price=QWEN, **changes) == expected
+
+
+@pytest.mark.parametrize(
+    ("address", "free"),
+    [
+        ("http://localhost:8000/v1", True),
+        ("http://127.0.0.1:8000/v1", True),
+        ("http://[::1]:8000/v1", True),
+        ("http://10.0.0.7/v1", True),
+        ("http://gpu-node:8000/v1", True),
+        ("https://openrouter.ai/api/v1", False),
+        ("https://8.8.8.8/v1", False),
+    ],
+)
+def test_local_preset_is_free_at_private_addresses_only(address: str, free: bool) -> None:
+    known = price("openai/known", api_base=address, free_if_private=True)
+    assert known == (Price(0.0, 0.0) if free else None)
+    assert price("openai/known", api_base=address) is None
+
+
+def test_lab_models_and_own_servers_are_free() -> None:
+    assert price("lab/teacher") == Price(0.0, 0.0)
+    assert price("openai/x", server=ServerConfig(command=["serve"])) == Price(0.0, 0.0)
+
+
+@pytest.mark.parametrize("role", ["teacher", "judge"])
+@pytest.mark.parametrize("preset", ["lab", "qwen_max", "local_openai_compatible"])
+def test_presets_leave_no_price_to_a_changed_model(role: str, preset: str) -> None:
+    """The fault: `teacher.llm.model=openai/gpt-4o` kept the price of 0 of the lab, and 0.28 USD were recorded as 0."""
+    llm = getattr(compose_config(f"{role}={preset}", f"{role}.llm.model=openai/gpt-4o"), role).llm
+    expected = {"lab": Price(2.5e-6, 1e-5), "qwen_max": None, "local_openai_compatible": Price(0.0, 0.0)}
+    assert get_price(llm) == expected[preset]
 
 
 def test_prices_are_read_without_importing_litellm() -> None:

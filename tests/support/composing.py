@@ -19,5 +19,5 @@ def compose_raw(*overrides: str, config_name: str = "config", hydra: bool = Fals
 
 
 def compose_config(*overrides: str, config_name: str = "config") -> Config:
-    """Compose and parse a configuration."""
-    return parse(compose_raw(*overrides, config_name=config_name))
+    """Compose and parse a configuration; parts of the lab may stand beside real ones, as tests choose few groups."""
+    return parse(compose_raw("allow_lab_parts=true", *overrides, config_name=config_name))

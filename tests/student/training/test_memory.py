@@ -308,7 +308,8 @@ def test_describe_memory_proposes_the_largest_micro_batch(compose_config: Compos
 
 def test_plan_prints_equal_memory_lines_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    arguments = ["--config-name", "lab_delta", "student=qwen1_5_0_5b", "seeds.size=40", "curriculum.rows_per_round=20"]
+    sizes = ["seeds.size=40", "curriculum.rows_per_round=20", "allow_lab_parts=true"]
+    arguments = ["--config-name", "lab_delta", "student=qwen1_5_0_5b", *sizes]
     with redirect_stdout(io.StringIO()) as out:
         plan.main(arguments)
     lines = [line for line in out.getvalue().splitlines() if line.startswith("memory of a fit: ")]
