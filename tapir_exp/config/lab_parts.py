@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from tapir_exp.config.problems import Problem, Values
 
 SWITCH = "allow_lab_parts"
+LAB_STUDENT = "lab"
 LAB_PREFIX = "lab/"
 """Prefix of the lab's chat models."""
 REMEDIES = {
@@ -12,7 +13,6 @@ REMEDIES = {
     "teacher": "a teacher such as teacher=gpt_4o or teacher=local_openai_compatible",
     "judge": "judge=as_teacher, or a judge such as judge=gpt_4o",
     "classifier": "classifier=as_teacher, classifier=minilm (offline), or another",
-    "student": "a student such as student=qwen1_5_0_5b, or student.model=DIR_OR_HUB_ID",
     "task_mix": "task_mix=natural (that of the seeds) or task_mix=tapir (the paper's)",
     "evals": "evals=held_out or evals=none",
     "curriculum": "curriculum=from_rows (sizes follow from the seeds) or curriculum=tapir (the paper's)",
@@ -25,6 +25,9 @@ PRESETS = {"curriculum": "rows_per_round", "sft": "learning_rate"}
 
 def check_lab_parts(values: Values, origin: Callable[[str], str]) -> Iterator[Problem]:
     """Yield a problem for every part of the lab beside a real part, and for seeds that have a path but no source.
+
+    The lab's student is an ordinary small model, so it may learn from real rows, with the sizes that the lab's presets
+    give it. A real student in the lab is refused.
 
     Args:
         values: Values of the leaves, by dotted key.
@@ -57,8 +60,8 @@ def _parts(values: Values) -> dict[str, tuple[str, bool]]:
     parts = {}
     if (source := _name(values.get("seeds.source"))) is not None:
         parts["seeds"] = (f"seeds.source = {source}", source == "lab")
-    if (model := values.get("student.model")) is not None:
-        parts["student"] = (f"student.model = {model}", model == "lab")
+    if (model := values.get("student.model")) not in (None, LAB_STUDENT):
+        parts["student"] = (f"student.model = {model}", False)
     if not _calls_models(values):
         return parts
     for role in ("teacher", "judge"):
@@ -79,6 +82,8 @@ def _dependent_parts(values: Values, origin: Callable[[str], str]) -> dict[str, 
         parts["task_mix"] = "task_mix.name = lab"
     if problems := values.get("evals.problems_per_level"):
         parts["evals"] = f"evals.problems_per_level = {problems}"
+    if values.get("student.model") == LAB_STUDENT:
+        return parts
     for group, name in PRESETS.items():
         key = f"{group}.{name}"
         # Relative to the working directory, or within an installed package.

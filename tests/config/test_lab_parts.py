@@ -57,12 +57,17 @@ def problems(*real: str, **changes: Any) -> dict[str, str]:
 @pytest.mark.parametrize("group", CORE)
 def test_one_real_part_in_the_lab_is_refused(group: str) -> None:
     found = problems(group)
-    assert {key.partition(".")[0] for key in found} == {*REAL, "allow_lab_parts"} - {group}
+    presets = set() if group == "student" else {"curriculum", "sft"}
+    assert {key.partition(".")[0] for key in found} == {*REAL, "allow_lab_parts"} - {group, "student"} - presets
     assert "experiment=own_data" in found["allow_lab_parts"]
     assert problems(group, allow_lab_parts=True) == {}
 
 
-@pytest.mark.parametrize("group", REAL)
+def test_student_of_the_lab_may_learn_from_real_rows() -> None:
+    assert problems(*(group for group in REAL if group not in ("student", "curriculum", "sft"))) == {}
+
+
+@pytest.mark.parametrize("group", [group for group in REAL if group != "student"])
 def test_one_part_of_the_lab_beside_real_ones_is_refused(group: str) -> None:
     (key, expected), (switch, _) = problems(*(other for other in REAL if other != group)).items()
     assert key.startswith(f"{group}.")
