@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import IO, Any, Self
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
@@ -20,10 +21,21 @@ from tapir_exp.core.text import escape_controls
 
 
 class Terminal(Console):
-    """Console that shows any text as it is: without markup, emoji codes and control characters."""
+    """Console that shows any text as it is: without markup, emoji codes and control characters.
+
+    Attributes:
+        label: Name of the job of this process if others write to the same terminal; empty otherwise.
+    """
 
     def __init__(self, file: IO[str] | None = None) -> None:
         super().__init__(file=file, highlight=False, markup=False, emoji=False)
+        self.label = ""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as rich does; if jobs run side by side, each line of text begins with the label of its job."""
+        if self.label and objects and all(isinstance(item, str | Text) for item in objects):
+            objects = (Text(f"[{self.label}]", "dim"), *objects)
+        super().print(*objects, **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Render as rich does, with controls of the text escaped; those of rich itself are no text yet."""
@@ -34,6 +46,15 @@ class Terminal(Console):
 
 console = Terminal(sys.stderr)
 """Messages go to stderr; stdout is for the results that a command prints."""
+
+
+PIPE_WIDTH = 100
+"""Columns of a stage's line that is written to a file or a pipe."""
+SHOWN_FIRST = (
+    *("rows", "final_loss", "exact", "score", "mean_gap", "unscored", "flips", "failed", "unfilled", "proposed"),
+    *("hard", "steps", "tokens", "tokens_per_second", "calls", "dropped", "truncated", "cut", "empty"),
+)
+"""Figures that are shown before all others if a line has no room for all."""
 
 
 class Progress:
@@ -47,7 +68,9 @@ class Progress:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
-        self._bar = RichProgress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        # Bars of several processes would overwrite each other.
+        silent = bool(console.label) or not console.is_terminal
+        self._bar = RichProgress(*columns, console=console, transient=True, disable=silent)
         self._task = self._bar.add_task(label, total=total)
 
     def __enter__(self) -> Self:
@@ -64,12 +87,33 @@ class Progress:
         self._bar.advance(self._task, steps)
 
 
-def print_stage(name: str, figures: Mapping[str, Any], seconds: float, reused: bool) -> None:
-    """Print one line for a finished stage: its figures, and its time in seconds or "reused"."""
-    plain = {key: value for key, value in figures.items() if value is not None and not isinstance(value, Mapping)}
-    text = "  ".join(f"{key} {_short(value)}" for key, value in plain.items())
-    time = "reused" if reused else f"{seconds:.1f} s"
-    console.print(Text.assemble((f"{name:<19}", "bold"), f" {text}  ", (time, "dim")), soft_wrap=True)
+def print_stage(name: str, figures: Mapping[str, Any], seconds: float, reused: bool, spent: float | None = 0.0) -> None:
+    """Print one line for a finished stage: the figures that fit, its time or "reused", and the spend of the run.
+
+    Args:
+        name: Name of the stage.
+        figures: Figures of its artifact; those that fit no more are in the manifest only.
+        seconds: Time that it took.
+        reused: Whether its artifact existed before.
+        spent: What the run has spent so far, in USD; None if a price is unknown.
+    """
+    time = "reused" if reused else f"{seconds:.1f} s{_format_spend(spent)}"
+    start = f"{name:<19}"
+    label = cell_len(f"[{console.label}] ") if console.label else 0
+    room = (console.width if console.is_terminal else PIPE_WIDTH) - label - cell_len(start) - len(time) - 3
+    text = ""
+    for key in sorted(figures, key=lambda key: SHOWN_FIRST.index(key) if key in SHOWN_FIRST else len(SHOWN_FIRST)):
+        value = figures[key]
+        shown = f"  {key} {_short(value)}"
+        if value is not None and not isinstance(value, Mapping) and cell_len(text + shown) <= room:
+            text += shown
+    console.print(Text.assemble((start, "bold"), f"{text}  ", (time, "dim")), soft_wrap=True)
+
+
+def _format_spend(usd: float | None) -> str:
+    if usd is None:
+        return "  spent: price unknown"
+    return f"  spent ${usd:.{4 if usd < 1 else 2}f}" if usd else ""
 
 
 def print_warning(text: str) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from tapir_exp.config import SpendConfig
+from tapir_exp.core import events
 from tapir_exp.core.errors import BudgetSpent, StoreError
 from tapir_exp.core.records import Record
 from tapir_exp.llm.chat import Usage
@@ -42,6 +43,8 @@ ADD_SPEND = (
 ADD_FAILURES = "INSERT INTO faults VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count"
 AMOUNTS = ("calls", "cached", "prompt_tokens", "completion_tokens", "usd", "unpriced")
 """Columns of the spend table that hold amounts, in its order."""
+EVENT_INTERVAL_S = 5.0
+"""Least time between two events that tell the calls of a stage."""
 MAX_AMOUNT = 10**15
 """Largest amount that is believed: more than all providers of the world sell in a day."""
 
@@ -250,6 +253,11 @@ class Ledger:
     def _record(self, role: str, spend: Spend) -> None:
         self._unwritten[role] += spend
         self._stage_spend[role] += spend
+        events.record_sparsely(events.Kind.CALLS, EVENT_INTERVAL_S, self._stage_so_far)
+
+    def _stage_so_far(self) -> dict[str, Any]:
+        spend = sum(self._stage_spend.values(), Spend())
+        return {"stage": self._stage, **spend.model_dump(include={"calls", "cached", "usd"})}
 
     def _row_key(self, role: str) -> tuple[str, str, str, str]:
         return self._scope.scope, self._scope.job, self._stage, role

@@ -1,13 +1,15 @@
 """The workspace of a run: configuration, artifact store, models, and the list of artifacts used so far."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tapir_exp.config import ChatTemplate, Config, JudgeConfig, StudentConfig, TeacherConfig
+from tapir_exp.core import events
 from tapir_exp.core.console import print_stage
+from tapir_exp.core.events import Kind
 from tapir_exp.core.manifest import Entry, entry_of
 from tapir_exp.core.records import DroppedRow, Record
 from tapir_exp.core.store import DROPPED, ROWS, Artifact, Store, write_rows
@@ -21,7 +23,10 @@ LAB_STUDENT = "lab"
 """Name of the lab's base student in `student.model`."""
 
 Recipe = Mapping[str, Any]
-NO_REPLY = ("llm", "max_failure_rate", "stream_while_generating")
+NO_REPLY = (
+    *("llm", "max_failure_rate", "stream_while_generating"),
+    *("check", "check_pairs", "check_min_accuracy", "check_stop"),
+)
 """Settings of a role that change no completion; those of `llm` that do are in the model's identity."""
 
 
@@ -101,13 +106,40 @@ class Workspace:
         self, stage: str, round_number: int | None, recipe: Recipe, make: Callable[[Path], Mapping[str, Any]]
     ) -> Artifact:
         """Run a stage whose artifact is a directory of files, or reuse the artifact; see `rows`."""
-        artifact = self.store.produce(stage, recipe, make)
         name = stage_name(stage, round_number)
+        with _recorded(name):
+            artifact = self.store.produce(stage, recipe, lambda directory: _announced(name, make, directory))
         entry = entry_of(name, round_number or 0, artifact)
         # An artifact that is used again moves to the end: the manifest lists artifacts by their last use.
         self.entries[:] = [*(other for other in self.entries if other != entry), entry]
-        print_stage(name, artifact.figures, artifact.seconds, artifact.reused)
+        self._report(name, artifact)
         return artifact
+
+    def _report(self, name: str, artifact: Artifact) -> None:
+        """Print and record that a stage is finished, and what the run has spent so far."""
+        kind = Kind.STAGE_REUSED if artifact.reused else Kind.STAGE_FINISHED
+        figures = {key: value for key, value in artifact.figures.items() if not isinstance(value, Mapping)}
+        events.record(kind, stage=name, key=artifact.key, seconds=artifact.seconds, figures=figures)
+        spend = sum((spend for roles in self.ledger.by_stage().values() for spend in roles.values()), Spend())
+        if not artifact.reused and spend.calls:
+            events.record(Kind.SPEND, tokens=spend.tokens, **spend.model_dump(include={"calls", "cached", "usd"}))
+        print_stage(name, artifact.figures, artifact.seconds, artifact.reused, spend.usd)
+
+
+@contextmanager
+def _recorded(name: str) -> Iterator[None]:
+    """Record the failure of a stage."""
+    try:
+        yield
+    except Exception as error:
+        events.record(Kind.STAGE_FAILED, stage=name, reason=f"{error}" or type(error).__name__)
+        raise
+
+
+def _announced(name: str, make: Callable[[Path], Mapping[str, Any]], directory: Path) -> Mapping[str, Any]:
+    """Record the start of a stage that is not reused, and make its artifact."""
+    events.record(Kind.STAGE_STARTED, stage=name)
+    return make(directory)
 
 
 def role_recipe(chat: ChatModel, config: TeacherConfig | JudgeConfig) -> dict[str, Any]:

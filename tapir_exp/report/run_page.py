@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tapir_exp.core.records import TrainingStep
 from tapir_exp.core.store import write_text_atomic
 from tapir_exp.distillation.judge.self_preference import shared_family
 from tapir_exp.evals.statistics import Estimate, macro_accuracy
 from tapir_exp.llm.spend_report import SpendReport
-from tapir_exp.report import charts
 from tapir_exp.report.curriculum_section import CurriculumRow, curriculum_rows
 from tapir_exp.report.data_section import DataOrigins, data_origins
 from tapir_exp.report.failures_section import FailureRow, failure_rows
@@ -47,7 +45,7 @@ class RoundRow:
         unfilled: Requested expansions that were not delivered.
         rows: Training rows.
         tokens: Training tokens.
-        loss: Mean over the last steps.
+        loss: Mean over the last tenth of the steps.
         judged: Rows with a verdict, readable or not.
         unscored: Rows without a readable verdict.
         mean_gap: In judge points.
@@ -112,6 +110,7 @@ class Page:
         charts: Charts of the run.
         origins: Origin of the training data.
         judge: Judge reliability by student.
+        judge_check: Figures of the judge on pairs with a known better answer; None without a check.
         self_preference: Model family that teacher and judge share, as a sentence; None if they share none.
         difficulty: Score that selected the hard set.
         samples: One seed per task type.
@@ -131,6 +130,7 @@ class Page:
     charts: RunCharts
     origins: DataOrigins
     judge: list[JudgeRow]
+    judge_check: Mapping[str, Any] | None
     self_preference: str | None
     difficulty: str
     samples: list[Sample]
@@ -184,6 +184,7 @@ def build_page(run: RunView) -> Page:
         charts=draw_charts(run),
         origins=data_origins(run),
         judge=list(_judge_rows(run)),
+        judge_check=check.figures if (check := run.artifacts.get("judge_check")) else None,
         self_preference=shared_family(_setting(run, "teacher.llm.model"), _setting(run, "judge.llm.model")),
         difficulty=_setting(run, "curriculum.difficulty"),
         samples=samples(run),
@@ -217,19 +218,13 @@ def _round_row(run: RunView, r: RoundView) -> RoundRow:
         # A mix holds rows of the pool and expansions, so `rows` is usually above `accepted`.
         rows=len(r.mix) if has_mix else len(run.seeds),
         tokens=r.steps[-1].tokens if r.steps else 0,
-        loss=_final_loss(r.steps),
+        loss=run.artifacts[f"student-{r.number}"].figures.get("final_loss"),
         judged=len(r.verdicts) or None,
         unscored=r.unscored,
         mean_gap=sum(r.gaps) / len(r.gaps) if r.gaps else None,
         hard_share=r.hard(run.manifest.delta) / len(r.gaps) if r.gaps else None,
         benchmark=macro_accuracy(r.benchmark) if r.benchmark else None,
     )
-
-
-def _final_loss(steps: Sequence[TrainingStep]) -> float | None:
-    # Single steps are noisy: take the end of the smoothed curve, as the chart shows it.
-    smoothed = charts.smooth([s.tokens for s in steps], [s.loss for s in steps])
-    return smoothed[-1][1] if smoothed else None
 
 
 def _judge_rows(run: RunView) -> Iterator[JudgeRow]:

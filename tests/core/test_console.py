@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
@@ -111,3 +112,51 @@ def test_package_reaches_the_terminal_through_one_door() -> None:
         if path.name != "console.py" and re.search(r"\bConsole\(|markup=True|(?<![\w.])print\(", path.read_text())
     ]
     assert others == ["gguf_server.py"]  # it runs in a process of its own, and prints to a log
+
+
+FIT = {
+    "steps": 1200,
+    "tokens": 123456,
+    "supervised_tokens": 65432,
+    "rows": 1000,
+    "truncated": 0,
+    "dropped": 0,
+    "final_loss": 0.1234567,
+    "tokens_per_second": 1234.567,
+    "supervised_tokens_per_second": 654.3,
+    "mfu": None,
+    "peak_memory_mb": 1234.5,
+    "spend": {"teacher": {"usd": 0.5}},
+}
+
+
+@pytest.mark.parametrize(("label", "width"), [("", 100), ("seed=2 arm=lion", 100), ("", 80), ("长标签", 100)])
+def test_stage_line_does_not_wrap(monkeypatch: pytest.MonkeyPatch, label: str, width: int) -> None:
+    out = FakeTerminal()
+    terminal = Terminal(out)
+    terminal.width, terminal.label = width, label
+    monkeypatch.setattr(console_module, "console", terminal)
+    print_stage("judged_student-12", FIT, 1234.5, reused=False, spent=12.5)
+    (line,) = re.sub(r"\x1b\[[\d;]*m", "", out.getvalue()).splitlines()
+    assert cell_len(line) <= width
+    assert "final_loss 0.1235" in line
+    assert "spend " not in line
+    assert line.endswith("1234.5 s  spent $12.50")
+
+
+@pytest.mark.parametrize(
+    ("reused", "spent", "end"),
+    [(True, 3.0, "reused"), (False, 0.0, " 2.0 s"), (False, 0.00123, "spent $0.0012"), (False, None, "price unknown")],
+)
+def test_stage_line_ends_with_time_and_spend(output: io.StringIO, reused: bool, spent: float | None, end: str) -> None:
+    print_stage("seeds", {"rows": 3}, 2.0, reused, spent)
+    assert output.getvalue().startswith("seeds                rows 3  ")
+    assert output.getvalue().rstrip().endswith(end)
+
+
+def test_lines_of_parallel_jobs_begin_with_their_label(output: io.StringIO) -> None:
+    console_module.console.label = "seed=2"
+    print_stage("seeds", {}, 1, reused=True)
+    print_warning("beware")
+    first, second = output.getvalue().splitlines()
+    assert (first.split()[:2], second) == (["[seed=2]", "seeds"], "[seed=2] beware")

@@ -21,11 +21,12 @@ from zlib import crc32
 from tapir_exp.config import Launcher, TrainerConfig
 from tapir_exp.core.console import Progress
 from tapir_exp.core.errors import TapirError
+from tapir_exp.core.events import current_path
 from tapir_exp.student.training.job import PlannedFit
 
 RANKS_DIR = "ranks"
 """Subdirectory of a fit's workdir that its processes share."""
-FIT, PROGRESS = "fit.json", "steps"
+FIT, PROGRESS, EVENTS_PATH = "fit.json", "steps", "events"
 RANK_LOG, RANK_ERROR = "rank-{}.log", "error-{}.txt"
 LAUNCHER_LOG = "launcher-{}.log"
 ORPHANED_EXIT_CODE = 86
@@ -62,6 +63,8 @@ def launch(fit: PlannedFit, workdir: Path, progress: Progress) -> None:
     shutil.rmtree(ranks_dir, ignore_errors=True)  # logs and errors of a killed fit
     ranks_dir.mkdir()
     fit.write(ranks_dir / FIT)
+    if (stream := current_path()) is not None:
+        (ranks_dir / EVENTS_PATH).write_text(str(stream.resolve()))
     with running_launchers(launch_commands(fit.job.trainer, ranks_dir), ranks_dir) as launchers:
         _watch(launchers, ranks_dir / PROGRESS, progress)
         # Read before the context stops the other launchers, which changes their exit codes.

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tapir_exp.config import SFTConfig
+from tapir_exp.core import events
 from tapir_exp.core.errors import TapirError
 from tapir_exp.core.records import Subset, TrainingStep
 from tapir_exp.student.cross_entropy import token_nll, weighted_cross_entropy
@@ -24,6 +25,8 @@ from tapir_exp.student.training.strategies import clip_and_step, shard_if_fsdp, 
 
 BETA1 = 0.9
 """Decay of AdamW's first moment."""
+EVENTS_PER_FIT = 100
+"""About how many steps of a fit are recorded as events."""
 STEPS_KEY, AVERAGE_KEY = "training_steps", "weight_average"
 
 
@@ -216,3 +219,6 @@ class StudentModule(pl.LightningModule):
                 gradient_norm=norm,
             )
         )
+        if self.global_rank == 0 and (step % max(1, self._total_steps // EVENTS_PER_FIT) == 0):
+            last = self.history[-1].model_dump(include={"step", "tokens", "loss", "learning_rate"})
+            events.record(events.Kind.TRAINING_STEP, steps=self._total_steps, **last)

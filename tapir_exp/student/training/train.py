@@ -1,5 +1,6 @@
 """Fine-tune a student on training rows. A killed fit resumes from its last checkpoint."""
 
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ class FitFigures:
         rows: Rows of the training set.
         truncated: Rows that were cut at the length limit.
         dropped: Rows that were dropped because their prompt reaches the length limit.
-        final_loss: Loss of the last step, in nats per token; None if the budget allowed no step.
+        final_loss: Mean loss over the last tenth of the steps, see `final_loss`; None without a step.
         tokens_per_second: Real tokens per second of wall time.
         supervised_tokens_per_second: Supervised tokens per second of wall time.
         mfu: Model FLOPs utilisation, see `StepTiming`.
@@ -118,12 +119,21 @@ def _read_figures(workdir: Path, dataset: EncodedDataset, supervised: int) -> Fi
         rows=len(dataset.rows),
         truncated=dataset.truncated,
         dropped=dataset.dropped,
-        final_loss=last.loss if last else None,
+        final_loss=final_loss(history),
         tokens_per_second=sum(timing.tokens for timing in timings) / seconds,
         supervised_tokens_per_second=sum(timing.supervised for timing in timings) / seconds,
         mfu=sum(weighted_mfus) / seconds if weighted_mfus else None,
         peak_memory_mb=timings[-1].memory_mb if timings else 0.0,
     )
+
+
+def final_loss(history: Sequence[TrainingStep]) -> float | None:
+    """Return the mean loss over the last tenth of the steps, in nats per token; None without a step.
+
+    A single step is noisy. Console, metrics, report and trackers all show this figure of the artifact.
+    """
+    last = history[-math.ceil(len(history) / 10) :]
+    return math.fsum(step.loss for step in last) / len(last) if last else None
 
 
 def run_fit(fit: PlannedFit, workdir: Path, progress: Progress) -> None:

@@ -11,9 +11,10 @@ from threading import Thread
 
 from tapir_exp.core.console import Progress
 from tapir_exp.core.errors import TapirError
+from tapir_exp.core.events import EventStream
 from tapir_exp.core.store import write_text_atomic
 from tapir_exp.student.training.job import read_planned_fit
-from tapir_exp.student.training.launcher import FIT, ORPHANED_EXIT_CODE, PROGRESS, RANK_ERROR, RANK_LOG
+from tapir_exp.student.training.launcher import EVENTS_PATH, FIT, ORPHANED_EXIT_CODE, PROGRESS, RANK_ERROR, RANK_LOG
 
 
 class FileProgress(Progress):
@@ -62,8 +63,10 @@ def main(ranks_dir: Path) -> None:
     redirect_output(ranks_dir / RANK_LOG.format(current_rank()))
     from tapir_exp.student.training.train import run_fit  # after the redirection, so that its warnings are logged
 
+    stream = ranks_dir / EVENTS_PATH
     try:
-        run_fit(read_planned_fit(ranks_dir / FIT), ranks_dir.parent, FileProgress(ranks_dir / PROGRESS))
+        with EventStream(Path(stream.read_text()) if stream.is_file() else None).active():
+            run_fit(read_planned_fit(ranks_dir / FIT), ranks_dir.parent, FileProgress(ranks_dir / PROGRESS))
     except TapirError as error:
         # The parent shows this text as it is, instead of the end of a log.
         write_text_atomic(ranks_dir / RANK_ERROR.format(current_rank()), str(error))

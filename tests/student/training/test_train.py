@@ -67,7 +67,8 @@ def test_finetune_saves_a_hugging_face_directory(fit: Fit, tmp_path: Path, base:
     assert tokenizer.chat_template == AutoTokenizer.from_pretrained(str(base)).chat_template
     steps = read_rows(tmp_path / TRAINING, TrainingStep)
     assert [step.step for step in steps] == list(range(1, 13))
-    assert (figures.steps, figures.tokens, figures.final_loss) == (12, steps[-1].tokens, steps[-1].loss)
+    assert (figures.steps, figures.tokens) == (12, steps[-1].tokens)
+    assert figures.final_loss == pytest.approx((steps[-1].loss + steps[-2].loss) / 2)  # a tenth, rounded up
     assert (figures.rows, figures.truncated, figures.dropped) == (18, 0, 0)
     assert 0 < figures.supervised_tokens < figures.tokens
     timings = read_rows(tmp_path / TIMINGS, StepTiming)
