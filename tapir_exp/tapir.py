@@ -27,7 +27,9 @@ from tapir_exp.distillation.curriculum.sampling import PlanSettings, plan_round
 from tapir_exp.distillation.curriculum.task_mix import Shares, target_shares
 from tapir_exp.pipeline import data, generation, scoring, students
 from tapir_exp.pipeline.held_out import HeldOutTracker
+from tapir_exp.pipeline.judge_check import check_judge
 from tapir_exp.pipeline.new_rows import write_new_rows
+from tapir_exp.pipeline.sizing import prepare_seeds
 from tapir_exp.pipeline.workspace import Workspace
 
 
@@ -58,7 +60,7 @@ class State:
 
 def distill(ws: Workspace) -> Shares | None:
     """Run the whole method, and return the task mix that its rounds aimed at; None if there were no rounds."""
-    seeds = data.load_seeds(ws)
+    seeds = prepare_seeds(ws)
     base, base_identity = students.base_model(ws)
     held_out = HeldOutTracker(ws, seeds, base, base_identity)
     student = students.finetune_on_seeds(ws, seeds, base, base_identity)  # 1
@@ -76,6 +78,7 @@ def score_seeds(ws: Workspace, seeds: Artifact, student: Artifact, held_out: fro
     """Score S_0 on the seeds, and return the state before the first round."""
     labels = data.classify_seeds(ws, seeds)
     responses = data.teacher_responses(ws, seeds)
+    check_judge(ws, seeds, responses)
     scores = scoring.score_on_seeds(ws, student, seeds, responses)
     keys = [seeds.key, labels.key, responses.key, *scores.keys]
     pool = seed_pool(seeds.rows(Example), labels.rows(Label), responses.rows(Response), scores.by_row, keys)

@@ -11,7 +11,7 @@ from tapir_exp.config.lab import LabConfig, LabStudentConfig, WorldName
 from tapir_exp.config.llm import LengthLimit, ListPriceConfig, LLMConfig, Reasoning, ServerConfig, SpendConfig
 from tapir_exp.config.logger import LoggerConfig, WandbMode
 from tapir_exp.config.root import CLASSIFY_SCHEMA, SCHEMA, Config, parse, parse_classify, register_schema, to_yaml
-from tapir_exp.config.seeds import DecontaminationConfig, SeedsConfig, SeedSource
+from tapir_exp.config.seeds import DecontaminationConfig, MissingResponses, SeedsConfig, SeedSource
 from tapir_exp.config.sft import (
     BudgetConfig,
     JudgedStudent,
@@ -62,6 +62,7 @@ __all__ = [
     "LoraConfig",
     "MTBenchConfig",
     "Method",
+    "MissingResponses",
     "OptimizerState",
     "Precision",
     "Reasoning",

@@ -75,8 +75,11 @@ class CurriculumConfig:
     """Weight of the hard set in the loss of round 1, 0 to 1; 0.3 (R)."""
     delta_alpha: float = 0.2
     """Increase of alpha after every round; 0.2 (R)."""
-    rows_per_round: int = MISSING
-    """Rows of a round's mix, hard set and rest together."""
+    rows_per_round: int | None = MISSING
+    """Rows of a round's mix, hard set and rest together; null takes `rows_per_seed` of the seeds."""
+    rows_per_seed: float = 0.45
+    """Rows of a round's mix for each seed, if `rows_per_round` is null. 0.45 is the ratio of the paper's sizes: 70k pairs
+    (P) in three rounds (R), from 52k seeds."""
     rounds_mode: RoundsMode = RoundsMode.separate
     """`merged` runs one round with the rows and tokens of all rounds. `seeds_only` runs none and adds their tokens to
     the fit on the seeds. `parse` computes the sums, so such an arm follows every change of the budgets."""
@@ -111,3 +114,14 @@ class CurriculumConfig:
     """Whether the teacher rewrites its responses in the style of the task type."""
     rollouts: RolloutConfig = field(default_factory=RolloutConfig)
     """Sampled responses of `difficulty=eps`."""
+
+    @property
+    def round_rows(self) -> int:
+        """Return the rows of a round's mix.
+
+        Raises:
+            ValueError: If they follow from the seeds, which are not known yet; see `pipeline/sizing.py`.
+        """
+        if self.rows_per_round is None:
+            raise ValueError("rows_per_round is null; expected a number, or a call of `fit_sizes` first")
+        return self.rows_per_round

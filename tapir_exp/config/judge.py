@@ -37,3 +37,13 @@ class JudgeConfig:
     """Length limit of a completion, in tokens."""
     max_failure_rate: float = 0.05
     """Share of unscored rows above which the stage stops, 0 to 1."""
+    check: int = 0
+    """Pairs with a known better answer that the judge is checked on before the first verdict; 0 checks nothing. Ours.
+    """
+    check_pairs: str | None = None
+    """File of labelled pairs for `check`, as `tapir judge-check` reads it. Null takes the lab's problems, or else the
+    teacher's responses against spoilt copies of them, and against themselves."""
+    check_min_accuracy: float = 0.7
+    """Least share of right verdicts in the check, 0 to 1; a tie is not right."""
+    check_stop: bool = False
+    """Whether a judge below `check_min_accuracy` stops the run; otherwise a warning is printed."""

@@ -28,6 +28,10 @@ class TooManyFailures(TapirError):
     """More rows of a stage failed than the configuration allows."""
 
 
+class JudgeRejected(TapirError):
+    """The judge is right less often than the configuration demands."""
+
+
 class BudgetSpent(TapirError):
     """The run, or its sweep, has reached its spend limit."""
 

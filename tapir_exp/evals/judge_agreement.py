@@ -112,7 +112,7 @@ class JudgeAgreement:
 
     Attributes:
         rows: Pairs with a label other than a tie.
-        tied_labels: Pairs that people call a tie; only kappa counts them.
+        tied_labels: Pairs that people call a tie; only kappa and the figures of the position count them.
         unscored: Share of the rows without a verdict.
         right: Share of the rows in which the judge prefers the answer that people prefer.
         ties: Share of the rows with gap 0.
@@ -173,7 +173,7 @@ def measure_judge(pairs: Sequence[JudgedPair], delta: float, seed: int = 0) -> J
     unscored = sum(pair.verdict is None for pair in rows)
     decided = [pair for pair in rows if pair.verdict in (FIRST, SECOND)]
     graded = [pair for pair in decided if pair.graded]
-    paired = [pair for pair in rows if not pair.alone and None not in pair.leads]
+    swapped = [pair for pair in pairs if not pair.alone and None not in pair.leads]
     return JudgeAgreement(
         rows=n,
         tied_labels=len(pairs) - n,
@@ -183,12 +183,16 @@ def measure_judge(pairs: Sequence[JudgedPair], delta: float, seed: int = 0) -> J
         wrong=wilson_interval(n - right - ties - unscored, n),
         accuracy=_share(decided, _is_right),
         accuracy_by_order=(_right_in_order(rows, 0), _right_in_order(rows, 1)),
-        consistent=_share(paired, lambda pair: len({_winner(lead) for lead in pair.leads if lead is not None}) == 1),
+        consistent=_share(
+            [p for p in swapped if p.label != TIE],
+            lambda pair: len({_winner(lead) for lead in pair.leads if lead is not None}) == 1,
+        ),
         delta=delta,
         above_delta=_share([pair for pair in graded if abs(pair.gap or 0) > delta], _is_right),
         reliability=_reliability(graded),
-        first_wins=_first_wins(paired),
-        position_bias=_position_bias([pair for pair in paired if pair.graded]),
+        # A bias needs no label, and pairs of equal answers show it best.
+        first_wins=_first_wins(swapped),
+        position_bias=_position_bias([pair for pair in swapped if pair.graded]),
         longer_wins=_share([p for p in decided if p.lengths[0] != p.lengths[1]], lambda p: p.verdict == _longer(p)),
         right_if_longer=_share([pair for pair in decided if pair.label == _longer(pair)], _is_right),
         right_if_shorter=_share([p for p in decided if _longer(p) not in (TIE, p.label)], _is_right),

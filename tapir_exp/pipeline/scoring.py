@@ -4,10 +4,10 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from statistics import fmean
+from statistics import NormalDist, fmean
 from typing import Any
 
-from tapir_exp.config import Difficulty, JudgeConfig
+from tapir_exp.config import Difficulty, JudgeConfig, SelectBy
 from tapir_exp.core.records import (
     Example,
     Rating,
@@ -26,6 +26,7 @@ from tapir_exp.distillation.curriculum.difficulty import (
     scored_gaps,
 )
 from tapir_exp.distillation.judge.diagnostics import Lengths, diagnose_judge
+from tapir_exp.distillation.judge.noise import shrunk_gaps
 from tapir_exp.distillation.judge.parse import PARSER_VERSION
 from tapir_exp.distillation.judge.requests import PendingPair, ResponsePair, judge_prompts
 from tapir_exp.distillation.judge.score import rate_complexity, score_pairs
@@ -349,7 +350,14 @@ def _measure_losses(
 
 
 def _by_gap(ws: Workspace, scored: ScoringInputs, judged: Artifact) -> DifficultyScores:
-    return DifficultyScores(scored_gaps(judged.rows(Verdict)), (judged.key,))
+    plan, verdicts = ws.config.curriculum, judged.rows(Verdict)
+    if plan.select_by is SelectBy.gap:
+        return DifficultyScores(scored_gaps(verdicts), (judged.key,))
+    bounds = shrunk_gaps(
+        verdicts, NormalDist().inv_cdf(plan.select_confidence), shrink=plan.select_by is SelectBy.posterior
+    )
+    # What the scores are computed by is part of the keys of everything that follows from them.
+    return DifficultyScores(bounds, (judged.key, f"{plan.select_by.value} {plan.select_confidence}"))
 
 
 def _by_losses(ws: Workspace, scored: ScoringInputs, judged: Artifact) -> DifficultyScores:

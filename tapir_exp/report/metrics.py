@@ -9,6 +9,7 @@ from tapir_exp.core.manifest import Manifest
 from tapir_exp.core.records import BenchmarkResult, Origin, ResponseLoss, Subset, TrainingExample, Verdict
 from tapir_exp.core.store import Artifact
 from tapir_exp.distillation.curriculum.difficulty import scored_gaps
+from tapir_exp.distillation.judge.noise import estimate_noise, expected_false_rows
 from tapir_exp.evals.held_out import head_to_head, perplexity
 from tapir_exp.evals.statistics import accuracy_by_task, macro_accuracy
 
@@ -54,6 +55,8 @@ def _add(total: int | None, value: int | None) -> int | None:
 def round_metrics(number: int, manifest: Manifest, artifacts: Artifacts) -> Metrics:
     """Compute the metrics of one round: its mix, its training, the benchmark, and the gaps measured after it."""
     metrics: Metrics = {"round": number}
+    if number == 0 and (check := artifacts.get("judge_check")):
+        metrics |= _stage_metrics("judge_check", check.figures)
     if number:
         metrics |= {"curriculum/alpha": manifest.alphas[number - 1]}
         metrics |= _mix_metrics(number, artifacts)
@@ -117,10 +120,14 @@ def _benchmark_metrics(results: list[BenchmarkResult]) -> Metrics:
 
 
 def _gap_metrics(verdicts: Artifact, delta: float) -> Metrics:
-    gaps = scored_gaps(verdicts.rows(Verdict))
+    rows = verdicts.rows(Verdict)
+    gaps, noise = scored_gaps(rows), estimate_noise(rows)
+    chosen, false = (0, None) if noise is None else expected_false_rows(rows, noise, delta)
     return {
         "gap/scored": len(gaps),
         "gap/unscored": verdicts.figures["unscored"],
+        # Rows above delta whose true gap is expected to be at most delta, by the judge's noise.
+        "gap/hard_noise_share": None if false is None or not chosen else false / chosen,
         "gap/mean": fmean(gaps.values()) if gaps else None,
         "gap/hard_share": fmean(gap > delta for gap in gaps.values()) if gaps else None,
         "gap/order_flips": verdicts.figures["flips"],

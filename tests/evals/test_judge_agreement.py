@@ -47,9 +47,9 @@ def test_measure_judge_figures_equal_those_by_hand() -> None:
     # Both orders alike: 3/5 and -1/-1, but not 2/0 and 1/-1.
     assert figures.consistent is not None
     assert (figures.consistent.mean, figures.consistent.n) == (0.5, 4)
-    # Half the differences of the leads: -1, 0, 1 and 1.
+    # Half the differences of the leads, of the tie as well: -1, 0, 1, 1 and 0.
     assert figures.position_bias is not None
-    assert figures.position_bias.mean == 0.25
+    assert figures.position_bias.mean == 0.2
     assert [(bin_.low, bin_.rows, bin_.right.mean) for bin_ in figures.reliability] == [(0, 2, 0.5), (3, 1, 1)]
     assert figures.longer_wins is not None
     assert figures.longer_wins.mean == pytest.approx(1 / 3)

@@ -6,7 +6,7 @@ from math import log, sqrt
 from statistics import StatisticsError, correlation, fmean, stdev
 
 from tapir_exp.core.records import Verdict
-from tapir_exp.distillation.judge.noise import both_leads
+from tapir_exp.distillation.judge.noise import both_leads, estimate_noise
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class JudgeDiagnostics:
         position_bias_se: Standard error of the position bias.
         longer_wins: Share of wins of the longer response, among rows with a winner and different lengths.
         length_correlation: Pearson correlation of the gap and the logarithm of the length ratio, teacher over student.
+        reliability: Share of the variance of the gaps that is no noise of the judge, by the disagreement of the orders.
+        gap_noise: Standard deviation of that noise, in points.
     """
 
     unscored: float
@@ -46,6 +48,8 @@ class JudgeDiagnostics:
     position_bias_se: float | None
     longer_wins: float | None
     length_correlation: float | None
+    reliability: float | None = None
+    gap_noise: float | None = None
 
 
 def diagnose_judge(verdicts: Sequence[Verdict], lengths: Mapping[str, Lengths]) -> JudgeDiagnostics:
@@ -65,6 +69,7 @@ def diagnose_judge(verdicts: Sequence[Verdict], lengths: Mapping[str, Lengths]) 
         for row_id, gap in gaps.items()
         if gap and lengths[row_id].log_ratio
     ]
+    noise = estimate_noise(verdicts)
     return JudgeDiagnostics(
         unscored=1 - len(gaps) / len(verdicts) if verdicts else 0.0,
         ties=_mean([gap == 0 for gap in gaps.values()]),
@@ -73,6 +78,8 @@ def diagnose_judge(verdicts: Sequence[Verdict], lengths: Mapping[str, Lengths]) 
         position_bias=_mean(biases),
         position_bias_se=stdev(biases) / sqrt(len(biases)) if len(biases) > 1 else None,
         longer_wins=_mean(longer_won),
+        reliability=None if noise is None else noise.reliability,
+        gap_noise=None if noise is None else sqrt(noise.noise),
         length_correlation=_correlation([lengths[row_id].log_ratio for row_id in gaps], list(gaps.values())),
     )
 
