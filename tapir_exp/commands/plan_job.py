@@ -12,12 +12,13 @@ from rich.table import Table
 from tapir_exp.config import Config, DecontaminationConfig, SeedsConfig
 from tapir_exp.core.records import Example
 from tapir_exp.core.store import Artifact
-from tapir_exp.data.seeds import load_seeds
+from tapir_exp.data.seeds import load_seeds, undrawn_rows
 from tapir_exp.distillation import teacher
 from tapir_exp.llm.ledger import SpendScope
 from tapir_exp.pipeline import data
 from tapir_exp.pipeline.estimate import StageEstimate, estimate_run, seed_statistics
 from tapir_exp.pipeline.opening import open_workspace
+from tapir_exp.pipeline.sizing import fit_sizes
 from tapir_exp.pipeline.workspace import Recipe, Workspace
 from tapir_exp.tapir import distill
 
@@ -146,17 +147,26 @@ def plan_job(config: Config, read: SeedReader) -> list[PlannedStage]:
     """
     # Opening a workspace creates the store, and a plan writes nothing.
     if not (Path(config.outputs) / "store").is_dir():
-        sizes = seed_statistics(read(config.seeds))
-        return [PlannedStage(estimate, 0, finished=False) for estimate in estimate_run(config, sizes)]
+        fitted, seeds = _sized(config, read(config.seeds))
+        return [PlannedStage(stage, 0, finished=False) for stage in estimate_run(fitted, seed_statistics(seeds))]
     with open_workspace(config, SpendScope("plan"), calling=False) as ws:
         dry = DryRunWorkspace(**{field.name: getattr(ws, field.name) for field in fields(Workspace)})
         finished = _find_finished(dry)
-        seeds = finished["seeds"].rows(Example) if "seeds" in finished else read(config.seeds)
+        # A dry run that found the seeds has set the sizes that follow from them.
+        rows = finished["seeds"].rows(Example) if "seeds" in finished else read(config.seeds)
+        fitted, seeds = (dry.config, rows) if "seeds" in finished else _sized(config, rows)
         cached = _count_cached(dry, seeds)
         return [
             PlannedStage(estimate, cached.get(estimate.stage, 0), finished=estimate.stage in finished)
-            for estimate in estimate_run(config, seed_statistics(seeds))
+            for estimate in estimate_run(fitted, seed_statistics(seeds))
         ]
+
+
+def _sized(config: Config, rows: list[Example]) -> tuple[Config, list[Example]]:
+    """Return the configuration with the sizes that follow from the seeds, and as many seeds as the budget pays for."""
+    # The rows that the draw leaves are not read here; their number follows from those that it drew.
+    fitted = fit_sizes(config, rows, undrawn_rows(len(rows), config.seeds.reserve))
+    return fitted, rows if fitted.seeds.size is None else rows[: fitted.seeds.size]
 
 
 def merge_jobs(jobs: Iterable[Sequence[PlannedStage]]) -> list[PlannedStage]:

@@ -23,6 +23,7 @@ from tapir_exp.config.sft import (
     SFTConfig,
 )
 from tapir_exp.config.student import ArchitectureConfig, ChatTemplate, EngineKind, Precision, StudentConfig, VllmConfig
+from tapir_exp.config.sweep import SweepConfig
 from tapir_exp.config.task_mix import TaskMixConfig
 from tapir_exp.config.teacher import TeacherConfig
 from tapir_exp.config.trainer import Launcher, StrategyName, TrainerConfig
@@ -78,6 +79,7 @@ __all__ = [
     "StrategyName",
     "StudentConfig",
     "Suite",
+    "SweepConfig",
     "TaskMixConfig",
     "TeacherConfig",
     "TrainerConfig",

@@ -78,8 +78,8 @@ class CurriculumConfig:
     rows_per_round: int | None = MISSING
     """Rows of a round's mix, hard set and rest together; null takes `rows_per_seed` of the seeds."""
     rows_per_seed: float = 0.45
-    """Rows of a round's mix for each seed, if `rows_per_round` is null. 0.45 is the ratio of the paper's sizes: 70k pairs
-    (P) in three rounds (R), from 52k seeds."""
+    """Rows of a round's mix for each seed, if `rows_per_round` is null. 0.45 is the ratio of the paper's sizes: 70k
+    pairs (P) in three rounds (R), from 52k seeds."""
     rounds_mode: RoundsMode = RoundsMode.separate
     """`merged` runs one round with the rows and tokens of all rounds. `seeds_only` runs none and adds their tokens to
     the fit on the seeds. `parse` computes the sums, so such an arm follows every change of the budgets."""

@@ -57,6 +57,7 @@ def check_lab_parts(values: Values, origin: Callable[[str], str]) -> Iterator[Pr
 
 def _parts(values: Values) -> dict[str, tuple[str, bool]]:
     """Return the parts that this run uses: group, the setting that decides, and whether it is the lab's."""
+    teacher = values.get("teacher.llm.model")
     parts = {}
     if (source := _name(values.get("seeds.source"))) is not None:
         parts["seeds"] = (f"seeds.source = {source}", source == "lab")
@@ -65,12 +66,14 @@ def _parts(values: Values) -> dict[str, tuple[str, bool]]:
     if not _calls_models(values):
         return parts
     for role in ("teacher", "judge"):
-        if (model := values.get(f"{role}.llm.model")) is not None:
+        model = values.get(f"{role}.llm.model")
+        # A judge that is the teacher follows the teacher, which is named already.
+        if model is not None and (role == "teacher" or model != teacher):
             parts[role] = (f"{role}.llm.model = {model}", model.startswith(LAB_PREFIX))
     kind, model = _name(values.get("classifier.kind")), values.get("classifier.llm.model")
     if kind is not None and kind != "llm":
         parts["classifier"] = (f"classifier.kind = {kind}", False)
-    elif kind is not None and model is not None:
+    elif kind is not None and model not in (None, teacher):
         parts["classifier"] = (f"classifier.llm.model = {model}", model.startswith(LAB_PREFIX))
     return parts
 

@@ -25,6 +25,7 @@ from tapir_exp.config.schema import Schema
 from tapir_exp.config.seeds import SeedsConfig
 from tapir_exp.config.sft import BudgetConfig, SFTConfig
 from tapir_exp.config.student import StudentConfig
+from tapir_exp.config.sweep import SweepConfig
 from tapir_exp.config.task_mix import TaskMixConfig
 from tapir_exp.config.teacher import TeacherConfig
 from tapir_exp.config.trainer import TrainerConfig
@@ -47,8 +48,10 @@ class Config:
     outputs: str = "outputs"
     """Directory of the runs, and of the store that they share."""
     time_budget_minutes: float | None = None
-    """Minutes that the run may take on two cores, from which some experiments derive their sizes; null if the sizes are
-    given."""
+    """Minutes that the run may take, from which some experiments derive their sizes; null if the sizes are given."""
+    fit_to_budget: bool = False
+    """Whether fewer seeds are drawn if `spend` or `time_budget_minutes` does not pay for all of them by the estimate
+    of `tapir plan`. Ours."""
     allow_lab_parts: bool = False
     """Whether parts of the lab may be mixed with real ones, such as a real student with the lab's seeds."""
     spend: SpendConfig = field(default_factory=SpendConfig)
@@ -75,6 +78,8 @@ class Config:
     """Lightning's Trainer."""
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     """Weights & Biases."""
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    """Name and baseline of a sweep."""
     evals: EvalsConfig = field(default_factory=EvalsConfig)
     """Benchmarks."""
 
@@ -153,7 +158,8 @@ def _merge_rounds(config: Config) -> Config:
     match plan.rounds_mode:
         case RoundsMode.merged if plan.rounds > 1:
             sft = replace(sft, round_stage=_times(sft.round_stage, plan.rounds))
-            plan = replace(plan, rounds=1, rows_per_round=plan.rows_per_round * plan.rounds)
+            rows = None if plan.rows_per_round is None else plan.rows_per_round * plan.rounds
+            plan = replace(plan, rounds=1, rows_per_round=rows, rows_per_seed=plan.rows_per_seed * plan.rounds)
         case RoundsMode.seeds_only:
             tokens = (sft.seed_stage.max_tokens or 0) + plan.rounds * (sft.round_stage.max_tokens or 0)
             sft = replace(sft, seed_stage=BudgetConfig(max_tokens=tokens))

@@ -29,6 +29,15 @@ class DecontaminationConfig:
     """Share of a question's words in shared n-grams, 0 to 1, from which a text counts as a leak."""
 
 
+class MissingResponses(Enum):
+    """What becomes of rows without a response."""
+
+    drop = "drop"
+    """They are dropped as unusable."""
+    ask_teacher = "ask_teacher"
+    """The teacher responds to them before the first fit; its response takes the place of the dataset's."""
+
+
 @dataclass
 class SeedsConfig:
     """The seed instructions D."""
@@ -40,6 +49,11 @@ class SeedsConfig:
     path: str | None = None
     """A .json, .jsonl, .csv, .parquet or .arrow file (source file), or the name of a hub dataset (source hub). Rows are
     Alpaca's fields (instruction, input, output), or chats (messages or conversations)."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Names of the columns of `instruction`, `input` and `response`. Those that are not named are found by their usual
+    names, such as question and answer."""
+    missing_responses: MissingResponses = MissingResponses.drop
+    """What becomes of rows without a response: drop or ask_teacher."""
     split: str = "train"
     """Split of a hub dataset."""
     max_failure_rate: float = 0.05
@@ -49,6 +63,9 @@ class SeedsConfig:
     tokens, 0 to 1; null keeps near duplicates. Ours."""
     size: int | None = None
     """Number of clean rows to draw; null uses all."""
+    reserve: int = 0
+    """Clean rows that the draw leaves for held-out evaluation, at most a tenth of them; 0 leaves none on purpose. Ours.
+    """
     seed: int = 0
     """Seed of that draw."""
     decontamination: DecontaminationConfig = field(default_factory=DecontaminationConfig)

@@ -30,6 +30,14 @@ BENCHMARKS = ("alpaca_eval", "mt_bench")
 NO_FILES = (".max_new_tokens", ".temperature", ".annotator")
 """Settings of the evaluation suites that are not paths of files."""
 SUM_TOLERANCE = 1e-6
+HINTS = {
+    "student.model": ": a preset such as student=qwen1_5_0_5b, or student.model=DIR_OR_HUB_ID",
+    "seeds.path": ": the file, or the name of the hub dataset, seeds.path=...",
+    "teacher.llm.model": ": the model's name at the endpoint, such as teacher.llm.model=hosted_vllm/NAME",
+    "judge.llm.model": ": the model's name at the endpoint, such as judge.llm.model=hosted_vllm/NAME",
+    "classifier.llm.model": ": the model's name at the endpoint, such as classifier.llm.model=hosted_vllm/NAME",
+}
+"""What to set, for keys that presets leave to the user."""
 CARD = "classifier.json"
 """File in the directory of a trained classifier."""
 
@@ -76,7 +84,7 @@ def _absent(schema: Schema, key: str) -> Iterator[Problem]:
 
 def _read_leaf(cfg: DictConfig, name: str, key: str, expected: str, values: dict[str, Any]) -> Iterator[Problem]:
     if OmegaConf.is_missing(cfg, name):
-        yield Problem(key, " is missing", expected)
+        yield Problem(key, " is missing", f"{expected}{HINTS.get(key, '')}")
         return
     try:
         value = cfg[name]

@@ -1,4 +1,7 @@
-"""Convert rows of instruction data to instruction-response pairs: Alpaca's format and chats. Pure."""
+"""Convert rows of instruction data to instruction-response pairs: named columns and chats. Pure.
+
+Columns are found by their usual names, Alpaca's first, or mapped by `seeds.columns`.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +21,14 @@ ROLES = {
     "model": "assistant",
 }
 """Roles that the first turns may have, and what they mean."""
+COLUMNS = {
+    "instruction": ("instruction", "question", "prompt", "query", "problem", "user"),
+    "input": ("input", "context"),
+    "response": ("output", "response", "answer", "completion", "target", "solution", "reply", "assistant"),
+}
+"""Usual names of the column of each part of a row; the first one that a row has counts."""
+SHOWN_COLUMNS = 12
+"""Columns that a message lists."""
 TEXT_PARTS = ("text", "input_text", "output_text")
 """Types of the parts of a message that are text."""
 
@@ -41,38 +52,69 @@ class SeedPair:
     response: str
 
 
-def parse_pair(fields: Mapping[str, Any], row_number: int) -> SeedPair:
+def parse_pair(
+    fields: Mapping[str, Any],
+    row_number: int,
+    columns: Mapping[str, str] | None = None,
+    *,
+    allow_missing_response: bool = False,
+) -> SeedPair:
     """Parse a row of any supported format.
 
     Args:
         fields: the columns of the row by name.
         row_number: position of the row in its source, from 1.
+        columns: names of the columns of instruction, input and response; those that it lacks are found by name.
+        allow_missing_response: whether a row without a response is a pair with an empty one.
 
     Raises:
         UnusableRow: the row has no instruction or no response.
     """
+    columns = columns or {}
     # A table may have a chat column that is empty in some rows; those are read by the other columns.
-    chats = [name for name in CHATS if fields.get(name) is not None]
-    chat = next((name for name in chats if fields[name] or "instruction" not in fields), None)
-    instruction, response = _parse_alpaca(fields) if chat is None else _parse_chat(fields[chat], chat)
+    chats = [name for name in CHATS if fields.get(name) is not None and not columns]
+    named = _find_column(fields, "instruction", columns)
+    chat = next((name for name in chats if fields[name] or named is None), None)
+    if chat is None:
+        instruction, response = _parse_columns(fields, columns, allow_missing_response)
+    else:
+        instruction, response = _parse_chat(fields[chat], chat, allow_missing_response)
     if not instruction:
         raise UnusableRow("no instruction")
-    if not response:
+    if not response and not allow_missing_response:
         raise UnusableRow("no response")
     return SeedPair(row_number, instruction, response)
 
 
-def _parse_alpaca(fields: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the instruction, followed by the input if there is one, and the output."""
-    missing = [name for name in ("instruction", "output") if name not in fields]
+def _find_column(fields: Mapping[str, Any], part: str, columns: Mapping[str, str]) -> str | None:
+    """Return the column of a part of a row: the mapped one, else the first usual name; None if the row has none."""
+    names = (columns[part],) if part in columns else COLUMNS[part]
+    return next((name for name in names if name in fields), None)
+
+
+def _parse_columns(
+    fields: Mapping[str, Any], columns: Mapping[str, str], allow_missing_response: bool
+) -> tuple[str, str]:
+    """Return the instruction, followed by the input if there is one, and the response."""
+    names = {part: _find_column(fields, part, columns) for part in COLUMNS}
+    # Pairs of input and output, without an instruction.
+    if names["instruction"] is None and "instruction" not in columns and names["input"] is not None:
+        names = {**names, "instruction": names["input"], "input": None}
+    required = ["instruction", *([] if allow_missing_response and "response" not in columns else ["response"])]
+    required += [part for part in columns if part not in required]
+    missing = [f"no column {columns[part]}" if part in columns else f"no column of the {part}" for part in required
+               if names[part] is None]  # fmt: skip
     if missing:
-        raise UnusableRow(f"no column {' and no column '.join(missing)}, and no chat")
+        found = ", ".join(map(str, list(fields)[:SHOWN_COLUMNS])) or "none"
+        raise UnusableRow(f"{' and '.join(missing)}, and no chat: the columns are {found}")
     # The input is optional, also as a column.
-    instruction, context, response = (_text(fields.get(name), name) for name in ("instruction", "input", "output"))
+    instruction, context, response = (
+        "" if (name := names[part]) is None else _text(fields[name], name) for part in COLUMNS
+    )
     return (f"{instruction}\n\n{context}" if instruction and context else instruction), response
 
 
-def _parse_chat(turns: object, column: str) -> tuple[str, str]:
+def _parse_chat(turns: object, column: str, allow_missing_response: bool) -> tuple[str, str]:
     """Return the first user message, preceded by the system message if there is one, and the reply to it.
 
     Turns after the first reply may hold anything, such as calls of tools or images: nobody reads them.
@@ -85,9 +127,10 @@ def _parse_chat(turns: object, column: str) -> tuple[str, str]:
     if turns and (first := _parse_turn(turns[0], column))[0] == "system":
         system = [_text(first[1], "turn")]
     messages = [_parse_turn(turn, column) for turn in turns[len(system) : len(system) + 2]]
-    if [role for role, _ in messages] != ["user", "assistant"]:
+    roles = [role for role, _ in messages]
+    if roles != ["user", "assistant"] and not (roles == ["user"] and allow_missing_response):
         raise UnusableRow(f"{column} does not begin with a user message and a reply")
-    prompt, response = (_text(content, "turn") for _, content in messages)
+    prompt, response = [*(_text(content, "turn") for _, content in messages), ""][:2]
     # A system message alone is not an instruction.
     return ("\n\n".join(filter(None, [*system, prompt])) if prompt else ""), response
 

@@ -2,13 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
-from typing import TextIO
+from typing import Any, TextIO
 
-from tapir_exp.config import SeedsConfig, SeedSource
+from tapir_exp.config import MissingResponses, SeedsConfig, SeedSource
 from tapir_exp.core.errors import SeedError
 from tapir_exp.core.json_rows import RawRow
 from tapir_exp.core.records import DroppedRow, DropReason, Example, example_id
@@ -21,6 +21,10 @@ from tapir_exp.data.readers import read_file, read_hub, sha256_source
 from tapir_exp.lab.oracle import world_version
 from tapir_exp.lab.world import natural_problems
 
+RESERVED_SHARE = 0.1
+"""Largest share of the clean rows that `seeds.reserve` leaves."""
+LATER_SETTINGS = {"columns": {}, "missing_responses": MissingResponses.drop, "reserve": 0}
+"""Settings that were added later, with values that change nothing; they are then no part of a recipe."""
 REASONS = 20
 """Largest number of reasons that an error lists."""
 
@@ -106,8 +110,17 @@ class DropLog:
         )
         raise SeedError(
             f"{unusable} of {self.read} rows of {self.source} are unusable; seeds.max_failure_rate allows "
-            f"{max_failure_rate:.1%}:\n{reasons}\nCorrect the source, or raise seeds.max_failure_rate."
+            f"{max_failure_rate:.1%}:\n{reasons}\nCorrect the source, or raise seeds.max_failure_rate.{self._advice()}"
         )
+
+    def _advice(self) -> str:
+        """Return what to do about columns that were not found, and about missing responses."""
+        advice = ""
+        if any("no column" in kind for kind in self.failures):
+            advice += " Name its columns: seeds.columns='{instruction: NAME, response: NAME}'."
+        if any("response" in kind or "and a reply" in kind for kind in self.failures):
+            advice += " With seeds.missing_responses=ask_teacher, the teacher responds to rows without a response."
+        return advice
 
 
 def gather_seeds(config: SeedsConfig, benchmarks: Benchmarks, directory: Path) -> SeedReport:
@@ -167,7 +180,7 @@ def _usable_pairs(config: SeedsConfig, log: DropLog) -> Iterator[SeedPair]:
     for raw in _raw_rows(config):
         log.read += 1
         try:
-            yield _pair(raw)
+            yield _pair(raw, config)
         except UnusableRow as reason:
             log.drop(raw.number, DropReason.UNUSABLE, str(reason))
 
@@ -178,10 +191,11 @@ def _raw_rows(config: SeedsConfig) -> Iterator[RawRow]:
     return read_file(Path(str(config.path)))
 
 
-def _pair(raw: RawRow) -> SeedPair:
+def _pair(raw: RawRow, config: SeedsConfig) -> SeedPair:
     if raw.fields is None:
         raise UnusableRow(raw.failure)
-    return parse_pair(raw.fields, raw.number)
+    asks = config.missing_responses is MissingResponses.ask_teacher
+    return parse_pair(raw.fields, raw.number, config.columns, allow_missing_response=asks)
 
 
 def _lab_pairs(config: SeedsConfig, log: DropLog) -> Iterator[SeedPair]:
@@ -230,10 +244,29 @@ def _drop_near_duplicates(pairs: MappedPairs, threshold: float | None, log: Drop
 
 def _draw(clean: Sequence[int], config: SeedsConfig) -> Sequence[int]:
     """Draw the configured number of indices, in their order. The lab generates no more than these."""
-    if config.size is None or config.size >= len(clean):
+    size = len(clean) - reserved_rows(len(clean), config.reserve)
+    size = size if config.size is None else min(size, config.size)
+    if size >= len(clean):
         return clean
     # Sorted: the file has the order of the source for any size.
-    return sorted(Random(f"seeds {config.seed}").sample(clean, config.size))
+    return sorted(Random(f"seeds {config.seed}").sample(clean, size))
+
+
+def reserved_rows(clean: int, reserve: int) -> int:
+    """Return how many of the clean rows the draw leaves; with a reserve at least one, but never all."""
+    return min(reserve, max(1, round(RESERVED_SHARE * clean)), max(0, clean - 1))
+
+
+def undrawn_rows(drawn: int, reserve: int) -> int:
+    """Return how many rows a draw has left to the reserve, by the number of rows that it drew."""
+    return min(reserve, max(1, round(drawn * RESERVED_SHARE / (1 - RESERVED_SHARE))))
+
+
+def seeds_recipe(config: SeedsConfig) -> dict[str, Any]:
+    """Return the settings that determine the seeds, for a recipe."""
+    # Settings that were added later must not change the keys of runs that do not use them.
+    settings = asdict(config).items()
+    return {name: value for name, value in settings if name not in LATER_SETTINGS or value != LATER_SETTINGS[name]}
 
 
 def _example(pair: SeedPair) -> Example:

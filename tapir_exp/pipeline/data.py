@@ -1,7 +1,7 @@
 """Stages that make data: seeds, task types, teacher responses, expansions, plans and training mixes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from tapir_exp.core.store import Artifact
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.data.decontamination import benchmarks_recipe, load_benchmarks
 from tapir_exp.data.novelty import Novelty
-from tapir_exp.data.seeds import gather_seeds, source_digest
+from tapir_exp.data.seeds import gather_seeds, seeds_recipe, source_digest
 from tapir_exp.distillation import expansion, teacher
 from tapir_exp.distillation.curriculum.filling import FilledPlan, replay_rows
 from tapir_exp.distillation.curriculum.pool import Pool
@@ -28,17 +28,49 @@ def load_seeds(ws: Workspace) -> Artifact:
     config = ws.config.seeds
     if not config.decontamination.benchmarks and config.source is not SeedSource.lab:
         print_warning("seeds.decontamination.benchmarks is empty: seeds and expansions are not checked for leaks.")
+    if config.source is not SeedSource.lab and ws.config.student.model == "lab":
+        print_warning(
+            "The student is the lab's: a small model with random weights. Choose a real one, such as "
+            "student=qwen1_5_0_5b or student.model=DIR_OR_HUB_ID."
+        )
 
     def make(directory: Path) -> Mapping[str, Any]:
         return gather_seeds(config, load_benchmarks(config.decontamination), directory).figures
 
     recipe = {
         # The source's digest tells the world of the lab.
-        "seeds": {name: value for name, value in asdict(config).items() if name != "world"},
+        "seeds": {name: value for name, value in seeds_recipe(config).items() if name != "world"},
         "source": source_digest(config),
         "decontamination": benchmarks_recipe(config.decontamination),
     }
     return ws.directory("seeds", None, recipe, make)
+
+
+def add_missing_responses(ws: Workspace, seeds: Artifact) -> Artifact:
+    """Return the seeds with a response of the teacher to each row that has none. Rows: Example.
+
+    The completions serve `teacher_responses` as well, so nothing is paid twice.
+
+    Args:
+        ws: The workspace of the run.
+        seeds: The seeds; returned as they are if every row has a response.
+    """
+    rows = seeds.rows(Example)
+    pending = [row for row in rows if not row.response]
+    if not pending:
+        return seeds
+
+    def make() -> StageOutput:
+        responses = teacher.respond(pending, ws.teacher, ws.config.teacher, "teacher: missing responses")
+        texts = {response.id: response.text for response in responses}
+        complete = [
+            row if row.response else row.model_copy(update={"response": text})
+            for row in rows
+            if (text := row.response or texts[row.id])
+        ]
+        return StageOutput(complete, {"asked": len(pending), "failed": len(rows) - len(complete)})
+
+    return ws.rows("seeds_with_responses", None, {"seeds": seeds.key, "teacher": _teacher_recipe(ws)}, make)
 
 
 def classify_seeds(ws: Workspace, seeds: Artifact) -> Artifact:

@@ -35,6 +35,8 @@ RATING_TOKENS = 2
 """Completion that rates the complexity of an instruction."""
 VERDICT_TOKENS = 120
 """Completion with scores and reasons; a preference by log-probabilities is one token."""
+RESPONSE_TOKENS = 250.0
+"""Response of the teacher to a seed, if no seed has a response to measure."""
 REFINED_LENGTH_RATIO = 1.5
 """Length of a refined response relative to the original."""
 PEAK_FLOPS = 312e12
@@ -47,11 +49,12 @@ FLOPS_PER_TOKEN = 6
 
 @dataclass(frozen=True)
 class SeedStatistics:
-    """Number of seeds, and mean length of instruction and response in tokens."""
+    """Number of seeds, mean length of instruction and response in tokens, and number of seeds without a response."""
 
     seeds: int
     instruction: float
     response: float
+    unanswered: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,12 @@ class StageEstimate:
 
 def seed_statistics(seeds: list[Example]) -> SeedStatistics:
     """Measure seeds, at least one."""
+    responses = [len(seed.response) for seed in seeds if seed.response]
     return SeedStatistics(
         seeds=len(seeds),
         instruction=fmean(len(seed.instruction) for seed in seeds) / CHARS_PER_TOKEN,
-        response=fmean(len(seed.response) for seed in seeds) / CHARS_PER_TOKEN,
+        response=fmean(responses) / CHARS_PER_TOKEN if responses else RESPONSE_TOKENS,
+        unanswered=len(seeds) - len(responses),
     )
 
 
@@ -111,21 +116,26 @@ def _before_the_rounds(config: Config, sizes: SeedStatistics) -> Iterator[StageE
             sizes.response,
             share,
         )
+    responses = _share(config.seeds, config.teacher)
+    if sizes.unanswered:
+        # The same completions serve `teacher_responses`.
+        shape = (sizes.unanswered, sizes.instruction, sizes.response, responses)
+        yield _calls("seeds_with_responses", "teacher", config.teacher.llm, *shape)
     yield _fit(config, 0, config.sft.seed_stage, sizes.seeds, row, student)
     yield from _held_out(config, 0, sizes, f"{student} {_share(config.judge, held_out)}")
     if config.curriculum.rounds == 0:
         return
     yield from _labels(config, "task_labels", sizes.seeds, sizes, _share(config.seeds, config.classifier))
-    responses = _share(config.seeds, config.teacher)
+    asked = sizes.seeds - sizes.unanswered
     yield _calls(
-        "teacher_responses", "teacher", config.teacher.llm, sizes.seeds, sizes.instruction, sizes.response, responses
+        "teacher_responses", "teacher", config.teacher.llm, asked, sizes.instruction, sizes.response, responses
     )
     yield from _scores(config, 0, sizes.seeds, sizes, f"{student} {responses} {_share(config.judge)}")
 
 
 def _round(config: Config, sizes: SeedStatistics, number: int) -> Iterator[StageEstimate]:
     """Estimate a round whose pool is empty, so that the teacher writes every row: an upper bound."""
-    teacher, curriculum, rows = config.teacher, config.curriculum, config.curriculum.rows_per_round
+    teacher, curriculum, rows = config.teacher, config.curriculum, config.curriculum.round_rows
     share = f"{number} {_share(config)}"
     pair = sizes.instruction + sizes.response
     yield from _expansions(config, sizes, number, share)
@@ -173,7 +183,7 @@ def _new_rows(config: Config, number: int) -> int:
     """
     curriculum = config.curriculum
     surplus = curriculum.fresh_surplus if curriculum.gap_rows is GapRows.fresh else 0.0
-    rows = floor(curriculum.rows_per_round * (1 + surplus))
+    rows = floor(curriculum.round_rows * (1 + surplus))
     if curriculum.drop_easy_expansions:
         hard = ceil(alpha_for_round(number, curriculum.alpha, curriculum.delta_alpha) * rows)
         rows += (config.teacher.max_expansion_passes - 1) * hard

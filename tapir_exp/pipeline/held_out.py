@@ -1,13 +1,13 @@
 """Evaluate each student on held-out instructions: win rate against its predecessor, perplexity on teacher responses."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.records import Example, Response
 from tapir_exp.core.store import Artifact
-from tapir_exp.data.seeds import load_seeds, source_digest
+from tapir_exp.data.seeds import load_seeds, seeds_recipe, source_digest
 from tapir_exp.distillation import teacher
 from tapir_exp.distillation.judge.requests import ResponsePair
 from tapir_exp.pipeline import generation
@@ -71,7 +71,8 @@ def hold_out(ws: Workspace, seeds: Artifact) -> Artifact:
     """
     config, size = ws.config.seeds, ws.config.evals.held_out_size
     # As many rows as seeds and held-out rows together are certain to include enough rows that are no seeds.
-    drawn = replace(config, size=None if config.size is None else config.size + size, seed=config.seed + 1)
+    wanted = None if config.size is None else config.size + size
+    drawn = replace(config, size=wanted, reserve=0, seed=config.seed + 1)
 
     def make() -> StageOutput:
         seed_ids = {seed.id for seed in seeds.rows(Example)}
@@ -84,7 +85,7 @@ def hold_out(ws: Workspace, seeds: Artifact) -> Artifact:
             raise ConfigError([f"evals.held_out_size = {size}: {expected}"])
         return StageOutput(rest[:size], {})
 
-    recipe = {"seeds": seeds.key, "drawn": asdict(drawn), "source": source_digest(config)}
+    recipe = {"seeds": seeds.key, "drawn": seeds_recipe(drawn), "source": source_digest(config)}
     return ws.rows("held_out", None, recipe, make)
 
 

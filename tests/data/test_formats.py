@@ -65,8 +65,9 @@ def test_parse_pair_reads_every_format(fields: dict[str, Any], pair: tuple[str, 
         ({"instruction": "a", "output": None}, "no response"),
         ({"instruction": "a", "output": 4}, "output is not text"),
         ({"instruction": "a", "input": ["b"], "output": "c"}, "input is not text"),
-        ({"prompt": "a", "output": "b"}, "no column instruction, and no chat"),
-        ({"a": 1}, "no column instruction and no column output, and no chat"),
+        ({"instruction": "a", "b": 1}, "no column of the response, and no chat: the columns are instruction, b"),
+        ({"a": 1}, "no column of the instruction and no column of the response, and no chat: the columns are a"),
+        ({}, "no column of the instruction and no column of the response, and no chat: the columns are none"),
         ({"messages": "user: hi"}, "messages is not a list"),
         ({"messages": []}, NO_EXCHANGE),
         ({"messages": ["hi"]}, "messages has a turn that is not an object"),
@@ -99,3 +100,52 @@ def test_parse_pair_without_pair_gives_reason(fields: dict[str, Any], reason: st
     with pytest.raises(UnusableRow) as caught:
         read(fields)
     assert str(caught.value) == reason
+
+
+@pytest.mark.parametrize("instruction", ["instruction", "question", "prompt", "query", "problem"])
+@pytest.mark.parametrize("response", ["output", "response", "answer", "completion", "target", "solution"])
+def test_columns_are_found_by_their_usual_names(instruction: str, response: str) -> None:
+    assert read({"id": 7, response: "b", instruction: "a"}) == ("a", "b")
+    assert read({instruction: "a", "context": "c", response: "b"}) == ("a\n\nc", "b")
+
+
+def test_pairs_of_input_and_output_need_no_instruction() -> None:
+    assert read({"input": "a", "output": "b"}) == ("a", "b")
+
+
+MAP = {"instruction": "frage", "response": "antwort"}
+
+
+@pytest.mark.parametrize(
+    ("columns", "fields", "expected"),
+    [
+        (MAP, {"frage": "a", "antwort": "b", "prompt": "x", "messages": [1]}, ("a", "b")),
+        ({"response": "best"}, {"prompt": "a", "best": "b", "output": "x"}, ("a", "b")),
+        ({**MAP, "input": "text"}, {"frage": "a", "text": "c", "antwort": "b"}, ("a\n\nc", "b")),
+    ],
+)
+def test_mapped_columns_take_precedence(
+    columns: dict[str, str], fields: dict[str, Any], expected: tuple[str, str]
+) -> None:
+    pair = parse_pair(fields, 1, columns)
+    assert (pair.instruction, pair.response) == expected
+
+
+def test_mapped_column_that_is_absent_is_named_with_the_columns_found() -> None:
+    with pytest.raises(UnusableRow, match=r"^no column frage, and no chat: the columns are question, antwort$"):
+        parse_pair({"question": "a", "antwort": "b"}, 1, MAP)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"question": "a"}, {"prompt": "a", "output": None}, {"instruction": "a", "answer": " "}, chat(("user", "a"))],
+)
+def test_missing_response_is_allowed_on_request_only(fields: dict[str, Any]) -> None:
+    assert parse_pair(fields, 1, allow_missing_response=True) == SeedPair(1, "a", "")
+    with pytest.raises(UnusableRow, match=r"response|reply"):
+        parse_pair(fields, 1)
+
+
+def test_missing_response_of_a_mapped_column_is_a_mistake_of_the_map() -> None:
+    with pytest.raises(UnusableRow, match="no column antwort"):
+        parse_pair({"frage": "a"}, 1, MAP, allow_missing_response=True)

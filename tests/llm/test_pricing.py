@@ -91,12 +91,7 @@ def test_incomplete_configured_price_is_ignored(short_list: None, prices: dict[s
     assert price("openai/known", **prices) == Price(1e-6, 2e-6)
 
 
-QWEN = {
-    "model": "openai/qwen-max",
-    "api_base": "https://q",
-    "usd_per_million_input": 1.0,
-    "usd_per_million_output": 2.0,
-}
+QWEN = ListPriceConfig("openai/qwen-max", "https://q", usd_per_million_input=1.0, usd_per_million_output=2.0)
 
 
 @pytest.mark.parametrize(

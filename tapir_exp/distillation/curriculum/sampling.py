@@ -120,7 +120,7 @@ class PlanSettings:
         """Return the settings of a round."""
         return cls(
             round=round_number,
-            rows=curriculum.rows_per_round,
+            rows=curriculum.round_rows,
             alpha=alpha_for_round(round_number, curriculum.alpha, curriculum.delta_alpha),
             target=dict(target),
             difficulty=curriculum.difficulty,
