@@ -15,6 +15,7 @@ from tapir_exp.core.store import Artifact
 from tapir_exp.evals.labelled_pairs import FIRST, SECOND, TIE
 from tapir_exp.lab.world import natural_problems
 from tapir_exp.llm.chat import ChatRequest
+from tapir_exp.pipeline import judge_check
 from tapir_exp.pipeline.judge_check import check_judge, find_pairs, spoilt_pairs
 from tapir_exp.pipeline.workspace import StageOutput, Workspace
 
@@ -56,8 +57,10 @@ def test_find_pairs_of_the_lab_are_graded_by_its_families(compose_config: Callab
 
 @pytest.mark.parametrize("stop", [False, True])
 def test_check_judge_weak_judge_warns_or_stops(
-    tmp_path: Path, compose_config: Callable[..., Config], capsys: pytest.CaptureFixture[str], stop: bool
+    tmp_path: Path, compose_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, stop: bool
 ) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(judge_check, "print_warning", warnings.append)
     config = compose_config("judge.check=12", "judge.check_min_accuracy=0.9", f"judge.check_stop={stop}")
     with open_test_workspace(config, tmp_path, judge=ScriptedChat(lambda request: "5 5")) as ws:
         if stop:
@@ -66,7 +69,8 @@ def test_check_judge_weak_judge_warns_or_stops(
             return
         artifact = check_judge(ws, *artifacts(ws))
     assert artifact is not None
-    assert "judge.check_min_accuracy = 0.9 is expected" in " ".join(capsys.readouterr().err.split())
+    assert len(warnings) == 1
+    assert "judge.check_min_accuracy = 0.9 is expected" in warnings[0]
 
 
 def test_check_judge_thresholds_do_not_ask_again(tmp_path: Path, compose_config: Callable[..., Config]) -> None:
