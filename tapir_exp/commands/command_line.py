@@ -81,6 +81,13 @@ def format_choices(groups: Collection[str] = (), *, exclude: Collection[str] = (
     return "".join(f"  {name:<{width}} {', '.join(leaves)}\n" for name, leaves in choices.items())
 
 
+def check_config_dir(config_dir: str) -> None:
+    """Raise ConfigError if the directory of --config-dir does not exist."""
+    if not Path(config_dir).is_dir():
+        expected = f"a directory that exists, with files such as {config_dir}/experiment/mine.yaml"
+        raise ConfigError([f"--config-dir = {config_dir}: expected {expected} [command line]"])
+
+
 def wants_help(arguments: Sequence[str]) -> bool:
     """Return whether a help flag is anywhere in a command line of overrides."""
     return bool({"-h", "--help"} & set(arguments))
@@ -93,6 +100,7 @@ def _composer(arguments: Sequence[str], config_name: str) -> tuple[Composer, boo
     path = create_config_search_path(str(data_dir("conf")))
     # As Hydra does, search the user's directory first; the sweeps come last, by their registered plugin.
     if options.config_dir is not None:
+        check_config_dir(options.config_dir)
         directory = f"file://{Path(options.config_dir).resolve()}"
         path.prepend(provider="command-line", path=directory, anchor=SearchPathQuery(provider="schema"))
     name = options.config_name or config_name

@@ -64,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     match arguments[:1]:
         case ["-h" | "--help"]:
             sys.stdout.write(HELP.format(commands="".join(f"  {name:<12} {text}\n" for name, text in COMMANDS.items())))
-        case ["--version"]:
+        # Hydra would print its own version.
+        case _ if "--version" in arguments:
             sys.stdout.write(f"tapir_exp {__version__}\n")
         case [word] if word in COMMANDS:
             _run_command(word, arguments[1:])

@@ -11,7 +11,7 @@ from tapir_exp.config.lab import LabConfig, LabStudentConfig, WorldName
 from tapir_exp.config.llm import LengthLimit, ListPriceConfig, LLMConfig, Reasoning, ServerConfig, SpendConfig
 from tapir_exp.config.logger import LoggerConfig, WandbMode
 from tapir_exp.config.root import CLASSIFY_SCHEMA, SCHEMA, Config, parse, parse_classify, register_schema, to_yaml
-from tapir_exp.config.seeds import DecontaminationConfig, MissingResponses, SeedsConfig, SeedSource
+from tapir_exp.config.seeds import ColumnsConfig, DecontaminationConfig, MissingResponses, SeedsConfig, SeedSource
 from tapir_exp.config.sft import (
     BudgetConfig,
     JudgedStudent,
@@ -40,6 +40,7 @@ __all__ = [
     "ClassifierKind",
     "ClassifyConfig",
     "ClassifyJob",
+    "ColumnsConfig",
     "Config",
     "CurriculumConfig",
     "DecontaminationConfig",

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from tapir_exp.config.leaf_files import check_leaf
 from tapir_exp.config.problems import Problem, describe, format_value
 from tapir_exp.config.root import SCHEMA, Config, parse
 from tapir_exp.config.schema import Schema, did_you_mean
@@ -77,9 +78,9 @@ class Composer:
             except ConfigError as error:
                 return [*problems, *error.problems]
             except COMPOSITION_ERRORS as error:
-                problems.append(self.explain(error, remaining))
                 if (culprit := _culprit(error, remaining)) is None:
-                    return problems
+                    return [*problems, *(self._leaf_problems(remaining) or [self.explain(error, remaining)])]
+                problems.append(self.explain(error, remaining))
                 remaining.remove(culprit)
 
     def config(self, overrides: Sequence[str]) -> Config:
@@ -134,6 +135,17 @@ class Composer:
                 ]
         return self._known_leaves[job]
 
+    def _leaf_problems(self, overrides: Sequence[str]) -> list[str]:
+        """Return every mistake of the YAML files, one line each."""
+        found = []
+        with suppress(*COMPOSITION_ERRORS):
+            for path, package in self._leaves(overrides):
+                content = self._content(path)
+                if isinstance(content, dict):
+                    problems = check_leaf(content, package, self.schema)
+                    found += [describe(problem, self._file(path)) for problem in problems]
+        return list(dict.fromkeys(found))
+
     def _holds(self, path: str, package: str, key: str) -> str | None:
         """Return the file of a leaf if it sets `key`, also if it sets it to ???."""
         if package and not key.startswith(f"{package}."):
@@ -169,17 +181,29 @@ class Composer:
         missing = error.missing_cfg_file or ""
         group, _, choice = missing.rpartition("/")
         if not group:
-            known = self.loader.get_group_options("", ObjectType.CONFIG)
+            options = self.loader.get_group_options("", ObjectType.CONFIG)
+            known = [name for name in options if not name.startswith("_") and not name.endswith("schema")]
             return f"--config-name = {missing}: expected a config{did_you_mean(missing, known)} [{COMMAND_LINE}]"
         known = sorted(self.loader.get_group_options(group, ObjectType.CONFIG))
         where = self._source(line) if line else self._named_file(error)
-        hint = did_you_mean(choice, known).replace(f" (there are: {', '.join(known)})", "")
+        hint = did_you_mean(choice, known)
+        # The choices are listed already. A file of the user's own is found only in --config-dir.
+        if not hint.startswith(" (did you mean"):
+            own = next(Path.cwd().glob(f"*/{group}/{choice}.yaml"), None)
+            directory = own.parents[len(Path(group).parts)].name if own else "DIR"
+            hint = f"; a file of your own, {directory}/{group}/{choice}.yaml, needs --config-dir {directory}"
         return f"{group} = {choice}: expected one of {', '.join(known)}{hint} [{where}]"
 
     def _explain_override(self, error: Exception, line: str) -> str:
+        if line.startswith("+") and ("Could not append" in str(error) or "Multiple values for" in str(error)):
+            key, _, value = line.lstrip("+").partition("=")
+            expected = f"{key} without the +, because it has a value already"
+            return describe(Problem(f"+{key}", format_value(key, value), expected), self._source(line))
         with suppress(HydraException):
             override = OverridesParser.create().parse_override(line)
             return describe(self._problem_of_override(error, override), self._source(line))
+        if "=" not in line:
+            return f"{_one_line(line)}: expected key=value, such as {_one_line(line)}=VALUE [{self._source(line)}]"
         return f"{_one_line(line)}: expected key=value; {_one_line(str(error))} [{self._source(line)}]"
 
     def _problem_of_override(self, error: Exception, override: Override) -> Problem:
@@ -232,6 +256,8 @@ def _culprit(error: Exception, overrides: Sequence[str]) -> str | None:
     text = str(error)
     if text.startswith("In '"):
         return None
+    if repeated := re.match(r"Multiple values for ([\w/@.]+)\. ", text):
+        return next((line for line in overrides if re.match(rf"\+{re.escape(repeated[1])}=", line)), None)
     # Hydra's errors do not carry the override, only its text. The longest match avoids a prefix of another key.
     named = (line for line in overrides if line in text or f"'{_key(line)}'" in text)
     return max(named, key=len, default=None)

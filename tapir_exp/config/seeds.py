@@ -39,6 +39,18 @@ class MissingResponses(Enum):
 
 
 @dataclass
+class ColumnsConfig:
+    """Names of columns in the source; null finds a column by its usual names."""
+
+    instruction: str | None = None
+    """Column of the instruction; by name: instruction, question, prompt, query, problem or user."""
+    input: str | None = None
+    """Column of a text that follows the instruction; by name: input or context."""
+    response: str | None = None
+    """Column of the response; by name: output, response, answer, completion, target, solution, reply or assistant."""
+
+
+@dataclass
 class SeedsConfig:
     """The seed instructions D."""
 
@@ -49,9 +61,8 @@ class SeedsConfig:
     path: str | None = None
     """A .json, .jsonl, .csv, .parquet or .arrow file (source file), or the name of a hub dataset (source hub). Rows are
     Alpaca's fields (instruction, input, output), or chats (messages or conversations)."""
-    columns: dict[str, str] = field(default_factory=dict)
-    """Names of the columns of `instruction`, `input` and `response`. Those that are not named are found by their usual
-    names, such as question and answer."""
+    columns: ColumnsConfig = field(default_factory=ColumnsConfig)
+    """Names of the columns, such as {instruction: question, response: answer}."""
     missing_responses: MissingResponses = MissingResponses.drop
     """What becomes of rows without a response: drop or ask_teacher."""
     split: str = "train"

@@ -293,6 +293,26 @@ def _check_evals(values: Values) -> Iterator[Problem]:
         )
 
 
+def _check_student(values: Values) -> Iterator[Problem]:
+    model = values.get("student.model")
+    if not isinstance(model, str) or not model or Path(model).is_dir() or model.endswith(".gguf"):
+        return
+    # Anything else that is no id of the hub would fail there, much later, with "Repo id must be in the form ...".
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", model) and not model.startswith("hf:"):
+        expected = "a directory that exists, a hub id OWNER/NAME, or a .gguf file"
+        yield Problem("student.model", format_value("student.model", model), expected)
+
+
+def _check_prices(values: Values) -> Iterator[Problem]:
+    for role in ("teacher", "judge", "classifier"):
+        given = {side: values.get(f"{role}.llm.usd_per_million_{side}") for side in ("input", "output")}
+        known = values.get(f"{role}.llm.list_price.model") == values.get(f"{role}.llm.model")
+        missing = [side for side, price in given.items() if price is None]
+        if len(missing) == 1 and not known:
+            key = f"{role}.llm.usd_per_million_{missing[0]}"
+            yield Problem(key, " = null", "a price, because that of the other side is given")
+
+
 def _check_models(values: Values) -> Iterator[Problem]:
     for key, value in values.items():
         if key.endswith((".model", "seeds.split", "outputs", "logger.project")) and value == "":
@@ -332,6 +352,8 @@ CHECKS: tuple[Callable[[Values], Iterator[Problem]], ...] = (
     _check_engine,
     _check_ratios,
     _check_seeds,
+    _check_student,
+    _check_prices,
     _check_benchmarks,
     _check_classifier,
     _check_classify_job,

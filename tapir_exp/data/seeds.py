@@ -8,7 +8,7 @@ from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any, TextIO
 
-from tapir_exp.config import MissingResponses, SeedsConfig, SeedSource
+from tapir_exp.config import ColumnsConfig, MissingResponses, SeedsConfig, SeedSource
 from tapir_exp.core.errors import SeedError
 from tapir_exp.core.json_rows import RawRow
 from tapir_exp.core.records import DroppedRow, DropReason, Example, example_id
@@ -23,7 +23,7 @@ from tapir_exp.lab.world import natural_problems
 
 RESERVED_SHARE = 0.1
 """Largest share of the clean rows that `seeds.reserve` leaves."""
-LATER_SETTINGS = {"columns": {}, "missing_responses": MissingResponses.drop, "reserve": 0}
+LATER_SETTINGS = {"columns": asdict(ColumnsConfig()), "missing_responses": MissingResponses.drop, "reserve": 0}
 """Settings that were added later, with values that change nothing; they are then no part of a recipe."""
 REASONS = 20
 """Largest number of reasons that an error lists."""
@@ -195,7 +195,8 @@ def _pair(raw: RawRow, config: SeedsConfig) -> SeedPair:
     if raw.fields is None:
         raise UnusableRow(raw.failure)
     asks = config.missing_responses is MissingResponses.ask_teacher
-    return parse_pair(raw.fields, raw.number, config.columns, allow_missing_response=asks)
+    columns = {part: name for part, name in asdict(config.columns).items() if name is not None}
+    return parse_pair(raw.fields, raw.number, columns, allow_missing_response=asks)
 
 
 def _lab_pairs(config: SeedsConfig, log: DropLog) -> Iterator[SeedPair]:
