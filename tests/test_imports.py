@@ -18,7 +18,8 @@ ROOMS = (
     ("pipeline", "report"),
     ("tapir",),
     ("commands",),
-    ("__main__",),
+    ("api",),
+    ("__init__", "__main__"),
 )
 """The rooms from the ground up. A room imports lower floors only; rooms on one floor do not import each other."""
 INDEPENDENT = ("judge", "classifier", "curriculum")
@@ -26,7 +27,7 @@ INDEPENDENT = ("judge", "classifier", "curriculum")
 TORCH = ("core/determinism", "student", "lab/base_student", "distillation/classifier/encoder")
 TORCH += ("distillation/classifier/deberta",)
 """Where torch and transformers may be imported."""
-WHOLE_CONFIG = ("config", "pipeline", "tapir", "commands")
+WHOLE_CONFIG = ("config", "pipeline", "tapir", "commands", "api")
 """Rooms that may know the whole configuration; all others get the section of their own."""
 
 
@@ -67,7 +68,7 @@ def is_within(name: str, rooms: tuple[str, ...]) -> bool:
 
 
 def test_every_room_has_a_floor() -> None:
-    assert {room_of(name) for name in IMPORTS} - {"__init__"} == set(FLOOR)
+    assert {room_of(name) for name in IMPORTS} == set(FLOOR)
 
 
 def test_imports_point_down_or_stay_in_the_room() -> None:
