@@ -45,6 +45,7 @@ STUDY_ARMS = {
         "curriculum.rounds_mode": "merged",
         "curriculum.rounds": 1,
         "curriculum.rows_per_round": 12000,
+        "curriculum.rows_per_seed": 1.35,
         "sft.round_stage.max_tokens": 2100000,
     },
 }
@@ -59,6 +60,7 @@ ABLATION_ARMS: dict[str, set[str]] = {
         "curriculum.rounds_mode",
         "curriculum.rounds",
         "curriculum.rows_per_round",
+        "curriculum.rows_per_seed",
         "sft.round_stage.max_tokens",
     },
     "fixed_alpha": {"curriculum.delta_alpha"},
@@ -96,6 +98,9 @@ def completions(tmp_path: Path) -> dict[str, list[str]]:
         "experiment/own_data": [f"seeds.path={seeds}", "student.model=x/y"],
         "experiment/local_llm": [f"seeds.path={seeds}"],
         "experiment/local_llm_smoke": [f"seeds.path={seeds}"],
+        # The lab's settings carry Adam's state over, which sharded fits cannot.
+        "trainer/fsdp": ["sft.optimizer_state=new"],
+        "trainer/deepspeed": ["sft.optimizer_state=new"],
         "llm/local_gguf": ["teacher.llm.server.weights=x.gguf"],
     }
 

@@ -8,6 +8,7 @@ from tapir_exp.config import Config
 from tapir_exp.core.errors import ConfigError
 
 Compose = Callable[..., Config]
+PLAIN = ["sft.lr_schedule=restart", "sft.optimizer_state=new"]
 AVERAGE = ["sft.judged_student=average", "sft.average_checkpoints=3"]
 
 
@@ -34,7 +35,7 @@ AVERAGE = ["sft.judged_student=average", "sft.average_checkpoints=3"]
 )
 def test_parse_rejects_settings_without_meaning(compose_config: Compose, overrides: list[str], key: str) -> None:
     with pytest.raises(ConfigError) as error:
-        compose_config(*overrides)
+        compose_config(*PLAIN, *overrides)
     assert [problem.partition(" = ")[0] for problem in error.value.problems] == [key]
 
 
@@ -49,4 +50,4 @@ def test_parse_rejects_settings_without_meaning(compose_config: Compose, overrid
     ids=lambda value: ",".join(value),
 )
 def test_parse_accepts_settings_that_go_together(compose_config: Compose, overrides: list[str]) -> None:
-    compose_config(*overrides)
+    compose_config(*PLAIN, *overrides)
