@@ -37,6 +37,9 @@ class JudgeConfig:
     """Length limit of a completion, in tokens."""
     max_failure_rate: float = 0.05
     """Share of unscored rows above which the stage stops, 0 to 1."""
+    max_unusable_responses: float = 0.9
+    """Share of a student's empty or cut responses above which the run stops before it asks the judge, 0 to 1; 1 asks in
+    any case. Ours."""
     check: int = 0
     """Pairs with a known better answer that the judge is checked on before the first verdict; 0 checks nothing. Ours.
     """

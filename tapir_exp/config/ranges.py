@@ -23,6 +23,7 @@ RANGES = (
             "lab.*_rate",
             "*.max_failure_rate",
             "*.max_drop_rate",
+            "judge.max_unusable_responses",
             "*.alpha",
             "*.hard_fraction",
             "*.new_share",
@@ -104,7 +105,12 @@ RANGES = (
         lambda v: v > 0,
     ),
     Range(
-        ("classifier_training.validation_fraction", "sft.beta2", "curriculum.select_confidence"),
+        (
+            "classifier_training.validation_fraction",
+            "sft.beta2",
+            "curriculum.select_confidence",
+            "classifier.min_confidence",
+        ),
         "between 0 and 1",
         lambda v: 0 < v < 1,
     ),

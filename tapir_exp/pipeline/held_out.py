@@ -11,6 +11,7 @@ from tapir_exp.data.seeds import load_seeds, seeds_recipe, source_digest
 from tapir_exp.distillation import teacher
 from tapir_exp.distillation.judge.requests import ResponsePair
 from tapir_exp.pipeline import generation
+from tapir_exp.pipeline.response_gate import check_responses
 from tapir_exp.pipeline.scoring import ScoringInputs, held_out_losses, held_out_verdicts
 from tapir_exp.pipeline.students import ParentModel
 from tapir_exp.pipeline.workspace import StageOutput, Workspace, role_recipe
@@ -126,6 +127,7 @@ def compare_with_previous(
         Example,
         f"S_{round_number}: held-out responses",
     )
+    check_responses(responses.rows(Response), ws.config, f"S_{round_number}, held-out instructions")
     rows = held.rows.rows(Example)
     # The predecessor takes the teacher's place in the pairs, so a negative gap means that this student is better.
     texts_a, texts_b = ({row.id: row.text or "" for row in of.rows(Response)} for of in (previous, responses))

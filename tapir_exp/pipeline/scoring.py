@@ -3,11 +3,11 @@
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
-from statistics import NormalDist, fmean
+from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import Any
 
-from tapir_exp.config import Difficulty, JudgeConfig, SelectBy
+from tapir_exp.config import Difficulty, SelectBy
 from tapir_exp.core.records import (
     Example,
     Rating,
@@ -25,7 +25,6 @@ from tapir_exp.distillation.curriculum.difficulty import (
     rollout_spread,
     scored_gaps,
 )
-from tapir_exp.distillation.judge.diagnostics import Lengths, diagnose_judge
 from tapir_exp.distillation.judge.noise import shrunk_gaps
 from tapir_exp.distillation.judge.parse import PARSER_VERSION
 from tapir_exp.distillation.judge.requests import PendingPair, ResponsePair, judge_prompts
@@ -34,6 +33,8 @@ from tapir_exp.distillation.judge.streaming import StreamingJudge
 from tapir_exp.distillation.prompts import load_prompt
 from tapir_exp.pipeline import generation
 from tapir_exp.pipeline.generation import response_figures
+from tapir_exp.pipeline.response_gate import ResponseGate, check_responses
+from tapir_exp.pipeline.verdict_output import verdict_output
 from tapir_exp.pipeline.workspace import (
     StageOutput,
     Workspace,
@@ -243,9 +244,13 @@ def _score_student(
         if _can_stream(ws, f"{prefix}verdicts", inputs):
             stage, label = stage_name(f"{prefix}verdicts", round_number), _judge_label(round_number, prefix)
             judge = stack.enter_context(StreamingJudge(pairs, ws.judge, ws.config.judge, stage=stage, label=label))
-        on_response = None if judge is None else judge.submit
+        label = f"S_{round_number - 1 if prefix else round_number}"
+        gate = None if judge is None else ResponseGate(ws.config, label, len(pairs), judge.submit)
+        on_response = None if gate is None else gate.add
         responses = generation.student_responses(ws, round_number, student, instructions, row_type, on_response, prefix)
         by_id = {response.id: response for response in responses.rows(Response)}
+        if not (gate and gate.passed) and ws.store.find(f"{prefix}verdicts", _verdicts_recipe(ws, inputs)) is None:
+            check_responses([by_id[pair.id] for pair in pairs], ws.config, label)
         complete_pairs = [pair.with_response(by_id[pair.id]) for pair in pairs]
         scored = ScoringInputs(round_number, student, complete_pairs, inputs, prefix)
         judged = verdicts(ws, scored) if judge is None else _finish_verdicts(ws, scored, judge, list(by_id.values()))
@@ -269,7 +274,7 @@ def _finish_verdicts(
 
     def make() -> StageOutput:
         rows = judge.finish(responses)
-        return replace(_verdict_output(rows, scored.pairs, ws.config.judge), spend=judge.spend)
+        return replace(verdict_output(rows, scored.pairs, ws.config.judge), spend=judge.spend)
 
     # The ledger in the judge's thread has recorded the spend, under the name of this stage.
     return ws.rows(
@@ -286,7 +291,7 @@ def _judge_pairs(
     label: str,
 ) -> Artifact:
     def make() -> StageOutput:
-        return _verdict_output(score_pairs(pairs, ws.judge, ws.config.judge, label), pairs, ws.config.judge)
+        return verdict_output(score_pairs(pairs, ws.judge, ws.config.judge, label), pairs, ws.config.judge)
 
     return ws.rows(stage, scored.round, _verdicts_recipe(ws, inputs), make)
 
@@ -303,22 +308,6 @@ def _verdicts_recipe(ws: Workspace, inputs: Sequence[str]) -> dict[str, Any]:
         "prompts": judge_prompts(config),
         "reader": PARSER_VERSION,
     }
-
-
-def _verdict_output(rows: Sequence[Verdict], pairs: Sequence[ResponsePair], config: JudgeConfig) -> StageOutput:
-    gaps = scored_gaps(rows)
-    lengths = {pair.id: Lengths(len(pair.response_a), len(pair.response_b)) for pair in pairs}
-    diagnostics = diagnose_judge(rows, lengths)
-    figures = {
-        "unscored": len(rows) - len(gaps),
-        "mean_gap": fmean(gaps.values()) if gaps else None,
-        "flips": diagnostics.flips,
-        "diagnosis": asdict(diagnostics),
-    }
-    # Rows of a mix that the teacher wrote have no reference, so reports show how many had one.
-    if config.reference:
-        figures["referenced"] = sum(pair.reference is not None for pair in pairs)
-    return StageOutput(rows, figures)
 
 
 def _measure_losses(

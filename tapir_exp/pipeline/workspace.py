@@ -24,7 +24,7 @@ LAB_STUDENT = "lab"
 
 Recipe = Mapping[str, Any]
 NO_REPLY = (
-    *("llm", "max_failure_rate", "stream_while_generating"),
+    *("llm", "max_failure_rate", "max_unusable_responses", "stream_while_generating"),
     *("check", "check_pairs", "check_min_accuracy", "check_stop"),
 )
 """Settings of a role that change no completion; those of `llm` that do are in the model's identity."""
