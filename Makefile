@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 TOOLS := $(VENV)/.tools
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test slow timing lint ablation delta local locked install clean
+.PHONY: run test slow timing lint docs docs-serve ablation delta local locked install clean
 .DELETE_ON_ERROR:
 
 run: $(STAMP)
@@ -26,6 +26,13 @@ lint: $(TOOLS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The documentation: warnings, such as dead links, are errors.
+docs: $(TOOLS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build $(ARGS)
+
+docs-serve: $(TOOLS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve $(ARGS)
 
 ablation: $(STAMP)
 	$(BIN)/tapir --config-name lab_ablation $(ARGS)
@@ -55,9 +62,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PIP) -e .
 	touch $@
 
-# Additional requirements of the tests: their tools, and MiniLM for the task classifiers that they train.
+# Additional requirements of the tests: their tools, MiniLM for the task classifiers that they train, and the documentation.
 $(TOOLS): $(STAMP)
-	$(PIP) -e '.[dev,local]'
+	$(PIP) -e '.[dev,local,docs]'
 	touch $@
 
 clean:
