@@ -20,6 +20,7 @@ from tapir_exp.core.store import write_text_atomic
 from tapir_exp.distillation.judge.noise import estimate_noise, expected_false_rows, shrunk_gaps
 from tapir_exp.distillation.judge.score import build_verdict
 from tapir_exp.report.charts.line_chart import Point, Series, lines
+from tapir_exp.report.sweep.page import standalone_svg
 
 DELTA, CONFIDENCE = 2.0, 0.8
 NOISES = (0.5, 1.0, 2.0, 4.0)
@@ -107,7 +108,7 @@ def main() -> None:
         series = [Series(rule, tuple(points[rule]), tone) for rule, tone in zip(RULES, tones, strict=True)]
         ticks = [f"noise {noise:g}" for noise in NOISES]
         title = "Share of the hard set that is truly above δ, %"
-        write_text_atomic(arguments.plot, lines(series, ticks, title, title, width=640))
+        write_text_atomic(arguments.plot, standalone_svg(lines(series, ticks, title, title, width=640)))
 
 
 if __name__ == "__main__":
