@@ -34,7 +34,7 @@ STORED = [
     verdict("same", judge_reply("8 6\nGood.", (8, 6))),
     verdict("found", judge_reply("8 6", None)),
     verdict("changed", judge_reply("8 6", (6, 8))),
-    verdict("lost", judge_reply("8 6/10", (8, 6))),
+    verdict("lost", judge_reply("8 6\n\nAssistant 1: 3", (8, 6))),
     verdict("unread", judge_reply("I cannot.", None)),
     verdict("never came", judge_reply("", None, finish_reason=None)),
 ]

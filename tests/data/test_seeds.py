@@ -268,7 +268,7 @@ def test_source_digest_of_lab_and_hub() -> None:
 def workspace_of(config: SeedsConfig, tmp_path: Path, call_store: CallStore) -> Workspace:
     unused = ScriptedChat([])
     return Workspace(
-        cast(Config, SimpleNamespace(seeds=config)),
+        cast(Config, SimpleNamespace(seeds=config, student=SimpleNamespace(model="tiny"))),
         Store(tmp_path / "store"),
         unused,
         unused,

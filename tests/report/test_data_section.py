@@ -44,7 +44,7 @@ def counted(run_dir: Path, tmp_path: Path, contaminated: int | None) -> RunView:
     seeds = replace(run.artifacts["seeds"], path=tmp_path, figures={**SEEDS, "contaminated": contaminated})
     expanded = {**EXPANSIONS, "contaminated": None if contaminated is None else 0}
     first = replace(run.rounds[1], expansion_figures=expanded)
-    return replace(run, artifacts={**run.artifacts, "seeds": seeds}, rounds=(run.rounds[0], first))
+    return replace(run, artifacts={**run.artifacts, "seeds": seeds}, rounds=(run.rounds[0], first), metrics=run.metrics[:2])
 
 
 def page_of(run: RunView) -> str:
@@ -82,6 +82,25 @@ def test_data_section_without_a_check_reports_no_zero(
     text = section(page_of(counted(fake_run(), tmp_path, contaminated)))
     assert ("not checked" in text) is shown
     assert "Leaks:" not in text
+
+
+@pytest.mark.parametrize(
+    ("figures", "shown"),
+    [
+        ({"rows": 90, "unlabelled": 31, "mean_confidence": 0.42, "confidence": {"warning": "out of its depth"}}, True),
+        ({"rows": 90, "unlabelled": 0, "mean_confidence": 0.7}, False),
+        ({"rows": 90, "unlabelled": 0}, False),
+    ],
+)
+def test_data_section_warns_of_low_confidence(
+    fake_run: MakeRun, tmp_path: Path, figures: dict[str, Any], shown: bool
+) -> None:
+    run = counted(fake_run(), tmp_path, contaminated=0)
+    labels = replace(run.artifacts["task_labels"], figures=figures)
+    text = section(page_of(replace(run, artifacts={**run.artifacts, "task_labels": labels})))
+    assert ("<strong>out of its depth</strong>" in text) is shown
+    assert ("mean confidence" in text) is ("mean_confidence" in figures)
+    assert ("31 of 90 rows got no type" in text) is shown
 
 
 def test_data_section_is_absent_without_seed_counts(fake_run: MakeRun) -> None:

@@ -107,8 +107,8 @@ def test_failed_start_shows_log(tmp_path: Path) -> None:
 def test_start_timeout_stops_process(tmp_path: Path) -> None:
     code = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
     with (
-        ManagedServer(fake(tmp_path, code, startup_timeout_s=1.0)) as server,
-        pytest.raises(ServerError, match=r"did not answer http://127\.0\.0\.1:\d+/health within 1 s"),
+        ManagedServer(fake(tmp_path, code, startup_timeout_s=2.0)) as server,
+        pytest.raises(ServerError, match=r"did not answer http://127\.0\.0\.1:\d+/health within 2 s"),
     ):
         server.ensure()
     assert not is_running(int((tmp_path / "server.log").read_text()))

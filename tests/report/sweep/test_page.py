@@ -43,18 +43,18 @@ def reader(page: str) -> Reader:
     return reader
 
 
-def test_write_sweep_report_writes_four_files(ablation: Path) -> None:
+def test_write_sweep_report_writes_its_files(ablation: Path) -> None:
     assert write_sweep_report(ablation) == ablation / "index.html"
     svg = ElementTree.parse(ablation / "comparison.svg").getroot()
     style = svg.find("{http://www.w3.org/2000/svg}style")
     assert style is not None
     assert "prefers-color-scheme" in (style.text or "")
     assert (ablation / "comparison.md").read_text().startswith("| arm |")
-    assert (ablation / "comparison.csv").read_text().startswith("group,")
+    assert (ablation / "comparison.csv").read_text().startswith("arm,jobs,")
 
 
 def test_write_sweep_report_is_deterministic(ablation: Path) -> None:
-    names = ("comparison.md", "comparison.csv", "comparison.svg", "index.html")
+    names = ("comparison.md", "comparison.csv", "comparison.svg", "runs.csv", "index.html")
     write_sweep_report(ablation)
     first = [(ablation / name).read_bytes() for name in names]
     write_sweep_report(ablation)
@@ -93,7 +93,7 @@ def test_headings_descend_one_level_at_a_time(reader: Reader) -> None:
 
 
 def test_header_cells_have_a_scope(reader: Reader) -> None:
-    assert {attrs.get("scope") for attrs in reader.all("th")} == {"col", "row"}
+    assert {attrs.get("scope") for attrs in reader.all("th")} == {"col", "colgroup", "row"}
 
 
 def test_tables_are_focusable_and_have_unique_names(reader: Reader) -> None:

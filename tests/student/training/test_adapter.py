@@ -52,7 +52,7 @@ def test_finetune_adapter_parent_is_trained_further(fit: Fit, base: Path, tmp_pa
     assert files["idle"][WEIGHTS] == files["one"][WEIGHTS] != files["two"][WEIGHTS]
     assert [read_adapter_base(tmp_path / name) for name in files] == [AdapterBase(str(base))] * 3
     histories = {name: read_rows(tmp_path / name / TRAINING, TrainingStep) for name in ("one", "two")}
-    assert histories["two"][0].loss < 0.9 * histories["one"][0].loss
+    assert histories["two"][0].loss < 0.95 * histories["one"][0].loss
 
 
 def test_add_adapter_keeps_the_logits(fit: Fit, base: Path, tmp_path: Path, student: StudentConfig) -> None:
