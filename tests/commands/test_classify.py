@@ -19,7 +19,9 @@ CONF = data_dir("conf")
 SEVERAL_DEVICES = {"trainer=ddp", "trainer=fsdp", "trainer=deepspeed"}
 """Choices of several devices; a classifier is trained on one."""
 CHOICES = {f"{group}={leaf.stem}" for group in GROUPS for leaf in (CONF / group).glob("*.yaml")}
-LEAVES = sorted(CHOICES - SEVERAL_DEVICES)
+TEACHER = {"classifier=as_teacher"}
+"""Choices that take the settings of a teacher, which only a run has."""
+LEAVES = sorted(CHOICES - SEVERAL_DEVICES - TEACHER)
 
 
 @pytest.fixture
@@ -95,6 +97,11 @@ def test_lab_classifier_has_the_error_rate_of_the_lab(here: Path) -> None:
         (
             ["classifier.path=/no/such"],
             ["classifier.path = /no/such", "classifier.json, from `tapir classify job=train`"],
+        ),
+        (["classifier.min_confidence=1.5"], ["classifier.min_confidence = 1.5", "between 0 and 1"]),
+        (
+            ["classifier=gpt_4o_mini", "classifier.min_confidence=0.5"],
+            ["classifier.min_confidence = 0.5", "null, because a chat model states no confidence"],
         ),
         (["classifier=deberta"], ["classifier.path = null", "because classifier.kind is deberta"]),
         (["classifier=deberta", "classifier.precision=bfloat16"], ["classifier.precision = bfloat16", "float32"]),

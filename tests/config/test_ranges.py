@@ -27,6 +27,7 @@ ZERO_IS_A_CHOICE = {
     ),
     *("new_share", "min_examples", "min_example_confidence", "replay", "fresh_surplus", "decay_ratio", "peak_decay"),
     *("average_ratio", "anneal_ratio", "min_confidence", "confidence", "validation_fraction"),
+    *("max_unusable_responses", "check", "check_min_accuracy", "reserve"),
 }
 """Names of settings of which 0 means something; of an architecture, 0 is unknown."""
 NEGATIVE_IS_A_CHOICE = {"delta", "delta_alpha", "judge_position_bias"}
