@@ -11,22 +11,18 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tapir_exp.config import ClassifierKind, ClassifyConfig, ClassifyJob, LabelledDataConfig
-from tapir_exp.core.console import console, print_table
-from tapir_exp.core.errors import SeedError
-from tapir_exp.core.json_rows import read_json_objects
+from tapir_exp.commands.classify_pool import Pool
+from tapir_exp.config import ClassifierFitConfig, ClassifierKind, ClassifyConfig, ClassifyJob, LabelledDataConfig
+from tapir_exp.core.console import console, print_table, print_warning
 from tapir_exp.core.records import Example, LabelledInstruction, example_id
 from tapir_exp.core.store import write_text_atomic
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.distillation.classifier.base import TaskClassifier, open_classifier
 from tapir_exp.distillation.classifier.baselines import BASELINES
 from tapir_exp.distillation.classifier.card import ClassifierCard, write_card
-from tapir_exp.distillation.classifier.dataset import (
-    LabelledDataset,
-    instruction_text,
-    read_labelled,
-    stratified_folds,
-)
+from tapir_exp.distillation.classifier.confidence import PoolConfidence, pool_confidence
+from tapir_exp.distillation.classifier.dataset import LabelledDataset, read_labelled, stratified_folds
+from tapir_exp.distillation.classifier.forms import FORMS_DIGEST
 from tapir_exp.distillation.classifier.trainable import ClassifierTrainer, Prediction, predict
 from tapir_exp.distillation.classifier.trained import open_trainer
 from tapir_exp.evals.classification import ClassificationFigures, measure
@@ -84,7 +80,7 @@ def run_job(config: ClassifyConfig) -> None:
     with open_configured_classifier(config) as classifier:
         match config.job:
             case ClassifyJob.label:
-                label_pool(read_pool(Path(str(config.pool))), classifier, output_dir)
+                label_pool(Pool(Path(str(config.pool))), classifier, output_dir)
             case ClassifyJob.evaluate:
                 evaluate(read_labelled(config.classifier_data), classifier, config, output_dir)
             case ClassifyJob.distil:
@@ -119,7 +115,7 @@ def open_configured_classifier(config: ClassifyConfig) -> Iterator[TaskClassifie
 
 
 def label_pool(pool: Iterable[Example], classifier: TaskClassifier, output_dir: Path) -> Counter[str]:
-    """Label a pool into `labels.jsonl`, and print the distribution of task types.
+    """Label a pool into `labels.jsonl`, and print the distribution of task types, bad rows and low confidence.
 
     Returns:
         Number of rows by task type.
@@ -127,21 +123,28 @@ def label_pool(pool: Iterable[Example], classifier: TaskClassifier, output_dir: 
     started, counts = time.monotonic(), Counter[str]()
     # The file gets its name when it is complete, so that an interrupted job leaves no partial labels.
     path, tmp = output_dir / LABELS, output_dir / f"{LABELS}.partial"
-    rows = iter(pool)
+    rows, confidence = iter(pool), PoolConfidence()
     with tmp.open("w", encoding="utf-8") as file:
         while chunk := list(islice(rows, CHUNK)):
             labelled = _label(chunk, classifier)
             counts.update("unlabelled" if row.task is None else str(row.task) for row in labelled)
+            confidence = confidence.add(pool_confidence(labelled))
             file.writelines(f"{row.model_dump_json()}\n" for row in labelled)
     tmp.replace(path)
-    _print_distribution(counts, time.monotonic() - started, path)
+    _print_distribution(counts, confidence, time.monotonic() - started, path)
+    if warning := confidence.warning(classifier.validation()):
+        print_warning(warning)
+    if isinstance(pool, Pool):
+        pool.report(output_dir)
     return counts
 
 
 def label_sample(classifier: TaskClassifier, config: ClassifyConfig, output_dir: Path) -> LabelledDataset:
     """Label a sample of the pool, for another classifier to be trained on. Unlabelled rows are dropped."""
     # An instruction that occurs twice must not be drawn twice.
-    pool = list({example.id: example for example in read_pool(Path(str(config.pool)))}.values())
+    source = Pool(Path(str(config.pool)))
+    pool = list({example.id: example for example in source}.values())
+    source.report(output_dir)
     sample = Random(f"sample {config.seed}").sample(pool, min(config.sample, len(pool)))
     label_pool(sample, classifier, output_dir)
     return read_labelled(LabelledDataConfig(path=str(output_dir / LABELS)))
@@ -172,6 +175,8 @@ def train(dataset: LabelledDataset, config: ClassifyConfig, output_dir: Path) ->
             "seed": config.seed,
         },
         figures=figures[TRAINED],
+        forms=FORMS_DIGEST if _has_forms(config.classifier_training) else None,
+        validation=trained.validation,
     )
     write_card(directory, card)
     console.print(f"classifier: {directory}", soft_wrap=True)
@@ -204,22 +209,11 @@ def evaluate(
     examples = [_example(row.text) for row in dataset.rows]
     labels = classifier.label(examples, "classifying")
     comparison = LabelComparison()
-    comparison.add([row.task for row in dataset.rows], [Prediction(label.task, label.confidence) for label in labels])
+    # A row without a type counts as wrong, but its confidence is not that of an answer.
+    made = [Prediction(label.task, label.confidence if label.task else None) for label in labels]
+    comparison.add([row.task for row in dataset.rows], made)
     _report({CLASSIFIER: comparison}, dataset, config, output_dir)
     return comparison.measure(config.bootstrap_samples, config.seed)
-
-
-def read_pool(path: Path) -> Iterator[Example]:
-    """Read the instructions of a pool, row by row.
-
-    Raises:
-        SeedError: If a row has no instruction; the message names it.
-    """
-    for number, row in enumerate(read_json_objects(path, SeedError), 1):
-        text = instruction_text(row)
-        if not text:
-            raise SeedError(f"{path}, row {number}: no instruction; expected `instruction`, and optionally `input`")
-        yield _example(text)
 
 
 def _example(text: str) -> Example:
@@ -255,13 +249,14 @@ def _report(
         [
             name,
             _format_percent(result.accuracy),
+            "–" if result.labelled_accuracy is None else f"{100 * result.labelled_accuracy:.1f}",
             _format_percent(result.macro_f1),
             f"{result.kappa.mean:.2f}",
             "–" if result.calibration_error is None else f"{result.calibration_error:.3f}",
         ]
         for name, result in measured.items()
     ]
-    columns = ["", "accuracy, %", "macro-F1, %", "κ", "ECE"]
+    columns = ["", "accuracy, %", "of labelled, %", "macro-F1, %", "κ", "ECE"]
     print_table(f"Compared with {dataset.name}, {len(dataset.rows)} rows", columns, rows)
     console.print(f"report: {page}", soft_wrap=True)
     return figures
@@ -277,11 +272,18 @@ def _data_card(dataset: LabelledDataset) -> dict[str, Any]:
     }
 
 
-def _print_distribution(counts: Counter[str], seconds: float, path: Path) -> None:
+def _has_forms(fit: ClassifierFitConfig) -> bool:
+    return fit.kind is ClassifierKind.encoder and fit.form_rules
+
+
+def _print_distribution(counts: Counter[str], confidence: PoolConfidence, seconds: float, path: Path) -> None:
     total = counts.total()
     rows = [[task, str(count), f"{count / total:.1%}"] for task, count in counts.most_common()]
     print_table("Rows by task type", ["", "rows", "share"], rows)
     rate = total / max(seconds, 1e-9)
+    if confidence.rows:
+        share = f"{confidence.abstained} rows got no type ({confidence.abstained / confidence.rows:.1%})"
+        console.print(f"mean confidence {confidence.mean_confidence:.2f}; {share}")
     console.print(f"{total} rows in {seconds:.1f} s, {rate:.0f} per second: {path}", soft_wrap=True)
 
 

@@ -30,6 +30,9 @@ class ClassifierConfig:
     path: str | None = None
     """Directory of a trained classifier, written by `tapir classify job=train`. Null trains the kind encoder on the
     examples of the package, which takes seconds."""
+    min_confidence: float | None = None
+    """Confidence below which a trained classifier gives no type, between 0 and 1; null gives every row a type. A row
+    without a type stays in the fit on the seeds and leaves the rounds. The value of `classifier=minilm` is ours."""
     batch_size: int = 32
     """Texts per batch of a trained classifier."""
     precision: Precision = Precision.float32

@@ -24,6 +24,9 @@ class ClassifierFitConfig:
     """Whether every type has the same weight in the loss, however few its rows."""
     regularization_c: float = 10.0
     """C of the logistic regression (kind encoder): a smaller value regularises more."""
+    form_rules: bool = True
+    """Whether the head also gets the form of the task (summary, extraction, rewriting ...), found by rules
+    (kind encoder)."""
     precision: Precision = Precision.float32
     """Element type of the encoder's weights (kind encoder); the head is trained in float32."""
     epochs: int = 10

@@ -210,6 +210,9 @@ def _check_classifier(values: Values) -> Iterator[Problem]:
         )
     elif kind != "llm" and path and not Path(path, CARD).is_file():
         yield Problem("classifier.path", f" = {path}", f"a directory with a {CARD}, from `tapir classify job=train`")
+    least = values.get("classifier.min_confidence")
+    if kind == "llm" and least is not None:
+        yield Problem("classifier.min_confidence", f" = {least}", "null, because a chat model states no confidence")
     precision = _choice(values, "classifier.precision")
     if kind == "deberta" and precision != "float32":
         yield Problem("classifier.precision", f" = {precision}", "float32, the only precision of kind deberta")

@@ -80,9 +80,9 @@ class Label(Record):
     Attributes:
         id: Id of the instruction.
         task: The task type; None if the prediction failed.
-        raw: The completion of a chat model; empty for a trained classifier.
+        raw: The completion of a chat model; the most probable type if a trained classifier abstained, otherwise empty.
         failure: Reason of the failure; None for a prediction.
-        confidence: Calibrated probability of `task`, 0 to 1; None if the classifier gives none.
+        confidence: Calibrated probability of the most probable type, 0 to 1; None if the classifier gives none.
         source: The classifier: the name of a chat model, or kind and digest of a trained one.
     """
 
@@ -92,6 +92,16 @@ class Label(Record):
     failure: str | None = None
     confidence: float | None = None
     source: str | None = None
+
+    @property
+    def best_guess(self) -> TaskType | None:
+        """Return the type, or the most probable one if a trained classifier abstained.
+
+        It decides if the type was asked for, such as that of a new row: abstention is then no contradiction.
+        """
+        if self.task is None and self.confidence is not None:
+            return TaskType(self.raw)
+        return self.task
 
 
 class LabelledInstruction(Record):

@@ -85,10 +85,10 @@ class AcceptanceFilters:
         labels = self.classify([candidate.example for candidate in candidates])
         for candidate, label in zip(candidates, labels, strict=True):
             task = candidate.request.task
-            if label.task is None:
+            if label.best_guess is None:
                 rejections.append((DropReason.UNLABELLED, label.failure or "no label"))
-            elif label.task is not task:
-                rejections.append((DropReason.OFF_TYPE, f"{label.task} instead of {task}"))
+            elif label.best_guess is not task:
+                rejections.append((DropReason.OFF_TYPE, f"{label.best_guess} instead of {task}"))
             else:
                 rejections.append(None)
         return rejections

@@ -71,6 +71,7 @@ class ClassificationFigures:
         rows: Number of rows.
         unlabelled: Rows without a predicted type.
         accuracy: Share of correct rows.
+        labelled_accuracy: Share of correct rows among the labelled ones; None without any.
         macro_f1: Mean F1 over the types that occur in the truth.
         kappa: Cohen's kappa, the agreement beyond chance.
         calibration_error: Expected calibration error (ECE), 0 to 1; None if the classifier has no confidences.
@@ -82,6 +83,7 @@ class ClassificationFigures:
     rows: int
     unlabelled: int
     accuracy: Interval
+    labelled_accuracy: float | None
     macro_f1: Interval
     kappa: Interval
     calibration_error: float | None
@@ -119,6 +121,7 @@ def measure(
         rows=len(true),
         unlabelled=int((pred == UNLABELLED).sum()),
         accuracy=_bootstrap(true, pred, accuracy, resamples, seed),
+        labelled_accuracy=_labelled_accuracy(true, pred),
         macro_f1=_bootstrap(true, pred, macro_f1, resamples, seed),
         kappa=_bootstrap(true, pred, kappa, resamples, seed),
         calibration_error=calibration_error(bins),
@@ -143,6 +146,11 @@ def confusion_matrix(true: Counts, pred: Counts, size: int) -> Counts:
 def accuracy(counts: Counts) -> float:
     """Return the share of rows on the diagonal."""
     return float(np.trace(counts) / counts.sum())
+
+
+def _labelled_accuracy(true: Counts, pred: Counts) -> float | None:
+    labelled = pred != UNLABELLED
+    return float((true == pred)[labelled].mean()) if labelled.any() else None
 
 
 def macro_f1(counts: Counts) -> float:

@@ -15,6 +15,7 @@ from tapir_exp.data.decontamination import benchmarks_recipe, load_benchmarks
 from tapir_exp.data.novelty import Novelty
 from tapir_exp.data.seeds import gather_seeds, seeds_recipe, source_digest
 from tapir_exp.distillation import expansion, teacher
+from tapir_exp.distillation.classifier.confidence import pool_confidence
 from tapir_exp.distillation.curriculum.filling import FilledPlan, replay_rows
 from tapir_exp.distillation.curriculum.pool import Pool
 from tapir_exp.distillation.curriculum.sampling import GenerationRequest, PlanSettings
@@ -74,13 +75,22 @@ def add_missing_responses(ws: Workspace, seeds: Artifact) -> Artifact:
 
 
 def classify_seeds(ws: Workspace, seeds: Artifact) -> Artifact:
-    """Classify the task type of every seed. Rows: Label."""
+    """Classify the task type of every seed, and warn if the classifier is out of its depth. Rows: Label."""
 
     def make() -> StageOutput:
         rows = ws.classifier.label(seeds.rows(Example), "classifying seeds")
-        return StageOutput(rows, {"unlabelled": sum(row.task is None for row in rows)})
+        figures: dict[str, Any] = {"unlabelled": sum(row.task is None for row in rows)}
+        confidence = pool_confidence(rows)
+        if confidence.rows:
+            figures["mean_confidence"] = round(confidence.mean_confidence, 4)
+            if warning := confidence.warning(ws.classifier.validation()):
+                figures["confidence"] = {"warning": warning}  # for the report, and for runs that reuse the labels
+        return StageOutput(rows, figures)
 
-    return ws.rows("task_labels", None, {"seeds": seeds.key, **ws.classifier.recipe()}, make)
+    labels = ws.rows("task_labels", None, {"seeds": seeds.key, **ws.classifier.recipe()}, make)
+    if warning := labels.figures.get("confidence", {}).get("warning"):
+        print_warning(warning)
+    return labels
 
 
 def teacher_responses(ws: Workspace, seeds: Artifact) -> Artifact:

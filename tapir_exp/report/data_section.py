@@ -26,12 +26,14 @@ class DataOrigins:
 
     Attributes:
         seeds: Figures of the seed stage; empty for a run of an older version, which did not count them.
+        labels: Figures of the classification of the seeds; empty for a run without it.
         expansions: Figures of each round.
         leaks: The first rows that repeat a benchmark question, with the text that both share.
         more_leaks: Number of further leaks.
     """
 
     seeds: Mapping[str, Any]
+    labels: Mapping[str, Any]
     expansions: tuple[RoundExpansion, ...]
     leaks: tuple[DroppedRow, ...]
     more_leaks: int
@@ -43,8 +45,10 @@ def data_origins(run: RunView) -> DataOrigins:
     expansions = tuple(
         RoundExpansion(r.number, r.expansion_figures) for r in run.rounds if "kept_per_call" in r.expansion_figures
     )
+    labels = run.artifacts["task_labels"].figures if "task_labels" in run.artifacts else {}
     leaks = [leak for artifact in run.artifacts.values() for leak in _leaks(artifact)]
-    return DataOrigins(seeds if "read" in seeds else {}, expansions, tuple(leaks[:MAX_LEAKS]), len(leaks[MAX_LEAKS:]))
+    counted = seeds if "read" in seeds else {}
+    return DataOrigins(counted, labels, expansions, tuple(leaks[:MAX_LEAKS]), len(leaks[MAX_LEAKS:]))
 
 
 def _leaks(artifact: Artifact) -> list[DroppedRow]:

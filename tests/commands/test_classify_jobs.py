@@ -12,7 +12,8 @@ from assets import asset
 from fakes import ScriptedChat, example, prompt_of
 
 from tapir_exp.commands.classify import read_config
-from tapir_exp.commands.classify_jobs import cross_validate, label_pool, read_pool, run_job
+from tapir_exp.commands.classify_jobs import cross_validate, evaluate, label_pool, run_job
+from tapir_exp.commands.classify_pool import UNREADABLE, Pool
 from tapir_exp.config import (
     ClassifierConfig,
     ClassifierFitConfig,
@@ -22,12 +23,13 @@ from tapir_exp.config import (
     TrainerConfig,
 )
 from tapir_exp.core.errors import ConfigError, SeedError
-from tapir_exp.core.records import LabelledInstruction
+from tapir_exp.core.records import Label, LabelledInstruction
 from tapir_exp.core.store import read_rows
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.distillation.classifier.base import open_classifier
 from tapir_exp.distillation.classifier.baselines import Baseline
 from tapir_exp.distillation.classifier.card import read_card
+from tapir_exp.distillation.classifier.confidence import Validation
 from tapir_exp.distillation.classifier.dataset import LabelledDataset, LabelledText
 from tapir_exp.distillation.classifier.encoder_weights import PACKAGE
 from tapir_exp.distillation.classifier.llm import LLMClassifier
@@ -84,11 +86,70 @@ def test_pool_is_read_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert labelled == [(2, 2), (4, 2), (5, 1)]
 
 
-def test_row_without_an_instruction_is_named(tmp_path: Path) -> None:
+def test_bad_rows_are_counted_and_the_others_labelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr("tapir_exp.commands.classify_pool.print_warning", warnings.append)
     path = tmp_path / "pool.jsonl"
-    path.write_text('{"instruction": "a"}\n{"input": "b"}\n')
-    with pytest.raises(SeedError, match=r"pool\.jsonl, row 2: no instruction"):
-        list(read_pool(path))
+    rows = ['{"instruction": "a"}', '{"input": "b"}', "{", '{"instruction": "\\ud83d"}', "", '{"instruction": "c"}']
+    path.write_text("\n".join(rows))
+    classifier = LLMClassifier(ScriptedChat(lambda request: "Math"), ClassifierConfig())
+    assert label_pool(Pool(path), classifier, tmp_path) == {"Math": 2}
+    lines = [json.loads(line) for line in (tmp_path / UNREADABLE).read_text().splitlines()]
+    assert [line["row"] for line in lines] == [2, 3, 4]
+    assert ["no instruction" in lines[0]["reason"], "JSON" in lines[1]["reason"], "\\ud83d" in lines[2]["reason"]] == [
+        True
+    ] * 3
+    (warning,) = warnings
+    assert "3 rows" in warning
+    assert "the first is row 2: no instruction" in warning
+    path.write_text(rows[0])  # a mended pool leaves no old list behind
+    label_pool(Pool(path), classifier, tmp_path)
+    assert not (tmp_path / UNREADABLE).exists()
+
+
+@pytest.mark.parametrize("text", ["{\n", '{"input": "b"}\n', '[{"instruction": "a"} {'])
+def test_pool_without_a_readable_row_is_an_error(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "pool.jsonl"
+    path.write_text(text)
+    with pytest.raises(SeedError, match=r"pool\.jsonl (has no readable row; the first is row 1|cannot be read beyond)"):
+        list(Pool(path))
+
+
+class Unsure(LLMClassifier):
+    """Gives a confidence to each row, and no type to rows below 0.5."""
+
+    def validation(self) -> Validation:  # type: ignore[override]
+        return Validation(rows=99, accuracy=0.8, mean_confidence=0.7)
+
+    def label(self, examples, progress):  # type: ignore[no-untyped-def]
+        values = [int(row.instruction) / 100 for row in examples]
+        return [
+            Label(id=row.id, task=TaskType.MATH if value >= 0.5 else None, raw="Math", confidence=value)
+            for row, value in zip(examples, values, strict=True)
+        ]
+
+
+@pytest.mark.parametrize(("low", "warned"), [(20, True), (60, False)])
+def test_low_confidence_over_a_pool_is_warned_of_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, low: int, warned: bool
+) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr("tapir_exp.commands.classify_jobs.print_warning", warnings.append)
+    monkeypatch.setattr("tapir_exp.commands.classify_jobs.CHUNK", 16)
+    pool = [example(str(low + number)) for number in range(40)]
+    counts = label_pool(pool, Unsure(ScriptedChat([]), ClassifierConfig()), tmp_path)
+    assert counts["unlabelled"] == (30 if warned else 0)
+    assert ["out of its depth" in text and "75% of the rows" in text for text in warnings] == [True] * warned
+
+
+def test_abstained_rows_do_not_enter_the_calibration(tmp_path: Path) -> None:
+    rows = tuple(LabelledText(str(number), TaskType.MATH) for number in (20, 80, 90))
+    config = ClassifyConfig(bootstrap_samples=10)
+    figures = evaluate(
+        LabelledDataset(rows, {}, "", ""), Unsure(ScriptedChat([]), ClassifierConfig()), config, tmp_path
+    )
+    assert (figures.unlabelled, figures.accuracy.mean, figures.labelled_accuracy) == (1, pytest.approx(2 / 3), 1.0)
+    assert sum(part.rows for part in figures.reliability) == 2
 
 
 @pytest.mark.slow
@@ -126,6 +187,7 @@ class Parrot:
     """Memorise rows: label a known row correctly, and any other as the last known type."""
 
     temperature = 1.0
+    validation = None
 
     def __init__(self, rows: Sequence[LabelledText] = ()) -> None:
         self.seen = {row.text: row.task for row in rows}
@@ -189,7 +251,7 @@ def test_trained_classifier_is_identified_by_its_files(tmp_path: Path) -> None:
 @needs_minilm
 def test_without_a_path_the_head_is_fit_on_package_examples() -> None:
     classifier = open_classifier(ClassifierConfig(kind=ClassifierKind.encoder), no_chat)
-    assert classifier.recipe()["classifier"].keys() == {"examples", "encoder", "fit"}
+    assert classifier.recipe()["classifier"].keys() == {"examples", "forms", "temperature", "encoder", "fit"}
     expected = {
         "Fix this Python code, which raises a KeyError: d = {}; print(d['a'])": TaskType.CODE_DEBUG,
         "Translate into Italian: I am hungry.": TaskType.MULTILINGUAL,

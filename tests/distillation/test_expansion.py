@@ -310,6 +310,18 @@ def test_filters_classify_and_rate_only_what_passed_before() -> None:
     assert rated == ["Math: b", missing.examples[0].example.instruction]
 
 
+def test_filters_accept_a_pair_if_an_abstention_leans_to_its_type() -> None:
+    def abstain(examples: Sequence[Example]) -> list[Label]:
+        return [
+            Label(id=e.id, task=None, raw=e.instruction.partition(":")[0], failure="abstained", confidence=0.3)
+            for e in examples
+        ]
+
+    result = expanded([request(2)], scripted(["Math: a", "Law: b"], *[[]] * 9), abstain)
+    assert instructions(result) == ["Math: a"]
+    assert dropped(result) == {"off_type": ["Law: b"]}
+
+
 def test_filters_drop_a_pair_of_another_complexity() -> None:
     ratings = {"Math: 1": 3.0, "Math: 2": 4.0, "Math: 3": 6.0, "Math: 4": 6.1, "Math: 5": 1.9, "Math: 6": None}
 

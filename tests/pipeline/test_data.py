@@ -1,20 +1,22 @@
 """The training mix: refinement failures are counted, and a mix without rows is an error."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
-from fakes import ScriptedChat, training_row
+from fakes import ScriptedChat, example, training_row
 from workspaces import open_test_workspace
 
 from tapir_exp.config import Config
 from tapir_exp.core.errors import TapirError
-from tapir_exp.core.records import Quota, Subset, TrainingExample
+from tapir_exp.core.records import Example, Label, Quota, Subset, TrainingExample
 from tapir_exp.core.store import Artifact
 from tapir_exp.core.task_types import TaskType
+from tapir_exp.distillation.classifier.confidence import Validation
 from tapir_exp.distillation.curriculum.filling import FilledPlan
 from tapir_exp.distillation.curriculum.pool import Pool
-from tapir_exp.pipeline.data import add_replayed_rows, build_mix
+from tapir_exp.pipeline.data import add_replayed_rows, build_mix, classify_seeds
 from tapir_exp.pipeline.workspace import StageOutput
 
 QUOTAS = (
@@ -52,6 +54,45 @@ def test_build_mix_without_a_refined_row_says_what_was_lost(make_mix: MakeMix) -
 def test_build_mix_without_any_row_names_the_settings(make_mix: MakeMix) -> None:
     with pytest.raises(TapirError, match=r"0 of 5 requested .* teacher\.max_expansion_passes"):
         make_mix([], [], refine=False)
+
+
+class Unsure:
+    """A trained classifier that is as confident as it is told, and abstains below 0.5."""
+
+    def __init__(self, confidence: float) -> None:
+        self.confidence = confidence
+
+    def recipe(self) -> dict[str, Any]:
+        return {"classifier": self.confidence}
+
+    def validation(self) -> Validation:
+        return Validation(rows=99, accuracy=0.8, mean_confidence=0.75)
+
+    def count_cached(self, examples: Sequence[Example]) -> int:
+        return 0
+
+    def label(self, examples: Sequence[Example], progress: str) -> list[Label]:
+        task = TaskType.MATH if self.confidence >= 0.5 else None
+        return [Label(id=row.id, task=task, raw="Math", confidence=self.confidence) for row in examples]
+
+
+@pytest.mark.parametrize(("confidence", "unlabelled", "warned"), [(0.4, 40, True), (0.6, 0, True), (0.7, 0, False)])
+def test_classify_seeds_warns_once_a_run_of_low_confidence(
+    tmp_path: Path,
+    compose_config: Callable[..., Config],
+    monkeypatch: pytest.MonkeyPatch,
+    confidence: float,
+    unlabelled: int,
+    warned: bool,
+) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr("tapir_exp.pipeline.data.print_warning", warnings.append)
+    for runs in (1, 2):  # the second run reuses the labels
+        with open_test_workspace(compose_config(), tmp_path, classifier=Unsure(confidence)) as ws:
+            seeds = ws.rows("seeds", None, {}, lambda: StageOutput([example(f"row {n}") for n in range(40)], {}))
+            labels = classify_seeds(ws, seeds)
+        assert (labels.figures["unlabelled"], labels.figures["mean_confidence"]) == (unlabelled, confidence)
+        assert [f"{confidence:.2f}, compared with 0.75" in text for text in warnings] == [True] * runs * warned
 
 
 def test_add_replayed_rows_joins_the_mixes_without_repeats(

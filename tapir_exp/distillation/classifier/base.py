@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from tapir_exp.config import ClassifierConfig, ClassifierKind
 from tapir_exp.core.records import Example, Label
+from tapir_exp.distillation.classifier.confidence import Validation
 from tapir_exp.llm.chat import ChatModel
 
 
@@ -17,6 +18,10 @@ class TaskClassifier(Protocol):
 
     def label(self, examples: Sequence[Example], progress: str) -> list[Label]:
         """Return one label per example, in order; `progress` names the work in the terminal and in errors."""
+        ...
+
+    def validation(self) -> Validation | None:
+        """Return the figures of rows that the classifier was not trained on; None if it has none."""
         ...
 
     def count_cached(self, examples: Sequence[Example]) -> int:

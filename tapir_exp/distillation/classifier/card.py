@@ -10,6 +10,7 @@ from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.records import Record
 from tapir_exp.core.store import write_text_atomic
 from tapir_exp.core.task_types import TaskType
+from tapir_exp.distillation.classifier.confidence import Validation
 
 
 class ClassifierCard(Record):
@@ -23,6 +24,8 @@ class ClassifierCard(Record):
         data: Its training data: name, SHA-256 of the file, rows, rows of each type.
         settings: Settings of its training.
         figures: Measurements on held-out folds, of classifiers trained on the other folds.
+        forms: SHA-256 of the form rules whose features the head has; None if it has none.
+        validation: Figures of the rows that set the temperature; None in cards of earlier versions.
     """
 
     kind: str
@@ -32,6 +35,8 @@ class ClassifierCard(Record):
     data: dict[str, Any]
     settings: dict[str, Any]
     figures: dict[str, Any]
+    forms: str | None = None
+    validation: Validation | None = None
 
 
 def write_card(directory: Path, card: ClassifierCard) -> None:

@@ -10,8 +10,8 @@ from random import Random
 from typing import Any
 
 from tapir_exp.config import LabelledDataConfig
-from tapir_exp.core.errors import SeedError
-from tapir_exp.core.json_rows import read_json_objects
+from tapir_exp.core.errors import SeedError, SourceError
+from tapir_exp.core.json_rows import read_json_rows
 from tapir_exp.core.store import sha256_file
 from tapir_exp.core.task_types import TaskType
 
@@ -21,10 +21,11 @@ EXAMPLES = Path(__file__).parent / "examples.json"
 
 @dataclass(frozen=True)
 class LabelledText:
-    """An instruction, followed by its input, and its task type."""
+    """An instruction, followed by its input, with its task type and the source that it comes from."""
 
     text: str
     task: TaskType
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,14 +61,17 @@ def read_labelled(config: LabelledDataConfig) -> LabelledDataset:
     path = Path(config.path)
     dropped: Counter[str] = Counter()
     rows: dict[str, LabelledText] = {}
-    for fields in read_json_objects(path, SeedError):
-        row = _parse_row(fields, config)
-        if isinstance(row, str):
-            dropped[row] += 1
-        elif row.text in rows:
-            dropped["repeated"] += 1
-        else:
-            rows[row.text] = row
+    try:
+        for raw in read_json_rows(path):
+            row = f"unreadable: {raw.failure}" if raw.fields is None else _parse_row(raw.fields, config)
+            if isinstance(row, str):
+                dropped[row] += 1
+            elif row.text in rows:
+                dropped["repeated"] += 1
+            else:
+                rows[row.text] = row
+    except SourceError as failure:
+        raise SeedError(str(failure)) from failure
     if not rows:
         raise SeedError(
             f"{path} has no labelled instruction: {dict(dropped)}. "
@@ -108,6 +112,18 @@ def stratified_folds(rows: Sequence[LabelledText], count: int, seed: int) -> lis
     return [sorted(order[fold::count]) for fold in range(count)]
 
 
+def calibration_folds(rows: Sequence[LabelledText], count: int, seed: int) -> list[list[int]]:
+    """Return folds for a calibration: one for each source if there are several, otherwise stratified folds.
+
+    A classifier is surer on its own sources than on others, so that rows of a source that was left out are the better
+    ground for its confidence.
+    """
+    sources = list(dict.fromkeys(row.source for row in rows))
+    if len(sources) < 2:
+        return stratified_folds(rows, count, seed)
+    return [[index for index, row in enumerate(rows) if row.source == source] for source in sources]
+
+
 def _parse_row(row: Mapping[str, Any], config: LabelledDataConfig) -> LabelledText | str:
     """Return the labelled instruction of a row, or the reason why it has none."""
     text, name = instruction_text(row, config.instruction, config.input), row.get(config.task)
@@ -120,4 +136,5 @@ def _parse_row(row: Mapping[str, Any], config: LabelledDataConfig) -> LabelledTe
         return f"{name}: excluded by classifier_data.names"
     if task not in set(TaskType):
         return f"{name}: no task type, see classifier_data.names"
-    return LabelledText(text, TaskType(task))
+    source = "" if config.source is None else str(row.get(config.source) or "")
+    return LabelledText(text, TaskType(task), source)

@@ -26,6 +26,9 @@ class LLMClassifier:
         settings = {"model": self._chat.identity(), "max_tokens": self._config.max_tokens}
         return {"classifier": settings, "label prompt": load_prompt("label").text}
 
+    def validation(self) -> None:
+        """Return None: a chat model states no confidence."""
+
     def count_cached(self, examples: Sequence[Example]) -> int:
         """Return the number of examples that need no call."""
         return self._chat.count_cached(self._requests(examples))

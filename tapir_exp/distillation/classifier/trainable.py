@@ -12,6 +12,7 @@ from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.distillation.classifier.baselines import Baseline
 from tapir_exp.distillation.classifier.calibration import softmax
+from tapir_exp.distillation.classifier.confidence import Validation
 from tapir_exp.distillation.classifier.dataset import LabelledText
 
 Matrix = NDArray[np.float32]
@@ -29,6 +30,11 @@ class TrainedClassifier(Protocol):
     @property
     def temperature(self) -> float:
         """Divisor of the logits before the softmax, which calibrates the confidence."""
+        ...
+
+    @property
+    def validation(self) -> Validation | None:
+        """Figures of the rows that set the temperature; None if there are none."""
         ...
 
     def score(self, texts: Sequence[str], progress: str) -> Matrix:

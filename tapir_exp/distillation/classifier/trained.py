@@ -1,7 +1,7 @@
 """A trained classifier: opened from its directory, or fitted on the package's examples."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from hashlib import sha256
 from importlib.util import find_spec
@@ -13,13 +13,23 @@ from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.records import Example, Label
 from tapir_exp.core.store import digest_files
 from tapir_exp.distillation.classifier.card import ClassifierCard, read_card
+from tapir_exp.distillation.classifier.confidence import Validation
 from tapir_exp.distillation.classifier.dataset import package_examples
 from tapir_exp.distillation.classifier.encoder_weights import REMEDY, find_encoder, weights_digest
-from tapir_exp.distillation.classifier.trainable import ClassifierTrainer, TrainedClassifier, predict
+from tapir_exp.distillation.classifier.forms import FORMS_DIGEST
+from tapir_exp.distillation.classifier.trainable import ClassifierTrainer, Prediction, TrainedClassifier, predict
+
+PACKAGE_TEMPERATURE = 1.0
+"""Temperature of the head on the package's examples."""
+PACKAGE_VALIDATION = Validation(rows=0, accuracy=0, mean_confidence=0)
+"""Figures of that head on them."""
 
 
 class CachedClassifier:
-    """A trained classifier that loads its weights on first use; it labels every row, with a confidence."""
+    """A trained classifier that loads its weights on first use.
+
+    It gives each row a confidence, and no type to a row whose confidence is below `classifier.min_confidence`.
+    """
 
     def __init__(self, config: ClassifierConfig) -> None:
         """Check the classifier without loading its weights.
@@ -33,7 +43,13 @@ class CachedClassifier:
 
     def recipe(self) -> dict[str, Any]:
         """Return the digest of every file of the classifier, or of its training data."""
-        return {"classifier": self._recipe}
+        # Labels without abstention keep the keys of earlier versions.
+        least = self._config.min_confidence
+        return {"classifier": self._recipe if least is None else {**self._recipe, "min_confidence": least}}
+
+    def validation(self) -> Validation | None:
+        """Return the validation in the card, or that of the package's examples; nothing is loaded."""
+        return PACKAGE_VALIDATION if self._card is None else self._card.validation
 
     def count_cached(self, examples: Sequence[Example]) -> int:
         """Return 0: there are no calls to a chat model."""
@@ -45,19 +61,49 @@ class CachedClassifier:
         return f"{self._config.kind.value}:{sha256(repr(self._recipe).encode()).hexdigest()[:12]}"
 
     def label(self, examples: Sequence[Example], progress: str) -> list[Label]:
-        """Return the most probable type of each example with its calibrated probability."""
+        """Return the most probable type of each example with its calibrated probability, or no type below the limit."""
         predictions = predict(self._classifier, [example.instruction for example in examples], progress)
-        return [
-            Label(id=example.id, task=made.task, raw="", confidence=made.confidence, source=self.source)
-            for example, made in zip(examples, predictions, strict=True)
-        ]
+        return [self._label(example, made) for example, made in zip(examples, predictions, strict=True)]
+
+    def _label(self, example: Example, made: Prediction) -> Label:
+        least = self._config.min_confidence
+        if least is None or made.confidence is None or made.confidence >= least:
+            return Label(id=example.id, task=made.task, raw="", confidence=made.confidence, source=self.source)
+        return Label(
+            id=example.id,
+            task=None,
+            raw=str(made.task),
+            failure=f"abstained: confidence below classifier.min_confidence = {least:g}",
+            confidence=made.confidence,
+            source=self.source,
+        )
 
     # Loading or fitting takes seconds, which a run with cached labels must not pay.
     @cached_property
     def _classifier(self) -> TrainedClassifier:
         if self._card is None or self._config.path is None:
-            return open_trainer(self._fit, TrainerConfig()).fit(package_examples().rows, 0, "fitting the classifier")
+            return fit_package_head(self._fit)
         return open_trained(Path(self._config.path), self._card, self._config)
+
+
+def fit_package_head(fit: ClassifierFitConfig) -> TrainedClassifier:
+    """Return the head on the package's examples, with the temperature for texts of other sources."""
+    from tapir_exp.distillation.classifier.encoder.linear_probe import LinearProbeTrainer
+
+    check_scikit_learn(fit)
+    trained = LinearProbeTrainer(fit).fit(package_examples().rows, 0, "fitting the classifier")
+    return replace(trained, temperature=PACKAGE_TEMPERATURE)
+
+
+def check_scikit_learn(fit: ClassifierFitConfig) -> None:
+    """Check that training is possible.
+
+    Raises:
+        ConfigError: If scikit-learn is missing.
+    """
+    if find_spec("sklearn") is None:
+        kind = f"classifier_training.kind = {fit.kind.value}"
+        raise ConfigError([f"{kind}: training needs scikit-learn, which is not installed. Install it: {REMEDY}"])
 
 
 def open_trainer(fit: ClassifierFitConfig, trainer: TrainerConfig) -> ClassifierTrainer:
@@ -66,9 +112,7 @@ def open_trainer(fit: ClassifierFitConfig, trainer: TrainerConfig) -> Classifier
     Raises:
         ConfigError: If a package or the encoder is missing.
     """
-    if find_spec("sklearn") is None:
-        kind = f"classifier_training.kind = {fit.kind.value}"
-        raise ConfigError([f"{kind}: training needs scikit-learn, which is not installed. Install it: {REMEDY}"])
+    check_scikit_learn(fit)
     # Imported here: each kind needs other packages.
     if fit.kind is ClassifierKind.deberta:
         from tapir_exp.distillation.classifier.deberta.trainer import DebertaTrainer
@@ -95,6 +139,8 @@ def open_trained(directory: Path, card: ClassifierCard, config: ClassifierConfig
 def _examples_recipe(fit: ClassifierFitConfig) -> dict[str, Any]:
     return {
         "examples": package_examples().digest,
+        "forms": FORMS_DIGEST,
+        "temperature": PACKAGE_TEMPERATURE,
         "encoder": weights_digest(find_encoder(fit.encoder)),
         **_precision_recipe(fit.precision),
         # The batch size only changes the speed; the precision has a separate entry.
@@ -108,6 +154,8 @@ def _directory_recipe(config: ClassifierConfig, card: ClassifierCard) -> dict[st
     recipe: dict[str, Any] = {"kind": card.kind, "files": digest_files(Path(str(config.path)))}
     if config.kind is ClassifierKind.encoder:
         recipe |= _precision_recipe(config.precision)
+        if card.forms not in (None, FORMS_DIGEST):
+            raise ConfigError([f"{config.path} was trained with other form rules; train the classifier again"])
         # The head is useless on other weights than those it was trained on.
         recipe["encoder"] = weights_digest(find_encoder(str(card.base["encoder"])))
         if recipe["encoder"] != card.base["sha256"]:

@@ -13,6 +13,7 @@ from tapir_exp.core.errors import SeedError
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.distillation.classifier.dataset import (
     LabelledText,
+    calibration_folds,
     instruction_text,
     package_examples,
     read_labelled,
@@ -57,18 +58,35 @@ def test_read_labelled_without_usable_rows_reports_reasons(tmp_path: Path) -> No
         read_labelled(LabelledDataConfig(path=str(path)))
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ('{"a": 1}\n[2]\n', r"rows\.jsonl, row 2: not a JSON object"),
-        ('{"a": 1}\n{\n', r"rows\.jsonl, row 2: not valid JSON"),
-    ],
-)
-def test_read_labelled_names_a_row_that_is_no_object(tmp_path: Path, text: str, reason: str) -> None:
+@pytest.mark.parametrize("bad", ["7", "{"])
+def test_read_labelled_counts_unreadable_rows_and_goes_on(tmp_path: Path, bad: str) -> None:
     path = tmp_path / "rows.jsonl"
-    path.write_text(text)
-    with pytest.raises(SeedError, match=reason):
+    good = '{"instruction": "Add 1 and 2.", "task": "Math"}\n'
+    path.write_text(f"{bad}\n{good}{bad}\n")
+    dataset = read_labelled(LabelledDataConfig(path=str(path)))
+    assert [row.task for row in dataset.rows] == [TaskType.MATH]
+    ((reason, count),) = dataset.dropped.items()
+    assert (reason.startswith("unreadable: not "), count) == (True, 2)
+    path.write_text(f"{bad}\n")
+    with pytest.raises(SeedError, match=r"has no labelled instruction: .*unreadable"):
         read_labelled(LabelledDataConfig(path=str(path)))
+
+
+def test_read_labelled_of_a_broken_list_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text('[{"instruction": "a"} {')
+    with pytest.raises(SeedError, match=r"rows\.json cannot be read beyond row 1"):
+        read_labelled(LabelledDataConfig(path=str(path)))
+
+
+def test_calibration_folds_leave_out_one_source_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    fields = [{"instruction": f"{n}", "task": "Math" if n % 2 else "Law", "from": "ab"[n % 3 == 0]} for n in range(6)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in fields))
+    rows = read_labelled(LabelledDataConfig(path=str(path), source="from")).rows
+    assert calibration_folds(rows, 5, 0) == [[0, 3], [1, 2, 4, 5]]
+    one = read_labelled(LabelledDataConfig(path=str(path))).rows
+    assert calibration_folds(one, 2, 0) == stratified_folds(one, 2, 0)
 
 
 def test_instruction_text_appends_the_input() -> None:
@@ -78,10 +96,11 @@ def test_instruction_text_appends_the_input() -> None:
     assert instruction_text({"instruction": [{"type": "text"}], "input": "x"}) == ""
 
 
-def test_package_examples_have_eight_rows_per_type() -> None:
+def test_package_examples_have_eight_rows_per_type_or_more() -> None:
     dataset = package_examples()
-    assert dataset.counts == {str(task): 8 for task in TaskType}
-    assert len({row.text for row in dataset.rows}) == 8 * len(TaskType)
+    assert dataset.counts.keys() == set(TaskType)
+    assert min(dataset.counts.values()) == 8
+    assert len({row.text for row in dataset.rows}) == len(dataset.rows)
     assert read_labelled(LabelledDataConfig()) == dataset
 
 

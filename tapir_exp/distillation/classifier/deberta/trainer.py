@@ -1,7 +1,7 @@
 """Fine-tuning of a sequence classifier, with early stopping and a calibrated confidence."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from tapir_exp.core.determinism import deterministic_scope
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.distillation.classifier.baselines import Baseline
 from tapir_exp.distillation.classifier.calibration import fit_temperature
+from tapir_exp.distillation.classifier.confidence import Validation, validate
 from tapir_exp.distillation.classifier.dataset import LabelledText, stratified_folds
 from tapir_exp.distillation.classifier.deberta.model import load_classifier
 from tapir_exp.distillation.classifier.deberta.module import MACRO_F1, Batch, ClassifierModule
@@ -45,6 +46,7 @@ class DebertaClassifier:
     temperature: float
     max_length: int
     batch_size: int
+    validation: Validation | None = None
 
     @torch.inference_mode()
     def score(self, texts: Sequence[str], progress: str) -> Matrix:
@@ -101,9 +103,8 @@ class DebertaTrainer:
         # The validation rows were not trained on, so their logits show how confident the model may be.
         raw = DebertaClassifier(model, tokenizer, tasks, 1.0, self._fit.max_length, self._fit.batch_size)
         logits = raw.score([text for text, _ in held_out], progress)
-        return DebertaClassifier(
-            model, tokenizer, tasks, fit_temperature(logits, targets[validation]), raw.max_length, raw.batch_size
-        )
+        temperature = fit_temperature(logits, targets[validation])
+        return replace(raw, temperature=temperature, validation=validate(logits, targets[validation], temperature))
 
     def _train(
         self,

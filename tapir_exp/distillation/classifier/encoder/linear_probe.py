@@ -1,4 +1,4 @@
-"""A logistic regression on the embeddings of an encoder."""
+"""A logistic regression on the embeddings of an encoder, and on the form of the task."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,19 +13,23 @@ from tapir_exp.config import ClassifierFitConfig, Precision
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.distillation.classifier.baselines import Baseline, fit_and_predict
 from tapir_exp.distillation.classifier.calibration import fit_temperature
-from tapir_exp.distillation.classifier.dataset import LabelledText, stratified_folds
+from tapir_exp.distillation.classifier.confidence import Validation, validate
+from tapir_exp.distillation.classifier.dataset import LabelledText, calibration_folds
 from tapir_exp.distillation.classifier.encoder.embedding import Embedder
 from tapir_exp.distillation.classifier.encoder_weights import find_encoder, weights_digest
+from tapir_exp.distillation.classifier.forms import form_features
 from tapir_exp.distillation.classifier.trainable import Matrix, known_tasks, task_indices, too_few_rows
 
 HEAD = "head.safetensors"
 CALIBRATION_FOLDS = 5
 """Folds of the training rows that set the temperature, each scored by a head fitted on the others."""
+FORM_SCALE = 1.0
+"""Size of the feature of a form. A vector has the length 1 as well, so that the penalty treats both alike."""
 
 
 @dataclass(frozen=True)
 class Head:
-    """A linear head: weight (tasks, width) and bias (tasks,)."""
+    """A linear head: weight (tasks, width) and bias (tasks,); the width includes forms if it was trained on them."""
 
     weight: Matrix
     bias: Matrix
@@ -44,10 +48,14 @@ class LinearClassifier:
     head: Head
     tasks: tuple[TaskType, ...]
     temperature: float
+    validation: Validation | None = None
 
     def score(self, texts: Sequence[str], progress: str) -> Matrix:
         """Return uncalibrated logits: (texts, tasks)."""
-        return self.head.logits(self.embedder.embed(texts, progress))
+        vectors = self.embedder.embed(texts, progress)
+        # A head that was trained without form rules is as wide as the vectors.
+        has_forms = self.head.weight.shape[1] > vectors.shape[1]
+        return self.head.logits(add_forms(vectors, texts) if has_forms else vectors)
 
     def save(self, directory: Path) -> None:
         """Write the head; the card records the encoder by its digest."""
@@ -55,13 +63,17 @@ class LinearClassifier:
 
 
 class LinearProbeTrainer:
-    """Trainer of heads on one encoder; each text is embedded once."""
+    """Trainer of heads on one encoder; each text is embedded once.
+
+    Attributes:
+        embedded: The vector of each text so far.
+    """
 
     def __init__(self, fit: ClassifierFitConfig) -> None:
         directory = find_encoder(fit.encoder)
         self._fit, self._digest = fit, weights_digest(directory)
         self._embedder = Embedder(directory, fit.max_length, fit.batch_size, fit.precision)
-        self._vectors: dict[str, Matrix] = {}
+        self.embedded: dict[str, Matrix] = {}
 
     def base(self) -> dict[str, Any]:
         """Return the encoder and its digest."""
@@ -78,8 +90,8 @@ class LinearProbeTrainer:
             raise too_few_rows(rows, tasks)
         vectors = self.vectors([row.text for row in rows], progress)
         targets = task_indices(rows, tasks)
-        temperature = self._temperature(rows, vectors, targets, seed)
-        return LinearClassifier(self._embedder, fit_head(vectors, targets, self._fit), tasks, temperature)
+        temperature, validation = self._calibrate(rows, vectors, targets, seed)
+        return LinearClassifier(self._embedder, fit_head(vectors, targets, self._fit), tasks, temperature, validation)
 
     def baselines(self) -> Mapping[str, Baseline]:
         """Return the nearest mean vector as a baseline."""
@@ -92,29 +104,36 @@ class LinearProbeTrainer:
         return fit_and_predict(NearestCentroid(), features, rows, queries)
 
     def vectors(self, texts: Sequence[str], progress: str) -> Matrix:
-        """Return one vector per text, in order: (texts, width)."""
+        """Return one vector per text, in order, with its form if form rules are used: (texts, width)."""
         # Folds and baselines embed the same texts many times.
-        new = [text for text in dict.fromkeys(texts) if text not in self._vectors]
-        self._vectors.update(zip(new, self._embedder.embed(new, progress), strict=True))
-        return np.stack([self._vectors[text] for text in texts])
+        new = [text for text in dict.fromkeys(texts) if text not in self.embedded]
+        self.embedded.update(zip(new, self._embedder.embed(new, progress), strict=True))
+        vectors = np.stack([self.embedded[text] for text in texts])
+        return add_forms(vectors, texts) if self._fit.form_rules else vectors
 
-    def _temperature(
+    def _calibrate(
         self, rows: Sequence[LabelledText], vectors: Matrix, targets: NDArray[np.int64], seed: int
-    ) -> float:
-        """Return the temperature of heads on rows that they were not fitted on.
+    ) -> tuple[float, Validation | None]:
+        """Return the temperature of heads on rows that they were not fitted on, and their figures on these rows.
 
         A row counts only if its type occurs outside its fold: no other head can predict it.
         """
         count = int(targets.max()) + 1
         logits, scored = np.full((len(rows), count), -np.inf, dtype=np.float32), np.zeros(len(rows), dtype=bool)
-        for fold in stratified_folds(rows, CALIBRATION_FOLDS, seed):
+        for fold in calibration_folds(rows, CALIBRATION_FOLDS, seed):
             rest = np.setdiff1d(np.arange(len(rows)), fold)
             # The head of a fold knows only the types of the other rows; `indices` numbers these without gaps.
             seen, indices = np.unique(targets[rest], return_inverse=True)
             if len(seen) > 1:
                 logits[np.ix_(np.array(fold), seen)] = fit_head(vectors[rest], indices, self._fit).logits(vectors[fold])
                 scored[fold] = np.isin(targets[fold], seen)
-        return fit_temperature(logits[scored], targets[scored])
+        temperature = fit_temperature(logits[scored], targets[scored])
+        return temperature, validate(logits[scored], targets[scored], temperature)
+
+
+def add_forms(vectors: Matrix, texts: Sequence[str]) -> Matrix:
+    """Return the vectors with the form of each text behind them: (texts, width + forms)."""
+    return np.hstack([vectors, FORM_SCALE * form_features(texts)])
 
 
 def fit_head(vectors: Matrix, targets: NDArray[np.int64], fit: ClassifierFitConfig) -> Head:
