@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from tapir_exp.config import Difficulty
+from tapir_exp.core import events
+from tapir_exp.core.events import Kind
 from tapir_exp.core.records import Example, Label, Response
 from tapir_exp.core.store import Artifact
 from tapir_exp.distillation.curriculum.difficulty import choose_hard
@@ -66,11 +68,14 @@ def distill(ws: Workspace) -> Shares | None:
     student = students.finetune_on_seeds(ws, seeds, base, base_identity)  # 1
     evaluate_student(ws, 0, student, held_out)
     if ws.config.curriculum.rounds == 0:
+        events.record(Kind.STUDENT_FINISHED, round=0)
         return None
     state = score_seeds(ws, seeds, student, held_out.instructions)  # 2
+    events.record(Kind.STUDENT_FINISHED, round=0)
     for number in range(1, ws.config.curriculum.rounds + 1):
         state = run_round(ws, number, state)
         evaluate_student(ws, number, state.student, held_out)
+        events.record(Kind.STUDENT_FINISHED, round=number)
     return state.target
 
 

@@ -6,7 +6,9 @@ is imported before a job starts, so that mistakes show at once.
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from enum import Enum
 from multiprocessing import current_process
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,15 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import Container, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from tapir_exp.commands.command_line import explain_failure, split_sweep
+from tapir_exp.commands.command_line import check_config_dir, explain_failure, split_sweep
+from tapir_exp.commands.finished import finished_outcome, job_key
+from tapir_exp.commands.main import DEFAULT_COMMAND
 from tapir_exp.commands.registration import register
-from tapir_exp.config import parse, to_yaml
+from tapir_exp.commands.sweep_run import PagePath, SweepSession, update_page
+from tapir_exp.config import Config, parse, to_yaml
 from tapir_exp.config.compose import COMMAND_LINE, COMPOSITION_ERRORS, Composer, collect, sweep_params
 from tapir_exp.config.paths import data_dir
 from tapir_exp.config.problems import describe
@@ -29,7 +35,10 @@ from tapir_exp.config.secrets import check_overrides
 from tapir_exp.core.console import console
 from tapir_exp.core.disk import explain_disk_error
 from tapir_exp.core.errors import ConfigError, TapirError
+from tapir_exp.core.events import EVENTS, EventStream, Kind, Outcome
 from tapir_exp.core.processes import end_with_parent
+from tapir_exp.core.secrets import redact_secrets
+from tapir_exp.report.sweep.plan_file import SweepPlan, is_ignored, split_override
 
 EVALUATE = "evaluate"
 """Name of the primary configuration of `tapir evaluate`."""
@@ -54,27 +63,62 @@ class ConfigCheck(Callback):
         _stop_if([*_secrets_of(config), *_composer(config).problems(overrides)])
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Check every job of the sweep and report all mistakes in one error."""
+        """Check every job of the sweep and report all mistakes in one error; then lock the sweep."""
         # Values of a sweep file and of the command line; Hydra gives the latter precedence, as they come last.
         composer = _composer(config)
         jobs = split_sweep([*sweep_params(config), *config.hydra.overrides.task])
         common = list(config.hydra.overrides.hydra)
         _stop_if([*_secrets_of(config), *collect(lambda job: composer.problems([*common, *job]), jobs)])
+        plan = plan_sweep(config, jobs)
+        try:
+            _sweeps.append(SweepSession(Path(config.hydra.sweep.dir), plan, _page_writer(config)))
+        except Exception as error:
+            raise Stop(explain_disk_error(error) or error) from error
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Write the sweep's report; for a sweep of evaluations, the tables with the published figures."""
-        directory = Path(config.hydra.sweep.dir)
+        """Print the table of the sweep, and write its page; for evaluations, the tables with the published figures."""
         try:
-            if config.hydra.job.config_name == EVALUATE:
-                from tapir_exp.report.paper_tables import write_paper_tables
-
-                write_paper_tables(directory)
-            else:
-                from tapir_exp.report.sweep.page import write_sweep_report
-
-                write_sweep_report(directory)
+            _sweeps.pop().finish()
         except Exception as error:
             raise Stop(error) from error
+
+
+_sweeps: list[SweepSession] = []
+"""The sweep that this process has started, if any; worker processes have none."""
+
+
+def plan_sweep(config: DictConfig, jobs: Sequence[Sequence[str]]) -> SweepPlan:
+    """Return the plan of a sweep.
+
+    Args:
+        config: Composed for the sweep, so that varied keys and groups have the values that no job overrides.
+        jobs: Overrides of each job.
+    """
+    choices = config.hydra.runtime.choices
+    defaults = {}
+    for key in dict.fromkeys(split_override(line)[0] for job in jobs for line in job):
+        with suppress(OmegaConfBaseException):  # a key that no job shares with the sweep has no default
+            value = choices[key] if key in choices else OmegaConf.select(config, key, default=None)
+            if not is_ignored(key, also_arm=False) and not isinstance(value, Container):
+                defaults[key] = "null" if value is None else str(value.value if isinstance(value, Enum) else value)
+    baseline = dict(split_override(part) for part in (config.sweep.baseline or "").split(",") if part)
+    return SweepPlan(jobs, defaults, baseline)
+
+
+def _page_writer(config: DictConfig) -> PagePath:
+    return _write_tables if config.hydra.job.config_name == EVALUATE else _write_page
+
+
+def _write_page(directory: Path) -> Path:
+    from tapir_exp.report.sweep.page import write_sweep_report
+
+    return write_sweep_report(directory)
+
+
+def _write_tables(directory: Path) -> Path:
+    from tapir_exp.report.paper_tables import write_paper_tables
+
+    return write_paper_tables(directory)
 
 
 def start(config_name: str, arguments: Sequence[str]) -> None:
@@ -88,7 +132,10 @@ def start(config_name: str, arguments: Sequence[str]) -> None:
         ConfigError: With every mistake of the configuration.
         TapirError: If a job fails for a reason that the user can fix.
     """
-    if get_args_parser().parse_args(list(arguments)).experimental_rerun is not None:
+    options = get_args_parser().parse_args(list(arguments))
+    if options.config_dir is not None:
+        check_config_dir(options.config_dir)
+    if options.experimental_rerun is not None:
         problem = "--experimental-rerun: it reads a pickle, which can run code; expected the overrides of the run"
         raise ConfigError([f"{problem}, which are in its .hydra/overrides.yaml"])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
@@ -99,46 +146,95 @@ def start(config_name: str, arguments: Sequence[str]) -> None:
         raise stop.error  # noqa: B904  # the error has its own cause, which `from` would replace
     except COMPOSITION_ERRORS as error:
         raise ConfigError(explain_failure(error, arguments, config_name)) from error
-
-
-def run_job(cfg: DictConfig) -> None:
-    """Run one job. Hydra calls this function, in a sweep also in worker processes that import it by name."""
-    if current_process().name != "MainProcess":
-        end_with_parent()  # a worker of a sweep
-    try:
-        _carry_out(cfg)
     except Exception as error:
-        error = explain_disk_error(error) or error
-        if HydraConfig.get().mode is RunMode.RUN:
-            raise Stop(error) from error
-        raise _report_failure(error) from error
+        # joblib's own class, which is not imported for sweeps without it
+        if type(error).__name__ != "TerminatedWorkerError":
+            raise
+        raise TapirError(
+            "A worker process of the sweep was killed, so the other jobs were stopped. The usual cause is too little "
+            "memory: run fewer jobs at once (launcher=basic), and repeat the command to resume."
+        ) from error
+    finally:
+        # A sweep that came to its end has been taken from the list.
+        if _sweeps:
+            _sweeps.pop().finish(stopped=True)
 
 
-def _carry_out(cfg: DictConfig) -> None:
-    config = parse(cfg)
+def run_job(cfg: DictConfig) -> float | None:
+    """Run one job, and return its main result.
+
+    Hydra calls this function, in a sweep also in worker processes that import it by name. A failed job of a sweep
+    raises nothing: the table of the sweep has its reason, and the other jobs run.
+    """
+    worker = current_process().name != "MainProcess"
+    if worker:
+        end_with_parent()
+    hydra_config = HydraConfig.get()
+    if hydra_config.mode is RunMode.RUN:
+        try:
+            return _carry_out(cfg, None).value
+        except Exception as error:
+            raise Stop(explain_disk_error(error) or error) from error
+    sweep_dir = Path(hydra_config.sweep.dir)
+    plan = SweepPlan.load(sweep_dir)
+    label = plan.label(list(hydra_config.overrides.task))
+    console.label = label if worker else ""
+    console.print(f"job {hydra_config.job.num + 1} of {len(plan.jobs)}: {label}", soft_wrap=True)
+    try:
+        outcome = _carry_out(cfg, sweep_dir)
+    except Exception as error:
+        _report_failure(error, label)
+        outcome = Outcome()
+    if not outcome.key:  # a job that was skipped changes nothing
+        update_page(sweep_dir, _page_writer(HydraConfig.instance().cfg))
+    return outcome.value
+
+
+def _carry_out(cfg: DictConfig, sweep_dir: Path | None) -> Outcome:
+    """Carry out a job and record its events; a job of a sweep that is finished already is skipped."""
     hydra_config = HydraConfig.get()
     directory = Path(hydra_config.runtime.output_dir)
-    sweep_dir = Path(hydra_config.sweep.dir) if hydra_config.mode is RunMode.MULTIRUN else None
-    if hydra_config.job.config_name == EVALUATE:
+    stream = EventStream(directory / EVENTS)
+    verb = EVALUATE if hydra_config.job.config_name == EVALUATE else DEFAULT_COMMAND
+    try:
+        config = parse(cfg)
+        key = job_key(config, verb)
+        if sweep_dir is not None and (finished := finished_outcome(directory, key)) is not None:
+            console.print("finished already", soft_wrap=True)
+            return finished
+        stream.record(Kind.RUN_STARTED, pid=os.getpid())
+        with stream.active():
+            outcome = _function(verb)(config, directory, to_yaml(config), sweep_dir) or Outcome()
+    except Exception as error:
+        reason = redact_secrets(str(explain_disk_error(error) or error) or type(error).__name__)
+        with suppress(OSError):  # a full disk is reported by the error itself
+            stream.record(Kind.RUN_FAILED, reason=reason)
+        raise
+    except BaseException:
+        with suppress(OSError):
+            stream.record(Kind.RUN_STOPPED)
+        raise
+    # The spend of the run is that of its last event.
+    stream.record(Kind.RUN_FINISHED, key=key, figure=outcome.figure, value=outcome.value)
+    return outcome
+
+
+def _function(verb: str) -> Callable[[Config, Path, str, Path | None], Outcome | None]:
+    if verb == EVALUATE:
         from tapir_exp.commands.evaluate_job import evaluate
 
-        evaluate(config, directory, to_yaml(config), sweep_dir)
-    else:
-        from tapir_exp.commands.run_job import run
+        return evaluate
+    from tapir_exp.commands.run_job import run
 
-        run(config, directory, to_yaml(config), sweep_dir)
+    return run
 
 
-def _report_failure(error: Exception) -> TapirError:
-    """Print why a job of a sweep failed, and return the error for the end of the sweep.
-
-    Not every exception can be pickled, so a worker process sends a plain TapirError.
-    """
-    if not isinstance(error, TapirError):
+def _report_failure(error: Exception, label: str) -> None:
+    """Print why a job of a sweep failed; a bug with its traceback."""
+    explained = explain_disk_error(error) or error
+    if not isinstance(explained, TapirError):
         console.print_exception()
-    failure = TapirError(f"{HydraConfig.get().job.override_dirname}: {error}")
-    console.print(f"failed: {failure}", markup=False, soft_wrap=True)
-    return failure
+    console.print(f"failed: {label}: {redact_secrets(str(explained))}", markup=False, soft_wrap=True)
 
 
 def _composer(config: DictConfig) -> Composer:

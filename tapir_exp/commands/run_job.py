@@ -8,7 +8,9 @@ from typing import Any
 import yaml
 
 from tapir_exp.config import Config
+from tapir_exp.core import events
 from tapir_exp.core.console import console, print_table
+from tapir_exp.core.events import Event, Kind, Outcome, reading_events
 from tapir_exp.core.manifest import Manifest
 from tapir_exp.core.records import Quota
 from tapir_exp.core.store import write_text_atomic
@@ -18,9 +20,12 @@ from tapir_exp.distillation.judge.self_preference import shared_family
 from tapir_exp.llm.ledger import SpendScope
 from tapir_exp.llm.spend_report import write_spend_report
 from tapir_exp.pipeline.opening import open_workspace
+from tapir_exp.pipeline.preflight import check_before_work
 from tapir_exp.pipeline.workspace import Workspace
-from tapir_exp.report.metrics import Artifacts, Metrics, run_metrics
+from tapir_exp.report.live_page import live_page
+from tapir_exp.report.metrics import Metrics, run_metrics
 from tapir_exp.report.run_page import write_report
+from tapir_exp.report.run_view import METRICS
 from tapir_exp.report.tracking import Tracker
 from tapir_exp.tapir import distill
 
@@ -38,39 +43,79 @@ TABLE_COLUMNS = {
 """Columns of the table that a run prints at its end, each with its metric."""
 
 
-def run(config: Config, run_dir: Path, resolved: str, sweep_dir: Path | None = None) -> None:
+FIGURES = {"benchmark/accuracy": "accuracy", "held_out/win_rate": "win rate", "train/final_loss": "loss"}
+"""Metrics of the last student that can be the main result of a run, the best one first, with their names."""
+
+
+def run(config: Config, run_dir: Path, resolved: str, sweep_dir: Path | None = None) -> Outcome:
     """Carry out a run: distil, then write manifest, metrics and report. Stages in the store are reused.
+
+    Metrics and the page are also written after every round, so that a run that fails has told its finished rounds.
 
     Args:
         config: The checked configuration.
         run_dir: The directory of the run; it is created if needed.
         resolved: The configuration as YAML, with every interpolation resolved.
         sweep_dir: The sweep that this run is a job of, if any. Its jobs share one budget.
+
+    Returns:
+        The main result of the run.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     write_text_atomic(run_dir / "config.yaml", resolved)
+    _link_latest(run_dir, Path(config.outputs))
     # Jobs of a sweep share the budget of the sweep.
     scope = SpendScope(str(run_dir)) if sweep_dir is None else SpendScope(str(sweep_dir), run_dir.name)
+    title = f"{config.name}: {config.arm}, seed {config.seed}"
     with (
         Tracker(config.logger, run_dir, group=run_dir.parent.name, settings=yaml.safe_load(resolved)) as tracker,
         open_workspace(config, scope) as ws,
+        live_page(run_dir, title, config.curriculum.rounds),
     ):
-        console.rule(f"{config.name}: {config.arm}, seed {config.seed}")
+        console.rule(title)
+        ws.before_work = lambda: check_before_work(config, ws.ledger)
         _warn_about_self_preference(config)
         try:
-            target = distill(ws)
+            with reading_events(lambda event: _finish_round(event, ws, run_dir, tracker)):
+                target = distill(ws)
         finally:  # a run that fails has spent, too
             write_spend_report(ws.ledger, run_dir)
         manifest = _manifest(ws, run_dir, target)
         manifest.write(run_dir)
-        artifacts = manifest.open(run_dir)
-        metrics = run_metrics(manifest, artifacts)
-        write_text_atomic(run_dir / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in metrics))
-        _track(tracker, metrics, artifacts)
+        metrics = run_metrics(manifest, manifest.open(run_dir))
+        write_text_atomic(run_dir / METRICS, _to_lines(metrics))
         report = write_report(run_dir)
     _print_rounds(metrics)
-    _link_latest(run_dir, Path(config.outputs))
     console.print(f"report: {report}")
+    return _outcome(metrics[-1])
+
+
+def _finish_round(event: Event, ws: Workspace, run_dir: Path, tracker: Tracker) -> None:
+    """Write, record and track the metrics of a round as soon as its last stage is finished."""
+    if event["event"] != Kind.STUDENT_FINISHED:
+        return
+    number = int(event["round"])
+    manifest = _manifest(ws, run_dir, None)
+    manifest = manifest.model_copy(update={"alphas": manifest.alphas[:number]})
+    artifacts = {entry.name: ws.store.open(entry.stage, entry.key) for entry in manifest.artifacts}
+    metrics = run_metrics(manifest, artifacts)
+    path, text = run_dir / METRICS, _to_lines(metrics)
+    # A finished run that is repeated keeps its later rounds, also if it is killed now.
+    if not (path.is_file() and path.read_text(encoding="utf-8").startswith(text)):
+        write_text_atomic(path, text)
+    plan = artifacts.get(f"plan-{number}")  # S_0 has none
+    tracker.log_round(number, metrics[-1], plan.rows(Quota) if plan else [])
+    events.record(Kind.ROUND_FINISHED, round=number, metrics=metrics[-1])
+
+
+def _to_lines(metrics: list[Metrics]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in metrics)
+
+
+def _outcome(metrics: Metrics) -> Outcome:
+    """Return the first of `FIGURES` that a run has for its last student."""
+    name = next((name for name in FIGURES if metrics.get(name) is not None), None)
+    return Outcome() if name is None else Outcome(figure=FIGURES[name], value=float(metrics[name]))
 
 
 def _warn_about_self_preference(config: Config) -> None:
@@ -97,12 +142,6 @@ def _manifest(ws: Workspace, run_dir: Path, target: Shares | None) -> Manifest:
     )
 
 
-def _track(tracker: Tracker, metrics: list[Metrics], artifacts: Artifacts) -> None:
-    for number, row in enumerate(metrics):
-        plan = artifacts.get(f"plan-{number}")  # S_0 has none
-        tracker.log_round(number, row, plan.rows(Quota) if plan else [])
-
-
 def _print_rounds(metrics: list[Metrics]) -> None:
     rows = [
         [f"S_{row['round']}", *(_format_figure(row.get(name)) for name in TABLE_COLUMNS.values())] for row in metrics
@@ -122,6 +161,7 @@ def _format_figure(value: Any) -> str:
 
 def _link_latest(run_dir: Path, outputs: Path) -> None:
     """Point `outputs/latest` at the run. The link is replaced atomically, since jobs of a sweep may race."""
+    outputs.mkdir(parents=True, exist_ok=True)
     latest = outputs / "latest"
     if latest.is_dir() and not latest.is_symlink():
         console.print(

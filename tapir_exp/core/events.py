@@ -47,6 +47,8 @@ class Kind(StrEnum):
     """`stage`, and its `calls`, `cached` and `usd` so far."""
     SPEND = "spend"
     """Of the run so far, in all attempts: `calls`, `cached`, `tokens`, `usd`."""
+    STUDENT_FINISHED = "student_finished"
+    """`round`; all stages that its metrics need are finished."""
     ROUND_FINISHED = "round_finished"
     """`round`, and its `metrics`."""
 
@@ -85,6 +87,11 @@ class EventStream:
     def subscribe(self, reader: Reader) -> None:
         """Pass all further events to a reader."""
         self._readers.append(reader)
+
+    def unsubscribe(self, reader: Reader) -> None:
+        """Pass no more events to a reader; one that has failed is gone already."""
+        if reader in self._readers:
+            self._readers.remove(reader)
 
     def record(self, kind: Kind, **fields: Any) -> None:
         """Append an event. Raises OSError if it cannot be written."""
@@ -125,6 +132,21 @@ _active: list[EventStream] = []
 """Streams of the runs in progress, the innermost last. Threads of a run record into it, too."""
 
 
+@contextmanager
+def reading_events(reader: Reader) -> Iterator[None]:
+    """Pass the events of the run in progress to a reader; without such a run, of a stream that no file has."""
+    if not _active:
+        with EventStream().active(), reading_events(reader):
+            yield
+        return
+    stream = _active[-1]
+    stream.subscribe(reader)
+    try:
+        yield
+    finally:
+        stream.unsubscribe(reader)
+
+
 def current_path() -> Path | None:
     """Return the file of the run in progress, so that another process of the run can append to it."""
     return _active[-1]._path if _active else None
@@ -144,7 +166,7 @@ def record_sparsely(kind: Kind, seconds: float, fields: Callable[[], Mapping[str
 
 def read_events(path: Path) -> list[Event]:
     """Read a stream; none if there is no file. Lines that a kill or a full disk cut are skipped."""
-    events = []
+    events: list[Event] = []
     for line in path.read_bytes().split(b"\n") if path.is_file() else ():
         try:
             event = json.loads(line)

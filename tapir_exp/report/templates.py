@@ -83,6 +83,7 @@ FILTERS: dict[str, Callable[[Any], str]] = {
     "usd": _or_none(lambda value: f"${value:.4f}" if value < 1 else f"${value:.2f}"),
     "compact": _or_none(charts.compact),
     "accuracy": _or_none(_accuracy),
+    "figure": _or_none(lambda value: f"{value:.4g}"),
     "duration": _duration,
     "student": student_name,
 }

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import subprocess
 import sys
 import types
@@ -12,13 +13,14 @@ from pathlib import Path
 
 import pytest
 from assets import ROOT
-from rich.console import Console
+from filelock import FileLock
 from yaml import YAMLError
 
-from tapir_exp.commands import hydra_app
+from tapir_exp.commands import hydra_app, sweep_run
 from tapir_exp.commands.main import main
 from tapir_exp.config.paths import data_dir
 from tapir_exp.core import console as console_module
+from tapir_exp.core.console import Terminal
 
 STUBS = '''
 """Replaces the run itself and the report of a sweep, in this process and in every worker."""
@@ -30,6 +32,9 @@ def run(config, run_dir, resolved, sweep_dir=None):
         log.write(f"{run_dir.relative_to(os.getcwd())} {config.arm} {config.seed} {threads}\\n")
     (run_dir / "config.yaml").write_text(resolved)
     if config.name == "interrupted": raise KeyboardInterrupt
+    if config.name == "full":
+        import errno
+        raise OSError(errno.ENOSPC, "No space left on device", str(run_dir))
     if config.name == "failing":
         from tapir_exp.core.errors import StoreError
         raise StoreError("the artifact is damaged")
@@ -40,10 +45,18 @@ def run(config, run_dir, resolved, sweep_dir=None):
         import yaml
         yaml.safe_load("[")
     if config.name == "broken": raise RuntimeError("a bug")
+    from tapir_exp.core.events import Outcome
+    from tapir_exp.core.manifest import Manifest
+    fields = {"name": "lab", "arm": "tapir", "seed": 0, "store": "store", "delta": 1, "alphas": (), "target": None}
+    Manifest(**fields, artifacts=()).write(run_dir)
+    for name in ("metrics.jsonl", "report.html"):
+        (run_dir / name).write_text("")
+    return Outcome(figure="accuracy", value=0.5)
 
 def write_sweep_report(sweep_dir):
     if os.environ.get("REPORT") == "broken": raise RuntimeError("no report")
     (sweep_dir / "report.txt").write_text("done")
+    return sweep_dir / "report.txt"
 
 job = types.ModuleType("run_job")
 job.run = run
@@ -71,8 +84,8 @@ class Tapir:
 
     def __call__(self, *arguments: str) -> Result:
         out, err = io.StringIO(), io.StringIO()
-        console = Console(file=err, width=80, highlight=False)
-        for module in (hydra_app, console_module):
+        console = Terminal(err)
+        for module in (hydra_app, sweep_run, console_module):
             self._patch.setattr(module, "console", console)
         with redirect_stdout(out), redirect_stderr(err):
             code = self._exit_code(arguments)
@@ -190,7 +203,7 @@ def test_secret_is_neither_printed_nor_written(tapir: Tapir) -> None:
         ("lrr: 1", "student.lrr: expected a key of the schema (choices: "),
         ("max_length: abc", "student.max_length = abc: expected an integer [mine/student/odd.yaml]"),
         ("model: x\nmax_length: 0", "student.max_length = 0: expected at least 1 [mine/student/odd.yaml]"),
-        ("model: ???", "student.model is missing: expected a text [mine/student/odd.yaml]"),
+        ("model: ???", "student.model is missing: expected a text: a preset such as student=qwen1_5_0_5b, or "),
         ("model: ${lab.sed}", "student.model cannot be read: expected a text; Interpolation key 'lab.sed' not found"),
         ("model: [x", "[mine/student/odd.yaml, line 1]"),
         ("defaults:\n  - /llm@llm: opnai", ("llm = opnai: expected one of dashscope, lab, local_gguf, "
@@ -209,7 +222,7 @@ def test_mistake_in_a_file_names_the_file(tapir: Tapir, text: str, expected: str
 
 def test_sweep_runs_every_combination_and_reports(tapir: Tapir) -> None:
     result = tapir("-m", "arm=tapir,lion", "seed=1,2")
-    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert (result.returncode, result.stdout) == (0, "")
     assert [line.split()[1:3] for line in tapir.runs()] == [
         ["tapir", "1"],
         ["tapir", "2"],
@@ -220,6 +233,9 @@ def test_sweep_runs_every_combination_and_reports(tapir: Tapir) -> None:
     assert [path.name for path in paths] == [f"arm-{a}_seed-{s}" for a in ("tapir", "lion") for s in (1, 2)]
     assert {path.parent.parent.as_posix() for path in paths} == {"outputs/sweeps"}
     assert (tapir.home / paths[0].parent / "report.txt").exists()
+    *_, last, page = result.stderr.splitlines()
+    assert last.split()[:5] == ["arm=lion", "seed=2", "finished", "accuracy", "0.5"]
+    assert page == f"page: {paths[0].parent}/report.txt"
 
 
 def test_sweep_is_checked_before_its_first_job_starts(tapir: Tapir) -> None:
@@ -301,13 +317,81 @@ def test_python_m_has_the_same_exit_codes(tapir: Tapir) -> None:
     assert (result.returncode, len(result.stderr.splitlines())) == (2, 2)
 
 
+def table(result: Result) -> dict[str, list[str]]:
+    """Return the cells of the table that ends a sweep, by job; cells are at least two spaces apart."""
+    lines = result.stderr.partition("job ")[2].rpartition("\njob ")[2].splitlines()[1:]
+    return {cells[0]: cells[1:] for line in lines if len(cells := re.split(r"  +", line)) >= 5}
+
+
+@pytest.fixture
+def failed(tapir: Tapir) -> Result:
+    return tapir("-m", "name=failing,broken,lab,full", "sweep.name=mine")
+
+
+def test_failed_jobs_are_all_named_and_the_others_run(tapir: Tapir, failed: Result) -> None:
+    assert failed.returncode == 1
+    assert len(tapir.runs()) == 4
+    rows = table(failed)
+    assert [row[0] for row in rows.values()] == ["failed", "failed", "finished", "failed"]
+    assert rows["name=failing"][-1] == "the artifact is damaged"
+    assert rows["name=broken"][-1] == "a bug"
+    assert "RuntimeError: a bug" in failed.stderr
+    assert rows["name=lab"][1] == "accuracy 0.5"
+    assert "no space" in rows["name=full"][-1]
+    assert "OSError: " not in failed.stderr
+    *_, page, last = failed.stderr.splitlines()
+    assert page == "page: outputs/sweeps/mine/report.txt"
+    assert last.startswith("tapir: 3 of 4 jobs did not finish: name=failing (failed: the artifact is damaged); name=")
+
+
 @pytest.mark.slow
-def test_failed_job_fails_the_sweep_after_the_others(tapir: Tapir) -> None:
-    result = tapir("-m", "name=failing,broken,lab")
-    assert result.returncode == 1
-    assert "failed: name-failing: the artifact is damaged" in result.stderr
-    assert "failed: name-broken: a bug" in result.stderr
+def test_finished_jobs_are_skipped_and_shown_as_finished(tapir: Tapir, failed: Result) -> None:
+    again = tapir("-m", "name=failing,broken,lab,full", "sweep.name=mine", "logger=disabled", "spend.max_usd=3")
+    assert [line.split()[0].rpartition("-")[2] for line in tapir.runs()[4:]] == ["failing", "broken", "full"]
+    assert table(again)["name=lab"][:2] == ["finished", "accuracy 0.5"]
+
+
+@pytest.mark.slow
+def test_sweep_with_a_name_takes_more_values(tapir: Tapir) -> None:
+    for values, runs in (("1,2", 2), ("1,2,3", 3), ("3,2", 3)):
+        result = tapir("-m", f"seed={values}", "sweep.name=mine")
+        assert (result.returncode, len(tapir.runs())) == (0, runs)
+    assert list(table(result)) == ["seed=3", "seed=2"]
+
+
+@pytest.mark.slow
+def test_job_whose_input_file_changed_is_run_again(tapir: Tapir) -> None:
+    (tapir.home / "pool.jsonl").write_text("1")
+    command = ("-m", "seed=1,2", "sweep.name=mine", "+teacher.llm.extra_params.file=./pool.jsonl")
+    for text, runs in (("1", 2), ("1", 2), ("22", 4)):
+        if text == "22":
+            (tapir.home / "pool.jsonl").write_text(text)
+        assert (tapir(*command).returncode, len(tapir.runs())) == (0, runs)
+
+
+@pytest.mark.slow
+def test_interrupted_sweep_shows_its_table_and_resumes(tapir: Tapir) -> None:
+    result = tapir("-m", "name=lab,interrupted,other", "sweep.name=mine")
+    assert result.returncode == 130
+    assert {job: row[0] for job, row in table(result).items()} == {
+        "name=lab": "finished",
+        "name=interrupted": "stopped",
+        "name=other": "waiting",
+    }
+    assert "page: outputs/sweeps/mine/report.txt" in result.stderr
+    assert result.stderr.endswith("Stopped. Repeat the same command to resume.\n")
+    assert len(tapir.runs()) == 2
+    tapir("-m", "name=lab,interrupted,other", "sweep.name=mine")
     assert len(tapir.runs()) == 3
+
+
+def test_second_shell_on_a_sweep_is_refused_in_a_sentence(tapir: Tapir) -> None:
+    (tapir.home / "outputs/sweeps/mine").mkdir(parents=True)
+    with FileLock(tapir.home / "outputs/sweeps/mine/.lock"):
+        result = tapir("-m", "seed=1,2", "sweep.name=mine")
+    assert (result.returncode, tapir.runs()) == (1, [])
+    assert result.stderr.startswith("tapir: outputs/sweeps/mine is in use by another process: ")
+    assert len(result.stderr.splitlines()) == 1
 
 
 @pytest.mark.slow
@@ -315,3 +399,4 @@ def test_failed_sweep_report_is_an_error(tapir: Tapir, monkeypatch: pytest.Monke
     monkeypatch.setenv("REPORT", "broken")
     with pytest.raises(RuntimeError, match="no report"):
         tapir("-m", "seed=1,2")
+    assert len(tapir.runs()) == 2

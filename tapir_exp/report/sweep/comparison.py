@@ -12,12 +12,14 @@ from tapir_exp.core.manifest import MANIFEST
 from tapir_exp.core.task_types import BOOSTED
 from tapir_exp.evals.statistics import Difference, Interval, holm, paired_difference, t_interval
 from tapir_exp.report.run_view import CONFIG, METRICS
-from tapir_exp.report.sweep.grouping import group_jobs, varying_settings
+from tapir_exp.report.sweep.grouping import find_baseline, find_columns, group_jobs, settings_of
 from tapir_exp.report.sweep.jobs import Job, find_jobs
 from tapir_exp.report.sweep.missing_jobs import MissingJob, unfinished_jobs, unstarted_jobs
+from tapir_exp.report.sweep.plan_file import SweepPlan
 from tapir_exp.report.templates import REPORT
 
 BASELINE = "tapir"
+"""Arm that the other arms of a sweep are compared with."""
 ACCURACY = "benchmark/accuracy"
 TASK_PREFIX = "benchmark/task/"
 TOKENS = "train/tokens_total"
@@ -65,17 +67,26 @@ class Sweep:
 
     Attributes:
         path: Directory of the sweep.
-        subject: Heading of the first column: "arm", the keys of the settings, or both.
+        columns: "arm", the keys of the settings that differ, or both.
+        settings: Values of the columns, by the label of their row.
+        baseline: Label of the row that the others are compared with; None if there is none.
         groups: Jobs by the label of their row.
         rows: Rows of the comparison, sorted.
         missing: Jobs without a result.
     """
 
     path: Path
-    subject: str
+    columns: Sequence[str]
+    settings: Mapping[str, Sequence[str]]
+    baseline: str | None
     groups: Mapping[str, Sequence[Job]]
     rows: Sequence[ComparisonRow]
     missing: Sequence[MissingJob]
+
+    @property
+    def subject(self) -> str:
+        """Return the heading of the first column: "arm", the keys of the settings, or both."""
+        return " · ".join(self.columns)
 
     @cached_property
     def jobs(self) -> list[Job]:
@@ -115,10 +126,10 @@ class Sweep:
             keys[entry.name].append(entry.key)
         return [ArtifactCount(name, len(set(keys[name])), len(keys[name])) for name in keys]
 
-    def reports(self) -> list[tuple[Job, str]]:
-        """Return the finished jobs with the paths of their reports, relative to the sweep."""
-        finished = [job for job in self.jobs if job.finished]
-        return [(job, str((job.path / REPORT).relative_to(self.path))) for job in finished]
+    def report_of(self, job: Job) -> str | None:
+        """Return the path of a job's page, relative to the sweep; None if it has none."""
+        path = job.path / REPORT
+        return str(path.relative_to(self.path)) if path.is_file() or job.finished else None
 
 
 def load_sweep(sweep_dir: Path) -> Sweep:
@@ -133,14 +144,19 @@ def load_sweep(sweep_dir: Path) -> Sweep:
             f"{sweep_dir} contains no job: expected directories with {MANIFEST}, {METRICS} or {CONFIG} below it. "
             "Give the directory of a sweep."
         )
-    keys = varying_settings(jobs)
+    plan = SweepPlan.load(sweep_dir)
+    keys = find_columns(jobs, plan.defaults)
     # The arm is a column if it varies, and if nothing else does.
     by_arm = len({job.arm for job in jobs}) > 1 or not keys
-    groups = group_jobs(jobs, keys, by_arm)
-    rows = _compare_with_baseline([_row(label, members) for label, members in groups.items()])
+    groups = group_jobs(jobs, keys, by_arm, plan.defaults)
+    columns = [*(["arm"] if by_arm else []), *keys]
+    settings = {label: settings_of(members[0], keys, by_arm, plan.defaults) for label, members in groups.items()}
+    # The arm of a sweep over arms is the paper's method, unless the sweep says otherwise.
+    defaults = {**plan.defaults, "arm": BASELINE} if any(job.arm == BASELINE for job in jobs) else plan.defaults
+    baseline = find_baseline(settings, columns, defaults, plan.baseline)
+    rows = _compare_with_baseline([_row(label, members) for label, members in groups.items()], baseline)
     missing = [*unfinished_jobs(jobs, sweep_dir), *unstarted_jobs(groups)]
-    subject = " · ".join([*(["arm"] if by_arm else []), *keys])
-    return Sweep(sweep_dir, subject, groups, _sort(rows, by_arm), missing)
+    return Sweep(sweep_dir, columns, settings, baseline, groups, _sort(rows, by_arm, baseline), missing)
 
 
 def _row(label: str, jobs: Sequence[Job]) -> ComparisonRow:
@@ -151,7 +167,7 @@ def _row(label: str, jobs: Sequence[Job]) -> ComparisonRow:
         accuracy_by_seed=accuracy_by_seed,
         tokens=_by_seed(jobs, TOKENS),
         accuracy=interval_of(accuracy_by_seed.values()),
-        by_task={task: t_interval(list(values.values())) for task, values in tasks.items() if values},
+        by_task={task: found for task, values in tasks.items() if (found := interval_of(values.values()))},
         difference=None,
         p_holm=None,
         finished=sum(job.finished for job in jobs),
@@ -167,14 +183,19 @@ def _by_seed(jobs: Iterable[Job], name: str) -> dict[int, float]:
 
 
 def interval_of(values: Iterable[float]) -> Interval | None:
-    """Return the mean with its 95 % t interval; None if there is no value."""
+    """Return the mean of shares with its 95 % t interval, cut to 0 and 1; None if there is no value."""
     sample = list(values)
-    return t_interval(sample) if sample else None
+    if not sample:
+        return None
+    interval = t_interval(sample)
+    if interval.low is None or interval.high is None:
+        return interval
+    return replace(interval, low=max(0.0, interval.low), high=min(1.0, interval.high))
 
 
-def _compare_with_baseline(rows: Sequence[ComparisonRow]) -> list[ComparisonRow]:
+def _compare_with_baseline(rows: Sequence[ComparisonRow], label: str | None) -> list[ComparisonRow]:
     """Add to each row its paired difference from the baseline and the Holm-corrected p-value."""
-    baseline = next((row for row in rows if row.label == BASELINE), None)
+    baseline = next((row for row in rows if row.label == label), None)
     if baseline is None:
         return list(rows)
     compared = [row if row is baseline else replace(row, difference=_difference(row, baseline)) for row in rows]
@@ -191,13 +212,13 @@ def _difference(row: ComparisonRow, baseline: ComparisonRow) -> Difference | Non
     return paired_difference([ours[s] for s in seeds], [theirs[s] for s in seeds]) if seeds else None
 
 
-def _sort(rows: Sequence[ComparisonRow], by_arm: bool) -> list[ComparisonRow]:
+def _sort(rows: Sequence[ComparisonRow], by_arm: bool, baseline: str | None) -> list[ComparisonRow]:
     """Sort arms by accuracy with the baseline first, and settings by their values."""
     # Labels are texts, but 10.0 must follow 2.0.
     if not by_arm:
         return sorted(rows, key=lambda row: [_natural_order(part) for part in row.label.split(" · ")])
     return sorted(
-        rows, key=lambda row: (row.label != BASELINE, -(row.accuracy.mean if row.accuracy else -1), row.label)
+        rows, key=lambda row: (row.label != baseline, -(row.accuracy.mean if row.accuracy else -1), row.label)
     )
 
 

@@ -12,8 +12,10 @@ def cell_accuracy(interval: Interval | None) -> str:
     """Return the mean in per cent ± half the width of its interval; the mean alone if one seed gives no interval."""
     if interval is None:
         return NONE
-    # A t interval is symmetric, so one half describes it.
-    half = f" ± {(interval.high - interval.mean) * 100:.1f}" if interval.high is not None else ""
+    if interval.low is None or interval.high is None:
+        return f"{interval.mean * 100:.1f}"
+    # A t interval is symmetric, unless it is cut at 0 or 1.
+    half = f" ± {max(interval.high - interval.mean, interval.mean - interval.low) * 100:.1f}"
     return f"{interval.mean * 100:.1f}{half}"
 
 

@@ -2,16 +2,18 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tapir_exp.core.errors import StoreError
+from tapir_exp.core.events import EVENTS, Outcome, State, outcome_of, read_events
 from tapir_exp.core.manifest import MANIFEST, Manifest
 from tapir_exp.core.yaml_files import read_yaml
 from tapir_exp.report.run_view import CONFIG, METRICS
+from tapir_exp.report.sweep.plan_file import is_ignored, split_override
 
-HYDRA = ".hydra"
+HYDRA, OVERRIDES = ".hydra", "overrides.yaml"
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class Job:
         manifest: Manifest of the run; None if it is missing or unreadable.
         rounds: Records of `metrics.jsonl`, S_0 first.
         problem: Reason why the job is not finished; None if it is.
+        overrides: What was typed for the job, or in the sweep's file, by key.
+        outcome: State, time and spend by its events.
     """
 
     path: Path
@@ -31,6 +35,25 @@ class Job:
     manifest: Manifest | None
     rounds: Sequence[Mapping[str, Any]]
     problem: str | None
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    outcome: Outcome = field(default_factory=Outcome)
+
+    @property
+    def state(self) -> str:
+        """Return the state by the last event; jobs of earlier versions have no events."""
+        known = self.outcome.state is not State.WAITING
+        return str(self.outcome.state if known else State.FINISHED if self.finished else State.STOPPED)
+
+    def setting(self, key: str, defaults: Mapping[str, str]) -> str:
+        """Return the value of a key, or the choice of a group.
+
+        Args:
+            key: Dotted key or group.
+            defaults: Values and choices that hold without an override.
+        """
+        if key in self.config:
+            return str(self.config[key])
+        return self.overrides.get(key, defaults.get(key, "unknown"))
 
     @property
     def arm(self) -> str | None:
@@ -91,7 +114,18 @@ def _load_job(path: Path) -> Job:
         problem = f"stopped after round {last_round} of {planned}"
     elif problem is not None and rounds:
         problem += f"; its metrics end with round {last_round}"
-    return Job(path, _load_config(path), manifest, rounds, problem)
+    outcome = outcome_of(read_events(path / EVENTS))
+    if problem is not None and outcome.reason:
+        problem = f"failed: {outcome.reason}"
+    return Job(path, _load_config(path), manifest, rounds, problem, _load_overrides(path), outcome)
+
+
+def _load_overrides(path: Path) -> dict[str, str]:
+    """Read the overrides of a job that Hydra saved, without those that change no result."""
+    file = path / HYDRA / OVERRIDES
+    lines = read_yaml(file) if file.is_file() else None
+    texts = [line for line in lines if isinstance(line, str)] if isinstance(lines, list) else []
+    return dict(split_override(line) for line in texts if not is_ignored(line))
 
 
 def _load_manifest(path: Path) -> tuple[Manifest | None, str | None]:

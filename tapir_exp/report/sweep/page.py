@@ -6,12 +6,13 @@ from markupsafe import Markup
 
 from tapir_exp.core.store import write_text_atomic
 from tapir_exp.report import charts
-from tapir_exp.report.sweep.comparison import BASELINE, Sweep, load_sweep
-from tapir_exp.report.sweep.csv_table import to_csv
+from tapir_exp.report.sweep.comparison import Sweep, load_sweep
+from tapir_exp.report.sweep.csv_table import runs_to_csv, to_csv
 from tapir_exp.report.sweep.curriculum_section import rounds_of_arms
 from tapir_exp.report.sweep.formatting import CELLS, cell_accuracy
 from tapir_exp.report.sweep.rounds_section import accuracies_by_round, draw_panels
 from tapir_exp.report.sweep.samples_section import sample_responses
+from tapir_exp.report.sweep.setting_curve import draw_curve
 from tapir_exp.report.sweep.spend_section import spend_by_arm
 from tapir_exp.report.sweep.task_mix_section import task_mix
 from tapir_exp.report.templates import render
@@ -20,7 +21,7 @@ INDEX = "index.html"
 
 
 def write_sweep_report(sweep_dir: Path) -> Path:
-    """Write comparison.md, comparison.csv, comparison.svg and index.html, and return the path of index.html.
+    """Write comparison.md, comparison.csv, comparison.svg, runs.csv and index.html, and return the path of index.html.
 
     Raises:
         StoreError: There is no job below `sweep_dir`.
@@ -28,6 +29,7 @@ def write_sweep_report(sweep_dir: Path) -> Path:
     sweep = load_sweep(sweep_dir)
     write_text_atomic(sweep_dir / "comparison.md", render("comparison.md.jinja", sweep=sweep, cell=CELLS))
     write_text_atomic(sweep_dir / "comparison.csv", to_csv(sweep))
+    write_text_atomic(sweep_dir / "runs.csv", runs_to_csv(sweep))
     write_text_atomic(sweep_dir / "comparison.svg", standalone_svg(draw_comparison(sweep)))
     write_text_atomic(sweep_dir / INDEX, render_page(sweep))
     return sweep_dir / INDEX
@@ -43,9 +45,10 @@ def render_page(sweep: Sweep) -> str:
         # Charts are our own SVG, with their labels escaped already.
         chart=Markup(draw_comparison(sweep)),
         narrow=Markup(draw_comparison(sweep, charts.NARROW)),
+        curve=Markup(draw_curve(sweep)),
         by_round=by_round,
         curriculum=rounds_of_arms(sweep.arms),
-        panels=[Markup(svg) for svg in draw_panels(by_round)],
+        panels=[Markup(svg) for svg in draw_panels(by_round, sweep.baseline)],
         mix=task_mix(sweep.arms),
         samples=sample_responses(sweep.arms),
         spend=spend_by_arm(sweep.arms),
@@ -62,7 +65,7 @@ def draw_comparison(sweep: Sweep, width: int = charts.WIDE) -> str:
             high=row.accuracy.high if row.accuracy else None,
             values=tuple(row.accuracy_by_seed.values()),
             note=cell_accuracy(row.accuracy),
-            strong=row.label == BASELINE,
+            strong=row.label == sweep.baseline,
         )
         for row in sweep.rows
     ]

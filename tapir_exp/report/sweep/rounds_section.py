@@ -51,18 +51,18 @@ def _missing_reason(jobs: Sequence[Job], accuracies: Sequence[Interval | None]) 
     return ""
 
 
-def draw_panels(rows: Sequence[AccuracyByRound]) -> list[str]:
+def draw_panels(rows: Sequence[AccuracyByRound], baseline: str | None = BASELINE) -> list[str]:
     """Draw a small chart for each arm that has an accuracy, on the same axes and over the baseline's line."""
-    background = [_series(row, "quiet") for row in rows if row.label == BASELINE]
-    return [_draw_panel(row, background) for row in rows if any(row.accuracies)]
+    background = [_series(row, "quiet") for row in rows if row.label == baseline]
+    return [_draw_panel(row, background, row.label == baseline) for row in rows if any(row.accuracies)]
 
 
-def _draw_panel(row: AccuracyByRound, background: Sequence[charts.Series]) -> str:
+def _draw_panel(row: AccuracyByRound, background: Sequence[charts.Series], is_baseline: bool) -> str:
     ticks = [student_name(number) for number in range(len(row.accuracies))]
     values = [(tick, accuracy) for tick, accuracy in zip(ticks, row.accuracies, strict=True) if accuracy]
     description = ", ".join(f"{tick}: {cell_mean(accuracy)} %" for tick, accuracy in values)
     # The baseline's panel shows its line once, not over its own background.
-    series = [_series(row, "warm")] if row.label == BASELINE else [*background, _series(row, "accent")]
+    series = [_series(row, "warm")] if is_baseline else [*background, _series(row, "accent")]
     return charts.lines(series, ticks, row.label, description, width=200, height=136, small=True)
 
 

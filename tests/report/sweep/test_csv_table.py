@@ -15,7 +15,7 @@ from tapir_exp.report.sweep.csv_table import to_csv
 @pytest.fixture
 def table(ablation: Path) -> dict[str, dict[str, str]]:
     text = to_csv(load_sweep(ablation))
-    return {row["group"]: row for row in csv.DictReader(io.StringIO(text))}
+    return {row["arm"]: row for row in csv.DictReader(io.StringIO(text))}
 
 
 def test_to_csv_has_means_intervals_and_paired_differences(ablation: Path, table: dict[str, dict[str, str]]) -> None:
