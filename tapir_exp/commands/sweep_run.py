@@ -62,7 +62,7 @@ class SweepSession:
         except Timeout:
             raise TapirError(
                 f"{directory} is in use by {_owner(directory)}: one process at a time runs a sweep. Watch its page, "
-                "wait for its end, or stop that process; another sweep.name gives a sweep of its own."
+                "wait for its end, or stop that process; another sweep.name starts another sweep."
             ) from None
         (directory / OWNER).write_text(f"process {os.getpid()} on {socket.gethostname()}")
         plan.write(directory)
@@ -120,7 +120,7 @@ def job_lines(sweep_dir: Path, plan: SweepPlan) -> list[JobLine]:
 
 
 def print_job_table(lines: Sequence[JobLine]) -> None:
-    """Print one line for each job; no cell is cut, whatever the width of the terminal is."""
+    """Print one line for each job; no cell is cut to the width of the terminal."""
     rows = [COLUMNS, *(line.cells for line in lines)]
     widths = [max(len(row[index]) for row in rows) for index in range(len(COLUMNS) - 1)]
     for row in rows:

@@ -122,7 +122,7 @@ class LivePage:
 def live_page(run_dir: Path, title: str, rounds: int) -> Iterator[LivePage]:
     """Write the page of the run in progress during the block.
 
-    If the block raises, the page says so; otherwise the block writes the report in its place.
+    If the block raises, the page shows the error; otherwise the block writes the report in its place.
     """
     page = LivePage(run_dir / REPORT, title, rounds)
     with reading_events(page.read):

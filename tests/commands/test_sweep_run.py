@@ -1,4 +1,4 @@
-"""A sweep ends with one table, one page and the right error, whatever its jobs did."""
+"""A sweep ends with one table, one page and the right error after any outcome of its jobs."""
 
 import errno
 import io
@@ -108,7 +108,7 @@ def test_second_process_on_a_sweep_is_refused(sweep: Path, output: io.StringIO) 
     SweepSession(sweep, PLAN, write_page).finish(stopped=True)
 
 
-def test_page_of_a_running_sweep_is_rewritten_but_not_all_the_time(sweep: Path, output: io.StringIO) -> None:
+def test_page_of_a_running_sweep_is_rewritten_sometimes(sweep: Path, output: io.StringIO) -> None:
     written: list[Path] = []
 
     def write(directory: Path) -> Any:

@@ -10,7 +10,7 @@ NO_DEFAULTS: Mapping[str, str] = {}
 
 
 def find_columns(jobs: Sequence[Job], defaults: Mapping[str, str] = NO_DEFAULTS) -> list[str]:
-    """Return the keys and groups that tell the rows of a sweep apart.
+    """Return the keys and groups by which the rows of a sweep differ.
 
     These are the overrides that differ, so that a group is one column with its choices. Settings that differ between
     jobs with equal overrides, arm and seed, because a file has changed, are added by their keys.

@@ -9,7 +9,7 @@ from tapir_exp.core.store import write_text_atomic
 
 PLAN = "sweep.json"
 NOT_SETTINGS = ("arm", "seed", "name", "outputs", "launcher", "allow_lab_parts", "logger", "spend", "sweep", "hydra")
-"""Keys and sections that never tell rows apart: arm and seed have their own place, the others change no result."""
+"""Keys and sections that are no columns: arm and seed have their own place, the others change no result."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class SweepPlan:
         write_text_atomic(sweep_dir / PLAN, json.dumps(asdict(self), indent=1) + "\n")
 
     def label(self, overrides: Sequence[str]) -> str:
-        """Return what tells a job from the others: its overrides that not all jobs share."""
+        """Return the name of a job in tables: its overrides that not all jobs share."""
         shared = set.intersection(*map(set, self.jobs)) if len(self.jobs) > 1 else set()
         shown = [line for line in overrides if line not in shared and not is_ignored(line, also_arm=False)]
         return " ".join(shown) or "the only job"
@@ -53,6 +53,6 @@ def split_override(override: str) -> tuple[str, str]:
 
 
 def is_ignored(override: str, *, also_arm: bool = True) -> bool:
-    """Return whether an override, or a dotted key, never tells rows apart; arm and seed do tell jobs apart."""
+    """Return whether an override, or a dotted key, is no column; with `also_arm=False`, no part of a job's name."""
     section = split_override(override)[0].partition(".")[0]
     return section in NOT_SETTINGS and (also_arm or section not in ("arm", "seed", "name"))

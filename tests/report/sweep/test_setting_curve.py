@@ -1,0 +1,58 @@
+"""A numeric setting is drawn as a curve over its values, one line for each value of the other columns."""
+
+from pathlib import Path
+
+import pytest
+
+from tapir_exp.evals.statistics import Interval
+from tapir_exp.report.sweep.comparison import ComparisonRow, Sweep, interval_of
+from tapir_exp.report.sweep.csv_table import to_csv
+from tapir_exp.report.sweep.setting_curve import draw_curve
+
+
+def sweep(columns: list[str], *rows: tuple[str, ...]) -> Sweep:
+    """Return a sweep with one row for each tuple of settings."""
+    settings = {" · ".join(row): row for row in rows}
+    compared = [
+        ComparisonRow(label, {}, {}, Interval(0.5 + number / 100, 0.4, 0.6, 3), {}, None, None, 1, 1)
+        for number, label in enumerate(settings)
+    ]
+    return Sweep(Path("sweep"), columns, settings, None, {label: [] for label in settings}, compared, [])
+
+
+@pytest.mark.parametrize(
+    ("given", "lines", "title"),
+    [
+        (sweep(["delta"], ("3",), ("1.0",), ("1e+30",)), 1, "Macro accuracy over delta"),
+        (sweep(["arm", "delta"], *((arm, str(n)) for arm in ("a", "b") for n in range(3))), 2, "over delta"),
+        (sweep(["delta", "arm"], *((str(n), arm) for arm in ("a", "b") for n in range(3))), 2, "over delta"),
+        (sweep(["delta"], ("1",), ("2",)), 0, ""),
+        (sweep(["teacher"], ("a",), ("b",), ("c",)), 0, ""),
+        (sweep(["delta", "alpha"], *((str(m), str(n)) for m in range(3) for n in range(3))), 0, ""),
+    ],
+    ids=["numbers", "arm and numbers", "numbers and arm", "two numbers", "choices", "two settings"],
+)
+def test_curve_has_a_line_for_each_value_of_the_other_columns(given: Sweep, lines: int, title: str) -> None:
+    chart = draw_curve(given)
+    assert chart.count("stroke") == lines
+    assert title in chart
+
+
+def test_values_of_the_curve_are_in_numeric_order() -> None:
+    chart = draw_curve(sweep(["delta"], ("10",), ("9",), ("1e-30",)))
+    assert chart.index(">1e-30<") < chart.index(">9<") < chart.index(">10<")
+
+
+def test_csv_has_a_column_for_each_setting_and_no_formula() -> None:
+    header, *lines = to_csv(sweep(["arm", "delta"], ("=1+1", "-1"), ("lion", "1e+30"))).splitlines()
+    assert header.startswith("arm,delta,jobs,")
+    assert lines[0].startswith("'=1+1,-1,")
+    assert lines[1].startswith("lion,1e+30,")
+
+
+@pytest.mark.parametrize("values", [[0.99, 1.0, 0.8], [0.0, 0.01, 0.3], [0.5]])
+def test_interval_of_shares_stays_within_0_and_1(values: list[float]) -> None:
+    interval = interval_of(values)
+    assert interval is not None
+    assert interval.low is None or 0 <= interval.low <= interval.mean
+    assert interval.high is None or interval.mean <= interval.high <= 1
