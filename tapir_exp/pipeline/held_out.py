@@ -11,8 +11,8 @@ from tapir_exp.data.seeds import load_seeds, seeds_recipe, source_digest
 from tapir_exp.distillation import teacher
 from tapir_exp.distillation.judge.requests import ResponsePair
 from tapir_exp.pipeline import generation
+from tapir_exp.pipeline.measures import ScoringInputs, held_out_losses, held_out_verdicts
 from tapir_exp.pipeline.response_gate import check_responses
-from tapir_exp.pipeline.scoring import ScoringInputs, held_out_losses, held_out_verdicts
 from tapir_exp.pipeline.students import ParentModel
 from tapir_exp.pipeline.workspace import StageOutput, Workspace, role_recipe
 

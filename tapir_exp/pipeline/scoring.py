@@ -1,11 +1,10 @@
-"""Stages that score rows for a student: the judge's verdicts, and what other difficulty scores need."""
+"""Score rows for a student by the configured difficulty, from the stages of `measures.py`."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from statistics import NormalDist
-from typing import Any
 
 from tapir_exp.config import Difficulty, SelectBy
 from tapir_exp.core.records import (
@@ -26,45 +25,20 @@ from tapir_exp.distillation.curriculum.difficulty import (
     scored_gaps,
 )
 from tapir_exp.distillation.judge.noise import shrunk_gaps
-from tapir_exp.distillation.judge.parse import PARSER_VERSION
-from tapir_exp.distillation.judge.requests import PendingPair, ResponsePair, judge_prompts
-from tapir_exp.distillation.judge.score import rate_complexity, score_pairs
+from tapir_exp.distillation.judge.requests import PendingPair
 from tapir_exp.distillation.judge.streaming import StreamingJudge
-from tapir_exp.distillation.prompts import load_prompt
-from tapir_exp.pipeline import generation
-from tapir_exp.pipeline.generation import response_figures
+from tapir_exp.pipeline import generation, measures
+from tapir_exp.pipeline.measures import ScoringInputs
 from tapir_exp.pipeline.response_gate import ResponseGate, check_responses
 from tapir_exp.pipeline.verdict_output import verdict_output
 from tapir_exp.pipeline.workspace import (
     StageOutput,
     Workspace,
-    generation_recipe,
-    role_recipe,
     stage_name,
-    template_recipe,
 )
 
 FRESH = "fresh_"
 """Prefix of the stages that score a student on rows that it has not been trained on."""
-
-
-@dataclass(frozen=True)
-class ScoringInputs:
-    """Responses on which a student is scored.
-
-    Attributes:
-        round: The round of the stage: the student's, or with the prefix `FRESH` the one after it.
-        student: The student.
-        pairs: The teacher's responses as `response_a`, the student's as `response_b`.
-        inputs: Keys of the artifacts that the pairs come from.
-        prefix: Start of the names of the stages, which tells scores of one round apart.
-    """
-
-    round: int
-    student: Artifact
-    pairs: Sequence[ResponsePair]
-    inputs: tuple[str, ...]
-    prefix: str = ""
 
 
 @dataclass(frozen=True)
@@ -130,86 +104,7 @@ def score(ws: Workspace, scored: ScoringInputs) -> DifficultyScores:
 
     The judge is called for every difficulty, since reports show the gaps of every student.
     """
-    return SCORES[ws.config.curriculum.difficulty](ws, scored, verdicts(ws, scored))
-
-
-def verdicts(ws: Workspace, scored: ScoringInputs) -> Artifact:
-    """Judge the student against the teacher. Rows: Verdict."""
-    label = _judge_label(scored.round, scored.prefix)
-    return _judge_pairs(ws, f"{scored.prefix}verdicts", scored, scored.pairs, scored.inputs, label)
-
-
-def held_out_verdicts(ws: Workspace, scored: ScoringInputs) -> Artifact:
-    """Judge the student against its predecessor, which is scored as the teacher. Rows: Verdict."""
-    label = f"judge: S_{scored.round} vs. its predecessor"
-    return _judge_pairs(ws, "held_out_verdicts", scored, scored.pairs, scored.inputs, label)
-
-
-def losses(ws: Workspace, scored: ScoringInputs) -> Artifact:
-    """Measure the student's loss on the teacher's responses, with and without the instruction. Rows: ResponseLoss."""
-    examples = [Example(id=pair.id, instruction=pair.instruction, response=pair.response_a) for pair in scored.pairs]
-    return _measure_losses(ws, f"{scored.prefix}losses", scored.round, scored.student, examples, scored.inputs)
-
-
-def held_out_losses(
-    ws: Workspace, round_number: int, student: Artifact, examples: Sequence[Example], inputs: tuple[str, ...]
-) -> Artifact:
-    """Measure the student's loss on held-out instructions with the teacher's responses. Rows: ResponseLoss."""
-    return _measure_losses(ws, "held_out_losses", round_number, student, examples, inputs)
-
-
-def rollouts(ws: Workspace, scored: ScoringInputs) -> Artifact:
-    """Sample several responses of the student to every instruction. Rows: Response, with ids of `rollout_id`."""
-    config = ws.config
-    plan = config.curriculum.rollouts
-
-    def make() -> StageOutput:
-        # Imported here, since it loads torch.
-        from tapir_exp.student.rollouts import sample_rollouts
-
-        prompts = [(pair.id, pair.instruction) for pair in scored.pairs]
-        label = f"S_{scored.round}: sampling rollouts"
-        rows = sample_rollouts(scored.student.path, prompts, config.student, plan, config.seed, label)
-        return StageOutput(rows, response_figures(rows))
-
-    # Without beta: another temperature of the spread uses the same rollouts.
-    recipe = {
-        "student": scored.student.key,
-        "inputs": scored.inputs,
-        "num_samples": plan.num_samples,
-        "temperature": plan.temperature,
-        "seed": config.seed,
-        "generation": generation_recipe(config.student),
-    }
-    return ws.rows(f"{scored.prefix}rollouts", scored.round, recipe, make)
-
-
-def rollout_verdicts(ws: Workspace, scored: ScoringInputs, rollouts: Artifact) -> Artifact:
-    """Judge every rollout against the teacher. Rows: Verdict, with the ids of the rollouts."""
-    by_id = {pair.id: pair for pair in scored.pairs}
-    pairs = [
-        replace(by_id[row_id_of_rollout(rollout.id)], id=rollout.id, response_b=rollout.text or "")
-        for rollout in rollouts.rows(Response)
-    ]
-    label = f"judge: rollouts of S_{scored.round}"
-    return _judge_pairs(ws, f"{scored.prefix}rollout_verdicts", scored, pairs, (rollouts.key, *scored.inputs), label)
-
-
-def ratings(ws: Workspace, scored: ScoringInputs) -> Artifact:
-    """Ask the judge for the complexity of every instruction. Rows: Rating."""
-
-    def make() -> StageOutput:
-        instructions = [(pair.id, pair.instruction) for pair in scored.pairs]
-        rows = rate_complexity(instructions, ws.judge, ws.config.judge, "judge: complexity of instructions")
-        return StageOutput(rows, {"unrated": sum(row.complexity is None for row in rows)})
-
-    recipe = {
-        "inputs": scored.inputs,
-        "judge": role_recipe(ws.judge, ws.config.judge),
-        "prompt": load_prompt("judge/complexity").text,
-        "reader": PARSER_VERSION,
-    }
-    return ws.rows(f"{scored.prefix}ratings", scored.round, recipe, make)
+    return SCORES[ws.config.curriculum.difficulty](ws, scored, measures.verdicts(ws, scored))
 
 
 def _score_student(
@@ -242,18 +137,25 @@ def _score_student(
     with ExitStack() as stack:
         judge = None
         if _can_stream(ws, f"{prefix}verdicts", inputs):
-            stage, label = stage_name(f"{prefix}verdicts", round_number), _judge_label(round_number, prefix)
+            stage, label = stage_name(f"{prefix}verdicts", round_number), measures.judge_label(round_number, prefix)
             judge = stack.enter_context(StreamingJudge(pairs, ws.judge, ws.config.judge, stage=stage, label=label))
         label = f"S_{round_number - 1 if prefix else round_number}"
         gate = None if judge is None else ResponseGate(ws.config, label, len(pairs), judge.submit)
         on_response = None if gate is None else gate.add
         responses = generation.student_responses(ws, round_number, student, instructions, row_type, on_response, prefix)
         by_id = {response.id: response for response in responses.rows(Response)}
-        if not (gate and gate.passed) and ws.store.find(f"{prefix}verdicts", _verdicts_recipe(ws, inputs)) is None:
+        if (
+            not (gate and gate.passed)
+            and ws.store.find(f"{prefix}verdicts", measures.verdicts_recipe(ws, inputs)) is None
+        ):
             check_responses([by_id[pair.id] for pair in pairs], ws.config, label)
         complete_pairs = [pair.with_response(by_id[pair.id]) for pair in pairs]
         scored = ScoringInputs(round_number, student, complete_pairs, inputs, prefix)
-        judged = verdicts(ws, scored) if judge is None else _finish_verdicts(ws, scored, judge, list(by_id.values()))
+        judged = (
+            measures.verdicts(ws, scored)
+            if judge is None
+            else _finish_verdicts(ws, scored, judge, list(by_id.values()))
+        )
     return SCORES[ws.config.curriculum.difficulty](ws, scored, judged)
 
 
@@ -264,7 +166,7 @@ def _can_stream(ws: Workspace, stage: str, inputs: Sequence[str]) -> bool:
     if not config.stream_while_generating or config.llm.batch:
         return False
     # With verdicts in the store, only the responses are missing, and the judge need not be called for them.
-    return ws.store.find(stage, _verdicts_recipe(ws, inputs)) is None
+    return ws.store.find(stage, measures.verdicts_recipe(ws, inputs)) is None
 
 
 def _finish_verdicts(
@@ -278,64 +180,8 @@ def _finish_verdicts(
 
     # The ledger in the judge's thread has recorded the spend, under the name of this stage.
     return ws.rows(
-        f"{scored.prefix}verdicts", scored.round, _verdicts_recipe(ws, scored.inputs), make, record_spend=False
+        f"{scored.prefix}verdicts", scored.round, measures.verdicts_recipe(ws, scored.inputs), make, record_spend=False
     )
-
-
-def _judge_pairs(
-    ws: Workspace,
-    stage: str,
-    scored: ScoringInputs,
-    pairs: Sequence[ResponsePair],
-    inputs: Sequence[str],
-    label: str,
-) -> Artifact:
-    def make() -> StageOutput:
-        return verdict_output(score_pairs(pairs, ws.judge, ws.config.judge, label), pairs, ws.config.judge)
-
-    return ws.rows(stage, scored.round, _verdicts_recipe(ws, inputs), make)
-
-
-def _judge_label(round_number: int, prefix: str) -> str:
-    return f"judge: S_{round_number} vs. teacher" if not prefix else f"judge: S_{round_number - 1} on new rows"
-
-
-def _verdicts_recipe(ws: Workspace, inputs: Sequence[str]) -> dict[str, Any]:
-    config = ws.config.judge
-    return {
-        "inputs": list(inputs),
-        "judge": role_recipe(ws.judge, config),
-        "prompts": judge_prompts(config),
-        "reader": PARSER_VERSION,
-    }
-
-
-def _measure_losses(
-    ws: Workspace,
-    stage: str,
-    round_number: int,
-    student: Artifact,
-    examples: Sequence[Example],
-    inputs: tuple[str, ...],
-) -> Artifact:
-    config = ws.config.student
-
-    def make() -> StageOutput:
-        # Imported here, since it loads torch.
-        from tapir_exp.student.response_loss import LossRow, response_losses
-
-        rows = [LossRow(example.id, example.instruction, example.response) for example in examples]
-        measured = response_losses(student.path, rows, config, f"S_{round_number}: losses")
-        return StageOutput(measured, {"failed": sum(row.failure is not None for row in measured)})
-
-    # Without generation settings: a loss depends on the template and the length limit only.
-    recipe = {
-        "student": student.key,
-        "inputs": inputs,
-        "template": [*template_recipe(config), config.max_length],
-        "precision": config.precision,
-    }
-    return ws.rows(stage, round_number, recipe, make)
 
 
 def _by_gap(ws: Workspace, scored: ScoringInputs, judged: Artifact) -> DifficultyScores:
@@ -350,7 +196,7 @@ def _by_gap(ws: Workspace, scored: ScoringInputs, judged: Artifact) -> Difficult
 
 
 def _by_losses(ws: Workspace, scored: ScoringInputs, judged: Artifact) -> DifficultyScores:
-    measured = losses(ws, scored)
+    measured = measures.losses(ws, scored)
     scores = {
         row.id: instruction_following_difficulty(row.instructed, row.alone)
         for row in measured.rows(ResponseLoss)
@@ -360,8 +206,8 @@ def _by_losses(ws: Workspace, scored: ScoringInputs, judged: Artifact) -> Diffic
 
 
 def _by_rollouts(ws: Workspace, scored: ScoringInputs, judged: Artifact) -> DifficultyScores:
-    sampled = rollouts(ws, scored)
-    sampled_verdicts = rollout_verdicts(ws, scored, sampled)
+    sampled = measures.rollouts(ws, scored)
+    sampled_verdicts = measures.rollout_verdicts(ws, scored, sampled)
     rewards: defaultdict[str, list[float]] = defaultdict(list)
     for verdict in sampled_verdicts.rows(Verdict):
         if verdict.student is not None:
@@ -377,7 +223,7 @@ def _by_rollouts(ws: Workspace, scored: ScoringInputs, judged: Artifact) -> Diff
 
 
 def _by_rating(ws: Workspace, scored: ScoringInputs, judged: Artifact) -> DifficultyScores:
-    rated = ratings(ws, scored)
+    rated = measures.ratings(ws, scored)
     scores = {row.id: rated_complexity(row.complexity) for row in rated.rows(Rating) if row.complexity is not None}
     return DifficultyScores(scores, (judged.key, rated.key))
 

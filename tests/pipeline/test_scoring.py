@@ -19,7 +19,8 @@ from tapir_exp.distillation.curriculum.difficulty import rollout_spread
 from tapir_exp.distillation.judge.requests import ResponsePair
 from tapir_exp.lab.base_student import build_base_student
 from tapir_exp.llm.chat import ChatRequest
-from tapir_exp.pipeline.scoring import SCORES, DifficultyScores, ScoringInputs, score, score_on_mix, score_on_seeds
+from tapir_exp.pipeline.measures import ScoringInputs
+from tapir_exp.pipeline.scoring import SCORES, DifficultyScores, score, score_on_mix, score_on_seeds
 from tapir_exp.pipeline.workspace import StageOutput, Workspace
 
 PAIRS = [ResponsePair(str(n), f"Say {n}", "red " * (n + 1), "blue") for n in range(6)]
