@@ -30,6 +30,7 @@ COMPOSED = {"run": "config", "plan": "config", "inspect": "config", "judge-check
 """Verbs whose arguments are overrides, each with its primary configuration."""
 OWN_OPTIONS = {"--rows": 1, "--pairs": 1, "--limit": 1, "--replies": 1, "--delta": 1, "--output-dir": 1, "--cfg": 1}
 """Options of these verbs, with their number of values."""
+FILE_MISSING = r"(file|directory) that exists"
 OTHER_PROGRAMS = ("cd", "curl", "eval", "export", "git", "hf", "mkdir", "open", "rm", "vllm", "set")
 """Programs that are not ours, and whose commands are not checked."""
 
@@ -121,7 +122,8 @@ def problems_of(arguments: list[str], config_name: str, *, sweep: bool = False) 
         composer = Composer(composer.loader, config_name, composer.typed, CLASSIFY_SCHEMA, parse_classify)
     params = composer.sweep_params() if multirun else []
     jobs = split_sweep([*params, *composer.typed]) if multirun or sweep else [list(composer.typed)]
-    return composer.problems(jobs[0])
+    # Files that a command names are those of its reader.
+    return [problem for problem in composer.problems(jobs[0]) if not re.search(FILE_MISSING, problem)]
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if p not in TUTORIALS], ids=lambda p: str(p.relative_to(ROOT)))
