@@ -304,5 +304,5 @@ def test_accuracy_on_instructions_of_others_beats_chance(tmp_path: Path) -> None
     figures = json.loads((tmp_path / "out" / "figures.json").read_text())
     assert figures["data"]["rows"] == 207
     result = figures["figures"]["classifier"]
-    assert result["accuracy"]["mean"] > 0.55  # measured: 0.633
-    assert result["macro_f1"]["mean"] > 0.55  # measured: 0.638
+    assert result["labelled_accuracy"] > 0.8  # measured: 0.857
+    assert result["unlabelled"] < 0.6 * 207  # measured: 52.7 %

@@ -22,6 +22,11 @@ PASSAGE_CHARACTERS = 200
 """Shortest text after the request that counts as a passage."""
 PASSAGE = "question about a passage"
 """The form of a question with a passage that no rule matches. It belongs to no type: the passage decides."""
+FORM_SCALE = 1.0
+"""Size of the feature of a form. A vector has the length 1 as well, so that the penalty treats both alike."""
+PASSAGE_SCALE = 0.3
+"""Length of the vector of a question about a passage: such a vector says what the passage is about, not what is asked,
+so that it must not give a confident type."""
 
 
 @dataclass(frozen=True)
@@ -201,9 +206,12 @@ FORMS = (
         ),
     ),
 )
-NAMES = (*(form.name for form in FORMS), PASSAGE)
+NAMES = tuple(form.name for form in FORMS)
 FORMS_DIGEST = sha256(
-    json.dumps([[form.name, form.patterns] for form in FORMS] + [REQUEST_CHARACTERS, PASSAGE_CHARACTERS]).encode()
+    json.dumps(
+        [[form.name, form.patterns] for form in FORMS]
+        + [REQUEST_CHARACTERS, PASSAGE_CHARACTERS, FORM_SCALE, PASSAGE_SCALE]
+    ).encode()
 ).hexdigest()
 """SHA-256 of the rules: a head is useless with other features than those it was trained on."""
 
@@ -226,10 +234,17 @@ def split_request(text: str) -> tuple[str, str]:
     return request, passage.strip()
 
 
+def add_forms(vectors: Matrix, texts: Sequence[str]) -> Matrix:
+    """Return the vectors with the form of each text behind them: (texts, width + forms)."""
+    passages = np.array([find_form(text) == PASSAGE for text in texts])
+    shortened = np.where(passages[:, np.newaxis], PASSAGE_SCALE, 1.0).astype(np.float32) * vectors
+    return np.hstack([shortened, FORM_SCALE * form_features(texts)])
+
+
 def form_features(texts: Sequence[str]) -> Matrix:
-    """Return 1 in the column of each text's form and 0 elsewhere: (texts, forms)."""
+    """Return 1 in the column of each text's form and 0 elsewhere: (texts, forms); `PASSAGE` has no column."""
     features = np.zeros((len(texts), len(NAMES)), dtype=np.float32)
     for row, text in enumerate(texts):
-        if (form := find_form(text)) is not None:
+        if (form := find_form(text)) in NAMES:
             features[row, NAMES.index(form)] = 1
     return features

@@ -5,7 +5,17 @@ import re
 import numpy as np
 import pytest
 
-from tapir_exp.distillation.classifier.forms import FORMS, NAMES, PASSAGE, find_form, form_features, split_request
+from tapir_exp.distillation.classifier.forms import (
+    FORM_SCALE,
+    FORMS,
+    NAMES,
+    PASSAGE,
+    PASSAGE_SCALE,
+    add_forms,
+    find_form,
+    form_features,
+    split_request,
+)
 
 PASSAGE_TEXT = "The lake is deep and cold. Many rivers feed it, and one leaves it in the west. " * 4
 
@@ -71,6 +81,13 @@ def test_form_features_mark_one_column() -> None:
     assert features.shape == (2, len(NAMES))
     assert np.flatnonzero(features[0]).tolist() == [NAMES.index("summary")]
     assert not features[1].any()
+
+
+def test_add_forms_shortens_the_vector_of_a_passage_question() -> None:
+    vectors = np.ones((2, 3), dtype=np.float32)
+    rows = add_forms(vectors, [f"How deep is the lake?\n\n{PASSAGE_TEXT}", f"Summarize it.\n\n{PASSAGE_TEXT}"])
+    assert rows[:, :3].tolist() == [pytest.approx([PASSAGE_SCALE] * 3), [1, 1, 1]]
+    assert rows[:, 3:].sum(1).tolist() == [0, FORM_SCALE]
 
 
 def test_patterns_end_soon_on_long_text() -> None:

@@ -1,7 +1,7 @@
 """A logistic regression on the embeddings of an encoder, and on the form of the task."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,12 @@ from tapir_exp.distillation.classifier.confidence import Validation, validate
 from tapir_exp.distillation.classifier.dataset import LabelledText, calibration_folds
 from tapir_exp.distillation.classifier.encoder.embedding import Embedder
 from tapir_exp.distillation.classifier.encoder_weights import find_encoder, weights_digest
-from tapir_exp.distillation.classifier.forms import form_features
+from tapir_exp.distillation.classifier.forms import add_forms
 from tapir_exp.distillation.classifier.trainable import Matrix, known_tasks, task_indices, too_few_rows
 
 HEAD = "head.safetensors"
 CALIBRATION_FOLDS = 5
 """Folds of the training rows that set the temperature, each scored by a head fitted on the others."""
-FORM_SCALE = 1.0
-"""Size of the feature of a form. A vector has the length 1 as well, so that the penalty treats both alike."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +83,23 @@ class LinearProbeTrainer:
         Raises:
             ConfigError: If the rows have fewer than two types.
         """
+        classifier = self.fit_head(rows, 1.0, progress)
+        vectors = self.vectors([row.text for row in rows], progress)
+        temperature, validation = self._calibrate(rows, vectors, task_indices(rows, classifier.tasks), seed)
+        return replace(classifier, temperature=temperature, validation=validation)
+
+    def fit_head(self, rows: Sequence[LabelledText], temperature: float, progress: str) -> LinearClassifier:
+        """Fit the head for a given temperature.
+
+        Raises:
+            ConfigError: If the rows have fewer than two types.
+        """
         tasks = known_tasks(rows)
         if len(tasks) < 2:
             raise too_few_rows(rows, tasks)
         vectors = self.vectors([row.text for row in rows], progress)
-        targets = task_indices(rows, tasks)
-        temperature, validation = self._calibrate(rows, vectors, targets, seed)
-        return LinearClassifier(self._embedder, fit_head(vectors, targets, self._fit), tasks, temperature, validation)
+        head = fit_head(vectors, task_indices(rows, tasks), self._fit)
+        return LinearClassifier(self._embedder, head, tasks, temperature)
 
     def baselines(self) -> Mapping[str, Baseline]:
         """Return the nearest mean vector as a baseline."""
@@ -129,11 +137,6 @@ class LinearProbeTrainer:
                 scored[fold] = np.isin(targets[fold], seen)
         temperature = fit_temperature(logits[scored], targets[scored])
         return temperature, validate(logits[scored], targets[scored], temperature)
-
-
-def add_forms(vectors: Matrix, texts: Sequence[str]) -> Matrix:
-    """Return the vectors with the form of each text behind them: (texts, width + forms)."""
-    return np.hstack([vectors, FORM_SCALE * form_features(texts)])
 
 
 def fit_head(vectors: Matrix, targets: NDArray[np.int64], fit: ClassifierFitConfig) -> Head:

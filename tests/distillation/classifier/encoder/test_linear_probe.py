@@ -14,6 +14,7 @@ from tapir_exp.distillation.classifier.dataset import LabelledText
 from tapir_exp.distillation.classifier.encoder.embedding import Embedder
 from tapir_exp.distillation.classifier.encoder.linear_probe import LinearProbeTrainer, fit_head, open_linear
 from tapir_exp.distillation.classifier.encoder_weights import PACKAGE, find_encoder
+from tapir_exp.distillation.classifier.forms import NAMES
 from tapir_exp.distillation.classifier.trainable import predict
 
 pytest.importorskip("sklearn", reason="the extra `local` is not installed")
@@ -75,7 +76,7 @@ def test_vectors_embed_each_text_once(
 ) -> None:
     trainer.vectors([row.text for row in rows], "")
     monkeypatch.setattr(trainer._embedder, "embed", lambda texts, progress: np.zeros((len(texts), 32))[len(texts) :])
-    assert trainer.vectors([rows[3].text, rows[3].text], "").shape == (2, 32)
+    assert trainer.vectors([rows[3].text, rows[3].text], "").shape == (2, 32 + len(NAMES))
 
 
 def test_fit_of_two_types_works_and_of_one_type_fails(trainer: LinearProbeTrainer, rows: list[LabelledText]) -> None:
