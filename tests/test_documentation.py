@@ -30,7 +30,7 @@ COMPOSED = {"run": "config", "plan": "config", "inspect": "config", "judge-check
 """Verbs whose arguments are overrides, each with its primary configuration."""
 OWN_OPTIONS = {"--rows": 1, "--pairs": 1, "--limit": 1, "--replies": 1, "--delta": 1, "--output-dir": 1, "--cfg": 1}
 """Options of these verbs, with their number of values."""
-FILE_MISSING = r"(file|directory) that exists"
+FILE_MISSING = r"(file|directory) that exists|directory of a finished run"
 OTHER_PROGRAMS = ("cd", "curl", "eval", "export", "git", "hf", "mkdir", "open", "rm", "vllm", "set")
 """Programs that are not ours, and whose commands are not checked."""
 
@@ -87,7 +87,8 @@ def check_command(line: str) -> list[str]:
         case "python", [script, *_]:
             return [] if (ROOT / script).is_file() or script == "-m" else [f"no file {script}"]
         case "tapir", rest:
-            return check_tapir(rest)
+            # A command with an ellipsis leaves out the choice of the other parts.
+            return check_tapir([*rest, "allow_lab_parts=true"] if "…" in line else rest)
     return [f"an unknown program: {words[0]}"]
 
 
@@ -98,7 +99,9 @@ def check_tapir(words: list[str]) -> list[str]:
     if verb == "classify":
         return problems_of(arguments, "classify")
     if verb in COMPOSED:
-        return problems_of(without_options(arguments), COMPOSED[verb], sweep=verb == "judge-check")
+        judges = verb == "judge-check"
+        arguments = without_options([*arguments, "allow_lab_parts=true"] if judges else arguments)
+        return problems_of(arguments, COMPOSED[verb], sweep=judges)
     shown = GENERATOR.command_help(verb)
     named = [word for word in arguments if word.startswith("--")]
     return [f"{verb} has no {word}" for word in named if verb != "cache" and word.split("=")[0] not in shown]
