@@ -207,12 +207,8 @@ FORMS = (
     ),
 )
 NAMES = tuple(form.name for form in FORMS)
-FORMS_DIGEST = sha256(
-    json.dumps(
-        [[form.name, form.patterns] for form in FORMS]
-        + [REQUEST_CHARACTERS, PASSAGE_CHARACTERS, FORM_SCALE, PASSAGE_SCALE]
-    ).encode()
-).hexdigest()
+_SCALES = (REQUEST_CHARACTERS, PASSAGE_CHARACTERS, FORM_SCALE, PASSAGE_SCALE)
+FORMS_DIGEST = sha256(json.dumps([[[form.name, form.patterns] for form in FORMS], _SCALES]).encode()).hexdigest()
 """SHA-256 of the rules: a head is useless with other features than those it was trained on."""
 
 
