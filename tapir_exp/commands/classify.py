@@ -32,7 +32,8 @@ tapir classify: classify instructions by task type, and train classifiers that d
                                                          label a sample with a chat model, and train an encoder on it
 
 A pool is JSON or JSONL with Alpaca's fields. A labelled file also has a task; classifier_data.names maps other names.
-Results are written to output_dir=DIR: labels.jsonl, figures.json, report.html and classifier/, as the job has them.
+Results are written to output_dir=DIR: labels.jsonl, unreadable.jsonl (rows that cannot be read, with reasons),
+figures.json, report.html and classifier/, as the job has them.
 
   --cfg job                                              print the configuration instead of running it
 
