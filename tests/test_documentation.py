@@ -30,6 +30,7 @@ COMPOSED = {"run": "config", "plan": "config", "inspect": "config", "judge-check
 """Verbs whose arguments are overrides, each with its primary configuration."""
 OWN_OPTIONS = {"--rows": 1, "--pairs": 1, "--limit": 1, "--replies": 1, "--delta": 1, "--output-dir": 1, "--cfg": 1}
 """Options of these verbs, with their number of values."""
+ELIDED = ("experiment=llama2_7b_paper", "allow_lab_parts=true")
 FILE_MISSING = r"(file|directory) that exists|directory of a finished run"
 OTHER_PROGRAMS = ("cd", "curl", "eval", "export", "git", "hf", "mkdir", "open", "rm", "vllm", "set")
 """Programs that are not ours, and whose commands are not checked."""
@@ -87,8 +88,8 @@ def check_command(line: str) -> list[str]:
         case "python", [script, *_]:
             return [] if (ROOT / script).is_file() or script == "-m" else [f"no file {script}"]
         case "tapir", rest:
-            # A command with an ellipsis leaves out the choice of the other parts.
-            return check_tapir([*rest, "allow_lab_parts=true"] if "…" in line else rest)
+            # An ellipsis stands for the choice of the other parts.
+            return check_tapir([*ELIDED, *rest] if "…" in line else rest)
     return [f"an unknown program: {words[0]}"]
 
 
