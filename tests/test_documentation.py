@@ -31,7 +31,7 @@ COMPOSED = {"run": "config", "plan": "config", "inspect": "config", "judge-check
 OWN_OPTIONS = {"--rows": 1, "--pairs": 1, "--limit": 1, "--replies": 1, "--delta": 1, "--output-dir": 1, "--cfg": 1}
 """Options of these verbs, with their number of values."""
 ELIDED = ("experiment=llama2_7b_paper", "allow_lab_parts=true")
-FILE_MISSING = r"(file|directory) that exists|directory of a finished run"
+FILE_MISSING = r"that exists|directory of a finished run|expected a (file|directory)"
 OTHER_PROGRAMS = ("cd", "curl", "eval", "export", "git", "hf", "mkdir", "open", "rm", "vllm", "set")
 """Programs that are not ours, and whose commands are not checked."""
 
