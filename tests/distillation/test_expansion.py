@@ -319,7 +319,7 @@ def test_filters_accept_a_pair_if_an_abstention_leans_to_its_type() -> None:
 
     result = expanded([request(2)], scripted(["Math: a", "Law: b"], *[[]] * 9), abstain)
     assert instructions(result) == ["Math: a"]
-    assert dropped(result) == {"off_type": ["Law: b"]}
+    assert dropped(result) == {DropReason.OFF_TYPE: ["Law: b"]}
 
 
 def test_filters_drop_a_pair_of_another_complexity() -> None:
