@@ -130,6 +130,7 @@ def problems_of(arguments: list[str], config_name: str, *, sweep: bool = False) 
     return [problem for problem in composer.problems(jobs[0]) if not re.search(FILE_MISSING, problem)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [p for p in PAGES if p not in TUTORIALS], ids=lambda p: str(p.relative_to(ROOT)))
 def test_commands_of_a_page_compose(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Overrides are composed, options are compared with the help: what a page shows is at least accepted."""
