@@ -30,6 +30,8 @@ COMMAND_LINE = "command line"
 RATIO = "task_mix.target_distribution."
 PRIMARY = "config"
 """Name of the primary config of a run."""
+REPEATED = r"Multiple values for ([\w/@.]+?)\. |([\w/@.]+) appears more than once"
+"""Start of Hydra's messages about a group that was chosen twice."""
 ONE_VALUE = "one value; use --multirun for a sweep over several, or quote a text that contains a comma"
 
 
@@ -195,7 +197,7 @@ class Composer:
         return f"{group} = {choice}: expected one of {', '.join(known)}{hint} [{where}]"
 
     def _explain_override(self, error: Exception, line: str) -> str:
-        if line.startswith("+") and ("Could not append" in str(error) or "Multiple values for" in str(error)):
+        if line.startswith("+") and ("Could not append" in str(error) or re.match(REPEATED, str(error))):
             key, _, value = line.lstrip("+").partition("=")
             expected = f"{key} without the +, because it has a value already"
             return describe(Problem(f"+{key}", format_value(key, value), expected), self._source(line))
@@ -256,8 +258,10 @@ def _culprit(error: Exception, overrides: Sequence[str]) -> str | None:
     text = str(error)
     if text.startswith("In '"):
         return None
-    if repeated := re.match(r"Multiple values for ([\w/@.]+)\. ", text):
-        return next((line for line in overrides if re.match(rf"\+{re.escape(repeated[1])}=", line)), None)
+    if repeated := re.match(REPEATED, text):
+        return next(
+            (line for line in overrides if re.match(rf"\+{re.escape(repeated[1] or repeated[2])}=", line)), None
+        )
     # Hydra's errors do not carry the override, only its text. The longest match avoids a prefix of another key.
     named = (line for line in overrides if line in text or f"'{_key(line)}'" in text)
     return max(named, key=len, default=None)
