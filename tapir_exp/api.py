@@ -71,8 +71,10 @@ STAGES: Mapping[str, type[Record]] = {
 }
 """Record of the rows of each stage. `fresh_` and `passN_` before the name of a stage change no record."""
 PREFIXES = re.compile(r"^(?:pass\d+_)?(?:fresh_)?")
-LIFE = ("seeds", "expansions", "task_labels", "teacher_responses", "fresh_student_responses", "fresh_verdicts")
-LIFE += ("train_mix", "student_responses", "verdicts")
+LIFE = (
+    *("seeds", "expansions", "task_labels", "teacher_responses"),
+    *("fresh_student_responses", "fresh_verdicts", "train_mix", "student_responses", "verdicts"),
+)
 """Stages in the life of a row, in the order within a round."""
 NOT_IN_NAME = ("outputs", "spend", "logger", "sweep", "allow_lab_parts")
 """Sections of the configuration that change no result, and so no run directory."""

@@ -71,7 +71,7 @@ class ConfigCheck(Callback):
         _stop_if([*_secrets_of(config), *collect(lambda job: composer.problems([*common, *job]), jobs)])
         plan = plan_sweep(config, jobs)
         try:
-            _sweeps.append(SweepSession(Path(config.hydra.sweep.dir), plan, _page_writer(config)))
+            _sweeps.append(SweepSession(Path(config.hydra.sweep.dir), plan, _page_writer(config.hydra.job.config_name)))
         except Exception as error:
             raise Stop(explain_disk_error(error) or error) from error
 
@@ -105,8 +105,8 @@ def plan_sweep(config: DictConfig, jobs: Sequence[Sequence[str]]) -> SweepPlan:
     return SweepPlan(jobs, defaults, baseline)
 
 
-def _page_writer(config: DictConfig) -> PagePath:
-    return _write_tables if config.hydra.job.config_name == EVALUATE else _write_page
+def _page_writer(config_name: str | None) -> PagePath:
+    return _write_tables if config_name == EVALUATE else _write_page
 
 
 def _write_page(directory: Path) -> Path:
@@ -186,7 +186,7 @@ def run_job(cfg: DictConfig) -> float | None:
         _report_failure(error, label)
         outcome = Outcome()
     if not outcome.key:  # a job that was skipped changes nothing
-        update_page(sweep_dir, _page_writer(HydraConfig.instance().cfg))
+        update_page(sweep_dir, _page_writer(hydra_config.job.config_name))
     return outcome.value
 
 

@@ -17,7 +17,9 @@ def test_sweep_name_is_that_of_the_file_or_experiment() -> None:
 
 
 def test_sweep_name_is_the_chosen_one_for_any_overrides() -> None:
-    assert sweep_name("config", "lab", "seed-1,2", "mine") == sweep_name("config", "lab", "seed-1,2,3", "mine") == "mine"
+    assert (
+        sweep_name("config", "lab", "seed-1,2", "mine") == sweep_name("config", "lab", "seed-1,2,3", "mine") == "mine"
+    )
     assert "/" not in sweep_name("config", "lab", "", "../mine")
 
 

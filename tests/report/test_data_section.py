@@ -44,7 +44,9 @@ def counted(run_dir: Path, tmp_path: Path, contaminated: int | None) -> RunView:
     seeds = replace(run.artifacts["seeds"], path=tmp_path, figures={**SEEDS, "contaminated": contaminated})
     expanded = {**EXPANSIONS, "contaminated": None if contaminated is None else 0}
     first = replace(run.rounds[1], expansion_figures=expanded)
-    return replace(run, artifacts={**run.artifacts, "seeds": seeds}, rounds=(run.rounds[0], first), metrics=run.metrics[:2])
+    return replace(
+        run, artifacts={**run.artifacts, "seeds": seeds}, rounds=(run.rounds[0], first), metrics=run.metrics[:2]
+    )
 
 
 def page_of(run: RunView) -> str:
