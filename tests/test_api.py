@@ -125,4 +125,4 @@ def test_metrics_and_config_are_those_of_the_run(run: api.Run) -> None:
 def test_names_of_the_package_are_those_of_the_interface() -> None:
     assert tapir_exp.open_run is api.open_run
     with pytest.raises(AttributeError, match="no attribute 'open'"):
-        _ = tapir_exp.open  # type: ignore[attr-defined]
+        tapir_exp.__getattr__("open")

@@ -49,6 +49,9 @@ def module_names(module: Path) -> frozenset[str]:
                 names.update(alias.asname or alias.name.split(".")[0] for alias in node.names)
             case ast.Assign() | ast.AnnAssign():
                 names.update(part.id for part in ast.walk(node) if isinstance(part, ast.Name))
+            case ast.If(test=ast.Name(id="TYPE_CHECKING")):  # names that `__getattr__` imports when they are used
+                imports = [part for part in node.body if isinstance(part, ast.ImportFrom)]
+                names.update(alias.name for part in imports for alias in part.names)
     return frozenset(names)
 
 

@@ -14,7 +14,7 @@ class ResponseGate:
     """Hands responses over to the judge once the first of them show that the student answers.
 
     Attributes:
-        passed: Whether the first responses were checked, and handed over.
+        passed: Whether responses are handed over as they come: the first ones were checked, or any are accepted.
     """
 
     def __init__(self, config: Config, label: str, total: int, submit: Callable[[Response], None]) -> None:
@@ -26,7 +26,7 @@ class ResponseGate:
             total: Number of responses to come.
             submit: Hands a response over to the judge.
         """
-        self.passed = False
+        self.passed = config.judge.max_unusable_responses >= 1
         self._config, self._label, self._submit = config, label, submit
         self._first = min(FIRST, total)
         self._held: list[Response] = []

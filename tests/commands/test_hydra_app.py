@@ -161,7 +161,7 @@ def test_run_gets_the_resolved_configuration(tapir: Tapir) -> None:
         (["+logger.zz=1"], "logger.zz: expected a key of the schema (choices: mode, project, entity) [command line]"),
         (["seed=1,2"], ("seed = 1,2: expected one value; use --multirun for a sweep over "
          "several, or quote a text that contains a comma [command line]")),
-        (["seed=1", "seed"], ("seed: expected key=value; Error parsing override 'seed' missing EQUAL at '<EOF>' "
+        (["seed=1", "seed"], ("seed: expected key=value, such as seed=VALUE "
          "[command line]")),
         (["llm@teacher.lm=openai"], ("llm@teacher.lm = openai: expected a key or a group (did you mean llm?) "
          "[command line]")),

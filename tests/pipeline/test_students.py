@@ -29,6 +29,10 @@ from tapir_exp.student.training.train import TRAINING
 KeyOf = Callable[..., str]
 
 
+PLAIN = ("sft.lr_schedule=restart", "sft.optimizer_state=new", "curriculum.replay=0")
+"""Every round a fit of its own; the lab shares one schedule over the rounds."""
+
+
 @pytest.fixture
 def workspace(
     tmp_path: Path, compose_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
@@ -42,7 +46,7 @@ def workspace(
 
     monkeypatch.setattr(Workspace, "directory", directory)
     write_rows(tmp_path / ROWS, [example("Say red.")])
-    return lambda *overrides: open_test_workspace(compose_config(*overrides), tmp_path)
+    return lambda *overrides: open_test_workspace(compose_config(*PLAIN, *overrides), tmp_path)
 
 
 @pytest.fixture
@@ -190,7 +194,7 @@ def run_rounds(config: Config, root: Path) -> Made:
 @pytest.fixture
 def made(compose_config: Callable[..., Config], tmp_path: Path) -> Callable[..., Made]:
     """Fit two rounds of a tiny student under overrides."""
-    return lambda *overrides: run_rounds(compose_config(*SMALL, "curriculum.rounds=2", *overrides), tmp_path)
+    return lambda *overrides: run_rounds(compose_config(*PLAIN, *SMALL, "curriculum.rounds=2", *overrides), tmp_path)
 
 
 def provenance_of(student: Artifact) -> Provenance:

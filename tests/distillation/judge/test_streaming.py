@@ -155,7 +155,7 @@ def judge() -> Iterator[SlowJudge]:
 
 @pytest.fixture
 def config(compose_config: Callable[..., Config], judge: SlowJudge) -> Config:
-    composed = compose_config("judge.max_failure_rate=0.1")
+    composed = compose_config("judge.max_failure_rate=0.1", "judge.max_unusable_responses=1")
     llm = LLMConfig(
         model="openai/m", api_base=judge.base, concurrency=2, usd_per_million_input=1.0, usd_per_million_output=2.0
     )
