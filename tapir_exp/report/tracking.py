@@ -7,7 +7,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from tapir_exp.config import LoggerConfig, WandbMode
+from tapir_exp.core.errors import TapirError
 from tapir_exp.core.records import Record
+from tapir_exp.report.wandb_access import check_access, effective_mode
 
 LONGEST_NAME = 128
 """Characters that W&B accepts in the name of a group."""
@@ -36,14 +38,25 @@ class Tracker:
         self._run: Any = None
 
     def __enter__(self) -> Self:
-        if self._config.mode is not WandbMode.disabled:
-            self._ensure_home()
-            import wandb  # slow, and not needed if disabled
+        """Start the W&B run.
 
+        Raises:
+            ConfigError: If the run is to be uploaded, and there is no key or no server.
+            TapirError: If W&B refuses the run.
+        """
+        mode = effective_mode(self._config.mode)
+        if mode is WandbMode.disabled:
+            return self
+        if mode is WandbMode.online:
+            check_access()
+        self._ensure_home()
+        import wandb  # slow, and not needed if disabled
+
+        try:
             self._run = wandb.init(
                 project=self._config.project,
                 entity=self._config.entity,
-                mode=self._config.mode.value,
+                mode=mode.value,
                 group=self._group[:LONGEST_NAME],
                 name=self._run_dir.name[:LONGEST_NAME],
                 dir=self._run_dir,
@@ -51,6 +64,10 @@ class Tracker:
                 reinit="create_new",  # a sweep may have other runs open in this process
                 settings=wandb.Settings(silent=True),
             )
+        except wandb.Error as error:
+            raise TapirError(
+                f"Weights & Biases refused the run ({error}): check the key, logger.project and logger.entity."
+            ) from error
         return self
 
     def __exit__(

@@ -28,6 +28,7 @@ def problems(*overrides: str) -> Sequence[str]:
 
 
 WHOLE = to_yaml(compose_config())
+VALUES = yaml.safe_load(WHOLE)
 
 
 def test_parse_returns_plain_dataclasses() -> None:
@@ -209,7 +210,7 @@ def test_parse_checks_an_untyped_configuration() -> None:
 
 
 def test_parse_checks_types_of_an_untyped_configuration() -> None:
-    cfg = OmegaConf.create(yaml.safe_load(WHOLE))
+    cfg = OmegaConf.create(VALUES)
     cfg.student.max_length, cfg.judge.swap_positions, cfg.seed = "abc", "neither", -1
     with pytest.raises(ConfigError) as caught:
         parse(cfg)
@@ -229,7 +230,7 @@ def test_to_yaml_round_trips(tmp_path: Path) -> None:
 @settings(deadline=None, max_examples=20)
 @given(st.lists(st.floats(0, 1), min_size=4, max_size=4))
 def test_parse_accepts_distributions_that_sum_to_one(shares: list[float]) -> None:
-    cfg = OmegaConf.create(yaml.safe_load(WHOLE))
+    cfg = OmegaConf.create(VALUES)
     names = ["Math", "Reasoning", "Code Debug", "Others"]
     cfg.task_mix.target_distribution = dict(zip(names, shares, strict=True))
     try:
