@@ -281,7 +281,7 @@ def test_two_processes_run_with_one_thread_each(tapir: Tapir) -> None:
 def test_error_of_a_worker_keeps_its_message(tapir: Tapir) -> None:
     result = tapir.in_processes("-m", "launcher=two_processes", "name=refused,lab")
     assert result.returncode == 1
-    assert "failed: name-refused: The configuration holds one mistake:\n  - no key" in result.stderr
+    assert "failed: name=refused: The configuration holds one mistake:\n  - no key" in result.stderr
     assert len(tapir.runs()) == 2
 
 

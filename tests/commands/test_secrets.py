@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 KEY = "q7Zk-planted-key-Wv93xT"
 OPTIONS = {"error_rate": 0.05, "expansion_error_rate": 0.05, "noise": 0.5, "position_bias": 0.7}
-TINY = ["debug=tiny", "curriculum.rounds=1", "logger=offline"]
+TINY = ["debug=tiny", "allow_lab_parts=true", "curriculum.rounds=1", "logger=offline"]
 
 
 class LeakyProvider:
@@ -102,6 +102,6 @@ def test_run_without_access_writes_the_key_nowhere(provider: LeakyProvider, tmp_
     result = tapir(tmp_path, provider, key=wrong)
     output = (result.stdout + result.stderr).decode()
     assert result.returncode == 1
-    assert "refuses every call: no access: 401" in output
+    assert "does not accept the key in TAPIR_TEST_KEY" in output
     assert wrong not in output
     assert files_with(wrong, tmp_path) == []

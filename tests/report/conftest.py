@@ -84,7 +84,7 @@ def finished_run(compose_config: Callable[..., Config], tmp_path_factory: pytest
     from tapir_exp.commands.run_job import run
 
     outputs = tmp_path_factory.mktemp("lab") / "outputs"
-    config = compose_config(*TINY_RUN, f"outputs={outputs}")
+    config = compose_config(*TINY_RUN, "curriculum.replay=0", f"outputs={outputs}")
     run(config, outputs / "runs" / "lab", to_yaml(config))
     return outputs / "runs" / "lab"
 
