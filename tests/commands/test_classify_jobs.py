@@ -248,6 +248,7 @@ def test_trained_classifier_is_identified_by_its_files(tmp_path: Path) -> None:
         CachedClassifier(config)
 
 
+@pytest.mark.slow
 @needs_minilm
 def test_without_a_path_the_head_is_fit_on_package_examples() -> None:
     classifier = open_classifier(ClassifierConfig(kind=ClassifierKind.encoder), no_chat)

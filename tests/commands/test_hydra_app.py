@@ -127,6 +127,7 @@ def test_plain_command_runs_the_lab_in_its_directory(tapir: Tapir) -> None:
     assert [line.split()[:2] for line in tapir.runs()] == [["outputs/runs/lab", "tapir"]]
 
 
+@pytest.mark.slow
 def test_run_directory_depends_on_overrides_alone(tapir: Tapir) -> None:
     for seed in ("3", "3", "4"):
         tapir(f"seed={seed}", "outputs=elsewhere")
@@ -220,6 +221,7 @@ def test_mistake_in_a_file_names_the_file(tapir: Tapir, text: str, expected: str
     assert "mine/student/odd.yaml" in result.stderr
 
 
+@pytest.mark.slow
 def test_sweep_runs_every_combination_and_reports(tapir: Tapir) -> None:
     result = tapir("-m", "arm=tapir,lion", "seed=1,2")
     assert (result.returncode, result.stdout) == (0, "")
@@ -328,6 +330,7 @@ def failed(tapir: Tapir) -> Result:
     return tapir("-m", "name=failing,broken,lab,full", "sweep.name=mine")
 
 
+@pytest.mark.slow
 def test_failed_jobs_are_all_named_and_the_others_run(tapir: Tapir, failed: Result) -> None:
     assert failed.returncode == 1
     assert len(tapir.runs()) == 4

@@ -134,6 +134,7 @@ def test_help_takes_little_cpu_time(arguments: list[str], limit_s: float) -> Non
     assert float(run_python("-c", code).stdout.split()[-1]) < limit_s
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 @pytest.mark.parametrize("command", [[], ["run"]], ids=["tapir", "run"])
 def test_shell_completion_is_installed_by_hydra(command: list[str], shell: str) -> None:

@@ -129,6 +129,7 @@ def test_leaf_composes_parses_and_round_trips(leaf: str, completions: dict[str, 
     assert read_back(to_yaml(config)) == config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SWEEPS)
 def test_sweep_composes_and_its_jobs_parse(name: str) -> None:
     cfg = compose_raw(config_name=name, hydra=True)

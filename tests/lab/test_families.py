@@ -79,6 +79,7 @@ def test_read_needs_the_exact_instruction(family: Family, level: int) -> None:
             assert family.read(other) is None, other
 
 
+@pytest.mark.slow
 @each_cell
 def test_cells_have_many_problems_and_several_wordings(family: Family, level: int) -> None:
     problems = pose_problems(family, level, 3000)

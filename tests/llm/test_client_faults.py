@@ -36,6 +36,7 @@ def run_rows(server: FaultyServer, call_store: CallStore, max_failure_rate: floa
     return run_requests(chat, prompts, parse_whole, label="rows", concurrency=64, max_failure_rate=max_failure_rate)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [0.05, 0.3])
 @pytest.mark.parametrize("faults", [*((fault,) for fault in FAULTS), tuple(FAULTS)], ids=" or ".join)
 def test_every_row_is_correct_or_failed(faults: tuple[str, ...], rate: float, call_store: CallStore) -> None:

@@ -336,6 +336,7 @@ def test_batches_are_sent_after_all_responses(
     assert sent == [(2 * JUDGED, 1)]
 
 
+@pytest.mark.slow
 def test_responses_of_another_process_are_judged(
     config: Config, student: SlowStudent, open_run: OpenRun, tmp_path: Path
 ) -> None:

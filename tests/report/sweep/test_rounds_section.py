@@ -20,6 +20,7 @@ def arm_row(sweep_dir: Path, arm: str) -> AccuracyByRound:
     return next(row for row in accuracies_by_round(load_sweep(sweep_dir).arms) if row.label == arm)
 
 
+@pytest.mark.slow
 def test_accuracies_are_means_with_intervals_over_seeds(ablation: Path) -> None:
     lines = [
         [json.loads(line) for line in (ablation / f"arm-tapir_seed-{seed}" / "metrics.jsonl").read_text().splitlines()]

@@ -31,6 +31,7 @@ def test_expected_continuations_end_at_various_lengths(
     assert len(ends) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ENGINES)
 @pytest.mark.parametrize("batch_size", [1, 5, 14])
 def test_any_batch_size_equals_transformers_generate(

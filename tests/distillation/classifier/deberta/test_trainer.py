@@ -39,6 +39,7 @@ def classifier(fit: ClassifierFitConfig, rows: list[LabelledText]) -> DebertaCla
     return DebertaTrainer(fit, CPU).fit(rows, 0, "")
 
 
+@pytest.mark.slow
 def test_fit_learns_and_is_confident_but_not_certain(classifier: DebertaClassifier, rows: list[LabelledText]) -> None:
     predictions = predict(classifier, [row.text for row in rows], "")
     assert np.mean([made.task is row.task for made, row in zip(predictions, rows, strict=True)]) > 0.95
