@@ -81,7 +81,7 @@ def tapir(home: Path, provider: LeakyProvider, *overrides: str, key: str = KEY) 
 
 def files_with(secret: str, home: Path) -> list[str]:
     files = [path for path in home.rglob("*") if path.is_file()]
-    assert len(files) > 20
+    assert len(files) > 10
     return [str(path) for path in files if secret.encode() in path.read_bytes()]
 
 
