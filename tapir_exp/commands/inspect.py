@@ -78,10 +78,10 @@ def inspect_seeds(config: Config, num_sampled: int) -> "Inspection":
 @contextmanager
 def _tokenizer_directory(config: Config) -> Iterator[Path]:
     """Give the directory of the base model's tokenizer; for the lab or a GGUF file, build it in a temporary one."""
+    from tapir_exp.config.lab_parts import LAB_STUDENT
     from tapir_exp.lab.base_student import build_base_student
     from tapir_exp.llm.serving.weights import find_weights, is_gguf
     from tapir_exp.pipeline.students import lab_corpus
-    from tapir_exp.pipeline.workspace import LAB_STUDENT
     from tapir_exp.student.gguf import convert_gguf_tokenizer
 
     model = config.student.model

@@ -47,7 +47,7 @@ class JudgedPair:
 
     @property
     def verdict(self) -> int | None:
-        """The better answer by the judge; None if it is unscored."""
+        """Return the better answer by the judge; None if it is unscored."""
         return None if self.gap is None else _winner(self.gap)
 
 

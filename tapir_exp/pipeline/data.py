@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tapir_exp.config import SeedSource
+from tapir_exp.config.lab_parts import LAB_STUDENT
 from tapir_exp.core.console import print_warning
 from tapir_exp.core.errors import TapirError
 from tapir_exp.core.records import Example, Subset, TrainingExample
@@ -29,7 +30,7 @@ def load_seeds(ws: Workspace) -> Artifact:
     config = ws.config.seeds
     if not config.decontamination.benchmarks and config.source is not SeedSource.lab:
         print_warning("seeds.decontamination.benchmarks is empty: seeds and expansions are not checked for leaks.")
-    if config.source is not SeedSource.lab and ws.config.student.model == "lab":
+    if config.source is not SeedSource.lab and ws.config.student.model == LAB_STUDENT:
         print_warning(
             "The student is the lab's: a small model with random weights. Choose a real one, such as "
             "student=qwen1_5_0_5b or student.model=DIR_OR_HUB_ID."

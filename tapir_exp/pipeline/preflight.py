@@ -21,7 +21,7 @@ from tapir_exp.config import (
     SeedSource,
     StrategyName,
 )
-from tapir_exp.config.lab_parts import LAB_PREFIX
+from tapir_exp.config.lab_parts import LAB_PREFIX, LAB_STUDENT
 from tapir_exp.core.console import Terminal, console
 from tapir_exp.core.errors import SourceError, TapirError
 from tapir_exp.data.decontamination import HUB
@@ -31,7 +31,6 @@ from tapir_exp.data.seeds import parse_seed
 from tapir_exp.llm.ledger import Ledger
 from tapir_exp.llm.probe import Probe, address_of, probe_all
 from tapir_exp.llm.serving.weights import find_weights, is_gguf
-from tapir_exp.pipeline.workspace import LAB_STUDENT
 from tapir_exp.student.training.memory import num_parameters
 
 STAGE = "checks"

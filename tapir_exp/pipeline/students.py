@@ -16,12 +16,13 @@ from tapir_exp.config import (
     StudentConfig,
     WorldName,
 )
+from tapir_exp.config.lab_parts import LAB_STUDENT
 from tapir_exp.core.records import Example, TrainingExample
 from tapir_exp.core.store import ROWS, Artifact, recipe_key
 from tapir_exp.lab.oracle import world_version
 from tapir_exp.lab.world import even_problems
 from tapir_exp.llm.serving.weights import find_weights, is_gguf
-from tapir_exp.pipeline.workspace import LAB_STUDENT, Workspace, template_recipe
+from tapir_exp.pipeline.workspace import Workspace, template_recipe
 from tapir_exp.student.model_card import (
     OURS,
     ModelLocation,

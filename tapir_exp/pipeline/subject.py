@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from tapir_exp.config import StudentConfig
+from tapir_exp.config.lab_parts import LAB_STUDENT
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.manifest import Manifest
 from tapir_exp.core.records import Response
 from tapir_exp.core.store import check_if_artifact, digest_files
-from tapir_exp.pipeline.workspace import LAB_STUDENT
 
 NO_STUDENT = (
     "evals.run = null: expected the directory of a run. Alternatively set student.model to a Hugging Face id or "

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tapir_exp.config import ChatTemplate, Config, JudgeConfig, StudentConfig, TeacherConfig
+from tapir_exp.config.lab_parts import LAB_STUDENT
 from tapir_exp.core import events
 from tapir_exp.core.console import print_stage
 from tapir_exp.core.events import Kind
@@ -18,9 +19,6 @@ from tapir_exp.llm.chat import ChatModel
 from tapir_exp.llm.ledger import Ledger, Spend
 from tapir_exp.llm.streaming import StreamableModel
 from tapir_exp.student.constants import TEMPLATE_DATE
-
-LAB_STUDENT = "lab"
-"""Name of the lab's base student in `student.model`."""
 
 Recipe = Mapping[str, Any]
 NO_REPLY = (

@@ -144,12 +144,12 @@ class Page:
 
     @property
     def fresh(self) -> bool:
-        """Whether gaps were measured ahead of the fits."""
+        """Return whether gaps were measured ahead of the fits."""
         return any(name.startswith("fresh_verdicts") for name in self.run.artifacts)
 
     @property
     def alpha_grows(self) -> bool:
-        """Whether the weight of the hard set grows from round to round."""
+        """Return whether the weight of the hard set grows from round to round."""
         alphas = self.run.manifest.alphas
         return len(alphas) > 1 and alphas[-1] > alphas[0]
 
