@@ -189,6 +189,8 @@ class Store:
         partial.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
         figures = make(partial)
+        # A process that was killed while it wrote the sidecar leaves this file; it is not part of the artifact.
+        _unfinished(partial / SIDECAR).unlink(missing_ok=True)
         sidecar = {
             "stage": stage,
             "key": key,
@@ -256,13 +258,18 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
         path: The file.
         durable: Whether to sync the file before it is renamed, so that a power failure leaves no empty file.
     """
-    tmp = path.with_name(path.name + ".partial")
+    tmp = _unfinished(path)
     yield tmp
     if durable:
         sync_file(tmp)
     tmp.replace(path)
     if durable:
         sync_file(path.parent)
+
+
+def _unfinished(path: Path) -> Path:
+    """Return the path at which `atomic_path` writes a file."""
+    return path.with_name(path.name + ".partial")
 
 
 def write_text_atomic(path: Path, text: str, *, durable: bool = True) -> None:

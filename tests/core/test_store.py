@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,30 @@ def test_produce_after_a_failure_gets_the_partial_files(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         Store(tmp_path).produce("fit", RECIPE, begin)
     assert Store(tmp_path).produce("fit", RECIPE, resume).figures == {"found": "step 100"}
+
+
+@pytest.mark.parametrize("stopped", ["replace", "rename", "sync_file", "sync_tree", "digest_files"])
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_produce_after_a_kill_at_any_step_makes_an_intact_artifact(
+    stopped: str, call: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A killed process leaves what it had written: the temporary file of the rows, of the sidecar, or both."""
+    owner = Path if stopped in ("replace", "rename") else store
+    original, calls = getattr(owner, stopped), iter(range(1, 100))
+
+    def stop(*args: Any) -> Any:
+        if next(calls) == call:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    monkeypatch.setattr(owner, stopped, stop)
+    with suppress(KeyboardInterrupt):
+        Store(tmp_path).produce("task_labels", RECIPE, write_labels)
+    monkeypatch.undo()
+    made = Store(tmp_path).produce("task_labels", RECIPE, write_labels)
+    checked = Store(tmp_path).open("task_labels", made.key, every_byte=True)
+    assert list(checked.files) == [ROWS]
+    assert sorted(path.name for path in made.path.iterdir()) == sorted([ROWS, SIDECAR])
 
 
 def test_artifact_without_sidecar_is_not_finished(tmp_path: Path) -> None:
