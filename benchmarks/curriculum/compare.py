@@ -22,6 +22,7 @@ from tapir_exp.report.sweep.grouping import group_jobs, varying_settings
 from tapir_exp.report.sweep.jobs import Job, find_jobs
 
 ACCURACY, TOKENS = "benchmark/accuracy", "train/tokens_total"
+LEVEL = "benchmark/level/"
 TEACHER_ROWS, TEACHER_CALLS = "teacher/rows_total", "teacher/calls_total"
 WORLD = ("lab.world", "lab.seed")
 MARGIN = 2.0
@@ -39,6 +40,7 @@ class ArmResult:
         label: Arm, and the settings that vary.
         arm: Arm alone; the line that it belongs to in the plot.
         accuracy: Macro accuracy of the last student, in per cent.
+        by_level: The same at each level of difficulty; empty for runs that older versions recorded.
         teacher_rows: Rows that the teacher wrote and the filters accepted.
         teacher_calls: Completions of the teacher that the run needed, whether or not they were cached.
         tokens: Training tokens of all fits.
@@ -47,6 +49,7 @@ class ArmResult:
     label: str
     arm: str
     accuracy: BySeed
+    by_level: Mapping[str, BySeed]
     teacher_rows: BySeed
     teacher_calls: BySeed
     tokens: BySeed
@@ -71,10 +74,7 @@ def load_worlds(sweeps: Sequence[Path]) -> Worlds:
 
 def difference(arm: ArmResult, base: ArmResult) -> Difference | None:
     """Return the paired difference in points over the seeds that both have; None without a common seed."""
-    seeds = [seed for seed in arm.accuracy if seed in base.accuracy]
-    if arm is base or not seeds:
-        return None
-    return paired_difference([arm.accuracy[s] for s in seeds], [base.accuracy[s] for s in seeds])
+    return None if arm is base else _paired(arm.accuracy, base.accuracy)
 
 
 def render_table(arms: Sequence[ArmResult], base: str) -> str:
@@ -92,6 +92,25 @@ def render_table(arms: Sequence[ArmResult], base: str) -> str:
         cells = [arm.label, _interval(t_interval(list(arm.accuracy.values()))), str(len(arm.accuracy))]
         cells += ["–", "–", "–", "–"] if change is None else _change_cells(change)
         cells += [_mean(values) for values in (arm.teacher_rows, arm.teacher_calls, arm.tokens)]
+        table.append(f"| {' | '.join(cells)} |")
+    return "\n".join(table)
+
+
+def render_levels(arms: Sequence[ArmResult], base: str) -> str:
+    """Return the Markdown table of accuracy and paired differences by level; empty without levels."""
+    reference = next((arm for arm in arms if arm.label == base), None)
+    levels = sorted({level for arm in arms for level in arm.by_level}, key=int)
+    if not levels:
+        return ""
+    heads = [head for level in levels for head in (f"level {level}, %", f"minus {base}")]
+    table = [f"| arm | {' | '.join(heads)} |", "|---|" + "--:|" * len(heads)]
+    for arm in sorted(arms, key=lambda arm: -fmean(arm.accuracy.values())):
+        cells = [arm.label]
+        for level in levels:
+            values = arm.by_level.get(level, {})
+            same = arm is reference or reference is None
+            change = None if same else _paired(values, reference.by_level.get(level, {}))
+            cells += [f"{fmean(values.values()):.1f}" if values else "–", "–" if change is None else _change(change)]
         table.append(f"| {' | '.join(cells)} |")
     return "\n".join(table)
 
@@ -131,6 +150,8 @@ def write_comparison(worlds: Worlds, base: str, out: Path) -> str:
     parts = ["# Comparison of curricula\n"]
     for number, (world, arms) in enumerate(worlds.items(), 1):
         parts.append(f"## {world}\n\n{render_table(arms, base)}\n")
+        if levels := render_levels(arms, base):
+            parts.append(f"{levels}\n")
         if chart := plot_accuracy(arms, f"Accuracy over rows by the teacher, {world}"):
             name = f"accuracy_over_rows_{number}.svg"
             (out / name).write_text(chart)
@@ -153,7 +174,8 @@ def _arms(jobs: Sequence[Job]) -> list[ArmResult]:
         ArmResult(
             label=label,
             arm=str(members[0].arm),
-            accuracy={seed: 100 * share for seed, share in _by_seed(members, ACCURACY).items()},
+            accuracy=_percent(members, ACCURACY),
+            by_level=_levels(members),
             teacher_rows=_by_seed(members, TEACHER_ROWS),
             teacher_calls=_by_seed(members, TEACHER_CALLS),
             tokens=_by_seed(members, TOKENS),
@@ -167,10 +189,28 @@ def _by_seed(jobs: Sequence[Job], metric: str) -> dict[int, float]:
     return dict(sorted((seed, value) for seed, value in pairs if seed is not None and value is not None))
 
 
+def _percent(jobs: Sequence[Job], metric: str) -> dict[int, float]:
+    return {seed: 100 * share for seed, share in _by_seed(jobs, metric).items()}
+
+
+def _levels(jobs: Sequence[Job]) -> dict[str, BySeed]:
+    names = {name for job in jobs if job.rounds for name in job.rounds[-1] if name.startswith(LEVEL)}
+    return {name.removeprefix(LEVEL): _percent(jobs, name) for name in names}
+
+
+def _paired(values: BySeed, base: BySeed) -> Difference | None:
+    """Return the paired difference over the seeds that both have; None without a common seed."""
+    seeds = [seed for seed in values if seed in base]
+    return paired_difference([values[s] for s in seeds], [base[s] for s in seeds]) if seeds else None
+
+
 def _change_cells(change: Difference) -> list[str]:
-    interval = Interval(change.mean, change.low, change.high, change.n)
     p = "–" if change.p is None else f"{change.p:.3f}"
-    return [_interval(interval, signed=True), str(change.n), p, verdict(change)]
+    return [_change(change), str(change.n), p, verdict(change)]
+
+
+def _change(change: Difference) -> str:
+    return _interval(Interval(change.mean, change.low, change.high, change.n), signed=True)
 
 
 def _interval(interval: Interval, signed: bool = False) -> str:

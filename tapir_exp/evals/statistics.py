@@ -173,6 +173,19 @@ def accuracy_by_task(results: Sequence[BenchmarkResult]) -> dict[TaskType, Estim
     return {task: macro_accuracy(rows[task]) for task in TaskType if task in rows}
 
 
+def accuracy_by_level(results: Sequence[BenchmarkResult]) -> dict[int, Estimate]:
+    """Return the macro accuracy over the families at each level of difficulty, from level 1.
+
+    Raises:
+        ValueError: If there are no results.
+    """
+    _count(results)
+    rows: defaultdict[int, list[BenchmarkResult]] = defaultdict(list)
+    for result in results:
+        rows[result.level].append(result)
+    return {level: macro_accuracy(rows[level]) for level in sorted(rows)}
+
+
 def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
     """Return Student's t interval: mean ± t(1 - (1 - level) / 2; n - 1) · s / sqrt(n) (Student, Biometrika 1908).
 

@@ -11,7 +11,7 @@ from tapir_exp.core.store import Artifact
 from tapir_exp.distillation.curriculum.difficulty import scored_gaps
 from tapir_exp.distillation.judge.noise import estimate_noise, expected_false_rows
 from tapir_exp.evals.held_out import head_to_head, perplexity
-from tapir_exp.evals.statistics import accuracy_by_task, macro_accuracy
+from tapir_exp.evals.statistics import accuracy_by_level, accuracy_by_task, macro_accuracy
 
 Artifacts = Mapping[str, Artifact]
 Metrics = dict[str, Any]
@@ -116,6 +116,7 @@ def _benchmark_metrics(results: list[BenchmarkResult]) -> Metrics:
         "benchmark/accuracy": macro.mean,
         "benchmark/accuracy_se": macro.error,
         **{f"benchmark/task/{task}": estimate.mean for task, estimate in accuracy_by_task(results).items()},
+        **{f"benchmark/level/{level}": estimate.mean for level, estimate in accuracy_by_level(results).items()},
     }
 
 

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
+from statistics import fmean
 from types import ModuleType
 
 import pytest
@@ -37,7 +38,14 @@ def write_job(sweep: Path, arm: str, seed: int, accuracy: float, *, rows: int = 
         name="lab", arm=arm, seed=seed, store="../store", delta=2.0, alphas=(0.3,), target=None, artifacts=()
     ).write(path)
     metrics = [
-        {"round": number, "benchmark/accuracy": accuracy, "train/tokens_total": 10, "teacher/rows_total": number * rows}
+        {
+            "round": number,
+            "benchmark/accuracy": accuracy,
+            "benchmark/level/1": 2 * accuracy - 0.5,
+            "benchmark/level/2": 0.5,
+            "train/tokens_total": 10,
+            "teacher/rows_total": number * rows,
+        }
         for number in (0, 1)
     ]
     (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in metrics))
@@ -89,14 +97,25 @@ def test_report_has_costs_and_a_plot_over_teacher_rows(compare: ModuleType, swee
             write_job(sweep, "rounds", seed, accuracy + rows / 1e5, rows=rows)
     text = compare.write_comparison(compare.load_worlds([sweep]), "one_fit · 1000", tmp_path / "out")
     assert text == (tmp_path / "out" / "comparison.md").read_text()
-    (row,) = [line for line in text.splitlines() if line.startswith("| rounds · 8000")]
+    (row, _) = [line for line in text.splitlines() if line.startswith("| rounds · 8000")]
     assert row.split(" | ")[-3:] == ["8,000", "unknown", "10 |"]
     assert "+10.0" in row
-    (best,) = [line for line in text.splitlines() if line.startswith("| one_fit · 1000")]
+    (best, _) = [line for line in text.splitlines() if line.startswith("| one_fit · 1000")]
     assert best.split(" | ")[3:7] == ["–"] * 4
     chart = (tmp_path / "out" / "accuracy_over_rows_1.svg").read_text()
     assert all(f">{tick}<" in chart for tick in ("1k", "2k", "4k", "8k"))
     assert chart.count("<circle") == 4
+
+
+def test_levels_have_paired_differences(compare: ModuleType, sweep: Path) -> None:
+    (arms,) = compare.load_worlds([sweep]).values()
+    table = compare.render_levels(arms, "one_fit")
+    rounds, one_fit = sorted(table.splitlines()[2:], key=lambda row: "one_fit" in row)
+    cells = rounds.split(" | ")
+    assert cells[1] == f"{200 * fmean(ROUNDS.values()) - 50:.1f}"
+    assert cells[2].startswith("+4.0 (")  # level 1: twice the difference of the accuracies
+    assert cells[3:] == ["50.0", "+0.0 (+0.0 to +0.0) |"]
+    assert one_fit.split(" | ")[2] == "–"
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from tapir_exp.core.task_types import TaskType
 from tapir_exp.evals import statistics as st
 
 
-def result(family: str, exact: bool, task: TaskType = TaskType.MATH) -> BenchmarkResult:
+def result(family: str, exact: bool, task: TaskType = TaskType.MATH, level: int = 1) -> BenchmarkResult:
     return BenchmarkResult(
-        family=family, task=task, level=1, instruction="i", expected="e", response="r", exact=exact, score=5
+        family=family, task=task, level=level, instruction="i", expected="e", response="r", exact=exact, score=5
     )
 
 
@@ -50,6 +50,14 @@ def test_accuracy_by_task_is_macro_over_families() -> None:
     assert list(by_task) == [TaskType.MATH, TaskType.WRITING]
     assert by_task[TaskType.MATH].mean == 0.5  # 2 of 3 problems, but 1 of 2 families
     assert list(st.accuracy_by_family(rows)) == ["m1", "m2", "w"]
+
+
+def test_accuracy_by_level_is_macro_over_families() -> None:
+    rows = [result("a", True), result("a", True), result("b", False)]
+    rows += [result("b", True, level=10), result("a", False, level=2)]
+    by_level = st.accuracy_by_level(rows)
+    assert {level: estimate.mean for level, estimate in by_level.items()} == {1: 0.5, 2: 0.0, 10: 1.0}
+    assert list(by_level) == [1, 2, 10]
 
 
 # Student's t, two-sided 95 % and others: NIST/SEMATECH e-Handbook, table 1.3.6.7.2.
@@ -182,6 +190,7 @@ def test_bootstrap_difference_repeated_seed_keeps_the_width() -> None:
         lambda: st.t_interval([]),
         lambda: st.macro_accuracy([]),
         lambda: st.accuracy_by_task([]),
+        lambda: st.accuracy_by_level([]),
         lambda: st.macro_mean([]),
         lambda: st.sign_flip_p([]),
         lambda: st.paired_difference([1.0], [1.0, 2.0]),

@@ -114,6 +114,12 @@ def test_benchmark_accuracy_is_the_mean_over_families(outputs: Outputs) -> None:
     assert start["benchmark/task/Grammar"] == 0
 
 
+def test_benchmark_levels_are_means_over_families(outputs: Outputs) -> None:
+    start = outputs.metrics()[0]
+    levels = {name: value for name, value in start.items() if name.startswith("benchmark/level/")}
+    assert levels == {"benchmark/level/1": start["benchmark/accuracy"]}
+
+
 def test_benchmark_metrics_are_absent_without_a_benchmark(outputs: Outputs) -> None:
     assert not any(name.startswith("benchmark/") for name in outputs.metrics()[1])
 
