@@ -36,6 +36,7 @@ from tapir_exp.core.console import console
 from tapir_exp.core.disk import explain_disk_error
 from tapir_exp.core.errors import ConfigError, TapirError
 from tapir_exp.core.events import EVENTS, EventStream, Kind, Outcome
+from tapir_exp.core.library_messages import clean_library_messages
 from tapir_exp.core.processes import end_with_parent
 from tapir_exp.core.secrets import redact_secrets
 from tapir_exp.report.sweep.plan_file import SweepPlan, is_ignored, split_override
@@ -169,6 +170,7 @@ def run_job(cfg: DictConfig) -> float | None:
     worker = current_process().name != "MainProcess"
     if worker:
         end_with_parent()
+        clean_library_messages()
     hydra_config = HydraConfig.get()
     if hydra_config.mode is RunMode.RUN:
         try:

@@ -90,7 +90,9 @@ def _explain_unknown(word: str) -> str:
 
 def _run_command(name: str, arguments: Sequence[str]) -> None:
     from tapir_exp.core.errors import TapirError
+    from tapir_exp.core.library_messages import clean_library_messages
 
+    clean_library_messages()
     # Without this, the worker processes of a sweep would outlive a SIGTERM.
     signal.signal(signal.SIGTERM, _interrupt)
     # `nohup` ignores SIGHUP, and that decision stands.

@@ -39,6 +39,8 @@ def run(config, run_dir, resolved, sweep_dir=None):
         from tapir_exp.core.errors import StoreError
         raise StoreError("the artifact is damaged")
     if config.name == "refused":
+        import warnings
+        warnings.warn("foreign \\x1b[2J")
         from tapir_exp.core.errors import ConfigError
         raise ConfigError(["no key"])
     if config.name == "unreadable":
@@ -284,6 +286,7 @@ def test_error_of_a_worker_keeps_its_message(tapir: Tapir) -> None:
     result = tapir.in_processes("-m", "launcher=two_processes", "name=refused,lab")
     assert result.returncode == 1
     assert "failed: name=refused: The configuration holds one mistake:\n  - no key" in result.stderr
+    assert r"UserWarning: foreign \x1b[2J" in result.stderr
     assert len(tapir.runs()) == 2
 
 

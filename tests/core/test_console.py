@@ -93,15 +93,24 @@ def test_result_lines_are_escaped_on_a_terminal_only(
     assert out.getvalue() == f"{expected}\n"
 
 
-def test_traceback_of_a_command_is_escaped() -> None:
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("raise ValueError('a\\x1b[2J')", r"ValueError: a\x1b[2J"),
+        ("logging.error('a\\x1b[2J')", r"ERROR:root:a\x1b[2J"),
+        ("warnings.warn('a\\x1b[2J')", r"UserWarning: a\x1b[2J"),
+        ("threading.Thread(target=lambda: warnings.warn('a\\x1b[2J')).start()", r"UserWarning: a\x1b[2J"),
+    ],
+    ids=["traceback", "log", "warning", "thread"],
+)
+def test_messages_of_a_command_are_escaped(code: str, expected: str) -> None:
     program = (
-        "import sys, tapir_exp.commands.main as m\n"
-        "def fail(*_): raise ValueError('a\\x1b[2J')\n"
-        "m._run_command = fail\nsys.argv[1:] = ['report']\nm.main()\n"
+        "import logging, sys, threading, types, warnings\nimport tapir_exp.commands.main as m\n"
+        f"def run(_): {code}\n"
+        "m.import_module = lambda _: types.SimpleNamespace(main=run)\nsys.argv[1:] = ['report']\nm.main()\n"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert result.returncode == 1
-    assert r"ValueError: a\x1b[2J" in result.stderr
+    assert expected in result.stderr
     assert "\x1b" not in result.stderr
 
 

@@ -12,6 +12,7 @@ from threading import Thread
 from tapir_exp.core.console import Progress
 from tapir_exp.core.errors import TapirError
 from tapir_exp.core.events import EventStream
+from tapir_exp.core.library_messages import clean_library_messages
 from tapir_exp.core.store import write_text_atomic
 from tapir_exp.student.training.job import read_planned_fit
 from tapir_exp.student.training.launcher import EVENTS_PATH, FIT, ORPHANED_EXIT_CODE, PROGRESS, RANK_ERROR, RANK_LOG
@@ -60,6 +61,7 @@ def redirect_output(log: Path) -> None:
 def main(ranks_dir: Path) -> None:
     """Run this rank's part of the fit that `ranks_dir` describes."""
     exit_with_parent()
+    clean_library_messages()
     redirect_output(ranks_dir / RANK_LOG.format(current_rank()))
     from tapir_exp.student.training.train import run_fit  # after the redirection, so that its warnings are logged
 

@@ -1,0 +1,85 @@
+"""Log records and warnings of libraries reach stderr without control characters and without keys."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+
+import pytest
+
+from tapir_exp.core.library_messages import clean_library_messages
+
+FOREIGN = "model \x1b]0;title\x07\x1b[2J of \u202ename"
+SHOWN = r"model \x1b]0;title\x07\x1b[2J of \u202ename"
+KEY = "q7Zk_planted_Wv93xT"
+
+
+@pytest.fixture(autouse=True)
+def cleaned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Clean the messages of this test."""
+    factory = logging.getLogRecordFactory()
+    monkeypatch.setenv("PLANTED_API_KEY", KEY)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        clean_library_messages()
+        clean_library_messages()
+        yield
+    logging.setLogRecordFactory(factory)
+
+
+def logger_of_a_library() -> logging.Logger:
+    """Return a logger with a handler and a formatter of its own, as transformers, litellm and W&B have."""
+    logger = logging.Logger("library")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    return logger
+
+
+@pytest.mark.parametrize(
+    "arguments", [(FOREIGN,), ("%s", FOREIGN), ("%(a)s", {"a": FOREIGN})], ids=["text", "positional", "named"]
+)
+def test_log_message_is_shown_and_does_nothing(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]) -> None:
+    logger_of_a_library().warning(*arguments)
+    assert capsys.readouterr().err == f"WARNING {SHOWN}\n"
+
+
+def test_traceback_in_the_log_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        raise ValueError(f"{FOREIGN} {KEY}")
+    except ValueError:
+        logger_of_a_library().exception("failed")
+    shown = capsys.readouterr().err
+    assert f"ValueError: {SHOWN} (value not shown)\n" in shown
+    assert "Traceback" in shown
+
+
+def test_logger_without_a_handler_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    logging.Logger("bare").error(FOREIGN)
+    assert capsys.readouterr().err == f"{SHOWN}\n"
+
+
+def test_warning_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    warnings.warn_explicit(FOREIGN, UserWarning, "a\x1bb.py", 3)
+    assert capsys.readouterr().err == rf"a\x1bb.py:3: UserWarning: {SHOWN}" + "\n"
+
+
+def test_warning_in_a_format_of_a_library_is_escaped(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warnings, "formatwarning", lambda message, *_: f"theirs: {message}")
+    warnings.warn(FOREIGN, stacklevel=1)
+    assert capsys.readouterr().err == f"theirs: {SHOWN}"
+
+
+def test_key_in_a_message_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    logger_of_a_library().warning("sent %s", KEY)
+    warnings.warn(f"sent {KEY}", stacklevel=1)
+    shown = capsys.readouterr().err
+    assert KEY not in shown
+    assert shown.count("(value not shown)") == 2
+
+
+def test_warning_without_a_stream_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    warnings.warn("nobody reads this", stacklevel=1)
