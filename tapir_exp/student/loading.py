@@ -3,7 +3,7 @@
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,14 +105,16 @@ def attach_adapter(model: PreTrainedModel, adapter: Path, *, is_trainable: bool 
         adapter: Directory of the adapter.
         is_trainable: Leave the adapter's weights unfrozen.
     """
-    from peft import PeftModel
+    from peft import PeftModel, get_peft_model_state_dict
 
     with warnings.catch_warnings(), _as_config_error(adapter):
         # peft uses deprecated names of transformers
         warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
         # peft only warns of an adapter with a part that would be random.
         warnings.filterwarnings("error", message="Found missing adapter keys")
-        return PeftModel.from_pretrained(model, str(adapter), is_trainable=is_trainable)
+        peft_model = PeftModel.from_pretrained(model, str(adapter), is_trainable=is_trainable)
+        _check_finite(adapter, get_peft_model_state_dict(peft_model).items())
+        return peft_model
 
 
 def load_full_model(
@@ -150,6 +152,7 @@ def load_full_model(
             **options,
         )
         _check_loaded(source, loaded)
+        _check_finite(source, model.named_parameters())
     return model
 
 
@@ -192,6 +195,19 @@ def _check_loaded(source: Path, loaded: Mapping[str, Any]) -> None:
             f"{source} lacks {len(missing)} of its tensors, such as {missing[0]}, which would be random; copy or "
             "download the weights again"
         )
+
+
+def _check_finite(source: Path, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
+    """Refuse NaN and infinity; reading every weight takes about a second for 7 billion."""
+    for name, tensor in tensors:
+        # Weights of a quantised model are packed integers, or floats of a byte that have no comparison.
+        if tensor.is_floating_point() and tensor.element_size() > 1 and tensor.numel() and not tensor.is_meta:
+            low, high = torch.aminmax(tensor.detach())
+            if not (torch.isfinite(low) and torch.isfinite(high)):
+                raise ModelFileError(
+                    f"{source} holds NaN or infinity in {name}, so its responses would be noise; use another student, "
+                    "copy or download the weights again, or set student.precision=float32 if they exceed the precision"
+                )
 
 
 def _describe_failure(source: Path, error: Exception) -> str:

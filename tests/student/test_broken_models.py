@@ -2,6 +2,7 @@
 
 # ruff: noqa: E501  # one case a line
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -63,6 +64,17 @@ def reshape(directory: Path) -> None:
     save_file(tensors, directory / WEIGHTS, {"format": "pt"})
 
 
+def fill(name: str, value: float, count: int | None = None) -> Damage:
+    """Overwrite the first values of a tensor, or all of them."""
+
+    def damage(directory: Path) -> None:
+        tensors = load_file(directory / WEIGHTS)
+        tensors[name].view(-1)[:count] = value
+        save_file(tensors, directory / WEIGHTS, {"format": "pt"})
+
+    return damage
+
+
 def shard(weight_map: Callable[[dict[str, str]], object]) -> Damage:
     """Move the weights into one shard with an index, which the function changes."""
 
@@ -114,6 +126,10 @@ MODELS: dict[str, tuple[Damage, str]] = {
     "layer missing": (drop_tensor("layers.1."), "the weights have 1 layers"),
     "embeddings missing": (drop_tensor("embed_tokens"), "would be random"),
     "wrong shape": (reshape, "cannot be loaded"),
+    "all weights are NaN": (fill("model.embed_tokens.weight", math.nan), "holds NaN or infinity in model.embed_tokens"),
+    "one weight is NaN": (fill("model.layers.1.mlp.up_proj.weight", math.nan, 1), "NaN or infinity in model.layers.1.mlp"),
+    "weights are infinite": (fill("model.norm.weight", math.inf), "holds NaN or infinity in model.norm.weight"),
+    "one weight is minus infinity": (fill("model.norm.weight", -math.inf, 1), "NaN or infinity in model.norm.weight"),
     "index without files": (shard(lambda names: dict.fromkeys(names, "model-00002-of-00002.safetensors")), "has no model-0"),
     "index names a tensor more": (shard(lambda names: {**names, "x": next(iter(names.values()))}), "no tensor x"),
     "index leads outside": (shard(lambda names: dict.fromkeys(names, "../../x.safetensors")), "next to it"),

@@ -215,3 +215,12 @@ def test_adapter_with_a_missing_part_is_refused(adapter: Path, student: StudentC
     save_file(tensors, adapter / "adapter_model.safetensors")
     with pytest.raises(ConfigError, match="missing adapter keys"):
         load_model(adapter, student)
+
+
+def test_adapter_with_a_nan_is_refused(adapter: Path, student: StudentConfig) -> None:
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    name = next(name for name in tensors if "lora_B" in name)
+    tensors[name][0, 0] = float("nan")
+    save_file(tensors, adapter / "adapter_model.safetensors")
+    with pytest.raises(ConfigError, match=f"{adapter} holds NaN or infinity in {name}"):
+        load_model(adapter, student)
