@@ -76,7 +76,7 @@ LIFE = (
     *("fresh_student_responses", "fresh_verdicts", "train_mix", "student_responses", "verdicts"),
 )
 """Stages in the life of a row, in the order within a round."""
-NOT_IN_NAME = ("outputs", "spend", "logger", "sweep", "allow_lab_parts")
+NOT_IN_NAME = ("outputs", "spend", "logger", "sweep", "allow_lab_parts", "check_first_rows")
 """Sections of the configuration that change no result, and so no run directory."""
 SHOWN = 70
 """Characters of a text in the lines of a lineage."""

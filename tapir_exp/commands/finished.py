@@ -12,7 +12,7 @@ from tapir_exp.core.events import EVENTS, Outcome, State, outcome_of, read_event
 from tapir_exp.core.manifest import Manifest
 from tapir_exp.core.store import Store, digest_files, recipe_key
 
-NO_RESULT = ("outputs", "spend", "logger", "sweep", "allow_lab_parts")
+NO_RESULT = ("outputs", "spend", "logger", "sweep", "allow_lab_parts", "check_first_rows")
 """Sections of the configuration that change no result."""
 RESULTS = ("metrics.jsonl", "report.html")
 MOST_INPUTS = 10_000

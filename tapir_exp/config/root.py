@@ -52,6 +52,9 @@ class Config:
     fit_to_budget: bool = False
     """Whether fewer seeds are drawn if `spend` or `time_budget_minutes` does not pay for all of them by the estimate
     of `tapir plan`. Ours."""
+    check_first_rows: bool = True
+    """Whether a run looks at the first 20 labels, responses and verdicts, and stops before it pays for the rest if most
+    failed, if all rows get one useless label, or if the order of the responses decides nearly every verdict. Ours."""
     allow_lab_parts: bool = False
     """Whether parts of the lab may be mixed with real ones, such as a real student with the lab's seeds."""
     spend: SpendConfig = field(default_factory=SpendConfig)
@@ -137,6 +140,7 @@ def _typed(cfg: DictConfig, root: type, schema: Schema) -> tuple[DictConfig, lis
     assert isinstance(plain, dict)
     for key, value in _leaves(plain, "", schema):
         try:
+            schema.set_sections_above(key, typed)
             OmegaConf.update(typed, key, value, merge=False, force_add=True)
         except OmegaConfBaseException:
             rejected.append(f"{key}{format_value(key, value)}: expected {schema.expects(key)} [the configuration]")
@@ -161,10 +165,19 @@ def _merge_rounds(config: Config) -> Config:
             rows = None if plan.rows_per_round is None else plan.rows_per_round * plan.rounds
             plan = replace(plan, rounds=1, rows_per_round=rows, rows_per_seed=plan.rows_per_seed * plan.rounds)
         case RoundsMode.seeds_only:
-            tokens = (sft.seed_stage.max_tokens or 0) + plan.rounds * (sft.round_stage.max_tokens or 0)
-            sft = replace(sft, seed_stage=BudgetConfig(max_tokens=tokens))
+            sft = replace(sft, seed_stage=_with_rounds(sft.seed_stage, sft.round_stage, plan))
             plan = replace(plan, rounds=0)
     return replace(config, curriculum=plan, sft=sft)
+
+
+def _with_rounds(seeds: BudgetConfig, one_round: BudgetConfig, plan: CurriculumConfig) -> BudgetConfig:
+    """Return the budget of the fit on the seeds and of all rounds together; `_check_budgets` has checked the units."""
+    if seeds.max_tokens is not None:
+        return BudgetConfig(max_tokens=seeds.max_tokens + plan.rounds * (one_round.max_tokens or 0))
+    passes = plan.rounds * (one_round.epochs or 0.0)
+    if plan.rows_per_round is not None:
+        return replace(seeds, extra_rows=seeds.extra_rows + round(passes * plan.rows_per_round))
+    return replace(seeds, epochs=(seeds.epochs or 0.0) + passes * plan.rows_per_seed)
 
 
 def _times(budget: BudgetConfig, factor: int) -> BudgetConfig:

@@ -11,7 +11,7 @@ from tapir_exp.core.records import Example, Response
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.distillation.prompts import load_prompt, refinement_style
 from tapir_exp.llm.chat import ChatModel, ChatRequest, Completion, Message
-from tapir_exp.llm.executor import RequestResult, run_requests
+from tapir_exp.llm.executor import OnResult, RequestResult, run_requests
 
 T = TypeVar("T")
 
@@ -59,14 +59,27 @@ class ExpansionRequest:
     sample: int
 
 
-def respond(examples: Sequence[Example], chat: ChatModel, config: TeacherConfig, label: str) -> list[Response]:
+def respond(
+    examples: Sequence[Example],
+    chat: ChatModel,
+    config: TeacherConfig,
+    label: str,
+    on_result: OnResult | None = None,
+) -> list[Response]:
     """Return the teacher's response to each instruction, in order.
+
+    Args:
+        examples: The instructions.
+        chat: The teacher.
+        config: The settings of the teacher.
+        label: Name of the progress bar and of error messages.
+        on_result: Called with the index and the result of each request.
 
     Raises:
         TooManyFailures: If more than `config.max_failure_rate` of them failed.
     """
     requests = [build_response_request(example, config) for example in examples]
-    results = _run(chat, requests, parse_text, config, label)
+    results = _run(chat, requests, parse_text, config, label, on_result)
     return [_to_response(example.id, result) for example, result in zip(examples, results, strict=True)]
 
 
@@ -172,9 +185,16 @@ def _run(
     parse: Callable[[Completion], T],
     config: TeacherConfig,
     label: str,
+    on_result: OnResult | None = None,
 ) -> list[RequestResult[T]]:
     return run_requests(
-        chat, requests, parse, label=label, concurrency=config.llm.concurrency, max_failure_rate=config.max_failure_rate
+        chat,
+        requests,
+        parse,
+        label=label,
+        concurrency=config.llm.concurrency,
+        max_failure_rate=config.max_failure_rate,
+        on_result=on_result,
     )
 
 

@@ -5,13 +5,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from tapir_exp.core.console import Progress, console
 from tapir_exp.core.errors import ReplyError, TooManyFailures
 from tapir_exp.llm.chat import ChatModel, ChatRequest, Completion, Message
 from tapir_exp.llm.failures import CallError, FailureKind
 from tapir_exp.llm.reply_size import bound_echo
+from tapir_exp.llm.slots import MAX_WRITING, Slots, slot_of
 
 T = TypeVar("T")
 
@@ -40,6 +41,10 @@ class RequestResult(Generic[T]):
     completion: Completion | None = None
 
 
+OnResult = Callable[[int, RequestResult[Any]], None]
+"""Takes the index and the result of a request as soon as it is there; after an error that it raises, none is sent."""
+
+
 def run_requests(
     chat: ChatModel,
     requests: Sequence[ChatRequest],
@@ -48,6 +53,7 @@ def run_requests(
     label: str,
     concurrency: int,
     max_failure_rate: float,
+    on_result: OnResult | None = None,
 ) -> list[RequestResult[T]]:
     """Run all requests and return one result each, in their order.
 
@@ -61,6 +67,7 @@ def run_requests(
         concurrency: Number of calls in flight.
         max_failure_rate: Share of failed requests that is tolerated, rounded up to a whole request. One failure among
             a handful of requests therefore stops nothing.
+        on_result: Called with the index and the result of each request, as they arrive; its error stops the rest.
 
     Raises:
         TooManyFailures: As soon as more requests have failed; the message holds a table of reasons.
@@ -69,13 +76,15 @@ def run_requests(
     failures = FailureBudget(label, len(requests), max_failure_rate)
     with Progress(label, total=len(requests)) as progress:
 
-        def on_result(index: int, result: RequestResult[T]) -> None:
+        def keep(index: int, result: RequestResult[T]) -> None:
             results[index] = result
             progress.advance()
             failures.count(result)
+            if on_result is not None:
+                on_result(index, result)
 
         try:
-            asyncio.run(run_request_stream(chat, requests, parse, on_result, concurrency=concurrency))
+            asyncio.run(run_request_stream(chat, requests, parse, keep, concurrency=concurrency))
         except KeyboardInterrupt:
             print_interrupted(label, sum(result is not None for result in results), len(requests))
             raise
@@ -104,15 +113,21 @@ async def run_request_stream(
     """
     pending = requests if isinstance(requests, RequestQueue) else _PendingRequests(enumerate(requests))
 
-    # Each worker has one call in flight, so the number of workers bounds concurrency and memory.
+    # Slots bound the calls in flight; further workers wait for the disk meanwhile. Together they bound memory.
+    slots = Slots(concurrency)
+
     async def work() -> None:
         while (item := await pending.take()) is not None:
             index, request = item
-            on_result(index, await _run_request(chat, request, parse))
+            async with slot_of(slots):
+                if pending.closed:
+                    return
+                result = await _run_request(chat, request, parse)
+            on_result(index, result)
 
     # A batch endpoint needs to know all requests beforehand; for other iterables there is no such list.
     async with chat.connected(requests if isinstance(requests, Sequence) else ()):
-        workers = [asyncio.create_task(work()) for _ in range(concurrency)]
+        workers = [asyncio.create_task(work()) for _ in range(concurrency + min(concurrency, MAX_WRITING))]
         try:
             done, _ = await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
         except asyncio.CancelledError:  # Ctrl-C: asyncio.run cancels the main task
@@ -129,15 +144,15 @@ class _PendingRequests:
 
     def __init__(self, items: Iterable[tuple[int, ChatRequest]]) -> None:
         self._items = iter(items)
-        self._closed = False
+        self.closed = False
 
     async def take(self) -> tuple[int, ChatRequest] | None:
         """Return the next request; None if there is none left."""
-        return None if self._closed else next(self._items, None)
+        return None if self.closed else next(self._items, None)
 
     def close(self) -> None:
         """Drop the requests that are left."""
-        self._closed = True
+        self.closed = True
 
 
 class RequestQueue:
@@ -145,6 +160,7 @@ class RequestQueue:
 
     def __init__(self) -> None:
         self._queue: asyncio.Queue[tuple[int, ChatRequest] | None] = asyncio.Queue()
+        self.closed = False
 
     def put(self, index: int, request: ChatRequest) -> None:
         """Add a request."""
@@ -163,6 +179,7 @@ class RequestQueue:
 
     def close(self) -> None:
         """Drop the requests that wait, and end."""
+        self.closed = True
         while not self._queue.empty():
             self._queue.get_nowait()
         self.end()

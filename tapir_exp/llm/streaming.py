@@ -13,6 +13,7 @@ from tapir_exp.llm.executor import (
     ERROR_GRACE_S,
     INTERRUPT_GRACE_S,
     FailureBudget,
+    OnResult,
     RequestQueue,
     RequestResult,
     print_interrupted,
@@ -62,6 +63,7 @@ class StreamingExecutor(AbstractContextManager["StreamingExecutor[Any]"], Generi
         total: int,
         concurrency: int,
         max_failure_rate: float,
+        on_result: OnResult | None = None,
     ) -> None:
         """Take the arguments of `run_requests`, but no requests.
 
@@ -73,11 +75,13 @@ class StreamingExecutor(AbstractContextManager["StreamingExecutor[Any]"], Generi
             total: Largest possible number of requests.
             concurrency: Number of calls in flight.
             max_failure_rate: Share of failed requests that is tolerated.
+            on_result: Called in the thread with the index and the result of each request; its error ends the requests.
         """
         self.spend: Mapping[str, Spend] = {}
         self._model, self._parse, self._stage = model, parse, stage
         self._label, self._total, self._concurrency = label, total, concurrency
         self._failures = FailureBudget(label, total, max_failure_rate)
+        self._notify = on_result
         self._queue = RequestQueue()
         self._results: dict[int, RequestResult[T]] = {}
         self._start_lock = threading.Lock()
@@ -170,6 +174,8 @@ class StreamingExecutor(AbstractContextManager["StreamingExecutor[Any]"], Generi
     def _on_result(self, index: int, result: RequestResult[T]) -> None:
         self._results[index] = result
         self._failures.count(result)
+        if self._notify is not None:
+            self._notify(index, result)
 
     def _cancel(self) -> None:
         # Without a task nothing is in flight, and the closed queue ends the stream once it starts.

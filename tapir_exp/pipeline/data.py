@@ -9,7 +9,7 @@ from tapir_exp.config import SeedSource
 from tapir_exp.config.lab_parts import LAB_STUDENT
 from tapir_exp.core.console import print_warning
 from tapir_exp.core.errors import TapirError
-from tapir_exp.core.records import Example, Subset, TrainingExample
+from tapir_exp.core.records import Example, Label, Subset, TrainingExample
 from tapir_exp.core.store import Artifact
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.data.decontamination import benchmarks_recipe, load_benchmarks
@@ -17,11 +17,13 @@ from tapir_exp.data.novelty import Novelty
 from tapir_exp.data.seeds import gather_seeds, seeds_recipe, source_digest
 from tapir_exp.distillation import expansion, teacher
 from tapir_exp.distillation.classifier.confidence import pool_confidence
+from tapir_exp.distillation.classifier.llm import LLMClassifier
 from tapir_exp.distillation.curriculum.filling import FilledPlan, replay_rows
 from tapir_exp.distillation.curriculum.pool import Pool
 from tapir_exp.distillation.curriculum.sampling import GenerationRequest, PlanSettings
 from tapir_exp.distillation.judge.score import rate_complexity
 from tapir_exp.distillation.prompts import load_prompt, refinement_style
+from tapir_exp.pipeline.first_rows import check_labels, check_teacher, check_trained_labels, spread
 from tapir_exp.pipeline.workspace import StageOutput, Workspace, role_recipe
 
 
@@ -63,7 +65,8 @@ def add_missing_responses(ws: Workspace, seeds: Artifact) -> Artifact:
         return seeds
 
     def make() -> StageOutput:
-        responses = teacher.respond(pending, ws.teacher, ws.config.teacher, "teacher: missing responses")
+        check = check_teacher(ws.config, len(pending))
+        responses = teacher.respond(pending, ws.teacher, ws.config.teacher, "teacher: missing responses", check)
         texts = {response.id: response.text for response in responses}
         complete = [
             row if row.response else row.model_copy(update={"response": text})
@@ -79,7 +82,7 @@ def classify_seeds(ws: Workspace, seeds: Artifact) -> Artifact:
     """Classify the task type of every seed, and warn if the classifier is out of its depth. Rows: Label."""
 
     def make() -> StageOutput:
-        rows = ws.classifier.label(seeds.rows(Example), "classifying seeds")
+        rows = _label_seeds(ws, seeds.rows(Example))
         figures: dict[str, Any] = {"unlabelled": sum(row.task is None for row in rows)}
         confidence = pool_confidence(rows)
         if confidence.rows:
@@ -94,11 +97,26 @@ def classify_seeds(ws: Workspace, seeds: Artifact) -> Artifact:
     return labels
 
 
+def _label_seeds(ws: Workspace, examples: Sequence[Example]) -> list[Label]:
+    """Label the seeds; a chat model labels a spread sample first, which is checked before the rest is paid for."""
+    progress, classifier = "classifying seeds", ws.classifier
+    if not isinstance(classifier, LLMClassifier):
+        labels = classifier.label(examples, progress)
+        check_trained_labels(labels, ws.config)
+        return labels
+    order = spread(len(examples))
+    check = check_labels(ws.config, len(examples))
+    by_index = dict(zip(order, classifier.label([examples[index] for index in order], progress, check), strict=True))
+    return [by_index[index] for index in range(len(examples))]
+
+
 def teacher_responses(ws: Workspace, seeds: Artifact) -> Artifact:
     """Ask the teacher to respond to every seed. Rows: Response."""
 
     def make() -> StageOutput:
-        rows = teacher.respond(seeds.rows(Example), ws.teacher, ws.config.teacher, "teacher: responses to seeds")
+        examples, label = seeds.rows(Example), "teacher: responses to seeds"
+        check = check_teacher(ws.config, len(examples))
+        rows = teacher.respond(examples, ws.teacher, ws.config.teacher, label, check)
         return StageOutput(rows, {"failed": sum(row.text is None for row in rows)})
 
     return ws.rows("teacher_responses", None, {"seeds": seeds.key, "teacher": _teacher_recipe(ws)}, make)

@@ -4,16 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tapir_exp.core.records import (
-    Example,
-    Response,
-    row_id_of_rollout,
-)
+from tapir_exp.core.records import Example, MeasuredLoss, Response, row_id_of_rollout
 from tapir_exp.core.store import Artifact
+from tapir_exp.core.stored_rows import RowLog
 from tapir_exp.distillation.judge.parse import PARSER_VERSION
 from tapir_exp.distillation.judge.requests import ResponsePair, judge_prompts
 from tapir_exp.distillation.judge.score import rate_complexity, score_pairs
 from tapir_exp.distillation.prompts import load_prompt
+from tapir_exp.pipeline.first_rows import check_judge, judge_requests
 from tapir_exp.pipeline.generation import response_figures
 from tapir_exp.pipeline.verdict_output import verdict_output
 from tapir_exp.pipeline.workspace import (
@@ -74,13 +72,13 @@ def rollouts(ws: Workspace, scored: ScoringInputs) -> Artifact:
     config = ws.config
     plan = config.curriculum.rollouts
 
-    def make() -> StageOutput:
+    def make(kept: RowLog[Response]) -> StageOutput:
         # Imported here, since it loads torch.
         from tapir_exp.student.rollouts import sample_rollouts
 
         prompts = [(pair.id, pair.instruction) for pair in scored.pairs]
         label = f"S_{scored.round}: sampling rollouts"
-        rows = sample_rollouts(scored.student.path, prompts, config.student, plan, config.seed, label)
+        rows = sample_rollouts(scored.student.path, prompts, config.student, plan, config.seed, label, kept)
         return StageOutput(rows, response_figures(rows))
 
     # Without beta: another temperature of the spread uses the same rollouts.
@@ -92,7 +90,7 @@ def rollouts(ws: Workspace, scored: ScoringInputs) -> Artifact:
         "seed": config.seed,
         "generation": generation_recipe(config.student),
     }
-    return ws.rows(f"{scored.prefix}rollouts", scored.round, recipe, make)
+    return ws.logged_rows(f"{scored.prefix}rollouts", scored.round, recipe, Response, make)
 
 
 def rollout_verdicts(ws: Workspace, scored: ScoringInputs, rollouts: Artifact) -> Artifact:
@@ -132,7 +130,8 @@ def _judge_pairs(
     label: str,
 ) -> Artifact:
     def make() -> StageOutput:
-        return verdict_output(score_pairs(pairs, ws.judge, ws.config.judge, label), pairs, ws.config.judge)
+        check = check_judge(ws.config, len(pairs), judge_requests(ws.config, pairs))
+        return verdict_output(score_pairs(pairs, ws.judge, ws.config.judge, label, check), pairs, ws.config.judge)
 
     return ws.rows(stage, scored.round, verdicts_recipe(ws, inputs), make)
 
@@ -163,12 +162,12 @@ def _measure_losses(
 ) -> Artifact:
     config = ws.config.student
 
-    def make() -> StageOutput:
+    def make(kept: RowLog[MeasuredLoss]) -> StageOutput:
         # Imported here, since it loads torch.
         from tapir_exp.student.response_loss import LossRow, response_losses
 
         rows = [LossRow(example.id, example.instruction, example.response) for example in examples]
-        measured = response_losses(student.path, rows, config, f"S_{round_number}: losses")
+        measured = response_losses(student.path, rows, config, f"S_{round_number}: losses", kept)
         return StageOutput(measured, {"failed": sum(row.failure is not None for row in measured)})
 
     # Without generation settings: a loss depends on the template and the length limit only.
@@ -178,4 +177,4 @@ def _measure_losses(
         "template": [*template_recipe(config), config.max_length],
         "precision": config.precision,
     }
-    return ws.rows(stage, round_number, recipe, make)
+    return ws.logged_rows(stage, round_number, recipe, MeasuredLoss, make)

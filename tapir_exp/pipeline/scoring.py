@@ -28,6 +28,7 @@ from tapir_exp.distillation.judge.noise import shrunk_gaps
 from tapir_exp.distillation.judge.requests import PendingPair
 from tapir_exp.distillation.judge.streaming import StreamingJudge
 from tapir_exp.pipeline import generation, measures
+from tapir_exp.pipeline.first_rows import check_judge
 from tapir_exp.pipeline.measures import ScoringInputs
 from tapir_exp.pipeline.response_gate import ResponseGate, check_responses
 from tapir_exp.pipeline.verdict_output import verdict_output
@@ -138,7 +139,10 @@ def _score_student(
         judge = None
         if _can_stream(ws, f"{prefix}verdicts", inputs):
             stage, label = stage_name(f"{prefix}verdicts", round_number), measures.judge_label(round_number, prefix)
-            judge = stack.enter_context(StreamingJudge(pairs, ws.judge, ws.config.judge, stage=stage, label=label))
+            # The judge is known once a result is.
+            check = check_judge(ws.config, len(pairs), lambda index: streaming.request_at(index))
+            streaming = StreamingJudge(pairs, ws.judge, ws.config.judge, stage=stage, label=label, on_result=check)
+            judge = stack.enter_context(streaming)
         label = f"S_{round_number - 1 if prefix else round_number}"
         gate = None if judge is None else ResponseGate(ws.config, label, len(pairs), judge.submit)
         on_response = None if gate is None else gate.add

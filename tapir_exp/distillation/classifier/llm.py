@@ -1,7 +1,8 @@
 """A classifier that prompts a chat model for the type of each instruction."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Self
 
 from tapir_exp.config import ClassifierConfig
 from tapir_exp.core.errors import ReplyError
@@ -9,7 +10,7 @@ from tapir_exp.core.records import Example, Label
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.distillation.prompts import load_prompt
 from tapir_exp.llm.chat import ChatModel, ChatRequest, Completion, Message
-from tapir_exp.llm.executor import run_requests
+from tapir_exp.llm.executor import OnResult, run_requests
 
 # A reply must equal a name: "This is not Math" must not count as Math.
 _BY_NAME = {task.casefold(): task for task in TaskType}
@@ -33,10 +34,19 @@ class LLMClassifier:
         """Return the number of examples that need no call."""
         return self._chat.count_cached(self._requests(examples))
 
-    def label(self, examples: Sequence[Example], progress: str) -> list[Label]:
+    def watched(self, watch: Callable[[ChatModel], ChatModel]) -> Self:
+        """Return the same classifier whose model is `watch(model)`, with any number of unlabelled rows."""
+        return type(self)(watch(self._chat), replace(self._config, max_failure_rate=1.0))
+
+    def label(self, examples: Sequence[Example], progress: str, on_result: OnResult | None = None) -> list[Label]:
         """Return one label per example, in order.
 
         A reply without a type leaves the row unlabelled. It never becomes "Others".
+
+        Args:
+            examples: The instructions.
+            progress: Name of the work in the terminal and in errors.
+            on_result: Called with the index and the result of each request.
 
         Raises:
             TooManyFailures: If more than `max_failure_rate` of the rows are unlabelled.
@@ -48,6 +58,7 @@ class LLMClassifier:
             label=progress,
             concurrency=self._config.llm.concurrency,
             max_failure_rate=self._config.max_failure_rate,
+            on_result=on_result,
         )
         source = str(self._chat.identity()["model"])
         return [

@@ -23,10 +23,16 @@ from tapir_exp.core.records import JudgeReply, PresentationOrder, Rating, Verdic
 from tapir_exp.distillation.judge.parse import PARSERS, Scores, parse_single_score
 from tapir_exp.distillation.judge.requests import JudgeRequest, ResponsePair, build_complexity_request, requests_for
 from tapir_exp.llm.chat import ChatModel, Completion, TokenLogprob, Usage
-from tapir_exp.llm.executor import RequestResult, run_requests
+from tapir_exp.llm.executor import OnResult, RequestResult, run_requests
 
 
-def score_pairs(pairs: Sequence[ResponsePair], chat: ChatModel, config: JudgeConfig, label: str) -> list[Verdict]:
+def score_pairs(
+    pairs: Sequence[ResponsePair],
+    chat: ChatModel,
+    config: JudgeConfig,
+    label: str,
+    on_result: OnResult | None = None,
+) -> list[Verdict]:
     """Return one verdict for each pair, in order; a pair with a failed request is unscored.
 
     Args:
@@ -34,6 +40,8 @@ def score_pairs(pairs: Sequence[ResponsePair], chat: ChatModel, config: JudgeCon
         chat: The judge.
         config: The settings of the judge.
         label: Name of the progress bar and of error messages.
+        on_result: Called with the index of each request, which counts the requests of all pairs in order, and its
+            result.
 
     Raises:
         TooManyFailures: If more than `config.max_failure_rate` of the requests failed.
@@ -46,6 +54,7 @@ def score_pairs(pairs: Sequence[ResponsePair], chat: ChatModel, config: JudgeCon
         label=label,
         concurrency=config.llm.concurrency,
         max_failure_rate=config.max_failure_rate,
+        on_result=on_result,
     )
     return build_verdicts(requests, results)
 

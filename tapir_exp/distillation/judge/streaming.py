@@ -10,6 +10,7 @@ from tapir_exp.core.records import Response, Verdict
 from tapir_exp.distillation.judge.parse import PARSERS, Scores
 from tapir_exp.distillation.judge.requests import JudgeRequest, PendingPair, presentation_orders, requests_for
 from tapir_exp.distillation.judge.score import build_verdicts
+from tapir_exp.llm.executor import OnResult
 from tapir_exp.llm.ledger import Spend
 from tapir_exp.llm.streaming import StreamableModel, StreamingExecutor
 
@@ -24,7 +25,14 @@ class StreamingJudge(AbstractContextManager["StreamingJudge"]):
     """
 
     def __init__(
-        self, pairs: Sequence[PendingPair], model: StreamableModel, config: JudgeConfig, *, stage: str, label: str
+        self,
+        pairs: Sequence[PendingPair],
+        model: StreamableModel,
+        config: JudgeConfig,
+        *,
+        stage: str,
+        label: str,
+        on_result: OnResult | None = None,
     ) -> None:
         """Prepare the judge; nothing is opened before the first response.
 
@@ -34,6 +42,8 @@ class StreamingJudge(AbstractContextManager["StreamingJudge"]):
             config: The settings of the judge.
             stage: The stage that the spend is recorded under.
             label: Name of the progress bar and of error messages.
+            on_result: Called with the index of each request, which counts the requests of all pairs in order, and its
+                result; its error stops the judge.
         """
         self._config = config
         self._pairs = {pair.id: (number, pair) for number, pair in enumerate(pairs)}
@@ -47,6 +57,7 @@ class StreamingJudge(AbstractContextManager["StreamingJudge"]):
             total=len(pairs) * len(presentation_orders(config)),
             concurrency=config.llm.concurrency,
             max_failure_rate=config.max_failure_rate,
+            on_result=on_result,
         )
 
     def __enter__(self) -> Self:
@@ -74,6 +85,10 @@ class StreamingJudge(AbstractContextManager["StreamingJudge"]):
         for index, request in enumerate(requests, number * len(requests)):
             self._requests[index] = (response.id, request)
             self._executor.submit(index, request.request)
+
+    def request_at(self, index: int) -> tuple[str, JudgeRequest]:
+        """Return the row id and the request of an index that `on_result` was called with."""
+        return self._requests[index]
 
     def finish(self, responses: Iterable[Response]) -> list[Verdict]:
         """Return one verdict for each pair, in order, once all are there. Raises like `score_pairs`.
