@@ -118,7 +118,8 @@ def _help(schema: Schema, key: str) -> str:
 
 
 def _parent(schema: Schema, key: str) -> type:
-    parent: type = schema.keys[key.rpartition(".")[0]].hint
+    parent = schema.keys[key.rpartition(".")[0]].section
+    assert parent is not None
     return parent
 
 

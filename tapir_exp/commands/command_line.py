@@ -34,7 +34,7 @@ def compose_jobs(arguments: Sequence[str]) -> list[Config]:
     jobs = split_sweep([*params, *composer.typed]) if multirun else [list(composer.typed)]
     try:
         return [composer.config(job) for job in jobs]
-    except (ConfigError, *COMPOSITION_ERRORS):
+    except (ConfigError, AssertionError, *COMPOSITION_ERRORS):
         # Compose again, job by job, to report all mistakes instead of the first one.
         raise ConfigError(collect(composer.problems, jobs)) from None
 
@@ -49,7 +49,10 @@ def explain_failure(error: Exception, arguments: Sequence[str], config_name: str
     """
     composer, multirun = _composer(arguments, config_name)
     jobs = split_sweep(composer.typed) if multirun else [list(composer.typed)]
-    return collect(composer.problems, jobs) or [composer.explain(error, composer.typed)]
+    problems = collect(composer.problems, jobs)
+    if not problems and isinstance(error, AssertionError):  # not of the composition
+        raise error
+    return problems or [composer.explain(error, composer.typed)]
 
 
 def split_sweep(overrides: Sequence[str]) -> list[list[str]]:

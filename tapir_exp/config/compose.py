@@ -79,6 +79,12 @@ class Composer:
                 return problems
             except ConfigError as error:
                 return [*problems, *error.problems]
+            except AssertionError:
+                # OmegaConf's own, for a key below a section that is null.
+                if (unset := next(filter(self._unset_section, remaining), None)) is None:
+                    raise
+                problems.append(self._explain_unset(unset))
+                remaining.remove(unset)
             except COMPOSITION_ERRORS as error:
                 if (culprit := _culprit(error, remaining)) is None:
                     return [*problems, *(self._leaf_problems(remaining) or [self.explain(error, remaining)])]
@@ -219,6 +225,17 @@ class Composer:
         if name in self.schema.keys and not isinstance(error.__cause__, OmegaConfBaseException):
             return Problem(key, value, f"{self.schema.expects(name)}; {_one_line(str(error))}")
         return Problem(key, value, _expected(name, self.schema))
+
+    def _unset_section(self, line: str) -> str | None:
+        """Return the section that may be null above the key of an override; None if there is none."""
+        return self.schema.optional_section(_key(line))
+
+    def _explain_unset(self, line: str) -> str:
+        section = self._unset_section(line)
+        expected = f"a choice for {section} first, such as judge@{section}=gpt_4, because it is null"
+        return describe(
+            Problem(_key(line), format_value(_key(line), line.partition("=")[2]), expected), self._source(line)
+        )
 
     def _explain_leaf(self, error: Exception) -> str:
         """Explain a mistake in a file, which Hydra's message names."""

@@ -82,7 +82,8 @@ class CurriculumConfig:
     pairs (P) in three rounds (R), from 52k seeds."""
     rounds_mode: RoundsMode = RoundsMode.separate
     """`merged` runs one round with the rows and tokens of all rounds. `seeds_only` runs none and adds their tokens to
-    the fit on the seeds. `parse` computes the sums, so such an arm follows every change of the budgets."""
+    the fit on the seeds, or their passes over rows if budgets are in epochs. `parse` computes the sums, so such an arm
+    follows every change of the budgets."""
     new_share: float | None = None
     """Least share of new rows in each task type and subset of a mix, 0 to 1; null requests only what the pool lacks.
     Ours."""

@@ -3,9 +3,11 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
+from tapir_exp.config.judge import JudgeConfig
+
 
 class Suite(Enum):
-    """Benchmark of `tapir evaluate`."""
+    """Benchmark of `tapir evaluate`, and of the students of a run."""
 
     lab = "lab"
     alpaca_eval = "alpaca_eval"
@@ -17,6 +19,9 @@ class Suite(Enum):
 class AlpacaEvalConfig:
     """AlpacaEval 2.0. Its annotator is the judge's model, with the prompt and settings of alpaca_eval (P)."""
 
+    judge: JudgeConfig | None = None
+    """Annotator, of which `llm` and `max_failure_rate` count; null uses the judge of the run. Choose one as
+    judge@evals.alpaca_eval.judge=gpt_4_1106_preview, the official annotator."""
     reference: str | None = None
     """JSON or JSON lines of the instructions with the outputs of the baseline; null uses GPT-4's of
     tatsu-lab/alpaca_eval."""
@@ -40,6 +45,9 @@ class AlpacaEvalConfig:
 class MTBenchConfig:
     """MT-Bench with single-answer grading, with the prompts and settings of FastChat (P)."""
 
+    judge: JudgeConfig | None = None
+    """Judge, of which `llm` and `max_failure_rate` count; null uses the judge of the run. Choose one as
+    judge@evals.mt_bench.judge=gpt_4, the official judge."""
     questions: str | None = None
     """FastChat's question.jsonl; null takes it from an installed flexeval."""
     references: str | None = None
@@ -66,14 +74,18 @@ class IFEvalConfig:
 
 @dataclass
 class EvalsConfig:
-    """Evaluation: the lab's benchmark within a run, held-out instructions, and the suites of `tapir evaluate`."""
+    """Evaluation: the lab's benchmark within a run, held-out instructions, and the suites."""
 
     problems_per_level: int = 20
     """Problems of each family of the lab at each level; 0 skips the benchmark."""
     suites: list[Suite] = field(default_factory=lambda: [Suite.lab])
-    """Suites of `tapir evaluate`, in order."""
+    """Suites of `tapir evaluate`, in order. A run applies them to its students, too; its suite `lab` is the benchmark
+    of `problems_per_level`, which every student gets."""
+    every_round: bool = False
+    """Whether a run applies `suites` to each of its students, S_0 included, instead of the last one."""
     run: str | None = None
-    """Directory of a run to evaluate: its last student, with the settings of that run; null uses `student.model`."""
+    """Directory of a run, or of a sweep, to evaluate: the last student of each run, with the settings of that run; null
+    uses `student.model`."""
     name: str | None = None
     """Name of the model in the files of the benchmarks; null uses the name of its run, or of the model."""
     seed: int = 0
@@ -90,3 +102,7 @@ class EvalsConfig:
     held_out_size: int = 0
     """Instructions of the seeds that are held out from training; 0 skips the comparison. Every student is compared with
     its predecessor on them, by the judge, and by perplexity on the teacher's responses."""
+
+    def judge_of(self, suite: Suite) -> JudgeConfig | None:
+        """Return the judge that a suite has of its own; None if it has none."""
+        return {Suite.alpaca_eval: self.alpaca_eval.judge, Suite.mt_bench: self.mt_bench.judge}.get(suite)

@@ -36,6 +36,7 @@ def check_leaf(content: Mapping[Any, Any], package: str, schema: Schema) -> Iter
         # Interpolations and missing values have no type yet.
         if isinstance(value, str) and ("${" in value or value == "???"):
             continue
+        schema.set_sections_above(key, typed)
         try:
             OmegaConf.update(typed, key, value, merge=False)
         except OmegaConfBaseException:

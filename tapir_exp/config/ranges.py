@@ -125,6 +125,7 @@ RANGES = (
             "judge.check",
             "*.rounds",
             "*.epochs",
+            "*.extra_rows",
             "sft.*.max_tokens",
             "*.weight_decay",
             "*.problems_per_level",

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from enum import Enum
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from omegaconf import MISSING
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 WORDS = {
     int: "an integer",
@@ -28,6 +28,11 @@ class Key:
     hint: Any
     required: bool
 
+    @property
+    def section(self) -> type | None:
+        """Return the dataclass of a section, also of one that may be null; None for a leaf."""
+        return next((part for part in (self.hint, *get_args(self.hint)) if _is_section(part)), None)
+
 
 class Schema:
     """Keys below a root dataclass, sections included, by dotted name."""
@@ -37,11 +42,27 @@ class Schema:
 
     def names(self, section: str) -> tuple[str, ...]:
         """Return the names of the keys of a section; of the root for ''."""
-        return tuple(item.name for item in fields(self.keys[section].hint))
+        found = self.keys[section].section
+        assert found is not None
+        return tuple(item.name for item in fields(found))
 
     def is_section(self, key: str) -> bool:
-        """Return whether a dotted key holds further keys."""
-        return key in self.keys and is_dataclass(self.keys[key].hint)
+        """Return whether a dotted key holds further keys; an optional section may be null instead."""
+        return key in self.keys and self.keys[key].section is not None
+
+    def optional_section(self, key: str) -> str | None:
+        """Return the outermost section above a dotted key that may be null; None if there is none."""
+        parts = key.split(".")
+        sections = (".".join(parts[:length]) for length in range(1, len(parts)))
+        return next(
+            (name for name in sections if self.is_section(name) and not is_dataclass(self.keys[name].hint)), None
+        )
+
+    def set_sections_above(self, key: str, typed: DictConfig) -> None:
+        """Give the section above a key its default values if it is null, since a key below null cannot be set."""
+        above = self.optional_section(key)
+        if above is not None and OmegaConf.select(typed, above) is None:
+            OmegaConf.update(typed, above, OmegaConf.structured(self.keys[above].section), merge=False)
 
     def is_mapping(self, key: str) -> bool:
         """Return whether a dotted key holds a dict, which accepts any key."""
@@ -99,6 +120,11 @@ def _walk(section: type, prefix: str) -> Iterator[tuple[str, Key]]:
     hints = get_type_hints(section)
     for item in fields(section):
         key, hint = f"{prefix}{item.name}", hints[item.name]
-        yield key, Key(hint, required=item.default is MISSING)
-        if isinstance(hint, type) and is_dataclass(hint):
-            yield from _walk(hint, f"{key}.")
+        known = Key(hint, required=item.default is MISSING)
+        yield key, known
+        if (inner := known.section) is not None:
+            yield from _walk(inner, f"{key}.")
+
+
+def _is_section(hint: Any) -> bool:
+    return isinstance(hint, type) and is_dataclass(hint)

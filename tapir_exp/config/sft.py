@@ -46,12 +46,15 @@ class JudgedStudent(Enum):
 
 @dataclass
 class BudgetConfig:
-    """Length of a fit; exactly one of the two is set."""
+    """Length of a fit; exactly one of epochs and max_tokens is set."""
 
     epochs: float | None = None
     """Passes over the rows."""
     max_tokens: int | None = None
     """Training tokens, prompt and response, without padding."""
+    extra_rows: int = 0
+    """Rows trained beyond the epochs. `curriculum.rounds_mode=seeds_only` sets it to those of the rounds, so that such
+    an arm trains as many rows as all rounds together. Ours."""
 
 
 @dataclass

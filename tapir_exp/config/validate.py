@@ -27,8 +27,10 @@ from tapir_exp.core.task_types import TaskType
 
 BENCHMARKS = ("alpaca_eval", "mt_bench")
 """Benchmarks that decontamination knows by name."""
-NO_FILES = (".max_new_tokens", ".temperature", ".annotator")
+NO_FILES = (".max_new_tokens", ".temperature", ".annotator", ".judge")
 """Settings of the evaluation suites that are not paths of files."""
+MANIFEST = "manifest.json"
+"""File of a finished run."""
 SUM_TOLERANCE = 1e-6
 HINTS = {
     "student.model": ": a preset such as student=qwen1_5_0_5b, or student.model=DIR_OR_HUB_ID",
@@ -38,6 +40,12 @@ HINTS = {
     "classifier.llm.model": ": the model's name at the endpoint, such as classifier.llm.model=hosted_vllm/NAME",
 }
 """What to set, for keys that presets leave to the user."""
+SUITE_JUDGES = ("evals.alpaca_eval.judge", "evals.mt_bench.judge")
+"""Judges of benchmarks."""
+HINTS |= {
+    f"{role}.llm.model": f": the model's name at the endpoint, such as {role}.llm.model=hosted_vllm/NAME"
+    for role in SUITE_JUDGES
+}
 CARD = "classifier.json"
 """File in the directory of a trained classifier."""
 
@@ -71,7 +79,7 @@ def _read(cfg: DictConfig, schema: Schema, section: str, values: dict[str, Any])
             yield Problem(key, "", f"a key of the schema{schema.suggest(key)}")
         elif name not in present:
             yield from _absent(schema, key)
-        elif schema.is_section(key) and isinstance(cfg._get_node(name), DictConfig):
+        elif schema.is_section(key) and isinstance(cfg._get_node(name), DictConfig) and cfg[name] is not None:
             yield from _read(cfg[name], schema, key, values)
         else:
             yield from _read_leaf(cfg, name, key, schema.expects(key), values)
@@ -117,10 +125,13 @@ def _check_budgets(values: Values) -> Iterator[Problem]:
         epochs, tokens = values[f"{part}.epochs"], values.get(f"{part}.max_tokens")
         if (epochs is None) == (tokens is None):
             yield Problem(part, f" = (epochs: {epochs}, max_tokens: {tokens})", "exactly one of epochs and max_tokens")
-        elif _choice(values, "curriculum.rounds_mode") == "seeds_only" and tokens is None:
-            yield Problem(
-                f"{part}.max_tokens", " = null", "a number: curriculum.rounds_mode=seeds_only adds up budgets in tokens"
-            )
+        if tokens is not None and values.get(f"{part}.extra_rows"):
+            yield Problem(f"{part}.extra_rows", f" = {values[f'{part}.extra_rows']}", "0 beside max_tokens")
+    in_tokens = [values.get(f"sft.{part}.max_tokens") is not None for part in ("seed_stage", "round_stage")]
+    if _choice(values, "curriculum.rounds_mode") == "seeds_only" and len(set(in_tokens)) > 1:
+        key = "sft.round_stage" if in_tokens[0] else "sft.seed_stage"
+        expected = "max_tokens in both stages, or epochs in both: curriculum.rounds_mode=seeds_only adds up the two"
+        yield Problem(f"{key}.max_tokens", " = null", expected)
 
 
 def _check_judge_pairs(values: Values) -> Iterator[Problem]:
@@ -287,13 +298,17 @@ def _check_lightning(values: Values) -> Iterator[Problem]:
 
 def _check_evals(values: Values) -> Iterator[Problem]:
     for key, value in values.items():
-        if fnmatchcase(key, "evals.*.*") and not key.endswith(NO_FILES) and value and not Path(value).is_file():
+        if _is_suite_file(key) and value and not Path(value).is_file():
             yield Problem(key, format_value(key, value), "a file that exists")
     run = values.get("evals.run")
-    if run and not (Path(run) / "manifest.json").is_file():
-        yield Problem(
-            "evals.run", format_value("evals.run", run), "the directory of a finished run, which has a manifest.json"
-        )
+    if run and not (Path(run) / MANIFEST).is_file() and not any(Path(run).glob(f"*/{MANIFEST}")):
+        expected = f"the directory of a finished run, which has a {MANIFEST}, or of a sweep with one"
+        yield Problem("evals.run", format_value("evals.run", run), expected)
+
+
+def _is_suite_file(key: str) -> bool:
+    """Return whether a key such as evals.mt_bench.questions names a file of a suite."""
+    return fnmatchcase(key, "evals.*.*") and key.count(".") == 2 and not key.endswith(NO_FILES)
 
 
 def _check_student(values: Values) -> Iterator[Problem]:
@@ -307,7 +322,7 @@ def _check_student(values: Values) -> Iterator[Problem]:
 
 
 def _check_prices(values: Values) -> Iterator[Problem]:
-    for role in ("teacher", "judge", "classifier"):
+    for role in ("teacher", "judge", "classifier", *SUITE_JUDGES):
         given = {side: values.get(f"{role}.llm.usd_per_million_{side}") for side in ("input", "output")}
         known = values.get(f"{role}.llm.list_price.model") == values.get(f"{role}.llm.model")
         missing = [side for side, price in given.items() if price is None]

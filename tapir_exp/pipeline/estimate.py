@@ -254,7 +254,8 @@ def _fit(
     share: str,
     stage: str = "student",
 ) -> StageEstimate:
-    tokens = budget.max_tokens if budget.max_tokens is not None else (budget.epochs or 0.0) * rows * row_tokens
+    passes = (budget.epochs or 0.0) * rows + budget.extra_rows
+    tokens = budget.max_tokens if budget.max_tokens is not None else passes * row_tokens
     parameters = num_parameters(config.student)
     hours = None
     if parameters is not None:

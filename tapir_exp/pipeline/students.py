@@ -153,7 +153,10 @@ def finetune_on_seeds(ws: Workspace, seeds: Artifact, parent: ParentModel, base:
     """Return S_0: the base model fine-tuned on the seeds with their own responses."""
     sft = ws.config.sft
     rows = [TrainingExample.from_seed(seed) for seed in seeds.rows(Example)]
-    return _finetune(ws, 0, _Fit(parent, base, rows, seeds, None, sft.seed_stage, restart_schedule(sft)))
+    budget = sft.seed_stage
+    if budget.extra_rows:
+        budget = BudgetConfig(epochs=(budget.epochs or 0.0) + budget.extra_rows / len(rows))
+    return _finetune(ws, 0, _Fit(parent, base, rows, seeds, None, budget, restart_schedule(sft)))
 
 
 def finetune_round(
@@ -335,7 +338,7 @@ def _fit_recipe(config: Config, fit: _Fit) -> dict[str, Any]:
         "rows": fit.data.key,
         "alpha": fit.alpha,
         "sft": sft,
-        "budget": asdict(fit.budget),
+        "budget": {"epochs": fit.budget.epochs, "max_tokens": fit.budget.max_tokens},
         "batches": BATCH_ORDER,
         "schedule": asdict(fit.schedule),
         "template": [*template_recipe(student), student.max_length],

@@ -9,7 +9,7 @@ import yaml
 from composing import compose_config, compose_raw
 from omegaconf import DictConfig, OmegaConf
 
-from tapir_exp.config import Config, RoundsMode, WorldName, parse, to_yaml
+from tapir_exp.config import BudgetConfig, Config, RoundsMode, WorldName, parse, to_yaml
 from tapir_exp.config.paths import data_dir
 from tapir_exp.core.task_types import BOOSTED, TaskType
 from tapir_exp.lab.families import FAMILIES
@@ -224,6 +224,14 @@ def test_arm_vanilla_sft_runs_no_round() -> None:
     config = composed(["arm=vanilla_sft", "sft.seed_stage.max_tokens=10", "sft.round_stage.max_tokens=7"])
     assert config.curriculum.rounds == 0
     assert config.sft.seed_stage.max_tokens == 10 + 3 * 7
+
+
+def test_arm_vanilla_sft_in_epochs_trains_the_rows_of_all_rounds() -> None:
+    budgets = ["sft.seed_stage={epochs: 2, max_tokens: null}", "sft.round_stage={epochs: 3, max_tokens: null}"]
+    given = composed(["arm=vanilla_sft", *budgets, "curriculum.rows_per_round=100", "curriculum.rounds=4"])
+    assert (given.sft.seed_stage, given.curriculum.rounds) == (BudgetConfig(epochs=2, extra_rows=4 * 3 * 100), 0)
+    by_seed = composed(["arm=vanilla_sft", *budgets, "curriculum.rows_per_round=null", "curriculum.rows_per_seed=0.5"])
+    assert by_seed.sft.seed_stage == BudgetConfig(epochs=2 + 3 * 3 * 0.5)
 
 
 def test_arm_single_round_has_all_rows_and_the_first_alpha() -> None:

@@ -84,7 +84,11 @@ def test_parse_returns_plain_dataclasses() -> None:
         (["sft.seed_stage.epochs=1"], ["sft.seed_stage = ", "exactly one of epochs and max_tokens"]),
         (["sft.round_stage.max_tokens=null"], ["sft.round_stage = ", "exactly one of epochs and max_tokens"]),
         (["sft.round_stage.max_tokens=-5"], ["sft.round_stage.max_tokens = -5", "0 or more"]),
-        (["sft=full", "arm=vanilla_sft"], ["sft.seed_stage.max_tokens = null", "seeds_only"]),
+        (
+            ["sft.seed_stage={epochs: 1, max_tokens: null}", "arm=vanilla_sft"],
+            ["sft.seed_stage.max_tokens = null", "seeds_only"],
+        ),
+        (["sft.seed_stage.extra_rows=5"], ["sft.seed_stage.extra_rows = 5", "0 beside max_tokens"]),
         (["sft.lora.dropout=2"], ["sft.lora.dropout = 2"]),
         (["sft.lora.alpha=0"], ["sft.lora.alpha = 0", "at least 1"]),
         (["evals.problems_per_level=-1"], ["evals.problems_per_level = -1"]),
