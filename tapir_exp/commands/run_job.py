@@ -5,14 +5,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tapir_exp.config import Config
+from tapir_exp.config.lab_parts import LAB_STUDENT
 from tapir_exp.core import events
-from tapir_exp.core.console import console, print_table
+from tapir_exp.core.console import console, print_table, print_warning
 from tapir_exp.core.events import Event, Kind, Outcome, reading_events
 from tapir_exp.core.manifest import Manifest
-from tapir_exp.core.records import Quota
 from tapir_exp.core.store import write_text_atomic
 from tapir_exp.distillation.curriculum.sampling import alpha_for_round
 from tapir_exp.distillation.curriculum.task_mix import Shares
@@ -26,7 +24,6 @@ from tapir_exp.report.live_page import live_page
 from tapir_exp.report.metrics import Metrics, run_metrics
 from tapir_exp.report.run_page import write_report
 from tapir_exp.report.run_view import METRICS
-from tapir_exp.report.tracking import Tracker
 from tapir_exp.tapir import distill
 
 TABLE_COLUMNS = {
@@ -43,6 +40,8 @@ TABLE_COLUMNS = {
 """Columns of the table that a run prints at its end, each with its metric."""
 
 
+HIGH_LEARNING_RATE = 1e-3
+"""Peak rate from which a run warns of a pretrained student; ours."""
 FIGURES = {"benchmark/accuracy": "accuracy", "held_out/win_rate": "win rate", "train/final_loss": "loss"}
 """Metrics of the last student that can be the main result of a run, the best one first, with their names."""
 
@@ -68,15 +67,15 @@ def run(config: Config, run_dir: Path, resolved: str, sweep_dir: Path | None = N
     scope = SpendScope(str(run_dir)) if sweep_dir is None else SpendScope(str(sweep_dir), run_dir.name)
     title = f"{config.name}: {config.arm}, seed {config.seed}"
     with (
-        Tracker(config.logger, run_dir, group=run_dir.parent.name, settings=yaml.safe_load(resolved)) as tracker,
         open_workspace(config, scope) as ws,
         live_page(run_dir, title, config.curriculum.rounds),
     ):
         console.rule(title)
         ws.before_work = lambda: check_before_work(config, ws.ledger)
         _warn_about_self_preference(config)
+        _warn_about_learning_rate(config)
         try:
-            with reading_events(lambda event: _finish_round(event, ws, run_dir, tracker)):
+            with reading_events(lambda event: _finish_round(event, ws, run_dir)):
                 target = distill(ws)
         finally:  # a run that fails has spent, too
             write_spend_report(ws.ledger, run_dir)
@@ -86,12 +85,12 @@ def run(config: Config, run_dir: Path, resolved: str, sweep_dir: Path | None = N
         write_text_atomic(run_dir / METRICS, _to_lines(metrics))
         report = write_report(run_dir)
     _print_rounds(metrics)
-    console.print(f"report: {report}")
+    console.print(f"report: {report}", soft_wrap=True)
     return _outcome(metrics[-1])
 
 
-def _finish_round(event: Event, ws: Workspace, run_dir: Path, tracker: Tracker) -> None:
-    """Write, record and track the metrics of a round as soon as its last stage is finished."""
+def _finish_round(event: Event, ws: Workspace, run_dir: Path) -> None:
+    """Write and record the metrics of a round as soon as its last stage is finished."""
     if event["event"] != Kind.STUDENT_FINISHED:
         return
     number = int(event["round"])
@@ -103,9 +102,10 @@ def _finish_round(event: Event, ws: Workspace, run_dir: Path, tracker: Tracker) 
     # A finished run that is repeated keeps its later rounds, also if it is killed now.
     if not (path.is_file() and path.read_text(encoding="utf-8").startswith(text)):
         write_text_atomic(path, text)
-    plan = artifacts.get(f"plan-{number}")  # S_0 has none
-    tracker.log_round(number, metrics[-1], plan.rows(Quota) if plan else [])
-    events.record(Kind.ROUND_FINISHED, round=number, metrics=metrics[-1])
+    done, last = _outcome(metrics[-1]), number == ws.config.curriculum.rounds
+    events.record(
+        Kind.ROUND_FINISHED, round=number, last=last, figure=done.figure, value=done.value, metrics=metrics[-1]
+    )
 
 
 def _to_lines(metrics: list[Metrics]) -> str:
@@ -122,6 +122,16 @@ def _warn_about_self_preference(config: Config) -> None:
     family = shared_family(config.teacher.llm.model, config.judge.llm.model)
     if config.curriculum.rounds and family is not None:
         console.print(f"warning: {family}; judges favour their own family.", markup=False, soft_wrap=True)
+
+
+def _warn_about_learning_rate(config: Config) -> None:
+    """Warn if a pretrained student is fitted at a rate that suits models with random weights only."""
+    rate = config.sft.learning_rate
+    if config.student.model != LAB_STUDENT and rate >= HIGH_LEARNING_RATE:
+        print_warning(
+            f"warning: sft.learning_rate = {rate:g} is high for a pretrained student. Usual are 2e-5 (sft=full) and "
+            "2e-4 (sft=lora); the lab's 2e-3 is for random weights."
+        )
 
 
 def _manifest(ws: Workspace, run_dir: Path, target: Shares | None) -> Manifest:

@@ -85,7 +85,8 @@ def _dependent_parts(values: Values, origin: Callable[[str], str]) -> dict[str, 
         parts["task_mix"] = "task_mix.name = lab"
     if problems := values.get("evals.problems_per_level"):
         parts["evals"] = f"evals.problems_per_level = {problems}"
-    if values.get("student.model") == LAB_STUDENT:
+    # A fit on seeds alone reads no sizes of rounds and pays for nothing; `run_job` warns of its learning rate.
+    if values.get("student.model") == LAB_STUDENT or not _calls_models(values):
         return parts
     for group, name in PRESETS.items():
         key = f"{group}.{name}"

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from assets import ROOT
@@ -58,3 +59,16 @@ def test_latest_is_replaced_unless_it_is_a_directory(
     assert (latest / "kept").is_file() if kind == "directory" else latest.readlink() == Path("runs/one")
     assert [text.startswith(f"warning: {latest} is a directory") for text in said] == [True] * (kind == "directory")
     assert {path.name for path in tmp_path.iterdir()} == {"latest", "runs"}
+
+
+@pytest.mark.parametrize(
+    ("student", "rate", "warned"), [("lab", 2e-3, False), ("owner/m", 2e-4, False), ("owner/m", 2e-3, True)]
+)
+def test_rate_of_the_lab_is_warned_of_for_real_students(
+    monkeypatch: pytest.MonkeyPatch, student: str, rate: float, warned: bool
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(run_job, "print_warning", said.append)
+    model, sft = SimpleNamespace(model=student), SimpleNamespace(learning_rate=rate)
+    run_job._warn_about_learning_rate(SimpleNamespace(student=model, sft=sft))  # type: ignore[arg-type]
+    assert [line.startswith("warning: sft.learning_rate = 0.002 is high") for line in said] == [True] * warned

@@ -84,7 +84,7 @@ def test_parts_of_one_kind_pass(real: tuple[str, ...]) -> None:
     "changes", [{"curriculum.rounds": 0}, {"curriculum.rounds_mode": RoundsMode.seeds_only}], ids=str
 )
 def test_fit_on_seeds_alone_needs_no_models(changes: dict[str, Any]) -> None:
-    real = ("seeds", "student", "evals", "curriculum", "sft")
+    real = ("seeds", "student", "evals")
     assert problems(*real, **changes) == {}
     assert "judge.llm.model" in problems(*real, **changes, **{"evals.held_out_size": 5})
 
