@@ -7,6 +7,7 @@ import torch
 from torch.nn import Parameter
 
 from tapir_exp.student.training.schedule import Averaging
+from tapir_exp.student.training.strategies import gather_tensor, shard_like
 
 Named = Iterable[tuple[str, Parameter]]
 
@@ -35,11 +36,11 @@ class WeightAverage:
                 parameter.data.copy_(self._sums[name] / self._count)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the sums so far, for a checkpoint."""
-        return {"count": self._count, "sums": self._sums}
+        """Return the sums so far, for a checkpoint. All ranks have to call it."""
+        return {"count": self._count, "sums": {name: gather_tensor(values) for name, values in self._sums.items()}}
 
     def load_state_dict(self, state: dict[str, Any], parameters: Named) -> None:
         """Continue from the sums of a checkpoint."""
-        devices = {name: parameter.device for name, parameter in parameters}
+        by_name = dict(parameters)
         self._count = state["count"]
-        self._sums = {name: values.to(devices[name]) for name, values in state["sums"].items()}
+        self._sums = {name: shard_like(values, by_name[name]) for name, values in state["sums"].items()}

@@ -9,27 +9,33 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from tapir_exp.core.errors import TapirError
+from tapir_exp.student.training.strategies import gather_tensor, shard_like
 
 SEPARATOR = "/"
 
 Named = Iterable[tuple[str, Parameter]]
 
 
-def save_optimizer_state(optimizer: Optimizer, parameters: Named, path: Path) -> None:
+def save_optimizer_state(optimizer: Optimizer, parameters: Named, path: Path, *, writes: bool = True) -> None:
     """Save the moments and the step count of all parameters by name, with equal bytes for equal states.
+
+    All ranks have to call it, because each may have a shard of the moments.
 
     Args:
         optimizer: Optimiser of a finished fit.
         parameters: The trained parameters with their names.
         path: The file.
+        writes: Whether this rank writes the file.
     """
-    tensors = {
-        f"{name}{SEPARATOR}{key}": value.detach().cpu().contiguous()
-        for name, parameter in parameters
-        for key, value in optimizer.state[parameter].items()
-    }
-    path.parent.mkdir(exist_ok=True)
-    save_file(tensors, path)
+    tensors = {}
+    for name, parameter in parameters:
+        for key, value in optimizer.state[parameter].items():
+            whole = gather_tensor(value.detach())
+            if writes:  # the other ranks do not keep the gathered moments
+                tensors[f"{name}{SEPARATOR}{key}"] = whole.cpu().contiguous()
+    if writes:
+        path.parent.mkdir(exist_ok=True)
+        save_file(tensors, path)
 
 
 def load_optimizer_state(optimizer: Optimizer, parameters: Named, path: Path) -> None:
@@ -47,7 +53,7 @@ def load_optimizer_state(optimizer: Optimizer, parameters: Named, path: Path) ->
                 f"{path} holds the optimiser state of '{name}' in the shape {tuple(value.shape)}, which this fit does "
                 "not train. Use the student and sft.method of the fit that wrote it, or sft.optimizer_state=new."
             )
-        optimizer.state[parameter][field] = value.to(parameter.device)
+        optimizer.state[parameter][field] = shard_like(value, parameter)
 
 
 def _fits(parameter: Tensor, value: Tensor) -> bool:

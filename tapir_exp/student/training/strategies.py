@@ -16,7 +16,7 @@ from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy, ModelParallelStrategy, Strategy
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from tapir_exp.config import Launcher, StrategyName, TrainerConfig
 from tapir_exp.core.errors import TapirError
@@ -124,3 +124,17 @@ def clip_and_step(module: pl.LightningModule, optimizer: Any, max_grad_norm: flo
 def is_sharded(module: torch.nn.Module) -> bool:
     """Return whether each rank has only a shard of the weights."""
     return any(isinstance(p, DTensor) for p in module.parameters())
+
+
+def gather_tensor(values: torch.Tensor) -> torch.Tensor:
+    """Return a sharded tensor whole on every rank, and another one unchanged. All ranks have to call it."""
+    return values.full_tensor() if isinstance(values, DTensor) else values
+
+
+def shard_like(values: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """Return whole values of a parameter on its device, and as this rank's shard if the parameter is sharded."""
+    values = values.to(parameter.device)
+    if not isinstance(parameter, DTensor) or values.shape != parameter.shape:
+        return values
+    # Every rank has read the same file, so that none has to send it.
+    return distribute_tensor(values, parameter.device_mesh, parameter.placements, src_data_rank=None)

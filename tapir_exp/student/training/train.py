@@ -155,25 +155,27 @@ def run_fit(fit: PlannedFit, workdir: Path, progress: Progress) -> None:
         loader = StepLoader(rows, fit.plan, job.sft.max_tokens_per_micro_batch, trainer.global_rank, trainer.world_size)
         if len(loader):  # Lightning refuses to fit on nothing; the student then equals its parent
             trainer.fit(module, loader, ckpt_path=newest_checkpoint(workdir / CHECKPOINTS), weights_only=True)
-        trained = _gather(module, job) if is_sharded(module) else module.model
+        _save(module, job, workdir, adapter_base)
+        if job.save_optimizer_state:
+            if not module.history:  # Lightning makes no optimiser for a fit without steps
+                module.configure_optimizers()
+            path = workdir / OPTIMIZER_STATE
+            save_optimizer_state(module.adamw, module.trained_parameters(), path, writes=trainer.is_global_zero)
+        if module.average is not None:
+            module.average.apply(module.trained_parameters())
+            _save(module, job, workdir / AVERAGE, adapter_base)
         if trainer.is_global_zero:
-            # An adapter is saved in the precision it was trained in, a whole model in the configured one.
-            stored = trained if adapter_base else cast_to_stored(trained, job.student)
-            save_student(stored, load_chat(job.parent, job.student), workdir, adapter_base)
             write_rows(workdir / TIMINGS, throughput.timings)
             write_rows(workdir / TRAINING, module.history)
-            _save_beside(module, job, workdir, adapter_base)
 
 
-def _save_beside(module: StudentModule, job: FitJob, workdir: Path, adapter_base: AdapterBase | None) -> None:
-    """Save what later stages need besides the student: the state of Adam, and the average of the weights."""
-    if job.save_optimizer_state:
-        if not module.history:  # Lightning makes no optimiser for a fit without steps
-            module.configure_optimizers()
-        save_optimizer_state(module.adamw, module.trained_parameters(), workdir / OPTIMIZER_STATE)
-    if module.average is not None:
-        module.average.apply(module.trained_parameters())
-        save_student(module.model, load_chat(job.parent, job.student), workdir / AVERAGE, adapter_base)
+def _save(module: StudentModule, job: FitJob, directory: Path, adapter_base: AdapterBase | None) -> None:
+    """Save the weights of the module as a student. All ranks take part; the first one writes."""
+    trained = _gather(module, job) if is_sharded(module) else module.model
+    if module.global_rank == 0:
+        # An adapter is saved in the precision it was trained in, a whole model in the configured one.
+        stored = trained if adapter_base else cast_to_stored(trained, job.student)
+        save_student(stored, load_chat(job.parent, job.student), directory, adapter_base)
 
 
 def _load(job: FitJob) -> tuple[PreTrainedModel, AdapterBase | None]:

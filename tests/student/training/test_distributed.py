@@ -239,16 +239,19 @@ def carried(fit: Fit, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
     }
 
 
-def test_ddp_carried_state_and_average_match_one_rank(fit: Fit, carried: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_carried_state_and_average_match_one_rank(
+    strategy: str, fit: Fit, carried: dict[str, Any], tmp_path: Path
+) -> None:
     fit(tmp_path / "one", replace(TWO, devices=1), **carried)
-    fit(tmp_path / "two", TWO, **carried)
+    fit(tmp_path / "two", replace(TWO, strategy=StrategyName[strategy]), **carried)
     assert_same_fit(tmp_path / "one", tmp_path / "two")
     for file in (OPTIMIZER_STATE, f"{AVERAGE}/model.safetensors"):
         one, two = (load_file(tmp_path / name / file) for name in ("one", "two"))
         torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "ddp, carried"])
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "ddp, carried", "fsdp, carried"])
 def test_killed_fit_leaves_no_rank_and_resumes(
     strategy: str, fit: Fit, base: Path, uneven: list[TrainingRow], carried: dict[str, Any], tmp_path: Path
 ) -> None:
