@@ -113,13 +113,17 @@ def run(config: Config, run_dir: Path | str | None = None) -> "Run":
         TapirError: If the run fails for a reason that the user can fix.
     """
     from tapir_exp.commands import run_job
+    from tapir_exp.commands.finished import job_key
+    from tapir_exp.commands.main import DEFAULT_COMMAND
+    from tapir_exp.commands.tracking import tracked_job
 
     directory = _run_dir(config) if run_dir is None else Path(run_dir)
     directory.mkdir(parents=True, exist_ok=True)
     stream = EventStream(directory / EVENTS)
     stream.record(Kind.RUN_STARTED, pid=os.getpid())
     try:
-        with stream.active():
+        key = job_key(config, DEFAULT_COMMAND)
+        with stream.active(), tracked_job(config, directory, DEFAULT_COMMAND, key, stream):
             run_job.run(config, directory, to_yaml(config))
     except Exception as error:
         stream.record(Kind.RUN_FAILED, reason=redact_secrets(str(error)) or type(error).__name__)

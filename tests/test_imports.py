@@ -26,6 +26,7 @@ INDEPENDENT = ("judge", "classifier", "curriculum")
 """Rooms inside `distillation` that import no sibling."""
 TORCH = ("core/determinism", "student", "lab/base_student", "distillation/classifier/encoder")
 TORCH += ("distillation/classifier/deberta",)
+TORCH += ("report/trackers/tensorboard", "report/trackers/mlflow", "report/trackers/csv_files")  # Lightning's loggers
 """Where torch and transformers may be imported."""
 WHOLE_CONFIG = ("config", "pipeline", "tapir", "commands", "api")
 """Rooms that may know the whole configuration; all others get the section of their own."""

@@ -8,8 +8,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from enum import Enum
-from multiprocessing import current_process
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +26,26 @@ from tapir_exp.commands.command_line import check_config_dir, explain_failure, s
 from tapir_exp.commands.finished import finished_outcome, job_key
 from tapir_exp.commands.main import DEFAULT_COMMAND
 from tapir_exp.commands.registration import register
-from tapir_exp.commands.sweep_run import PagePath, SweepSession, update_page
-from tapir_exp.config import Config, parse, to_yaml
+from tapir_exp.commands.remote_jobs import REMOTE
+from tapir_exp.commands.search_space import SEARCH, SearchSpace, intervals
+from tapir_exp.commands.search_trial import reporting_rounds
+from tapir_exp.commands.sweep_plugins import missing_packages
+from tapir_exp.commands.sweep_run import PagePath, SweepSession, short_label, update_page
+from tapir_exp.commands.tracking import tracked_job
+from tapir_exp.config import Config, LoggerConfig, parse, to_yaml
 from tapir_exp.config.compose import COMMAND_LINE, COMPOSITION_ERRORS, Composer, collect, sweep_params
 from tapir_exp.config.paths import data_dir
 from tapir_exp.config.problems import describe
 from tapir_exp.config.secrets import check_overrides
 from tapir_exp.core.console import console
-from tapir_exp.core.disk import explain_disk_error
+from tapir_exp.core.disk import explain_disk_error, links_leading_out
 from tapir_exp.core.errors import ConfigError, TapirError
-from tapir_exp.core.events import EVENTS, EventStream, Kind, Outcome
+from tapir_exp.core.events import EVENTS, EventStream, Kind, Outcome, Pruned, State
 from tapir_exp.core.library_messages import clean_library_messages
-from tapir_exp.core.processes import end_with_parent
+from tapir_exp.core.processes import end_with_parent, is_worker
 from tapir_exp.core.secrets import redact_secrets
 from tapir_exp.report.sweep.plan_file import SweepPlan, is_ignored, split_override
+from tapir_exp.report.trackers.access import check_trackers
 
 EVALUATE = "evaluate"
 """Name of the primary configuration of `tapir evaluate`."""
@@ -60,19 +66,35 @@ class ConfigCheck(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check the only job."""
+        _stop_if(links_leading_out(Path(config.hydra.run.dir)))
         overrides = [*config.hydra.overrides.hydra, *config.hydra.overrides.task]
         _stop_if([*_secrets_of(config), *_composer(config).problems(overrides)])
+        _stop_if(_tracker_problems(config))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check every job of the sweep and report all mistakes in one error; then lock the sweep."""
         # Values of a sweep file and of the command line; Hydra gives the latter precedence, as they come last.
         composer = _composer(config)
-        jobs = split_sweep([*sweep_params(config), *config.hydra.overrides.task])
+        lines = [*sweep_params(config), *config.hydra.overrides.task]
+        _stop_if(links_leading_out(Path(config.hydra.sweep.dir)))
+        _stop_if(missing_packages(config))
+        is_search = config.hydra.sweeper.get("_target_") == SEARCH
+        try:
+            # The jobs of a search are not known yet: those at the ends of its space stand for them.
+            jobs = list(SearchSpace.parse(lines).corners()) if is_search else split_sweep(lines)
+        except ConfigError as error:
+            raise Stop(error) from error
+        _stop_if([] if is_search else intervals(lines))
         common = list(config.hydra.overrides.hydra)
         _stop_if([*_secrets_of(config), *collect(lambda job: composer.problems([*common, *job]), jobs)])
+        _stop_if(_tracker_problems(config))
         plan = plan_sweep(config, jobs)
+        directory, write_page = Path(config.hydra.sweep.dir), _page_writer(config.hydra.job.config_name)
+        if is_search:
+            plan = replace(plan, jobs=SweepPlan.load(directory).jobs)
+        remote = str(config.hydra.launcher.get("_target_")) in REMOTE
         try:
-            _sweeps.append(SweepSession(Path(config.hydra.sweep.dir), plan, _page_writer(config.hydra.job.config_name)))
+            _sweeps.append(SweepSession(directory, plan, write_page, remote=remote))
         except Exception as error:
             raise Stop(explain_disk_error(error) or error) from error
 
@@ -145,7 +167,7 @@ def start(config_name: str, arguments: Sequence[str]) -> None:
         hydra.main(version_base="1.3", config_path=str(data_dir("conf")), config_name=config_name)(run_job)()
     except Stop as stop:
         raise stop.error  # noqa: B904  # the error has its own cause, which `from` would replace
-    except COMPOSITION_ERRORS as error:
+    except (AssertionError, *COMPOSITION_ERRORS) as error:
         raise ConfigError(explain_failure(error, arguments, config_name)) from error
     except Exception as error:
         # joblib's own class, which is not imported for sweeps without it
@@ -167,7 +189,7 @@ def run_job(cfg: DictConfig) -> float | None:
     Hydra calls this function, in a sweep also in worker processes that import it by name. A failed job of a sweep
     raises nothing: the table of the sweep has its reason, and the other jobs run.
     """
-    worker = current_process().name != "MainProcess"
+    worker = is_worker()
     if worker:
         end_with_parent()
         clean_library_messages()
@@ -180,10 +202,11 @@ def run_job(cfg: DictConfig) -> float | None:
     sweep_dir = Path(hydra_config.sweep.dir)
     plan = SweepPlan.load(sweep_dir)
     label = plan.label(list(hydra_config.overrides.task))
-    console.label = label if worker else ""
-    console.print(f"job {hydra_config.job.num + 1} of {len(plan.jobs)}: {label}", soft_wrap=True)
+    number = hydra_config.job.num + 1
+    console.label = short_label(label, number) if worker else ""
+    console.print(f"job {number} of {plan.size}: {label}", soft_wrap=True)
     try:
-        outcome = _carry_out(cfg, sweep_dir)
+        outcome = _carry_out(cfg, sweep_dir, label)
     except Exception as error:
         _report_failure(error, label)
         outcome = Outcome()
@@ -192,7 +215,7 @@ def run_job(cfg: DictConfig) -> float | None:
     return outcome.value
 
 
-def _carry_out(cfg: DictConfig, sweep_dir: Path | None) -> Outcome:
+def _carry_out(cfg: DictConfig, sweep_dir: Path | None, label: str = "") -> Outcome:
     """Carry out a job and record its events; a job of a sweep that is finished already is skipped."""
     hydra_config = HydraConfig.get()
     directory = Path(hydra_config.runtime.output_dir)
@@ -205,13 +228,19 @@ def _carry_out(cfg: DictConfig, sweep_dir: Path | None) -> Outcome:
             console.print("finished already", soft_wrap=True)
             return finished
         stream.record(Kind.RUN_STARTED, pid=os.getpid())
-        with stream.active():
+        sweep = None if sweep_dir is None else (sweep_dir.name, label)
+        trial = reporting_rounds(sweep_dir, list(hydra_config.overrides.task), stream)
+        with stream.active(), trial, tracked_job(config, directory, verb, key, stream, sweep):
             outcome = _function(verb)(config, directory, to_yaml(config), sweep_dir) or Outcome()
     except Exception as error:
         reason = redact_secrets(str(explain_disk_error(error) or error) or type(error).__name__)
         with suppress(OSError):  # a full disk is reported by the error itself
             stream.record(Kind.RUN_FAILED, reason=reason)
         raise
+    except Pruned as pruned:
+        console.print(f"{pruned}: {pruned.figure} {pruned.value:.4g}", soft_wrap=True)
+        stream.record(Kind.RUN_PRUNED, figure=pruned.figure, value=pruned.value)
+        return Outcome(State.PRUNED)
     except BaseException:
         with suppress(OSError):
             stream.record(Kind.RUN_STOPPED)
@@ -246,6 +275,12 @@ def _composer(config: DictConfig) -> Composer:
 def _secrets_of(config: DictConfig) -> list[str]:
     """Return the overrides of Hydra's own settings that hold a secret; Hydra writes them to its files."""
     return [describe(problem, COMMAND_LINE) for problem in check_overrides(config.hydra.overrides.hydra)]
+
+
+def _tracker_problems(config: DictConfig) -> list[str]:
+    """Return what the trackers lack: a package, a key, or a server that answers."""
+    section: LoggerConfig = OmegaConf.to_object(config.logger)  # type: ignore[assignment]
+    return check_trackers(section)
 
 
 def _stop_if(problems: Sequence[str]) -> None:

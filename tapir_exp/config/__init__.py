@@ -9,7 +9,7 @@ from tapir_exp.config.evals import AlpacaEvalConfig, EvalsConfig, IFEvalConfig, 
 from tapir_exp.config.judge import JudgeConfig, JudgeProtocol
 from tapir_exp.config.lab import LabConfig, LabStudentConfig, WorldName
 from tapir_exp.config.llm import LengthLimit, ListPriceConfig, LLMConfig, Reasoning, ServerConfig, SpendConfig
-from tapir_exp.config.logger import LoggerConfig, WandbMode
+from tapir_exp.config.logger import LoggerConfig, TrackerKind, WandbMode
 from tapir_exp.config.root import CLASSIFY_SCHEMA, SCHEMA, Config, parse, parse_classify, register_schema, to_yaml
 from tapir_exp.config.seeds import ColumnsConfig, DecontaminationConfig, MissingResponses, SeedsConfig, SeedSource
 from tapir_exp.config.sft import (
@@ -83,6 +83,7 @@ __all__ = [
     "SweepConfig",
     "TaskMixConfig",
     "TeacherConfig",
+    "TrackerKind",
     "TrainerConfig",
     "VllmConfig",
     "WandbMode",

@@ -136,6 +136,7 @@ RANGES = (
             "*.max_restarts",
             "*.reasoning_tokens",
             "student.architecture.*",
+            "logger.curriculum_rows",
         ),
         "0 or more",
         lambda v: v >= 0,

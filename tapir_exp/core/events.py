@@ -33,6 +33,10 @@ class Kind(StrEnum):
     RUN_FAILED = "run_failed"
     """`reason`."""
     RUN_STOPPED = "run_stopped"
+    TRACKER_STARTED = "tracker_started"
+    """`tracker`, and the `id` of the job in it, from the key of the job."""
+    RUN_PRUNED = "run_pruned"
+    """`figure` and `value` of the last round of a trial that a search has ended."""
     STAGE_STARTED = "stage_started"
     """`stage`."""
     STAGE_FINISHED = "stage_finished"
@@ -50,7 +54,11 @@ class Kind(StrEnum):
     STUDENT_FINISHED = "student_finished"
     """`round`; all stages that its metrics need are finished."""
     ROUND_FINISHED = "round_finished"
-    """`round`, and its `metrics`."""
+    """`round`, whether it is the `last` one, its `figure` and `value`, and its `metrics`."""
+
+
+EVENTS_PER_FIT, MOST_STEPS_BETWEEN = 100, 50
+"""About how many steps of a fit are recorded, and how many steps may pass between two of them."""
 
 
 class State(StrEnum):
@@ -61,6 +69,7 @@ class State(StrEnum):
     FINISHED = "finished"
     FAILED = "failed"
     STOPPED = "stopped"
+    PRUNED = "pruned"
 
 
 STATES: Mapping[str, State] = {
@@ -68,7 +77,22 @@ STATES: Mapping[str, State] = {
     Kind.RUN_FINISHED: State.FINISHED,
     Kind.RUN_FAILED: State.FAILED,
     Kind.RUN_STOPPED: State.STOPPED,
+    Kind.RUN_PRUNED: State.PRUNED,
 }
+
+
+class Pruned(BaseException):
+    """End a run in order, as a trial of a search that is worse than others; a reader of its events raises it.
+
+    Args:
+        round_number: The last round.
+        figure: Name of its result.
+        value: Its result.
+    """
+
+    def __init__(self, round_number: int, figure: str, value: float | None) -> None:
+        super().__init__(f"pruned after round {round_number}")
+        self.figure, self.value = figure, value
 
 
 class EventStream:
@@ -94,13 +118,19 @@ class EventStream:
             self._readers.remove(reader)
 
     def record(self, kind: Kind, **fields: Any) -> None:
-        """Append an event. Raises OSError if it cannot be written."""
+        """Append an event. Raises OSError if it cannot be written, and Pruned if a reader ends the run."""
         event = {"time": round(time.time(), 3), "event": str(kind), **fields}
         with self._lock:
             if self._path is not None:
                 _append(self._path, json.dumps(event, default=str))
+        ended: Pruned | None = None
         for reader in tuple(self._readers):
-            self._pass_on(reader, event)
+            try:
+                self._pass_on(reader, event)
+            except Pruned as pruned:  # the other readers get the event, too
+                ended = pruned
+        if ended is not None:
+            raise ended
 
     def record_sparsely(self, kind: Kind, seconds: float, fields: Callable[[], Mapping[str, Any]]) -> None:
         """Append an event, unless one of its kind was appended in this way during the last seconds."""
@@ -117,6 +147,26 @@ class EventStream:
             yield
         finally:
             _active.remove(self)
+
+    def pass_on_steps(self, offset: int) -> int:
+        """Pass on training steps that another process has appended to the file, as the ranks of a fit do.
+
+        Args:
+            offset: Byte at which new lines begin.
+
+        Returns:
+            The byte behind the last whole line.
+        """
+        if self._path is None or not self._path.is_file():
+            return offset
+        with self._path.open("rb") as file:
+            file.seek(offset)
+            whole, newline, _ = file.read().rpartition(b"\n")
+        for event in _parse(whole):
+            if event["event"] == Kind.TRAINING_STEP:
+                for reader in tuple(self._readers):
+                    self._pass_on(reader, event)
+        return offset + len(whole) + len(newline)
 
     def _pass_on(self, reader: Reader, event: Event) -> None:
         try:
@@ -164,10 +214,24 @@ def record_sparsely(kind: Kind, seconds: float, fields: Callable[[], Mapping[str
         _active[-1].record_sparsely(kind, seconds, fields)
 
 
+def pass_on_steps(offset: int) -> int:
+    """Pass on the steps of other processes in the run in progress; see `EventStream.pass_on_steps`."""
+    return _active[-1].pass_on_steps(offset) if _active else offset
+
+
+def is_step_recorded(step: int, steps: int) -> bool:
+    """Return whether a step of a fit with this many steps is recorded as an event."""
+    return step % min(MOST_STEPS_BETWEEN, max(1, steps // EVENTS_PER_FIT)) == 0
+
+
 def read_events(path: Path) -> list[Event]:
     """Read a stream; none if there is no file. Lines that a kill or a full disk cut are skipped."""
+    return _parse(path.read_bytes()) if path.is_file() else []
+
+
+def _parse(content: bytes) -> list[Event]:
     events: list[Event] = []
-    for line in path.read_bytes().split(b"\n") if path.is_file() else ():
+    for line in content.split(b"\n"):
         try:
             event = json.loads(line)
         except ValueError:

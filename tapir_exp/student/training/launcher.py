@@ -21,7 +21,7 @@ from zlib import crc32
 from tapir_exp.config import Launcher, TrainerConfig
 from tapir_exp.core.console import Progress
 from tapir_exp.core.errors import TapirError
-from tapir_exp.core.events import current_path
+from tapir_exp.core.events import current_path, pass_on_steps
 from tapir_exp.student.training.job import PlannedFit
 
 RANKS_DIR = "ranks"
@@ -173,12 +173,15 @@ def _stop(launchers: Sequence["subprocess.Popen[bytes]"]) -> None:
 
 def _watch(launchers: Sequence["subprocess.Popen[bytes]"], progress_file: Path, progress: Progress) -> None:
     """Show the progress until all launchers have ended, or one has failed."""
-    shown = 0
+    stream = current_path()
+    shown, offset = 0, stream.stat().st_size if stream is not None and stream.is_file() else 0
     while None in (codes := [launcher.poll() for launcher in launchers]) and not any(codes):
         done = int(progress_file.read_text()) if progress_file.is_file() else 0
         progress.advance(done - shown)
         shown = done
+        offset = pass_on_steps(offset)
         time.sleep(POLL_S)
+    pass_on_steps(offset)
 
 
 def describe_failure(ranks_dir: Path, label: str) -> str:

@@ -25,8 +25,6 @@ from tapir_exp.student.training.strategies import clip_and_step, shard_if_fsdp, 
 
 BETA1 = 0.9
 """Decay of AdamW's first moment."""
-EVENTS_PER_FIT = 100
-"""About how many steps of a fit are recorded as events."""
 STEPS_KEY, AVERAGE_KEY = "training_steps", "weight_average"
 
 
@@ -219,6 +217,6 @@ class StudentModule(pl.LightningModule):
                 gradient_norm=norm,
             )
         )
-        if self.global_rank == 0 and (step % max(1, self._total_steps // EVENTS_PER_FIT) == 0):
+        if self.global_rank == 0 and events.is_step_recorded(step, self._total_steps):
             last = self.history[-1].model_dump(include={"step", "tokens", "loss", "learning_rate"})
             events.record(events.Kind.TRAINING_STEP, steps=self._total_steps, **last)

@@ -8,7 +8,7 @@ import pytest
 
 from tapir_exp.config import WandbMode
 from tapir_exp.core.errors import ConfigError
-from tapir_exp.report.wandb_access import check_access, effective_mode
+from tapir_exp.report.trackers.wandb_access import check_access, effective_mode
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,57 @@
+"""The job of a command, as trackers name it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tapir_exp.config import Config, to_yaml
+from tapir_exp.core.events import EventStream
+from tapir_exp.core.secrets import known_secrets, redact_secrets
+from tapir_exp.report.trackers.base import ID_LENGTH, JobInfo
+from tapir_exp.report.trackers.tracking import tracked
+
+JOB_TYPES = {"run": "train"}
+"""Job types that are not the name of their verb."""
+
+
+@contextmanager
+def tracked_job(
+    config: Config, run_dir: Path, verb: str, key: str, stream: EventStream, sweep: tuple[str, str] | None = None
+) -> Iterator[None]:
+    """Track the job that runs in the block; see `report.trackers.tracking.tracked`.
+
+    Args:
+        config: The configuration of the job.
+        run_dir: Directory of the job.
+        verb: The command.
+        key: Key of the job (`commands.finished.job_key`), from which its id in the trackers is made.
+        stream: Events of the job.
+        sweep: Name of the sweep that the job is part of, and name of the job in it.
+    """
+    outputs = Path(config.outputs)
+    job = JobInfo(
+        id=key[:ID_LENGTH],
+        name=run_dir.name if sweep is None else sweep[1],
+        group=None if sweep is None else sweep[0],
+        job_type=JOB_TYPES.get(verb, verb),
+        tags=tuple(dict.fromkeys([config.name, config.arm, f"seed {config.seed}", *config.logger.tags])),
+        settings=without_secrets(yaml.safe_load(to_yaml(config))),
+        run_dir=run_dir,
+        store=outputs / "store",
+        outputs=outputs,
+    )
+    with tracked(config.logger, job, stream):
+        yield
+
+
+def without_secrets(node: Any, known: tuple[str, ...] | None = None) -> Any:
+    """Return plain data with every secret in its texts replaced."""
+    known = known_secrets() if known is None else known
+    if isinstance(node, dict):
+        return {name: without_secrets(value, known) for name, value in node.items()}
+    if isinstance(node, list):
+        return [without_secrets(value, known) for value in node]
+    return redact_secrets(node, known) if isinstance(node, str) else node
