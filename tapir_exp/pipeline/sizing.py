@@ -25,7 +25,16 @@ FEWEST_SEEDS = 4
 
 
 def prepare_seeds(ws: Workspace) -> Artifact:
-    """Return the seeds of a run, each with a response; the sizes that follow from them are set in `ws.config`.
+    """Return the seeds of a run, each with a response; see `draw_seeds`.
+
+    Raises:
+        ConfigError: If the budget does not even pay for a few seeds.
+    """
+    return data.add_missing_responses(ws, draw_seeds(ws))
+
+
+def draw_seeds(ws: Workspace) -> Artifact:
+    """Return the seeds of a run without a call; the sizes that follow from them are set in `ws.config`.
 
     Raises:
         ConfigError: If the budget does not even pay for a few seeds.
@@ -39,7 +48,7 @@ def prepare_seeds(ws: Workspace) -> Artifact:
         ws.entries[:] = [entry for entry in ws.entries if entry.key != seeds.key]
         seeds = data.load_seeds(ws)
     ws.config = fitted
-    return data.add_missing_responses(ws, seeds)
+    return seeds
 
 
 def fit_sizes(config: Config, seeds: Sequence[Example], undrawn: int) -> Config:
