@@ -80,6 +80,20 @@ def sync_tree(root: Path) -> None:
         sync_file(Path(directory))
 
 
+def links_leading_out(directory: Path) -> list[str]:
+    """Return a problem for each link in a directory that leads out of it; none if the directory does not exist.
+
+    A run or a store from another person may hold a link under the name of a file that is written next. W&B makes links
+    to its logs; it never writes to a file that exists.
+    """
+    root, links = directory.resolve(), []
+    for parent, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if name != "wandb"]
+        links += [path for name in (*folders, *files) if (path := Path(parent, name)).is_symlink()]
+    out = [path for path in links if not path.resolve().is_relative_to(root)]
+    return [f"{path} is a link to {path.readlink()}; remove it, since a run writes nothing there" for path in out]
+
+
 def set_aside(path: Path) -> Path:
     """Rename a damaged file or directory to NAME.damaged, or NAME.damaged-2 and so on, and return the new path."""
     target, number = path.with_name(f"{path.name}.damaged"), 1

@@ -20,7 +20,7 @@ from filelock import FileLock
 from pydantic import ValidationError
 
 from tapir_exp.core.console import console
-from tapir_exp.core.disk import set_aside, sync_file, sync_tree
+from tapir_exp.core.disk import links_leading_out, set_aside, sync_file, sync_tree
 from tapir_exp.core.errors import StoreError
 from tapir_exp.core.integrity import (
     SIDECAR,
@@ -34,6 +34,7 @@ from tapir_exp.core.integrity import (
     sha256_file,
 )
 from tapir_exp.core.records import Record
+from tapir_exp.core.stored_rows import UNFINISHED, StoredRows
 
 __all__ = [
     "DROPPED",
@@ -103,6 +104,10 @@ class Artifact:
         """Read the rows. Raises StoreError if one is not a valid `row_type`."""
         return read_rows(self.path / ROWS, row_type)
 
+    def stored_rows(self, row_type: type[Row]) -> StoredRows[Row]:
+        """Return the rows without reading them into memory; see `StoredRows`."""
+        return StoredRows(self.path / ROWS, row_type)
+
 
 class Store:
     """Directory of artifacts that runs and sweep jobs share."""
@@ -117,7 +122,7 @@ class Store:
             stage: Name of the stage.
             recipe: Everything that determines the files.
             make: Writes the files into the given directory and returns the figures. The directory survives a killed
-                process, so that work can be resumed.
+                process, so that work can be resumed; a file `UNFINISHED` in it is not part of the artifact.
 
         Other processes that need the same artifact wait until it is finished.
         """
@@ -187,21 +192,26 @@ class Store:
     ) -> Artifact:
         partial = self.root / "partial" / f"{stage}-{key}"
         partial.mkdir(parents=True, exist_ok=True)
+        if problems := links_leading_out(partial):
+            raise StoreError(problems[0])
         started = time.monotonic()
         figures = make(partial)
         # A process that was killed while it wrote the sidecar leaves this file; it is not part of the artifact.
         _unfinished(partial / SIDECAR).unlink(missing_ok=True)
+        files = {name: digest for name, digest in digest_files(partial).items() if name != UNFINISHED}
         sidecar = {
             "stage": stage,
             "key": key,
             "recipe": recipe,
-            "files": digest_files(partial),
+            "files": files,
             "figures": figures,
             "seconds": round(time.monotonic() - started, 3),
         }
         write_text_atomic(partial / SIDECAR, json.dumps(sidecar, indent=1, default=_plain))
         # The rename finishes the artifact, so everything below it has to be on the disk first.
         sync_tree(partial)
+        # Removed at the very end: until here, a killed process loses nothing.
+        (partial / UNFINISHED).unlink(missing_ok=True)
         final = self.root / stage / key
         final.parent.mkdir(parents=True, exist_ok=True)
         # A directory without a sidecar is left over from an interrupted deletion.
@@ -259,6 +269,8 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
         durable: Whether to sync the file before it is renamed, so that a power failure leaves no empty file.
     """
     tmp = _unfinished(path)
+    if tmp.is_symlink():
+        tmp.unlink()  # it would be followed
     yield tmp
     if durable:
         sync_file(tmp)

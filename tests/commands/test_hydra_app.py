@@ -21,6 +21,7 @@ from tapir_exp.commands.main import main
 from tapir_exp.config.paths import data_dir
 from tapir_exp.core import console as console_module
 from tapir_exp.core.console import Terminal
+from tapir_exp.core.file_names import text_digest
 
 STUBS = '''
 """Replaces the run itself and the report of a sweep, in this process and in every worker."""
@@ -127,6 +128,28 @@ def test_plain_command_runs_the_lab_in_its_directory(tapir: Tapir) -> None:
     result = tapir()
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
     assert [line.split()[:2] for line in tapir.runs()] == [["outputs/runs/lab", "tapir"]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "planted"),
+    [
+        (["name=x"], "runs/x-{}/.hydra/config.yaml"),
+        (["-m", "seed=1,2", "sweep.name=x"], "sweeps/x/seed-1/.hydra/config.yaml"),
+        (["-m", "seed=1,2", "sweep.name=x"], "sweeps/x/seed-2"),
+    ],
+    ids=["run", "file of a job", "job"],
+)
+def test_link_in_a_foreign_directory_is_not_followed(tapir: Tapir, arguments: list[str], planted: str) -> None:
+    target = tapir.home / ("outside" if planted.endswith("seed-2") else "precious.txt")
+    target.mkdir() if planted.endswith("seed-2") else target.write_text("kept")
+    link = tapir.home / "outputs" / planted.format(text_digest("name-x"))
+    link.parent.mkdir(parents=True)
+    link.symlink_to(target)
+    result = tapir(*arguments)
+    assert result.returncode == 2
+    assert f"{link} is a link to {target}; remove it" in result.stderr
+    assert (list(target.iterdir()) == []) if target.is_dir() else (target.read_text() == "kept")
+    assert tapir.runs() == []
 
 
 @pytest.mark.slow

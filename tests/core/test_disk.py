@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tapir_exp.commands import main as command
-from tapir_exp.core.disk import REMEDIES, DiskError, explain_disk_error, set_aside, sync_file
+from tapir_exp.core.disk import REMEDIES, DiskError, explain_disk_error, links_leading_out, set_aside, sync_file
 from tapir_exp.core.errors import StoreError
 
 FULL = "no space or no inodes are left"
@@ -89,3 +89,17 @@ def test_sync_ignores_only_file_systems_that_cannot(
             sync_file(tmp_path)
     else:
         sync_file(tmp_path)
+
+
+def test_links_that_lead_out_are_found(tmp_path: Path) -> None:
+    inside = tmp_path / "run"
+    for folder in ("below", "wandb"):
+        (inside / folder).mkdir(parents=True)
+    assert links_leading_out(tmp_path / "missing") == []
+    for name, target in {"a": "below", "below/b": "../a", "wandb/log": "/tmp/log"}.items():
+        (inside / name).symlink_to(target)
+    assert links_leading_out(inside) == []
+    for name, target in {"below/c": "../../other", "d": "/nowhere", "e": str(tmp_path)}.items():
+        (inside / name).symlink_to(target)
+    found = sorted(line.partition(" is a link to ")[0] for line in links_leading_out(inside))
+    assert found == [str(inside / name) for name in ("below/c", "d", "e")]

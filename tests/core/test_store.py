@@ -17,6 +17,7 @@ from tapir_exp.core import store
 from tapir_exp.core.errors import StoreError
 from tapir_exp.core.records import Label, example_id
 from tapir_exp.core.store import ROWS, SIDECAR, Store, digest_files, read_rows, recipe_key, write_rows
+from tapir_exp.core.stored_rows import UNFINISHED
 from tapir_exp.core.task_types import TaskType
 
 RECIPE: dict[str, Any] = {"config": {"delta": 2.0, "orders": ["a", "b"]}, "prompts": "p", "seed": 0, "inputs": ["k"]}
@@ -140,6 +141,26 @@ def test_produce_after_a_kill_at_any_step_makes_an_intact_artifact(
     checked = Store(tmp_path).open("task_labels", made.key, every_byte=True)
     assert list(checked.files) == [ROWS]
     assert sorted(path.name for path in made.path.iterdir()) == sorted([ROWS, SIDECAR])
+
+
+def test_planted_link_in_unfinished_work_is_refused(tmp_path: Path) -> None:
+    precious, key = tmp_path / "precious.txt", recipe_key("seeds", {"a": 1})
+    precious.write_text("kept")
+    partial = tmp_path / "store" / "partial" / f"seeds-{key}"
+    partial.mkdir(parents=True)
+    (partial / UNFINISHED).symlink_to(precious)
+    with pytest.raises(StoreError, match=rf"{UNFINISHED} is a link to {precious}; remove it"):
+        Store(tmp_path / "store").produce("seeds", {"a": 1}, lambda _: pytest.fail("made in a planted directory"))
+    assert precious.read_text() == "kept"
+
+
+def test_atomic_write_does_not_follow_a_planted_link(tmp_path: Path) -> None:
+    precious, report = tmp_path / "precious.txt", tmp_path / "report.html"
+    precious.write_text("kept")
+    for link in (report, tmp_path / "report.html.partial"):
+        link.symlink_to(precious)
+    store.write_text_atomic(report, "new")
+    assert (precious.read_text(), report.read_text(), report.is_symlink()) == ("kept", "new", False)
 
 
 def test_artifact_without_sidecar_is_not_finished(tmp_path: Path) -> None:
