@@ -1,6 +1,7 @@
 """A sweep from its first job to its last table: the lock, the states of its jobs, its page, and its exit code."""
 
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from tapir_exp.commands.sweep_progress import SweepProgress
 from tapir_exp.core.console import console, print_warning
 from tapir_exp.core.disk import explain_disk_error
 from tapir_exp.core.errors import TapirError
@@ -18,6 +20,8 @@ from tapir_exp.report.sweep.plan_file import SweepPlan
 
 LOCK, PAGE_LOCK, OWNER = ".lock", ".page.lock", ".owner"
 JOB_OVERRIDES = ".hydra/overrides.yaml"
+SETTLED = (State.FINISHED, State.PRUNED)
+"""States of a job that is not run again."""
 COLUMNS = ("job", "state", "figure", "seconds", "spend", "reason")
 PAGE_SHARE = 10
 """A page that took t seconds is written again after this many t at the earliest."""
@@ -48,12 +52,13 @@ class SweepSession:
         directory: Directory of the sweep.
         plan: Its jobs.
         write_page: Writes its page from the jobs that are there.
+        remote: Whether its jobs write to no terminal, so that their stages are shown here.
 
     Raises:
         TapirError: If another process runs the sweep.
     """
 
-    def __init__(self, directory: Path, plan: SweepPlan, write_page: PagePath) -> None:
+    def __init__(self, directory: Path, plan: SweepPlan, write_page: PagePath, *, remote: bool = False) -> None:
         self.directory, self.plan, self._write_page = directory, plan, write_page
         directory.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(directory / LOCK)
@@ -66,6 +71,8 @@ class SweepSession:
             ) from None
         (directory / OWNER).write_text(f"process {os.getpid()} on {socket.gethostname()}")
         plan.write(directory)
+        self._progress = SweepProgress(directory, remote=remote)
+        self._progress.start()
 
     def finish(self, *, stopped: bool = False) -> None:
         """Print the table of the jobs and the path of the page, and release the lock.
@@ -77,7 +84,9 @@ class SweepSession:
             TapirError: If a job has failed, or did not run.
         """
         try:
-            lines = job_lines(self.directory, self.plan)
+            self._progress.stop()
+            plan = SweepPlan.load(self.directory)  # a search has added its jobs
+            lines = job_lines(self.directory, plan if plan.jobs else self.plan)
             print_job_table(lines)
             problem = self._finish_page()
         finally:
@@ -86,7 +95,7 @@ class SweepSession:
             return
         if problem is not None:
             raise problem
-        if open_jobs := [line for line in lines if line.outcome.state is not State.FINISHED]:
+        if open_jobs := [line for line in lines if line.outcome.state not in SETTLED]:
             raise TapirError(describe_failures(open_jobs, len(lines)))
 
     def _finish_page(self) -> Exception | None:
@@ -153,6 +162,16 @@ def update_page(sweep_dir: Path, write_page: PagePath) -> None:
 
 
 _page_due = [0.0]
+
+
+LABEL_WIDTH = 30
+"""Columns of a line of output that the label of its job may take."""
+
+
+def short_label(label: str, number: int) -> str:
+    """Return a label that leaves room for a stage in 100 columns: the last parts of the keys, or the number."""
+    short = " ".join(re.sub(r"^[^=]*[.@/]", "", part) for part in label.split(" "))
+    return next((text for text in (label, short) if len(text) <= LABEL_WIDTH), f"job {number}")
 
 
 def format_usd(usd: float | None, calls: int) -> str:

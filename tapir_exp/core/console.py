@@ -5,7 +5,8 @@ and control characters are shown as escapes.
 """
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import IO, Any, Self
 
@@ -30,6 +31,15 @@ class Terminal(Console):
     def __init__(self, file: IO[str] | None = None) -> None:
         super().__init__(file=file, highlight=False, markup=False, emoji=False)
         self.label = ""
+
+    @contextmanager
+    def labelled(self, label: str) -> Iterator[None]:
+        """Print the lines of a job that runs elsewhere during the block."""
+        before, self.label = self.label, label
+        try:
+            yield
+        finally:
+            self.label = before
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Print as rich does; if jobs run side by side, each line of text begins with the label of its job."""

@@ -1,8 +1,12 @@
-"""End a worker process with its parent, even if the parent is killed and cannot tell it."""
+"""End a worker process with the process that started it, even if that process is killed and cannot tell it."""
 
 import os
 import signal
+import socket
 import time
+from dataclasses import dataclass
+from multiprocessing import current_process
+from pathlib import Path
 from threading import Thread, main_thread
 
 POLL_S = 0.25
@@ -14,20 +18,75 @@ ORPHANED_EXIT_CODE = 86
 
 _watched: list[Thread] = []
 """The thread that watches the parent; a worker starts it once for all of its jobs."""
+_marked: list[bool] = []
+"""Not empty in a worker that `multiprocessing` did not start."""
 
 
-def end_with_parent() -> None:
-    """Interrupt this process if its parent ends, and exit `GRACE_S` later; a second call does nothing."""
+@dataclass(frozen=True)
+class ProcessRef:
+    """A process of a machine, which another process with the same id is not.
+
+    Attributes:
+        host: Name of its machine.
+        pid: Process id.
+        started: Start time in clock ticks since the boot; empty if the system does not tell it.
+    """
+
+    host: str
+    pid: int
+    started: str
+
+    @classmethod
+    def current(cls) -> "ProcessRef":
+        """Return this process."""
+        return cls(socket.gethostname(), os.getpid(), _start_time(os.getpid()))
+
+    @property
+    def is_here(self) -> bool:
+        """Return whether the process belongs to this machine, so that it can be watched."""
+        return self.host == socket.gethostname() and self.is_running
+
+    @property
+    def is_running(self) -> bool:
+        """Return whether the process has not ended; it must belong to this machine."""
+        return _start_time(self.pid) == self.started if self.started else os.path.exists(f"/proc/{self.pid}")
+
+
+def mark_worker() -> None:
+    """Make this process a worker: it runs jobs of a sweep that another process has started."""
+    _marked.append(True)
+
+
+def is_worker() -> bool:
+    """Return whether this process runs jobs of a sweep that another process has started."""
+    return bool(_marked) or current_process().name != "MainProcess"
+
+
+def end_with_parent(parent: ProcessRef | None = None) -> None:
+    """Interrupt this process if its parent ends, and exit `GRACE_S` later; a second call does nothing.
+
+    Args:
+        parent: A process of this machine to watch; the process that started this one by default.
+    """
     if not _watched:
-        _watched.append(Thread(target=_watch, args=(os.getppid(),), daemon=True))
+        _watched.append(Thread(target=_watch, args=(os.getppid(), parent), daemon=True))
         _watched[0].start()
 
 
-def _watch(parent: int) -> None:
+def _watch(ppid: int, parent: ProcessRef | None) -> None:
     # An orphan gets another parent. PR_SET_PDEATHSIG would also fire at the end of the thread that started the process.
-    while os.getppid() == parent:
+    while parent.is_running if parent else os.getppid() == ppid:
         time.sleep(POLL_S)
     # A real signal, because `_thread.interrupt_main` ends no wait of the main thread.
     signal.pthread_kill(main_thread().ident or 0, signal.SIGINT)
     time.sleep(GRACE_S)
     os._exit(ORPHANED_EXIT_CODE)  # sys.exit would end this thread only
+
+
+def _start_time(pid: int) -> str:
+    """Return the start time of a process in clock ticks; empty if it has ended, or if there is no /proc."""
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if state in "ZX" else fields[18]

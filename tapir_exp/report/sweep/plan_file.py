@@ -8,7 +8,8 @@ from pathlib import Path
 from tapir_exp.core.store import write_text_atomic
 
 PLAN = "sweep.json"
-NOT_SETTINGS = ("arm", "seed", "name", "outputs", "launcher", "allow_lab_parts", "logger", "spend", "sweep", "hydra")
+NOT_SETTINGS = ("arm", "seed", "name", "outputs", "launcher", "search", "allow_lab_parts")
+NOT_SETTINGS += ("logger", "spend", "sweep", "hydra")
 """Keys and sections that are no columns: arm and seed have their own place, the others change no result."""
 
 
@@ -20,18 +21,24 @@ class SweepPlan:
         jobs: Overrides of each job, in the order of the jobs.
         defaults: Value of each varied key, or choice of each varied group, without the sweep's override.
         baseline: Settings of the baseline, as in `sweep.baseline`; empty for the defaults.
+        varied: Keys of a search, whose jobs are not all known; empty for a sweep.
+        total: Number of jobs that a search runs towards; 0 for a sweep.
     """
 
     jobs: Sequence[Sequence[str]] = ()
     defaults: Mapping[str, str] = field(default_factory=dict)
     baseline: Mapping[str, str] = field(default_factory=dict)
+    varied: Sequence[str] = ()
+    total: int = 0
 
     @classmethod
     def load(cls, sweep_dir: Path) -> "SweepPlan":
         """Read the plan of a sweep; an empty one if it has none, as a sweep of an earlier version."""
         try:
             content = json.loads((sweep_dir / PLAN).read_text(encoding="utf-8"))
-            return cls([list(job) for job in content["jobs"]], dict(content["defaults"]), dict(content["baseline"]))
+            jobs, varied = [list(job) for job in content["jobs"]], tuple(content.get("varied", ()))
+            total = int(content.get("total", 0))
+            return cls(jobs, dict(content["defaults"]), dict(content["baseline"]), varied, total)
         except (OSError, ValueError, KeyError, TypeError):
             return cls()
 
@@ -41,9 +48,17 @@ class SweepPlan:
 
     def label(self, overrides: Sequence[str]) -> str:
         """Return the name of a job in tables: its overrides that not all jobs share."""
-        shared = set.intersection(*map(set, self.jobs)) if len(self.jobs) > 1 else set()
-        shown = [line for line in overrides if line not in shared and not is_ignored(line, also_arm=False)]
+        if self.varied:
+            shown = [line for line in overrides if split_override(line)[0] in self.varied]
+        else:
+            shared = set.intersection(*map(set, self.jobs)) if len(self.jobs) > 1 else set()
+            shown = [line for line in overrides if line not in shared and not is_ignored(line, also_arm=False)]
         return " ".join(shown) or "the only job"
+
+    @property
+    def size(self) -> int:
+        """Return the number of jobs that are planned."""
+        return max(len(self.jobs), self.total)
 
 
 def split_override(override: str) -> tuple[str, str]:

@@ -1,0 +1,142 @@
+"""Jobs of a sweep that other processes or machines carry out: how they travel, and what becomes of lost ones."""
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from tapir_exp.core.console import console
+from tapir_exp.core.events import EVENTS, EventStream, Kind, State, outcome_of, read_events
+from tapir_exp.core.processes import ProcessRef, end_with_parent, mark_worker
+
+REMOTE = ("hydra_plugins.tapir_launchers.RayLauncher", "hydra_plugins.tapir_launchers.SubmititLauncher")
+"""Launchers whose jobs write to no terminal, so that their progress is read from their events."""
+
+
+class Sweeping(Protocol):
+    """What Hydra gives to a launcher."""
+
+    hydra_context: HydraContext
+    task_function: TaskFunction
+    config: DictConfig
+
+
+@dataclass(frozen=True)
+class RemoteJob:
+    """One job, which can be pickled and called in another process.
+
+    Attributes:
+        overrides: Its overrides.
+        number: Its number in the sweep.
+        sweeping: What Hydra gave to the launcher.
+        state: Hydra's global state.
+        parent: The process that has started the sweep.
+        cwd: Its working directory, which all machines share.
+    """
+
+    overrides: tuple[str, ...]
+    number: int
+    sweeping: Sweeping
+    state: Any
+    parent: ProcessRef
+    cwd: str
+
+    def __call__(self) -> JobReturn:
+        """Carry out the job in this process; it ends with the sweep if both are on one machine."""
+        mark_worker()
+        end_with_parent(self.parent if self.parent.is_here else None)
+        os.chdir(self.cwd)
+        setup_globals()
+        Singleton.set_state(self.state)
+        config = self._config()
+        HydraConfig.instance().set_config(config)
+        context, function = self.sweeping.hydra_context, self.sweeping.task_function
+        return run_job(function, config, "hydra.sweep.dir", "hydra.sweep.subdir", context)
+
+    def checkpoint(self) -> Any:
+        """Queue the job again if its time is up: it resumes from its last checkpoint. Called by submitit."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+    def lost(self, reason: str) -> JobReturn:
+        """Record that a job ended without a result, as after a lack of memory, and return its empty result.
+
+        Args:
+            reason: What the launcher knows about its end.
+        """
+        stream = self.directory / EVENTS
+        if outcome_of(read_events(stream)).state in (State.RUNNING, State.WAITING):
+            with suppress(OSError):  # a full disk
+                stream.parent.mkdir(parents=True, exist_ok=True)
+                EventStream(stream).record(Kind.RUN_FAILED, reason=reason)
+        console.print(f"failed: {' '.join(self.overrides)}: {reason}", soft_wrap=True)
+        return JobReturn(overrides=self.overrides, _return_value=None, status=JobStatus.COMPLETED)
+
+    @property
+    def directory(self) -> Path:
+        """Return the directory of the job."""
+        config = self._config()
+        return Path(config.hydra.sweep.dir) / str(OmegaConf.select(config, "hydra.sweep.subdir"))
+
+    def _config(self) -> DictConfig:
+        loader = self.sweeping.hydra_context.config_loader
+        config = loader.load_sweep_config(self.sweeping.config, list(self.overrides))
+        with open_dict(config):
+            config.hydra.job.id = f"{config.hydra.job.name}_{self.number}"
+            config.hydra.job.num = self.number
+        return config
+
+
+def remote_jobs(sweeping: Sweeping, overrides: Sequence[Sequence[str]], first: int) -> list[RemoteJob]:
+    """Return the jobs of a launch.
+
+    Args:
+        sweeping: The launcher.
+        overrides: Overrides of each job.
+        first: Number of the first one.
+    """
+    setup_globals()
+    parent, state, cwd = ProcessRef.current(), Singleton.get_state(), str(Path.cwd())
+    plain = _Sweeping(sweeping.hydra_context, sweeping.task_function, sweeping.config)
+    return [
+        RemoteJob(tuple(lines), first + number, plain, state, parent, cwd) for number, lines in enumerate(overrides)
+    ]
+
+
+@dataclass(frozen=True)
+class _Sweeping:
+    """Copy of what a launcher was given, without the launcher itself."""
+
+    hydra_context: HydraContext
+    task_function: TaskFunction
+    config: DictConfig
+
+
+def in_order(results: dict[int, JobReturn], jobs: Sequence[RemoteJob]) -> list[JobReturn]:
+    """Return the results in the order of the jobs."""
+    return [results[job.number] for job in jobs]
+
+
+def fetch(job: RemoteJob, result: Callable[[], Any], explain: Callable[[Exception], str]) -> JobReturn:
+    """Return the result of a job that has ended; one without a result is lost.
+
+    Args:
+        job: The job.
+        result: Returns its result, or raises the error of the launcher.
+        explain: Returns the reason of such an error.
+    """
+    try:
+        found = result()
+    except Exception as error:
+        return job.lost(explain(error))
+    assert isinstance(found, JobReturn)
+    return found

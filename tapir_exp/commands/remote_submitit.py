@@ -1,0 +1,108 @@
+"""Jobs of a sweep on SLURM, or in processes of this machine, by submitit."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn
+
+from tapir_exp.commands.remote_jobs import RemoteJob, fetch, in_order
+from tapir_exp.core.console import console
+from tapir_exp.core.store import write_text_atomic
+
+FOLDER, SUBMITTED = ".submitit", "jobs.json"
+POLL_S = 0.5
+STEP = ("--overlap", "--nodes=1", "--ntasks=1")
+"""The pipeline runs once, on the first node, and a fit on all nodes of the allocation starts its own step beside it."""
+WAITING = ("PENDING", "RUNNING", "REQUEUED", "SUSPENDED", "READY", "CONFIGURING", "COMPLETING")
+
+
+def run_on_submitit(
+    jobs: Sequence[RemoteJob], cluster: str, jobs_at_once: int, max_requeues: int, parameters: Mapping[str, Any]
+) -> list[JobReturn]:
+    """Submit the jobs, wait for them, and return their results; cancel them if the sweep is interrupted.
+
+    A SLURM job that an earlier start of the sweep has submitted is not submitted again while it is in the queue.
+
+    Args:
+        jobs: The jobs.
+        cluster: `slurm` or `local`.
+        jobs_at_once: Number of jobs that may run at once.
+        max_requeues: How often a job that reached its time limit is queued again.
+        parameters: Parameters of submitit's executor.
+    """
+    import submitit
+
+    folder = Path(str(jobs[0].sweeping.config.hydra.sweep.dir)).resolve() / FOLDER
+    executor = submitit.AutoExecutor(folder / "%j", cluster=cluster, **{f"{cluster}_max_num_timeout": max_requeues})
+    executor.update_parameters(**_defaults(cluster), **parameters)
+    submitted = _Submitted(folder, cluster)
+    to_submit = list(jobs)
+    running: dict[int, tuple[RemoteJob, Any]] = {}
+    results: dict[int, JobReturn] = {}
+    try:
+        while to_submit or running:
+            while to_submit and len(running) < jobs_at_once:
+                job = to_submit.pop(0)
+                running[job.number] = (job, submitted.find(job) or submitted.add(job, executor.submit(job)))
+            time.sleep(POLL_S)
+            for number in [number for number, (_, handle) in running.items() if handle.done()]:
+                job, handle = running.pop(number)
+                results[number] = fetch(job, handle.result, lambda error: _explain(error, handle))  # noqa: B023
+    finally:
+        _cancel([handle for _, handle in running.values()])
+    return in_order(results, jobs)
+
+
+class _Submitted:
+    """SLURM jobs of a sweep by their overrides, for a sweep that is started again while they run."""
+
+    def __init__(self, folder: Path, cluster: str) -> None:
+        self._file, self._cluster = folder / SUBMITTED, cluster
+        self._ids: dict[str, str] = {}
+        with suppress(OSError, ValueError):
+            self._ids = json.loads(self._file.read_text(encoding="utf-8"))
+
+    def find(self, job: RemoteJob) -> Any | None:
+        """Return the job of an earlier start if it is still in the queue."""
+        job_id = self._ids.get(self._key(job))
+        if job_id is None or self._cluster != "slurm":
+            return None
+        from submitit import SlurmJob
+
+        handle: Any = SlurmJob(folder=self._file.parent / "%j", job_id=job_id)
+        if handle.watcher.get_state(job_id, mode="force") not in WAITING:
+            return None
+        console.print(f"continues: SLURM job {job_id}: {' '.join(job.overrides)}", soft_wrap=True)
+        return handle
+
+    def add(self, job: RemoteJob, handle: Any) -> Any:
+        """Remember a submitted job, and return it."""
+        self._ids[self._key(job)] = handle.job_id
+        write_text_atomic(self._file, json.dumps(self._ids, indent=1) + "\n")
+        console.print(f"submitted: {self._cluster} job {handle.job_id}: {' '.join(job.overrides)}", soft_wrap=True)
+        return handle
+
+    @staticmethod
+    def _key(job: RemoteJob) -> str:
+        return json.dumps(job.overrides)
+
+
+def _defaults(cluster: str) -> dict[str, Any]:
+    return {"slurm_srun_args": list(STEP)} if cluster == "slurm" else {}
+
+
+def _cancel(handles: Sequence[Any]) -> None:
+    for handle in handles:
+        handle.cancel()
+    if handles:
+        console.print(f"cancelled: jobs {', '.join(handle.job_id for handle in handles)}", soft_wrap=True)
+
+
+def _explain(error: Exception, handle: Any) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    return f"job {handle.job_id} ended as {handle.state} without a result: {text} Its log: {handle.paths.stderr}"
