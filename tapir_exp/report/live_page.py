@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from tapir_exp.core.events import Event, Kind, State, reading_events
+from tapir_exp.core.events import Event, Kind, Pruned, State, reading_events
 from tapir_exp.core.store import write_text_atomic
 from tapir_exp.report import charts
 from tapir_exp.report.templates import REPORT, render, student_name
@@ -131,8 +131,9 @@ def live_page(run_dir: Path, title: str, rounds: int) -> Iterator[LivePage]:
             yield page
         except BaseException as error:
             failed = isinstance(error, Exception)
-            page.state = State.FAILED if failed else State.STOPPED
-            page.reason = str(error) if failed else ""
+            pruned = isinstance(error, Pruned)
+            page.state = State.FAILED if failed else State.PRUNED if pruned else State.STOPPED
+            page.reason = str(error) if failed or pruned else ""
             with suppress(OSError):  # the disk may be what failed
                 page.write()
             raise
