@@ -78,6 +78,8 @@ def test_model_id_never_leaves_the_directory(compose_config: Compose, tmp_path: 
             "org/model",
             "../../../../escape",
             "/tmp/escape",
+            "org//nested/../x",
+            "org/model/",
             "模" * 300,
             "1e+30",
             "con",
