@@ -21,10 +21,13 @@ DEFAULT_COMMAND = "run"
 COMMANDS = {
     "run": "Run an experiment or a sweep. This is the default command.",
     "plan": "Show the calls, tokens, cost and memory of a run before it starts.",
+    "preview": "Take a few rows through the real path of a run, with every prompt, reply and cost.",
+    "chat": "Chat with a student beside the model it was trained from.",
     "evaluate": "Evaluate a student on AlpacaEval 2.0, MT-Bench, IFEval or the lab's benchmark.",
     "classify": "Classify instructions by task type, or train and evaluate a task classifier.",
     "inspect": "Show training rows token by token, with the tokens that the loss counts.",
     "export": "Write a student as a plain Hugging Face directory, or push it to the hub.",
+    "view": "Browse every row of a run or a sweep in a local page.",
     "report": "Rebuild the report of a run, a sweep or an evaluation, or the paper's tables.",
     "cache": "List, export and prune cached completions, or list failed requests.",
     "reparse": "Parse the stored judge replies of a run again, without a call.",

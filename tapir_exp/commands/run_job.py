@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from tapir_exp.distillation.curriculum.task_mix import Shares
 from tapir_exp.distillation.judge.self_preference import shared_family
 from tapir_exp.llm.ledger import SpendScope
 from tapir_exp.llm.spend_report import write_spend_report
+from tapir_exp.pipeline.evaluation import write_evaluation
 from tapir_exp.pipeline.opening import open_workspace
 from tapir_exp.pipeline.preflight import check_before_work
+from tapir_exp.pipeline.subject import name_of_run
 from tapir_exp.pipeline.workspace import Workspace
 from tapir_exp.report.live_page import live_page
 from tapir_exp.report.metrics import Metrics, run_metrics
@@ -42,7 +45,14 @@ TABLE_COLUMNS = {
 
 HIGH_LEARNING_RATE = 1e-3
 """Peak rate from which a run warns of a pretrained student; ours."""
-FIGURES = {"benchmark/accuracy": "accuracy", "held_out/win_rate": "win rate", "train/final_loss": "loss"}
+FIGURES = {
+    "benchmark/accuracy": "accuracy",
+    "alpaca_eval/win_rate": "AlpacaEval %",
+    "mt_bench/average": "MT-Bench",
+    "ifeval/prompt_level_strict_acc": "IFEval %",
+    "held_out/win_rate": "win rate",
+    "train/final_loss": "loss",
+}
 """Metrics of the last student that can be the main result of a run, the best one first, with their names."""
 
 
@@ -71,6 +81,7 @@ def run(config: Config, run_dir: Path, resolved: str, sweep_dir: Path | None = N
         live_page(run_dir, title, config.curriculum.rounds),
     ):
         console.rule(title)
+        ws.run_name = name_of_run(config.name, config.arm, config.seed, run_dir)
         ws.before_work = lambda: check_before_work(config, ws.ledger)
         _warn_about_self_preference(config)
         _warn_about_learning_rate(config)
@@ -86,14 +97,30 @@ def run(config: Config, run_dir: Path, resolved: str, sweep_dir: Path | None = N
         report = write_report(run_dir)
     _print_rounds(metrics)
     console.print(f"report: {report}", soft_wrap=True)
+    if sweep_dir is None:
+        _print_next(run_dir, Path(config.outputs))
     return _outcome(metrics[-1])
 
 
+def _print_next(run_dir: Path, outputs: Path) -> None:
+    """Print how to look into a finished run, and how to use its student."""
+    latest = outputs / "latest"
+    run = shlex.quote(str(latest if latest.resolve() == run_dir.resolve() else run_dir))
+    commands = {
+        "browse": f"tapir view {run}",
+        "chat": f"tapir chat {run}",
+        "export": f"tapir export {run} my-student",
+    }
+    for name, command in commands.items():
+        console.print(f"{name}: {command}", soft_wrap=True)
+
+
 def _finish_round(event: Event, ws: Workspace, run_dir: Path) -> None:
-    """Write and record the metrics of a round as soon as its last stage is finished."""
+    """Write and record the metrics and the evaluation of a round as soon as its last stage is finished."""
     if event["event"] != Kind.STUDENT_FINISHED:
         return
     number = int(event["round"])
+    write_evaluation(ws, run_dir, number)
     manifest = _manifest(ws, run_dir, None)
     manifest = manifest.model_copy(update={"alphas": manifest.alphas[:number]})
     artifacts = {entry.name: ws.store.open(entry.stage, entry.key) for entry in manifest.artifacts}
