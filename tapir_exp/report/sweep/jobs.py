@@ -84,7 +84,7 @@ class Job:
 
 def find_jobs(directory: Path) -> list[Job]:
     """Read every job below a directory, in the order of their paths."""
-    return [_load_job(path) for path in _job_dirs(directory)]
+    return [_load_job(path) for path in find_job_dirs(directory)]
 
 
 def seed_label(seed: int | None) -> str:
@@ -92,13 +92,17 @@ def seed_label(seed: int | None) -> str:
     return "seed unknown" if seed is None else f"seed {seed}"
 
 
-def _job_dirs(directory: Path) -> list[Path]:
+def is_job_dir(directory: Path) -> bool:
+    """Return whether a directory belongs to one run: it has a file that every run writes."""
+    return any((directory / name).exists() for name in (MANIFEST, METRICS, CONFIG, HYDRA))
+
+
+def find_job_dirs(directory: Path) -> list[Path]:
     """Return the topmost job directories; directories inside a job are not searched."""
     jobs = []
     for child in sorted(path for path in directory.iterdir() if path.is_dir() and not path.name.startswith(".")):
         # Tools such as W&B write files called config.yaml inside a job: stop at the first level that is one.
-        is_job = any((child / name).exists() for name in (MANIFEST, METRICS, CONFIG, HYDRA))
-        jobs += [child] if is_job else _job_dirs(child)
+        jobs += [child] if is_job_dir(child) else find_job_dirs(child)
     return jobs
 
 

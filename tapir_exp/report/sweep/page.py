@@ -12,7 +12,9 @@ from tapir_exp.report.sweep.curriculum_section import rounds_of_arms
 from tapir_exp.report.sweep.formatting import CELLS, cell_accuracy
 from tapir_exp.report.sweep.rounds_section import accuracies_by_round, draw_panels
 from tapir_exp.report.sweep.samples_section import sample_responses
+from tapir_exp.report.sweep.search_section import draw_course, draw_front, load_search
 from tapir_exp.report.sweep.setting_curve import draw_curve
+from tapir_exp.report.sweep.setting_map import draw_maps
 from tapir_exp.report.sweep.spend_section import spend_by_arm
 from tapir_exp.report.sweep.task_mix_section import task_mix
 from tapir_exp.report.templates import render
@@ -38,6 +40,7 @@ def write_sweep_report(sweep_dir: Path) -> Path:
 def render_page(sweep: Sweep) -> str:
     """Render the page of a sweep, which loads no other file."""
     by_round = accuracies_by_round(sweep.arms)
+    search = load_search(sweep.path)
     return render(
         "sweep/page.html.jinja",
         sweep=sweep,
@@ -46,6 +49,10 @@ def render_page(sweep: Sweep) -> str:
         chart=Markup(draw_comparison(sweep)),
         narrow=Markup(draw_comparison(sweep, charts.NARROW)),
         curve=Markup(draw_curve(sweep)),
+        maps=[Markup(svg) for svg in draw_maps(sweep)],
+        search=search,
+        course=Markup(draw_course(search)),
+        front=Markup(draw_front(search)),
         by_round=by_round,
         curriculum=rounds_of_arms(sweep.arms),
         panels=[Markup(svg) for svg in draw_panels(by_round, sweep.baseline)],
