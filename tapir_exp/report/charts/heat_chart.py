@@ -1,6 +1,7 @@
 """Heat map of shares over two numeric settings, with the figures in the cells."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from tapir_exp.report.charts.svg import Box, svg_document, svg_line, svg_rect, svg_text, text_width
 
@@ -61,4 +62,4 @@ def heat_map(
 def _frame(left: float, top: float) -> list[str]:
     right, bottom = left + CELL_WIDTH - 2, top + CELL_HEIGHT - 2
     corners = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
-    return [svg_line(*start, *end, "mark") for start, end in zip(corners, corners[1:], strict=False)]
+    return [svg_line(*start, *end, "mark") for start, end in pairwise(corners)]

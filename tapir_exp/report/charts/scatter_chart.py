@@ -53,8 +53,7 @@ def scatter(marks: Sequence[Mark], axes: tuple[str, str], title: str, descriptio
         parts.append(svg_line(box.left, y(tick), box.x[1], y(tick), "grid"))
         parts.append(svg_text(box.left - 6, y(tick) + 4, format_number(tick), "end faint"))
     parts.append(svg_line(box.left, box.y[0], box.x[1], box.y[0], "axis"))
-    for tick in axis_ticks(x.low, x.high, 6):
-        parts.append(svg_text(x(tick), box.y[0] + 17, format_number(tick), "mid faint"))
+    parts += [svg_text(x(t), box.y[0] + 17, format_number(t), "mid faint") for t in axis_ticks(x.low, x.high, 6)]
     parts.append(svg_text((box.left + box.x[1]) / 2, box.height - 5, axes[0], "mid faint"))
     strong = sorted((mark for mark in marks if mark.strong), key=lambda mark: mark.x)
     parts.append(svg_path([(x(mark.x), y(mark.y)) for mark in strong], "stroke thin s-warm"))

@@ -121,6 +121,8 @@ def _load_job(path: Path) -> Job:
     outcome = outcome_of(read_events(path / EVENTS))
     if problem is not None and outcome.reason:
         problem = f"failed: {outcome.reason}"
+    if problem is not None and outcome.state is State.PRUNED:
+        problem = f"pruned after round {last_round}, with {outcome.figure} {outcome.value}"
     return Job(path, _load_config(path), manifest, rounds, problem, _load_overrides(path), outcome)
 
 
