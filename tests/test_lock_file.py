@@ -5,7 +5,7 @@ import tomllib
 
 from assets import ROOT
 
-EXTRAS = ("evals", "fast", "local", "dev")
+EXTRAS = ("evals", "fast", "local", "search", "dev")
 UNLOCKED = {"torch"}
 """Every machine has its own build of torch."""
 

@@ -9,8 +9,10 @@ from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from hydra.types import RunMode
 
 from tapir_exp.commands.registration import register
+from tapir_exp.commands.search_space import SEARCH, SearchSpace, intervals
 from tapir_exp.config import Config
 from tapir_exp.config.compose import COMPOSITION_ERRORS, PRIMARY, Composer, collect
 from tapir_exp.config.paths import data_dir
@@ -28,15 +30,26 @@ def compose_jobs(arguments: Sequence[str]) -> list[Config]:
     """
     composer, multirun = _composer(arguments, PRIMARY)
     try:
-        params = composer.sweep_params() if multirun else []
+        jobs = _split(composer) if multirun else [list(composer.typed)]
     except COMPOSITION_ERRORS as error:
         raise ConfigError([composer.explain(error, composer.typed)]) from error
-    jobs = split_sweep([*params, *composer.typed]) if multirun else [list(composer.typed)]
     try:
         return [composer.config(job) for job in jobs]
     except (ConfigError, AssertionError, *COMPOSITION_ERRORS):
         # Compose again, job by job, to report all mistakes instead of the first one.
         raise ConfigError(collect(composer.problems, jobs)) from None
+
+
+def _split(composer: Composer) -> list[list[str]]:
+    """Return the jobs of a sweep; of a search, as many with random values. Raises ConfigError, COMPOSITION_ERRORS."""
+    lines = [*composer.sweep_params(), *composer.typed]
+    hydra = [line for line in composer.typed if line.startswith(("search=", "hydra."))]
+    sweeper = composer.loader.load_configuration(composer.config_name, hydra, RunMode.MULTIRUN).hydra.sweeper
+    if sweeper.get("_target_") == SEARCH:
+        return SearchSpace.parse(lines).sample(sweeper.trials, sweeper.seed)
+    if problems := intervals(lines):
+        raise ConfigError(problems)
+    return split_sweep(lines)
 
 
 def explain_failure(error: Exception, arguments: Sequence[str], config_name: str) -> list[str]:

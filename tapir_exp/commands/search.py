@@ -166,12 +166,21 @@ class Search:
 
     def _ask_one(self) -> Chosen:
         # A sampler of its own for each trial: what it draws depends on the results, not on earlier interruptions.
-        ended = len(_in_states(self.study, (*ENDED, "RUNNING")))
-        self.study.sampler = _sampler(self.settings, ended)
+        self.study.sampler = _sampler(self.settings, self._place())
         trial = self.study.ask(self._distributions)
         job = tuple(self.space.job(trial.params))
         trial.set_user_attr("overrides", list(job))
         return Chosen(trial, job)
+
+    def _place(self) -> int:
+        """Return the number of trials before the next one; the repetition of a trial is no further one."""
+        trials = self.study.get_trials(deepcopy=False)
+        repeated = [
+            trial
+            for index, trial in enumerate(trials)
+            if trial.state.name == "FAIL" and any(other.params == trial.params for other in trials[index + 1 :])
+        ]
+        return len(trials) - len(repeated)
 
     def _bad_figure(self, outcome: Outcome, value: float | None) -> str:
         """Return why the figure of a finished job is no result; empty if it is one."""

@@ -4,6 +4,7 @@ Docstrings mark the paper's values with their status in `docs/paper_facts.md`: P
 S (second-hand), D (derived), R (remembered). Every other default is ours.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -110,7 +111,7 @@ def parse(cfg: DictConfig, origin: Callable[[str], str] | None = None) -> Config
     Raises:
         ConfigError: Lists every mistake: key, value, what was expected, and what set it.
     """
-    return _merge_rounds(_parse(cfg, Config, SCHEMA, origin))
+    return _weigh_tasks(_merge_rounds(_parse(cfg, Config, SCHEMA, origin)))
 
 
 def parse_classify(cfg: DictConfig, origin: Callable[[str], str] | None = None) -> ClassifyConfig:
@@ -178,6 +179,18 @@ def _with_rounds(seeds: BudgetConfig, one_round: BudgetConfig, plan: CurriculumC
     if plan.rows_per_round is not None:
         return replace(seeds, extra_rows=seeds.extra_rows + round(passes * plan.rows_per_round))
     return replace(seeds, epochs=(seeds.epochs or 0.0) + passes * plan.rows_per_seed)
+
+
+def _weigh_tasks(config: Config) -> Config:
+    """Apply `task_mix.weights`; applying it twice changes nothing."""
+    mix = config.task_mix
+    if not mix.weights or mix.target_distribution is None:
+        return config
+    weights = {name.replace("_", " "): weight for name, weight in mix.weights.items()}
+    weighted = {name: share * weights.get(name, 1.0) for name, share in mix.target_distribution.items()}
+    total = math.fsum(weighted.values())
+    shares = {name: share / total for name, share in weighted.items()}
+    return replace(config, task_mix=replace(mix, target_distribution=shares, weights={}))
 
 
 def _times(budget: BudgetConfig, factor: int) -> BudgetConfig:

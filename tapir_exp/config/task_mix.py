@@ -1,6 +1,6 @@
 """Settings of the target distribution of task types."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
@@ -13,3 +13,6 @@ class TaskMixConfig:
     """Name of the preset."""
     target_distribution: dict[str, float] | None = None
     """Share of each task type; the sum is 1. Null keeps the natural distribution of the seeds."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Factors of the shares of some task types, such as Math: 2 or Code_Generation: 0.5; the result is scaled to a sum
+    of 1, which a search over shares could not keep. The others have the factor 1. Ours."""

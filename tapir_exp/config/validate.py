@@ -1,6 +1,5 @@
 """Checks of a composed configuration beyond types; all mistakes are reported at once."""
 
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
@@ -22,6 +21,7 @@ from tapir_exp.config.problems import (
 from tapir_exp.config.ranges import check_ranges
 from tapir_exp.config.schema import Schema, did_you_mean
 from tapir_exp.config.secrets import check_secrets, secrets_of
+from tapir_exp.config.task_mix_checks import check_shares, check_weights
 from tapir_exp.core.secrets import redact_secrets
 from tapir_exp.core.task_types import TaskType
 
@@ -31,7 +31,6 @@ NO_FILES = (".max_new_tokens", ".temperature", ".annotator", ".judge")
 """Settings of the evaluation suites that are not paths of files."""
 MANIFEST = "manifest.json"
 """File of a finished run."""
-SUM_TOLERANCE = 1e-6
 HINTS = {
     "student.model": ": a preset such as student=qwen1_5_0_5b, or student.model=DIR_OR_HUB_ID",
     "seeds.path": ": the file, or the name of the hub dataset, seeds.path=...",
@@ -171,26 +170,6 @@ def _check_engine(values: Values) -> Iterator[Problem]:
         )
     if engine == "vllm" and not values.get("student.vllm.executable"):
         yield Problem("student.vllm.executable", " = []", "the program to start, because student.engine is vllm")
-
-
-def _check_ratios(values: Values) -> Iterator[Problem]:
-    ratios = values.get("task_mix.target_distribution")
-    if not isinstance(ratios, dict):
-        return
-    names = [str(task) for task in TaskType]
-    for name, share in ratios.items():
-        key = f"task_mix.target_distribution.{name}"
-        if name not in names:
-            yield Problem(key, f" = {share}", f"a task type of the paper{did_you_mean(str(name), names)}")
-        if not (math.isfinite(share) and share >= 0):
-            yield Problem(key, f" = {share}", "a share of 0 or more")
-    total = math.fsum(ratios.values())
-    if not abs(total - 1) <= SUM_TOLERANCE:
-        yield Problem(
-            "task_mix.target_distribution",
-            f" sum to {total:.6g}",
-            "a sum of 1 (Hydra merges dicts, so replace a preset as a whole)",
-        )
 
 
 def _check_seeds(values: Values) -> Iterator[Problem]:
@@ -368,7 +347,8 @@ CHECKS: tuple[Callable[[Values], Iterator[Problem]], ...] = (
     _check_selection,
     _check_judge_pairs,
     _check_engine,
-    _check_ratios,
+    check_shares,
+    check_weights,
     _check_seeds,
     _check_student,
     _check_prices,
