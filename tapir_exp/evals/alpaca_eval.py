@@ -195,6 +195,9 @@ def annotate(
 ) -> list[Annotation]:
     """Return one annotation for each pair, in order. Identical outputs are a draw, and known preferences are reused.
 
+    A known annotation without a preference is dropped from the figures, as alpaca_eval does, without a call; one with a
+    failure is of an evaluation of ours, and the judge is asked again.
+
     Args:
         pairs: The outputs to compare.
         template: The annotator's prompt.
@@ -208,10 +211,10 @@ def annotate(
         TooManyFailures: If more calls fail or return no preference.
     """
     # alpaca_eval's cache has the same four fields as its key.
+    empty = [row for row in known if row.preference is None and row.failure is None]
     reusable = {
         (row.instruction, row.output_1, row.output_2, row.annotator): row
-        for row in known
-        if is_preference(row.preference)
+        for row in (*empty, *(row for row in known if is_preference(row.preference)))
     }
 
     def find_known(pair: OutputPair) -> Annotation | None:

@@ -103,11 +103,12 @@ def test_annotate_missing_preference_has_a_failure() -> None:
     assert (raw.n_total, raw.missing, raw.win_rate) == (1, 1, 100.0)
 
 
-def test_annotate_without_a_judge_drops_and_counts_null_preferences() -> None:
+@pytest.mark.parametrize("chat", [None, ScriptedChat(lambda _: pytest.fail("asked"))], ids=["no judge", "judge"])
+def test_annotate_drops_and_counts_null_preferences(chat: ScriptedChat | None) -> None:
     pairs = [pair(STRAIGHT, "ref", "own"), pair(SWITCHED, "ref", "own"), pair("c", "same", "same")]
     known = annotate(pairs, ScriptedChat(lambda _: completion(m=-0.1)))
     known[0] = known[0].model_copy(update={"preference": None})
-    rows = annotate(pairs, None, known)
+    rows = annotate(pairs, chat, known)
     assert [row.preference for row in rows] == [None, 2.0, 1.5]
     raw = ae.figures(rows, {STRAIGHT: 0, SWITCHED: 1, "c": 2}, None).raw
     assert (raw.n_total, raw.missing, raw.win_rate) == (2, 1, 75.0)
@@ -124,7 +125,9 @@ def test_annotate_reuses_known_preferences_only() -> None:
     chat = ScriptedChat([completion(m=-0.1)] * 3)
     annotate([pair(STRAIGHT, "ref", "another")], chat, first)
     annotate([pair(STRAIGHT, "ref", "own")], chat, [first[0].model_copy(update={"annotator": "others"})])
-    annotate([pair(STRAIGHT, "ref", "own")], chat, [first[0].model_copy(update={"preference": None})])
+    failed = first[0].model_copy(update={"preference": None, "failure": "time-out"})
+    annotate([pair(STRAIGHT, "ref", "own")], chat, [failed])
+    annotate([pair(STRAIGHT, "ref", "own")], chat, [first[0], failed.model_copy(update={"failure": None})])
     assert len(chat.requests) == 3
 
 
