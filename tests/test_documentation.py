@@ -16,7 +16,7 @@ import pytest
 from assets import ROOT
 from synthetic_run import SyntheticRun
 
-from tapir_exp.commands.command_line import _composer, split_sweep
+from tapir_exp.commands.command_line import _composer, split_jobs, split_sweep
 from tapir_exp.commands.main import COMMANDS
 from tapir_exp.config import Config
 from tapir_exp.config.compose import Composer
@@ -124,8 +124,8 @@ def problems_of(arguments: list[str], config_name: str, *, sweep: bool = False) 
     composer, multirun = _composer(arguments, config_name)
     if config_name == "classify":
         composer = Composer(composer.loader, config_name, composer.typed, CLASSIFY_SCHEMA, parse_classify)
-    params = composer.sweep_params() if multirun else []
-    jobs = split_sweep([*params, *composer.typed]) if multirun or sweep else [list(composer.typed)]
+    jobs = split_sweep(composer.typed) if sweep else [list(composer.typed)]
+    jobs = split_jobs(composer) if multirun else jobs
     # Files that a command names are those of its reader.
     return [problem for problem in composer.problems(jobs[0]) if not re.search(FILE_MISSING, problem)]
 

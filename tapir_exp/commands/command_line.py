@@ -22,15 +22,19 @@ CLASSIFY_GROUPS = ("classifier_training", "classifier_data")
 """Groups that only `tapir classify` has."""
 
 
-def compose_jobs(arguments: Sequence[str]) -> list[Config]:
+def compose_jobs(arguments: Sequence[str], config_name: str = PRIMARY) -> list[Config]:
     """Return the configuration of every job that `tapir run` with these arguments would start.
+
+    Args:
+        arguments: Overrides and Hydra's flags.
+        config_name: The primary configuration, if the command line names none.
 
     Raises:
         ConfigError: With every mistake of every job.
     """
-    composer, multirun = _composer(arguments, PRIMARY)
+    composer, multirun = _composer(arguments, config_name)
     try:
-        jobs = _split(composer) if multirun else [list(composer.typed)]
+        jobs = split_jobs(composer) if multirun else [list(composer.typed)]
     except COMPOSITION_ERRORS as error:
         raise ConfigError([composer.explain(error, composer.typed)]) from error
     try:
@@ -40,7 +44,7 @@ def compose_jobs(arguments: Sequence[str]) -> list[Config]:
         raise ConfigError(collect(composer.problems, jobs)) from None
 
 
-def _split(composer: Composer) -> list[list[str]]:
+def split_jobs(composer: Composer) -> list[list[str]]:
     """Return the jobs of a sweep; of a search, as many with random values. Raises ConfigError, COMPOSITION_ERRORS."""
     lines = [*composer.sweep_params(), *composer.typed]
     hydra = [line for line in composer.typed if line.startswith(("search=", "hydra."))]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from rich.cells import cell_len
 
 from tapir_exp.commands.sweep_progress import SweepProgress
 from tapir_exp.core.console import console, print_warning
@@ -171,7 +172,7 @@ LABEL_WIDTH = 30
 def short_label(label: str, number: int) -> str:
     """Return a label that leaves room for a stage in 100 columns: the last parts of the keys, or the number."""
     short = " ".join(re.sub(r"^[^=]*[.@/]", "", part) for part in label.split(" "))
-    return next((text for text in (label, short) if len(text) <= LABEL_WIDTH), f"job {number}")
+    return next((text for text in (label, short) if cell_len(text) <= LABEL_WIDTH), f"job {number}")
 
 
 def format_usd(usd: float | None, calls: int) -> str:

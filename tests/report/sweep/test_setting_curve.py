@@ -8,6 +8,7 @@ from tapir_exp.evals.statistics import Interval
 from tapir_exp.report.sweep.comparison import ComparisonRow, Sweep, interval_of
 from tapir_exp.report.sweep.csv_table import to_csv
 from tapir_exp.report.sweep.setting_curve import draw_curve
+from tapir_exp.report.sweep.setting_map import draw_maps
 
 
 def sweep(columns: list[str], *rows: tuple[str, ...]) -> Sweep:
@@ -56,3 +57,31 @@ def test_interval_of_shares_stays_within_0_and_1(values: list[float]) -> None:
     assert interval is not None
     assert interval.low is None or 0 <= interval.low <= interval.mean
     assert interval.high is None or interval.mean <= interval.high <= 1
+
+
+GRID = [(str(delta), str(alpha)) for delta in (1, 2, 10) for alpha in ("0.5", "1e-1")]
+
+
+@pytest.mark.parametrize(
+    ("given", "maps"),
+    [
+        (sweep(["delta", "alpha"], *GRID), 1),
+        (sweep(["arm", "delta", "alpha"], *((arm, *pair) for arm in ("a", "b") for pair in GRID)), 2),
+        (sweep(["arm", "delta", "alpha"], *((str(arm), *pair) for arm in "abcde" for pair in GRID)), 0),
+        (sweep(["delta"], ("1",), ("2",), ("3",)), 0),
+        (sweep(["delta", "alpha"], *((str(n), str(n / 7)) for n in range(8))), 0),
+        (sweep(["delta", "alpha"], *((str(n), "1" if n % 2 else "2") for n in range(13))), 0),
+        (sweep(["a", "b", "c"], *(("1" if n % 2 else "2", *pair) for n in (0, 1) for pair in GRID)), 0),
+    ],
+    ids=["two", "two by arm", "too many arms", "one", "no grid", "too many values", "three"],
+)
+def test_two_numeric_settings_are_a_heat_map(given: Sweep, maps: int) -> None:
+    assert len(draw_maps(given)) == maps
+
+
+def test_heat_map_is_in_numeric_order_with_dashes_for_missing_cells() -> None:
+    (chart,) = draw_maps(sweep(["delta", "alpha"], *GRID[:-1]))
+    assert chart.index(">0.1<") < chart.index(">0.5<")
+    assert chart.index(">10<") < chart.index(">2<") < chart.index(">1<")  # the smallest value is at the bottom
+    assert (chart.count("<rect"), chart.count(">–<")) == (5, 1)
+    assert "delta 1, alpha 0.5: 50.0 ± 10.0" in chart

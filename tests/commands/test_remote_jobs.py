@@ -1,0 +1,136 @@
+"""Jobs on SLURM, and in processes by submitit: results in order, lost jobs with a reason, none submitted twice."""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from assets import ROOT
+from hydra.core.utils import JobReturn
+from omegaconf import OmegaConf
+from remote_fake import FakeJob, install_slurm
+
+from tapir_exp.commands import remote_jobs
+from tapir_exp.commands.remote_submitit import FOLDER, SUBMITTED, run_on_submitit
+from tapir_exp.core.events import EVENTS, EventStream, Kind, State, outcome_of, read_events
+from tapir_exp.core.processes import ProcessRef, is_worker, mark_worker
+
+SUPPORT = f"{ROOT}/tests/support{os.pathsep}{ROOT}"
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Put programs of SLURM on the path, which run the jobs on this machine."""
+    for name, value in {**install_slurm(tmp_path / "slurm"), "PYTHONPATH": SUPPORT}.items():
+        monkeypatch.setenv(name, value)
+    from submitit import SlurmJob
+
+    monkeypatch.setattr(SlurmJob.watcher, "_delay_s", 0.2)
+    yield tmp_path / "slurm"
+    for path in (tmp_path / "slurm").glob("*.pid"):
+        with suppress(ProcessLookupError):
+            os.killpg(int(path.read_text()), signal.SIGKILL)
+
+
+def launch(sweep_dir: Path, cluster: str, *does: str, **parameters: Any) -> list[JobReturn]:
+    sweep_dir.mkdir(exist_ok=True)
+    jobs: list[Any] = [FakeJob(number, word, str(sweep_dir)) for number, word in enumerate(does)]
+    return run_on_submitit(jobs, cluster, 2, 1, {"timeout_min": 5, **parameters})
+
+
+@pytest.mark.slow
+def test_local_jobs_return_in_order_and_a_lost_one_has_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", SUPPORT)
+    results = launch(tmp_path / "sweep", "local", "return", "exit", "return")
+    assert [result._return_value for result in results] == [0.0, None, 2.0]
+    assert "without a result" in results[1].task_name
+    assert f"{tmp_path}/sweep/.submitit/" in results[1].task_name
+
+
+@pytest.mark.slow
+def test_slurm_jobs_run_the_pipeline_once_and_leave_room_for_a_step_of_a_fit(slurm: Path, tmp_path: Path) -> None:
+    more = {"nodes": 2, "slurm_partition": "gpu", "slurm_additional_parameters": {"ntasks_per_node": 8}}
+    results = launch(tmp_path / "sweep", "slurm", "return", **more)
+    assert [result._return_value for result in results] == [0.0]
+    script = (slurm / "100.sh").read_text()
+    for line in ("--nodes=2", "--partition=gpu", "--ntasks-per-node=8", "--time=5"):
+        assert f"#SBATCH {line}\n" in script
+    (command,) = [line for line in script.splitlines() if line.startswith("srun ")]
+    assert "--overlap --nodes=1 --ntasks=1" in command
+    assert sys.executable in command
+
+
+@pytest.mark.slow
+def test_interrupt_cancels_the_jobs_in_the_queue(slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(seconds: float) -> None:
+        if (tmp_path / "sweep" / "0.pid").is_file():
+            raise KeyboardInterrupt
+        os.sched_yield()
+
+    monkeypatch.setattr("tapir_exp.commands.remote_submitit.time.sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        launch(tmp_path / "sweep", "slurm", "sleep")
+    monkeypatch.undo()
+    job = int((tmp_path / "sweep" / "0.pid").read_text())
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{job}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{job}").exists()
+
+
+@pytest.mark.slow
+def test_job_that_is_still_in_the_queue_is_not_submitted_again(slurm: Path, tmp_path: Path) -> None:
+    from tapir_exp.commands.remote_submitit import _Submitted
+
+    folder = tmp_path / "sweep" / FOLDER
+    folder.mkdir(parents=True)
+    job: Any = FakeJob(0, "return", str(tmp_path / "sweep"))
+    (folder / SUBMITTED).write_text(json.dumps({json.dumps(job.overrides): "100"}))
+    submitted = _Submitted(folder, "slurm")
+    (slurm / "100.pid").write_text(str(os.getpid()))  # this process runs
+    handle = submitted.find(job)
+    assert handle is not None
+    assert handle.job_id == "100"
+    (slurm / "100.pid").write_text("999999999")
+    assert submitted.find(job) is None
+
+
+def test_lost_job_is_a_failed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = remote_jobs.RemoteJob(("seed=1",), 0, None, None, ProcessRef.current(), "")  # type: ignore[arg-type]
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path), "subdir": "one"}}})
+    monkeypatch.setattr(remote_jobs.RemoteJob, "_config", lambda self: config)
+    stream = EventStream(tmp_path / "one" / EVENTS)
+
+    def fail() -> None:
+        raise RuntimeError("out of memory")
+
+    (tmp_path / "one").mkdir()
+    stream.record(Kind.RUN_STARTED)
+    assert remote_jobs.fetch(job, fail, str).return_value is None
+    outcome = outcome_of(read_events(tmp_path / "one" / EVENTS))
+    assert (outcome.state, outcome.reason) == (State.FAILED, "out of memory")
+    stream.record(Kind.RUN_FAILED, reason="the first reason")
+    remote_jobs.fetch(job, fail, str)
+    assert outcome_of(read_events(tmp_path / "one" / EVENTS)).reason == "the first reason"
+
+
+def test_process_of_another_start_or_host_is_another_one() -> None:
+    me = ProcessRef.current()
+    assert me.is_here
+    assert not ProcessRef(me.host, me.pid, "1").is_running
+    assert not ProcessRef("elsewhere", me.pid, me.started).is_here
+
+
+def test_marked_process_is_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tapir_exp.core.processes._marked", [])
+    assert not is_worker()
+    mark_worker()
+    assert is_worker()
