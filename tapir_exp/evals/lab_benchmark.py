@@ -14,7 +14,7 @@ Prompts = Sequence[tuple[str, str]]
 def run_benchmark(
     problems_per_level: int,
     seed: int,
-    respond: Callable[[Prompts], list[Response]],
+    respond: Callable[[Prompts], Sequence[Response]],
     world: WorldName = WorldName.default,
 ) -> list[BenchmarkResult]:
     """Send held-out problems to a student and grade its responses.

@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tapir_exp.config import Suite
+from tapir_exp.config import JudgeConfig, Suite
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.file_names import file_name
 from tapir_exp.core.records import BenchmarkResult, Response, example_id
 from tapir_exp.core.store import Artifact, recipe_key, sha256_file, write_rows, write_text_atomic
+from tapir_exp.core.stored_rows import UNFINISHED, RowLog
 from tapir_exp.evals import alpaca_eval, alpaca_eval_files, ifeval, mt_bench, mt_bench_files
 from tapir_exp.evals.alpaca_eval_files import Annotation, Output
 from tapir_exp.evals.ifeval import IFEvalQuestion
@@ -17,9 +18,10 @@ from tapir_exp.evals.length_control import load_length_control_rows
 from tapir_exp.evals.mt_bench_files import Dialogue, Judgment, MTBenchQuestion
 from tapir_exp.evals.statistics import accuracy_by_task, macro_accuracy
 from tapir_exp.lab.oracle import world_version
-from tapir_exp.llm.chat import Message
+from tapir_exp.llm.chat import ChatModel, Message
 from tapir_exp.pipeline.generation import response_figures
 from tapir_exp.pipeline.subject import EvalQuestion, EvaluatedModel
+from tapir_exp.pipeline.suite_sizes import asked_judge
 from tapir_exp.pipeline.workspace import StageOutput, Workspace, template_recipe
 
 
@@ -30,12 +32,28 @@ def lab_suite(ws: Workspace, subject: EvaluatedModel) -> Artifact:
         raise ConfigError(["evals.problems_per_level = 0: expected at least 1 for the lab's suite"])
 
     def make(directory: Path) -> Mapping[str, Any]:
-        results = run_benchmark(per_level, seed, lambda prompts: subject.answer(prompts, "lab benchmark"), world)
+        with RowLog(directory / UNFINISHED, Response) as kept:
+            results = run_benchmark(
+                per_level, seed, lambda prompts: subject.answer(prompts, "lab benchmark", kept), world
+            )
         write_rows(directory / "results.jsonl", results)
         return {**lab_figures(results), "benchmark": recipe_key("lab", benchmark)}
 
     benchmark = {"problems_per_level": per_level, "seed": seed, "lab": world_version(world)}
-    return ws.directory("lab-suite", None, {"benchmark": benchmark, **_generation_recipe(subject)}, make)
+    return ws.directory("lab-suite", subject.round, {"benchmark": benchmark, **_generation_recipe(subject)}, make)
+
+
+def lab_suite_of_benchmark(ws: Workspace, subject: EvaluatedModel, benchmark: Artifact) -> Artifact:
+    """Return the lab's suite of a student whose run has its benchmark already; nothing is generated."""
+    problems = {"problems_per_level": ws.config.evals.problems_per_level, "seed": ws.config.lab.seed}
+    key = recipe_key("lab", {**problems, "lab": world_version(ws.config.lab.world)})
+
+    def make(directory: Path) -> Mapping[str, Any]:
+        results = benchmark.rows(BenchmarkResult)
+        write_rows(directory / "results.jsonl", results)
+        return {**lab_figures(results), "benchmark": key}
+
+    return ws.directory("lab-suite", subject.round, {"results": benchmark.key, "benchmark": key}, make)
 
 
 def lab_figures(results: list[BenchmarkResult]) -> dict[str, Any]:
@@ -55,13 +73,19 @@ def alpaca_suite(ws: Workspace, subject: EvaluatedModel) -> Artifact:
     )
     reference = _alpaca_reference(ws)
     outputs = _alpaca_outputs(ws, subject, reference)
-    annotations = _alpaca_annotations(ws, reference, outputs, template)
+    annotations = _alpaca_annotations(ws, subject, reference, outputs, template)
+    # Two runs may share a student, and so its outputs and annotations, which have the name of the first.
+    name = {} if config.outputs else {"generator": subject.name}
 
     def make(directory: Path) -> Mapping[str, Any]:
-        rows = annotations.rows(Annotation)
+        written = [row.model_copy(update=name) for row in outputs.rows(Output)]
+        rows = [
+            row.model_copy(update={f"{key}_2": text for key, text in name.items()})
+            for row in annotations.rows(Annotation)
+        ]
         indices = {row.instruction: index for index, row in enumerate(reference.rows(Output))}
         figures = alpaca_eval.figures(rows, indices, length_control_rows)
-        write_text_atomic(directory / "model_outputs.json", alpaca_eval_files.to_json(outputs.rows(Output)))
+        write_text_atomic(directory / "model_outputs.json", alpaca_eval_files.to_json(written))
         write_text_atomic(directory / "annotations.json", alpaca_eval_files.to_json(rows))
         write_text_atomic(directory / "leaderboard.csv", alpaca_eval.to_leaderboard(rows[0].generator_2, figures))
         without = {"length_controlled_winrate": figures.omission_reason} if figures.omission_reason else {}
@@ -72,8 +96,9 @@ def alpaca_suite(ws: Workspace, subject: EvaluatedModel) -> Artifact:
         "annotations": annotations.key,
         "reference": reference.key,
         "gamed": _file_digest(config.length_control_data),
+        **name,
     }
-    return ws.directory("alpaca-suite", None, recipe, make)
+    return ws.directory("alpaca-suite", subject.round, recipe, make)
 
 
 def _alpaca_reference(ws: Workspace) -> Artifact:
@@ -91,14 +116,15 @@ def _alpaca_outputs(ws: Workspace, subject: EvaluatedModel, reference: Artifact)
     config, seed = ws.config.evals.alpaca_eval, ws.config.evals.seed
     path, subject = config.outputs, subject.limited(config.max_new_tokens)
 
-    def make() -> StageOutput:
+    def make(kept: RowLog[Response]) -> StageOutput:
         if path is not None:
             return StageOutput(alpaca_eval_files.load_outputs(Path(path)), {})
         references = reference.rows(Output)
         dialogues = [
             EvalQuestion(example_id(row.instruction), (row.instruction,), config.temperature) for row in references
         ]
-        responses = [turn for (turn,) in subject.converse(dialogues, seed, f"{subject.name}: AlpacaEval")]
+        label = f"{subject.name}: AlpacaEval"
+        responses = [turn for (turn,) in subject.converse(dialogues, seed, label, kept)]
         rows = [
             row.model_copy(update={"output": answer.text or "", "generator": subject.name})
             for row, answer in zip(references, responses, strict=True)
@@ -109,11 +135,13 @@ def _alpaca_outputs(ws: Workspace, subject: EvaluatedModel, reference: Artifact)
     if path is None:
         how = {"temperature": config.temperature, "seed": seed}
         recipe = {"reference": reference.key, **how, **_generation_recipe(subject)}
-    return ws.rows("alpaca-outputs", None, recipe, make)
+    return ws.logged_rows("alpaca-outputs", subject.round, recipe, Response, make)
 
 
-def _alpaca_annotations(ws: Workspace, reference: Artifact, outputs: Artifact, template: Sequence[Message]) -> Artifact:
-    config, judge = ws.config.evals.alpaca_eval, ws.config.judge
+def _alpaca_annotations(
+    ws: Workspace, subject: EvaluatedModel, reference: Artifact, outputs: Artifact, template: Sequence[Message]
+) -> Artifact:
+    config, (judge, chat) = ws.config.evals.alpaca_eval, _judge(ws, Suite.alpaca_eval)
     annotator = config.annotator or alpaca_eval.annotator_name(judge.llm.model)
 
     def make() -> StageOutput:
@@ -123,7 +151,7 @@ def _alpaca_annotations(ws: Workspace, reference: Artifact, outputs: Artifact, t
             template,
             alpaca_eval_files.load_annotations(Path(config.annotations)) if config.annotations else [],
             annotator,
-            ws.judge if ws.config.evals.ask_judge else None,
+            chat if ws.config.evals.ask_judge else None,
             concurrency=judge.llm.concurrency,
             max_failure_rate=judge.max_failure_rate,
         )
@@ -134,17 +162,17 @@ def _alpaca_annotations(ws: Workspace, reference: Artifact, outputs: Artifact, t
         "reference": reference.key,
         "outputs": outputs.key,
         "annotator": annotator,
-        "judge": ws.judge.identity(),
+        "judge": chat.identity(),
         "prompt": [part.model_dump() for part in template],
         "known": _file_digest(config.annotations),
         **_asked(ws),
     }
-    return ws.rows("alpaca-annotations", None, recipe, make)
+    return ws.rows("alpaca-annotations", subject.round, recipe, make)
 
 
 def mt_suite(ws: Workspace, subject: EvaluatedModel) -> Artifact:
     """Evaluate on MT-Bench; writes FastChat's files of questions, answers and judgments."""
-    config, judge = ws.config.evals.mt_bench, ws.config.judge
+    config, (judge, _) = ws.config.evals.mt_bench, _judge(ws, Suite.mt_bench)
     questions = mt_bench_files.load_questions(config.questions)
     references = mt_bench_files.load_references(config.references)
     prompts = mt_bench_files.load_judge_prompts(config.judge_prompts)
@@ -158,10 +186,11 @@ def mt_suite(ws: Workspace, subject: EvaluatedModel) -> Artifact:
     answers = _mt_answers(ws, subject, questions)
     dialogues = {row.question_id: row for row in answers.rows(Dialogue)}
     requests = mt_bench.build_grading_requests(questions, dialogues, references, prompts)
-    judgments = _mt_judgments(ws, answers, requests, model, name)
+    judgments = _mt_judgments(ws, subject, answers, requests, model, name)
 
     def make(directory: Path) -> Mapping[str, Any]:
-        rows = judgments.rows(Judgment)
+        # Two runs may share a student, and so its judgments, which have the name of the first.
+        rows = [row.model_copy(update={"model": model}) for row in judgments.rows(Judgment)]
         write_rows(directory / "question.jsonl", questions)
         for file, lines in (
             (answer_file, mt_bench_files.to_answer_lines(model, [*dialogues.values()])),
@@ -172,19 +201,19 @@ def mt_suite(ws: Workspace, subject: EvaluatedModel) -> Artifact:
         return {**mt_bench.figures(rows, questions).as_metrics(), "benchmark": recipe_key("mt_bench", benchmark)}
 
     benchmark = {"questions": [row.model_dump() for row in questions]}
-    recipe = {"judgments": judgments.key, **benchmark}
-    return ws.directory("mt-suite", None, recipe, make)
+    recipe = {"judgments": judgments.key, "model": model, **benchmark}
+    return ws.directory("mt-suite", subject.round, recipe, make)
 
 
 def _mt_answers(ws: Workspace, subject: EvaluatedModel, questions: list[MTBenchQuestion]) -> Artifact:
     config, seed = ws.config.evals.mt_bench, ws.config.evals.seed
     subject = subject.limited(config.max_new_tokens)
 
-    def make() -> StageOutput:
+    def make(kept: RowLog[Response]) -> StageOutput:
         if config.answers is not None:
             return StageOutput(mt_bench_files.load_dialogues(Path(config.answers)).values(), {})
         dialogues = [EvalQuestion(str(row.question_id), row.turns, row.temperature) for row in questions]
-        responses = subject.converse(dialogues, seed, f"{subject.name}: MT-Bench")
+        responses = subject.converse(dialogues, seed, f"{subject.name}: MT-Bench", kept)
         rows = [
             Dialogue(question_id=row.question_id, turns=tuple(answer.text or "" for answer in answers))
             for row, answers in zip(questions, responses, strict=True)
@@ -195,13 +224,18 @@ def _mt_answers(ws: Workspace, subject: EvaluatedModel, questions: list[MTBenchQ
     if config.answers is None:
         turns = [[row.question_id, row.turns, row.temperature] for row in questions]
         recipe = {"questions": turns, "seed": seed, **_generation_recipe(subject)}
-    return ws.rows("mt-answers", None, recipe, make)
+    return ws.logged_rows("mt-answers", subject.round, recipe, Response, make)
 
 
 def _mt_judgments(
-    ws: Workspace, answers: Artifact, requests: list[mt_bench.GradingRequest], model: str, judge_name: str
+    ws: Workspace,
+    subject: EvaluatedModel,
+    answers: Artifact,
+    requests: list[mt_bench.GradingRequest],
+    model: str,
+    judge_name: str,
 ) -> Artifact:
-    judge = ws.config.judge
+    judge, chat = _judge(ws, Suite.mt_bench)
     path = ws.config.evals.mt_bench.judgments
 
     def make() -> StageOutput:
@@ -210,7 +244,7 @@ def _mt_judgments(
             model,
             mt_bench_files.load_judgments(Path(path)) if path else [],
             judge_name,
-            ws.judge if ws.config.evals.ask_judge else None,
+            chat if ws.config.evals.ask_judge else None,
             concurrency=judge.llm.concurrency,
             max_failure_rate=judge.max_failure_rate,
         )
@@ -218,13 +252,14 @@ def _mt_judgments(
 
     recipe = {
         "answers": answers.key,
-        "model": model,
-        "judge": ws.judge.identity(),
+        # Known judgments are those of a model of this name.
+        **({"model": model} if path else {}),
+        "judge": chat.identity(),
         "prompts": [[request.prompt.system_prompt, request.user_prompt] for request in requests],
         "known": _file_digest(path),
         **_asked(ws),
     }
-    return ws.rows("mt-judgments", None, recipe, make)
+    return ws.rows("mt-judgments", subject.round, recipe, make)
 
 
 def ifeval_suite(ws: Workspace, subject: EvaluatedModel) -> Artifact:
@@ -244,17 +279,18 @@ def ifeval_suite(ws: Workspace, subject: EvaluatedModel) -> Artifact:
         return {**ifeval.figures(rows), **response_figures(responses), "benchmark": recipe_key("ifeval", benchmark)}
 
     benchmark = {"questions": [row.model_dump() for row in questions], "checks": checker.version}
-    return ws.directory("ifeval-suite", None, {**benchmark, "answers": answers.key}, make)
+    return ws.directory("ifeval-suite", subject.round, {**benchmark, "answers": answers.key}, make)
 
 
 def _ifeval_answers(ws: Workspace, subject: EvaluatedModel, questions: Sequence[IFEvalQuestion]) -> Artifact:
     prompts = [(example_id(row.prompt), row.prompt) for row in questions]
 
-    def make() -> StageOutput:
-        responses = subject.answer(prompts, f"{subject.name}: IFEval")
+    def make(kept: RowLog[Response]) -> StageOutput:
+        responses = subject.answer(prompts, f"{subject.name}: IFEval", kept)
         return StageOutput(responses, response_figures(responses))
 
-    return ws.rows("ifeval-answers", None, {"prompts": prompts, **_generation_recipe(subject)}, make)
+    recipe = {"prompts": prompts, **_generation_recipe(subject)}
+    return ws.logged_rows("ifeval-answers", subject.round, recipe, Response, make)
 
 
 SUITES: Mapping[Suite, Callable[[Workspace, EvaluatedModel], Artifact]] = {
@@ -270,7 +306,12 @@ def _generation_recipe(subject: EvaluatedModel) -> dict[str, Any]:
     student = subject.student
     limits = {"max_length": student.max_length, "max_new_tokens": student.max_new_tokens}
     how = {"template": template_recipe(student), "precision": student.precision, **limits}
-    return {"subject": dict(subject.identity), "name": subject.name, "generation": how}
+    return {"subject": dict(subject.identity), "generation": how}
+
+
+def _judge(ws: Workspace, suite: Suite) -> tuple[JudgeConfig, ChatModel]:
+    """Return the settings of the judge of a suite, and the judge."""
+    return asked_judge(ws.config, suite), ws.suite_judges.get(suite, ws.judge)
 
 
 def _asked(ws: Workspace) -> dict[str, bool]:

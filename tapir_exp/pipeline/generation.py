@@ -7,6 +7,7 @@ from typing import Any
 
 from tapir_exp.core.records import Example, Response, TrainingExample
 from tapir_exp.core.store import Artifact, recipe_key
+from tapir_exp.core.stored_rows import LazySequence, RowLog
 from tapir_exp.evals.lab_benchmark import run_benchmark
 from tapir_exp.lab.oracle import world_version
 from tapir_exp.pipeline.workspace import StageOutput, Workspace, generation_recipe
@@ -75,12 +76,13 @@ def generate_stage(
         on_response: Called with every response as soon as it is finished.
     """
 
-    def make() -> StageOutput:
-        prompts = [(row.id, row.instruction) for row in instructions.rows(row_type)]
-        rows = _generate(ws, model_dir, prompts, label, on_response)
+    def make(kept: RowLog[Response]) -> StageOutput:
+        stored = instructions.stored_rows(row_type)
+        prompts = LazySequence(len(stored), lambda index: ((row := stored[index]).id, row.instruction))
+        rows = _generate(ws, model_dir, prompts, label, kept, on_response)
         return StageOutput(rows, response_figures(rows))
 
-    return ws.rows(stage, round_number, _responses_recipe(ws, identity, instructions), make)
+    return ws.logged_rows(stage, round_number, _responses_recipe(ws, identity, instructions), Response, make)
 
 
 def run_lab_benchmark(ws: Workspace, round_number: int, student: Artifact) -> Artifact:
@@ -88,9 +90,9 @@ def run_lab_benchmark(ws: Workspace, round_number: int, student: Artifact) -> Ar
     config, seed, world = ws.config.evals, ws.config.lab.seed, ws.config.lab.world
     label = f"S_{round_number}: benchmark"
 
-    def make() -> StageOutput:
+    def make(kept: RowLog[Response]) -> StageOutput:
         rows = run_benchmark(
-            config.problems_per_level, seed, lambda prompts: _generate(ws, student.path, prompts, label), world
+            config.problems_per_level, seed, lambda prompts: _generate(ws, student.path, prompts, label, kept), world
         )
         return StageOutput(rows, {"exact": fmean(row.exact for row in rows)})
 
@@ -99,15 +101,16 @@ def run_lab_benchmark(ws: Workspace, round_number: int, student: Artifact) -> Ar
         "benchmark": {"per_cell": config.problems_per_level, "seed": seed, "lab": world_version(world)},
         "generation": generation_recipe(ws.config.student),
     }
-    return ws.rows("benchmark", round_number, recipe, make)
+    return ws.logged_rows("benchmark", round_number, recipe, Response, make)
 
 
 def response_figures(responses: Sequence[Response]) -> dict[str, int]:
     """Return how many responses were cut off at the length limit, and how many are missing."""
-    return {
-        "cut": sum(not response.finished for response in responses),
-        "empty": sum(response.text is None for response in responses),
-    }
+    cut = empty = 0
+    for response in responses:
+        cut += not response.finished
+        empty += response.text is None
+    return {"cut": cut, "empty": empty}
 
 
 def _responses_recipe(ws: Workspace, identity: Mapping[str, Any], instructions: Artifact) -> dict[str, Any]:
@@ -119,9 +122,10 @@ def _generate(
     model_dir: Path,
     prompts: Sequence[tuple[str, str]],
     label: str,
+    kept: RowLog[Response],
     on_response: Callable[[Response], None] | None = None,
-) -> list[Response]:
+) -> Sequence[Response]:
     # Imported here, since it loads torch, which a run that reuses its responses does not need.
     from tapir_exp.student.generate import generate_responses
 
-    return generate_responses(model_dir, prompts, ws.config.student, label, on_response)
+    return generate_responses(model_dir, prompts, ws.config.student, label, on_response, kept)

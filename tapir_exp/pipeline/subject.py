@@ -12,6 +12,7 @@ from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.manifest import Manifest
 from tapir_exp.core.records import Response
 from tapir_exp.core.store import check_if_artifact, digest_files
+from tapir_exp.core.stored_rows import RowLog
 
 NO_STUDENT = (
     "evals.run = null: expected the directory of a run. Alternatively set student.model to a Hugging Face id or "
@@ -39,6 +40,7 @@ class EvaluatedModel:
         identity: Part of the recipe that identifies the model.
         run: Directory of the run that trained it; None for a model from elsewhere.
         manifest: Manifest of that run; None likewise.
+        round: Round of the student within the run that evaluates it; None for `tapir evaluate`.
     """
 
     name: str
@@ -47,23 +49,26 @@ class EvaluatedModel:
     identity: Mapping[str, Any]
     run: Path | None = None
     manifest: Manifest | None = None
+    round: int | None = None
 
     def limited(self, max_new_tokens: int) -> "EvaluatedModel":
         """Return the same model with another limit of its responses, in tokens."""
         return replace(self, student=replace(self.student, max_new_tokens=max_new_tokens))
 
-    def answer(self, prompts: Sequence[tuple[str, str]], label: str) -> list[Response]:
-        """Generate greedy responses to (id, instruction) pairs. Raises ConfigError if there is no model."""
+    def answer(self, prompts: Sequence[tuple[str, str]], label: str, kept: RowLog[Response]) -> Sequence[Response]:
+        """Generate greedy responses to (id, instruction) pairs, those in `kept` excepted. Raises ConfigError."""
         from tapir_exp.student.generate import generate_responses
 
-        return generate_responses(self._model_path(), prompts, self.student, label)
+        return generate_responses(self._model_path(), prompts, self.student, label, kept=kept)
 
-    def converse(self, questions: Sequence[EvalQuestion], seed: int, label: str) -> list[list[Response]]:
-        """Generate a response to every turn of every dialogue. Raises ConfigError if there is no model."""
+    def converse(
+        self, questions: Sequence[EvalQuestion], seed: int, label: str, kept: RowLog[Response]
+    ) -> list[list[Response]]:
+        """Generate responses to every turn of every dialogue, those in `kept` excepted. Raises ConfigError."""
         from tapir_exp.student.multi_turn import Conversation, generate_conversations
 
         dialogues = [Conversation(row.id, row.turns, row.temperature) for row in questions]
-        return generate_conversations(self._model_path(), dialogues, self.student, seed, label)
+        return generate_conversations(self._model_path(), dialogues, self.student, seed, label, kept)
 
     def _model_path(self) -> Path:
         if self.source is None:
@@ -71,12 +76,12 @@ class EvaluatedModel:
         return self.source
 
 
-def last_student(run: Path, name: str | None, student: StudentConfig) -> EvaluatedModel:
+def last_student(run: Path, name: str, student: StudentConfig) -> EvaluatedModel:
     """Return the last student of a finished run, with the settings of that run. Raises StoreError if unfinished."""
     manifest = Manifest.load(run)
     artifact = manifest.open_last_student(run)
     return EvaluatedModel(
-        name=name or f"{manifest.name}-{manifest.arm}-seed{manifest.seed}",
+        name=name,
         student=student,
         source=artifact.path,
         identity={"student": artifact.key},

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from tapir_exp.config import ChatTemplate, Config, JudgeConfig, StudentConfig, TeacherConfig
+from tapir_exp.config import ChatTemplate, Config, JudgeConfig, StudentConfig, Suite, TeacherConfig
 from tapir_exp.config.lab_parts import LAB_STUDENT
 from tapir_exp.core import events
 from tapir_exp.core.console import print_stage
@@ -14,12 +15,14 @@ from tapir_exp.core.events import Kind
 from tapir_exp.core.manifest import Entry, entry_of
 from tapir_exp.core.records import DroppedRow, Record
 from tapir_exp.core.store import DROPPED, ROWS, Artifact, Store, write_rows
+from tapir_exp.core.stored_rows import UNFINISHED, RowLog
 from tapir_exp.distillation.classifier.base import TaskClassifier
 from tapir_exp.llm.chat import ChatModel
 from tapir_exp.llm.ledger import Ledger, Spend
 from tapir_exp.llm.streaming import StreamableModel
 from tapir_exp.student.constants import TEMPLATE_DATE
 
+Row = TypeVar("Row", bound=Record)
 Recipe = Mapping[str, Any]
 NO_REPLY = (
     *("llm", "max_failure_rate", "max_unusable_responses", "stream_while_generating"),
@@ -56,6 +59,8 @@ class Workspace:
         judge: The model that scores responses, also in another thread.
         classifier: The classifier of task types.
         ledger: The spend of this run.
+        suite_judges: Judges of the suites that have one of their own.
+        run_name: Name of the students in the files of the suites.
         entries: Artifacts used so far, in the order of their last use.
         before_work: Called once before the first artifact is made, so never by a run that reuses all of its artifacts.
     """
@@ -66,6 +71,8 @@ class Workspace:
     judge: StreamableModel
     classifier: TaskClassifier
     ledger: Ledger
+    suite_judges: Mapping[Suite, ChatModel] = field(default_factory=dict)
+    run_name: str = "student"
     entries: list[Entry] = field(default_factory=list)
     before_work: Callable[[], None] | None = None
 
@@ -89,18 +96,49 @@ class Workspace:
                 `StageOutput.spend` holds their spend.
         """
 
+        return self.directory(
+            stage, round_number, recipe, partial(self._write_rows, stage_name(stage, round_number), record_spend, make)
+        )
+
+    def logged_rows(
+        self,
+        stage: str,
+        round_number: int | None,
+        recipe: Recipe,
+        row_type: type[Row],
+        make: Callable[[RowLog[Row]], StageOutput],
+        *,
+        record_spend: bool = True,
+    ) -> Artifact:
+        """Run a stage that keeps what it makes as it comes, so that a killed process loses at most a batch; see `rows`.
+
+        Args:
+            stage: As in `rows`.
+            round_number: As in `rows`.
+            recipe: As in `rows`.
+            row_type: Type of what is kept, which need not be that of the rows of the stage.
+            make: Makes the rows. It gets the log, which holds what earlier processes of this artifact have kept.
+            record_spend: As in `rows`.
+        """
+
         def write(directory: Path) -> Mapping[str, Any]:
-            with ExitStack() as stack:
-                recording = self.ledger.record_stage(stage_name(stage, round_number))
-                recorded = stack.enter_context(recording) if record_spend else {}
-                output = make()
-                count = write_rows(directory / ROWS, output.rows)
-                if output.dropped is not None:
-                    write_rows(directory / DROPPED, output.dropped)
-            spend = {role: of_role.model_dump() for role, of_role in {**recorded, **output.spend}.items()}
-            return {"rows": count, **output.figures, "spend": spend}
+            with RowLog(directory / UNFINISHED, row_type) as log:
+                return self._write_rows(stage_name(stage, round_number), record_spend, lambda: make(log), directory)
 
         return self.directory(stage, round_number, recipe, write)
+
+    def _write_rows(
+        self, name: str, record_spend: bool, make: Callable[[], StageOutput], directory: Path
+    ) -> Mapping[str, Any]:
+        """Write the files of a stage of rows, and return its figures."""
+        with ExitStack() as stack:
+            recorded = stack.enter_context(self.ledger.record_stage(name)) if record_spend else {}
+            output = make()
+            count = write_rows(directory / ROWS, output.rows)
+            if output.dropped is not None:
+                write_rows(directory / DROPPED, output.dropped)
+        spend = {role: of_role.model_dump() for role, of_role in {**recorded, **output.spend}.items()}
+        return {"rows": count, **output.figures, "spend": spend}
 
     def directory(
         self, stage: str, round_number: int | None, recipe: Recipe, make: Callable[[Path], Mapping[str, Any]]

@@ -1,6 +1,6 @@
 """Multi-turn generation: a student responds to one user turn after another, with all earlier turns as context."""
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,10 +8,11 @@ from tapir_exp.config import StudentConfig
 from tapir_exp.core.console import Progress
 from tapir_exp.core.records import Response
 from tapir_exp.core.seeding import derive_seed
+from tapir_exp.core.stored_rows import ShiftedRows
 from tapir_exp.student.chat_template import load_chat
 from tapir_exp.student.engines.factory import open_engine
 from tapir_exp.student.engines.sampling import SamplingParams
-from tapir_exp.student.generate import generate_encoded
+from tapir_exp.student.generate import generate_encoded, report_kept
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,12 @@ class Conversation:
 
 
 def generate_conversations(
-    student_dir: Path, dialogues: Sequence[Conversation], student: StudentConfig, seed: int, label: str
+    student_dir: Path,
+    dialogues: Sequence[Conversation],
+    student: StudentConfig,
+    seed: int,
+    label: str,
+    kept: MutableMapping[int, Response] | None = None,
 ) -> list[list[Response]]:
     """Generate the student's responses to every turn of every conversation.
 
@@ -43,10 +49,13 @@ def generate_conversations(
         student: Settings of the student.
         seed: Seed of sampled responses.
         label: Label of the progress bar.
+        kept: Responses that an earlier process made, and new ones as they come: those to the first turns, in the order
+            of the conversations, then those to the second turns, and so on.
 
     Returns:
         The responses of each conversation, in the order of its turns.
     """
+    kept, first = {} if kept is None else kept, 0
     chat = load_chat(student_dir, student)
     sampled = any(dialogue.temperature for dialogue in dialogues)
     responses: list[list[Response]] = [[] for _ in dialogues]
@@ -54,15 +63,18 @@ def generate_conversations(
         open_engine(student_dir, chat, student, sampled=sampled) as engine,
         Progress(label, sum(len(dialogue.turns) for dialogue in dialogues)) as progress,
     ):
+        report_kept(kept, lambda _: progress.advance(), label, sum(len(dialogue.turns) for dialogue in dialogues))
         # All conversations advance by one turn at a time, so that a turn of all of them makes full batches.
         for turn in range(max((len(dialogue.turns) for dialogue in dialogues), default=0)):
             active = [index for index, dialogue in enumerate(dialogues) if turn < len(dialogue.turns)]
             prompts = chat.encode_dialogues([_history(dialogues[index], responses[index]) for index in active])
             ids = [dialogues[index].id for index in active]
             params = [_sampling_params(dialogues[index], turn, seed) for index in active] if sampled else None
-            new = generate_encoded(engine, chat, ids, prompts, student, lambda _: progress.advance(), params)
+            rows = ShiftedRows(kept, first)
+            new = generate_encoded(engine, chat, ids, prompts, student, lambda _: progress.advance(), params, rows)
             for index, response in zip(active, new, strict=True):
                 responses[index].append(response)
+            first += len(active)
     return responses
 
 

@@ -1,6 +1,6 @@
 """Losses of given responses under a student, with and without their instructions."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +11,11 @@ from transformers import PreTrainedModel
 from tapir_exp.config import StudentConfig
 from tapir_exp.core.batching import length_sorted_batches
 from tapir_exp.core.console import Progress
-from tapir_exp.core.records import ResponseLoss, Subset
+from tapir_exp.core.records import MeasuredLoss, ResponseLoss, Subset
+from tapir_exp.core.stored_rows import ShiftedRows
 from tapir_exp.student.chat_template import load_chat
 from tapir_exp.student.engines.hf import load_on_device
+from tapir_exp.student.generate import report_kept
 from tapir_exp.student.packing import pack_attention
 from tapir_exp.student.training.batching import collate
 from tapir_exp.student.training.encoded_rows import EncodedRow
@@ -40,7 +42,11 @@ class LossRow:
 
 
 def response_losses(
-    student_dir: Path, rows: Sequence[LossRow], student: StudentConfig, label: str
+    student_dir: Path,
+    rows: Sequence[LossRow],
+    student: StudentConfig,
+    label: str,
+    kept: MutableMapping[int, MeasuredLoss] | None = None,
 ) -> list[ResponseLoss]:
     """Return the losses of each response with its instruction and without one; both include the end of turn.
 
@@ -52,17 +58,23 @@ def response_losses(
         rows: The responses, with their instructions.
         student: Settings of the student.
         label: Label of the progress bar.
+        kept: Losses that an earlier process measured, and new ones as they come: those with an instruction, in the
+            order of `rows`, then those without.
 
     Returns:
         The losses, mean over the tokens of a response, in nats, in the order of `rows`.
     """
+    kept = {} if kept is None else kept
     chat, model = load_chat(student_dir, student), pack_attention(load_on_device(student_dir, student))
     prompts = chat.encode_prompts([row.instruction for row in rows])
     responses = chat.encode_responses([row.response for row in rows])
     (bare,) = chat.encode_prompts([NO_INSTRUCTION])
     with Progress(label, 2 * len(rows)) as progress:
-        instructed = _mean_losses(model, list(zip(prompts, responses, strict=True)), student, progress)
-        alone = _mean_losses(model, [(bare, response) for response in responses], student, progress)
+        report_kept(kept, lambda _: progress.advance(), label, 2 * len(rows))
+        pairs = list(zip(prompts, responses, strict=True))
+        instructed = _mean_losses(model, pairs, student, progress, ShiftedRows(kept, 0))
+        pairs = [(bare, response) for response in responses]
+        alone = _mean_losses(model, pairs, student, progress, ShiftedRows(kept, len(rows)))
     return [
         _to_response_loss(row.id, len(response), with_instruction, without)
         for row, response, with_instruction, without in zip(rows, responses, instructed, alone, strict=True)
@@ -74,18 +86,21 @@ def _mean_losses(
     pairs: Sequence[tuple[list[int], list[int]]],
     student: StudentConfig,
     progress: Progress,
+    kept: MutableMapping[int, MeasuredLoss],
 ) -> list[float | None]:
     """Return the mean negative log-likelihood of each response after its prompt, in nats; None if it does not fit."""
     rows = [EncodedRow((*prompt, *response), len(prompt), Subset.REST) for prompt, response in pairs]
-    losses: list[float | None] = [None] * len(rows)
     for batch in _batches_that_fit(rows, student):
+        # A batch is measured as a whole, so that a resumed run has the batches, and the rounding, of any other.
+        if all(index in kept for index in batch):
+            continue
         micro = move_data_to_device(collate([rows[index] for index in batch]), model.device)
         # (supervised tokens of the batch,), split by row
         nll = torch.split(response_nll(model, micro).double(), [rows[index].supervised for index in batch])
         for index, row_nll in zip(batch, nll, strict=True):
-            losses[index] = row_nll.mean().item()
+            kept[index] = MeasuredLoss(loss=row_nll.mean().item())
         progress.advance(len(batch))
-    return losses
+    return [kept[index].loss if index in kept else None for index in range(len(rows))]
 
 
 def _batches_that_fit(rows: Sequence[EncodedRow], student: StudentConfig) -> Iterator[list[int]]:

@@ -23,7 +23,7 @@ TINY = ["debug=tiny", "seeds.size=120", "student.max_new_tokens=24"]
 
 KILL_POINTS = {
     "in the first fit, after a checkpoint": ("store/partial/student-*/checkpoints/step-*.ckpt", 1),
-    "in generation": ("store/partial/student_responses-*", 1),
+    "in generation": ("store/partial/student_responses-*/unfinished_rows", 1),
     "in judging": ("store/partial/verdicts-*", 1),
     "between two stages": (f"store/expansions/*/{SIDECAR}", 1),
     "in a round's fit, after a checkpoint": ("store/partial/student-*/checkpoints/step-*.ckpt", 1),

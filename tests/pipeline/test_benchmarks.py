@@ -36,7 +36,7 @@ class Student:
     def limited(self, max_new_tokens: int) -> "Student":
         return self
 
-    def answer(self, prompts: Sequence[tuple[str, str]], label: str) -> list[Response]:
+    def answer(self, prompts: Sequence[tuple[str, str]], label: str, kept: object) -> list[Response]:
         self.asked.append(len(prompts))
         return [Response(id=row_id, text="No") for row_id, _ in prompts]
 

@@ -10,8 +10,10 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from tapir_exp.config import BudgetConfig, SFTConfig, StudentConfig, TrainerConfig
 from tapir_exp.core.records import Response
+from tapir_exp.core.stored_rows import RowLog
 from tapir_exp.student.chat_template import Chat
 from tapir_exp.student.engines import kv_cache
+from tapir_exp.student.engines.hf import TransformersEngine
 from tapir_exp.student.generate import generate_responses
 from tapir_exp.student.training.encoding import TrainingRow
 from tapir_exp.student.training.job import FitJob
@@ -122,3 +124,50 @@ def test_generate_responses_calls_on_response_for_each(
     responses = generate_responses(trained, mixed, student, "label", reported.append)
     assert sorted(reported, key=lambda response: response.id) == sorted(responses, key=lambda response: response.id)
     assert len(responses) == 6
+
+
+def test_interrupted_generation_goes_on_with_the_missing_batches(
+    trained: Path,
+    prompts: list[tuple[str, str]],
+    student: StudentConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A kill after seven rows, one of them too long; the batches of four of the second start are those of the first."""
+    student, prompts = replace(student, generation_batch_size=4), [*prompts[:12], ("long", "red " * 500)]
+    whole = generate_responses(trained, prompts, student, "label")
+    reported: list[Response] = []
+
+    def report(response: Response) -> None:
+        reported.append(response)
+        if len(reported) == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), RowLog(tmp_path / "log", Response) as kept:
+        generate_responses(trained, prompts, student, "label", report, kept)
+    batches = record_batches(monkeypatch)
+    again: list[Response] = []
+    with RowLog(tmp_path / "log", Response) as kept:
+        assert len(kept) == 7
+        assert list(generate_responses(trained, prompts, student, "label", again.append, kept)) == whole
+    assert batches == [4, 4]
+    assert sorted(again[:7], key=whole.index) == sorted(reported, key=whole.index)
+    assert sorted(again, key=whole.index) == whole
+
+
+def test_complete_log_needs_no_model(prompts: list[tuple[str, str]], student: StudentConfig, tmp_path: Path) -> None:
+    kept = {index: Response(id=row_id, text="Yes.") for index, (row_id, _) in enumerate(prompts)}
+    assert generate_responses(tmp_path / "no model", prompts, student, "label", kept=kept) == list(kept.values())
+
+
+def record_batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that gets the size of every batch from now on."""
+    batches: list[int] = []
+    generate_batch = TransformersEngine._generate_batch
+
+    def generate(engine: TransformersEngine, prompts: Any, *arguments: Any) -> Any:
+        batches.append(len(prompts))
+        return generate_batch(engine, prompts, *arguments)
+
+    monkeypatch.setattr(TransformersEngine, "_generate_batch", generate)
+    return batches

@@ -3,12 +3,16 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tapir_exp.config import BudgetConfig, SFTConfig, StudentConfig, TrainerConfig
+from tapir_exp.core.records import MeasuredLoss
+from tapir_exp.core.stored_rows import RowLog
 from tapir_exp.distillation.curriculum.difficulty import instruction_following_difficulty
+from tapir_exp.student import response_loss
 from tapir_exp.student.chat_template import Chat
 from tapir_exp.student.loading import load_model
 from tapir_exp.student.response_loss import LossRow, response_losses
@@ -76,3 +80,26 @@ def test_row_that_does_not_fit_fails_with_a_reason(base: Path, student: StudentC
 
 def test_no_rows_give_no_losses(base: Path, student: StudentConfig) -> None:
     assert response_losses(base, [], student, "losses") == []
+
+
+def test_interrupted_losses_go_on_with_the_missing_batches(
+    base: Path, student: StudentConfig, loss_rows: list[LossRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student = replace(student, generation_batch_size=4)
+    whole = response_losses(base, loss_rows, student, "losses")
+    measured = response_loss.response_nll
+    calls: list[int] = []
+
+    def measure(*arguments: Any) -> Any:
+        calls.append(len(calls))
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return measured(*arguments)
+
+    monkeypatch.setattr(response_loss, "response_nll", measure)
+    with pytest.raises(KeyboardInterrupt), RowLog(tmp_path / "log", MeasuredLoss) as kept:
+        response_losses(base, loss_rows, student, "losses", kept)
+    with RowLog(tmp_path / "log", MeasuredLoss) as kept:
+        assert len(kept) == 12
+        assert response_losses(base, loss_rows, student, "losses", kept) == whole
+    assert len(calls) - 1 == 2 * math.ceil(len(loss_rows) / 4)

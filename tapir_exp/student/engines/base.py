@@ -9,6 +9,7 @@ console reports this. If an engine does not support a request, its error names t
 """
 
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,7 +36,11 @@ class Engine(Protocol):
     """Generates continuations of prompts."""
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, params: Sequence[SamplingParams] | None = None
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        params: Sequence[SamplingParams] | None = None,
+        done: AbstractSet[int] = frozenset(),
     ) -> Iterator[tuple[int, Continuation]]:
         """Yield each continuation with the index of its prompt, as soon as it is finished.
 
@@ -43,6 +48,8 @@ class Engine(Protocol):
             prompts: Token ids of each prompt.
             max_new_tokens: Most tokens of a continuation, including its end of turn.
             params: Sampling parameters of each prompt; None generates greedily.
+            done: Indices of prompts that need no continuation. A batch is left out only as a whole, so that a
+                resumed run has the batches of an uninterrupted one: in low precision they change the rounding.
         """
         ...
 

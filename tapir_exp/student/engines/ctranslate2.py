@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -62,7 +63,11 @@ class Ctranslate2Engine:
         self._batch_size = batch_size
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, params: Sequence[SamplingParams] | None = None
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        params: Sequence[SamplingParams] | None = None,
+        done: AbstractSet[int] = frozenset(),
     ) -> Iterator[tuple[int, Continuation]]:
         """Yield continuations as `Engine.generate` specifies, greedy only; those of a batch come together.
 
@@ -73,6 +78,8 @@ class Ctranslate2Engine:
             raise _unsupported("sampled responses")
         batches = length_sorted_batches([len(prompt) for prompt in prompts], self._batch_size)
         for indices in _split_single_token_prompts(batches, prompts):
+            if done >= set(indices):
+                continue
             rows = self._generate_batch([prompts[index] for index in indices], max_new_tokens)
             for index, tokens in zip(indices, rows, strict=True):
                 finished = bool(tokens) and tokens[-1] in self._stop_ids

@@ -1,6 +1,7 @@
 """The `transformers` engine: a generation loop over the model in this process, on any device, greedy or sampled."""
 
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -55,10 +56,16 @@ class TransformersEngine:
         self._batch_size = batch_size
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, params: Sequence[SamplingParams] | None = None
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        params: Sequence[SamplingParams] | None = None,
+        done: AbstractSet[int] = frozenset(),
     ) -> Iterator[tuple[int, Continuation]]:
         """Yield continuations as `Engine.generate` specifies."""
         for indices in length_sorted_batches([len(prompt) for prompt in prompts], self._batch_size):
+            if done >= set(indices):
+                continue
             sampler = None if params is None else Sampler([params[index] for index in indices])
             batch = [prompts[index] for index in indices]
             for row, continuation in self._generate_batch(batch, max_new_tokens, sampler):

@@ -6,7 +6,9 @@ free port of this machine. Requests and replies hold token ids, so only our toke
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -63,7 +65,11 @@ class VllmEngine:
         self._config = student.vllm
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, params: Sequence[SamplingParams] | None = None
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        params: Sequence[SamplingParams] | None = None,
+        done: AbstractSet[int] = frozenset(),
     ) -> Iterator[tuple[int, Continuation]]:
         """Yield continuations as `Engine.generate` specifies, greedy only.
 
@@ -77,21 +83,26 @@ class VllmEngine:
             )
         # The caller is synchronous, so the loop runs only until the next continuation is finished.
         with asyncio.Runner() as runner:
-            results = self._generate(prompts, max_new_tokens)
+            results = self._generate(prompts, max_new_tokens, done)
             while (result := runner.run(_next_or_none(results))) is not None:
                 yield result
 
     async def _generate(
-        self, prompts: Sequence[Sequence[int]], max_new_tokens: int
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, done: AbstractSet[int]
     ) -> AsyncIterator[tuple[int, Continuation]]:
         timeout = aiohttp.ClientTimeout(total=None, sock_read=self._config.timeout_s)
         connector = aiohttp.TCPConnector(limit=self._config.concurrency)
         async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
-            requests = (self._request(session, index, prompt, max_new_tokens) for index, prompt in enumerate(prompts))
-            tasks = [asyncio.create_task(request) for request in requests]
+            missing = (index for index in range(len(prompts)) if index not in done)
+            requests = (self._request(session, index, prompts[index], max_new_tokens) for index in missing)
+            # A task takes kilobytes, so a second set of them waits for a connection, and no more.
+            tasks = {asyncio.create_task(request) for request in islice(requests, 2 * self._config.concurrency)}
             try:
-                for result in asyncio.as_completed(tasks):
-                    yield await result
+                while tasks:
+                    finished, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                    tasks |= {asyncio.create_task(request) for request in islice(requests, len(finished))}
+                    for task in finished:
+                        yield task.result()
             finally:
                 for task in tasks:
                     task.cancel()

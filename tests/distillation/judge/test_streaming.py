@@ -5,7 +5,7 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, MutableMapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,7 @@ class SlowStudent:
         student: StudentConfig,
         label: str,
         on_response: Callable[[Response], None] | None,
+        kept: MutableMapping[int, Response],
     ) -> list[Response]:
         responses = []
         for number, (row_id, instruction) in reversed(list(enumerate(prompts))):
@@ -310,7 +311,7 @@ def test_ctrl_c_stops_generation_and_judge_within_seconds(
 
 def count_replies(root: Path) -> int:
     with sqlite3.connect(root / CALLS_FILE) as call_store:
-        return int(call_store.execute("SELECT count(*) FROM replies").fetchone()[0])
+        return int(call_store.execute("SELECT count(*) FROM completions").fetchone()[0])
 
 
 def test_batches_are_sent_after_all_responses(
