@@ -28,6 +28,7 @@ from tapir_exp.distillation.curriculum.pool import Pool, seed_pool
 from tapir_exp.distillation.curriculum.sampling import PlanSettings, plan_round
 from tapir_exp.distillation.curriculum.task_mix import Shares, target_shares
 from tapir_exp.pipeline import data, generation, scoring, students
+from tapir_exp.pipeline.evaluation import run_suites
 from tapir_exp.pipeline.held_out import HeldOutTracker
 from tapir_exp.pipeline.judge_check import check_judge
 from tapir_exp.pipeline.new_rows import write_new_rows
@@ -117,7 +118,7 @@ def run_round(ws: Workspace, number: int, state: State) -> State:
 
 
 def evaluate_student(ws: Workspace, number: int, student: Artifact, held_out: HeldOutTracker) -> None:
-    """Evaluate a student on the lab benchmark and on the held-out instructions, as far as configured."""
-    if ws.config.evals.problems_per_level:
-        generation.run_lab_benchmark(ws, number, student)
+    """Evaluate a student on the lab benchmark, the held-out instructions and the suites, as far as configured."""
+    benchmark = generation.run_lab_benchmark(ws, number, student) if ws.config.evals.problems_per_level else None
     held_out.compare(number, student)
+    run_suites(ws, number, student, benchmark)

@@ -8,6 +8,7 @@ from typing import Any
 
 from tapir_exp.config import Config
 from tapir_exp.core.errors import StoreError
+from tapir_exp.core.evaluation_manifest import EVALUATION, EVALUATIONS, SUITE_STAGE
 from tapir_exp.core.events import EVENTS, Outcome, State, outcome_of, read_events
 from tapir_exp.core.manifest import Manifest
 from tapir_exp.core.store import Store, digest_files, recipe_key
@@ -44,7 +45,9 @@ def finished_outcome(run_dir: Path, key: str) -> Outcome | None:
         return None
     store = Store((run_dir / manifest.store).resolve())
     complete = all(store.has(entry.stage, entry.key) for entry in manifest.artifacts)
-    return outcome if complete and all((run_dir / name).is_file() for name in RESULTS) else None
+    evaluated = {entry.round for entry in manifest.artifacts if entry.stage.endswith(SUITE_STAGE)}
+    results = [*RESULTS, *(f"{EVALUATIONS}/S_{number}/{EVALUATION}" for number in evaluated)]
+    return outcome if complete and all((run_dir / name).is_file() for name in results) else None
 
 
 @cache

@@ -133,8 +133,10 @@ def _page_writer(config_name: str | None) -> PagePath:
 
 
 def _write_page(directory: Path) -> Path:
+    from tapir_exp.report.paper_tables import write_tables_of_sweep
     from tapir_exp.report.sweep.page import write_sweep_report
 
+    write_tables_of_sweep(directory)  # first, since the page links to them
     return write_sweep_report(directory)
 
 

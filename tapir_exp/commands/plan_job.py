@@ -6,23 +6,31 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-
+from tapir_exp.commands.evaluate_job import find_subject, sweep_jobs
 from tapir_exp.config import Config, DecontaminationConfig, SeedsConfig
+from tapir_exp.core.errors import ConfigError, EvaluationError
+from tapir_exp.core.evaluation_manifest import SUITE_STAGE
 from tapir_exp.core.records import Example
-from tapir_exp.core.store import Artifact
+from tapir_exp.core.store import Artifact, Store
 from tapir_exp.data.seeds import load_seeds, undrawn_rows
 from tapir_exp.distillation import teacher
 from tapir_exp.llm.ledger import SpendScope
 from tapir_exp.pipeline import data
-from tapir_exp.pipeline.estimate import StageEstimate, estimate_run, seed_statistics
+from tapir_exp.pipeline.benchmarks import SUITES
+from tapir_exp.pipeline.estimate import (
+    REFINED_LENGTH_RATIO,
+    RESPONSE_TOKENS,
+    StageEstimate,
+    estimate_run,
+    estimate_suites,
+    seed_statistics,
+)
 from tapir_exp.pipeline.opening import open_workspace
 from tapir_exp.pipeline.sizing import fit_sizes
+from tapir_exp.pipeline.subject import EvaluatedModel
 from tapir_exp.pipeline.workspace import Recipe, Workspace
 from tapir_exp.tapir import distill
 
-TITLE = "Remaining work: tokens in and out; ≤ marks an upper bound"
 SAMPLE = 2000
 """Number of seeds to look up in the cache if there are more. The share of cached calls is taken for all seeds."""
 
@@ -51,6 +59,9 @@ class DryRunWorkspace(Workspace):
             NotInStore: If the stage has not been run.
         """
         artifact = self.store.find(stage, recipe)
+        if artifact is None and stage.endswith(SUITE_STAGE) and self.finished:
+            # Figures cost no call, and no stage needs them. The plan goes on to the next suite.
+            return next(iter(self.finished.values()))
         if artifact is None:
             raise NotInStore
         self.finished[stage if round_number is None else f"{stage}-{round_number}"] = artifact
@@ -162,6 +173,43 @@ def plan_job(config: Config, read: SeedReader) -> list[PlannedStage]:
         ]
 
 
+def plan_evaluation(config: Config) -> list[PlannedStage]:
+    """Return the stages of `tapir evaluate`, for the student, or each student of a sweep, that the configuration names.
+
+    Raises:
+        ConfigError: If it names none.
+        StoreError: If its run is not finished.
+    """
+    jobs: list[Path | None] = [*sweep_jobs(config)]
+    subjects = [find_subject(config, job) for job in jobs or [None]]
+    if not (Path(config.outputs) / "store").is_dir():
+        return [PlannedStage(stage, 0, finished=False) for subject in subjects for stage in _suites(config, subject)]
+    with open_workspace(config, SpendScope("plan"), calling=False) as ws:
+        dry = DryRunWorkspace(**{field.name: getattr(ws, field.name) for field in fields(Workspace)})
+        planned = []
+        for subject in subjects:
+            dry.finished.clear()
+            for suite in config.evals.suites:
+                with suppress(NotInStore, EvaluationError, ConfigError):
+                    SUITES[suite](dry, subject)
+            planned += [
+                PlannedStage(stage, 0, finished=stage.stage in dry.finished) for stage in _suites(config, subject)
+            ]
+        return planned
+
+
+def _suites(config: Config, subject: EvaluatedModel) -> list[StageEstimate]:
+    """Estimate the suites of a model; a student of a run writes responses as long as those it has learnt."""
+    response, manifest = RESPONSE_TOKENS, subject.manifest
+    if manifest is not None and subject.run is not None:
+        store = Store((subject.run / manifest.store).resolve())
+        seeds = next((entry for entry in manifest.artifacts if entry.stage == "seeds"), None)
+        if seeds is not None and store.has(seeds.stage, seeds.key):
+            response = seed_statistics(store.open(seeds.stage, seeds.key).rows(Example)).response
+        response *= REFINED_LENGTH_RATIO if manifest.alphas else 1.0
+    return list(estimate_suites(replace(config, student=subject.student), response, None, repr(subject.identity)))
+
+
 def _sized(config: Config, rows: list[Example]) -> tuple[Config, list[Example]]:
     """Return the configuration with the sizes that follow from the seeds, and as many seeds as the budget pays for."""
     # The rows that the draw leaves are not read here; their number follows from those that it drew.
@@ -178,31 +226,14 @@ def merge_jobs(jobs: Iterable[Sequence[PlannedStage]]) -> list[PlannedStage]:
     return list(seen.values())
 
 
-def build_table(planned: Sequence[PlannedStage]) -> Table:
-    """Return the plan as a table: one line for each stage and role, and the sum."""
-    # Without vertical lines, the longest names and figures fit into 80 columns.
-    table = Table(title=TITLE, title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0)
-    numbers = ("done", "calls", "cached", "in", "out", "USD", "A100 h")
-    for column in ("stage", "role", *numbers):
-        table.add_column(column, justify="right" if column in numbers else "left", no_wrap=True)
-    # Jobs of a sweep have the same stages with other settings; they share a line, which counts them.
-    groups: dict[tuple[str, str], list[PlannedStage]] = {}
-    for stage in planned:
-        groups.setdefault((stage.estimate.stage, stage.estimate.role), []).append(stage)
-    for (name, role), stages in groups.items():
-        table.add_row(name, role, *_cells(stages))
-    table.add_section()
-    table.add_row("all", "", *_cells(planned))
-    return table
-
-
 def _find_finished(ws: DryRunWorkspace) -> Mapping[str, Artifact]:
     """Return the finished artifacts of a run, as far as a dry run gets.
 
     The dry run ends at the first stage that is missing. The stages that need only the seeds are tried on their own,
     since an interrupted run may have them out of order.
     """
-    with suppress(NotInStore):
+    # A suite whose files are missing is reported on its own.
+    with suppress(NotInStore, EvaluationError):
         distill(ws)
     for stage in (data.classify_seeds, data.teacher_responses):
         with suppress(NotInStore):
@@ -220,25 +251,3 @@ def _count_cached(ws: Workspace, seeds: Sequence[Example]) -> dict[str, int]:
         "teacher_responses": ws.teacher.count_cached(requests),
     }
     return {stage: count * len(seeds) // len(sample) for stage, count in counts.items()}
-
-
-def _cells(stages: Sequence[PlannedStage]) -> list[str]:
-    cost = sum((stage.remaining for stage in stages), RemainingCost())
-    bound = "≤ " if cost.at_most else ""
-    return [
-        f"{sum(stage.finished for stage in stages)}/{len(stages)}",
-        f"{bound}{cost.calls:,.0f}",
-        f"{cost.cached:,}",
-        _format_tokens(cost.prompt_tokens),
-        _format_tokens(cost.completion_tokens),
-        "unknown" if cost.usd is None else f"{cost.usd:,.2f}",
-        "–" if cost.gpu_hours is None else f"{cost.gpu_hours:,.2f}",
-    ]
-
-
-def _format_tokens(tokens: float) -> str:
-    """Format a number of tokens with three digits: 950, 9.5k, 950k, 9.5M."""
-    for unit, size in (("M", 1e6), ("k", 1e3)):
-        if tokens >= size:
-            return f"{tokens / size:.3g}{unit}"
-    return f"{tokens:.0f}"

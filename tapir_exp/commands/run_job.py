@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from tapir_exp.commands.student_names import student_name
 from tapir_exp.config import Config
 from tapir_exp.config.lab_parts import LAB_STUDENT
 from tapir_exp.core import events
@@ -21,7 +22,6 @@ from tapir_exp.llm.spend_report import write_spend_report
 from tapir_exp.pipeline.evaluation import write_evaluation
 from tapir_exp.pipeline.opening import open_workspace
 from tapir_exp.pipeline.preflight import check_before_work
-from tapir_exp.pipeline.subject import name_of_run
 from tapir_exp.pipeline.workspace import Workspace
 from tapir_exp.report.live_page import live_page
 from tapir_exp.report.metrics import Metrics, run_metrics
@@ -81,7 +81,7 @@ def run(config: Config, run_dir: Path, resolved: str, sweep_dir: Path | None = N
         live_page(run_dir, title, config.curriculum.rounds),
     ):
         console.rule(title)
-        ws.run_name = name_of_run(config.name, config.arm, config.seed, run_dir)
+        ws.run_name = student_name(run_dir, config.name, config.arm, config.seed)
         ws.before_work = lambda: check_before_work(config, ws.ledger)
         _warn_about_self_preference(config)
         _warn_about_learning_rate(config)

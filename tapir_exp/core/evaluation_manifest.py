@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from tapir_exp.core.errors import StoreError
 from tapir_exp.core.manifest import Entry
@@ -11,6 +11,10 @@ from tapir_exp.core.records import Record
 from tapir_exp.core.store import Artifact, Store, write_text_atomic
 
 EVALUATION = "evaluation.json"
+EVALUATIONS = "evaluations"
+"""Directory within a run of the evaluations of its students, each in a directory such as S_3."""
+SUITE_STAGE = "-suite"
+"""End of the names of the stages with the figures of a suite."""
 JUDGED = ("alpaca_eval", "mt_bench")
 """Suites that call the judge."""
 
@@ -29,6 +33,9 @@ class Evaluation(Record):
         store: Artifact store, relative to the evaluation's directory.
         suites: Name of the artifact with the figures, by suite.
         artifacts: Every artifact that the evaluation used.
+        judges: Model of the judge by suite, for suites with a judge; empty in files of earlier versions.
+        round: Round of the student; None for `tapir evaluate`.
+        last: Whether it is the last student of its run, or a model without a run.
     """
 
     student: str
@@ -41,6 +48,13 @@ class Evaluation(Record):
     store: str
     suites: dict[str, str]
     artifacts: tuple[Entry, ...]
+    judges: dict[str, str] = Field(default_factory=dict)
+    round: int | None = None
+    last: bool = True
+
+    def judge_of(self, suite: str) -> str | None:
+        """Return the model that judged a suite; None if none did."""
+        return self.judges.get(suite, self.judge) if suite in JUDGED else None
 
     def write(self, directory: Path) -> None:
         """Write `evaluation.json` into the evaluation's directory."""

@@ -18,6 +18,7 @@ from tapir_exp.config import (
     JudgedStudent,
     JudgeProtocol,
     LLMConfig,
+    Suite,
 )
 from tapir_exp.core.records import Example
 from tapir_exp.core.task_types import TaskType
@@ -26,6 +27,8 @@ from tapir_exp.distillation.judge.requests import presentation_orders
 from tapir_exp.distillation.prompts import load_prompt, refinement_style
 from tapir_exp.llm.chat import CHARS_PER_TOKEN
 from tapir_exp.llm.pricing import get_price
+from tapir_exp.pipeline.disk_sizes import student_bytes
+from tapir_exp.pipeline.suite_sizes import evaluated_rounds, suite_sizes
 from tapir_exp.student.training.memory import num_parameters
 from tapir_exp.student.training.schedule import annealing_budget, round_schedule
 
@@ -35,6 +38,8 @@ RATING_TOKENS = 2
 """Completion that rates the complexity of an instruction."""
 VERDICT_TOKENS = 120
 """Completion with scores and reasons; a preference by log-probabilities is one token."""
+THOUGHT_TOKENS = 1000
+"""Thoughts before each reply of a reasoning model, which are paid as completion; within its `reasoning_tokens`."""
 RESPONSE_TOKENS = 250.0
 """Response of the teacher to a seed, if no seed has a response to measure."""
 REFINED_LENGTH_RATIO = 1.5
@@ -45,6 +50,10 @@ UTILISATION = 0.4
 """Share of the peak that training reaches."""
 FLOPS_PER_TOKEN = 6
 """Training FLOPs per parameter and token, forward and backward (Kaplan et al., 2020)."""
+GENERATION_FLOPS_PER_TOKEN = 2
+"""FLOPs per parameter and generated token (Kaplan et al., 2020)."""
+GENERATION_UTILISATION = 0.05
+"""Share of the peak that generation in batches reaches; it is limited by memory."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,7 @@ class StageEstimate:
         gpu_hours: Hours of the fit; None if there is none, or the size of the student is unknown.
         share: Two jobs whose stages have the same share run the stage once.
         at_most: Whether the figures are upper bounds.
+        disk: Bytes of the student that the stage stores; None if its size is unknown.
     """
 
     stage: str
@@ -82,6 +92,7 @@ class StageEstimate:
     gpu_hours: float | None
     share: str
     at_most: bool = False
+    disk: float | None = 0.0
 
 
 def seed_statistics(seeds: list[Example]) -> SeedStatistics:
@@ -100,6 +111,41 @@ def estimate_run(config: Config, sizes: SeedStatistics) -> list[StageEstimate]:
     return list(_before_the_rounds(config, sizes)) + [
         stage for number in range(1, config.curriculum.rounds + 1) for stage in _round(config, sizes, number)
     ]
+
+
+def estimate_suites(config: Config, response: float, number: int | None, share: str) -> Iterator[StageEstimate]:
+    """Estimate the suites of one student: its responses, and the calls of the judges.
+
+    Args:
+        config: The whole configuration.
+        response: Mean tokens of a response of the student.
+        number: Round of the student; None for `tapir evaluate`.
+        share: Text that is equal for two jobs with the same student.
+    """
+    share = f"{share} {_share(config.evals)}"
+    end = "" if number is None else f"-{number}"
+    for suite in suite_sizes(config, response):
+        if suite.generated:
+            hours = _gpu_hours(config, GENERATION_FLOPS_PER_TOKEN * suite.generated, GENERATION_UTILISATION)
+            yield StageEstimate(f"{suite.responses}{end}", "student", 0, 0.0, 0.0, 0.0, hours, share)
+        if suite.judge is not None and suite.calls:
+            shape = (suite.calls, suite.prompt, suite.completion, f"{share} {_share(suite.judge.llm)}")
+            yield _calls(f"{suite.verdicts}{end}", "judge", suite.judge.llm, *shape)
+
+
+def _suites_of_run(config: Config, sizes: SeedStatistics, number: int, share: str) -> Iterator[StageEstimate]:
+    """Estimate the suites of a student of a run; the problems of the lab are no calls and not counted."""
+    if number in evaluated_rounds(config):
+        others: list[Suite] = [suite for suite in config.evals.suites if suite is not Suite.lab]
+        # The student is assumed to write as long as the responses that it is trained on.
+        ratio = REFINED_LENGTH_RATIO if config.curriculum.refine and number else 1.0
+        part = replace(config, evals=replace(config.evals, suites=others))
+        yield from estimate_suites(part, ratio * sizes.response, number, share)
+
+
+def _gpu_hours(config: Config, flops_per_parameter: float, utilisation: float) -> float | None:
+    parameters = num_parameters(config.student)
+    return None if parameters is None else parameters * flops_per_parameter / (PEAK_FLOPS * utilisation) / 3600
 
 
 def _before_the_rounds(config: Config, sizes: SeedStatistics) -> Iterator[StageEstimate]:
@@ -123,6 +169,7 @@ def _before_the_rounds(config: Config, sizes: SeedStatistics) -> Iterator[StageE
         yield _calls("seeds_with_responses", "teacher", config.teacher.llm, *shape)
     yield _fit(config, 0, config.sft.seed_stage, sizes.seeds, row, student)
     yield from _held_out(config, 0, sizes, f"{student} {_share(config.judge, held_out)}")
+    yield from _suites_of_run(config, sizes, 0, student)
     if config.curriculum.rounds == 0:
         return
     yield from _labels(config, "task_labels", sizes.seeds, sizes, _share(config.seeds, config.classifier))
@@ -157,6 +204,7 @@ def _round(config: Config, sizes: SeedStatistics, number: int) -> Iterator[Stage
     if config.sft.judged_student is JudgedStudent.annealed and schedule.end_rate > 0:
         yield _fit(config, number, annealing_budget(config.sft), trained, row, share, stage="judged_student")
     yield from _held_out(config, number, sizes, share)
+    yield from _suites_of_run(config, sizes, number, share)
     if number < curriculum.rounds and (not fresh or curriculum.report_trained_gaps):
         yield from _scores(config, number, rows, sizes, share)
 
@@ -239,7 +287,8 @@ def _calls(
     share: str,
     at_most: bool = False,
 ) -> StageEstimate:
-    """Return a stage of calls with these prompt and completion tokens each."""
+    """Return a stage of calls with these prompt and completion tokens each, thoughts not counted."""
+    completion += min(llm.reasoning_tokens, THOUGHT_TOKENS)
     price = get_price(llm, batched=llm.batch)
     usd = None if price is None else calls * (prompt * price.prompt + completion * price.completion)
     return StageEstimate(stage, role, calls, calls * prompt, calls * completion, usd, None, share, at_most)
@@ -256,11 +305,8 @@ def _fit(
 ) -> StageEstimate:
     passes = (budget.epochs or 0.0) * rows + budget.extra_rows
     tokens = budget.max_tokens if budget.max_tokens is not None else passes * row_tokens
-    parameters = num_parameters(config.student)
-    hours = None
-    if parameters is not None:
-        hours = FLOPS_PER_TOKEN * parameters * tokens / (PEAK_FLOPS * UTILISATION) / 3600
-    return StageEstimate(f"{stage}-{number}", "fit", 0, 0.0, 0.0, 0.0, hours, share)
+    hours = _gpu_hours(config, FLOPS_PER_TOKEN * tokens, UTILISATION)
+    return StageEstimate(f"{stage}-{number}", "fit", 0, 0.0, 0.0, 0.0, hours, share, disk=student_bytes(config))
 
 
 def _prompt_tokens(name: str) -> float:

@@ -1,10 +1,11 @@
 """Open the workspace of a run: its store and its models."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tapir_exp.config import Config, LLMConfig
+from tapir_exp.config import Config, LLMConfig, Suite
+from tapir_exp.core.evaluation_manifest import JUDGED
 from tapir_exp.core.store import Store
 from tapir_exp.distillation.classifier.base import open_classifier
 from tapir_exp.lab import provider
@@ -45,10 +46,26 @@ def open_workspace(config: Config, scope: SpendScope, *, calling: bool = True) -
         teacher = open_checked(config.teacher.llm, "teacher")
         judge = open_checked(config.judge.llm, "judge")
         classifier = open_classifier(config.classifier, lambda: open_checked(config.classifier.llm, "classifier"))
-        yield Workspace(config, store, teacher, judge, classifier, call_store.ledger)
+        suite_judges = {
+            suite: open_chat(own.llm, "judge", call_store, servers)
+            for suite in config.evals.suites
+            if (own := config.evals.judge_of(suite)) is not None
+        }
+        if calling:
+            _check_suite_judges(config, judge, suite_judges)
+        yield Workspace(config, store, teacher, judge, classifier, call_store.ledger, suite_judges)
     finally:
         servers.close()
         call_store.close()
+
+
+def _check_suite_judges(config: Config, judge: Client, own: Mapping[Suite, Client]) -> None:
+    """Check the models that the suites will ask."""
+    if not config.evals.ask_judge:
+        return
+    for suite in config.evals.suites:
+        if suite.value in JUDGED:
+            own.get(suite, judge).check(priced=config.spend.max_usd is not None)
 
 
 def open_chat(llm: LLMConfig, role: str, call_store: CallStore, servers: ServerPool) -> Client:

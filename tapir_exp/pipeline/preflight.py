@@ -17,13 +17,14 @@ from tapir_exp.config import (
     LLMConfig,
     Method,
     MissingResponses,
-    Precision,
     SeedSource,
     StrategyName,
+    Suite,
 )
 from tapir_exp.config.lab_parts import LAB_PREFIX, LAB_STUDENT
 from tapir_exp.core.console import Terminal, console
 from tapir_exp.core.errors import SourceError, TapirError
+from tapir_exp.core.evaluation_manifest import JUDGED
 from tapir_exp.data.decontamination import HUB
 from tapir_exp.data.formats import UnusableRow
 from tapir_exp.data.readers import read_file
@@ -31,7 +32,9 @@ from tapir_exp.data.seeds import parse_seed
 from tapir_exp.llm.ledger import Ledger
 from tapir_exp.llm.probe import Probe, address_of, probe_all
 from tapir_exp.llm.serving.weights import find_weights, is_gguf
-from tapir_exp.student.training.memory import num_parameters
+from tapir_exp.pipeline.disk_sizes import checkpoint_bytes, student_bytes
+from tapir_exp.pipeline.suite_files import find_missing, hub_data
+from tapir_exp.pipeline.suite_sizes import suites_of_run
 
 STAGE = "checks"
 """Name in the spend of the tokens that the checks take."""
@@ -39,10 +42,6 @@ READ_ROWS = 50
 """Rows of a file that are read as a check."""
 HUB_TIMEOUT_S = 5.0
 """Seconds that the hub may take to say that a repository exists."""
-CHECKPOINT_BYTES = 12
-"""Bytes per parameter of a checkpoint within a full fit: weights and Adam's state, in float32."""
-ADAPTER_SHARE = 0.05
-"""Size of an adapter with its checkpoint, relative to the weights of the student; an upper bound, ours."""
 GB = 1e9
 
 
@@ -82,7 +81,17 @@ def all_checks(config: Config) -> list[Check]:
 def local_checks(config: Config) -> list[Check]:
     """Return the checks that call no model."""
     checks = (_seed_checks, _benchmark_checks, _student_checks, _package_checks, _disk_checks)
-    return [check for find in checks for check in find(config)]
+    found = [check for find in checks for check in find(config)]
+    return [*found, *suite_checks(config, suites_of_run(config))]
+
+
+def suite_checks(config: Config, suites: Sequence[Suite]) -> list[Check]:
+    """Return the checks of the files and packages that suites need."""
+    checks = [Check(f"suite {suite.value}", problem=find_missing(config.evals, suite)) for suite in suites]
+    return [
+        *checks,
+        *(_check_hub(f"suite {suite}", "dataset", name, None) for suite, name in hub_data(config.evals, suites)),
+    ]
 
 
 def print_checks(checks: Sequence[Check], terminal: Terminal = console) -> None:
@@ -136,6 +145,12 @@ def _used_models(config: Config) -> Iterator[tuple[str, LLMConfig]]:
         yield "teacher", config.teacher.llm
     if rounds or held_out:
         yield "judge", config.judge.llm
+    if config.evals.ask_judge:
+        for suite in suites_of_run(config):
+            if suite.value in JUDGED and config.evals.judge_of(suite) is None and not (rounds or held_out):
+                yield "judge", config.judge.llm
+            elif (own := config.evals.judge_of(suite)) is not None:
+                yield f"evals.{suite.value}.judge", own.llm
     if rounds and config.classifier.kind is ClassifierKind.llm:
         yield "classifier", config.classifier.llm
 
@@ -261,12 +276,18 @@ def _package_checks(config: Config) -> Iterator[Check]:
         yield Check("vLLM", problem=f"student.vllm.executable = {program} is not a program that exists")
 
 
-def _disk_checks(config: Config) -> Iterator[Check]:
-    needed = _bytes_of_students(config)
+def free_bytes(config: Config) -> tuple[Path, float]:
+    """Return the directory that the outputs are below, and the bytes that are free there."""
     directory = Path(config.outputs).absolute()
     while not directory.exists():
         directory = directory.parent
-    free = shutil.disk_usage(directory).free
+    return directory, shutil.disk_usage(directory).free
+
+
+def _disk_checks(config: Config) -> Iterator[Check]:
+    one = student_bytes(config)
+    needed = None if one is None else (config.curriculum.rounds + 1) * one + checkpoint_bytes(config)
+    directory, free = free_bytes(config)
     if needed is not None and needed > free:
         remedy = "free space, or set outputs to a larger disk"
         problem = f"{free / GB:.1f} GB are free at {directory}, about {needed / GB:.1f} GB are needed; {remedy}"
@@ -274,18 +295,3 @@ def _disk_checks(config: Config) -> Iterator[Check]:
     else:
         about = "" if needed is None else f", about {needed / GB:.1f} GB needed"
         yield Check("disk", f"{free / GB:.0f} GB free{about}")
-
-
-def _bytes_of_students(config: Config) -> float | None:
-    """Return the size of all students and of one checkpoint; None if the size of the student is not known."""
-    parameters = num_parameters(config.student)
-    if parameters is None and Path(config.student.model).is_dir():
-        files = list(Path(config.student.model).glob("*.safetensors"))
-        parameters = sum(path.stat().st_size for path in files) / 2 if files else None
-    if parameters is None:
-        return None
-    weights = parameters * (2 if config.student.precision is Precision.bfloat16 else 4)
-    students = config.curriculum.rounds + 1
-    if config.sft.method is not Method.full:
-        return students * ADAPTER_SHARE * weights
-    return students * weights + parameters * CHECKPOINT_BYTES

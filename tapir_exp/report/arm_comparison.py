@@ -52,14 +52,17 @@ class ArmComparison:
 
 
 def compare_arms(suite: str, evaluations: Sequence[EvaluationResult]) -> list[ArmComparison]:
-    """Compare each arm with TAPIR of the same experiment, model, judge and benchmark, over their common seeds."""
+    """Compare each arm with TAPIR of the same experiment, model, judge and benchmark, over their common seeds.
+
+    A job of a sweep with other settings than its baseline is an arm of its own.
+    """
     groups: defaultdict[tuple[object, ...], dict[str, dict[int, Values]]] = defaultdict(dict)
     for result in evaluations:
         evaluation = result.evaluation
-        if evaluation.arm is not None and evaluation.seed is not None:
+        if result.method is not None and evaluation.seed is not None:
             arms = groups[evaluation.experiment, evaluation.model, result.comparability_key(suite)]
             # The first evaluation of a seed counts, as in the tables.
-            arms.setdefault(evaluation.arm, {}).setdefault(evaluation.seed, result.values(suite))
+            arms.setdefault(result.method, {}).setdefault(evaluation.seed, result.values(suite))
     comparisons = [_compare_group(str(key[0]), suite, arms) for key, arms in groups.items() if BASELINE in arms]
     return [comparison for group in comparisons for comparison in group]
 

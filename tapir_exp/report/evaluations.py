@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from tapir_exp.core.errors import StoreError
-from tapir_exp.core.evaluation_manifest import EVALUATION, JUDGED, Evaluation
+from tapir_exp.core.evaluation_manifest import EVALUATION, Evaluation
 from tapir_exp.core.json_rows import read_json_objects
 from tapir_exp.core.manifest import MANIFEST
 from tapir_exp.core.store import Artifact
 from tapir_exp.evals.win_rate import is_preference, win_share
+from tapir_exp.report.sweep.variants import NO_VARIANT, Variant, Variants
 
 Values = Mapping[str, float]
 """Value of a student on each instruction of a suite: per cent, or the rating from 1 to 10 on MT-Bench."""
@@ -26,12 +27,14 @@ class EvaluationResult:
         artifacts: Artifacts with the figures, by suite.
         link: Path of its manifest, relative to the tables.
         run: Path of the manifest of the run that trained its student, relative to the tables; None for other models.
+        variant: How the job of this run differs from the rest of its sweep.
     """
 
     evaluation: Evaluation
     artifacts: Mapping[str, Artifact]
     link: str
     run: str | None
+    variant: Variant = NO_VARIANT
 
     @property
     def figures(self) -> dict[str, Mapping[str, Any]]:
@@ -43,12 +46,18 @@ class EvaluationResult:
         """Return experiment and arm of a trained student, or the name of another model."""
         evaluation = self.evaluation
         if evaluation.arm:
-            return f"{evaluation.experiment} · {evaluation.arm} (ours)"
+            return " · ".join([str(evaluation.experiment), evaluation.arm, *self.variant.shown]) + " (ours)"
         return f"{evaluation.student} (ours)"
+
+    @property
+    def method(self) -> str | None:
+        """Return the arm, with the settings that its job does not share with the baseline of its sweep."""
+        arm = self.evaluation.arm
+        return None if arm is None else " ".join([arm, *self.variant.changed])
 
     def comparability_key(self, suite: str) -> tuple[str | None, str | None]:
         """Return the judge (None if the suite has none) and the benchmark; figures with different keys do not mix."""
-        return self.evaluation.judge if suite in JUDGED else None, self.figures[suite].get("benchmark")
+        return self.evaluation.judge_of(suite), self.figures[suite].get("benchmark")
 
     def missing_reason(self, suite: str, name: str) -> str:
         """Return why a suite of this evaluation lacks a figure."""
@@ -60,8 +69,13 @@ class EvaluationResult:
         return VALUE_READERS[suite](self.artifacts[suite].path)
 
 
-def load_evaluation(directory: Path, tables_dir: Path) -> EvaluationResult:
+def load_evaluation(directory: Path, tables_dir: Path, variants: Variants | None = None) -> EvaluationResult:
     """Read an evaluation, with links relative to `tables_dir`.
+
+    Args:
+        directory: Directory of the evaluation.
+        tables_dir: Directory of the tables.
+        variants: Finds how jobs of sweeps differ; None if no run is a job of a sweep.
 
     Raises:
         StoreError: The manifest is missing or unreadable, or an artifact is missing from the store.
@@ -69,7 +83,9 @@ def load_evaluation(directory: Path, tables_dir: Path) -> EvaluationResult:
     evaluation = Evaluation.load(directory)
     link = os.path.relpath(directory / EVALUATION, tables_dir)
     run = None if evaluation.run is None else os.path.relpath(directory / evaluation.run / MANIFEST, tables_dir)
-    return EvaluationResult(evaluation, evaluation.open(directory), link, run)
+    trained = None if evaluation.run is None else (directory / evaluation.run).resolve()
+    variant = NO_VARIANT if variants is None or trained is None else variants.of_run(trained)
+    return EvaluationResult(evaluation, evaluation.open(directory), link, run, variant)
 
 
 def _lab_values(path: Path) -> dict[str, float]:

@@ -18,6 +18,10 @@ Metrics = dict[str, Any]
 
 NOT_REPRODUCIBLE = ("spend", "tokens_per_second", "supervised_tokens_per_second", "mfu", "peak_memory_mb")
 """Figures of a stage that depend on the machine or on the cache."""
+SUITES = ("alpaca_eval", "mt_bench", "ifeval")
+"""Suites whose figures are metrics; the stage has the first word of the name."""
+NO_METRIC = ("benchmark", "without")
+"""Figures of a suite that say what was measured."""
 SUMMED = ("train/tokens", "teacher/rows", "teacher/calls")
 """Metrics that also have a sum over all rounds so far, with the suffix `_total`."""
 
@@ -68,6 +72,9 @@ def round_metrics(number: int, manifest: Manifest, artifacts: Artifacts) -> Metr
     metrics |= _stage_metrics("train", artifacts[f"student-{number}"].figures)
     if benchmark := artifacts.get(f"benchmark-{number}"):
         metrics |= _benchmark_metrics(benchmark.rows(BenchmarkResult))
+    for suite in SUITES:
+        if result := artifacts.get(f"{suite.split('_')[0]}-suite-{number}"):
+            metrics |= _stage_metrics(suite, {k: v for k, v in result.figures.items() if k not in NO_METRIC})
     # The last student has no verdicts: no round follows that needs them.
     if verdicts := artifacts.get(f"verdicts-{number}"):
         metrics |= _gap_metrics(verdicts, manifest.delta)

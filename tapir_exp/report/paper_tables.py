@@ -3,13 +3,13 @@
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 from tapir_exp.core.errors import StoreError
-from tapir_exp.core.evaluation_manifest import EVALUATION
+from tapir_exp.core.evaluation_manifest import EVALUATION, EVALUATIONS
 from tapir_exp.core.markup import escape_csv
 from tapir_exp.core.store import write_text_atomic
 from tapir_exp.evals.power import detectable_difference, error_of_difference, pairs_needed
@@ -18,6 +18,10 @@ from tapir_exp.report.arm_comparison import ArmComparison, compare_arms
 from tapir_exp.report.evaluations import EvaluationResult, load_evaluation
 from tapir_exp.report.paper_cells import CELLS, Cell, OurResult
 from tapir_exp.report.published import MEANINGS, Column, Plan, PublishedRow, PublishedTable, Status, load_tables
+from tapir_exp.report.rounds_table import rounds_to_csv, table_rounds
+from tapir_exp.report.sweep.jobs import find_jobs
+from tapir_exp.report.sweep.plan_file import PLAN
+from tapir_exp.report.sweep.variants import Variants
 from tapir_exp.report.templates import render
 
 TABLES_DIR = "paper"
@@ -25,6 +29,10 @@ CSV_COLUMNS = (
     "table", "row", "figure", "published", "status", "ours", "error", "error_over", "seeds", "judge", "evaluations",
     "runs", "why",
 )  # fmt: skip
+NUMBERS = ("published", "ours", "error", "seeds")
+"""Columns of numbers."""
+ROUNDS = "rounds.csv"
+"""File of the figures by round."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,16 @@ class Table:
     rows: tuple[TableRow, ...]
     comparisons: tuple[ArmComparison, ...]
     meanings: Mapping[Status, str]
+
+    @property
+    def has_results(self) -> bool:
+        """Return whether any of our evaluations is in the table."""
+        return any(cell.ours.value is not None for row in self.rows for cell in row.cells)
+
+    @property
+    def has_published_results(self) -> bool:
+        """Return whether any of our evaluations stands beside a published row."""
+        return any(cell.status is not None and cell.ours.value is not None for row in self.rows for cell in row.cells)
 
     @property
     def missing_reasons(self) -> list[str]:
@@ -95,21 +113,46 @@ class Table:
 def write_paper_tables(directory: Path) -> Path:
     """Write the tables over all evaluations below `directory` into `directory/paper`, and return the HTML page.
 
+    For a sweep, only tables with a result of ours are written.
+
     Raises:
         StoreError: There is no such directory, or an artifact of an evaluation is missing.
     """
     tables_dir = directory / TABLES_DIR
-    evaluations, unfinished = load_evaluations(directory, tables_dir)
+    found, unfinished = load_evaluations(directory, tables_dir)
     tables_dir.mkdir(exist_ok=True)
+    evaluations = [result for result in found if result.evaluation.last]
     tables = [build_table(name, table, evaluations) for name, table in load_tables().items()]
+    if (directory / PLAN).is_file():
+        tables = _relevant(tables)
+    for name in load_tables().keys() - {table.name for table in tables}:
+        for kind in ("md", "tex", "csv"):
+            (tables_dir / f"{name}.{kind}").unlink(missing_ok=True)
+    rounds = table_rounds(found)
+    write_text_atomic(tables_dir / ROUNDS, rounds_to_csv(rounds))
     for table in tables:
         for kind in ("md", "tex"):
             text = render(f"paper.{kind}.jinja", table=table, cell=CELLS)
             write_text_atomic(tables_dir / f"{table.name}.{kind}", text)
         write_text_atomic(tables_dir / f"{table.name}.csv", to_csv(table))
-    page = render("paper.html.jinja", tables=tables, evaluations=evaluations, unfinished=unfinished, cell=CELLS)
+    page = render(
+        "paper.html.jinja", tables=tables, evaluations=evaluations, unfinished=unfinished, cell=CELLS, rounds=rounds
+    )
     write_text_atomic(tables_dir / "index.html", page)
     return tables_dir / "index.html"
+
+
+def _relevant(tables: Sequence[Table]) -> list[Table]:
+    """Return the tables with results of ours; those with a published row of ours, if a suite has any such table."""
+    with_results = [table for table in tables if table.has_results]
+    matched = {table.published.suite for table in with_results if table.has_published_results}
+    return [t for t in with_results if t.has_published_results or t.published.suite not in matched] or list(tables)
+
+
+def write_tables_of_sweep(sweep_dir: Path) -> Path | None:
+    """Write the tables of a sweep if any of its jobs has been evaluated, and return the HTML page, or None."""
+    evaluated = any(sweep_dir.glob(f"*/{EVALUATIONS}/*/{EVALUATION}"))
+    return write_paper_tables(sweep_dir) if evaluated else None
 
 
 def load_evaluations(directory: Path, tables_dir: Path) -> tuple[list[EvaluationResult], list[str]]:
@@ -131,8 +174,19 @@ def load_evaluations(directory: Path, tables_dir: Path) -> tuple[list[Evaluation
     hydra_files = directory.rglob(".hydra/hydra.yaml")
     started = {f.parent.parent for f in hydra_files if "config_name: evaluate\n" in f.read_text(encoding="utf-8")}
     finished = {path.parent for path in directory.rglob(EVALUATION)}
-    unfinished = [str(path.relative_to(directory)) for path in sorted(started - finished)]
-    return [load_evaluation(path, tables_dir) for path in sorted(finished)], unfinished
+    unfinished = [
+        str(path.relative_to(directory)) for path in sorted(started - finished) if not _has_jobs(path, finished)
+    ]
+    if (directory / PLAN).is_file():
+        jobs = [job for job in find_jobs(directory) if not _has_jobs(job.path, finished)]
+        unfinished += [str(job.path.relative_to(directory)) for job in jobs]
+    variants = Variants()
+    return [load_evaluation(path, tables_dir, variants) for path in sorted(finished)], unfinished
+
+
+def _has_jobs(directory: Path, finished: Collection[Path]) -> bool:
+    """Return whether a directory has finished evaluations below it: of the jobs of a sweep, or of a run's students."""
+    return any(directory in path.parents for path in finished)
 
 
 def build_table(name: str, published: PublishedTable, evaluations: Sequence[EvaluationResult]) -> Table:
@@ -170,7 +224,7 @@ def _matches(result: EvaluationResult, row: PublishedRow) -> bool:
     # Given outputs have no model but the name of their generator.
     if evaluation.model is None:
         return _model_name(evaluation.student) in row.aliases
-    return row.model is not None and (evaluation.model, evaluation.arm) == (row.model, row.arm)
+    return row.model is not None and (evaluation.model, result.method) == (row.model, row.arm)
 
 
 def _group(evaluations: Sequence[EvaluationResult], table: PublishedTable) -> list[list[EvaluationResult]]:
@@ -281,6 +335,24 @@ def describe_plan(plan: Plan) -> str:
         f"is {detectable_difference(error):.1f}. To detect {gap:.2f} requires about {unpaired:,} instructions, "
         f"or {paired:,} if the preferences of the two models correlate by 0.5."
     )
+
+
+def read_cells(tables_dir: Path) -> list[dict[str, str | float | None]]:
+    """Read the cells of all tables from their CSV files; an empty field is None, and a number is one."""
+    cells = []
+    for path in sorted(tables_dir.glob("*.csv")):
+        if path.name == ROUNDS:
+            continue
+        with path.open(encoding="utf-8", newline="") as lines:
+            rows = csv.DictReader(lines)
+            cells += [{key: _to_value(key, text) for key, text in row.items()} for row in rows]
+    return cells
+
+
+def _to_value(column: str, text: str) -> str | float | None:
+    if not text:
+        return None
+    return float(text) if column in NUMBERS else text
 
 
 def to_csv(table: Table) -> str:

@@ -14,7 +14,7 @@ from tapir_exp.commands.evaluate_job import evaluate, find_subject
 from tapir_exp.commands.main import main
 from tapir_exp.commands.report import main as report
 from tapir_exp.config import Config, LabStudentConfig, to_yaml
-from tapir_exp.core.errors import ConfigError, EvaluationError
+from tapir_exp.core.errors import ConfigError, TapirError
 from tapir_exp.core.evaluation_manifest import EVALUATION, Evaluation
 from tapir_exp.core.manifest import Manifest, entry_of
 from tapir_exp.core.store import Store, digest_files
@@ -211,7 +211,7 @@ def test_missing_inputs_are_reported_before_any_call(bed: EvaluationBed, student
         bed.evaluate("evals=none", f"student.model={student_dir}")
     with pytest.raises(ConfigError, match=r"evals\.problems_per_level = 0"):
         bed.evaluate("evals.problems_per_level=0", f"student.model={student_dir}")
-    with pytest.raises(EvaluationError, match="judge_prompts"):
+    with pytest.raises(TapirError, match="judge_prompts"):
         bed.evaluate("evals=mt_bench", "evals.mt_bench.judge_prompts=null", f"student.model={student_dir}")
     with pytest.raises(ConfigError, match="TAPIR_NO_SUCH_KEY"):
         bed.evaluate("evals=alpaca_eval", f"student.model={student_dir}", "judge.llm.api_key_env=TAPIR_NO_SUCH_KEY")

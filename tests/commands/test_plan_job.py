@@ -6,10 +6,10 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from tapir_exp.commands import plan, plan_job
-from tapir_exp.commands.plan_job import PlannedStage, RemainingCost, SeedReader, build_table, merge_jobs
+from tapir_exp.commands.plan_job import PlannedStage, RemainingCost, SeedReader, merge_jobs
+from tapir_exp.commands.plan_table import plan_lines
 from tapir_exp.config import SeedsConfig, SeedSource
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.records import Example
@@ -23,9 +23,7 @@ def a_stage(name: str = "task_labels", calls: int = 10, usd: float | None = 1.0,
 
 
 def text_of(planned: list[PlannedStage]) -> str:
-    out = io.StringIO()
-    Console(file=out, width=80).print(build_table(planned))
-    return out.getvalue()
+    return "\n".join(plan_lines(planned))
 
 
 def output_of(*arguments: str) -> str:

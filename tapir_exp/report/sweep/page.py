@@ -20,6 +20,8 @@ from tapir_exp.report.sweep.task_mix_section import task_mix
 from tapir_exp.report.templates import render
 
 INDEX = "index.html"
+PAPER = "paper/index.html"
+"""Page of the paper's tables, if jobs were evaluated."""
 
 
 def write_sweep_report(sweep_dir: Path) -> Path:
@@ -59,6 +61,7 @@ def render_page(sweep: Sweep) -> str:
         mix=task_mix(sweep.arms),
         samples=sample_responses(sweep.arms),
         spend=spend_by_arm(sweep.arms),
+        paper=PAPER if (sweep.path / PAPER).is_file() else None,
     )
 
 
