@@ -17,6 +17,7 @@ from loopback import USAGE, Server, completion, dropped, request, status
 
 from tapir_exp.config import LLMConfig, SpendConfig
 from tapir_exp.core.errors import BudgetSpent, ConfigError
+from tapir_exp.core.secrets import HIDDEN
 from tapir_exp.llm import batch_api, client
 from tapir_exp.llm.batch_api import batch_digest
 from tapir_exp.llm.call_store import CallStore
@@ -55,6 +56,11 @@ def ask(chat: Client, *prompts: str) -> list[str | None]:
     requests = [request(prompt) for prompt in prompts]
     results = run_requests(chat, requests, text_of, label="test", concurrency=8, max_failure_rate=1.0)
     return [result.value for result in results]
+
+
+def test_key_that_a_batch_repeats_is_not_kept(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAPIR_TEST_KEY", "s3cret-q7Zk_Wv93xT")
+    assert ask(make(api_key_env="TAPIR_TEST_KEY"), "s3cret-q7Zk_Wv93xT") == [f"batched: {HIDDEN}"]
 
 
 def interrupt(chat: Client, *prompts: str) -> None:

@@ -17,6 +17,7 @@ from loopback import USAGE, Responder, Server, dropped, html, request, status, t
 
 from tapir_exp.config import LLMConfig, SpendConfig
 from tapir_exp.core.errors import ConfigError
+from tapir_exp.core.secrets import HIDDEN
 from tapir_exp.llm import client, reactions
 from tapir_exp.llm.call_store import CallStore
 from tapir_exp.llm.chat import ChatRequest, Completion, Message
@@ -91,7 +92,7 @@ def test_identical_requests_in_flight_share_the_error(make: Any, server: Server,
     assert ledger.spent_by_scope() == Spend()
 
 
-def test_shared_call_survives_cancellation_of_first_waiter(make: Any, server: Server) -> None:
+def test_shared_call_is_repeated_if_first_waiter_is_cancelled(make: Any, server: Server) -> None:
     server.delay_s["a"] = 0.3
 
     async def two(chat: Client) -> Completion:
@@ -104,7 +105,7 @@ def test_shared_call_survives_cancellation_of_first_waiter(make: Any, server: Se
             return await second
 
     assert asyncio.run(two(make())).text == "re: a"
-    assert len(server.seen) == 1
+    assert len(server.seen) == 2
 
 
 def test_failed_call_is_no_longer_in_flight(make: Any, server: Server) -> None:
@@ -373,6 +374,11 @@ def test_api_key_is_read_from_environment(make: Any, server: Server, monkeypatch
     one(chat, "a")
     assert server.keys == ["Bearer s3cret"]
     assert "s3cret" not in str(chat.identity())
+
+
+def test_key_that_a_reply_repeats_is_not_kept(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAPIR_TEST_KEY", "s3cret-q7Zk_Wv93xT")
+    assert one(make(api_key_env="TAPIR_TEST_KEY"), "say s3cret-q7Zk_Wv93xT").text == f"re: say {HIDDEN}"
 
 
 def test_provider_key_is_not_sent_to_custom_api_base(
