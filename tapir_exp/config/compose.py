@@ -1,16 +1,18 @@
 """Compose configurations, find what set a value, and explain a failed composition in the words of the schema."""
 
 import os
+import pickle
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -66,6 +68,9 @@ class Composer:
         self.config_name = config_name
         self.typed = tuple(typed)
         self._known_leaves: dict[tuple[str, ...], list[tuple[str, str]]] = {}
+        self._chosen: dict[tuple[str, ...], bytes] = {}
+        self._overrides: dict[str, Override] = {}
+        self._groups: dict[str, bool] = {}
         self._contents: dict[str, object] = {}
 
     def problems(self, overrides: Sequence[str]) -> list[str]:
@@ -119,10 +124,54 @@ class Composer:
         return self._explain_leaf(error)
 
     def _compose(self, overrides: Sequence[str]) -> DictConfig:
-        cfg = self.loader.load_configuration(self.config_name, list(overrides), run_mode=RunMode.RUN)
+        split = self._split(overrides)
+        if split is None:
+            return self._load(list(overrides))
+        choices, values = split
+        if choices not in self._chosen:
+            # Jobs of a sweep mostly share their choices, and Hydra takes a long time to find and merge their files.
+            self._chosen[choices] = pickle.dumps(self._load(list(choices)))
+        cfg: DictConfig = pickle.loads(self._chosen[choices])  # a copy, several times as fast as deepcopy
+        OmegaConf.set_struct(cfg, True)
+        try:
+            ConfigLoaderImpl._apply_overrides_to_config(values, cfg)
+        except OmegaConfBaseException as error:  # as load_configuration does
+            raise ConfigCompositionException().with_traceback(error.__traceback__) from error
+        OmegaConf.set_struct(cfg, False)
+        return cfg
+
+    def _load(self, overrides: list[str]) -> DictConfig:
+        cfg = self.loader.load_configuration(self.config_name, overrides, run_mode=RunMode.RUN)
         OmegaConf.set_struct(cfg, False)
         del cfg["hydra"]
         return cfg
+
+    def _split(self, overrides: Sequence[str]) -> tuple[tuple[str, ...], list[Override]] | None:
+        """Return the overrides that choose files, and those that set a value; None if Hydra has to refuse one of them.
+
+        Raises:
+            OverrideParseException: If one cannot be read.
+        """
+        choices, values = list[str](), list[Override]()
+        for line, override in zip(overrides, self._parsed(overrides), strict=True):
+            key = override.key_or_group
+            if override.is_sweep_override() or override.package is not None or "@" in key:
+                return None
+            if key.partition(".")[0] == "hydra" or (self._is_group(key) and not isinstance(override.value(), dict)):
+                choices.append(line)
+            else:
+                values.append(override)
+        return tuple(choices), values
+
+    def _parsed(self, overrides: Sequence[str]) -> list[Override]:
+        missing = [line for line in overrides if line not in self._overrides]
+        self._overrides.update(zip(missing, OverridesParser.create().parse_overrides(missing), strict=True))
+        return [self._overrides[line] for line in overrides]
+
+    def _is_group(self, key: str) -> bool:
+        if key not in self._groups:
+            self._groups[key] = any(source.is_group(key) for source in self.loader.get_sources())
+        return self._groups[key]
 
     def _source(self, line: str) -> str:
         """Return the command line, or the sweep's file if its parameters set this key."""
@@ -132,10 +181,13 @@ class Composer:
     def _leaves(self, overrides: Sequence[str]) -> list[tuple[str, str]]:
         """Return path and package of each composed YAML, the last merged first; kept, since a message needs many."""
         job = tuple(overrides)
+        with suppress(HydraException):
+            # Only the choices of groups decide which files are composed.
+            job = split[0] if (split := self._split(overrides)) is not None else job
         if job not in self._known_leaves:
             self._known_leaves[job] = []
             with suppress(*COMPOSITION_ERRORS):
-                tree = self.loader.compute_defaults_list(self.config_name, list(overrides), RunMode.RUN)
+                tree = self.loader.compute_defaults_list(self.config_name, list(job), RunMode.RUN)
                 self._known_leaves[job] = [
                     (leaf.config_path, leaf.package or "")
                     for leaf in reversed(tree.defaults)
