@@ -13,7 +13,38 @@ from pathlib import Path
 from typing import Any
 
 Ask = Callable[[str], Awaitable[str]]
+Drive = Callable[[Iterator[str]], Awaitable[int]]
+"""Sends every prompt, and returns the number of correct responses."""
 WARM_UP = 64
+
+
+def driven(client: Callable[[str, int], Any]) -> Any:
+    """Make a driver of a client that sends one prompt: as many workers as calls in flight."""
+
+    @asynccontextmanager
+    async def driver(base: str, in_flight: int) -> Any:
+        async with client(base, in_flight) as ask:
+
+            async def drive(prompts: Iterator[str]) -> int:
+                correct = 0
+
+                async def work() -> None:
+                    nonlocal correct
+                    for prompt in prompts:
+                        response = await ask(prompt)
+                        correct += is_correct(prompt, response)
+
+                await asyncio.gather(*(work() for _ in range(in_flight)))
+                return correct
+
+            yield drive
+
+    return driver
+
+
+def is_correct(prompt: str, response: str) -> bool:
+    """Return whether a response is that of the server to this prompt."""
+    return response == f"An answer to: {prompt}"
 
 
 @asynccontextmanager
@@ -70,7 +101,7 @@ def litellm_as(provider: str) -> Any:
 
 
 def ours_as(use_litellm: bool) -> Any:
-    """Return our client, including its cache, locks, ledger and durable writes."""
+    """Return our client and executor, including cache, locks, ledger, and the write of each reply before its use."""
 
     @asynccontextmanager
     async def ours(base: str, in_flight: int) -> Any:
@@ -78,6 +109,7 @@ def ours_as(use_litellm: bool) -> Any:
         from tapir_exp.llm.call_store import CallStore
         from tapir_exp.llm.chat import ChatRequest, Message
         from tapir_exp.llm.client import Client
+        from tapir_exp.llm.executor import RequestResult, run_request_stream
         from tapir_exp.llm.ledger import SpendScope
 
         with tempfile.TemporaryDirectory(dir=Path.cwd()) as store:
@@ -85,48 +117,47 @@ def ours_as(use_litellm: bool) -> Any:
             config = LLMConfig(model="openai/m", api_base=base, concurrency=in_flight, use_litellm=use_litellm)
             chat = Client(config, "teacher", call_store)
 
-            async def ask(prompt: str) -> str:
-                message = Message(role="user", content=prompt)
-                return (await chat.complete(ChatRequest(messages=(message,), max_tokens=100))).text
+            async def drive(prompts: Iterator[str]) -> int:
+                correct = 0
+                sent: dict[int, str] = {}
 
-            async with chat.connected():
-                yield ask
+                def requests() -> Iterator[ChatRequest]:
+                    for index, prompt in enumerate(prompts):
+                        sent[index] = prompt
+                        yield ChatRequest(messages=(Message(role="user", content=prompt),), max_tokens=100)
+
+                def on_result(index: int, result: RequestResult[str]) -> None:
+                    nonlocal correct
+                    correct += is_correct(sent.pop(index), result.raw)
+
+                await run_request_stream(
+                    chat, requests(), lambda completion: completion.text, on_result, concurrency=in_flight
+                )
+                return correct
+
+            yield drive
             call_store.close()
 
     return ours
 
 
 CLIENTS = {
-    "raw aiohttp (the limit)": raw_aiohttp,
+    "raw aiohttp (the limit)": driven(raw_aiohttp),
     "ours, direct": ours_as(use_litellm=False),
     "ours, through litellm": ours_as(use_litellm=True),
-    "litellm.acompletion openai/": litellm_as("openai"),
-    "litellm.acompletion hosted_vllm/": litellm_as("hosted_vllm"),
-    "AsyncOpenAI": async_openai,
+    "litellm.acompletion openai/": driven(litellm_as("openai")),
+    "litellm.acompletion hosted_vllm/": driven(litellm_as("hosted_vllm")),
+    "AsyncOpenAI": driven(async_openai),
 }
-
-
-async def drive(ask: Ask, prompts: Iterator[str], in_flight: int) -> int:
-    """Send every prompt, and return the number of correct responses."""
-    correct = 0
-
-    async def work() -> None:
-        nonlocal correct
-        for prompt in prompts:
-            response = await ask(prompt)
-            correct += response == f"An answer to: {prompt}"
-
-    await asyncio.gather(*(work() for _ in range(in_flight)))
-    return correct
 
 
 async def measure(name: str, base: str, prompts: int, in_flight: int) -> dict[str, float]:
     """Return requests per second, CPU milliseconds per request, and MB of memory added after the warm-up."""
-    async with CLIENTS[name](base, in_flight) as ask:
-        await drive(ask, (f"warm {n}" for n in range(WARM_UP)), in_flight)
+    async with CLIENTS[name](base, in_flight) as drive:
+        await drive(f"warm {n}" for n in range(WARM_UP))
         before = resident_mb()
         started, cpu = time.perf_counter(), time.process_time()
-        correct = await drive(ask, (f"question {n}" for n in range(prompts)), in_flight)
+        correct = await drive(f"question {n}" for n in range(prompts))
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     return {
         "correct": correct,

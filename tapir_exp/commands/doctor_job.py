@@ -16,7 +16,7 @@ from tapir_exp.core.manifest import MANIFEST, Entry, Manifest
 from tapir_exp.core.store import SIDECAR, DamagedArtifact, Store
 from tapir_exp.core.yaml_files import read_yaml
 from tapir_exp.llm import call_store_repair as repair
-from tapir_exp.llm.call_store import TRAFFIC_FILE, calls_file
+from tapir_exp.llm.call_store import CALLS_SCHEMA, TRAFFIC_FILE, TRAFFIC_SCHEMA, calls_file
 from tapir_exp.llm.spend_report import SPEND_FILE, SpendReport
 
 CONFIG, METRICS = "config.yaml", "metrics.jsonl"
@@ -175,12 +175,12 @@ def _check_artifact(store: Store, stage: str, key: str, entry: Entry | None = No
 
 def _database_checks(root: Path) -> Iterator[Finding]:
     calls, traffic = calls_file(root), root / TRAFFIC_FILE
-    if problem := repair.find_problem(traffic, repair.TRAFFIC_SCHEMA):
+    if problem := repair.find_problem(traffic, TRAFFIC_SCHEMA):
         fix = lambda: f"Kept as {repair.renew_traffic(root)}; a new one is made at the next start."  # noqa: E731
         yield Finding(traffic.name, problem.removesuffix("."), "It holds limits and locks of the last minute.", fix)
     else:
         yield Finding(traffic.name)
-    if problem := repair.find_problem(calls, repair.CALLS_SCHEMA):
+    if problem := repair.find_problem(calls, CALLS_SCHEMA):
         # A full or read-only disk is no damage of the file: only the user can mend it.
         damaged = "damaged" in problem or "not a SQLite database" in problem
         reason, _, advice = problem.partition(". ")

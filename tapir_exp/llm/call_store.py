@@ -1,15 +1,17 @@
 """Everything that the chat models of one job share: cached completions and spend on disk, locks and rate limits."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tapir_exp.config import LLMConfig, SpendConfig
 from tapir_exp.llm import batch_api, inflight, ledger, rate_limit, response_cache
+from tapir_exp.llm.chat import Completion
+from tapir_exp.llm.group_writer import Entry, GroupWriter
 from tapir_exp.llm.inflight import InFlightLocks
-from tapir_exp.llm.ledger import Ledger, SpendScope
+from tapir_exp.llm.ledger import Counts, Ledger, SpendScope
 from tapir_exp.llm.rate_limit import RateLimiter
 from tapir_exp.llm.response_cache import ResponseCache
 from tapir_exp.llm.sqlite import Database
@@ -20,6 +22,10 @@ CALLS_FILE = "calls.sqlite"
 """Completions, spend and batches. Writes wait for the disk, so that no call is paid twice."""
 TRAFFIC_FILE = "traffic.sqlite"
 """In-flight locks and rate limits. They hold for a minute, so writes do not wait for the disk."""
+
+
+CALLS_SCHEMA = response_cache.SCHEMA + ledger.SCHEMA + batch_api.SCHEMA
+TRAFFIC_SCHEMA = inflight.SCHEMA + rate_limit.SCHEMA
 
 
 class CallStore:
@@ -43,34 +49,71 @@ class CallStore:
         Raises:
             StoreError: If one of the files is not a SQLite database.
         """
-        self._durable = Database(
-            calls_file(root), response_cache.SCHEMA + ledger.SCHEMA + batch_api.SCHEMA, durable=True
-        )
-        self._traffic = Database(root / TRAFFIC_FILE, inflight.SCHEMA + rate_limit.SCHEMA, durable=False)
+        self._durable = Database(calls_file(root), CALLS_SCHEMA, durable=True)
+        self._traffic = Database(root / TRAFFIC_FILE, TRAFFIC_SCHEMA, durable=False)
         self.cache = ResponseCache(self._durable)
         self.ledger = Ledger(self._durable, scope, budget)
         self.batches = batch_api.BatchRecords(self._durable)
         self.locks = InFlightLocks(self._traffic, (scope.scope, scope.job), self._record_lost)
+        self._reserving: list[tuple[str, asyncio.Future[tuple[bool, Completion | None]]]] = []
         self._arguments = (root, scope, budget)
-        self._pending: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
+        self._writer = GroupWriter(lambda: _CallsTarget(root), self.ledger.return_counts)
 
     def limiter(self, config: LLMConfig) -> RateLimiter:
         """Return the rate limiter of a model's account: its endpoint, model and API key variable."""
         account = f"{config.api_base} {config.model} {config.api_key_env}"
         return RateLimiter(self._traffic, account, config.requests_per_minute, config.tokens_per_minute)
 
-    async def write(self, entry: Callable[[], ValueT]) -> ValueT:
-        """Run `entry`, which changes the durable database, and return its value once the change is on disk.
+    async def write(self, change: Callable[[ResponseCache], ValueT]) -> ValueT:
+        """Run `change` in the writer's thread; return its value once it and the counts so far are on disk.
 
-        Entries of the same moment share one transaction, because one wait for the disk costs as much as ten calls.
+        Changes of the same moment share one transaction, because one wait for the disk costs as much as ten calls.
+
+        Args:
+            change: Gets the cache with a connection of the writer's thread.
+        """
+        # The counts go with the change, so that a kill loses a completion and its price together.
+        return await self._writer.submit(change, self.ledger.take_counts())
+
+    async def reserve(self, key: str) -> tuple[bool, Completion | None]:
+        """Lock a key, and look its completion up under the lock.
+
+        Requests of the same pass of the event loop share their statements, which take longer than all else of a call.
+
+        Returns:
+            Whether the key is locked now, and its completion, if it is cached.
         """
         loop = asyncio.get_running_loop()
-        written: asyncio.Future[ValueT] = loop.create_future()
-        self._pending.append((entry, written))
-        # The first entry schedules the transaction; all entries of this pass of the event loop join it.
-        if len(self._pending) == 1:
-            loop.call_soon(self._write_pending)
-        return await written
+        reserved: asyncio.Future[tuple[bool, Completion | None]] = loop.create_future()
+        self._reserving.append((key, reserved))
+        if len(self._reserving) == 1:
+            loop.call_soon(self._reserve_all)
+        try:
+            return await reserved
+        except asyncio.CancelledError:
+            if reserved.done() and not reserved.cancelled() and reserved.exception() is None and reserved.result()[0]:
+                self.locks.release(key)
+            raise
+
+    def _reserve_all(self) -> None:
+        reserving = [(key, reserved) for key, reserved in self._reserving if not reserved.cancelled()]
+        self._reserving.clear()
+        try:
+            locked = self.locks.acquire_many(key for key, _ in reserving)
+            cached = self.cache.get_many(list(locked))
+        except Exception as error:
+            for _, reserved in reserving:
+                reserved.set_exception(error)
+            return
+        for key, reserved in reserving:
+            if key in locked:
+                locked.discard(key)
+                reserved.set_result((True, cached.get(key)))
+            # The process that holds the key may have ended.
+            elif self.locks.acquire(key):
+                reserved.set_result((True, self.cache.get(key)))
+            else:
+                reserved.set_result((False, None))
 
     @contextmanager
     def reopened(self) -> Iterator["CallStore"]:
@@ -82,7 +125,8 @@ class CallStore:
             second.close()
 
     def close(self) -> None:
-        """Write the rest of the ledger, release all locks and close the databases."""
+        """Write what is left, release all locks and close the databases."""
+        self._writer.close()
         self.ledger.flush()
         self.locks.close()
         self._durable.close()
@@ -93,20 +137,26 @@ class CallStore:
         known = self.cache.find_keys(keys) | self.batches.find_keys(keys)
         self.ledger.record_lost(SpendScope(*job), len(set(keys) - known))
 
-    def _write_pending(self) -> None:
-        pending, self._pending = self._pending, []
-        try:
-            with self.ledger.flushed():
-                values = [entry() for entry, _ in pending]
-        except Exception as error:
-            # The transaction was rolled back, so every entry failed, not just the one that raised.
-            for _, written in pending:
-                if not written.cancelled():
-                    written.set_exception(error)
-        else:
-            for (_, written), value in zip(pending, values, strict=True):
-                if not written.cancelled():
-                    written.set_result(value)
+
+class _CallsTarget:
+    """The durable database, opened in the writer's thread."""
+
+    def __init__(self, root: Path) -> None:
+        self._database = Database(calls_file(root), CALLS_SCHEMA, durable=True)
+        self._cache = ResponseCache(self._database)
+
+    def write_group(self, entries: Iterable[Entry]) -> list[Any]:
+        counts = Counts()
+        with self._database.transaction():
+            values = []
+            for entry in entries:
+                values.append(entry.run(self._cache))
+                counts.add(entry.extra)
+            counts.write(self._database)
+        return values
+
+    def close(self) -> None:
+        self._database.close()
 
 
 def calls_file(root: Path) -> Path:

@@ -1,6 +1,7 @@
 """Check the databases of a store, and save what can be read of a damaged one."""
 
 import sqlite3
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
@@ -11,15 +12,15 @@ from pydantic import ValidationError
 
 from tapir_exp.core.disk import set_aside
 from tapir_exp.core.errors import StoreError
-from tapir_exp.llm import batch_api, inflight, ledger, rate_limit, response_cache
-from tapir_exp.llm.call_store import TRAFFIC_FILE, calls_file
+from tapir_exp.llm import inflight
+from tapir_exp.llm.call_store import CALLS_SCHEMA, TRAFFIC_FILE, calls_file
 from tapir_exp.llm.chat import ChatRequest, Completion
 from tapir_exp.llm.ledger import AMOUNTS, is_plausible_amount, repair_spend
+from tapir_exp.llm.response_cache import unpack
 from tapir_exp.llm.sqlite import Database
 
-CALLS_SCHEMA = response_cache.SCHEMA + ledger.SCHEMA + batch_api.SCHEMA
-TRAFFIC_SCHEMA = inflight.SCHEMA + rate_limit.SCHEMA
 KEY_COLUMNS = {
+    "completions": ("id",),
     "replies": ("key",),
     "spend": ("scope", "job", "stage", "role"),
     "faults": ("scope", "job", "stage", "role", "kind"),
@@ -60,11 +61,14 @@ def unreadable_replies(root: Path, *, delete: bool = False) -> int:
     """
     with closing(Database(calls_file(root), CALLS_SCHEMA, durable=True)) as database:
         rows = database.run("SELECT key, request, reply FROM replies")
-        bad = [key for key, request, reply in rows if not _is_entry(request, reply)]
+        earlier = [(key,) for key, request, reply in rows if not _is_entry(request, reply)]
+        rows = database.run("SELECT id, content FROM completions")
+        bad = [(number,) for number, content in rows if not _is_packed_entry(content)]
         if delete:
             with database.transaction():
-                database.run_many("DELETE FROM replies WHERE key = ?", [(key,) for key in bad])
-    return len(bad)
+                database.run_many("DELETE FROM replies WHERE key = ?", earlier)
+                database.run_many("DELETE FROM completions WHERE id = ?", bad)
+    return len(earlier) + len(bad)
 
 
 def mend_spend(root: Path) -> int:
@@ -145,11 +149,25 @@ def _is_entry(request: object, reply: object) -> bool:
     return True
 
 
+def _is_packed_entry(content: object) -> bool:
+    try:
+        return _is_entry(*unpack(content))  # type: ignore[arg-type]  # a wrong type is an error of decompression
+    except (zlib.error, ValueError, TypeError):
+        return False
+
+
+def _is_packed_row(row: Sequence[Any]) -> bool:
+    number, key, model, asked, size, content = row
+    typed = isinstance(number, int) and isinstance(key, bytes | str) and isinstance(size, int)
+    return typed and isinstance(model, str) and isinstance(asked, float) and _is_packed_entry(content)
+
+
 def _all_text(row: Sequence[Any]) -> bool:
     return all(isinstance(cell, str) for cell in row)
 
 
 _IS_WHOLE: dict[str, Callable[[Sequence[Any]], bool]] = {
+    "completions": _is_packed_row,
     "replies": lambda row: _all_text((*row[:2], *row[3:])) and _is_entry(row[3], row[4]),
     "spend": lambda row: _all_text(row[:4]) and all(map(is_plausible_amount, AMOUNTS, row[4:])),
     "faults": lambda row: _all_text(row[:5]) and isinstance(row[5], int),

@@ -14,18 +14,19 @@ from tapir_exp.llm.batch_api import BatchEndpoint
 from tapir_exp.llm.call_store import CallStore
 from tapir_exp.llm.chat import ChatRequest, Completion, Usage
 from tapir_exp.llm.completions import check_cached, check_usable, compute_usage, estimate_prompt, present
+from tapir_exp.llm.endpoint_checks import endpoint_problems
 from tapir_exp.llm.failures import CallError, FailureKind, Policy
 from tapir_exp.llm.finish_reasons import LENGTH
 from tapir_exp.llm.ledger import Spend
 from tapir_exp.llm.litellm_transport import LitellmTransport
-from tapir_exp.llm.openai_transport import HttpTransport, base_of, is_openai_compatible
+from tapir_exp.llm.openai_transport import HttpTransport, is_openai_compatible
 from tapir_exp.llm.parameters import EndpointParameters
 from tapir_exp.llm.pricing import get_price
-from tapir_exp.llm.proxies import environment_proxy
 from tapir_exp.llm.reactions import Reactions
-from tapir_exp.llm.response_cache import cache_key
+from tapir_exp.llm.response_cache import ResponseCache, cache_key
 from tapir_exp.llm.serving.pool import ServedTransport
 from tapir_exp.llm.serving.server import ManagedServer
+from tapir_exp.llm.slots import give_back_slot, take_slot
 from tapir_exp.llm.transport import RawCompletion, Transport, hide_key
 
 FIRST_WAIT_S = 1.0
@@ -42,11 +43,6 @@ MAX_PAUSES = 1000
 """Most pauses of one call; a provider that asks for short waits for ever is refused."""
 POLL_S = 0.05
 """Interval of checks for a request that another process has in flight."""
-RESERVED_PARAMS = frozenset(
-    {"model", "messages", "max_tokens", "max_completion_tokens", "temperature", "timeout", "api_base", "api_key"}
-    | {"stream", "n", "logprobs", "top_logprobs", "num_retries", "max_retries"}
-)
-"""Arguments of a call that `extra_params` cannot set."""
 
 
 class Client:
@@ -87,7 +83,9 @@ class Client:
         self._price = get_price(config)
         self._batch_price = get_price(config, batched=True)
         self._limiter = call_store.limiter(config)
-        self._in_flight: dict[str, asyncio.Task[Completion]] = {}
+        self._in_flight: dict[str, asyncio.Future[Completion]] = {}
+        self._is_checked = False
+        self._expects_cached = True
         self._reactions = Reactions(config, role, is_served=server is not None)
 
     def identity(self) -> dict[str, Any]:
@@ -115,7 +113,7 @@ class Client:
         Raises:
             ConfigError: With every mistake found.
         """
-        problems = [*self._endpoint_problems(), *self._server_problems()]
+        problems = list(endpoint_problems(self._config, self._api_key(), is_served=self._server is not None))
         if priced and self._price is None:
             problems.append(
                 f"spend.max_usd needs a price, but that of {self._config.model} is unknown; set "
@@ -123,6 +121,7 @@ class Client:
             )
         if problems:
             raise ConfigError([f"{self._role}: {problem}" for problem in problems])
+        self._is_checked = True
 
     @asynccontextmanager
     async def connected(self, requests: Sequence[ChatRequest] = ()) -> AsyncIterator[None]:
@@ -148,19 +147,43 @@ class Client:
 
     async def _complete(self, key: str, request: ChatRequest) -> Completion:
         """Return the completion of a request with its thoughts, as it is stored."""
-        cached = self._find_cached([key], [request]).get(key)
-        if cached is not None:
+        # After a request that was not cached, the lookup under the lock, which is needed in any case, is enough.
+        if self._expects_cached:
+            cached = self._usable(self._call_store.cache.get(key), request)
+            if cached is not None:
+                self._call_store.ledger.record_cached(self._role)
+                return cached
+        while (shared := self._in_flight.get(key)) is not None:
+            give_back_slot()  # the call that is shared may need it
+            try:
+                completion = await asyncio.shield(shared)
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if not shared.cancelled() or (task is not None and task.cancelling()):
+                    raise
+                continue  # the other waiter was cancelled, and its call with it
             self._call_store.ledger.record_cached(self._role)
-            return cached
-        if key in self._in_flight:
-            shared = await asyncio.shield(self._in_flight[key])
-            self._call_store.ledger.record_cached(self._role)
-            return shared
-        # The call is a separate task: cancelling one waiter must not cancel the call for the others.
-        call = asyncio.get_running_loop().create_task(self._complete_exclusively(key, request))
-        self._in_flight[key] = call
-        call.add_done_callback(lambda _: self._in_flight.pop(key, None))
-        return await asyncio.shield(call)
+            return completion
+        return await self._lead(key, request)
+
+    async def _lead(self, key: str, request: ChatRequest) -> Completion:
+        """Complete a request, and pass the completion or the error to all who wait for it in `_in_flight`."""
+        # No task of its own, which would take as long as all other work on a call that this process has to do.
+        self._in_flight[key] = shared = asyncio.get_running_loop().create_future()
+        try:
+            completion = await self._complete_exclusively(key, request)
+        except asyncio.CancelledError:
+            shared.cancel()
+            raise
+        except BaseException as error:
+            shared.set_exception(error)
+            shared.exception()  # so that nobody has to retrieve it
+            raise
+        else:
+            shared.set_result(completion)
+            return completion
+        finally:
+            del self._in_flight[key]
 
     @contextmanager
     def reopened(self, stage: str) -> Iterator[tuple["Client", Mapping[str, Spend]]]:
@@ -183,10 +206,14 @@ class Client:
 
     def _find_cached(self, keys: Sequence[str], requests: Sequence[ChatRequest]) -> dict[str, Completion]:
         """Return the usable cached completions by key."""
+        found, by_key = self._call_store.cache.get_many(keys), dict(zip(keys, requests, strict=True))
+        return {key: hit for key, hit in found.items() if self._usable(hit, by_key[key]) is not None}
+
+    def _usable(self, cached: Completion | None, request: ChatRequest) -> Completion | None:
+        """Return a cached completion if it can be used for the request."""
         extra = self._config.reasoning_tokens
-        room = {key: request.max_tokens + extra if extra else 0 for key, request in zip(keys, requests, strict=True)}
-        found = self._call_store.cache.get_many(keys)
-        return {key: hit for key, hit in found.items() if check_cached(hit, self._config.reasoning, room[key])}
+        room = request.max_tokens + extra if extra else 0
+        return cached if cached is not None and check_cached(cached, self._config.reasoning, room) else None
 
     def record_failed(self, request: ChatRequest, error: CallError) -> None:
         """Record a request that failed for good, with the reason and the last reply."""
@@ -216,44 +243,28 @@ class Client:
     def _key_of(self, request: ChatRequest) -> str:
         return cache_key(self._call_identity(), request)
 
-    def _endpoint_problems(self) -> Iterator[str]:
-        name = self._config.api_key_env
-        if name is not None and self._api_key() is None:
-            yield f"the environment variable {name} (llm.api_key_env) is not set"
-        if self._config.batch and not is_openai_compatible(self._config.model):
-            yield f"llm.batch requires a model named openai/NAME or hosted_vllm/NAME, got {self._config.model}"
-        if is_openai_compatible(self._config.model) and not self._config.use_litellm and self._server is None:
-            try:
-                environment_proxy(base_of(self._config))
-            except ConfigError as error:
-                yield from error.problems
-        for param in sorted(RESERVED_PARAMS & set(self._config.extra_params)):
-            yield f"llm.extra_params.{param} is reserved: the stages set it; remove it"
-
-    def _server_problems(self) -> Iterator[str]:
-        if self._server is None:
-            return
-        if self._config.api_base is not None:
-            yield f"llm.api_base must be null if llm.server.command is set, got {self._config.api_base}"
-        if not is_openai_compatible(self._config.model):
-            yield f"a local server requires a model named openai/NAME, got {self._config.model}"
-
     async def _complete_exclusively(self, key: str, request: ChatRequest) -> Completion:
         """Complete a request that no other process has in flight; otherwise wait for the other's completion."""
-        while not self._call_store.locks.acquire(key):
+        while True:
+            # Cached under the lock, because another process that held it may have written the completion just before.
+            is_locked, cached = await self._call_store.reserve(key)
+            if is_locked:
+                break
             await asyncio.sleep(POLL_S)
         try:
-            # The process that held the lock may have written the completion meanwhile.
-            cached = self._find_cached([key], [request]).get(key)
+            cached = self._usable(cached, request)
+            self._expects_cached = cached is not None
             if cached is not None:
                 self._call_store.ledger.record_cached(self._role)
                 return cached
             return await self._call_with_retries(key, request)
         finally:
-            self._call_store.locks.release(key)
+            self._call_store.locks.release_soon(key)
 
     async def _call_with_retries(self, key: str, request: ChatRequest) -> Completion:
-        self.check()
+        # Once: the proxies of the environment take longer to read than all else that a call needs.
+        if not self._is_checked:
+            self.check()
         attempt, pauses, waited_s = 1, 0, 0.0
         while True:
             dialect = self._parameters.dialect if self._parameters else None
@@ -289,6 +300,7 @@ class Client:
     async def _call(self, key: str, request: ChatRequest) -> Completion:
         """Send the request once, when the rate limit and the budget allow it."""
         tokens = request.max_tokens + self._config.reasoning_tokens + estimate_prompt(request)
+        await take_slot()
         started = await self._wait_for_turn(tokens)
         try:
             response = hide_key(await self._transport.send(request), self._api_key())
@@ -300,8 +312,9 @@ class Client:
             if error.kind is FailureKind.MALFORMED:
                 lost = RawCompletion(error.detail, LENGTH, 0, 0)
                 self._call_store.ledger.record_paid(self._role, compute_usage(request, lost, self._price))
-                await self._call_store.write(lambda: None)  # writes the ledger
+                await self._call_store.write(_write_counts_only)
             raise
+        give_back_slot()
         usage = compute_usage(request, response, self._price)
         self._limiter.correct(usage.prompt_tokens + usage.completion_tokens - tokens, started)
         return await self._record(key, request, response, usage)
@@ -340,7 +353,7 @@ class Client:
         """
         self._call_store.ledger.record_paid(self._role, usage)
         if (error := check_usable(response.text, response.finish_reason, self._config.reasoning)) is not None:
-            await self._call_store.write(lambda: None)  # writes the ledger
+            await self._call_store.write(_write_counts_only)
             raise error
         completion = Completion(
             text=response.text,
@@ -351,11 +364,13 @@ class Client:
         )
         # Completion and price are on disk before the caller can use the completion. A stored one that another process
         # has written meanwhile is valid; one that cannot be used is replaced.
-        cache, model = self._call_store.cache, self._config.model
+        model = self._config.model
 
-        def put() -> Completion:
-            stored = self._find_cached([key], [request]).get(key)
-            return stored or cache.put(key, model, request, completion, replace=True)
+        def put(cache: ResponseCache) -> Completion:
+            stored = cache.put(key, model, request, completion)
+            if stored is completion or self._usable(stored, request) is not None:
+                return stored
+            return cache.put(key, model, request, completion, replace=True)
 
         return await self._call_store.write(put)
 
@@ -380,6 +395,10 @@ class Client:
             # Requests without a usable result are sent singly later, by this or another process.
             for key in locked:
                 self._call_store.locks.release(key)
+
+
+def _write_counts_only(_: ResponseCache) -> None:
+    """Change nothing, so that only the counts of the ledger are written."""
 
 
 def _final_error(error: CallError, attempts: int) -> CallError:

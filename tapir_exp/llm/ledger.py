@@ -5,10 +5,11 @@ what other jobs of the same sweep spend at the same time.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Self
+from dataclasses import dataclass, field
+from operator import add
+from typing import Any, Self, TypeVar
 
 from tapir_exp.config import SpendConfig
 from tapir_exp.core import events
@@ -41,6 +42,7 @@ ADD_SPEND = (
     "usd = usd + excluded.usd, unpriced = unpriced + excluded.unpriced"
 )
 ADD_FAILURES = "INSERT INTO faults VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count"
+ADD_FAILED_REQUEST = "INSERT OR REPLACE INTO given_up VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 AMOUNTS = ("calls", "cached", "prompt_tokens", "completion_tokens", "usd", "unpriced")
 """Columns of the spend table that hold amounts, in its order."""
 EVENT_INTERVAL_S = 5.0
@@ -114,20 +116,88 @@ class SpendScope:
     job: str = ""
 
 
+KeyT = TypeVar("KeyT", bound=Hashable)
+RowKey = tuple[str, str, str, str]
+"""Scope, job, stage and role."""
+
+
+@dataclass
+class Counts:
+    """Amounts that are not written yet.
+
+    Attributes:
+        spends: Amounts in the order of `AMOUNTS`, by row of the spend.
+        failures: Failed calls by row and kind.
+        failed_requests: Rows of requests that failed for good.
+    """
+
+    spends: dict[RowKey, list[float]] = field(default_factory=dict)
+    failures: dict[tuple[RowKey, str], int] = field(default_factory=dict)
+    failed_requests: list[tuple[str, ...]] = field(default_factory=list)
+
+    def add_spend(self, row: RowKey, amounts: Sequence[float]) -> None:
+        """Add amounts to a row."""
+        _add_amounts(self.spends, row, amounts)
+
+    def add_failures(self, row: RowKey, kind: str, count: int) -> None:
+        """Add failed calls of a kind."""
+        self.failures[row, kind] = self.failures.get((row, kind), 0) + count
+
+    def add(self, other: "Counts") -> None:
+        """Add other counts."""
+        for row, amounts in other.spends.items():
+            self.add_spend(row, amounts)
+        for (row, kind), count in other.failures.items():
+            self.add_failures(row, kind, count)
+        self.failed_requests += other.failed_requests
+
+    def write(self, database: Database) -> None:
+        """Add the counts to those of the database, within a transaction."""
+        if self.spends:
+            database.run_many(ADD_SPEND, [(*row, *amounts) for row, amounts in self.spends.items()])
+        if self.failures:
+            database.run_many(ADD_FAILURES, [(*row, kind, count) for (row, kind), count in self.failures.items()])
+        if self.failed_requests:
+            database.run_many(ADD_FAILED_REQUEST, self.failed_requests)
+
+    def __bool__(self) -> bool:
+        return bool(self.spends or self.failures or self.failed_requests)
+
+
+class StageSpend(Mapping[str, Spend]):
+    """Spend of a stage by role, which grows with every call."""
+
+    def __init__(self) -> None:
+        self._amounts: dict[str, list[float]] = {}
+
+    def add(self, role: str, amounts: Sequence[float]) -> None:
+        """Add amounts, in the order of `AMOUNTS`."""
+        _add_amounts(self._amounts, role, amounts)
+
+    def __getitem__(self, role: str) -> Spend:
+        return _spend_of_amounts(self._amounts[role])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._amounts)
+
+    def __len__(self) -> int:
+        return len(self._amounts)
+
+
 class Ledger:
     """The spend of one job, and the budget of its scope."""
 
     def __init__(self, database: Database, scope: SpendScope, budget: SpendConfig) -> None:
         self._database = database
         self._scope = scope
-        self._budget = budget
+        limits = {"calls": budget.max_calls, "tokens": budget.max_tokens, "usd": budget.max_usd}
+        self._limits = {unit: limit for unit, limit in limits.items() if limit is not None}
         self._stage = ""
-        self._stage_spend: defaultdict[str, Spend] = defaultdict(Spend)
-        self._unwritten: defaultdict[str, Spend] = defaultdict(Spend)
-        self._failures: defaultdict[tuple[str, FailureKind], int] = defaultdict(int)
+        self._stage_spend = StageSpend()
+        self._unwritten = Counts()
 
     @contextmanager
-    def record_stage(self, stage: str) -> Iterator[dict[str, Spend]]:
+    def record_stage(self, stage: str) -> Iterator[Mapping[str, Spend]]:
         """Record calls under a stage, and write them at the end.
 
         Failed requests of an earlier, stopped attempt at the stage are deleted, because the stage repeats them.
@@ -136,7 +206,7 @@ class Ledger:
             The spend of the stage by role, updated with every call.
         """
         self.flush()
-        self._stage, self._stage_spend = stage, defaultdict(Spend)
+        self._stage, self._stage_spend = stage, StageSpend()
         job = (self._scope.scope, self._scope.job)
         self._database.run("DELETE FROM given_up WHERE scope = ? AND job = ? AND stage = ?", *job, stage)
         try:
@@ -148,18 +218,18 @@ class Ledger:
 
     def record_paid(self, role: str, usage: Usage) -> None:
         """Count a paid call, usable or not; the next `flush` writes it."""
-        tokens = {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
-        self._record(role, Spend(calls=1, usd=usage.usd, **tokens))
+        price = (usage.usd or 0.0, int(usage.usd is None))
+        self._record(role, (1, 0, usage.prompt_tokens, usage.completion_tokens, *price))
         if usage.estimated:
             self.record_failure(role, FailureKind.NO_USAGE)
 
     def record_cached(self, role: str) -> None:
         """Count a completion that cost nothing: it was cached, or an identical call was in flight."""
-        self._record(role, Spend(cached=1))
+        self._record(role, (0, 1, 0, 0, 0.0, 0))
 
     def record_failure(self, role: str, kind: FailureKind) -> None:
         """Count one failed call."""
-        self._failures[role, kind] += 1
+        self._unwritten.add_failures(self._row_key(role), kind, 1)
 
     def record_lost(self, scope: SpendScope, count: int) -> None:
         """Record calls of a killed process that may have been paid; neither stage nor role is known."""
@@ -169,11 +239,20 @@ class Ledger:
     def record_failed(self, role: str, key: str, error: CallError) -> None:
         """Record a request that failed for good, with the reason and the beginning of the last reply."""
         values = (*self._row_key(role), key, error.kind, error.detail[:MAX_CHARS], error.raw[:MAX_CHARS])
-        self._database.run("INSERT OR REPLACE INTO given_up VALUES (?, ?, ?, ?, ?, ?, ?, ?)", *values)
+        self._unwritten.failed_requests.append(values)
+
+    def take_counts(self) -> Counts:
+        """Return all counts that are not written yet; whoever takes them writes them, or returns them."""
+        taken, self._unwritten = self._unwritten, Counts()
+        return taken
+
+    def return_counts(self, counts: Counts) -> None:
+        """Take counts back that could not be written; the next flush writes them."""
+        self._unwritten.add(counts)
 
     def flush(self) -> None:
         """Write all counts since the last flush."""
-        if self._unwritten or self._failures:
+        if self._unwritten:
             with self.flushed():
                 pass
 
@@ -182,15 +261,8 @@ class Ledger:
         """Run the block and write all counts in one transaction; if it fails, the next flush writes the counts."""
         with self._database.transaction():
             yield
-            # Taken after the block, which may record calls itself.
-            spends = [(*self._row_key(role), *_columns(spend)) for role, spend in self._unwritten.items()]
-            failures = [(*self._row_key(role), kind, count) for (role, kind), count in self._failures.items()]
-            if spends:
-                self._database.run_many(ADD_SPEND, spends)
-            if failures:
-                self._database.run_many(ADD_FAILURES, failures)
-        self._unwritten.clear()
-        self._failures.clear()
+            self._unwritten.write(self._database)  # after the block, which may record calls itself
+        self._unwritten = Counts()
 
     def check(self) -> None:
         """Check the budget of the scope. Calls in flight are not included, so the spend can exceed the budget slightly.
@@ -198,17 +270,15 @@ class Ledger:
         Raises:
             BudgetSpent: If calls, tokens or USD have reached their limit.
         """
-        budget = self._budget
         # The database is not read for each call of a run without a budget.
-        limits = {"calls": budget.max_calls, "tokens": budget.max_tokens, "usd": budget.max_usd}
-        if all(limit is None for limit in limits.values()):
+        if not self._limits:
             return
         spent = self._on_disk()
         used = {"calls": spent.calls, "tokens": spent.tokens, "usd": spent.usd}
-        for unit, limit in limits.items():
+        for unit, limit in self._limits.items():
             # An unknown price counts as spent: the budget could not be kept otherwise.
             amount = used[unit]
-            if limit is not None and (amount is None or amount >= limit):
+            if amount is None or amount >= limit:
                 raise BudgetSpent(
                     f"The budget of {self._scope.scope} is spent: {'an unknown price' if amount is None else amount} "
                     f"of spend.max_{unit}={limit:g}. All completions are cached: to resume, run the same command with "
@@ -239,6 +309,7 @@ class Ledger:
 
     def failed_requests(self) -> list[FailedRequest]:
         """Return the requests of this job that failed for good."""
+        self.flush()
         rows = self._database.run(
             "SELECT stage, role, key, kind, detail, raw FROM given_up WHERE scope = ? AND job = ? ORDER BY stage, key",
             *(self._scope.scope, self._scope.job),
@@ -250,16 +321,16 @@ class Ledger:
         # SQL could not add up the spend: one unknown price makes the sum unknown.
         return sum((spend for _, _, spend in self._read_spend("scope = ?", self._scope.scope)), Spend())
 
-    def _record(self, role: str, spend: Spend) -> None:
-        self._unwritten[role] += spend
-        self._stage_spend[role] += spend
+    def _record(self, role: str, amounts: Sequence[float]) -> None:
+        self._unwritten.add_spend(self._row_key(role), amounts)
+        self._stage_spend.add(role, amounts)
         events.record_sparsely(events.Kind.CALLS, EVENT_INTERVAL_S, self._stage_so_far)
 
     def _stage_so_far(self) -> dict[str, Any]:
         spend = sum(self._stage_spend.values(), Spend())
         return {"stage": self._stage, **spend.model_dump(include={"calls", "cached", "usd"})}
 
-    def _row_key(self, role: str) -> tuple[str, str, str, str]:
+    def _row_key(self, role: str) -> RowKey:
         return self._scope.scope, self._scope.job, self._stage, role
 
     def _read_spend(self, where: str, *values: str) -> Iterator[tuple[str, str, Spend]]:
@@ -280,9 +351,7 @@ class Ledger:
                     f"{cell!r} is no amount. Completions are not affected. `tapir doctor {self._database.path.parent} "
                     "--fix` sets it to zero and the price to unknown; then repeat the same command."
                 )
-        calls, cached, prompt, completion, usd, unpriced = cells
-        price = None if unpriced else round(usd, 12)  # without the noise of adding floats
-        return Spend(calls=calls, cached=cached, prompt_tokens=prompt, completion_tokens=completion, usd=price)
+        return _spend_of_amounts(cells)
 
 
 def is_plausible_amount(column: str, cell: object) -> bool:
@@ -317,6 +386,13 @@ def scopes_with_failures(database: Database) -> list[SpendScope]:
     return [SpendScope(*row) for row in database.run("SELECT DISTINCT scope, job FROM given_up ORDER BY scope, job")]
 
 
-def _columns(spend: Spend) -> tuple[int, int, int, int, float, int]:
-    tokens = spend.prompt_tokens, spend.completion_tokens
-    return spend.calls, spend.cached, *tokens, spend.usd or 0.0, int(spend.usd is None)
+def _add_amounts(sums: dict[KeyT, list[float]], key: KeyT, amounts: Sequence[float]) -> None:
+    """Add amounts to those of a key."""
+    present = sums.get(key)
+    sums[key] = list(amounts) if present is None else list(map(add, present, amounts))
+
+
+def _spend_of_amounts(amounts: Sequence[Any]) -> Spend:
+    calls, cached, prompt, completion, usd, unpriced = amounts
+    price = None if unpriced else round(usd, 12)  # without the noise of adding floats
+    return Spend(calls=calls, cached=cached, prompt_tokens=prompt, completion_tokens=completion, usd=price)

@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import Any
 
 import aiohttp
+from pydantic_core import from_json
 
 from tapir_exp.config import LLMConfig
 from tapir_exp.core.errors import ConfigError
@@ -59,6 +60,10 @@ class HttpTransport:
         self._base = base_of(config)
         # OpenAI renamed the length limit; most other servers know the earlier name only.
         self._parameters = EndpointParameters(config, NEW_LIMIT if self._base == OPENAI_API_BASE else OLD_LIMIT)
+        self._url = f"{self._base}/chat/completions"
+        params = {name: value for name, value in config.extra_params.items() if name != EXTRA_HEADERS}
+        extra = params.pop("extra_body", {})  # litellm's place for parameters that OpenAI does not have
+        self._same_for_all = {**params, **extra, "model": config.model.partition("/")[2]}
         self._session: aiohttp.ClientSession | None = None
 
     @asynccontextmanager
@@ -91,9 +96,8 @@ class HttpTransport:
     async def _post(self, session: aiohttp.ClientSession, request: ChatRequest) -> RawCompletion:
         body = json.dumps(self.body_of(request)).encode()
         headers = {"Content-Type": "application/json"}
-        url = f"{self._base}/chat/completions"
         # A redirect could send the key to another host.
-        async with session.post(url, data=body, headers=headers, allow_redirects=False) as response:
+        async with session.post(self._url, data=body, headers=headers, allow_redirects=False) as response:
             failed = response.status != HTTPStatus.OK
             ceiling = ERROR_BYTES if failed else max_reply_bytes(request, self._config.reasoning_tokens)
             content = await read_pieces(response.content.iter_any(), ceiling, cut=failed)
@@ -106,15 +110,8 @@ class HttpTransport:
 
     def body_of(self, request: ChatRequest) -> dict[str, Any]:
         """Return the JSON body of a request."""
-        params = {name: value for name, value in self._config.extra_params.items() if name != EXTRA_HEADERS}
-        extra = params.pop("extra_body", {})  # litellm's place for parameters that OpenAI does not have
-        return {
-            **params,
-            **extra,
-            "model": self._config.model.partition("/")[2],
-            "messages": [message.model_dump() for message in request.messages],
-            **self._parameters.of(request),
-        }
+        messages = [{"role": message.role, "content": message.content} for message in request.messages]
+        return {**self._same_for_all, "messages": messages, **self._parameters.of(request)}
 
 
 def base_of(config: LLMConfig) -> str:
@@ -168,7 +165,7 @@ def read_response(status: int, headers: Mapping[str, str], body: bytes, key: str
     if status != HTTPStatus.OK:
         raise read_error(status, text, headers, key)
     try:
-        parsed = json.loads(text)
+        parsed = _load_json(text)
         if (embedded := read_embedded_error(parsed, headers, key)) is not None:
             raise embedded
         return read_completion(parsed)
@@ -176,6 +173,13 @@ def read_response(status: int, headers: Mapping[str, str], body: bytes, key: str
         # A web page usually means a proxy or a wrong api_base.
         page = "a web page" if text.lstrip().startswith("<") else f"{type(error).__name__}: {error}"
         raise CallError(FailureKind.MALFORMED, redact(f"{page}: {text}", key)) from None
+
+
+def _load_json(text: str) -> Any:
+    try:
+        return from_json(text)
+    except ValueError:
+        return json.loads(text)  # which takes half of a surrogate pair, too
 
 
 def read_completion(body: Mapping[str, Any]) -> RawCompletion:

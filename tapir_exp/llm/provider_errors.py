@@ -148,11 +148,11 @@ def read_embedded_error(body: Any, headers: Mapping[str, str], key: str | None =
     OpenRouter and some gateways answer 200 before the model has started, and put a later error into the body or into
     the choice.
     """
-    if not isinstance(body, Mapping):
+    if not isinstance(body, dict):
         return None
     error = body.get("error")
     choices = body.get("choices")
-    if not error and isinstance(choices, list) and choices and isinstance(choices[0], Mapping):
+    if not error and isinstance(choices, list) and choices and isinstance(choices[0], dict):
         error = choices[0].get("error")
     flat = not choices and (body.get("object") == "error" or _status_of(body) is not None)
     if not error and not flat:

@@ -20,6 +20,8 @@ CREATE TABLE IF NOT EXISTS gates (account TEXT PRIMARY KEY, opens REAL) WITHOUT 
 WINDOW_S = 60.0
 SLOT_S = 0.25
 """Length of a slot, the unit in which calls are counted; a slot expires when all of it is older than the window."""
+LOOK_INTERVAL_S = 0.05
+"""Interval at which a process looks for a pause that another one has asked for; its own counts at once."""
 MARGIN_S = 0.25
 """Extra wait before the next call, because requests reach the provider with varying delays."""
 
@@ -53,6 +55,7 @@ class RateLimiter:
         self._requests = requests
         self._tokens = tokens
         self._start: float | None = None
+        self._open_at = float("-inf")
         self.limit = ""
         self.paused = False
 
@@ -77,10 +80,12 @@ class RateLimiter:
             then names what they wait for.
         """
         # A pause applies even to accounts without limits.
-        opens = self._database.run("SELECT opens FROM gates WHERE account = ?", self._account).fetchone()
-        if opens and now < opens[0] <= now + MAX_PAUSE_S:
-            self.limit, self.paused = "a pause that the provider asked for", True
-            return float(opens[0] - now)
+        if not 0.0 <= now - self._open_at < LOOK_INTERVAL_S:
+            opens = self._database.run("SELECT opens FROM gates WHERE account = ?", self._account).fetchone()
+            if opens and now < opens[0] <= now + MAX_PAUSE_S:
+                self.limit, self.paused = "a pause that the provider asked for", True
+                return float(opens[0] - now)
+            self._open_at = now
         if self._requests is None and self._tokens is None:
             return 0.0
         # One transaction: otherwise two processes could both take the last free place of a window.
@@ -109,7 +114,7 @@ class RateLimiter:
 
     def pause(self, seconds: float) -> None:
         """Start no calls of this account for so many seconds; of several pauses the one that ends last counts."""
-        now = self.now()
+        now, self._open_at = self.now(), float("-inf")
         # A pause of another clock must not replace this one.
         self._database.run(
             "INSERT INTO gates VALUES (?, ?) ON CONFLICT DO UPDATE SET "

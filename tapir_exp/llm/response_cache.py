@@ -1,10 +1,17 @@
-"""Cache of completions, addressed by request and shared by all runs of a store."""
+"""Cache of completions, addressed by request and shared by all runs of a store.
+
+Entries are compressed, in a table whose rows are in the order of their arrival. Stores of earlier versions have them as
+JSON text in the table `replies`, which is still read; `tapir cache compact` converts it.
+"""
 
 import json
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from heapq import merge
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -18,10 +25,18 @@ from tapir_exp.llm.sqlite import Database
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS replies
     (key TEXT PRIMARY KEY, model TEXT, asked REAL, request TEXT, reply TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS completions
+    (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, model TEXT, asked REAL, size INTEGER, content BLOB);
 """
+TABLES = ("completions", "replies")
+"""Tables of completions, the present one and that of earlier versions."""
+COMPRESSION_LEVEL = 1
+"""Entries are a few kilobytes: higher levels of zlib save a hundredth and take longer."""
+KEY_HEX_DIGITS = 64
 KEYS_PER_QUERY = 500
 """Keys per SELECT statement."""
 
+_encode_key = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 RecordT = TypeVar("RecordT", bound=Record)
 
 
@@ -70,7 +85,7 @@ def cache_key(identity: Mapping[str, Any], request: ChatRequest) -> str:
         request: The request.
     """
     # Stored caches depend on these exact bytes: field names, order and separators.
-    text = json.dumps([identity, request.model_dump()], sort_keys=True, separators=(",", ":"))
+    text = _encode_key([identity, request.model_dump()])
     return sha256(text.encode()).hexdigest()
 
 
@@ -79,6 +94,8 @@ class ResponseCache:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        # A store of this version has no entries in the earlier table, so that a lookup is one statement.
+        self._has_earlier = bool(database.run("SELECT EXISTS (SELECT 1 FROM replies)").fetchone()[0])
 
     def get(self, key: str) -> Completion | None:
         """Return a completion, or None if it is not cached.
@@ -86,7 +103,11 @@ class ResponseCache:
         Raises:
             StoreError: If the stored text is not a completion.
         """
-        row = self._database.run("SELECT reply FROM replies WHERE key = ?", key).fetchone()
+        row = self._database.run("SELECT content FROM completions WHERE key = ?", stored_key(key)).fetchone()
+        if row is not None:
+            return self._parse(key, self._unpack(key, row[0])[1], Completion)
+        if self._has_earlier:
+            row = self._database.run("SELECT reply FROM replies WHERE key = ?", key).fetchone()
         return None if row is None else self._parse(key, row[0], Completion)
 
     def get_many(self, keys: Sequence[str]) -> dict[str, Completion]:
@@ -100,13 +121,20 @@ class ResponseCache:
         for start in range(0, len(keys), KEYS_PER_QUERY):
             chunk = keys[start : start + KEYS_PER_QUERY]
             marks = ",".join("?" * len(chunk))
-            rows = self._database.run(f"SELECT key, reply FROM replies WHERE key IN ({marks})", *chunk)
-            completions.update((key, self._parse(key, text, Completion)) for key, text in rows)
+            if self._has_earlier:
+                rows = self._database.run(f"SELECT key, reply FROM replies WHERE key IN ({marks})", *chunk)
+                completions.update((key, self._parse(key, text, Completion)) for key, text in rows)
+            wanted = map(stored_key, chunk)
+            rows = self._database.run(f"SELECT key, content FROM completions WHERE key IN ({marks})", *wanted)
+            for stored, content in rows:
+                key = read_key(stored)
+                completions[key] = self._parse(key, self._unpack(key, content)[1], Completion)
         return completions
 
     def find_keys(self, keys: Iterable[str]) -> set[str]:
         """Return the keys that have a completion."""
-        return {key for key in keys if self._database.run("SELECT 1 FROM replies WHERE key = ?", key).fetchone()}
+        query = "SELECT 1 FROM completions WHERE key = ? UNION ALL SELECT 1 FROM replies WHERE key = ?"
+        return {key for key in keys if self._database.run(query, stored_key(key), key).fetchone()}
 
     def put(
         self, key: str, model: str, request: ChatRequest, completion: Completion, *, replace: bool = False
@@ -116,19 +144,25 @@ class ResponseCache:
         If another process has stored a completion of the same request, the first one is valid for all, unless
         `replace` says that it is of no use.
         """
-        values = (key, model, time.time(), request.model_dump_json(), completion.model_dump_json())
-        conflict = "OR REPLACE" if replace else ""
+        if self._has_earlier:
+            if replace:
+                self._database.run("DELETE FROM replies WHERE key = ?", key)
+            elif (earlier := self.get(key)) is not None:
+                return earlier
+        entry = pack(request.model_dump_json(), completion.model_dump_json())
+        conflict = "OR REPLACE" if replace else "OR IGNORE"
         cursor = self._database.run(
-            f"INSERT {conflict} INTO replies VALUES (?, ?, ?, ?, ?)" + ("" if replace else " ON CONFLICT DO NOTHING"),
-            *values,
+            f"INSERT {conflict} INTO completions (key, model, asked, size, content) VALUES (?, ?, ?, ?, ?)",
+            *(stored_key(key), model, time.time(), *entry),
         )
         return completion if cursor.rowcount else self.get(key) or completion
 
     def summaries(self) -> list[CacheSummary]:
         """Return a summary of each model, by name."""
         rows = self._database.run(
-            "SELECT model, count(*), min(asked), max(asked), sum(length(request) + length(reply)) "
-            "FROM replies GROUP BY model ORDER BY model"
+            "SELECT model, count(*), min(asked), max(asked), sum(size) FROM ("
+            "SELECT model, asked, size FROM completions "
+            "UNION ALL SELECT model, asked, length(request) + length(reply) FROM replies) GROUP BY model ORDER BY model"
         )
         return [CacheSummary(*row) for row in rows]
 
@@ -139,12 +173,12 @@ class ResponseCache:
             StoreError: If a stored text is not a request or completion.
         """
         where, values = _where_clause(model, None)
-        rows = self._database.run(
+        packed = self._database.run(f"SELECT key, model, asked, content FROM completions {where} ORDER BY key", *values)
+        earlier = self._database.run(
             f"SELECT key, model, asked, request, reply FROM replies {where} ORDER BY key", *values
         )
-        for key, entry_model, time_s, request_json, reply_json in rows:
-            request, reply = self._parse(key, request_json, ChatRequest), self._parse(key, reply_json, Completion)
-            yield CacheEntry(key=key, model=entry_model, asked=time_s, request=request, reply=reply)
+        # Both in the order of their keys, so that nothing has to be sorted.
+        yield from merge(map(self._read_packed, packed), map(self._read_earlier, earlier), key=attrgetter("key"))
 
     def prune(self, model: str | None = None, before: float | None = None) -> int:
         """Delete completions.
@@ -157,18 +191,60 @@ class ResponseCache:
             The number of deleted completions.
         """
         where, values = _where_clause(model, before)
-        return self._database.run(f"DELETE FROM replies {where}", *values).rowcount
+        return sum(self._database.run(f"DELETE FROM {table} {where}", *values).rowcount for table in TABLES)
 
     def count(self, model: str | None = None, before: float | None = None) -> int:
         """Return the number of completions that `prune` would delete."""
         where, values = _where_clause(model, before)
-        return int(self._database.run(f"SELECT count(*) FROM replies {where}", *values).fetchone()[0])
+        counts = [self._database.run(f"SELECT count(*) FROM {table} {where}", *values).fetchone() for table in TABLES]
+        return sum(count for (count,) in counts)
+
+    def _read_packed(self, row: tuple[Any, ...]) -> CacheEntry:
+        stored, model, asked, content = row
+        key = read_key(stored)
+        return self._read_earlier((key, model, asked, *self._unpack(key, content)))
+
+    def _read_earlier(self, row: tuple[Any, ...]) -> CacheEntry:
+        key, model, asked, request_json, reply_json = row
+        request, reply = self._parse(key, request_json, ChatRequest), self._parse(key, reply_json, Completion)
+        return CacheEntry(key=key, model=model, asked=asked, request=request, reply=reply)
+
+    def _unpack(self, key: str, content: bytes) -> tuple[str, str]:
+        try:
+            return unpack(content)
+        except (zlib.error, ValueError, TypeError) as error:
+            raise StoreError(f"{self._database.path}: entry {key} is not a Completion: {error}") from error
 
     def _parse(self, key: str, text: str, record: type[RecordT]) -> RecordT:
         try:
             return record.model_validate_json(text)
         except ValidationError as error:
             raise StoreError(f"{self._database.path}: entry {key} is not a {record.__name__}: {error}") from error
+
+
+def stored_key(key: str) -> bytes | str:
+    """Return a key as it is stored: the 32 bytes of a SHA-256; any other text stays as it is."""
+    return bytes.fromhex(key) if len(key) == KEY_HEX_DIGITS else key
+
+
+def read_key(stored: bytes | str) -> str:
+    """Return a key from what is stored."""
+    return stored.hex() if isinstance(stored, bytes) else stored
+
+
+def pack(request_json: str, reply_json: str) -> tuple[int, bytes]:
+    """Return the number of characters of an entry, and its compressed text."""
+    # JSON as pydantic writes it has no line feeds, so one separates the two.
+    text = f"{request_json}\n{reply_json}"
+    return len(text) - 1, zlib.compress(text.encode(), COMPRESSION_LEVEL)
+
+
+def unpack(content: bytes) -> tuple[str, str]:
+    """Return request and reply of a compressed entry as JSON. Raises zlib.error, ValueError or TypeError."""
+    request, separator, reply = zlib.decompress(content).decode().partition("\n")
+    if not separator:
+        raise ValueError("it has no reply")
+    return request, reply
 
 
 def _where_clause(model: str | None, before: float | None) -> tuple[str, list[Any]]:

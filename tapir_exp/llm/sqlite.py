@@ -116,6 +116,9 @@ class Database:
             raise explain(path, error) from error
         self._connection.path = path
         try:
+            if durable:
+                # Only a new file takes it: pages of deleted rows can then be returned to the disk, see compaction.
+                self._connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
             self._enable_write_ahead()
             self._connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
             self._connection.executescript(schema)

@@ -36,6 +36,9 @@ def split_thoughts(text: str) -> tuple[str, str]:
     Returns:
         Thoughts, empty if there are none, and the answer. A reply without thoughts is returned unchanged.
     """
+    # Every tag has one of these; most replies have none, and the expressions below take longer than the rest of a call.
+    if "<" not in text and "[" not in text and "◁" not in text:
+        return "", text
     thoughts: list[str] = []
     rest = text
     while match := _OPEN.match(rest):

@@ -17,6 +17,7 @@ from tapir_exp.llm.call_store import CALLS_FILE, TRAFFIC_FILE, CallStore
 from tapir_exp.llm.chat import ChatRequest, Completion, Message, Usage
 from tapir_exp.llm.failures import FailureKind
 from tapir_exp.llm.ledger import SpendScope
+from tapir_exp.llm.response_cache import ResponseCache
 from tapir_exp.llm.sqlite import Database
 
 USAGE = Usage(prompt_tokens=3, completion_tokens=1, usd=0.5)
@@ -37,7 +38,7 @@ request = ChatRequest(messages=(Message(role="user", content="Why?"),), max_toke
 async def store(key):
     await asyncio.sleep(0)
     call_store.ledger.record_paid("teacher", usage)
-    await call_store.write(lambda: call_store.cache.put(key, "m", request, completion))
+    await call_store.write(lambda cache: cache.put(key, "m", request, completion))
     print(key, flush=True)
 async def main():
     for start in range(0, 10**6, 3):
@@ -46,12 +47,12 @@ asyncio.run(main())
 """
 
 
-def put(call_store: CallStore, key: str) -> Callable[[], Any]:
+def put(call_store: CallStore, key: str) -> Callable[[ResponseCache], Any]:
     call_store.ledger.record_paid("teacher", USAGE)
-    return lambda: call_store.cache.put(key, "m", REQUEST, COMPLETION)
+    return lambda cache: cache.put(key, "m", REQUEST, COMPLETION)
 
 
-def write_all(call_store: CallStore, *entries: Callable[[], Any]) -> list[Any]:
+def write_all(call_store: CallStore, *entries: Callable[[ResponseCache], Any]) -> list[Any]:
     async def gather_all() -> list[Any]:
         return await asyncio.gather(*map(call_store.write, entries), return_exceptions=True)
 
@@ -100,7 +101,7 @@ def test_write_returns_after_completion_and_price_are_stored(call_store: CallSto
 
 
 def test_failed_entry_rolls_back_all_entries(call_store: CallStore) -> None:
-    def fail() -> None:
+    def fail(_: ResponseCache) -> None:
         raise OSError("the disk is full")
 
     results = write_all(call_store, put(call_store, "a"), fail, put(call_store, "b"))
@@ -112,10 +113,10 @@ def test_failed_entry_rolls_back_all_entries(call_store: CallStore) -> None:
 
 
 def test_cancelled_writer_does_not_block_others(call_store: CallStore) -> None:
-    def fail() -> None:
+    def fail(_: ResponseCache) -> None:
         raise OSError("the disk is full")
 
-    async def cancel_first(*entries: Callable[[], Any]) -> list[Any]:
+    async def cancel_first(*entries: Callable[[ResponseCache], Any]) -> list[Any]:
         writers = [asyncio.ensure_future(call_store.write(entry)) for entry in entries]
         asyncio.get_running_loop().call_soon(writers[0].cancel)
         await asyncio.sleep(0)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 
 from tapir_exp.core.errors import StoreError
 from tapir_exp.llm.chat import ChatRequest, Completion, Message, TokenLogprob, Usage
-from tapir_exp.llm.response_cache import KEYS_PER_QUERY, SCHEMA, CacheSummary, ResponseCache, cache_key
+from tapir_exp.llm.response_cache import KEYS_PER_QUERY, SCHEMA, CacheSummary, ResponseCache, cache_key, pack
 from tapir_exp.llm.sqlite import Database
 
 IDENTITY: dict[str, Any] = {"model": "openai/m", "api_base": None, "options": {"top_p": 0.9}}
@@ -187,12 +188,72 @@ def test_killed_process_loses_no_stored_completion(tmp_path: Path) -> None:
     assert all(cache.get(line.split()[0]) is not None for line in lines)
 
 
-def test_corrupt_entry_is_named(cache: ResponseCache, database: Database) -> None:
+PACKED_REQUEST = REQUEST.model_dump_json()
+EARLIER_ROW = "INSERT INTO replies VALUES (?, ?, ?, ?, ?)"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [pack(PACKED_REQUEST, '{"text": "hm"}')[1], b"no zlib", zlib.compress(b"one line"), zlib.compress(b"\xff"), None],
+)
+def test_corrupt_entry_is_named(cache: ResponseCache, database: Database, content: bytes | None) -> None:
     cache.put("k", "m", REQUEST, a_completion())
-    database.run("UPDATE replies SET reply = ?", '{"text": "hm"}')
+    database.run("UPDATE completions SET content = ?", content)
     for read in (lambda: cache.get("k"), lambda: cache.get_many(["k"]), lambda: list(cache.entries())):
         with pytest.raises(StoreError, match=r"calls\.sqlite: entry k is not a Completion"):
             read()
-    database.run("UPDATE replies SET request = ?", "{}")
+
+
+def test_corrupt_request_is_named(cache: ResponseCache, database: Database) -> None:
+    cache.put("k", "m", REQUEST, a_completion())
+    database.run("UPDATE completions SET content = ?", pack("{}", a_completion().model_dump_json())[1])
     with pytest.raises(StoreError, match="entry k is not a ChatRequest"):
         list(cache.entries())
+
+
+@pytest.fixture
+def earlier(database: Database) -> ResponseCache:
+    """Return a cache with one entry of the earlier table, `b`, among two of the present one."""
+    values = ("b", "m", 5.0, PACKED_REQUEST, a_completion("earlier").model_dump_json())
+    database.run(EARLIER_ROW, *values)
+    cache = ResponseCache(database)
+    for key in "ac":
+        cache.put(key, "m", REQUEST, a_completion("present"))
+    return cache
+
+
+def test_earlier_entry_is_read_beside_present_ones(earlier: ResponseCache) -> None:
+    assert {key: entry.text for key, entry in earlier.get_many(list("abcd")).items()} == {
+        "a": "present",
+        "b": "earlier",
+        "c": "present",
+    }
+    found = earlier.get("b")
+    assert found is not None
+    assert found.text == "earlier"
+    assert earlier.find_keys("abcd") == set("abc")
+    assert [entry.key for entry in earlier.entries()] == list("abc")
+    size = 3 * len(PACKED_REQUEST) + sum(len(a_completion(text).model_dump_json()) for text in ("earlier", "present"))
+    (summary,) = earlier.summaries()
+    assert (summary.replies, summary.characters) == (3, size + len(a_completion("present").model_dump_json()))
+
+
+def test_earlier_entry_stays_first_unless_it_is_replaced(earlier: ResponseCache) -> None:
+    assert earlier.put("b", "m", REQUEST, a_completion("later")).text == "earlier"
+    assert earlier.count() == 3
+    assert earlier.put("b", "m", REQUEST, a_completion("later"), replace=True).text == "later"
+    assert (earlier.count(), earlier.get("b")) == (3, a_completion("later"))
+
+
+def test_prune_deletes_earlier_entries_too(earlier: ResponseCache) -> None:
+    assert earlier.prune(before=6.0) == 1
+    assert [entry.key for entry in earlier.entries()] == ["a", "c"]
+    assert earlier.prune() == 2
+
+
+def test_hashed_keys_take_half_their_digits(cache: ResponseCache, database: Database) -> None:
+    key = cache_key(IDENTITY, REQUEST)
+    cache.put(key, "m", REQUEST, a_completion())
+    assert database.run("SELECT length(key), typeof(key) FROM completions").fetchone() == (32, "blob")
+    assert [entry.key for entry in cache.entries()] == [key]
+    assert list(cache.get_many([key])) == [key]

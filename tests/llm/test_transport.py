@@ -10,6 +10,7 @@ from tapir_exp.core.secrets import HIDDEN
 from tapir_exp.llm.call_store import CallStore
 from tapir_exp.llm.chat import ChatRequest, Message, TokenLogprob
 from tapir_exp.llm.client import Client
+from tapir_exp.llm.endpoint_checks import endpoint_problems
 from tapir_exp.llm.litellm_transport import LitellmTransport
 from tapir_exp.llm.openai_transport import HttpTransport, extra_headers
 from tapir_exp.llm.serving.pool import ServerPool
@@ -37,7 +38,8 @@ def test_white_space_around_a_key_is_stripped(
     monkeypatch.setenv("PLANTED_KEY", value)
     client = Client(LLMConfig(model="openai/x", api_key_env="PLANTED_KEY"), "teacher", call_store)
     assert client._api_key() == key
-    assert any("PLANTED_KEY" in problem for problem in client._endpoint_problems()) is (key is None)
+    problems = endpoint_problems(client._config, client._api_key(), is_served=False)
+    assert any("PLANTED_KEY" in problem for problem in problems) is (key is None)
 
 
 def test_extra_headers_are_headers_on_both_paths() -> None:
