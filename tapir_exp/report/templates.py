@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tapir_exp.core.markup import escape_markdown, escape_url
+from tapir_exp.core.text import escape_controls
 from tapir_exp.evals.statistics import Estimate
 from tapir_exp.report import charts
 
@@ -86,4 +87,5 @@ FILTERS: dict[str, Callable[[Any], str]] = {
     "figure": _or_none(lambda value: f"{value:.4g}"),
     "duration": _duration,
     "student": student_name,
+    "visible": _or_none(escape_controls),
 }

@@ -2,7 +2,7 @@
 
 from tapir_exp.report.charts.bar_chart import Group, grouped_bars
 from tapir_exp.report.charts.dot_chart import Dot, dots
-from tapir_exp.report.charts.histogram import histograms
+from tapir_exp.report.charts.histogram import gap_bins, histograms
 from tapir_exp.report.charts.line_chart import Point, Series, lines
 from tapir_exp.report.charts.loss_chart import FitCurve, loss_curves, smooth
 from tapir_exp.report.charts.matrix_chart import matrix, reliability
@@ -18,6 +18,7 @@ __all__ = [
     "Series",
     "compact",
     "dots",
+    "gap_bins",
     "grouped_bars",
     "histograms",
     "lines",

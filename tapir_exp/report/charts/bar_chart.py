@@ -38,12 +38,12 @@ def grouped_bars(groups: Sequence[Group], names: Sequence[str], title: str, widt
     box = Box(width, key_height + pitch * len(groups) + 8, left=left, right=right, top=key_height, bottom=8)
     highest = max((v for g in groups for v in (*g.values, g.target or 0.0)), default=1.0) or 1.0
     x = Scale(0, highest, *box.x)
-    rows = [part for i, g in enumerate(groups) for part in _group(g, box.top + i * pitch, x, thickness, pitch)]
+    rows = [part for i, g in enumerate(groups) for part in _group(g, names, box.top + i * pitch, x, thickness, pitch)]
     description = "; ".join(f"{g.label}: {g.note}" for g in groups)
     return svg_document(box, title, description, [*key, *rows])
 
 
-def _group(group: Group, top: float, x: Scale, thickness: float, pitch: float) -> list[str]:
+def _group(group: Group, names: Sequence[str], top: float, x: Scale, thickness: float, pitch: float) -> list[str]:
     height, middle = len(group.values) * thickness, top + pitch / 2
     first = middle - height / 2
     weight = " strong" if group.strong else ""
@@ -52,8 +52,12 @@ def _group(group: Group, top: float, x: Scale, thickness: float, pitch: float) -
         svg_text(x.end + 9, middle + 4, group.note, f"num{weight}"),
     ]
     parts += [
-        svg_rect(x.start, first + i * thickness, max(0.5, x(v) - x.start), thickness - 1, *_shade(i, len(group.values)))
-        for i, v in enumerate(group.values)
+        svg_rect(
+            *(x.start, first + i * thickness, max(0.5, x(v) - x.start), thickness - 1),
+            *_shade(i, len(group.values)),
+            hover=f"{group.label}, {name}: {v * 100:.2f} %",
+        )
+        for i, (name, v) in enumerate(zip(names, group.values, strict=True))
     ]
     if group.target is not None:
         parts.append(svg_line(x(group.target), first - 3, x(group.target), first + height + 2, "target"))

@@ -78,19 +78,26 @@ def lines(
         )
     ]
     names = [svg_text(x(i), box.height - 5, tick, "mid faint") for i, tick in enumerate(ticks)]
-    drawn = [part for s in series for part in _line_series(s, x, y)]
+    drawn = [part for s in series for part in _line_series(s, ticks, x, y)]
     labels = _end_labels([s for s in series if s.points and s.labelled], x, y, small)
     return svg_document(box, title, description, [svg_text(2, 14, title, "head"), *grid, *names, *drawn, *labels])
 
 
-def _line_series(series: Series, x: Scale, y: Scale) -> list[str]:
+def _line_series(series: Series, ticks: Sequence[str], x: Scale, y: Scale) -> list[str]:
     path = svg_path([(x(p.x), y(p.y)) for p in series.points], f"s-{series.tone} stroke")
     whiskers = [
         svg_line(x(p.x), y(p.low), x(p.x), y(p.high), f"s-{series.tone} whisker")
         for p in series.points
         if p.low is not None and p.high is not None
     ]
-    return [*whiskers, path, *(svg_circle(x(p.x), y(p.y), 3, f"f-{series.tone}") for p in series.points)]
+    dots = [svg_circle(x(p.x), y(p.y), 3, f"f-{series.tone}", _hover(series.name, ticks, p)) for p in series.points]
+    return [*whiskers, path, *dots]
+
+
+def _hover(name: str, ticks: Sequence[str], point: Point) -> str:
+    at = ticks[round(point.x)] if 0 <= round(point.x) < len(ticks) else f"{point.x:g}"
+    reach = "" if point.low is None or point.high is None else f" ({point.low * 100:.1f} to {point.high * 100:.1f})"
+    return f"{name}, {at}: {point.y * 100:.1f} %{reach}"
 
 
 def _end_labels(series: Sequence[Series], x: Scale, y: Scale, small: bool) -> list[str]:

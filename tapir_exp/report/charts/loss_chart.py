@@ -14,11 +14,15 @@ from tapir_exp.report.charts.svg import (
     compact,
     log_ticks,
     spread,
+    svg_circle,
     svg_document,
     svg_line,
     svg_path,
     svg_text,
 )
+
+HOVER_POINTS = 40
+"""Points of a fit that show their value under a pointer."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,17 @@ def _fit(fit: FitCurve, start: int, x: Scale, y: Scale, box: Box) -> list[str]:
     parts.append(svg_path(project(smooth(fit.tokens, fit.rest)), "s-accent stroke thin"))
     parts.append(svg_path(project(smooth(fit.tokens, fit.hard)), "s-warm stroke thin"))
     parts.append(svg_path(project(smooth(fit.tokens, fit.loss)), "s-ink stroke"))
-    return parts
+    return [*parts, *_hover_points(fit, start, x, y, box)]
+
+
+def _hover_points(fit: FitCurve, start: int, x: Scale, y: Scale, box: Box) -> list[str]:
+    """Return invisible points on the smoothed loss, which show their values under a pointer."""
+    points = smooth(fit.tokens, fit.loss)
+    shown = [(t, v) for t, v in points[:: max(1, len(points) // HOVER_POINTS)] if v > 0]
+    return [
+        svg_circle(x(start + t), min(box.y[0], max(box.y[1], y(v))), 5, "hover", f"{fit.name}, {t:.0f} tokens: {v:.3f}")
+        for t, v in shown
+    ]
 
 
 def _loss_labels(fit: FitCurve, x: Scale, y: Scale, box: Box) -> list[str]:

@@ -140,15 +140,20 @@ def svg_line(x1: float, y1: float, x2: float, y2: float, style: str) -> str:
     return f'<line x1="{_n(x1)}" y1="{_n(y1)}" x2="{_n(x2)}" y2="{_n(y2)}" class="{style}"/>'
 
 
-def svg_rect(x: float, y: float, width: float, height: float, style: str, opacity: float = 1.0) -> str:
-    """Return a rectangle element."""
+def svg_rect(x: float, y: float, width: float, height: float, style: str, opacity: float = 1.0, hover: str = "") -> str:
+    """Return a rectangle element; a pointer over it shows `hover`."""
     faded = "" if opacity == 1.0 else f' fill-opacity="{_n(opacity)}"'
-    return f'<rect x="{_n(x)}" y="{_n(y)}" width="{_n(width)}" height="{_n(height)}" class="{style}"{faded}/>'
+    shape = f'x="{_n(x)}" y="{_n(y)}" width="{_n(width)}" height="{_n(height)}" class="{style}"{faded}'
+    return _with_hover("rect", shape, hover)
 
 
-def svg_circle(x: float, y: float, radius: float, style: str) -> str:
-    """Return a circle element."""
-    return f'<circle cx="{_n(x)}" cy="{_n(y)}" r="{_n(radius)}" class="{style}"/>'
+def svg_circle(x: float, y: float, radius: float, style: str, hover: str = "") -> str:
+    """Return a circle element; a pointer over it shows `hover`."""
+    return _with_hover("circle", f'cx="{_n(x)}" cy="{_n(y)}" r="{_n(radius)}" class="{style}"', hover)
+
+
+def _with_hover(element: str, shape: str, hover: str) -> str:
+    return f"<{element} {shape}><title>{_escape(hover)}</title></{element}>" if hover else f"<{element} {shape}/>"
 
 
 def svg_path(points: Sequence[tuple[float, float]], style: str) -> str:
