@@ -1,4 +1,4 @@
-"""`tapir cache`: list, export and prune the cached completions of chat models, without a call."""
+"""`tapir cache`: list, export, prune and compact the cached completions of chat models, without a call."""
 
 import argparse
 import os
@@ -15,6 +15,8 @@ from tapir_exp.core.console import Terminal, write_line
 from tapir_exp.core.errors import StoreError
 from tapir_exp.llm import ledger, response_cache
 from tapir_exp.llm.call_store import calls_file
+from tapir_exp.llm.call_store_repair import refuse_running
+from tapir_exp.llm.compaction import return_space, rewrite_earlier
 from tapir_exp.llm.ledger import FailedRequest, Ledger, scopes_with_failures
 from tapir_exp.llm.response_cache import CacheSummary, ResponseCache
 from tapir_exp.llm.sqlite import Database
@@ -56,6 +58,19 @@ def prune_entries(database: Database, model: str | None, before: float | None, *
         sys.stdout.write(f"{cache.count(model, before)} completions would be deleted; --yes deletes them.\n")
         return
     sys.stdout.write(f"{cache.prune(model, before)} completions deleted.\n")
+    try:
+        freed = return_space(database)
+    except StoreError as error:
+        write_line(f"Their space is used for new completions, but not returned to the disk: {error}")
+    else:
+        sys.stdout.write(f"{freed / 1e6:,.1f} MB returned to the disk.\n")
+
+
+def compact_entries(database: Database) -> None:
+    """Rewrite completions of earlier versions, which take more space, and return unused space to the disk."""
+    refuse_running(database.path.parent)
+    count = rewrite_earlier(database)
+    sys.stdout.write(f"{count} completions rewritten; {return_space(database) / 1e6:,.1f} MB returned to the disk.\n")
 
 
 def export_failures(database: Database, run: Path | None) -> None:
@@ -71,7 +86,7 @@ def export_failures(database: Database, run: Path | None) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """List, export and prune the completions in a store, without a call to any model."""
+    """List, export, prune and compact the completions in a store, without a call to any model."""
     parser = _parser()
     options = parser.parse_args(arguments)
     # Completions were paid for, so that deleting all of them must be explicit.
@@ -93,6 +108,8 @@ def _dispatch(options: argparse.Namespace, database: Database) -> None:
             export_entries(database, options.model)
         case "prune":
             prune_entries(database, options.model, options.before, confirmed=options.yes)
+        case "compact":
+            compact_entries(database)
         case "failures":
             export_failures(database, options.run)
 
@@ -130,6 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     prune.add_argument("--all", action="store_true", help="all completions, if neither model nor day is given")
     prune.add_argument("--yes", action="store_true", help="delete; without this, only the number is printed")
+    actions.add_parser("compact", parents=[store], help="rewrite completions of earlier versions in less space")
     failures = actions.add_parser("failures", parents=[store], help="failed requests, as JSON lines")
     failures.add_argument("--run", type=Path, metavar="DIR", help="only those of this run directory")
     return parser

@@ -1,7 +1,6 @@
 """The client of a chat model: cache, rate limit, budget, retries and batches around one transport."""
 
 import asyncio
-import os
 import random
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -14,7 +13,7 @@ from tapir_exp.llm.batch_api import BatchEndpoint
 from tapir_exp.llm.call_store import CallStore
 from tapir_exp.llm.chat import ChatRequest, Completion, Usage
 from tapir_exp.llm.completions import check_cached, check_usable, compute_usage, estimate_prompt, present
-from tapir_exp.llm.endpoint_checks import endpoint_problems
+from tapir_exp.llm.endpoint_checks import endpoint_problems, read_api_key
 from tapir_exp.llm.failures import CallError, FailureKind, Policy
 from tapir_exp.llm.finish_reasons import LENGTH
 from tapir_exp.llm.ledger import Spend
@@ -168,7 +167,7 @@ class Client:
 
     async def _lead(self, key: str, request: ChatRequest) -> Completion:
         """Complete a request, and pass the completion or the error to all who wait for it in `_in_flight`."""
-        # No task of its own, which would take as long as all other work on a call that this process has to do.
+        # In the task of the first: one more task takes as long as all other work on a call.
         self._in_flight[key] = shared = asyncio.get_running_loop().create_future()
         try:
             completion = await self._complete_exclusively(key, request)
@@ -230,15 +229,7 @@ class Client:
         return LitellmTransport(self._config, self._api_key(), self._prepare)
 
     def _api_key(self) -> str | None:
-        """Return the API key.
-
-        An endpoint without a key gets the text "none", because litellm would otherwise send it the provider's key.
-        None also if the variable is not set: cached completions need no key, and `check` reports it before a call.
-        """
-        if self._config.api_key_env is not None:
-            # A key that was read from a file often ends with a line feed, which no header may hold.
-            return os.environ.get(self._config.api_key_env, "").strip() or None
-        return "none" if self._config.api_base is not None else None
+        return read_api_key(self._config)
 
     def _key_of(self, request: ChatRequest) -> str:
         return cache_key(self._call_identity(), request)

@@ -1,5 +1,6 @@
 """Checks of a model's settings before its first call."""
 
+import os
 from collections.abc import Iterator
 
 from tapir_exp.config import LLMConfig
@@ -12,6 +13,18 @@ RESERVED_PARAMS = frozenset(
     | {"stream", "n", "logprobs", "top_logprobs", "num_retries", "max_retries"}
 )
 """Arguments of a call that `extra_params` cannot set."""
+
+
+def read_api_key(config: LLMConfig) -> str | None:
+    """Return the API key.
+
+    An endpoint without a key gets the text "none", because litellm would otherwise send it the provider's key. None
+    also if the variable is not set: cached completions need no key, and a check reports it before a call.
+    """
+    if config.api_key_env is not None:
+        # A key that was read from a file often ends with a line feed, which no header may hold.
+        return os.environ.get(config.api_key_env, "").strip() or None
+    return "none" if config.api_base is not None else None
 
 
 def endpoint_problems(config: LLMConfig, key: str | None, *, is_served: bool) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
@@ -140,8 +141,61 @@ def test_prune_deletes_only_with_yes(
     count = 3 - len(remaining)
     assert lines(capsys, "prune", *options) == [f"{count} completions would be deleted; --yes deletes them."]
     assert keys(capsys) == ["1", "2", "3"]
-    assert lines(capsys, "prune", *options, "--yes") == [f"{count} completions deleted."]
+    assert lines(capsys, "prune", *options, "--yes")[0] == f"{count} completions deleted."
     assert keys(capsys) == remaining
+
+
+def fill(store: Path, count: int, *, earlier: bool = False) -> int:
+    """Store completions of 5 kB each, and return the size of the file."""
+    call_store = CallStore(store, SpendScope("run"), SpendConfig())
+    with call_store.ledger.flushed():
+        for number in range(count):
+            key, reply = f"{number:064x}", completion_of(os.urandom(2500).hex())
+            if earlier:
+                values = (key, "m", 1.0, question("?").model_dump_json(), reply.model_dump_json())
+                call_store._durable.run("INSERT INTO replies VALUES (?, ?, ?, ?, ?)", *values)
+            else:
+                call_store.cache.put(key, "m", question("?"), reply)
+    call_store.close()
+    return (store / CALLS_FILE).stat().st_size
+
+
+def test_prune_returns_the_space(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    size = fill(store, 200)
+    assert lines(capsys, "prune", "--model", "m", "--yes")[1] == "0.8 MB returned to the disk."
+    assert (store / CALLS_FILE).stat().st_size < size - 700_000
+    assert keys(capsys) == ["1", "2", "3"]
+
+
+def without_incremental_vacuum(store: Path) -> None:
+    """Make the file one of an earlier version, which cannot return single pages."""
+    with sqlite3.connect(store / CALLS_FILE) as database:
+        database.execute("PRAGMA journal_mode=DELETE")
+        database.execute("PRAGMA auto_vacuum=NONE")
+        database.execute("VACUUM")
+    database.close()
+
+
+def test_compact_rewrites_earlier_completions(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    without_incremental_vacuum(store)
+    size, before = fill(store, 700, earlier=True), lines(capsys, "export")
+    assert lines(capsys, "compact")[0].startswith("700 completions rewritten; ")
+    assert sorted(lines(capsys, "export")) == sorted(before)
+    assert (store / CALLS_FILE).stat().st_size < 0.6 * size
+    assert lines(capsys, "compact") == ["0 completions rewritten; 0.0 MB returned to the disk."]
+
+
+def test_prune_of_earlier_file_in_use_tells_that_no_space_returns(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without_incremental_vacuum(store)
+    fill(store, 100)
+    call_store = CallStore(store, SpendScope("run"), SpendConfig())
+    deleted, told = lines(capsys, "prune", "--model", "m", "--yes")
+    call_store.close()
+    assert deleted == "100 completions deleted."
+    assert f"not returned to the disk: {store.relative_to(store.parents[1])} is in use by process {os.getpid()}" in told
+    assert keys(capsys) == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize("options", [[], ["--yes"]])

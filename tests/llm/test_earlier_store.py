@@ -16,13 +16,15 @@ from typing import Any
 import pytest
 
 from tapir_exp.config import Config, SpendConfig
-from tapir_exp.llm import batch_api, inflight, ledger, rate_limit, response_cache
-from tapir_exp.llm.call_store import CALLS_FILE, CallStore, calls_file
+from tapir_exp.llm import batch_api, compaction, inflight, ledger, rate_limit, response_cache
+from tapir_exp.llm.call_store import CALLS_FILE, CALLS_SCHEMA, CallStore, calls_file
 from tapir_exp.llm.chat import ChatRequest, Message
+from tapir_exp.llm.compaction import return_space, rewrite_earlier
 from tapir_exp.llm.ledger import Spend, SpendScope
-from tapir_exp.llm.response_cache import cache_key
+from tapir_exp.llm.response_cache import ResponseCache, cache_key
 from tapir_exp.llm.serving.pool import ServerPool
 from tapir_exp.llm.spend_report import SpendReport
+from tapir_exp.llm.sqlite import Database
 from tapir_exp.pipeline.opening import open_chat
 
 EARLIER_FILE = Path(__file__).parent / "data" / "books_e04eba8.sqlite"
@@ -142,6 +144,35 @@ def test_earlier_file_is_opened_in_place(earlier_calls: CallStore, earlier_store
         calls=93, cached=9, prompt_tokens=7113, completion_tokens=1049, usd=0.0
     )
     assert not (earlier_store / CALLS_FILE).exists()
+
+
+def test_earlier_file_is_rewritten_without_loss(earlier_store: Path) -> None:
+    """Every entry stays the same, and a kill between two steps leaves each in one of the tables."""
+    database = Database(earlier_store / "books.sqlite", CALLS_SCHEMA, durable=True)
+    before = list(ResponseCache(database).entries())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compaction, "ROWS_PER_STEP", 40)
+        patch.setattr(compaction, "pack", fail_after(50))
+        with pytest.raises(KeyboardInterrupt):
+            rewrite_earlier(database)
+    assert database.run("SELECT count(*) FROM completions").fetchone() == (40,)
+    assert list(ResponseCache(database).entries()) == before
+    assert rewrite_earlier(database) == len(before) - 40
+    assert return_space(database) > 0
+    assert list(ResponseCache(database).entries()) == before
+    assert database.run("SELECT count(*) FROM replies").fetchone() == (0,)
+    database.close()
+
+
+def fail_after(count: int) -> Callable[[str, str], tuple[int, bytes]]:
+    calls = iter(range(count))
+
+    def pack_or_stop(request: str, reply: str) -> tuple[int, bytes]:
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return response_cache.pack(request, reply)
+
+    return pack_or_stop
 
 
 def test_earlier_keys_equal_present_keys(earlier_calls: CallStore, compose_config: Callable[..., Config]) -> None:
