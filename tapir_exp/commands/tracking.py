@@ -1,15 +1,18 @@
 """The job of a command, as trackers name it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from tapir_exp.commands.finished import NO_RESULT
 from tapir_exp.config import Config, to_yaml
-from tapir_exp.core.events import EventStream
+from tapir_exp.core.events import EVENTS, Event, EventStream, Kind, read_events
 from tapir_exp.core.secrets import known_secrets, redact_secrets
+from tapir_exp.core.store import recipe_key
 from tapir_exp.report.trackers.base import ID_LENGTH, JobInfo
 from tapir_exp.report.trackers.tracking import tracked
 
@@ -33,7 +36,7 @@ def tracked_job(
     """
     outputs = Path(config.outputs)
     job = JobInfo(
-        id=key[:ID_LENGTH],
+        id=job_id(config, verb, key, read_events(run_dir / EVENTS)),
         name=run_dir.name if sweep is None else sweep[1],
         group=None if sweep is None else sweep[0],
         job_type=JOB_TYPES.get(verb, verb),
@@ -45,6 +48,27 @@ def tracked_job(
     )
     with tracked(config.logger, job, stream):
         yield
+
+
+def job_id(config: Config, verb: str, key: str, events: Sequence[Event]) -> str:
+    """Return the id of a job in the trackers: one half from its settings, one from its key.
+
+    An attempt with these settings that did not finish is continued under its id, also if the code has changed since.
+
+    Args:
+        config: The configuration of the job.
+        verb: The command.
+        key: Key of the job.
+        events: Events of the job so far.
+    """
+    settings = {name: section for name, section in asdict(config).items() if name not in NO_RESULT}
+    start = recipe_key(verb, settings)[: ID_LENGTH // 2]
+    for event in reversed(events):
+        if event["event"] == Kind.RUN_FINISHED:
+            break
+        if event["event"] == Kind.TRACKER_STARTED and str(event["id"]).startswith(start):
+            return str(event["id"])
+    return start + key[: ID_LENGTH // 2]
 
 
 def without_secrets(node: Any, known: tuple[str, ...] | None = None) -> Any:

@@ -8,11 +8,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from filelock import FileLock
+
 from tapir_exp.config import LoggerConfig
 from tapir_exp.report.trackers.base import ArtifactReference, Entry, Histogram, JobInfo, Page, Point, Table
 from tapir_exp.report.trackers.base import plain_number as number_of
 
-DIRECTORY = "mlflow"
+DIRECTORY, LOCK = "mlflow", ".mlflow.lock"
 ID_TAG = "tapir.id"
 NOT_IN_NAMES = re.compile(r"[^\w/. -]", re.ASCII)
 """Characters that MLflow refuses in names."""
@@ -45,9 +47,10 @@ class MlflowTracker:
         from pytorch_lightning.loggers import MLFlowLogger
 
         tags = {ID_TAG: job.id, "job_type": job.job_type, "sweep": job.group or "", "tags": " ".join(job.tags)}
-        self._logger = MLFlowLogger(
-            config.project, job.name, uri, tags=tags, run_id=_find_run(MlflowClient(uri), config.project, job.id)
-        )
+        # Two jobs of a sweep that start at once would make two experiments of one name.
+        with FileLock(job.outputs / LOCK):
+            run_id = _find_run(MlflowClient(uri), config.project, job.id)
+        self._logger = MLFlowLogger(config.project, job.name, uri, tags=tags, run_id=run_id)
         self._client: Any = self._logger.experiment
         self._run: Any = self._logger.run_id
         self._client.update_run(self._run, status="RUNNING")
@@ -109,8 +112,10 @@ def metric_name(name: str) -> str:
 
 
 def _find_run(client: Any, experiment: str, job_id: str) -> str | None:
+    """Return the run of a job; None if it has none. The experiment is made if needed."""
     found = client.get_experiment_by_name(experiment)
-    if found is None or found.lifecycle_stage == "deleted":
+    if found is None:
+        client.create_experiment(experiment)
         return None
     runs = client.search_runs([found.experiment_id], f"tags.`{ID_TAG}` = '{job_id}'", max_results=1)
     return runs[0].info.run_id if runs else None

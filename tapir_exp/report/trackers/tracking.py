@@ -8,7 +8,7 @@ from threading import Lock
 from tapir_exp.config import LoggerConfig, TrackerKind, WandbMode
 from tapir_exp.core.console import print_warning
 from tapir_exp.core.errors import ConfigError, TapirError
-from tapir_exp.core.events import EVENTS, STATES, Event, EventStream, Kind, read_events
+from tapir_exp.core.events import EVENTS, STATES, Event, EventStream, Kind, Pruned, read_events
 from tapir_exp.core.secrets import redact_secrets
 from tapir_exp.report.templates import REPORT
 from tapir_exp.report.trackers.access import check_trackers, chosen_trackers
@@ -114,6 +114,9 @@ def tracked(config: LoggerConfig, job: JobInfo, stream: EventStream) -> Iterator
     try:
         yield
         succeeded = True
+    except Pruned:
+        succeeded = True  # a search has ended the job in order
+        raise
     finally:
         stream.unsubscribe(tracking.read)
         report = job.run_dir / REPORT
