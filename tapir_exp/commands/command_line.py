@@ -18,6 +18,8 @@ from tapir_exp.config.compose import COMPOSITION_ERRORS, PRIMARY, Composer, coll
 from tapir_exp.config.paths import data_dir
 from tapir_exp.core.errors import ConfigError
 
+JSON_VARIABLE = "TAPIR_EVALUATE_JSON"
+"""Environment variable that makes each evaluation write its figures to stdout as one line of JSON."""
 CLASSIFY_GROUPS = ("classifier_training", "classifier_data")
 """Groups that only `tapir classify` has."""
 

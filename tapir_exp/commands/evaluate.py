@@ -4,10 +4,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from tapir_exp.commands.command_line import CLASSIFY_GROUPS, format_choices, wants_help
+from tapir_exp.commands.command_line import CLASSIFY_GROUPS, JSON_VARIABLE, format_choices, wants_help
 
-JSON_VARIABLE = "TAPIR_EVALUATE_JSON"
-"""Environment variable that makes each evaluation write its figures to stdout as one line of JSON."""
 HELP = """\
 tapir evaluate: evaluate a student on AlpacaEval 2.0, MT-Bench, IFEval and the lab's held-out problems.
 

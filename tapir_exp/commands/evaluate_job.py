@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from tapir_exp.commands.evaluate import JSON_VARIABLE
+from tapir_exp.commands.command_line import JSON_VARIABLE
 from tapir_exp.commands.student_names import student_name
 from tapir_exp.config import Config
 from tapir_exp.config.stored import read_stored_student

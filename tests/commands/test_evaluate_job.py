@@ -1,6 +1,7 @@
 """A complete evaluation: a student, an endpoint that annotates and judges, and the official files."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from serving import serving
 from standins import Endpoint, reference_rows, write_alpaca, write_mt_bench
 
+from tapir_exp.commands.command_line import JSON_VARIABLE
 from tapir_exp.commands.evaluate_job import evaluate, find_subject
 from tapir_exp.commands.main import main
 from tapir_exp.commands.report import main as report
@@ -21,6 +23,7 @@ from tapir_exp.core.store import Store, digest_files
 from tapir_exp.evals import alpaca_eval_files, mt_bench_files
 from tapir_exp.evals.results import METRICS
 from tapir_exp.lab.base_student import build_base_student
+from tapir_exp.report.sweep.plan_file import SweepPlan
 
 TINY = LabStudentConfig(vocab_size=300, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=2)
 TEXTS = ["Name things that a cook keeps in jars.", "Salt, rope, tins and a list of 42 harbours."]
@@ -149,6 +152,57 @@ def test_last_student_of_a_run_keeps_its_settings(bed: EvaluationBed) -> None:
     assert (directory / str(manifest.run)).resolve() == run.resolve()
     outputs = alpaca_eval_files.load_outputs(directory / "alpaca_eval/model_outputs.json")
     assert max(len(row.output.split()) for row in outputs) <= 3
+
+
+def write_run(bed: EvaluationBed, run: Path, arm: str, seed: int) -> None:
+    """Write a finished run of the tiny student, as a job of a sweep."""
+
+    def make(directory: Path) -> dict[str, Any]:
+        build_base_student(directory, TINY, TEXTS)
+        return {}
+
+    store = bed.home / "outputs/store"
+    entry = entry_of("student-0", 0, Store(store).produce("student", {"arm": arm}, make))
+    (run / ".hydra").mkdir(parents=True)
+    (run / ".hydra/overrides.yaml").write_text(json.dumps([f"arm={arm}", f"seed={seed}"]))
+    (run / "config.yaml").write_text(to_yaml(bed.config(f"arm={arm}", f"seed={seed}")))
+    Manifest(
+        name="mine",
+        arm=arm,
+        seed=seed,
+        store=os.path.relpath(store, run),
+        delta=2,
+        alphas=(),
+        target=None,
+        artifacts=(entry,),
+    ).write(run)
+
+
+def test_jobs_of_a_sweep_are_evaluated_and_named_apart(
+    bed: EvaluationBed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = bed.home / "sweep"
+    jobs = [("tapir", 1), ("tapir", 2), ("lion", 1)]
+    for arm, seed in jobs:
+        write_run(bed, sweep / f"{arm}-{seed}", arm, seed)
+    SweepPlan([[f"arm={arm}", f"seed={seed}"] for arm, seed in jobs]).write(sweep)
+    monkeypatch.setenv(JSON_VARIABLE, "1")
+    directory, calls = bed.evaluate("evals=mt_bench", f"evals.run={sweep}")
+    # The seeds of an arm have one student here, so its answers and judgments are made once.
+    assert calls <= 2 * 8
+    assert [Evaluation.load(directory / name).student for name in ("lion-1", "tapir-1", "tapir-2")] == [
+        "mine-arm-lion-seed-1",
+        "mine-arm-tapir-seed-1",
+        "mine-arm-tapir-seed-2",
+    ]
+    assert "mine · lion (ours)" in (directory / "paper/mt_bench.md").read_text()
+    figures = json.loads(capsys.readouterr().out)["figures"]
+    assert set(figures) == {"lion-1", "tapir-1", "tapir-2"}
+    (sweep / "lion-1/config.yaml").unlink()
+    with pytest.raises(TapirError, match="1 of 3 evaluations failed: lion-1"):
+        bed.evaluate("evals=mt_bench", f"evals.run={sweep}")
+    with pytest.raises(ConfigError, match=r"evals\.name = x: expected null"):
+        bed.evaluate("evals=mt_bench", f"evals.run={sweep}", "evals.name=x")
 
 
 @pytest.mark.slow

@@ -1,20 +1,29 @@
 """`tapir plan`: it calls no model, subtracts finished and cached work, and counts shared stages of a sweep once."""
 
 import io
+import json
+import math
 import re
 from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
+import yaml
+from standins import write_lines
 
 from tapir_exp.commands import plan, plan_job
+from tapir_exp.commands.command_line import compose_jobs
 from tapir_exp.commands.plan_job import PlannedStage, RemainingCost, SeedReader, merge_jobs
 from tapir_exp.commands.plan_table import plan_lines
 from tapir_exp.config import SeedsConfig, SeedSource
+from tapir_exp.config.paths import data_dir
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.records import Example
 from tapir_exp.pipeline.estimate import StageEstimate
 
+SWEEPS = sorted(
+    path.stem for path in data_dir("sweeps").glob("*.yaml") if "# Plan: " in path.read_text(encoding="utf-8")
+)
 SMALL = ["debug=tiny", "curriculum.rounds=1"]
 
 
@@ -60,8 +69,64 @@ def test_shared_stage_of_several_jobs_is_counted_once() -> None:
     assert len(merge_jobs(jobs)) == 2
 
 
-def test_table_fits_eighty_columns() -> None:
-    assert max(map(len, text_of([PlannedStage(a_stage("expansions-3", 12345), 17, finished=False)]).splitlines())) <= 80
+def test_no_figure_is_cut_in_a_pipe_of_eighty_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    long = PlannedStage(a_stage("fresh_rollout_verdicts-12" * 3, 1_234_567_890), 0, finished=False)
+    monkeypatch.setattr(plan_job, "plan_job", lambda config, read: [long])
+    text = output_of(*SMALL)
+    assert "1,234,567,890" in rows_of(text)[-1]
+    assert long.estimate.stage in text
+    assert "disk: 0 students to store" in text
+
+
+def test_plan_as_json_has_the_figures_of_the_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = json.loads(output_of(*SMALL, "--json"))
+    assert (found["jobs"], found["total"]["calls"]) == (1, sum(stage["calls"] for stage in found["stages"]))
+    assert [stage["stage"] for stage in found["stages"]][:2] == ["student-0", "task_labels"]
+    assert found["disk"]["free_bytes"] > 0
+
+
+@pytest.mark.parametrize("command", [["evaluate"], ["--config-name", "evaluate"]], ids=" ".join)
+def test_plan_of_an_evaluation_counts_the_calls_of_its_judge(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = output_of(*command, "evals=mt_bench", "judge=gpt_4", "student=qwen1_5_0_5b", f"student.model={tmp_path}")
+    rows = {cells[0]: cells for cells in rows_of(text)}
+    assert list(rows) == ["mt-answers", "mt-judgments", "all"]
+    assert rows["mt-judgments"][3] == rows["all"][2] == "160"
+    assert float(rows["all"][-2]) > 0
+    assert "warning: suite mt_bench: MT-Bench's" in text
+
+
+def test_setting_below_a_judge_that_is_null_is_a_mistake() -> None:
+    with pytest.raises(ConfigError, match=r"a choice for evals\.mt_bench\.judge first"):
+        output_of("evals.mt_bench.judge.llm.model=x")
+
+
+# Composing takes a third of a second for each: the first job here, the others in `benchmarks/sweeps/plans.py`.
+@pytest.mark.parametrize("name", SWEEPS)
+def test_first_job_of_a_sweep_file_is_planned(name: str, tmp_path: Path) -> None:
+    seeds = write_lines(tmp_path / "seeds.jsonl", [{"instruction": f"{n} things", "output": "a"} for n in range(9)])
+    text = (data_dir("sweeps") / f"{name}.yaml").read_text(encoding="utf-8")
+    own = ["seeds=file", f"seeds.path={seeds}"] if "override experiment:" in text else ["seeds.size=9"]
+    params = yaml.safe_load(text)["hydra"]["sweeper"]["params"]
+    first = [f"{key}={str(values).partition(',')[0]}" for key, values in params.items()]
+    # With one value for each parameter, the sweep is its first job.
+    (config,) = compose_jobs(["--config-name", name, *first, *own, f"outputs={tmp_path}/none"])
+    stages = plan_job.plan_job(config, SeedReader())
+    names = {planned.estimate.stage for planned in stages}
+    last = config.curriculum.rounds
+    assert f"student-{last}" in names
+    judged = {f"alpaca-annotations-{last}", f"mt-judgments-{last}"}
+    assert judged & names == (judged if "paper" in text and "evals: paper" in text else set())
+    head = text.splitlines()
+    assert head[1].startswith("# ")
+    assert "?" in head[1] or "table" in head[1]
+    jobs = math.prod(len(str(values).split(",")) for values in params.values())
+    assert head[2].startswith("# Feeds: ")
+    assert head[3].startswith(f"# Plan: {jobs} jobs, ")
 
 
 def test_plan_of_a_fresh_run_writes_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,27 +1,33 @@
 """The plan's sums: exact where the configuration settles them, bounded where it does not, and never a made-up price."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from fakes import example
 from hypothesis import given
 from hypothesis import strategies as st
+from standins import write_alpaca, write_mt_bench
 
 from tapir_exp.config import (
+    AlpacaEvalConfig,
     BudgetConfig,
     ClassifierConfig,
     Config,
     CurriculumConfig,
     Difficulty,
+    EvalsConfig,
     GapRows,
     JudgeConfig,
     JudgedStudent,
     JudgeProtocol,
     LLMConfig,
     LRSchedule,
+    MTBenchConfig,
     RolloutConfig,
     SFTConfig,
     StudentConfig,
+    Suite,
     TeacherConfig,
 )
 from tapir_exp.pipeline.estimate import SeedStatistics, StageEstimate, estimate_run, seed_statistics
@@ -169,6 +175,16 @@ def test_seed_statistics_are_means_in_tokens() -> None:
     assert sizes == SeedStatistics(seeds=2, instruction=15.0, response=15.0)
 
 
+@pytest.mark.parametrize(("room", "thoughts"), [(0, 0), (400, 400), (32_000, 1000)])
+def test_estimate_run_counts_thoughts_of_reasoning_models(room: int, thoughts: int) -> None:
+    teacher = TeacherConfig(llm=replace(priced("a/teacher"), reasoning_tokens=room))
+    plain, reasoning = (estimate_run(plan, SIZES) for plan in (config(), config(teacher=teacher)))
+    for before, after in zip(plain, reasoning, strict=True):
+        added = thoughts * before.calls if before.role == "teacher" else 0
+        assert after.completion_tokens == pytest.approx(before.completion_tokens + added)
+        assert (after.usd or 0) == pytest.approx((before.usd or 0) + added / 1e6)
+
+
 def test_estimate_run_costs_verdicts_by_protocol() -> None:
     plans = {
         protocol: stage(
@@ -223,3 +239,42 @@ def test_estimate_run_counts_passes_of_easy_rows_and_replayed_rows() -> None:
     first, second = (stage(planned, f"student-{number}", "fit").gpu_hours for number in (1, 2))
     assert first
     assert second == pytest.approx(1.5 * first)
+
+
+def test_suites_of_a_run_are_calls_of_their_judges() -> None:
+    evals = EvalsConfig(suites=[Suite.lab, Suite.alpaca_eval, Suite.mt_bench, Suite.ifeval])
+    evals.mt_bench.judge = JudgeConfig(llm=priced("a/gpt", 1000.0))
+    planned = estimate_run(config(evals=evals), SIZES)
+    assert stage(planned, "alpaca-annotations-2", "judge").calls == 805
+    judged = stage(planned, "mt-judgments-2", "judge")
+    assert (judged.calls, judged.completion_tokens) == (160, 160 * 197)
+    assert judged.usd == pytest.approx((judged.prompt_tokens + judged.completion_tokens) * 1000 / 1e6)
+    answers = [row for row in planned if row.role == "student"]
+    assert [row.stage for row in answers] == ["alpaca-outputs-2", "mt-answers-2", "ifeval-answers-2"]
+    assert all(row.gpu_hours and not row.calls for row in answers)
+    every = estimate_run(config(evals=replace(evals, every_round=True)), SIZES)
+    assert sum(row.stage.startswith("mt-judgments") for row in every) == 3
+    assert not any("suite" in row.stage for row in every)
+
+
+def test_known_files_of_a_suite_are_counted(tmp_path: Path) -> None:
+    files = EvalsConfig(
+        suites=[Suite.alpaca_eval, Suite.mt_bench],
+        alpaca_eval=AlpacaEvalConfig(**write_alpaca(tmp_path)),
+        mt_bench=MTBenchConfig(**write_mt_bench(tmp_path)),
+    )
+    planned = estimate_run(config(evals=files), SIZES)
+    assert (stage(planned, "alpaca-annotations-2", "judge").calls, stage(planned, "mt-judgments-2", "judge").calls) == (
+        12,
+        8,
+    )
+    quiet = estimate_run(config(evals=replace(files, ask_judge=False)), SIZES)
+    assert not any(row.stage.startswith(("alpaca-annotations", "mt-judgments")) for row in quiet)
+
+
+def test_extra_rows_of_a_budget_in_epochs_count_as_training() -> None:
+    def hours(budget: BudgetConfig) -> float:
+        sft = SFTConfig(seed_stage=budget, round_stage=BudgetConfig(epochs=1))
+        return stage(estimate_run(config(sft=sft), SIZES), "student-0", "fit").gpu_hours or 0.0
+
+    assert hours(BudgetConfig(epochs=1, extra_rows=2000)) == pytest.approx(3 * hours(BudgetConfig(epochs=1)))

@@ -1,7 +1,9 @@
 """Tests of the paper tables: matching with published rows, links, and reasons for missing cells."""
 
 import csv
+import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,11 +11,13 @@ from evaluations_dir import LLAMA, EvaluationsDir
 
 from tapir_exp.commands.report import main as report
 from tapir_exp.core.errors import StoreError
-from tapir_exp.core.evaluation_manifest import EVALUATION
+from tapir_exp.core.evaluation_manifest import EVALUATION, Evaluation
 from tapir_exp.core.markup import escape_latex
 from tapir_exp.report.paper_cells import CELLS, cell_ours, cell_published
 from tapir_exp.report.paper_tables import build_table, to_csv
 from tapir_exp.report.published import PublishedTable, load_tables
+from tapir_exp.report.sweep.plan_file import SweepPlan
+from tapir_exp.report.sweep.variants import NO_VARIANT, Variant
 from tapir_exp.report.templates import render
 
 
@@ -133,7 +137,9 @@ def test_missing_outputs_are_marked_with_both_figures(evaluations: EvaluationsDi
     note = "no output for 1 instructions; with difficulties by row number, as published: 17.73 (length-controlled, %)"
     assert table.incomplete == [f"Alpaca 7B: {note}"]
     for kind, mark in (("md", "‡"), ("tex", r"$\ddagger$"), ("html", "‡")):
-        text = render(f"paper.{kind}.jinja", table=table, tables=[table], evaluations=[], unfinished=[], cell=CELLS)
+        text = render(
+            f"paper.{kind}.jinja", table=table, tables=[table], evaluations=[], unfinished=[], rounds=[], cell=CELLS
+        )
         assert f"14.96{mark}" in text
         assert "17.73" in text
 
@@ -206,3 +212,51 @@ def test_foreign_names_are_text_in_every_table(evaluations: EvaluationsDir, publ
         text = render(f"paper.{kind}.jinja", table=table, cell=CELLS)
         assert shown in text
         assert "\x1b" not in text
+
+
+def test_variants_of_a_sweep_are_rows_and_arms_of_their_own(
+    evaluations: EvaluationsDir, published: PublishedTable
+) -> None:
+    for seed in (1, 2):
+        evaluations.add(f"base{seed}", [5.0, 9.0], seed=seed)
+        evaluations.add(f"low{seed}", [2.0, 4.0], seed=seed)
+    low = Variant(("curriculum.delta=1",), ("curriculum.delta=1",))
+    results = [
+        replace(result, variant=low if result.evaluation.student.startswith("low") else NO_VARIANT)
+        for result in evaluations.load()
+    ]
+    table = build_table("t", published, results)
+    rows = {row.label: row.cells[0].ours for row in table.rows}
+    assert (rows["LLaMA2-7B with TAPIR"].value, rows["LLaMA2-7B with TAPIR"].seeds) == (7.0, 2)
+    assert rows["llama · tapir · curriculum.delta=1 (ours)"].value == 3.0
+    assert [(row.arm, round(row.interval.mean, 9)) for row in table.comparisons] == [("tapir curriculum.delta=1", -4.0)]
+
+
+def test_tables_of_a_sweep_leave_out_what_it_did_not_measure(evaluations: EvaluationsDir) -> None:
+    evaluations.add("one", [5.0])
+    directory = evaluations.root / "evaluations"
+    report(["--paper", str(directory)])
+    assert (directory / "paper/mt_bench.md").is_file()
+    SweepPlan().write(directory)
+    report(["--paper", str(directory)])
+    assert {path.stem for path in (directory / "paper").glob("*.md")} == {"alpaca_eval_2", "ablations"}
+
+
+def test_figures_by_round_are_written_for_students_of_every_round(
+    evaluations: EvaluationsDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, win in enumerate((3.0, 4.0, 6.0)):
+        path = evaluations.add(f"s{number}", [win])
+        Evaluation.load(path).model_copy(update={"round": number, "last": number == 2}).write(path)
+    directory = evaluations.root / "evaluations"
+    report(["--paper", "--json", str(directory)])
+    cells = json.loads(capsys.readouterr().out)["cells"]
+    (ours,) = [cell for cell in cells if (cell["table"], cell["row"]) == ("ablations", "TAPIR")]
+    assert (ours["ours"], ours["published"], ours["seeds"]) == (6.0, 7.8, 1.0)
+    with (directory / "paper/rounds.csv").open(newline="") as lines:
+        assert [(row["round"], row["mean"]) for row in csv.DictReader(lines)] == [
+            ("0", "3.0"),
+            ("1", "4.0"),
+            ("2", "6.0"),
+        ]
+    assert '<th scope="col">S_2</th>' in (directory / "paper/index.html").read_text()
