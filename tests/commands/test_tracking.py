@@ -176,10 +176,10 @@ def test_tensorboard_rounds_equal_the_metrics_of_the_run(tracked_run: TrackedRun
     for expected in tracked_run.metrics:
         for name, value in numbers(expected).items():
             at_round = [scalar for scalar in events.Scalars(name) if scalar.step == expected["round"]]
-            assert len(at_round) == 1  # nothing is logged twice
-            assert math.isclose(at_round[0].value, value, rel_tol=1e-6)  # TensorBoard keeps 32 bits
-    steps = events.Scalars("fit/S_1/loss")
-    assert [scalar.step for scalar in steps] == list(range(1, len(steps) + 1))
+            assert len(at_round) in (1, 2)  # what is logged just before a kill may be logged again
+            assert all(math.isclose(scalar.value, value, rel_tol=1e-6) for scalar in at_round)  # it keeps 32 bits
+    steps = [scalar.step for scalar in events.Scalars("fit/S_2/loss")]
+    assert steps == list(range(1, len(steps) + 1))
     times = [scalar.wall_time for scalar in events.Scalars("stage/seconds")]
     assert max(times) - min(times) > 1
     assert {histogram.step for histogram in events.Histograms("gap/histogram")} == {0, 1}
@@ -198,7 +198,7 @@ def test_mlflow_rounds_equal_the_metrics_of_the_run(tracked_run: TrackedRun, mon
     for expected in tracked_run.metrics:
         for name, value in numbers(expected).items():
             history = client.get_metric_history(run.info.run_id, metric_name(name))
-            assert [entry.value for entry in history if entry.step == expected["round"]] == [value]
+            assert {entry.value for entry in history if entry.step == expected["round"]} == {value}
     times = [entry.timestamp / 1000 for entry in client.get_metric_history(run.info.run_id, "stage/seconds")]
     assert max(times) - min(times) > 1
     assert run.data.params["seeds.size"] == "40"
@@ -213,8 +213,10 @@ def test_csv_files_equal_the_metrics_of_the_run(tracked_run: TrackedRun) -> None
     for expected in tracked_run.metrics:
         (row,) = [row for row in rows if row["round"] == str(expected["round"])]
         assert {name: float(row[name]) for name in numbers(expected)} == numbers(expected)
-    # Steps of fits that the killed attempt made are read from the store.
-    assert [row["fit/S_0/step"] for row in rows if row["fit/S_0/loss"]][:3] == ["1", "2", "3"]
+    # The file of the killed attempt is written again, with the times of that attempt.
+    steps = [row for row in rows if row["fit/S_0/loss"]]
+    assert [row["fit/S_0/step"] for row in steps][:3] == ["1", "2", "3"]
+    assert float(steps[0]["time"]) < tracked_run.events_of(Kind.RUN_STARTED)[1]["time"]
     with (tracked_run.path / "csv" / "curriculum" / "round-1.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 12
 

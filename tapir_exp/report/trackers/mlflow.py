@@ -28,7 +28,7 @@ class MlflowTracker:
 
     name = "mlflow"
     continues = True
-    buffer_s = 0.0
+    buffer_s = 5.0  # events that were recorded, but not logged yet
 
     def __init__(self, config: LoggerConfig, job: JobInfo) -> None:
         """Find or create the run of a job.

@@ -14,7 +14,7 @@ class TensorBoardTracker:
 
     name = "tensorboard"
     continues = True
-    buffer_s = 0.0
+    buffer_s = 5.0  # events that were recorded, but not logged yet
 
     def __init__(self, job: JobInfo) -> None:
         """Open the event file of a job."""

@@ -1,6 +1,6 @@
 """Trackers of a job: they read its events, and one that fails is dropped with a warning."""
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from threading import Lock
@@ -13,37 +13,66 @@ from tapir_exp.core.secrets import redact_secrets
 from tapir_exp.report.templates import REPORT
 from tapir_exp.report.trackers.access import check_trackers, chosen_trackers
 from tapir_exp.report.trackers.base import Entry, JobInfo, Page, Tracker
-from tapir_exp.report.trackers.entries import EntryReader
+from tapir_exp.report.trackers.entries import EntryReader, News
 from tapir_exp.report.trackers.wandb_access import effective_mode
 
 
 class Tracking:
     """Passes the events of a job to its trackers, each event once, also if the job is resumed."""
 
-    def __init__(self, reader: EntryReader, trackers: Sequence[Tracker], told: Mapping[str, set[Hashable]]) -> None:
+    def __init__(self, reader: EntryReader, trackers: Sequence[Tracker]) -> None:
         """Prepare the trackers.
 
         Args:
             reader: Turns events into entries.
             trackers: The trackers of the job.
-            told: What each tracker has from earlier attempts, by its name.
         """
         self._reader, self._trackers = reader, list(trackers)
-        self._told = {tracker.name: set(told.get(tracker.name, ())) for tracker in trackers}
+        self._told: dict[str, set[Hashable]] = {tracker.name: set() for tracker in trackers}
         self._failed: list[Tracker] = []
         self._lock = Lock()
+
+    def catch_up(self, events: Sequence[Event], job_id: str) -> None:
+        """Pass on what trackers lack of earlier attempts of the job, with the times of that day.
+
+        A tracker lacks an attempt in which it was not started, and the last entries of an attempt that was killed.
+        Attempts of other settings are skipped: they have another id.
+
+        Args:
+            events: All events of the run directory, the start of this attempt included.
+            job_id: Id of the job.
+        """
+        for attempt in _attempts(events):
+            started = [event for event in attempt if event["event"] == Kind.TRACKER_STARTED and event["id"] == job_id]
+            names = {event["tracker"] for event in started}
+            end = attempt[-1]
+            killed = end["event"] not in STATES or end["event"] == Kind.RUN_STARTED
+            for event in attempt if names else ():
+                lost = {t.name for t in self._trackers if killed and event["time"] > end["time"] - t.buffer_s}
+                has = {t.name for t in self._trackers if t.continues and t.name in names - lost}
+                for news in self._reader.take(event):
+                    self._pass_on(news, has)
 
     def read(self, event: Event) -> None:
         """Pass an event to the trackers that do not have it yet."""
         with self._lock:  # threads of a job record events, too
             for news in self._reader.take(event):
-                waiting = [tracker for tracker in self._trackers if news.identity not in self._told[tracker.name]]
-                if not waiting:
-                    continue
-                entries = news.make()
-                for tracker in waiting:
-                    self._told[tracker.name].add(news.identity)
-                    self._guard(tracker, partial(_log_all, tracker, entries))
+                self._pass_on(news)
+
+    def _pass_on(self, news: News, has: Collection[str] = ()) -> None:
+        """Log news in the trackers that do not have it; `has` names those that got it in an earlier attempt."""
+        waiting = [t for t in self._trackers if t.name not in has and news.identity not in self._told[t.name]]
+        for told in self._told.values():
+            told.add(news.identity)
+        if not waiting:
+            return
+        try:
+            entries = news.make()
+        except Exception as error:  # an artifact that is gone or damaged is the business of the job
+            print_warning(f"warning: trackers lack {news.identity}: {redact_secrets(str(error))}")
+            return
+        for tracker in waiting:
+            self._guard(tracker, partial(_log_all, tracker, entries))
 
     def finish(self, page: Page | None, *, succeeded: bool) -> None:
         """Log the report of a job, if it has one, and finish every tracker."""
@@ -97,11 +126,11 @@ def tracked(config: LoggerConfig, job: JobInfo, stream: EventStream) -> Iterator
         return
     earlier = read_events(job.run_dir / EVENTS)
     trackers: list[Tracker] = []
-    reader = EntryReader(job, config.curriculum_rows)
     try:
         # One after the other, so that those that are open are finished if the next one cannot be opened.
         trackers.extend(_open(kind, config, job, len(earlier)) for kind in kinds)
-        tracking = Tracking(reader, trackers, told_before(earlier, job.id, reader, trackers))
+        tracking = Tracking(EntryReader(job, config.curriculum_rows), trackers)
+        tracking.catch_up(earlier, job.id)
     except BaseException:
         for tracker in trackers:
             with suppress(Exception):  # the first error is the one to report
@@ -122,31 +151,6 @@ def tracked(config: LoggerConfig, job: JobInfo, stream: EventStream) -> Iterator
         report = job.run_dir / REPORT
         page = Page("report", report, report.stat().st_mtime) if succeeded and report.is_file() else None
         tracking.finish(page, succeeded=succeeded)
-
-
-def told_before(
-    events: Sequence[Event], job_id: str, reader: EntryReader, trackers: Sequence[Tracker]
-) -> dict[str, set[Hashable]]:
-    """Return what each tracker has from earlier attempts of a job, and let the reader take them up.
-
-    Attempts of another configuration or code are skipped: they have another id. What a tracker may have lost when an
-    attempt was killed counts as missing, so it is logged again.
-    """
-    told: dict[str, set[Hashable]] = {tracker.name: set() for tracker in trackers}
-    for attempt in _attempts(events):
-        tracked_by = {
-            event["tracker"] for event in attempt if event["event"] == Kind.TRACKER_STARTED and event["id"] == job_id
-        }
-        if not tracked_by:
-            continue
-        killed = attempt[-1]["event"] not in STATES or attempt[-1]["event"] == Kind.RUN_STARTED
-        for event in attempt:
-            identities = [news.identity for news in reader.take(event)]
-            for tracker in trackers:
-                lost = killed and event["time"] > attempt[-1]["time"] - tracker.buffer_s
-                if tracker.continues and tracker.name in tracked_by and not lost:
-                    told[tracker.name].update(identities)
-    return told
 
 
 def _attempts(events: Sequence[Event]) -> list[list[Event]]:

@@ -20,7 +20,7 @@ class WandbTracker:
 
     name = "wandb"
     continues = True
-    buffer_s = 30.0  # the process of W&B that writes the file ends with a killed job
+    buffer_s = 60.0  # W&B writes its file about every 15 seconds, later if the machine is busy
 
     def __init__(self, config: LoggerConfig, mode: WandbMode, job: JobInfo, first_step: int) -> None:
         """Start the run.

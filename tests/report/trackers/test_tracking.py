@@ -1,6 +1,7 @@
 """Trackers of a job: each event once, also after a resume; one that fails changes nothing else."""
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ class FakeTracker:
     def __init__(self, name: str, fails: str = "", continues: bool = True) -> None:
         self.name, self._fails, self.continues = name, fails, continues
         self.stages: list[str] = []
+        self.times: list[float] = []
         self.pages: list[str] = []
         self.succeeded: bool | None = None
 
@@ -36,6 +38,7 @@ class FakeTracker:
             raise ConnectionError(f"the server has gone, {SECRET}")
         if isinstance(entry, Point) and entry.axis == "stage/number":
             self.stages.append(str(entry.values["stage/name"]))
+            self.times.append(entry.time)
         if isinstance(entry, Page):
             self.pages.append(entry.name)
 
@@ -64,6 +67,7 @@ def attempt(
 
 
 def finish_stage(stream: EventStream, name: str, key: str = "k") -> None:
+    time.sleep(0.002)  # times have three digits
     stream.record(Kind.STAGE_FINISHED, stage=name, key=key, seconds=1, figures={})
 
 
@@ -152,6 +156,9 @@ def test_what_a_kill_or_another_id_may_lack_is_logged_again(
         finish_stage(stream, "plan-1")
         finish_stage(stream, "plan-2")
     assert len(buffered.stages) == expected
+    # What was lost is logged with its own time, and not again when the stage is reused.
+    of_stages = [event["time"] for event in read_events(tmp_path / EVENTS) if event["event"] == Kind.STAGE_FINISHED]
+    assert buffered.times == [of_stages[index] for index in ([0, 2] if killed else [1, 2] if other_id else [2])]
 
 
 def test_disabled_tracker_starts_nothing(tmp_path: Path) -> None:
