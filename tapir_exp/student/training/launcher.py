@@ -42,6 +42,14 @@ FORWARDED_PREFIXES = ("PYTHONPATH", "OMP_", "HF_", "TORCH_", "NCCL_", "GLOO_", "
 SRUN = "srun"
 FAILED_RANK = re.compile(r"^ +rank +: (\d+) .*\n +exitcode +: (-?\d+)", re.MULTILINE)
 """A rank and its exit code, negative for a signal, in torchrun's failure report."""
+END_WITH_PARENT = """\
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG of linux/prctl.h, which lasts over an exec
+if os.getppid() == int(sys.argv[1]):
+    os.execvp(sys.argv[2], sys.argv[2:])
+"""
+"""Program that becomes a launcher, after it has asked for a SIGTERM at the death of its parent. `preexec_fn` could do
+this as well, but may block in a process with threads."""
 POLL_S, GRACE_S = 0.1, 20.0
 LOG_TAIL_LINES = 15
 
@@ -134,28 +142,23 @@ def _start(command: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
     """Start a launcher.
 
     Its ranks inherit the reading end of a pipe as standard input, and exit when the writing end is closed: by `_stop`,
-    or by the death of this process. A new session keeps the terminal's interrupt from the launcher: only this process
-    handles it.
+    or by the death of this process. The launcher itself reads no pipe, and gets a SIGTERM then. A new session keeps the
+    terminal's interrupt from the launcher: only this process handles it.
     """
+    if shutil.which(command[0]) is None:
+        raise TapirError(
+            f"trainer.launcher: {command[0]} was not found on this machine. Install it, or choose the other launcher."
+        )
     environment = clean_environment(os.environ)
     if command[0] == SRUN:
         # By default the port follows from the job id, so concurrent fits of one allocation would collide.
         environment["MASTER_PORT"] = str(20_000 + crc32(str(log).encode()) % 10_000)
+    if sys.platform == "linux":
+        command = [sys.executable, "-ISc", END_WITH_PARENT, str(os.getpid()), *command]
     with log.open("wb") as output:
-        try:
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                env=environment,
-                start_new_session=True,
-            )
-        except FileNotFoundError as error:
-            raise TapirError(
-                f"trainer.launcher: {command[0]} was not found on this machine. Install it, or choose the other "
-                "launcher."
-            ) from error
+        return subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=environment, start_new_session=True
+        )
 
 
 def _stop(launchers: Sequence["subprocess.Popen[bytes]"]) -> None:

@@ -1,6 +1,7 @@
 """Starting and stopping the processes of a fit; `test_distributed.py` runs whole fits."""
 
 import os
+import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -81,6 +82,32 @@ def test_running_launchers_interrupt_stops_them_at_once(tmp_path: Path) -> None:
         raise KeyboardInterrupt
     assert [launcher.returncode is not None for launcher in launchers] == [True, True]
     assert time.monotonic() - start < 10
+
+
+PARENT = """
+import sys, time
+from pathlib import Path
+from tapir_exp.student.training.launcher import running_launchers
+out = Path(sys.argv[1])
+with running_launchers([["sleep", "1000"]], out) as (launcher,):
+    (out / "pid.partial").write_text(str(launcher.pid))
+    (out / "pid.partial").rename(out / "pid")
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no signal at the death of a parent")
+def test_running_launchers_end_with_a_killed_parent(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)]) as parent:
+        while not (tmp_path / "pid").is_file():
+            assert parent.poll() is None
+            time.sleep(0.02)
+        parent.kill()
+    state, deadline = Path("/proc", (tmp_path / "pid").read_text(), "stat"), time.monotonic() + 5
+    with suppress(FileNotFoundError, ProcessLookupError):
+        while state.read_text().rpartition(")")[2].split()[0] != "Z":
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
 
 
 def test_running_launchers_missing_command_raises(tmp_path: Path) -> None:
