@@ -6,6 +6,9 @@ from typing import Any
 
 from omegaconf import MISSING
 
+AUTO = "auto"
+"""The value of `concurrency` that adapts it to the endpoint."""
+
 
 class Reasoning(Enum):
     """What becomes of the thoughts of a reasoning model."""
@@ -72,8 +75,11 @@ class LLMConfig:
     use_litellm: bool = False
     """Whether OpenAI-compatible endpoints and the lab's models are called through litellm too. Direct calls take a
     tenth of the CPU time."""
-    concurrency: int = 16
-    """Calls in flight at once."""
+    concurrency: int | str = 16
+    """Calls in flight at once. `auto` finds how many the endpoint bears, up to `max_concurrency`: it starts with 4, and
+    has fewer after a refusal for too many calls, a time-out, an error of the server or a rise of the latency."""
+    max_concurrency: int = 256
+    """Most calls in flight with `concurrency: auto`."""
     timeout_s: float = 120.0
     """Timeout of a call, in seconds."""
     max_attempts: int = 8
@@ -106,6 +112,11 @@ class LLMConfig:
     """Further parameters of the call, passed unchanged; they are part of the cache key."""
     server: ServerConfig = field(default_factory=ServerConfig)
     """Server of this model if the run starts it; `api_base` must then be null."""
+
+    @property
+    def most_in_flight(self) -> int:
+        """Return the largest number of calls in flight."""
+        return self.max_concurrency if isinstance(self.concurrency, str) else self.concurrency
 
 
 @dataclass

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from tapir_exp.config.llm import AUTO
 from tapir_exp.config.problems import Problem, Values, format_value
 
 
@@ -46,6 +47,7 @@ RANGES = (
     Range(
         (
             "*.concurrency",
+            "*.max_concurrency",
             "*.max_attempts",
             "*.requests_per_minute",
             "*.tokens_per_minute",
@@ -160,7 +162,7 @@ CEILINGS = (
     (("curriculum.rollouts.num_samples", "*.num_output_samples", "*.num_in_context_samples"), 1_000),
     (("*.max_expansion_passes", "*.average_checkpoints", "*.ngram_size", "folds", "folds_evaluated"), 1_000),
     (("curriculum.rollouts.temperature", "curriculum.rollouts.beta", "lab.judge_noise"), 1_000),
-    (("*.concurrency", "trainer.devices", "trainer.num_nodes", "*.patience"), 10_000),
+    (("*.concurrency", "*.max_concurrency", "trainer.devices", "trainer.num_nodes", "*.patience"), 10_000),
     (("*.epochs", "*.fresh_surplus", "sft.lora.*", "sft.learning_rate", "sft.weight_decay"), 10_000),
     (("classifier_training.learning_rate", "classifier_training.weight_decay"), 10_000),
     (("lab.student.*_size", "*batch_size", "*.problems_per_level", "bootstrap_samples"), 1_000_000),
@@ -176,6 +178,8 @@ CEILINGS = (
 def check_ranges(values: Values) -> Iterator[Problem]:
     """Yield a problem for every number outside its range."""
     for key, value in values.items():
+        if fnmatchcase(key, "*.llm.concurrency") and isinstance(value, str) and value != AUTO:
+            yield Problem(key, format_value(key, value), f"a whole number of at least 1, or {AUTO}")
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
         for limits in _ranges_of(key):

@@ -49,6 +49,8 @@ class Kind(StrEnum):
     """`step` of `steps`, `tokens`, `loss`, `learning_rate`."""
     CALLS = "calls"
     """`stage`, and its `calls`, `cached` and `usd` so far."""
+    CONCURRENCY = "concurrency"
+    """`role`, the `limit` of calls in flight that `concurrency: auto` has found, and the `reason` of a decrease."""
     SPEND = "spend"
     """Of the run so far, in all attempts: `calls`, `cached`, `tokens`, `usd`."""
     STUDENT_FINISHED = "student_finished"

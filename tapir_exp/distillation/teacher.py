@@ -95,14 +95,31 @@ def refine(drafts: Sequence[RefinementRequest], chat: ChatModel, config: Teacher
 
 
 def expand(
-    calls: Sequence[ExpansionRequest], chat: ChatModel, config: TeacherConfig, label: str
+    calls: Sequence[ExpansionRequest],
+    chat: ChatModel,
+    config: TeacherConfig,
+    label: str,
+    on_instruction: Callable[[str], None] | None = None,
 ) -> list[tuple[InstructionPair, ...]]:
     """Return the new pairs of each call, in order; none for a call that failed.
+
+    Args:
+        calls: The calls.
+        chat: The teacher.
+        config: The settings of the teacher.
+        label: Name of the progress bar and of error messages.
+        on_instruction: Called with every new instruction as soon as its reply is there, in any order.
 
     Raises:
         TooManyFailures: If more than `config.max_failure_rate` of the calls failed.
     """
-    results = _run(chat, [build_expansion_request(call, config) for call in calls], parse_pairs, config, label)
+
+    def report(_: int, result: RequestResult[tuple[InstructionPair, ...]]) -> None:
+        for pair in result.value or ():
+            if on_instruction is not None:
+                on_instruction(pair.instruction)
+
+    results = _run(chat, [build_expansion_request(call, config) for call in calls], parse_pairs, config, label, report)
     return [result.value or () for result in results]
 
 
@@ -192,7 +209,7 @@ def _run(
         requests,
         parse,
         label=label,
-        concurrency=config.llm.concurrency,
+        concurrency=config.llm.most_in_flight,
         max_failure_rate=config.max_failure_rate,
         on_result=on_result,
     )

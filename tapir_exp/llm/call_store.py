@@ -75,6 +75,10 @@ class CallStore:
         # The counts go with the change, so that a kill loses a completion and its price together.
         return await self._writer.submit(change, self.ledger.take_counts())
 
+    async def write_counts(self) -> None:
+        """Write the counts of the ledger only, in the writer's thread."""
+        await self.write(lambda _: None)
+
     async def reserve(self, key: str) -> tuple[bool, Completion | None]:
         """Lock a key, and look its completion up under the lock.
 

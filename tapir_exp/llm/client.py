@@ -9,6 +9,7 @@ from typing import Any
 
 from tapir_exp.config import LLMConfig, Reasoning
 from tapir_exp.core.errors import ConfigError
+from tapir_exp.llm.adaptive_slots import AdaptingTransport, open_slots
 from tapir_exp.llm.batch_api import BatchEndpoint
 from tapir_exp.llm.call_store import CallStore
 from tapir_exp.llm.chat import ChatRequest, Completion, Usage
@@ -86,6 +87,7 @@ class Client:
         self._is_checked = False
         self._expects_cached = True
         self._reactions = Reactions(config, role, is_served=server is not None)
+        self.slots = open_slots(config, self._reactions.tell_limit)
 
     def identity(self) -> dict[str, Any]:
         """Return what changes completions: the model, its endpoint, its extra parameters and its version, if any.
@@ -220,6 +222,9 @@ class Client:
 
     @cached_property
     def _transport(self) -> Transport:
+        return self._open_transport() if self.slots is None else AdaptingTransport(self._open_transport(), self.slots)
+
+    def _open_transport(self) -> Transport:
         if self._own_transport is not None:
             return self._own_transport
         if self._server is not None:
@@ -303,7 +308,7 @@ class Client:
             if error.kind is FailureKind.MALFORMED:
                 lost = RawCompletion(error.detail, LENGTH, 0, 0)
                 self._call_store.ledger.record_paid(self._role, compute_usage(request, lost, self._price))
-                await self._call_store.write(_write_counts_only)
+                await self._call_store.write_counts()
             raise
         give_back_slot()
         usage = compute_usage(request, response, self._price)
@@ -344,7 +349,7 @@ class Client:
         """
         self._call_store.ledger.record_paid(self._role, usage)
         if (error := check_usable(response.text, response.finish_reason, self._config.reasoning)) is not None:
-            await self._call_store.write(_write_counts_only)
+            await self._call_store.write_counts()
             raise error
         completion = Completion(
             text=response.text,
@@ -386,10 +391,6 @@ class Client:
             # Requests without a usable result are sent singly later, by this or another process.
             for key in locked:
                 self._call_store.locks.release(key)
-
-
-def _write_counts_only(_: ResponseCache) -> None:
-    """Change nothing, so that only the counts of the ledger are written."""
 
 
 def _final_error(error: CallError, attempts: int) -> CallError:

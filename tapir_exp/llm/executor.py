@@ -74,23 +74,58 @@ def run_requests(
     Raises:
         TooManyFailures: As soon as more requests have failed; the message holds a table of reasons.
     """
-    results: list[RequestResult[T] | None] = [None] * len(requests)
-    failures = FailureBudget(label, len(requests), max_failure_rate)
+    results: dict[int, RequestResult[T]] = {}
+
+    def keep(index: int, result: RequestResult[T]) -> None:
+        results[index] = result
+        if on_result is not None:
+            on_result(index, result)
+
+    run_each(chat, requests, parse, keep, label=label, concurrency=concurrency, max_failure_rate=max_failure_rate)
+    return [results[index] for index in range(len(requests))]
+
+
+def run_each(
+    chat: ChatModel,
+    requests: Sequence[ChatRequest],
+    parse: Callable[[Completion], T],
+    on_result: Callable[[int, RequestResult[T]], None],
+    *,
+    label: str,
+    concurrency: int,
+    max_failure_rate: float,
+) -> None:
+    """Run all requests as `run_requests` does, and pass each result on without keeping it.
+
+    If `requests` builds its items on access, memory holds those in flight only.
+
+    Args:
+        chat: The model.
+        requests: What to send.
+        parse: Returns the value of a completion, or raises ReplyError.
+        on_result: Called with the index and the result of each request, as they arrive; its error stops the rest.
+        label: Name of the progress bar and of error messages.
+        concurrency: Number of calls in flight.
+        max_failure_rate: Share of failed requests that is tolerated, rounded up to a whole request.
+
+    Raises:
+        TooManyFailures: As soon as more requests have failed.
+    """
+    done, failures = 0, FailureBudget(label, len(requests), max_failure_rate)
     with Progress(label, total=len(requests)) as progress:
 
-        def keep(index: int, result: RequestResult[T]) -> None:
-            results[index] = result
+        def report(index: int, result: RequestResult[T]) -> None:
+            nonlocal done
+            done += 1
             progress.advance()
             failures.count(result)
-            if on_result is not None:
-                on_result(index, result)
+            on_result(index, result)
 
         try:
-            asyncio.run(run_request_stream(chat, requests, parse, keep, concurrency=concurrency))
+            asyncio.run(run_request_stream(chat, requests, parse, report, concurrency=concurrency))
         except KeyboardInterrupt:
-            print_interrupted(label, sum(result is not None for result in results), len(requests))
+            print_interrupted(label, done, len(requests))
             raise
-    return [result for result in results if result is not None]
 
 
 async def run_request_stream(
@@ -116,7 +151,7 @@ async def run_request_stream(
     pending = requests if isinstance(requests, RequestQueue) else _PendingRequests(enumerate(requests))
 
     # Slots bound the calls in flight; further workers wait for the disk meanwhile. Together they bound memory.
-    slots = Slots(concurrency)
+    slots = getattr(chat, "slots", None) or Slots(concurrency)
 
     async def work() -> None:
         slot = Slot(slots)

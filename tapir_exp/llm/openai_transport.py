@@ -140,7 +140,7 @@ def open_session(config: LLMConfig, key: str | None, buffered_bytes: int = BUFFE
         buffered_bytes: About half of the inflated bytes that are buffered before they are read, and the longest line.
     """
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=config.concurrency),
+        connector=aiohttp.TCPConnector(limit=config.most_in_flight),
         timeout=aiohttp.ClientTimeout(total=config.timeout_s, sock_connect=CONNECT_TIMEOUT_S),
         proxy=environment_proxy(base_of(config)),
         read_bufsize=buffered_bytes,

@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping
 
 from tapir_exp.config import LLMConfig
+from tapir_exp.core import events
 from tapir_exp.core.console import console
 from tapir_exp.llm.chat import ChatRequest
 from tapir_exp.llm.failures import REMEDIES, CallError, EndpointError, FailureKind, Policy
@@ -37,6 +38,7 @@ class Reactions:
         self._config, self._role, self._is_served = config, role, is_served
         self._endpoint = config.api_base or config.model.partition("/")[0]
         self._told_until = 0.0
+        self._limit_told_at = float("-inf")
         self.pause_reason = ""
 
     def note_answer(self) -> None:
@@ -87,6 +89,19 @@ class Reactions:
         if refused_parameter(names, error.text) is not None:
             raise self.refusal(FailureKind.PARAMETER, CallError(FailureKind.PARAMETER, error.detail)) from None
         return False
+
+    def tell_limit(self, limit: int, reason: str) -> None:
+        """Record how many calls in flight `concurrency: auto` has found, and print a decrease now and then."""
+        events.record(events.Kind.CONCURRENCY, role=self._role, limit=limit, reason=reason)
+        now = time.monotonic()
+        if reason and now - self._limit_told_at < TELL_INTERVAL_S:
+            return
+        self._limit_told_at = now if reason else float("-inf")
+        console.print(
+            f"{self._role}: {limit} calls of {self._config.model} in flight{f', after: {reason}' if reason else ''}",
+            markup=False,
+            soft_wrap=True,
+        )
 
     def tell_wait(self, wait_s: float, limiter: RateLimiter) -> None:
         """Print that calls wait, for which limit and until when; once for all calls."""

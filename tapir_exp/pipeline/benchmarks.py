@@ -152,7 +152,7 @@ def _alpaca_annotations(
             alpaca_eval_files.load_annotations(Path(config.annotations)) if config.annotations else [],
             annotator,
             chat if ws.config.evals.ask_judge else None,
-            concurrency=judge.llm.concurrency,
+            concurrency=judge.llm.most_in_flight,
             max_failure_rate=judge.max_failure_rate,
         )
         draws = sum(pair.is_identical for pair in pairs)
@@ -245,7 +245,7 @@ def _mt_judgments(
             mt_bench_files.load_judgments(Path(path)) if path else [],
             judge_name,
             chat if ws.config.evals.ask_judge else None,
-            concurrency=judge.llm.concurrency,
+            concurrency=judge.llm.most_in_flight,
             max_failure_rate=judge.max_failure_rate,
         )
         return StageOutput(rows, {"unparsed": sum(row.score == mt_bench.UNPARSED for row in rows)})

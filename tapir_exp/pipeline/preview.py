@@ -20,6 +20,7 @@ from tapir_exp.distillation.judge.requests import ResponsePair, requests_for
 from tapir_exp.distillation.judge.score import score_pairs
 from tapir_exp.llm.chat import ChatModel, ChatRequest, Completion
 from tapir_exp.llm.failures import CallError
+from tapir_exp.llm.slots import Slots
 from tapir_exp.pipeline import students
 from tapir_exp.pipeline.first_rows import label_problem, order_problem
 from tapir_exp.pipeline.sizing import draw_seeds
@@ -109,6 +110,11 @@ class CallRecorder:
     def count_cached(self, requests: Sequence[ChatRequest]) -> int:
         """Return the number of cached requests."""
         return self._chat.count_cached(requests)
+
+    @property
+    def slots(self) -> Slots | None:
+        """Return the slots of the model, if it adapts their number."""
+        return getattr(self._chat, "slots", None)
 
     def connected(self, requests: Sequence[ChatRequest]) -> AbstractAsyncContextManager[None]:
         """Open the connections of the model."""
@@ -215,8 +221,8 @@ def _answer(ws: Workspace, result: Preview, generate: Generate) -> Mapping[str, 
     if empty or cut_rows:
         result.warnings.append(
             f"{empty} of {len(answers)} answers of the student before any fit are empty, and {cut_rows} are cut at "
-            f"student.max_new_tokens={ws.config.student.max_new_tokens}: usual for a base model, which learns to stop in "
-            "the fit on the seeds. For a model that is tuned already, check student.chat_template "
+            f"student.max_new_tokens={ws.config.student.max_new_tokens}: usual for a base model, which learns to stop "
+            "in the fit on the seeds. For a model that is tuned already, check student.chat_template "
             f"(now {ws.config.student.chat_template.name})"
         )
     return {answer.id: answer.text or "" for answer in answers}

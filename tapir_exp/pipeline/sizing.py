@@ -11,6 +11,7 @@ from tapir_exp.core.console import print_warning
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.records import Example
 from tapir_exp.core.store import Artifact
+from tapir_exp.data.formats import SeedPair
 from tapir_exp.data.seeds import undrawn_rows
 from tapir_exp.pipeline import data
 from tapir_exp.pipeline.estimate import SeedStatistics, StageEstimate, estimate_run, seed_statistics
@@ -51,7 +52,7 @@ def draw_seeds(ws: Workspace) -> Artifact:
     return seeds
 
 
-def fit_sizes(config: Config, seeds: Sequence[Example], undrawn: int) -> Config:
+def fit_sizes(config: Config, seeds: Sequence[Example | SeedPair], undrawn: int) -> Config:
     """Return the configuration with every size as a number.
 
     Args:
@@ -64,7 +65,7 @@ def fit_sizes(config: Config, seeds: Sequence[Example], undrawn: int) -> Config:
     """
     count = len(seeds)
     if config.fit_to_budget:
-        count = _affordable_seeds(config, seed_statistics(list(seeds)), undrawn)
+        count = _affordable_seeds(config, seed_statistics(seeds), undrawn)
     if count < len(seeds):
         config = replace(config, seeds=replace(config.seeds, size=count))
     return _with_sizes(config, count, undrawn)
@@ -143,5 +144,5 @@ def estimate_minutes(config: Config, stages: Sequence[StageEstimate]) -> float |
     if any(stage.role == "fit" and stage.gpu_hours is None for stage in stages):
         return None
     models = {"teacher": config.teacher.llm, "judge": config.judge.llm, "classifier": config.classifier.llm}
-    waits = sum(stage.calls * CALL_SECONDS / models[stage.role].concurrency for stage in stages if stage.calls)
+    waits = sum(stage.calls * CALL_SECONDS / models[stage.role].most_in_flight for stage in stages if stage.calls)
     return waits / 60 + 60 * sum(stage.gpu_hours or 0.0 for stage in stages)

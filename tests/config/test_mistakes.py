@@ -80,6 +80,8 @@ MISTAKES: list[tuple[dict[str, Any], str, list[str]]] = [
     ),
     ({"teacher.llm.usd_per_million_input": -1.0}, "teacher.llm.usd_per_million_input = -1", ["0 or more"]),
     ({"teacher.llm.concurrency": 0}, "teacher.llm.concurrency = 0", ["at least 1"]),
+    ({"teacher.llm.concurrency": "fast"}, "teacher.llm.concurrency", ["a whole number of at least 1, or auto"]),
+    ({"teacher.llm.max_concurrency": 0}, "teacher.llm.max_concurrency = 0", ["at least 1"]),
     ({"teacher.llm.modle": "x"}, "teacher.llm.modle", ["did you mean teacher.llm.model?"]),
     ({"teacher.llm.model": "lab/teacher"}, "teacher.llm.model = lab/teacher", ["no part of the lab", "teacher=gpt_4o"]),
     ({"teacher.temperature": 3.0}, "teacher.temperature = 3", ["from 0 to 2"]),

@@ -56,7 +56,7 @@ class LLMClassifier:
             self._requests(examples),
             parse_task,
             label=progress,
-            concurrency=self._config.llm.concurrency,
+            concurrency=self._config.llm.most_in_flight,
             max_failure_rate=self._config.max_failure_rate,
             on_result=on_result,
         )

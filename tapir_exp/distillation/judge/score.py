@@ -52,7 +52,7 @@ def score_pairs(
         [request.request for _, request in requests],
         PARSERS[config.protocol],
         label=label,
-        concurrency=config.llm.concurrency,
+        concurrency=config.llm.most_in_flight,
         max_failure_rate=config.max_failure_rate,
         on_result=on_result,
     )
@@ -78,7 +78,7 @@ def rate_complexity(
         [build_complexity_request(text, config) for _, text in instructions],
         parse_single_score,
         label=label,
-        concurrency=config.llm.concurrency,
+        concurrency=config.llm.most_in_flight,
         max_failure_rate=config.max_failure_rate,
     )
     return [

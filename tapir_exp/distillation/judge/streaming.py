@@ -55,7 +55,7 @@ class StreamingJudge(AbstractContextManager["StreamingJudge"]):
             stage=stage,
             label=label,
             total=len(pairs) * len(presentation_orders(config)),
-            concurrency=config.llm.concurrency,
+            concurrency=config.llm.most_in_flight,
             max_failure_rate=config.max_failure_rate,
             on_result=on_result,
         )
