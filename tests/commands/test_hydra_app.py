@@ -184,7 +184,8 @@ def test_run_gets_the_resolved_configuration(tapir: Tapir) -> None:
         (["seeds.size=x"], "seeds.size = x: expected an integer or null [command line]"),
         (["task_mix.target_distribution.Maths=0"], ("task_mix.target_distribution.Maths = 0: expected a task type "
          "of the preset (did you mean Math?); add another with +task_mix.target_distribution.Maths [command line]")),
-        (["+logger.zz=1"], "logger.zz: expected a key of the schema (choices: mode, project, entity) [command line]"),
+        (["+logger.zz=1"], ("logger.zz: expected a key of the schema (choices: report_to, mode, project, entity, tags, "
+         "tracking_uri, curriculum_rows) [command line]")),
         (["seed=1,2"], ("seed = 1,2: expected one value; use --multirun for a sweep over "
          "several, or quote a text that contains a comma [command line]")),
         (["seed=1", "seed"], ("seed: expected key=value, such as seed=VALUE "

@@ -11,13 +11,15 @@ from tapir_exp.core.records import Label, Quota, TrainingExample, TrainingStep, 
 from tapir_exp.core.secrets import known_secrets, redact_secrets
 from tapir_exp.core.store import ROWS, SIDECAR, read_rows
 from tapir_exp.report.run_view import TRAINING
-from tapir_exp.report.trackers.base import ArtifactReference, Entry, Histogram, JobInfo, Point
+from tapir_exp.report.trackers.base import ArtifactReference, Entry, Histogram, JobInfo, Point, plain_number
 from tapir_exp.report.trackers.curriculum import RoundData, Scored, curriculum_table, task_mix_table
 
 FITS = {"student": "S_{}", "judged_student": "S_{}_judged"}
 """Stages that train, with the name of their fit."""
 REFERENCED = ("seeds", "seeds_with_responses", "expansions", "train_mix", "replayed_mix", *FITS)
 """Stages whose artifacts trackers name: from the seeds over the mixes to the students."""
+SUITE = "-suite"
+"""End of the stages whose figures are the result of an evaluation."""
 GAP_EDGES = tuple(point - 0.5 for point in range(-9, 11))
 """Bins of gaps: one for each judge point from -9 to 9."""
 LARGEST_SIDECAR = 1_000_000
@@ -97,6 +99,9 @@ class EntryReader:
         if not failed and stage in REFERENCED:
             known = dict(self._artifacts)
             yield News(("artifact", key), lambda: [self._reference(event, known)])
+        if not failed and stage.endswith(SUITE):
+            scores = {f"evaluation/{stage.removesuffix(SUITE)}/{figure}": value for figure, value in _numbers(event)}
+            yield News(("suite", name, key), lambda: [Point("round", round_number or 0, scores, event["time"])])
         if not failed and stage in FITS:
             yield from self._missing_steps(FITS[stage].format(round_number), name, event["time"])
 
@@ -193,6 +198,11 @@ class EntryReader:
 
     def _path(self, name: str) -> Any:
         return self.job.store.joinpath(*self._artifacts[name])
+
+
+def _numbers(event: Event) -> list[tuple[str, float]]:
+    figures = (event.get("figures") or {}).items()
+    return [(name, number) for name, value in figures if (number := plain_number(value)) is not None]
 
 
 def split_stage(name: str) -> tuple[str, int | None]:

@@ -103,6 +103,13 @@ def test_spend_adds_the_calls_of_the_stage_in_progress(reader: EntryReader) -> N
     ]
 
 
+@pytest.mark.parametrize(("stage", "position"), [("mt-suite-2", 2), ("mt-suite", 0)])
+def test_result_of_an_evaluation_is_a_figure_of_its_round(reader: EntryReader, stage: str, position: int) -> None:
+    event = finished(stage, 4.0, rows=80, average=6.5, without=None, benchmark="text")
+    point = entries_of(reader, event)[-1]
+    assert point == Point("round", position, {"evaluation/mt/rows": 80.0, "evaluation/mt/average": 6.5}, 4.0)
+
+
 def test_artifact_names_those_that_it_was_made_from(reader: EntryReader) -> None:
     for stage, key, recipe in (("seeds", "a1", {}), ("plan", "b2", {}), ("train_mix", "c3", {"pool": ["a1", "zz"]})):
         directory = reader.job.store / stage / key
