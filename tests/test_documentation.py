@@ -97,6 +97,8 @@ def check_tapir(words: list[str]) -> list[str]:
     verb, arguments = (words[0], words[1:]) if words and words[0] in COMMANDS else ("run", words)
     if {"--help", "-h", "--version", "-sc"} & set(arguments):
         return []
+    if (verb, arguments[:1]) == ("plan", ["evaluate"]):
+        verb, arguments = "evaluate", arguments[1:]
     if verb == "classify":
         return problems_of(arguments, "classify")
     if verb in COMPOSED:

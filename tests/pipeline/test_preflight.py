@@ -13,7 +13,7 @@ import pytest
 from composing import compose_config
 from workspaces import open_test_workspace
 
-from tapir_exp.config import Config, EngineKind, LLMConfig
+from tapir_exp.config import Config, EngineKind, LLMConfig, MTBenchConfig, Suite
 from tapir_exp.core.errors import TapirError
 from tapir_exp.core.records import Example, example_id
 from tapir_exp.llm.probe import Probe
@@ -98,6 +98,11 @@ def test_full_disk_is_foreseen(composed: Config, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 9, 1))
     config = replace(composed, student=replace(composed.student, num_parameters=1e9))
     assert "0.0 GB are free" in problems(config)["disk"]
+
+
+def test_suite_without_its_files_is_a_problem(composed: Config) -> None:
+    wanted = replace(composed.evals, suites=[Suite.lab, Suite.mt_bench], mt_bench=MTBenchConfig())
+    assert "MT-Bench's" in problems(replace(composed, evals=wanted))["suite"]
 
 
 def test_roles_with_one_endpoint_are_asked_once(composed: Config, monkeypatch: pytest.MonkeyPatch) -> None:

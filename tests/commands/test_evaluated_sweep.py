@@ -1,0 +1,75 @@
+"""A sweep that evaluates its students, from one command: killed and resumed, refused without the files of a suite."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from serving import serving
+from standins import Endpoint, write_alpaca, write_mt_bench
+
+pytestmark = pytest.mark.slow
+
+SMALL = [
+    *("-m", "debug=tiny", "arm=vanilla_sft", "seed=1,2", "sweep.name=mine", "student.max_new_tokens=8"),
+    *("seeds.size=12", "sft.seed_stage.max_tokens=100", "sft.round_stage.max_tokens=100"),
+    *("evals.suites=[alpaca_eval,mt_bench]", "evals.problems_per_level=0"),
+]
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[Endpoint]:
+    with serving(Endpoint()) as running:
+        yield running
+
+
+def command(home: Path, endpoint: Endpoint, *more: str) -> list[str]:
+    files = {"alpaca_eval": write_alpaca(home), "mt_bench": write_mt_bench(home)}
+    settings = [f"evals.{suite}.{name}={path}" for suite, of in files.items() for name, path in of.items()]
+    for suite in files:
+        settings += [f"judge@evals.{suite}.judge=local_openai_compatible", f"evals.{suite}.max_new_tokens=6"]
+        settings += [f"evals.{suite}.judge.llm.{key}" for key in ("model=hosted_vllm/x", f"api_base={endpoint.base}")]
+    return [sys.executable, "-m", "tapir_exp", *SMALL, *settings, f"outputs={home}/outputs", *more]
+
+
+def judgments(endpoint: Endpoint) -> list[str]:
+    """Return the judgments that were asked for; the checks before the first call ask for one token."""
+    bodies = [body for body in endpoint.bodies if body["max_tokens"] > 1 or body.get("logprobs")]
+    return [json.dumps(body, sort_keys=True) for body in bodies]
+
+
+def test_killed_sweep_pays_each_judgment_once_and_writes_the_tables(tmp_path: Path, endpoint: Endpoint) -> None:
+    words = command(tmp_path, endpoint)
+    with subprocess.Popen(words, stderr=subprocess.DEVNULL, cwd=tmp_path) as process:
+        deadline = time.monotonic() + 600
+        while len(judgments(endpoint)) < 6:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        os.kill(process.pid, signal.SIGKILL)
+    result = subprocess.run(words, capture_output=True, text=True, timeout=900, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    asked = judgments(endpoint)
+    assert len(asked) == len(set(asked)) <= 2 * (12 + 8)
+    sweep = tmp_path / "outputs/sweeps/mine"
+    assert {path.suffix for path in (sweep / "paper").iterdir()} == {".md", ".tex", ".csv", ".html"}
+    assert "lab · vanilla_sft (ours)" in (sweep / "paper/mt_bench.md").read_text()
+    assert "paper/index.html" in (sweep / "index.html").read_text()
+    names = {json.loads(path.read_text())["student"] for path in sweep.glob("*/evaluations/S_0/evaluation.json")}
+    assert names == {"lab-seed-1", "lab-seed-2"}
+    repeated = subprocess.run(words, capture_output=True, text=True, timeout=900, cwd=tmp_path)
+    assert repeated.stderr.count("finished already") == 2
+    assert judgments(endpoint) == asked
+
+
+def test_sweep_without_the_files_of_a_suite_fits_nothing(tmp_path: Path, endpoint: Endpoint) -> None:
+    words = command(tmp_path, endpoint, "seed=1", "evals.mt_bench.judge_prompts=null")
+    result = subprocess.run(words, capture_output=True, text=True, timeout=900, cwd=tmp_path)
+    assert result.returncode == 1
+    assert "suite mt_bench: MT-Bench's judge prompts are missing" in result.stderr
+    assert not list(tmp_path.glob("outputs/store/*student*"))
