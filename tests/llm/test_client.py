@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import subprocess
 import sys
 import time
@@ -171,6 +172,8 @@ def test_malformed_response_is_retried(
     if not chat._config.use_litellm:  # litellm reports all of these as server errors
         counts = {row.kind: row.count for row in ledger.failure_counts() if row.kind is not FailureKind.NO_USAGE}
         assert counts == {kind: 1}
+        # A reply with status 200 may have been paid.
+        assert ledger.by_stage()["stage"]["teacher"].calls == 1 + (kind is FailureKind.MALFORMED)
         assert failure(chat, "b").kind is kind
 
 
@@ -286,6 +289,31 @@ def test_limit_without_end_stops_run(make: Any, server: Server, monkeypatch: pyt
     with pytest.raises(EndpointError, match=r"rate limit: 429 .*\(attempts: \d\).*No row is lost"):
         one(make(max_attempts=1), "a")
     assert len(server.seen) >= 4
+
+
+def test_limits_per_minute_take_no_attempt(make: Any, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(reactions, "TOLD_WAIT_S", 0.05)
+    monkeypatch.setattr(reactions.console, "print", lambda line, **_: said.append(line))
+    server.script["a"] = [*[status(429, Retry_After="0.1")] * 3, status(500), text("yes")]
+    assert one(make(max_attempts=2), "a").text == "yes"
+    assert len(server.seen) == 5
+    assert re.fullmatch(r"teacher: calls of openai/m wait \d+ s, until [\d:]{8}, for a pause .*429.*", said[0])
+
+
+@pytest.mark.parametrize("use_litellm", [False, True])
+def test_extra_headers_reach_the_endpoint(server: Server, call_store: CallStore, use_litellm: bool) -> None:
+    teams: list[str | None] = []
+
+    def answer(request: web.Request) -> web.Response:
+        teams.append(request.headers.get("X-Team"))
+        return web.json_response(loopback.completion("yes"))
+
+    server.script["a"] = [answer]
+    extra = {"extra_headers": {"X-Team": "tapir"}}
+    config = LLMConfig(model="openai/m", api_base=server.base, use_litellm=use_litellm, extra_params=extra)
+    assert one(Client(config, "teacher", call_store), "a").text == "yes"
+    assert teams == ["tapir"]
 
 
 def test_retry_after_of_an_hour_stops_run(make: Any, server: Server) -> None:

@@ -167,6 +167,8 @@ CHATS: dict[str, tuple[Damage, str]] = {
     "format filter": (text(TEMPLATE, "{{ '%10000000000d' | format(1) }}"), "width of millions"),
     "doubling": (text(TEMPLATE, "{% set ns = namespace(x='ab') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}"
         "{% endfor %}{{ ns.x }}"), "characters"),
+    "doubling without output": (text(TEMPLATE, "{% set ns = namespace(x='ab') %}{% for i in range(24) %}"
+        "{% set ns.x = ns.x ~ ns.x %}{% endfor %}{{ ns.x | length }}"), "characters"),
     "doubling by plus": (text(TEMPLATE, "{% set ns = namespace(x='ab') %}{% for i in range(60) %}"
         "{% set ns.x = ns.x + ns.x %}{% endfor %}{{ ns.x }}"), "characters"),
     "doubling by blocks": (text(TEMPLATE, "{% set ns = namespace(x='ab') %}{% for i in range(60) %}"

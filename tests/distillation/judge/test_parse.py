@@ -178,6 +178,7 @@ def test_pair_scores_any_text_is_scores_or_an_error(text: str) -> None:
         "Assistant 1: 6\nAssistant 2: 8",
         "I give the second 8/10 and the first 6/10.",
         "6/10 and 8/10 are fair.",
+        "One of them deserves 6/10. The other one deserves 8/10.",
         "Assistant 1's score: 6",
         '{"assistant_1": 6, "assistant_2": 8}',
     ],
