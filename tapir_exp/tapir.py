@@ -28,6 +28,7 @@ from tapir_exp.distillation.curriculum.pool import Pool, seed_pool
 from tapir_exp.distillation.curriculum.sampling import PlanSettings, plan_round
 from tapir_exp.distillation.curriculum.task_mix import Shares, target_shares
 from tapir_exp.pipeline import data, generation, scoring, students
+from tapir_exp.pipeline.data import ExpansionInputs
 from tapir_exp.pipeline.evaluation import run_suites
 from tapir_exp.pipeline.held_out import HeldOutTracker
 from tapir_exp.pipeline.judge_check import check_judge
@@ -100,7 +101,7 @@ def run_round(ws: Workspace, number: int, state: State) -> State:
     hard = choose_hard(pool.difficulties, curriculum, ws.config.seed)  # 4
     candidates = pool.candidates(hard, guided=curriculum.difficulty is not Difficulty.random)
     plan = plan_round(candidates, settings)
-    new = write_new_rows(ws, number, state.student, pool, plan, settings, state.held_out)  # 5
+    new = write_new_rows(ws, state.student, plan, ExpansionInputs(pool, settings, state.held_out))  # 5
     filled = fill_plan(plan, new.rows)
     data.record_plan(ws, number, filled, new.recipe)
     mix = data.build_mix(ws, number, filled, new.recipe, pool)  # 6

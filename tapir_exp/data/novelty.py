@@ -113,8 +113,8 @@ class Novelty:
         # A text may have all the words whose lists were not read.
         shared = np.minimum(counts + (length - read), np.minimum(lengths, length))
         similarity = 2 * shared / (lengths + length)
-        order = np.argsort(-similarity, kind="stable")
-        return texts[order[: int((similarity > self._bound).sum())]].astype(np.int64)
+        possible = similarity > self._bound
+        return texts[possible][np.argsort(-similarity[possible], kind="stable")].astype(np.int64)
 
     def _least_shared(self, length: int) -> int:
         """Return the fewest words that a text shares with one of `length` words if it is too close to it."""

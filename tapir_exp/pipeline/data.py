@@ -123,6 +123,26 @@ def teacher_responses(ws: Workspace, seeds: Artifact) -> Artifact:
 
 
 @dataclass(frozen=True)
+class ExpansionInputs:
+    """What the new rows of a round follow from, besides the requests for them.
+
+    Attributes:
+        pool: The rows to draw examples from.
+        settings: The settings that, with the pool, determine the plan of the round.
+        held_out: Instructions that no expansion may repeat.
+    """
+
+    pool: Pool
+    settings: PlanSettings
+    held_out: frozenset[str]
+
+    @property
+    def round(self) -> int:
+        """The round, from 1."""
+        return self.settings.round
+
+
+@dataclass(frozen=True)
 class ExpansionPass:
     """One of several passes over the requests of a round, between which the student is judged.
 
@@ -138,56 +158,49 @@ class ExpansionPass:
 
 
 def expand(
-    ws: Workspace,
-    round_number: int,
-    pool: Pool,
-    requests: Sequence[GenerationRequest],
-    settings: PlanSettings,
-    held_out: frozenset[str],
-    only: ExpansionPass | None = None,
+    ws: Workspace, inputs: ExpansionInputs, requests: Sequence[GenerationRequest], only: ExpansionPass | None = None
 ) -> Artifact:
     """Ask the teacher for the new rows of a plan; their responses are not refined yet. Rows: TrainingExample.
 
     Args:
         ws: The workspace of the run.
-        round_number: The round, from 1.
-        pool: The rows to draw examples from.
+        inputs: The pool and the settings of the round.
         requests: The new rows that the plan requests.
-        settings: The settings that, with the pool, determine the plan.
-        held_out: Instructions that no expansion may repeat.
         only: The pass to make; None makes all passes.
     """
     config = ws.config.teacher
 
     def make() -> StageOutput:
-        result = expansion.expand_until_filled(
-            requests,
-            _acceptance_filters(ws, pool.seen | held_out | (only.seen if only else frozenset())),
-            config,
-            ws.config.seed,
-            round_number,
-            lambda calls: teacher.expand(calls, ws.teacher, config, "teacher: expansions"),
-            None if only is None else (only.number,),
-        )
+        seen = inputs.pool.seen | inputs.held_out | (only.seen if only else frozenset())
+        filters = _acceptance_filters(ws, seen)
+
+        def expand(calls: Sequence[teacher.ExpansionRequest]) -> list[tuple[teacher.InstructionPair, ...]]:
+            # While other calls are in flight, the instructions of each reply are compared with all earlier ones.
+            return teacher.expand(calls, ws.teacher, config, "teacher: expansions", filters.novelty.look_ahead)
+
+        passes = None if only is None else (only.number,)
+        result = expansion.expand_until_filled(requests, filters, config, ws.config.seed, inputs.round, expand, passes)
         return StageOutput(result.rows, result.figures, result.dropped)
 
+    stage = "expansions" if only is None else f"pass{only.number}_expansions"
+    return ws.rows(stage, inputs.round, _expansions_recipe(ws, inputs, only), make)
+
+
+def _expansions_recipe(ws: Workspace, inputs: ExpansionInputs, only: ExpansionPass | None) -> dict[str, Any]:
     recipe = {
-        "pool": list(pool.keys),
-        "plan": settings.recipe(),
+        "pool": list(inputs.pool.keys),
+        "plan": inputs.settings.recipe(),
         "teacher": _teacher_recipe(ws),
         "prompt": load_prompt("expand").text,
         "decontamination": benchmarks_recipe(ws.config.seeds.decontamination),
         **ws.classifier.recipe(),
     }
-    if held_out:
-        recipe |= {"held out": sorted(held_out)}
-    if config.max_complexity_gap is not None:
+    if inputs.held_out:
+        recipe |= {"held out": sorted(inputs.held_out)}
+    if ws.config.teacher.max_complexity_gap is not None:
         judge_recipe = role_recipe(ws.judge, ws.config.judge)
         recipe |= {"judge": judge_recipe, "complexity prompt": load_prompt("judge/complexity").text}
-    if only is None:
-        return ws.rows("expansions", round_number, recipe, make)
-    recipe |= {"pass": only.number, "after": list(only.keys)}
-    return ws.rows(f"pass{only.number}_expansions", round_number, recipe, make)
+    return recipe if only is None else {**recipe, "pass": only.number, "after": list(only.keys)}
 
 
 def record_plan(ws: Workspace, round_number: int, filled: FilledPlan, inputs: Mapping[str, Any]) -> Artifact:

@@ -11,10 +11,10 @@ from tapir_exp.core.store import DROPPED, Artifact, read_rows
 from tapir_exp.distillation.curriculum.difficulty import choose_hard
 from tapir_exp.distillation.curriculum.filling import measured_rows
 from tapir_exp.distillation.curriculum.pool import Pool
-from tapir_exp.distillation.curriculum.sampling import GenerationRequest, PlanSettings, RoundPlan
+from tapir_exp.distillation.curriculum.sampling import GenerationRequest, RoundPlan
 from tapir_exp.distillation.curriculum.task_mix import apportion
 from tapir_exp.pipeline import data, scoring
-from tapir_exp.pipeline.data import ExpansionPass
+from tapir_exp.pipeline.data import ExpansionInputs, ExpansionPass
 from tapir_exp.pipeline.scoring import DifficultyScores
 from tapir_exp.pipeline.workspace import StageOutput, Workspace
 
@@ -39,37 +39,26 @@ class NewRows:
     pool: Pool | None
 
 
-def write_new_rows(
-    ws: Workspace,
-    round_number: int,
-    student: Artifact,
-    pool: Pool,
-    plan: RoundPlan,
-    settings: PlanSettings,
-    held_out: frozenset[str],
-) -> NewRows:
+def write_new_rows(ws: Workspace, student: Artifact, plan: RoundPlan, inputs: ExpansionInputs) -> NewRows:
     """Let the teacher write the new rows of a plan; with `gap_rows=fresh`, judge the student on them.
 
     Args:
         ws: The workspace of the run.
-        round_number: The round, from 1.
         student: The student of the round before, as it is judged.
-        pool: The pool that the plan was drawn from.
         plan: The plan.
-        settings: The settings that, with the pool, determine the plan.
-        held_out: Instructions that no expansion may repeat.
+        inputs: The pool that it was drawn from, and the settings of the round.
     """
     curriculum = ws.config.curriculum
     if curriculum.gap_rows is GapRows.trained:
-        expansions = data.expand(ws, round_number, pool, plan.requests, settings, held_out)
+        expansions = data.expand(ws, inputs, plan.requests)
         return NewRows(expansions, expansions.rows(TrainingExample), {"expansions": expansions.key}, None)
     if curriculum.drop_easy_expansions:
-        expansions, scores = _expand_in_passes(ws, round_number, student, pool, plan, settings, held_out)
+        expansions, scores = _expand_in_passes(ws, student, plan, inputs)
     else:
-        expansions = data.expand(ws, round_number, pool, plan.requests, settings, held_out)
-        scores = scoring.score_before_fit(ws, round_number, student, expansions)
+        expansions = data.expand(ws, inputs, plan.requests)
+        scores = scoring.score_before_fit(ws, inputs.round, student, expansions)
     written = expansions.rows(TrainingExample)
-    measured = pool.update(written, scores.by_row, [expansions.key, *scores.keys])
+    measured = inputs.pool.update(written, scores.by_row, [expansions.key, *scores.keys])
     hard = choose_hard(measured.difficulties, curriculum, ws.config.seed)
     recipe = {"expansions": expansions.key, "fresh": list(scores.keys)}
     return NewRows(expansions, measured_rows(written, scores.by_row, hard), recipe, measured)
@@ -105,15 +94,10 @@ def remaining_requests(
 
 
 def _expand_in_passes(
-    ws: Workspace,
-    round_number: int,
-    student: Artifact,
-    pool: Pool,
-    plan: RoundPlan,
-    settings: PlanSettings,
-    held_out: frozenset[str],
+    ws: Workspace, student: Artifact, plan: RoundPlan, inputs: ExpansionInputs
 ) -> tuple[Artifact, DifficultyScores]:
     """Write the new rows pass by pass, and judge the student after each; its easy rows are requested again."""
+    settings = inputs.settings
     passes: list[Artifact] = []
     by_row: dict[str, float] = {}
     keys: tuple[str, ...] = ()
@@ -125,16 +109,16 @@ def _expand_in_passes(
         if passes and not any(request.count for request in requests):
             break
         only = ExpansionPass(number, seen, keys)
-        expansions = data.expand(ws, round_number, pool, requests, settings, held_out, only)
-        scores = scoring.score_before_fit(ws, round_number, student, expansions, f"pass{number}_{scoring.FRESH}")
+        expansions = data.expand(ws, inputs, requests, only)
+        scores = scoring.score_before_fit(ws, inputs.round, student, expansions, f"pass{number}_{scoring.FRESH}")
         passes.append(expansions)
         by_row.update(scores.by_row)
         keys = (*keys, expansions.key, *scores.keys)
         rows = expansions.rows(TrainingExample)
         written += rows
         seen |= {row.instruction for row in rows} | {row.instruction or "" for row in _dropped_rows(expansions)}
-    kept = _join_passes(ws, round_number, passes, by_row, keys, settings.delta)
-    _join_verdicts(ws, round_number, keys)
+    kept = _join_passes(ws, inputs.round, passes, by_row, keys, settings.delta)
+    _join_verdicts(ws, inputs.round, keys)
     return kept, DifficultyScores(by_row, keys)
 
 

@@ -228,12 +228,13 @@ def test_expansion_request_without_examples_says_so() -> None:
 
 
 def test_expand_returns_pairs_per_call_and_none_for_a_failure() -> None:
-    chat = ScriptedChat([block("a", "b") + block("c", "d"), "?", "??", block("e", "f")])
-    assert expand([call(sample=n) for n in range(3)], chat, CONFIG, "expanding") == [
+    chat, instructions = ScriptedChat([block("a", "b") + block("c", "d"), "?", "??", block("e", "f")]), list[str]()
+    assert expand([call(sample=n) for n in range(3)], chat, CONFIG, "expanding", instructions.append) == [
         (InstructionPair("a", "b"), InstructionPair("c", "d")),
         (),
         (InstructionPair("e", "f"),),
     ]
+    assert sorted(instructions) == ["a", "c", "e"]
 
 
 def test_expand_retries_a_cut_reply_with_a_larger_limit() -> None:

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from tapir_exp.distillation.curriculum.difficulty import scored_gaps
 from tapir_exp.distillation.curriculum.pool import Pool
 from tapir_exp.distillation.curriculum.sampling import GenerationRequest, plan_round
 from tapir_exp.pipeline import data, scoring
+from tapir_exp.pipeline.data import ExpansionInputs
 from tapir_exp.pipeline.new_rows import remaining_requests, write_new_rows
 from tapir_exp.pipeline.scoring import DifficultyScores
 from tapir_exp.pipeline.workspace import StageOutput, Workspace
@@ -116,10 +118,9 @@ def test_write_new_rows_puts_rows_where_their_gap_belongs(
         stored = ws.rows("expansions", 2, {}, lambda: StageOutput(written, {}))
         monkeypatch.setattr(data, "expand", lambda *arguments: stored)
         student = Artifact("student", "S_1", tmp_path, {}, {}, 0.0, reused=True)
-        settings = plan_settings({MATH: 1.0}, 4, 0.5)
-        new = write_new_rows(
-            ws, 2, student, Pool({}, frozenset(), ("seeds",)), plan_round([], settings), settings, frozenset()
-        )
+        settings = replace(plan_settings({MATH: 1.0}, 4, 0.5), round=2)
+        inputs = ExpansionInputs(Pool({}, frozenset(), ("seeds",)), settings, frozenset())
+        new = write_new_rows(ws, student, plan_round([], settings), inputs)
     assert [row.subset for row in new.rows] == subsets
     assert judged == ([(2, "S_1")] if mode == "fresh" else [])
     if mode == "fresh":
