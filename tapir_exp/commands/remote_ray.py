@@ -8,6 +8,7 @@ from typing import Any
 from hydra.core.utils import JobReturn
 
 from tapir_exp.commands.remote_jobs import RemoteJob, fetch, in_order
+from tapir_exp.core.errors import TapirError
 
 QUIET = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
 """The table and the lines of the jobs come from their events, which also a cluster's shared disk has."""
@@ -28,8 +29,15 @@ def run_on_ray(jobs: Sequence[RemoteJob], init: Mapping[str, Any], job: Mapping[
     if not ray.is_initialized():
         # Ray replaces the handler with one that ends the process at once, without the table of the sweep.
         before = signal.getsignal(signal.SIGTERM)
-        ray.init(**{**QUIET, **init})
-        signal.signal(signal.SIGTERM, before)
+        try:
+            ray.init(**{**QUIET, **init})
+        except Exception as error:
+            where = f"join the cluster at {init['address']}" if init.get("address") else "be started on this machine"
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            hint = "Check `ray status`, or take launcher=two_processes."
+            raise TapirError(f"Ray cannot {where}: {reason} {hint}") from error
+        finally:
+            signal.signal(signal.SIGTERM, before)
     # A job that was killed runs again with the next command, after its reason has been read.
     task = ray.remote(RemoteJob.__call__).options(max_retries=0, **job)
     waiting = {task.remote(each): each for each in jobs}

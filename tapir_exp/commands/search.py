@@ -21,6 +21,7 @@ from tapir_exp.commands.search_trial import (
     REASON,
     SPACE,
     dumped,
+    mend_journal,
     objective,
     open_storage,
     pruner_of,
@@ -146,7 +147,7 @@ class Search:
         """Add jobs to the plan of the sweep, and return the number of jobs before."""
         plan = SweepPlan.load(self.directory)
         known = [tuple(job) for job in plan.jobs]
-        varied = [each.key for each in self.space.parameters]
+        varied = [each.key.lstrip("+") for each in self.space.parameters]
         merged = list(dict.fromkeys([*known, *jobs]))
         replace(plan, jobs=merged, varied=varied, total=self.settings.trials).write(self.directory)
         return len(known)
@@ -195,12 +196,13 @@ class Search:
 
     def _requeue(self) -> None:
         """Run trials again that were stopped, or that failed in an earlier start."""
-        from optuna.trial import TrialState
+        from optuna.trial import Trial, TrialState
 
         for trial in _in_states(self.study, ("RUNNING",)):
-            self.study._storage.set_trial_user_attr(trial._trial_id, REASON, "stopped")
+            Trial(self.study, trial._trial_id).set_user_attr(REASON, "stopped")
             self.study.tell(trial.number, state=TrialState.FAIL)
         done = [trial.params for trial in _in_states(self.study, ENDED)]
+        done += [trial.system_attrs["fixed_params"] for trial in _in_states(self.study, ("WAITING",))]
         for trial in _in_states(self.study, ("FAIL",)):
             if trial.params and trial.params not in done:
                 self.study.enqueue_trial(trial.params, skip_if_exists=False)
@@ -223,6 +225,7 @@ def _open_study(directory: Path, space: SearchSpace, settings: Settings) -> "Stu
     # What the sampler and the jobs that run elsewhere need to know; equal texts are equal spaces.
     given = {"space": space.described(), "kinds": {each.key: dumped(_distribution(each)) for each in space.parameters}}
     try:
+        mend_journal(directory)
         study = optuna.create_study(
             study_name="search", storage=open_storage(directory), direction="maximize", load_if_exists=True
         )

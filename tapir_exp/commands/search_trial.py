@@ -22,6 +22,14 @@ def open_storage(directory: Path) -> Any:
     return JournalStorage(JournalFileBackend(str(directory / JOURNAL)))
 
 
+def mend_journal(directory: Path) -> None:
+    """Remove half a line that a kill or a full disk has left at the end of a journal."""
+    path = directory / JOURNAL
+    if path.is_file() and (content := path.read_bytes()) and not content.endswith(b"\n"):
+        with path.open("r+b") as file:
+            file.truncate(content.rfind(b"\n") + 1)
+
+
 def quiet() -> None:
     """Leave messages to the table of the sweep."""
     import optuna

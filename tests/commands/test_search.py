@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from tapir_exp.commands import search as search_module
 from tapir_exp.commands.search import Settings, run_search
-from tapir_exp.commands.search_trial import JOURNAL, RoundReader
+from tapir_exp.commands.search_trial import JOURNAL, RoundReader, reporting_rounds
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.events import EVENTS, EventStream, Kind, Pruned
 from tapir_exp.report.sweep.plan_file import SweepPlan
@@ -177,6 +177,35 @@ def test_smaller_loss_is_better(tmp_path: Path) -> None:
     assert result.best.value == min(trial.value or 1.0 for trial in result.trials)
     values = [trial.value or 0.0 for trial in result.front]
     assert values == sorted(values, reverse=True)
+
+
+def test_trial_is_pruned_by_the_rounds_of_the_trials_before_it(tmp_path: Path) -> None:
+    values = iter([0.5, 0.6, 0.7, 0.1, 0.65])
+
+    def job(settings: dict[str, str]) -> Any:
+        stream, value = EventStream(), next(values)
+        lines = [f"{key}={text}" for key, text in settings.items()]
+        try:
+            with stream.active(), reporting_rounds(tmp_path, lines, stream):
+                for number in range(3):
+                    fields = {"round": number, "figure": "accuracy", "value": value, "last": number == 2}
+                    stream.record(Kind.ROUND_FINISHED, **fields)
+        except Pruned as pruned:
+            return Kind.RUN_PRUNED, {"figure": pruned.figure, "value": pruned.value}
+        return finished(value)
+
+    search(tmp_path, job, trials=5, prune_after=2)
+    assert [trial.state for trial in loaded(tmp_path).trials] == [*["complete"] * 3, "pruned", "complete"]
+    search(tmp_path, lambda _: finished(0.0), trials=6, prune=False)
+    assert loaded(tmp_path).trials[-1].state == "complete"
+
+
+def test_half_a_line_at_the_end_of_the_journal_is_dropped(tmp_path: Path) -> None:
+    search(tmp_path, trials=2)
+    with (tmp_path / JOURNAL).open("ab") as file:
+        file.write(b'{"op_code": 4, "trial')
+    assert len(search(tmp_path, trials=3).jobs) == 1
+    assert len(search(tmp_path, trials=4).jobs) == 1
 
 
 class Trial:
