@@ -18,6 +18,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from tapir_exp.core.progress_lines import ProgressLines
 from tapir_exp.core.text import escape_controls
 
 
@@ -58,6 +59,8 @@ console = Terminal(sys.stderr)
 """Messages go to stderr; stdout is for the results that a command prints."""
 
 
+UNLIMITED = 100_000
+"""Columns for which no table is too wide."""
 PIPE_WIDTH = 100
 """Columns of a stage's line that is written to a file or a pipe."""
 SHOWN_FIRST = (
@@ -68,7 +71,7 @@ SHOWN_FIRST = (
 
 
 class Progress:
-    """Progress bar of one stage; silent if stderr is not a terminal."""
+    """Progress bar of one stage; if stderr is not a terminal, a line a minute."""
 
     def __init__(self, label: str, total: int) -> None:
         columns = (
@@ -82,19 +85,27 @@ class Progress:
         silent = bool(console.label) or not console.is_terminal
         self._bar = RichProgress(*columns, console=console, transient=True, disable=silent)
         self._task = self._bar.add_task(label, total=total)
+        # A process that passes its steps on, such as a worker of a fit, has no steps of its own.
+        self._lines = ProgressLines(label, total, print_note) if silent and total else None
 
     def __enter__(self) -> Self:
         self._bar.start()
+        if self._lines is not None:
+            self._lines.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
+        if self._lines is not None:
+            self._lines.stop()
 
     def advance(self, steps: int = 1) -> None:
         """Advance the bar by a number of steps."""
         self._bar.advance(self._task, steps)
+        if self._lines is not None:
+            self._lines.done += steps
 
 
 def print_stage(name: str, figures: Mapping[str, Any], seconds: float, reused: bool, spent: float | None = 0.0) -> None:
@@ -126,6 +137,11 @@ def _format_spend(usd: float | None) -> str:
     return f"  spent ${usd:.{4 if usd < 1 else 2}f}" if usd else ""
 
 
+def print_note(text: str) -> None:
+    """Print a line that a later one replaces."""
+    console.print(Text(text, "dim"), soft_wrap=True)
+
+
 def print_warning(text: str) -> None:
     """Print a warning that the user must not overlook."""
     console.print(Text(text, "bold yellow"), soft_wrap=True)
@@ -143,7 +159,11 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         table.add_column(column, justify="right" if index else "left")
     for row in rows:
         table.add_row(*row)
-    console.print(table)
+    # A terminal that is too narrow would cut figures, and so would a pipe, for which rich takes 80 columns.
+    unlimited = console.options.update(width=UNLIMITED)
+    needed = unlimited.update(width=console.measure(table, options=unlimited).maximum)
+    for line in console.render_lines(table, needed, pad=False):
+        console.print("".join(segment.text for segment in line).rstrip(), soft_wrap=True)
 
 
 def _short(value: Any) -> str:

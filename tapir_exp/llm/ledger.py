@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar
 from tapir_exp.config import SpendConfig
 from tapir_exp.core import events
 from tapir_exp.core.errors import BudgetSpent, StoreError
+from tapir_exp.core.progress_lines import counted_spend
 from tapir_exp.core.records import Record
 from tapir_exp.llm.chat import Usage
 from tapir_exp.llm.failures import CallError, FailureKind
@@ -147,8 +148,8 @@ class Counts:
         """Add other counts."""
         for row, amounts in other.spends.items():
             self.add_spend(row, amounts)
-        for (row, kind), count in other.failures.items():
-            self.add_failures(row, kind, count)
+        for key, count in other.failures.items():
+            self.add_failures(*key, count)
         self.failed_requests += other.failed_requests
 
     def write(self, database: Database) -> None:
@@ -178,7 +179,11 @@ class StageSpend(Mapping[str, Spend]):
         return _spend_of_amounts(self._amounts[role])
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._amounts)
+        return iter(list(self._amounts))  # another thread may add a role meanwhile
+
+    def total(self) -> Spend:
+        """Return the sum over the roles."""
+        return sum(self.values(), Spend())
 
     def __len__(self) -> int:
         return len(self._amounts)
@@ -210,9 +215,9 @@ class Ledger:
         job = (self._scope.scope, self._scope.job)
         self._database.run("DELETE FROM given_up WHERE scope = ? AND job = ? AND stage = ?", *job, stage)
         try:
-            yield self._stage_spend
+            with counted_spend(lambda: self._stage_spend.total().usd):
+                yield self._stage_spend
         finally:
-            # Also if the stage fails: its calls were paid.
             self.flush()
             self._stage = ""
 
@@ -270,8 +275,7 @@ class Ledger:
         Raises:
             BudgetSpent: If calls, tokens or USD have reached their limit.
         """
-        # The database is not read for each call of a run without a budget.
-        if not self._limits:
+        if not self._limits:  # no reading of the database for each call
             return
         spent = self._on_disk()
         used = {"calls": spent.calls, "tokens": spent.tokens, "usd": spent.usd}
@@ -314,8 +318,7 @@ class Ledger:
             "SELECT stage, role, key, kind, detail, raw FROM given_up WHERE scope = ? AND job = ? ORDER BY stage, key",
             *(self._scope.scope, self._scope.job),
         )
-        names = ("stage", "role", "key", "kind", "detail", "raw")
-        return [FailedRequest.model_validate(dict(zip(names, row, strict=True))) for row in rows]
+        return [FailedRequest.model_validate(dict(zip(FailedRequest.model_fields, row, strict=True))) for row in rows]
 
     def _on_disk(self) -> Spend:
         # SQL could not add up the spend: one unknown price makes the sum unknown.
@@ -327,8 +330,7 @@ class Ledger:
         events.record_sparsely(events.Kind.CALLS, EVENT_INTERVAL_S, self._stage_so_far)
 
     def _stage_so_far(self) -> dict[str, Any]:
-        spend = sum(self._stage_spend.values(), Spend())
-        return {"stage": self._stage, **spend.model_dump(include={"calls", "cached", "usd"})}
+        return {"stage": self._stage, **self._stage_spend.total().model_dump(include={"calls", "cached", "usd"})}
 
     def _row_key(self, role: str) -> RowKey:
         return self._scope.scope, self._scope.job, self._stage, role
