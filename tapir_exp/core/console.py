@@ -154,11 +154,13 @@ def write_line(text: str) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table of figures; the first column is text, the others are numbers."""
-    table = Table(title=title, title_justify="left")
+    table = Table()
     for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left")
+        # Escaped here, since the width of a column is that of what is shown.
+        table.add_column(escape_controls(column), justify="right" if index else "left")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape_controls, row))
+    console.print(title, soft_wrap=True)
     # A terminal that is too narrow would cut figures, and so would a pipe, for which rich takes 80 columns.
     unlimited = console.options.update(width=UNLIMITED)
     needed = unlimited.update(width=console.measure(table, options=unlimited).maximum)

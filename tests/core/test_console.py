@@ -40,6 +40,17 @@ def output(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     return out
 
 
+def test_table_of_figures_is_not_cut_in_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console_module, "console", Terminal(sys.stderr))
+    monkeypatch.setenv("COLUMNS", "20")
+    print_table("Results", ["", "accuracy", "tokens"], [["S_0", "0.123456", "1,234,567"]])
+    assert {"0.123456", "1,234,567", "accuracy"} <= set(
+        capsys.readouterr().err.replace("│", " ").replace("┃", " ").split()
+    )
+
+
 def test_escape_controls_keeps_ordinary_text() -> None:
     text = "Où est\tle café?\n你好 שלום مرحبا 👩‍👩‍👧 ±½"
     assert escape_controls(text) == text
