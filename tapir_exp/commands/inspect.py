@@ -79,7 +79,7 @@ def inspect_seeds(config: Config, num_sampled: int) -> "Inspection":
 def _tokenizer_directory(config: Config) -> Iterator[Path]:
     """Give the directory of the base model's tokenizer; for the lab or a GGUF file, build it in a temporary one."""
     from tapir_exp.config.lab_parts import LAB_STUDENT
-    from tapir_exp.lab.base_student import build_base_student
+    from tapir_exp.lab.base_student import build_base_tokenizer
     from tapir_exp.llm.serving.weights import find_weights, is_gguf
     from tapir_exp.pipeline.students import lab_corpus
     from tapir_exp.student.gguf import convert_gguf_tokenizer
@@ -92,7 +92,7 @@ def _tokenizer_directory(config: Config) -> Iterator[Path]:
         if is_gguf(model):
             convert_gguf_tokenizer(find_weights(model).path, Path(directory))
         else:
-            build_base_student(Path(directory), config.lab.student, lab_corpus(config.lab.student, config.lab.world))
+            build_base_tokenizer(Path(directory), config.lab.student, lab_corpus(config.lab.student, config.lab.world))
         yield Path(directory)
 
 

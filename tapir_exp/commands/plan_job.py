@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from tapir_exp.commands.evaluate_job import find_subject, sweep_jobs
-from tapir_exp.config import Config, DecontaminationConfig, SeedsConfig
+from tapir_exp.config import Config, SeedsConfig
 from tapir_exp.core.errors import ConfigError, EvaluationError
 from tapir_exp.core.evaluation_manifest import SUITE_STAGE
 from tapir_exp.core.records import Example
 from tapir_exp.core.store import Artifact, Store
-from tapir_exp.data.seeds import load_seeds, undrawn_rows
+from tapir_exp.data.formats import SeedPair
+from tapir_exp.data.seeds import example_of, skim_seeds, undrawn_rows
 from tapir_exp.distillation import teacher
 from tapir_exp.llm.ledger import SpendScope
 from tapir_exp.pipeline import data
@@ -133,9 +134,9 @@ class SeedReader:
     """
 
     def __init__(self) -> None:
-        self._by_settings: dict[str, list[Example]] = {}
+        self._by_settings: dict[str, list[SeedPair]] = {}
 
-    def __call__(self, config: SeedsConfig) -> list[Example]:
+    def __call__(self, config: SeedsConfig) -> list[SeedPair]:
         """Return the seeds.
 
         Raises:
@@ -143,9 +144,7 @@ class SeedReader:
         """
         key = repr(config)
         if key not in self._by_settings:
-            self._by_settings[key] = load_seeds(
-                replace(config, dedup_threshold=None, decontamination=DecontaminationConfig(benchmarks=[]))
-            )
+            self._by_settings[key] = skim_seeds(config)
         return self._by_settings[key]
 
 
@@ -164,12 +163,15 @@ def plan_job(config: Config, read: SeedReader) -> list[PlannedStage]:
         dry = DryRunWorkspace(**{field.name: getattr(ws, field.name) for field in fields(Workspace)})
         finished = _find_finished(dry)
         # A dry run that found the seeds has set the sizes that follow from them.
-        rows = finished["seeds"].rows(Example) if "seeds" in finished else read(config.seeds)
-        fitted, seeds = (dry.config, rows) if "seeds" in finished else _sized(config, rows)
-        cached = _count_cached(dry, seeds)
+        sized: tuple[Config, Sequence[Example | SeedPair]]
+        if "seeds" in finished:
+            sized = dry.config, finished["seeds"].rows(Example)
+        else:
+            sized = _sized(config, read(config.seeds))
+        cached = _count_cached(dry, sized[1])
         return [
             PlannedStage(estimate, cached.get(estimate.stage, 0), finished=estimate.stage in finished)
-            for estimate in estimate_run(fitted, seed_statistics(seeds))
+            for estimate in estimate_run(sized[0], seed_statistics(sized[1]))
         ]
 
 
@@ -210,7 +212,7 @@ def _suites(config: Config, subject: EvaluatedModel) -> list[StageEstimate]:
     return list(estimate_suites(replace(config, student=subject.student), response, None, repr(subject.identity)))
 
 
-def _sized(config: Config, rows: list[Example]) -> tuple[Config, list[Example]]:
+def _sized(config: Config, rows: list[SeedPair]) -> tuple[Config, list[SeedPair]]:
     """Return the configuration with the sizes that follow from the seeds, and as many seeds as the budget pays for."""
     # The rows that the draw leaves are not read here; their number follows from those that it drew.
     fitted = fit_sizes(config, rows, undrawn_rows(len(rows), config.seeds.reserve))
@@ -241,10 +243,11 @@ def _find_finished(ws: DryRunWorkspace) -> Mapping[str, Artifact]:
     return ws.finished
 
 
-def _count_cached(ws: Workspace, seeds: Sequence[Example]) -> dict[str, int]:
+def _count_cached(ws: Workspace, seeds: Sequence[Example | SeedPair]) -> dict[str, int]:
     """Return the number of cached calls of the stages that ask about the seeds, by stage."""
     # Every n-th seed, since a look-up of all takes long for a large pool.
-    sample = seeds if len(seeds) <= SAMPLE else seeds[:: len(seeds) // SAMPLE]
+    drawn = seeds if len(seeds) <= SAMPLE else seeds[:: len(seeds) // SAMPLE]
+    sample = [seed if isinstance(seed, Example) else example_of(seed) for seed in drawn]
     requests = [teacher.build_response_request(seed, ws.config.teacher) for seed in sample]
     counts = {
         "task_labels": ws.classifier.count_cached(sample),

@@ -1,8 +1,9 @@
 """Turn a source into clean seed instructions: usable, distinct, uncontaminated, and as many as configured."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from io import StringIO
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -145,7 +146,7 @@ def gather_seeds(config: SeedsConfig, benchmarks: Benchmarks, directory: Path) -
         pairs = write_mapped_pairs(tmp, _drop_contaminated(distinct, benchmarks, log))
         log.check_failure_rate(config.max_failure_rate)
         clean = list(_drop_near_duplicates(pairs, config.dedup_threshold, log))
-        rows = write_rows(directory / ROWS, (_example(pairs[index]) for index in _draw(clean, config)))
+        rows = write_rows(directory / ROWS, (example_of(pairs[index]) for index in _draw(clean, config)))
     # Rows may all be dropped as repeated, contaminated or near duplicates, which no failure rate covers.
     if not rows:
         raise SeedError(f"No row of {log.source} is left; the reasons are in {directory / DROPPED}.")
@@ -158,6 +159,19 @@ def load_seeds(config: SeedsConfig) -> list[Example]:
     with TemporaryDirectory() as directory:
         gather_seeds(config, load_benchmarks(config.decontamination), Path(directory))
         return read_rows(Path(directory) / ROWS, Example)
+
+
+def skim_seeds(config: SeedsConfig) -> list[SeedPair]:
+    """Return the pairs of seed instructions before near duplicates and leaks are dropped, in a fraction of the time.
+
+    All of them are in memory, and no file is written. Raises what `gather_seeds` raises.
+    """
+    log = DropLog("lab" if config.source is SeedSource.lab else str(config.path), StringIO())
+    pairs = list(_drop_repeated(_usable_pairs(config, log), log))
+    log.check_failure_rate(config.max_failure_rate)
+    if not pairs:
+        raise SeedError(f"No row of {log.source} is left.")
+    return [pairs[index] for index in _draw(range(len(pairs)), config)]
 
 
 def source_digest(config: SeedsConfig) -> str:
@@ -177,10 +191,11 @@ def _usable_pairs(config: SeedsConfig, log: DropLog) -> Iterator[SeedPair]:
     if config.source is SeedSource.lab:
         yield from _lab_pairs(config, log)
         return
+    columns, asks = _mapped_columns(config), config.missing_responses is MissingResponses.ask_teacher
     for raw in _raw_rows(config):
         log.read += 1
         try:
-            yield parse_seed(raw, config)
+            yield _parse_row(raw, columns, asks)
         except UnusableRow as reason:
             log.drop(raw.number, DropReason.UNUSABLE, str(reason))
 
@@ -193,10 +208,16 @@ def _raw_rows(config: SeedsConfig) -> Iterator[RawRow]:
 
 def parse_seed(raw: RawRow, config: SeedsConfig) -> SeedPair:
     """Return the pair of a row. Raises UnusableRow if it holds none."""
+    return _parse_row(raw, _mapped_columns(config), config.missing_responses is MissingResponses.ask_teacher)
+
+
+def _mapped_columns(config: SeedsConfig) -> Mapping[str, str]:
+    return {part: name for part, name in asdict(config.columns).items() if name is not None}
+
+
+def _parse_row(raw: RawRow, columns: Mapping[str, str], asks: bool) -> SeedPair:
     if raw.fields is None:
         raise UnusableRow(raw.failure)
-    asks = config.missing_responses is MissingResponses.ask_teacher
-    columns = {part: name for part, name in asdict(config.columns).items() if name is not None}
     return parse_pair(raw.fields, raw.number, columns, allow_missing_response=asks)
 
 
@@ -271,5 +292,6 @@ def seeds_recipe(config: SeedsConfig) -> dict[str, Any]:
     return {name: value for name, value in settings if name not in LATER_SETTINGS or value != LATER_SETTINGS[name]}
 
 
-def _example(pair: SeedPair) -> Example:
+def example_of(pair: SeedPair) -> Example:
+    """Return the row of a pair."""
     return Example(id=example_id(pair.instruction), instruction=pair.instruction, response=pair.response)

@@ -3,15 +3,18 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from tapir_exp.config import LabStudentConfig
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.store import write_text_atomic
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
 
 LIMIT = 3_000_000
 """Largest number of parameters of a lab student."""
@@ -45,15 +48,21 @@ def build_base_student(directory: Path, config: LabStudentConfig, corpus: Iterab
         ConfigError: the model exceeds 3M parameters, `hidden_size` is not a multiple of twice `num_heads`, or the
             vocabulary is too small for all bytes.
     """
-    _validate(config)
-    tokenizer = _train_tokenizer(corpus, config.vocab_size)
+    tokenizer = build_base_tokenizer(directory, config, corpus)
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    tokenizer.save_pretrained(str(directory))
     _draw_model(config, tokenizer).save_pretrained(str(directory))
     for name in ("config.json", "generation_config.json"):
         settings = json.loads((directory / name).read_text())
         settings.pop("transformers_version", None)  # the bytes must not depend on the installed version
         write_text_atomic(directory / name, json.dumps(settings, indent=2, sort_keys=True) + "\n")
+
+
+def build_base_tokenizer(directory: Path, config: LabStudentConfig, corpus: Iterable[str]) -> PreTrainedTokenizerBase:
+    """Train the tokenizer alone, and save it; see `build_base_student`."""
+    _validate(config)
+    tokenizer = _train_tokenizer(corpus, config.vocab_size)
+    tokenizer.save_pretrained(str(directory))
+    return tokenizer
 
 
 def _validate(config: LabStudentConfig) -> None:
@@ -103,7 +112,11 @@ def _train_tokenizer(corpus: Iterable[str], vocab_size: int) -> PreTrainedTokeni
     )
 
 
-def _draw_model(config: LabStudentConfig, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
+def _draw_model(config: LabStudentConfig, tokenizer: PreTrainedTokenizerBase) -> "LlamaForCausalLM":
+    # Imported here: the classes of models take seconds to load, and a tokenizer needs none.
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     architecture = LlamaConfig(
         vocab_size=config.vocab_size,
         hidden_size=config.hidden_size,

@@ -4,7 +4,7 @@ Counts that follow from the configuration are exact. Counts that depend on stude
 bounds (rows that the teacher writes) or assumptions (length of completions).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from math import ceil, floor
 from statistics import fmean
@@ -22,6 +22,7 @@ from tapir_exp.config import (
 )
 from tapir_exp.core.records import Example
 from tapir_exp.core.task_types import TaskType
+from tapir_exp.data.formats import SeedPair
 from tapir_exp.distillation.curriculum.sampling import alpha_for_round, part_of_round
 from tapir_exp.distillation.judge.requests import presentation_orders
 from tapir_exp.distillation.prompts import load_prompt, refinement_style
@@ -95,7 +96,7 @@ class StageEstimate:
     disk: float | None = 0.0
 
 
-def seed_statistics(seeds: list[Example]) -> SeedStatistics:
+def seed_statistics(seeds: Sequence[Example | SeedPair]) -> SeedStatistics:
     """Measure seeds, at least one."""
     responses = [len(seed.response) for seed in seeds if seed.response]
     return SeedStatistics(

@@ -8,18 +8,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from huggingface_hub import snapshot_download
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
-from transformers.utils.hub import cached_file, extract_commit_hash
-from transformers.utils.peft_utils import find_adapter_config_file
 
 from tapir_exp.config import StudentConfig
 from tapir_exp.core.errors import ConfigError, TapirError
 from tapir_exp.student.model_files import ModelFileError, check_adapter_files, check_model_files, check_vocabulary
+
+# A tokenizer alone needs no class of models, which take seconds to load; they are imported where they are used.
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 GENERATION_CONFIG = "generation_config.json"
@@ -46,7 +48,7 @@ class AdapterBase:
         return relative if relative.is_dir() else Path(self.name)
 
 
-def load_model(source: Path, student: StudentConfig) -> PreTrainedModel:
+def load_model(source: Path, student: StudentConfig) -> "PreTrainedModel":
     """Load a model in the configured precision; an adapter is merged into its base.
 
     Args:
@@ -72,6 +74,8 @@ def find_adapter(source: Path, student: StudentConfig) -> Path | None:
     Raises:
         ConfigError: The adapter's weights are a pickle, and pickles are not allowed.
     """
+    from transformers.utils.peft_utils import find_adapter_config_file
+
     with _as_config_error(source):
         if find_adapter_config_file(str(source), revision=_hub_revision(source, student.revision)) is None:
             return None
@@ -93,11 +97,13 @@ def resolve_commit(source: Path, revision: str | None) -> str | None:
     """Return the commit of a hub model, which stays valid when its branch moves; None for a directory."""
     if source.is_dir():
         return None
+    from transformers.utils.hub import cached_file, extract_commit_hash
+
     with _as_config_error(source):
         return extract_commit_hash(cached_file(str(source), "config.json", revision=revision), None) or revision
 
 
-def attach_adapter(model: PreTrainedModel, adapter: Path, *, is_trainable: bool = False) -> Any:
+def attach_adapter(model: "PreTrainedModel", adapter: Path, *, is_trainable: bool = False) -> Any:
     """Return a PeftModel of the base with the adapter in this directory.
 
     Args:
@@ -119,7 +125,7 @@ def attach_adapter(model: PreTrainedModel, adapter: Path, *, is_trainable: bool 
 
 def load_full_model(
     source: Path, student: StudentConfig, revision: str | None, quantization_config: object | None = None
-) -> PreTrainedModel:
+) -> "PreTrainedModel":
     """Load a whole model, as opposed to an adapter.
 
     Args:
@@ -131,6 +137,9 @@ def load_full_model(
     Raises:
         ConfigError: The model cannot be read, or needs code or pickles that the configuration does not allow.
     """
+    import torch
+    from transformers import AutoModelForCausalLM
+
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     options: dict[str, Any] = {"revision": revision} if _hub_revision(source, revision) else {}
     if quantization_config is not None:
@@ -197,8 +206,10 @@ def _check_loaded(source: Path, loaded: Mapping[str, Any]) -> None:
         )
 
 
-def _check_finite(source: Path, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
+def _check_finite(source: Path, tensors: "Iterable[tuple[str, Tensor]]") -> None:
     """Refuse NaN and infinity; reading every weight takes about a second for 7 billion."""
+    import torch
+
     for name, tensor in tensors:
         # Weights of a quantised model are packed integers, or floats of a byte that have no comparison.
         if tensor.is_floating_point() and tensor.element_size() > 1 and tensor.numel() and not tensor.is_meta:
@@ -246,8 +257,10 @@ def _download_adapter(source: Path, student: StudentConfig) -> Path:
     return Path(snapshot_download(str(source), revision=student.revision, allow_patterns=patterns))
 
 
-def _set_eos_from(model: PreTrainedModel, adapter: Path) -> None:
+def _set_eos_from(model: "PreTrainedModel", adapter: Path) -> None:
     """End turns at the tokens that the adapter was trained with, which may differ from those of its base."""
     if (adapter / GENERATION_CONFIG).is_file():
+        from transformers import GenerationConfig
+
         model.generation_config = GenerationConfig.from_pretrained(str(adapter))
         model.config.eos_token_id = model.generation_config.eos_token_id
