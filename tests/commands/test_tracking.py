@@ -96,7 +96,7 @@ def test_wandb_run_has_one_id_after_a_kill(tracked_run: TrackedRun) -> None:
     killed, resumed = tracked_run.wandb
     assert (killed.exit_code, resumed.exit_code) == (None, 0)
     assert killed.run.run_id == resumed.run.run_id == tracked_run.events_of(Kind.TRACKER_STARTED)[0]["id"]
-    # W&B drops rows whose step is not above those that it has.
+    # W&B drops a row if the run has a later step already.
     assert max(row["_step"] for row in killed.history) < min(row["_step"] for row in resumed.history)
 
 
@@ -143,7 +143,7 @@ def test_wandb_times_are_those_of_the_events(tracked_run: TrackedRun) -> None:
     times = [row["_timestamp"] for row in tracked_run.history]
     finished = tracked_run.events_of(Kind.STAGE_FINISHED)
     stages = {(row["stage/name"], row["_timestamp"]) for row in tracked_run.history if "stage/name" in row}
-    assert stages == {(event["stage"], event["time"]) for event in finished}  # a reused stage is not told again
+    assert stages == {(event["stage"], event["time"]) for event in finished}  # a reused stage is not logged again
     assert max(times) - min(times) >= finished[-1]["time"] - finished[0]["time"] > 1
 
 

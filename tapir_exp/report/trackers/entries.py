@@ -17,9 +17,9 @@ from tapir_exp.report.trackers.curriculum import RoundData, Scored, curriculum_t
 FITS = {"student": "S_{}", "judged_student": "S_{}_judged"}
 """Stages that train, with the name of their fit."""
 REFERENCED = ("seeds", "seeds_with_responses", "expansions", "train_mix", "replayed_mix", *FITS)
-"""Stages whose artifacts trackers name: from the seeds over the mixes to the students."""
+"""Stages with artifacts that trackers name: from the seeds over the mixes to the students."""
 SUITE = "-suite"
-"""End of the stages whose figures are the result of an evaluation."""
+"""End of the names of stages that hold the result of an evaluation."""
 GAP_EDGES = tuple(point - 0.5 for point in range(-9, 11))
 """Bins of gaps: one for each judge point from -9 to 9."""
 LARGEST_SIDECAR = 1_000_000
@@ -106,7 +106,7 @@ class EntryReader:
             yield from self._missing_steps(FITS[stage].format(round_number), name, event["time"])
 
     def _missing_steps(self, fit: str, name: str, time: float) -> Iterator[News]:
-        """Yield the steps of a finished fit; those of a fit that this job has made were told before."""
+        """Yield the steps of a finished fit; those of a fit that this job has made were logged before."""
         path = self._path(name) / TRAINING
         steps = read_rows(path, TrainingStep) if path.is_file() else []  # a budget that allows no step leaves no file
         for step in steps:
@@ -189,7 +189,7 @@ class EntryReader:
         return ArtifactReference(f"{stage}-{key}", stage, self._path(event["stage"]), metadata, event["time"])
 
     def _inputs(self, name: str, known: Mapping[str, tuple[str, str]]) -> list[str]:
-        """Return the artifacts whose keys are in the recipe of this one."""
+        """Return the artifacts that the recipe of this one names by their keys."""
         path = self._path(name) / SIDECAR
         if not path.is_file() or path.stat().st_size > LARGEST_SIDECAR:
             return []

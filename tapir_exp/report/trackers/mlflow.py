@@ -41,7 +41,7 @@ class MlflowTracker:
         for variable, value in PATIENCE.items():
             os.environ.setdefault(variable, value)
         if "://" not in uri or uri.startswith("file:"):
-            # MLflow only maintains this format; its databases need packages that are not asked for here.
+            # MLflow only maintains this format; its databases need further packages.
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         from mlflow.tracking import MlflowClient
         from pytorch_lightning.loggers import MLFlowLogger

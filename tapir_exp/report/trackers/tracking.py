@@ -28,7 +28,7 @@ class Tracking:
             trackers: The trackers of the job.
         """
         self._reader, self._trackers = reader, list(trackers)
-        self._told: dict[str, set[Hashable]] = {tracker.name: set() for tracker in trackers}
+        self._logged: dict[str, set[Hashable]] = {tracker.name: set() for tracker in trackers}
         self._failed: list[Tracker] = []
         self._lock = Lock()
 
@@ -61,9 +61,9 @@ class Tracking:
 
     def _pass_on(self, news: News, has: Collection[str] = ()) -> None:
         """Log news in the trackers that do not have it; `has` names those that got it in an earlier attempt."""
-        waiting = [t for t in self._trackers if t.name not in has and news.identity not in self._told[t.name]]
-        for told in self._told.values():
-            told.add(news.identity)
+        waiting = [t for t in self._trackers if t.name not in has and news.identity not in self._logged[t.name]]
+        for logged in self._logged.values():
+            logged.add(news.identity)
         if not waiting:
             return
         try:
@@ -94,7 +94,7 @@ class Tracking:
             self._trackers.remove(tracker)
             self._failed.append(tracker)
             reason = redact_secrets(f"{type(error).__name__}: {error}")
-            print_warning(f"warning: {tracker.name} gets no more data of this job, which goes on: {reason}")
+            print_warning(f"warning: {tracker.name} gets no more data of this job, which continues: {reason}")
 
 
 def _log_all(tracker: Tracker, entries: Sequence[Entry]) -> None:
@@ -154,7 +154,7 @@ def tracked(config: LoggerConfig, job: JobInfo, stream: EventStream) -> Iterator
 
 
 def _attempts(events: Sequence[Event]) -> list[list[Event]]:
-    """Split events at the starts of attempts; the attempt in progress, which comes last, is left out."""
+    """Split events at the starts of attempts; the attempt in progress, which is the last one, is not returned."""
     attempts: list[list[Event]] = []
     for event in events:
         if event["event"] == Kind.RUN_STARTED or not attempts:

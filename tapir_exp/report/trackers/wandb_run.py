@@ -58,7 +58,7 @@ class WandbTracker:
                 f"Weights & Biases refused the run ({error}): check the key, logger.project and logger.entity. A run "
                 "that was deleted there cannot be continued: choose another logger.project."
             ) from error
-        # W&B drops rows whose step is below one that the run has already.
+        # W&B drops a row if the run has a later step already.
         self._step = max(first_step, self._run.starting_step)
         self._axis_of: dict[str, str] = {}
 

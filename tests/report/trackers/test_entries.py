@@ -60,7 +60,7 @@ def test_steps_have_the_axis_of_their_fit(reader: EntryReader) -> None:
     assert speeds == [200.0]  # the first step of a fit has no predecessor
 
 
-def test_stages_are_numbered_and_repeated_ones_keep_their_identity(reader: EntryReader) -> None:
+def test_repeated_stage_keeps_its_number_and_identity(reader: EntryReader) -> None:
     first = news_of(reader, finished("plan-1", rows=3), finished("plan-2", key="l"))
     again = news_of(reader, {**finished("plan-1"), "event": "stage_reused"}, finished("plan-1", key="other"))
     points = [item.make()[0] for item in (*first, *again)]
@@ -85,8 +85,8 @@ def test_steps_of_a_reused_fit_are_read_from_the_store(reader: EntryReader) -> N
     directory = reader.job.store / "student" / "k"
     directory.mkdir(parents=True)
     write_rows(directory / "training.jsonl", steps)
-    told = identities(news_of(reader, event("stage_started", stage="student-1"), step(1, 1.0, 9), step(2, 2.0, 18)))
-    missing = [news for news in news_of(reader, finished("student-1", 5.0)) if news.identity not in told]
+    logged = identities(news_of(reader, event("stage_started", stage="student-1"), step(1, 1.0, 9), step(2, 2.0, 18)))
+    missing = [news for news in news_of(reader, finished("student-1", 5.0)) if news.identity not in logged]
     points = [entry for news in missing for entry in news.make() if isinstance(entry, Point)]
     assert [point.values.get("fit/S_1/loss") for point in points if point.axis == "fit/S_1/step"] == [3 / 7, 4 / 7]
 

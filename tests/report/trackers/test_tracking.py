@@ -22,7 +22,7 @@ SECRET = "sk-" + "tracker0" * 4
 
 
 class FakeTracker:
-    """Keeps the stages that it gets, and fails when it is told to."""
+    """Keeps the stages that it gets, and fails in the method that is named."""
 
     buffer_s = 0.0
 
@@ -82,7 +82,7 @@ def test_failing_tracker_is_dropped_with_a_warning(tmp_path: Path, monkeypatch: 
     assert good.stages == ["plan-1", "plan-2"]
     assert (good.succeeded, good.pages, bad.succeeded) == (True, ["report"], False)
     (warning,) = warnings
-    assert "wandb gets no more data of this job, which goes on: ConnectionError: the server has gone" in warning
+    assert "wandb gets no more data of this job, which continues: ConnectionError: the server has gone" in warning
     assert SECRET not in warning
 
 
@@ -125,7 +125,7 @@ def test_error_of_a_library_at_the_start_names_the_tracker(tmp_path: Path, monke
         raise AssertionError("the job must not start")
 
 
-def test_resumed_job_tells_each_tracker_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resumed_job_gives_each_tracker_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = FakeTracker("wandb")
     with attempt(tmp_path, monkeypatch, first) as stream:
         finish_stage(stream, "plan-1")
