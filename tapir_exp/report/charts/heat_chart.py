@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from tapir_exp.report.charts.svg import Box, svg_document, svg_line, svg_rect, svg_text, text_width
+from tapir_exp.report.charts.svg import WIDE, Box, svg_document, svg_line, svg_rect, svg_text, text_width
 
 CELL_WIDTH, CELL_HEIGHT = 92, 40
 FAINTEST, STRONGEST = 0.08, 0.55
@@ -31,7 +31,9 @@ def heat_map(
         strong: Row and column of the cell with a frame, if any.
     """
     left = 16 + max(map(text_width, (*rows, names[0])))
-    box = Box(left + CELL_WIDTH * len(columns) + 2, 48 + CELL_HEIGHT * len(rows) + 42, left=left, top=48, bottom=42)
+    # A chart is as wide as the page, so that a narrower drawing would be enlarged.
+    width = max(WIDE, left + CELL_WIDTH * len(columns) + 2)
+    box = Box(width, 48 + CELL_HEIGHT * len(rows) + 42, left=left, top=48, bottom=42)
     shares = [share for share, _ in cells.values()]
     low, high = min(shares, default=0.0), max(shares, default=0.0)
     bottom, right = box.top + CELL_HEIGHT * len(rows), box.left + CELL_WIDTH * len(columns)
