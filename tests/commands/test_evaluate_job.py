@@ -230,6 +230,10 @@ def test_given_outputs_and_annotations_are_reused(bed: EvaluationBed) -> None:
     again, calls = bed.evaluate(*options, f"evals.alpaca_eval.annotations={annotations}", into="again")
     assert calls == 0
     assert (again / "alpaca_eval/annotations.json").read_bytes() == annotations.read_bytes()
+    (bed.home / "some.json").write_text(json.dumps(json.loads(annotations.read_text())[:-1]))
+    known = [f"evals.alpaca_eval.annotations={bed.home}/some.json", "evals.ask_judge=false"]
+    third, calls = bed.evaluate(*options, *known, into="third")
+    assert (calls, figures(third)["alpaca_eval"]["n_total"]) == (0, 11)
 
 
 def test_given_answers_and_judgments_are_reused(bed: EvaluationBed, student_dir: Path) -> None:
