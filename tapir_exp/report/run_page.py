@@ -12,6 +12,7 @@ from tapir_exp.evals.statistics import Estimate, macro_accuracy
 from tapir_exp.llm.spend_report import SpendReport
 from tapir_exp.report.curriculum_section import CurriculumRow, curriculum_rows
 from tapir_exp.report.data_section import DataOrigins, data_origins
+from tapir_exp.report.downloads import Download, run_downloads
 from tapir_exp.report.failures_section import FailureRow, failure_rows
 from tapir_exp.report.held_out_section import HeldOutRow, Transcript, held_out_rows, transcripts
 from tapir_exp.report.run_charts import RunCharts, draw_charts
@@ -121,6 +122,7 @@ class Page:
         failures: Failed calls by kind.
         times: Wall time by stage, longest first.
         settings: Sources of the main settings; empty for a run without rounds.
+        downloads: Figures of the charts as CSV, by the name of the chart.
     """
 
     run: RunView
@@ -141,6 +143,7 @@ class Page:
     failures: list[FailureRow]
     times: list[StageTime]
     settings: list[SettingSource]
+    downloads: Mapping[str, Download]
 
     @property
     def fresh(self) -> bool:
@@ -195,6 +198,7 @@ def build_page(run: RunView) -> Page:
         failures=failure_rows(SpendReport.load(run.path)),
         times=_times((a.stage, a.seconds) for a in artifacts),
         settings=_settings(run) if run.manifest.alphas else [],
+        downloads=run_downloads(run),
     )
 
 

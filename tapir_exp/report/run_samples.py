@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from tapir_exp.core.records import Origin, Response, TrainingExample, Verdict
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.report.run_view import RunView, boosted_first
+from tapir_exp.report.templates import RARE
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class Sample:
 def samples(run: RunView) -> list[Sample]:
     """Select one judged seed per task type: of those that reached the most stages, the one with the smallest id.
 
-    An id is a hash of the instruction, so the selection is independent of the outcome.
+    An id is a hash of the instruction, so the selection is independent of the outcome. A type that is rare among the
+    seeds and not in the target has no sample: its rows are mostly errors of the classifier.
     """
     by_task: defaultdict[TaskType, list[Sample]] = defaultdict(list)
     # Only seeds have a response of S_0, which the sample shows as "before".
@@ -62,7 +64,12 @@ def samples(run: RunView) -> list[Sample]:
         task = run.task_of(row_id)
         if task is not None and row_id in run.seeds:
             by_task[task].append(_sample(run, row_id, task))
-    return [min(by_task[task], key=lambda s: (-s.stages, s.id)) for task in boosted_first(by_task)]
+    shown = [task for task, found in by_task.items() if _is_common(run, task, len(found))]
+    return [min(by_task[task], key=lambda s: (-s.stages, s.id)) for task in boosted_first(shown)]
+
+
+def _is_common(run: RunView, task: TaskType, judged: int) -> bool:
+    return bool((run.manifest.target or {}).get(task)) or judged >= RARE * len(run.rounds[0].verdicts)
 
 
 def _sample(run: RunView, row_id: str, task: TaskType) -> Sample:

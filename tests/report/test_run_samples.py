@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from tapir_exp.core.task_types import BOOSTED
+from tapir_exp.core.records import Label
+from tapir_exp.core.task_types import BOOSTED, TaskType
 from tapir_exp.report.run_samples import lineages, samples
 from tapir_exp.report.run_view import RunView, boosted_first
 
@@ -16,6 +17,15 @@ def test_samples_has_one_per_task_type_boosted_first(fake_run: MakeRun) -> None:
     tasks = [sample.task for sample in samples(run)]
     assert tasks == boosted_first({task for label in run.labels.values() if (task := label.task)})
     assert set(tasks[:4]) == set(BOOSTED)
+
+
+def test_samples_leave_out_types_that_only_mislabelling_produced(fake_run: MakeRun) -> None:
+    run = RunView.load(fake_run())
+    wrong, right = sorted(run.rounds[0].verdicts)[:2]
+    labels = {**run.labels, wrong: Label(id=wrong, task=TaskType.LAW, raw=""), right: run.labels[right]}
+    tasks = {sample.task for sample in samples(replace(run, labels=labels))}
+    assert TaskType.LAW not in tasks
+    assert {task for task, share in (run.manifest.target or {}).items() if share} <= tasks
 
 
 def test_samples_show_the_texts_of_student_and_teacher(fake_run: MakeRun) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tapir_exp.report.run_page import write_report
 
-VOID = {"meta", "line", "rect", "circle", "path", "br"}
+VOID = {"meta", "br", "link", "input"}
 
 
 class Outline(HTMLParser):

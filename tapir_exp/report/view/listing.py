@@ -9,6 +9,8 @@ from urllib.parse import urlencode
 from tapir_exp.report.view.tables import NO_FAILURE
 
 PAGE_SIZE = 50
+FIRST = ("-1e308,0", "1e308,0")
+"""Values and keys that come before every line, in ascending and in descending order."""
 MAX_SEARCH = 400
 """Characters of a search that are used."""
 
@@ -209,9 +211,13 @@ class Query:
     def page_parameters(self, size: int = PAGE_SIZE) -> list[tuple[str, str]]:
         """Return the parameters of the engine for the lines of one page."""
         found = [*self.conditions(), ("_shape", "objects"), ("_nofacet", "1"), ("_nocount", "1"), ("_size", str(size))]
+        begin = self.next
         if self.sort:
-            found.append(("_sort_desc" if self.sort.startswith("-") else "_sort", self.sort.removeprefix("-")))
-        return [*found, ("_next", self.next)] if self.next else found
+            descending = self.sort.startswith("-")
+            found.append(("_sort_desc" if descending else "_sort", self.sort.removeprefix("-")))
+            # The engine orders equal values by key from the second page on only, so the first one must be such a page.
+            begin = begin or FIRST[descending]
+        return [*found, ("_next", begin)] if begin else found
 
     def count_parameters(self, columns: Sequence[Column]) -> list[tuple[str, str]]:
         """Return the parameters of the engine for the number of lines, and for those with each value of the columns."""

@@ -84,7 +84,7 @@ INDEXED = (
     ),
     Indexed("replies", ("answer", "row"), ()),
     Indexed("mixes", ("row",), ()),
-    Indexed("dropped", ("stage", "reason"), ()),
+    Indexed("dropped", ("stage", "reason", "round"), ()),
     Indexed("benchmark", ("task", "round", "family", "level", "correct"), ("score",)),
     Indexed("held_out", ("round", "outcome"), ("gain",)),
 )
