@@ -40,6 +40,7 @@ def main(arguments: Sequence[str]) -> None:
     from tapir_exp.commands.plan_table import describe_disk, needed_bytes, plan_data, plan_lines
     from tapir_exp.core.console import Terminal
     from tapir_exp.pipeline.disk_sizes import checkpoint_bytes
+    from tapir_exp.pipeline.hardware import cpu_hours, describe_cpu_hours, uses_cpu
     from tapir_exp.pipeline.preflight import free_bytes, local_checks, suite_checks
     from tapir_exp.student.training.memory import describe_memory
 
@@ -47,6 +48,8 @@ def main(arguments: Sequence[str]) -> None:
     planned = merge_jobs(plan_evaluation(config) if evaluating else plan_job(config, read) for config in jobs)
     # Jobs of a sweep mostly share the student, and thus the memory of a fit.
     memory = [] if evaluating else [describe_memory(job.student, job.sft, job.trainer) for job in jobs]
+    hours = sum(stage.remaining.gpu_hours or 0.0 for stage in planned)
+    on_cpu = cpu_hours(hours) if hours and all(uses_cpu(job.trainer) for job in jobs) else None
     # What would stop the run later is known now; the endpoints are asked by `tapir doctor` and by the run.
     checks = [
         check for job in jobs for check in (suite_checks(job, job.evals.suites) if evaluating else local_checks(job))
@@ -55,12 +58,14 @@ def main(arguments: Sequence[str]) -> None:
     checkpoint, (_, free) = max(map(checkpoint_bytes, jobs)), free_bytes(jobs[0])
     if "--json" in arguments:
         disk = {"needed_bytes": needed_bytes(planned, checkpoint), "free_bytes": free}
-        texts = {"memory": list(dict.fromkeys(memory)), "warnings": warnings}
+        texts = {"memory": list(dict.fromkeys(memory)), "cpu_hours": on_cpu, "warnings": warnings}
         sys.stdout.write(json.dumps({"jobs": len(jobs), **plan_data(planned), "disk": disk, **texts}) + "\n")
         return
     console = Terminal()
     disk_text = [] if evaluating else [describe_disk(planned, free, checkpoint)]
-    for text in [*plan_lines(planned), *dict.fromkeys(memory), *disk_text, *(f"warning: {text}" for text in warnings)]:
+    hours_text = [] if on_cpu is None else [describe_cpu_hours(on_cpu)]
+    texts_below = [*dict.fromkeys(memory), *hours_text, *disk_text, *(f"warning: {text}" for text in warnings)]
+    for text in [*plan_lines(planned), *texts_below]:
         console.print(text, soft_wrap=True, highlight=False)
 
 

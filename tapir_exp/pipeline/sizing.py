@@ -15,6 +15,7 @@ from tapir_exp.data.formats import SeedPair
 from tapir_exp.data.seeds import undrawn_rows
 from tapir_exp.pipeline import data
 from tapir_exp.pipeline.estimate import SeedStatistics, StageEstimate, estimate_run, seed_statistics
+from tapir_exp.pipeline.hardware import cpu_hours, uses_cpu
 from tapir_exp.pipeline.workspace import Workspace
 
 USED_SHARE = 0.9
@@ -41,7 +42,7 @@ def draw_seeds(ws: Workspace) -> Artifact:
         ConfigError: If the budget does not even pay for a few seeds.
     """
     seeds = data.load_seeds(ws)
-    rows = seeds.rows(Example)
+    rows = seeds.stored_rows(Example)
     fitted = fit_sizes(ws.config, rows, seeds.figures["undrawn"])
     if fitted.seeds != ws.config.seeds:
         print_warning(f"the budget pays for {fitted.seeds.size} of {len(rows)} seeds by the estimate of `tapir plan`.")
@@ -137,7 +138,9 @@ def total_usd(stages: Sequence[StageEstimate]) -> float | None:
 
 
 def estimate_minutes(config: Config, stages: Sequence[StageEstimate]) -> float | None:
-    """Return the minutes of the calls and of the fits on an A100; None if the size of the student is not known.
+    """Return the minutes of the calls and of the fits; None if the size of the student is not known.
+
+    Fits take the hours of an A100, or those of this machine's cores if they run on the CPU.
 
     Calls of a role run at once, as many as its concurrency. The student's own responses are not counted.
     """
@@ -145,4 +148,5 @@ def estimate_minutes(config: Config, stages: Sequence[StageEstimate]) -> float |
         return None
     models = {"teacher": config.teacher.llm, "judge": config.judge.llm, "classifier": config.classifier.llm}
     waits = sum(stage.calls * CALL_SECONDS / models[stage.role].most_in_flight for stage in stages if stage.calls)
-    return waits / 60 + 60 * sum(stage.gpu_hours or 0.0 for stage in stages)
+    hours = sum(stage.gpu_hours or 0.0 for stage in stages)
+    return waits / 60 + 60 * (cpu_hours(hours) if uses_cpu(config.trainer) else hours)

@@ -26,6 +26,7 @@ from tapir_exp.config import (
     StudentConfig,
     TrainerConfig,
 )
+from tapir_exp.student.architecture import with_architecture
 from tapir_exp.student.constants import CHUNK_LOGITS
 
 GB = 1e9
@@ -121,6 +122,7 @@ def estimate_fit_memory(student: StudentConfig, sft: SFTConfig, trainer: Trainer
     The result is None if the architecture or the precision is not known, if an adapter's target is not the name of a
     linear layer of a block, or for DeepSpeed.
     """
+    student = with_architecture(student)
     arch, sizes = student.architecture, element_bytes(student, sft.method, trainer.precision)
     full = sft.method is Method.full
     if sizes is None or not _is_complete(arch) or trainer.strategy is StrategyName.deepspeed:
@@ -164,6 +166,7 @@ def describe_memory(student: StudentConfig, sft: SFTConfig, trainer: TrainerConf
 
 def num_parameters(student: StudentConfig) -> float | None:
     """Return the number of parameters, as configured or by the architecture; None if neither is known."""
+    student = with_architecture(student)
     if student.num_parameters is not None or not _is_complete(student.architecture):
         return student.num_parameters
     return count_parameters(student.architecture)
