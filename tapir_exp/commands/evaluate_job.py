@@ -32,7 +32,7 @@ def evaluate(config: Config, directory: Path, resolved: str, sweep_dir: Path | N
     """Run the benchmarks of `evals.suites`, and write their files, the figures and the manifest into `directory`.
 
     Responses and judgments in the store are reused. If `evals.run` is a sweep, each of its finished jobs is evaluated
-    into a directory of its own, and the paper's tables are written.
+    into a separate directory, and the paper's tables are written.
 
     Args:
         config: The checked configuration.

@@ -1,4 +1,4 @@
-"""Name the students of runs in the files of the benchmarks, so that they tell the jobs of a sweep apart."""
+"""Name the students of runs in the files of the benchmarks; no two jobs of a sweep have the same name."""
 
 import re
 from pathlib import Path

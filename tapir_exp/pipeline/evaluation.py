@@ -19,7 +19,7 @@ STAGES: Mapping[Suite, str] = {
     Suite.mt_bench: "mt-suite",
     Suite.ifeval: "ifeval-suite",
 }
-"""Stage whose artifact has the figures of a suite."""
+"""Stage with the figures of each suite."""
 
 
 def run_suites(ws: Workspace, number: int, student: Artifact, benchmark: Artifact | None) -> None:

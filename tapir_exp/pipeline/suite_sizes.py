@@ -80,7 +80,7 @@ def suites_of_run(config: Config) -> list[Suite]:
 
 
 def evaluated_rounds(config: Config) -> range:
-    """Return the rounds whose students a run evaluates on its suites."""
+    """Return the rounds after which a run evaluates its student on the suites."""
     last = config.curriculum.rounds
     if not suites_of_run(config):
         return range(0)

@@ -68,7 +68,7 @@ class Table:
 
     @property
     def has_published_results(self) -> bool:
-        """Return whether any of our evaluations stands beside a published row."""
+        """Return whether any published row has a result of ours."""
         return any(cell.status is not None and cell.ours.value is not None for row in self.rows for cell in row.cells)
 
     @property

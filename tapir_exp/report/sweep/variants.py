@@ -1,4 +1,4 @@
-"""Find how a job differs from the others of its sweep, so that tables of evaluations tell jobs apart."""
+"""Find how a job differs from the others of its sweep, by which tables of evaluations label it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +8,12 @@ from tapir_exp.report.sweep.jobs import find_jobs
 from tapir_exp.report.sweep.plan_file import PLAN, SweepPlan
 
 STUDENT = "student"
-"""Group whose choice a published row names by its model."""
+"""Group that a published row gives as its model."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """Settings of a job beside its arm and its seed.
+    """Settings of a job, without its arm and its seed.
 
     Attributes:
         shown: Every setting that differs within the sweep, such as `curriculum.delta=1`.
