@@ -71,7 +71,9 @@ class WandbTracker:
                 self._define(entry)
                 self._log({entry.axis: entry.position, **entry.values}, entry.time)
             case Table():
-                table = wandb.Table(columns=list(entry.columns), data=[list(row) for row in entry.rows])
+                rows = [list(row) for row in entry.rows]
+                # Inferring a type for each column takes as long as everything else of a round.
+                table = wandb.Table(columns=list(entry.columns), data=rows, allow_mixed_types=True)
                 self._log({"round": entry.position, entry.name: table}, entry.time)
             case Histogram():
                 self._set_axis(entry.name, "round")

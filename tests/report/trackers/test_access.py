@@ -12,7 +12,7 @@ from tapir_exp.report.trackers.access import check_trackers, chosen_trackers
 @pytest.mark.parametrize(
     ("mode", "environment", "chosen"),
     [
-        (WandbMode.offline, {}, ["csv", "wandb"]),
+        (WandbMode.offline, {}, ["wandb", "csv"]),
         (WandbMode.disabled, {}, ["csv"]),
         (WandbMode.online, {"WANDB_MODE": "disabled"}, ["csv"]),
     ],

@@ -57,12 +57,11 @@ def attempt(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch, *trackers: FakeTracker, job_id: str = "id"
 ) -> Iterator[EventStream]:
     """Track an attempt with trackers that are opened in this order."""
-    opened = iter(trackers)
-    monkeypatch.setattr(tracking, "_open", lambda *_: next(opened))
+    by_kind = {TrackerKind(tracker.name): tracker for tracker in trackers}
+    monkeypatch.setattr(tracking, "_open", lambda kind, *_: by_kind[kind])
     stream = EventStream(run_dir / EVENTS)
     stream.record(Kind.RUN_STARTED, pid=1)
-    kinds = [TrackerKind(tracker.name) for tracker in trackers]
-    with stream.active(), tracked(LoggerConfig(report_to=kinds), job(run_dir, job_id), stream):
+    with stream.active(), tracked(LoggerConfig(report_to=list(by_kind)), job(run_dir, job_id), stream):
         yield stream
 
 
@@ -104,10 +103,10 @@ def test_job_that_raises_is_marked(
 
 
 def test_tracker_that_cannot_be_opened_finishes_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = FakeTracker("csv")
+    first = FakeTracker("wandb")
 
     def open_one(kind: TrackerKind, *_: object) -> FakeTracker:
-        if kind is TrackerKind.csv:
+        if kind is TrackerKind.wandb:
             return first
         raise ConfigError(["no server"])
 
