@@ -11,7 +11,7 @@ from tapir_exp.llm.serving import gguf_server
 def parameters(*arguments: str) -> SimpleNamespace:
     params = SimpleNamespace(model=SimpleNamespace(), cpuparams=SimpleNamespace(), cpuparams_batch=SimpleNamespace())
     options = gguf_server._parser().parse_args(["--model", "/w.gguf", "--port", "8123", *arguments])
-    gguf_server._parameters(SimpleNamespace(CommonParams=lambda: params), options)
+    gguf_server._parameters(SimpleNamespace(CommonParams=lambda: params), options, 2, options.port)
     return params
 
 
@@ -23,7 +23,7 @@ def test_server_listens_on_loopback_only() -> None:
 
 
 def test_context_is_per_slot() -> None:
-    params = parameters("--slots", "3", "--context", "1000", "--threads", "2")
+    params = parameters("--slots", "3", "--context", "1000")
     assert (params.n_parallel, params.n_ctx) == (3, 3000)
     assert params.cpuparams.n_threads == params.cpuparams_batch.n_threads == 2
 
