@@ -88,9 +88,10 @@ def score_seeds(ws: Workspace, seeds: Artifact, student: Artifact, held_out: fro
     check_judge(ws, seeds, responses)
     scores = scoring.score_on_seeds(ws, student, seeds, responses)
     keys = [seeds.key, labels.key, responses.key, *scores.keys]
-    pool = seed_pool(seeds.rows(Example), labels.rows(Label), responses.rows(Response), scores.by_row, keys)
+    stored = seeds.stored_rows(Example), labels.stored_rows(Label), responses.stored_rows(Response)
+    pool = seed_pool(*stored, scores.by_row, keys)
     target = target_shares(ws.config.task_mix.target_distribution, pool.natural)
-    references = {seed.id: seed.response for seed in seeds.rows(Example)}
+    references = {seed.id: seed.response for seed in stored[0]} if ws.config.judge.reference else {}
     return State(student, student, student, pool, target, references, held_out)
 
 

@@ -15,7 +15,7 @@ from tapir_exp.distillation.curriculum.sampling import GenerationRequest
 from tapir_exp.distillation.teacher import ExpansionRequest, InstructionPair
 
 Expand = Callable[[Sequence[ExpansionRequest]], list[tuple[InstructionPair, ...]]]
-Classify = Callable[[Sequence[Example]], list[Label]]
+Classify = Callable[[Sequence[Example]], Sequence[Label]]
 Rate = Callable[[Sequence[Example]], list[float | None]]
 Rejection = tuple[DropReason, str]
 

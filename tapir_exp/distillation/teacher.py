@@ -1,17 +1,18 @@
 """The teacher: answers the seeds, writes new pairs from examples, and refines responses for each task type."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from tapir_exp.config import TeacherConfig
 from tapir_exp.core.errors import ReplyError
 from tapir_exp.core.records import Example, Response
+from tapir_exp.core.stored_rows import LazySequence, in_order
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.distillation.prompts import load_prompt, refinement_style
 from tapir_exp.llm.chat import ChatModel, ChatRequest, Completion, Message
-from tapir_exp.llm.executor import OnResult, RequestResult, run_requests
+from tapir_exp.llm.executor import OnResult, RequestResult, run_each, run_requests
 
 T = TypeVar("T")
 
@@ -65,7 +66,8 @@ def respond(
     config: TeacherConfig,
     label: str,
     on_result: OnResult | None = None,
-) -> list[Response]:
+    responses: MutableMapping[int, Response] | None = None,
+) -> Sequence[Response]:
     """Return the teacher's response to each instruction, in order.
 
     Args:
@@ -74,13 +76,28 @@ def respond(
         config: The settings of the teacher.
         label: Name of the progress bar and of error messages.
         on_result: Called with the index and the result of each request.
+        responses: Gets the responses, by the index of their instruction; by default they stay in memory.
 
     Raises:
         TooManyFailures: If more than `config.max_failure_rate` of them failed.
     """
-    requests = [build_response_request(example, config) for example in examples]
-    results = _run(chat, requests, parse_text, config, label, on_result)
-    return [_to_response(example.id, result) for example, result in zip(examples, results, strict=True)]
+    responses = {} if responses is None else responses
+
+    def add(index: int, result: RequestResult[str]) -> None:
+        responses[index] = _to_response(examples[index].id, result)
+        if on_result is not None:
+            on_result(index, result)
+
+    run_each(
+        chat,
+        LazySequence(len(examples), lambda index: build_response_request(examples[index], config)),
+        parse_text,
+        add,
+        label=label,
+        concurrency=config.llm.most_in_flight,
+        max_failure_rate=config.max_failure_rate,
+    )
+    return in_order(responses, len(examples))
 
 
 def refine(drafts: Sequence[RefinementRequest], chat: ChatModel, config: TeacherConfig, label: str) -> list[Response]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from types import TracebackType
@@ -23,6 +24,10 @@ from tapir_exp.llm.ledger import Spend
 
 T = TypeVar("T")
 
+MOST_WAITING = 8192
+"""Requests that may wait or be in flight before `submit` waits as well."""
+WAIT_S = 0.01
+"""Seconds between two looks at whether `submit` may go on."""
 REFRESH_S = 0.2
 """Seconds between two updates of the progress bar."""
 
@@ -64,6 +69,7 @@ class StreamingExecutor(AbstractContextManager["StreamingExecutor[Any]"], Generi
         concurrency: int,
         max_failure_rate: float,
         on_result: OnResult | None = None,
+        keep_results: bool = True,
     ) -> None:
         """Take the arguments of `run_requests`, but no requests.
 
@@ -76,6 +82,7 @@ class StreamingExecutor(AbstractContextManager["StreamingExecutor[Any]"], Generi
             concurrency: Number of calls in flight.
             max_failure_rate: Share of failed requests that is tolerated.
             on_result: Called in the thread with the index and the result of each request; its error ends the requests.
+            keep_results: Whether `finish` returns the results; otherwise only `on_result` gets them.
         """
         self.spend: Mapping[str, Spend] = {}
         self._model, self._parse, self._stage = model, parse, stage
@@ -84,6 +91,7 @@ class StreamingExecutor(AbstractContextManager["StreamingExecutor[Any]"], Generi
         self._notify = on_result
         self._queue = RequestQueue()
         self._results: dict[int, RequestResult[T]] = {}
+        self._keep_results, self._submitted, self._done = keep_results, 0, 0
         self._start_lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name=label, daemon=True)
@@ -92,7 +100,7 @@ class StreamingExecutor(AbstractContextManager["StreamingExecutor[Any]"], Generi
         self._raises_error = False  # whether the caller waits for an error, so that it need not be printed
 
     def submit(self, index: int, request: ChatRequest) -> None:
-        """Run a request as soon as possible; safe from any thread.
+        """Run a request as soon as possible; safe from any thread. Wait if `MOST_WAITING` are not finished yet.
 
         Args:
             index: Key of the request's result in `finish`.
@@ -102,6 +110,10 @@ class StreamingExecutor(AbstractContextManager["StreamingExecutor[Any]"], Generi
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 self._thread.start()
+            self._submitted += 1
+        # Requests that wait are in memory. Waiting for them here costs no time in all: they have to be finished anyway.
+        while self._submitted - self._done > MOST_WAITING and self._thread.is_alive():
+            time.sleep(WAIT_S)
         self._call_in_loop(self._queue.put, index, request)
 
     def finish(self) -> dict[int, RequestResult[T]]:
@@ -117,7 +129,7 @@ class StreamingExecutor(AbstractContextManager["StreamingExecutor[Any]"], Generi
                 shown = 0
                 while self._thread.is_alive():
                     self._thread.join(REFRESH_S)
-                    done = len(self._results)
+                    done = self._done
                     progress.advance(done - shown)
                     shown = done
         if self._error is not None:
@@ -138,7 +150,7 @@ class StreamingExecutor(AbstractContextManager["StreamingExecutor[Any]"], Generi
         self._call_in_loop(self._cancel)
         self._thread.join(2 * INTERRUPT_GRACE_S)  # a cancelled stream still drains its calls
         if interrupted:
-            print_interrupted(self._label, len(self._results), self._total)
+            print_interrupted(self._label, self._done, self._total)
 
     def _call_in_loop(self, function: Callable[..., object], *arguments: object) -> None:
         """Call a function in the thread of the event loop; do nothing if the loop has ended or never started."""
@@ -172,7 +184,9 @@ class StreamingExecutor(AbstractContextManager["StreamingExecutor[Any]"], Generi
         await run_request_stream(chat, self._queue, self._parse, self._on_result, concurrency=self._concurrency)
 
     def _on_result(self, index: int, result: RequestResult[T]) -> None:
-        self._results[index] = result
+        self._done += 1
+        if self._keep_results:
+            self._results[index] = result
         self._failures.count(result)
         if self._notify is not None:
             self._notify(index, result)

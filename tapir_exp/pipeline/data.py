@@ -1,5 +1,6 @@
 """Stages that make data: seeds, task types, teacher responses, expansions, plans and training mixes."""
 
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,9 @@ from tapir_exp.config import SeedSource
 from tapir_exp.config.lab_parts import LAB_STUDENT
 from tapir_exp.core.console import print_warning
 from tapir_exp.core.errors import TapirError
-from tapir_exp.core.records import Example, Label, Subset, TrainingExample
+from tapir_exp.core.records import Example, Label, Response, Subset, TrainingExample
 from tapir_exp.core.store import Artifact
+from tapir_exp.core.stored_rows import LazySequence, RowLog
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.data.decontamination import benchmarks_recipe, load_benchmarks
 from tapir_exp.data.novelty import Novelty
@@ -59,7 +61,7 @@ def add_missing_responses(ws: Workspace, seeds: Artifact) -> Artifact:
         ws: The workspace of the run.
         seeds: The seeds; returned as they are if every row has a response.
     """
-    rows = seeds.rows(Example)
+    rows = seeds.stored_rows(Example)
     pending = [row for row in rows if not row.response]
     if not pending:
         return seeds
@@ -81,8 +83,8 @@ def add_missing_responses(ws: Workspace, seeds: Artifact) -> Artifact:
 def classify_seeds(ws: Workspace, seeds: Artifact) -> Artifact:
     """Classify the task type of every seed, and warn if the classifier is out of its depth. Rows: Label."""
 
-    def make() -> StageOutput:
-        rows = _label_seeds(ws, seeds.rows(Example))
+    def make(spool: RowLog[Label]) -> StageOutput:
+        rows = _label_seeds(ws, seeds.stored_rows(Example), spool)
         figures: dict[str, Any] = {"unlabelled": sum(row.task is None for row in rows)}
         confidence = pool_confidence(rows)
         if confidence.rows:
@@ -91,13 +93,14 @@ def classify_seeds(ws: Workspace, seeds: Artifact) -> Artifact:
                 figures["confidence"] = {"warning": warning}  # for the report, and for runs that reuse the labels
         return StageOutput(rows, figures)
 
-    labels = ws.rows("task_labels", None, {"seeds": seeds.key, **ws.classifier.recipe()}, make)
+    recipe = {"seeds": seeds.key, **ws.classifier.recipe()}
+    labels = ws.logged_rows("task_labels", None, recipe, Label, make, resumes=False)
     if warning := labels.figures.get("confidence", {}).get("warning"):
         print_warning(warning)
     return labels
 
 
-def _label_seeds(ws: Workspace, examples: Sequence[Example]) -> list[Label]:
+def _label_seeds(ws: Workspace, examples: Sequence[Example], spool: RowLog[Label]) -> Sequence[Label]:
     """Label the seeds; a chat model labels a spread sample first, which is checked before the rest is paid for."""
     progress, classifier = "classifying seeds", ws.classifier
     if not isinstance(classifier, LLMClassifier):
@@ -106,20 +109,24 @@ def _label_seeds(ws: Workspace, examples: Sequence[Example]) -> list[Label]:
         return labels
     order = spread(len(examples))
     check = check_labels(ws.config, len(examples))
-    by_index = dict(zip(order, classifier.label([examples[index] for index in order], progress, check), strict=True))
-    return [by_index[index] for index in range(len(examples))]
+    labels = classifier.label(LazySequence(len(order), lambda n: examples[order[n]]), progress, check, spool)
+    places = array("q", order)
+    for place, index in enumerate(order):
+        places[index] = place
+    return LazySequence(len(order), lambda index: labels[places[index]])
 
 
 def teacher_responses(ws: Workspace, seeds: Artifact) -> Artifact:
     """Ask the teacher to respond to every seed. Rows: Response."""
 
-    def make() -> StageOutput:
-        examples, label = seeds.rows(Example), "teacher: responses to seeds"
+    def make(spool: RowLog[Response]) -> StageOutput:
+        examples, label = seeds.stored_rows(Example), "teacher: responses to seeds"
         check = check_teacher(ws.config, len(examples))
-        rows = teacher.respond(examples, ws.teacher, ws.config.teacher, label, check)
+        rows = teacher.respond(examples, ws.teacher, ws.config.teacher, label, check, spool)
         return StageOutput(rows, {"failed": sum(row.text is None for row in rows)})
 
-    return ws.rows("teacher_responses", None, {"seeds": seeds.key, "teacher": _teacher_recipe(ws)}, make)
+    recipe = {"seeds": seeds.key, "teacher": _teacher_recipe(ws)}
+    return ws.logged_rows("teacher_responses", None, recipe, Response, make, resumes=False)
 
 
 @dataclass(frozen=True)

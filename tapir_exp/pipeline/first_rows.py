@@ -6,11 +6,11 @@ from typing import Any
 
 from tapir_exp.config import ClassifierKind, Config
 from tapir_exp.core.errors import TapirError
-from tapir_exp.core.records import Label, Verdict
+from tapir_exp.core.records import Label, PresentationOrder, Verdict
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.distillation.judge.noise import both_leads
 from tapir_exp.distillation.judge.parse import Scores
-from tapir_exp.distillation.judge.requests import JudgeRequest, ResponsePair, presentation_orders, requests_for
+from tapir_exp.distillation.judge.requests import ResponsePair, presentation_orders
 from tapir_exp.distillation.judge.score import build_verdicts
 from tapir_exp.llm.executor import OnResult, RequestResult
 
@@ -94,13 +94,15 @@ def check_teacher(config: Config, total: int) -> OnResult | None:
     return FirstRows(lambda _, results: _stop_if(failure_problem(results, "responses of the teacher", remedy, rate)))
 
 
-def check_judge(config: Config, pairs: int, request_of: Callable[[int], tuple[str, JudgeRequest]]) -> OnResult | None:
+def check_judge(
+    config: Config, pairs: int, shown_at: Callable[[int], tuple[str, PresentationOrder]]
+) -> OnResult | None:
     """Return the check of the first verdicts; None if there is no rest to save.
 
     Args:
         config: The configuration of the run.
         pairs: Number of pairs to judge.
-        request_of: Returns the row id and the request of an index.
+        shown_at: Returns the row id and the order of the request of an index.
     """
     if not config.check_first_rows or pairs <= FIRST:
         return None
@@ -108,16 +110,16 @@ def check_judge(config: Config, pairs: int, request_of: Callable[[int], tuple[st
     def check(indices: Sequence[int], results: Sequence[RequestResult[Scores]]) -> None:
         remedy, rate = "judge.llm, judge.protocol or judge.max_tokens", config.judge.max_failure_rate
         _stop_if(failure_problem(results, "replies of the judge", remedy, rate))
-        verdicts = build_verdicts([request_of(index) for index in indices], results)
+        verdicts = build_verdicts([shown_at(index) for index in indices], results)
         _stop_if(order_problem(verdicts, config, stops=True))
 
     return FirstRows(check, len(presentation_orders(config.judge)))
 
 
-def judge_requests(config: Config, pairs: Sequence[ResponsePair]) -> Callable[[int], tuple[str, JudgeRequest]]:
-    """Return a function that gives the row id and the request of an index of `score_pairs`."""
-    orders = len(presentation_orders(config.judge))
-    return lambda index: (pairs[index // orders].id, requests_for(pairs[index // orders], config.judge)[index % orders])
+def judge_requests(config: Config, pairs: Sequence[ResponsePair]) -> Callable[[int], tuple[str, PresentationOrder]]:
+    """Return a function that gives the row id and the order of the request of an index of `score_pairs`."""
+    orders = presentation_orders(config.judge)
+    return lambda index: (pairs[index // len(orders)].id, orders[index % len(orders)])
 
 
 def failure_problem(results: Sequence[AnyResult], what: str, remedy: str, max_failure_rate: float) -> str | None:

@@ -76,7 +76,7 @@ def hold_out(ws: Workspace, seeds: Artifact) -> Artifact:
     drawn = replace(config, size=wanted, reserve=0, seed=config.seed + 1)
 
     def make() -> StageOutput:
-        seed_ids = {seed.id for seed in seeds.rows(Example)}
+        seed_ids = {seed.id for seed in seeds.stored_rows(Example)}
         # Another seed draws another order, so the held-out rows are a random sample of the rest.
         rest = [row for row in load_seeds(drawn) if row.id not in seed_ids]
         if len(rest) < size:

@@ -10,6 +10,7 @@ from tapir_exp.core.console import print_warning
 from tapir_exp.core.errors import JudgeRejected
 from tapir_exp.core.records import Example, Response
 from tapir_exp.core.store import Artifact
+from tapir_exp.core.stored_rows import LazySequence
 from tapir_exp.distillation.judge.check import check_verdicts, judge_pairs
 from tapir_exp.distillation.judge.parse import PARSER_VERSION
 from tapir_exp.distillation.judge.requests import judge_prompts
@@ -43,7 +44,7 @@ def check_judge(ws: Workspace, seeds: Artifact, teacher_responses: Artifact) -> 
     config = ws.config.judge
     if not config.check:
         return None
-    pairs = find_pairs(ws.config, seeds.rows(Example), teacher_responses.rows(Response))
+    pairs = find_pairs(ws.config, seeds.stored_rows(Example), teacher_responses.stored_rows(Response))
     if not any(pair.label != TIE for pair in pairs):
         print_warning("judge.check: there is no pair to check the judge on; set judge.check_pairs to a file of pairs.")
         return None
@@ -70,13 +71,14 @@ def check_judge(ws: Workspace, seeds: Artifact, teacher_responses: Artifact) -> 
     return artifact
 
 
-def find_pairs(config: Config, seeds: Iterable[Example], responses: Iterable[Response]) -> list[LabelledPair]:
+def find_pairs(config: Config, seeds: Sequence[Example], responses: Iterable[Response]) -> list[LabelledPair]:
     """Return the pairs of a check: the user's, the lab's, or those of the teacher's responses and spoilt copies."""
     count = config.judge.check
     if config.judge.check_pairs is not None:
         return read_pairs(Path(config.judge.check_pairs), count)
     texts = {response.id: response.text for response in responses}
-    rows = [(seed, text) for seed in seeds if (text := texts.get(seed.id))]
+    answered = [index for index, seed in enumerate(seeds) if texts.get(seed.id)]
+    rows = LazySequence(len(answered), lambda number: ((seed := seeds[answered[number]]), texts[seed.id] or ""))
     drawn = Random(f"judge check {config.seed}").sample(rows, min(count, len(rows)))
     lab = [pair for seed, _ in drawn if (pair := _lab_pair(seed)) is not None]
     return lab or spoilt_pairs(drawn)

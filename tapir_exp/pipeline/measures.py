@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tapir_exp.core.records import Example, MeasuredLoss, Response, row_id_of_rollout
+from tapir_exp.core.records import Example, MeasuredLoss, Response, Verdict, row_id_of_rollout
 from tapir_exp.core.store import Artifact
 from tapir_exp.core.stored_rows import RowLog
 from tapir_exp.distillation.judge.parse import PARSER_VERSION
@@ -129,11 +129,13 @@ def _judge_pairs(
     inputs: Sequence[str],
     label: str,
 ) -> Artifact:
-    def make() -> StageOutput:
+    def make(spool: RowLog[Verdict]) -> StageOutput:
         check = check_judge(ws.config, len(pairs), judge_requests(ws.config, pairs))
-        return verdict_output(score_pairs(pairs, ws.judge, ws.config.judge, label, check), pairs, ws.config.judge)
+        return verdict_output(
+            score_pairs(pairs, ws.judge, ws.config.judge, label, check, spool), pairs, ws.config.judge
+        )
 
-    return ws.rows(stage, scored.round, verdicts_recipe(ws, inputs), make)
+    return ws.logged_rows(stage, scored.round, verdicts_recipe(ws, inputs), Verdict, make, resumes=False)
 
 
 def judge_label(round_number: int, prefix: str) -> str:

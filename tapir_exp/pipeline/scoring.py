@@ -1,5 +1,6 @@
 """Score rows for a student by the configured difficulty, from the stages of `measures.py`."""
 
+from array import array
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -17,6 +18,7 @@ from tapir_exp.core.records import (
     row_id_of_rollout,
 )
 from tapir_exp.core.store import Artifact
+from tapir_exp.core.stored_rows import LazySequence
 from tapir_exp.distillation.curriculum.difficulty import (
     instruction_following_difficulty,
     rated_complexity,
@@ -25,7 +27,7 @@ from tapir_exp.distillation.curriculum.difficulty import (
     scored_gaps,
 )
 from tapir_exp.distillation.judge.noise import shrunk_gaps
-from tapir_exp.distillation.judge.requests import PendingPair
+from tapir_exp.distillation.judge.requests import PendingPair, ResponsePair
 from tapir_exp.distillation.judge.streaming import StreamingJudge
 from tapir_exp.pipeline import generation, measures
 from tapir_exp.pipeline.first_rows import check_judge
@@ -50,15 +52,40 @@ class DifficultyScores:
     keys: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class PairsOfRows:
+    """Pairs of an artifact of instructions, built on access.
+
+    Attributes:
+        pair: Returns a pair without the student's response, by its number from 0.
+        positions: Index of the row of each pair.
+    """
+
+    pair: Callable[[int], PendingPair]
+    positions: Sequence[int]
+
+    @property
+    def pending(self) -> Sequence[PendingPair]:
+        """The pairs without the student's responses."""
+        return LazySequence(len(self.positions), self.pair)
+
+    def complete(self, responses: Sequence[Response]) -> Sequence[ResponsePair]:
+        """Return the pairs with the student's responses to all rows."""
+        return LazySequence(
+            len(self.positions), lambda number: self.pair(number).with_response(responses[self.positions[number]])
+        )
+
+
 def score_on_seeds(ws: Workspace, student: Artifact, seeds: Artifact, teacher_responses: Artifact) -> DifficultyScores:
     """Score S_0 on the seeds; a seed without a response of the teacher gets no score."""
-    texts = {response.id: response.text for response in teacher_responses.rows(Response)}
-    pairs = [
-        PendingPair(seed.id, seed.instruction, text, seed.response)
-        for seed in seeds.rows(Example)
-        if (text := texts[seed.id]) is not None
-    ]
-    return _score_student(ws, 0, student, seeds, Example, pairs, teacher_responses.key)
+    rows, responses = seeds.stored_rows(Example), teacher_responses.stored_rows(Response)
+    answered = array("q", (index for index, response in enumerate(responses) if response.text is not None))
+
+    def pair(number: int) -> PendingPair:
+        seed, response = rows[answered[number]], responses[answered[number]]
+        return PendingPair(seed.id, seed.instruction, response.text or "", seed.response)
+
+    return _score_student(ws, 0, student, seeds, Example, PairsOfRows(pair, answered), teacher_responses.key)
 
 
 def score_on_mix(
@@ -73,9 +100,13 @@ def score_on_mix(
         mix: The mix, which holds the teacher's responses.
         references: Responses that a judge with `judge.reference` sees, by row id.
     """
-    pairs = [
-        PendingPair(row.id, row.instruction, row.response, references.get(row.id)) for row in mix.rows(TrainingExample)
-    ]
+    rows = mix.stored_rows(TrainingExample)
+
+    def pair(index: int) -> PendingPair:
+        row = rows[index]
+        return PendingPair(row.id, row.instruction, row.response, references.get(row.id))
+
+    pairs = PairsOfRows(pair, range(len(rows)))
     return _score_student(ws, round_number, student, mix, TrainingExample, pairs, mix.key)
 
 
@@ -93,10 +124,14 @@ def score_before_fit(
         expansions: The new rows.
         prefix: Start of the names of the stages.
     """
-    rows = expansions.rows(TrainingExample)
+    rows = expansions.stored_rows(TrainingExample)
     if not rows:
         return DifficultyScores({}, ())
-    pairs = [PendingPair(row.id, row.instruction, row.response) for row in rows]
+
+    def pair(index: int) -> PendingPair:
+        return PendingPair((row := rows[index]).id, row.instruction, row.response)
+
+    pairs = PairsOfRows(pair, range(len(rows)))
     return _score_student(ws, round_number, student, expansions, TrainingExample, pairs, expansions.key, prefix)
 
 
@@ -114,7 +149,7 @@ def _score_student(
     student: Artifact,
     instructions: Artifact,
     row_type: type[Example] | type[TrainingExample],
-    pairs: Sequence[PendingPair],
+    pairs: PairsOfRows,
     teacher_key: str,
     prefix: str = "",
 ) -> DifficultyScores:
@@ -135,31 +170,37 @@ def _score_student(
     """
     # The key of the responses is known before they exist, so a run can look for verdicts on them first.
     inputs = (generation.student_responses_key(ws, student, instructions, prefix), teacher_key)
+    count = len(pairs.positions)
     with ExitStack() as stack:
         judge = None
         if _can_stream(ws, f"{prefix}verdicts", inputs):
             stage, label = stage_name(f"{prefix}verdicts", round_number), measures.judge_label(round_number, prefix)
             # The judge is known once a result is.
-            check = check_judge(ws.config, len(pairs), lambda index: streaming.request_at(index))
-            streaming = StreamingJudge(pairs, ws.judge, ws.config.judge, stage=stage, label=label, on_result=check)
+            check = check_judge(ws.config, count, lambda index: streaming.shown_at(index))
+            streaming = StreamingJudge(
+                pairs.pending,
+                ws.judge,
+                ws.config.judge,
+                stage=stage,
+                label=label,
+                on_result=check,
+                verdicts=stack.enter_context(ws.spool(Verdict)),
+            )
             judge = stack.enter_context(streaming)
         label = f"S_{round_number - 1 if prefix else round_number}"
-        gate = None if judge is None else ResponseGate(ws.config, label, len(pairs), judge.submit)
+        gate = None if judge is None else ResponseGate(ws.config, label, count, judge.submit)
         on_response = None if gate is None else gate.add
-        responses = generation.student_responses(ws, round_number, student, instructions, row_type, on_response, prefix)
-        by_id = {response.id: response for response in responses.rows(Response)}
+        responses = generation.student_responses(
+            ws, round_number, student, instructions, row_type, on_response, prefix
+        ).stored_rows(Response)
         if (
             not (gate and gate.passed)
             and ws.store.find(f"{prefix}verdicts", measures.verdicts_recipe(ws, inputs)) is None
         ):
-            check_responses([by_id[pair.id] for pair in pairs], ws.config, label)
-        complete_pairs = [pair.with_response(by_id[pair.id]) for pair in pairs]
-        scored = ScoringInputs(round_number, student, complete_pairs, inputs, prefix)
-        judged = (
-            measures.verdicts(ws, scored)
-            if judge is None
-            else _finish_verdicts(ws, scored, judge, list(by_id.values()))
-        )
+            of_pairs = LazySequence(count, lambda number: responses[pairs.positions[number]])
+            check_responses(of_pairs, ws.config, label)
+        scored = ScoringInputs(round_number, student, pairs.complete(responses), inputs, prefix)
+        judged = measures.verdicts(ws, scored) if judge is None else _finish_verdicts(ws, scored, judge, responses)
     return SCORES[ws.config.curriculum.difficulty](ws, scored, judged)
 
 
@@ -189,7 +230,7 @@ def _finish_verdicts(
 
 
 def _by_gap(ws: Workspace, scored: ScoringInputs, judged: Artifact) -> DifficultyScores:
-    plan, verdicts = ws.config.curriculum, judged.rows(Verdict)
+    plan, verdicts = ws.config.curriculum, judged.stored_rows(Verdict)
     if plan.select_by is SelectBy.gap:
         return DifficultyScores(scored_gaps(verdicts), (judged.key,))
     bounds = shrunk_gaps(

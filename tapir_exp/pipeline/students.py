@@ -19,6 +19,7 @@ from tapir_exp.config import (
 from tapir_exp.config.lab_parts import LAB_STUDENT
 from tapir_exp.core.records import Example, TrainingExample
 from tapir_exp.core.store import ROWS, Artifact, recipe_key
+from tapir_exp.core.stored_rows import LazySequence
 from tapir_exp.lab.oracle import world_version
 from tapir_exp.lab.world import even_problems
 from tapir_exp.llm.serving.weights import find_weights, is_gguf
@@ -152,7 +153,8 @@ def lab_corpus(config: LabStudentConfig, world: WorldName) -> Iterator[str]:
 def finetune_on_seeds(ws: Workspace, seeds: Artifact, parent: ParentModel, base: Mapping[str, Any]) -> Artifact:
     """Return S_0: the base model fine-tuned on the seeds with their own responses."""
     sft = ws.config.sft
-    rows = [TrainingExample.from_seed(seed) for seed in seeds.rows(Example)]
+    stored = seeds.stored_rows(Example)
+    rows = LazySequence(len(stored), lambda index: TrainingExample.from_seed(stored[index]))
     budget = sft.seed_stage
     if budget.extra_rows:
         budget = BudgetConfig(epochs=(budget.epochs or 0.0) + budget.extra_rows / len(rows))
@@ -302,7 +304,9 @@ def _finetune(ws: Workspace, round_number: int, fit: _Fit, stage: str = STUDENT)
             save_optimizer_state=fit.save_optimizer_state,
             averaging=fit.averaging,
         )
-        examples = [TrainingRow(row.instruction, row.response, row.subset) for row in fit.rows]
+        examples = LazySequence(
+            len(fit.rows), lambda index: TrainingRow((row := fit.rows[index]).instruction, row.response, row.subset)
+        )
         figures = asdict(finetune(job, examples, directory))
         write_provenance(directory, _provenance(config, fit, f"{stage}/{recipe_key(stage, recipe)}", figures))
         return figures

@@ -108,7 +108,7 @@ class Workspace:
         row_type: type[Row],
         make: Callable[[RowLog[Row]], StageOutput],
         *,
-        record_spend: bool = True,
+        resumes: bool = True,
     ) -> Artifact:
         """Run a stage that keeps what it makes as it comes, so that a killed process loses at most a batch; see `rows`.
 
@@ -118,14 +118,19 @@ class Workspace:
             recipe: As in `rows`.
             row_type: Type of what is kept, which need not be that of the rows of the stage.
             make: Makes the rows. It gets the log, which holds what earlier processes of this artifact have kept.
-            record_spend: As in `rows`.
+            resumes: Whether the log outlives a killed process. A stage of calls needs none that does, since its
+                completions are cached; it has a log to keep its rows out of memory.
         """
 
         def write(directory: Path) -> Mapping[str, Any]:
-            with RowLog(directory / UNFINISHED, row_type) as log:
-                return self._write_rows(stage_name(stage, round_number), record_spend, lambda: make(log), directory)
+            with RowLog(directory / UNFINISHED, row_type) if resumes else self.spool(row_type) as log:
+                return self._write_rows(stage_name(stage, round_number), True, lambda: make(log), directory)
 
         return self.directory(stage, round_number, recipe, write)
+
+    def spool(self, row_type: type[Row]) -> RowLog[Row]:
+        """Return a file without a name, for rows that would take much memory until they are written."""
+        return RowLog.temporary(self.store.root / "partial", row_type)
 
     def _write_rows(
         self, name: str, record_spend: bool, make: Callable[[], StageOutput], directory: Path

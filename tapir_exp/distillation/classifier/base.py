@@ -16,7 +16,7 @@ class TaskClassifier(Protocol):
         """Return everything about the classifier that changes its labels; part of artifact keys."""
         ...
 
-    def label(self, examples: Sequence[Example], progress: str) -> list[Label]:
+    def label(self, examples: Sequence[Example], progress: str) -> Sequence[Label]:
         """Return one label per example, in order; `progress` names the work in the terminal and in errors."""
         ...
 

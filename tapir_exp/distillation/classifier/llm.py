@@ -1,16 +1,17 @@
 """A classifier that prompts a chat model for the type of each instruction."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
 from tapir_exp.config import ClassifierConfig
 from tapir_exp.core.errors import ReplyError
 from tapir_exp.core.records import Example, Label
+from tapir_exp.core.stored_rows import LazySequence, in_order
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.distillation.prompts import load_prompt
 from tapir_exp.llm.chat import ChatModel, ChatRequest, Completion, Message
-from tapir_exp.llm.executor import OnResult, run_requests
+from tapir_exp.llm.executor import OnResult, RequestResult, run_each
 
 # A reply must equal a name: "This is not Math" must not count as Math.
 _BY_NAME = {task.casefold(): task for task in TaskType}
@@ -38,7 +39,13 @@ class LLMClassifier:
         """Return the same classifier whose model is `watch(model)`, with any number of unlabelled rows."""
         return type(self)(watch(self._chat), replace(self._config, max_failure_rate=1.0))
 
-    def label(self, examples: Sequence[Example], progress: str, on_result: OnResult | None = None) -> list[Label]:
+    def label(
+        self,
+        examples: Sequence[Example],
+        progress: str,
+        on_result: OnResult | None = None,
+        labels: MutableMapping[int, Label] | None = None,
+    ) -> Sequence[Label]:
         """Return one label per example, in order.
 
         A reply without a type leaves the row unlabelled. It never becomes "Others".
@@ -47,27 +54,35 @@ class LLMClassifier:
             examples: The instructions.
             progress: Name of the work in the terminal and in errors.
             on_result: Called with the index and the result of each request.
+            labels: Gets the labels, by the index of their example; by default they stay in memory.
 
         Raises:
             TooManyFailures: If more than `max_failure_rate` of the rows are unlabelled.
         """
-        results = run_requests(
+        labels, source = {} if labels is None else labels, str(self._chat.identity()["model"])
+
+        def add(index: int, result: RequestResult[TaskType]) -> None:
+            labels[index] = Label(
+                id=examples[index].id, task=result.value, raw=result.raw, failure=result.failure, source=source
+            )
+            if on_result is not None:
+                on_result(index, result)
+
+        run_each(
             self._chat,
             self._requests(examples),
             parse_task,
+            add,
             label=progress,
             concurrency=self._config.llm.most_in_flight,
             max_failure_rate=self._config.max_failure_rate,
-            on_result=on_result,
         )
-        source = str(self._chat.identity()["model"])
-        return [
-            Label(id=example.id, task=result.value, raw=result.raw, failure=result.failure, source=source)
-            for example, result in zip(examples, results, strict=True)
-        ]
+        return in_order(labels, len(examples))
 
-    def _requests(self, examples: Sequence[Example]) -> list[ChatRequest]:
-        return [build_classification_request(example.instruction, self._config) for example in examples]
+    def _requests(self, examples: Sequence[Example]) -> Sequence[ChatRequest]:
+        return LazySequence(
+            len(examples), lambda index: build_classification_request(examples[index].instruction, self._config)
+        )
 
 
 def build_classification_request(instruction: str, config: ClassifierConfig) -> ChatRequest:

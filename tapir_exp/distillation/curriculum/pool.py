@@ -12,7 +12,10 @@ MIN_WEIGHT = 0.1
 """Smallest weight of a hard row: with a threshold below zero, a hard row may have a gap of 0 or less."""
 
 
-@dataclass(frozen=True)
+_ALL_FIELDS = set(Example.model_fields)
+
+
+@dataclass(frozen=True, slots=True)
 class PoolRow:
     """A row with its task type and its latest difficulty; the response is the teacher's, unrefined.
 
@@ -105,12 +108,18 @@ def seed_pool(
         scores: Difficulty by row id.
         keys: Keys of the artifacts that all of these come from.
     """
-    by_id = {label.id: label for label in labels}
+    types = {label.id: (label.task, label.confidence) for label in labels}
     texts = {response.id: response.text for response in responses}
-    rows = {}
+    rows, seen = {}, set()
     for seed in seeds:
-        label, text = by_id.get(seed.id), texts.get(seed.id)
-        if label is not None and label.task is not None and text is not None and seed.id in scores:
-            example = seed.model_copy(update={"response": text})
-            rows[seed.id] = PoolRow(example, label.task, scores[seed.id], label.confidence)
-    return Pool(rows, frozenset(seed.instruction for seed in seeds), tuple(keys))
+        task, confidence = types.pop(seed.id, (None, None))
+        text = texts.pop(seed.id, None)
+        seen.add(seed.instruction)
+        if task is not None and text is not None and seed.id in scores:
+            rows[seed.id] = PoolRow(_compact(seed, text), task, scores[seed.id], confidence)
+    return Pool(rows, frozenset(seen), tuple(keys))
+
+
+def _compact(seed: Example, response: str) -> Example:
+    """Return a seed with another response. A set of its own for the names of its fields would take 700 bytes."""
+    return Example.model_construct(_ALL_FIELDS, **{**dict(seed), "response": response})

@@ -16,7 +16,7 @@ Kind = tuple[TaskType, Subset]
 """A part of a mix: one task type in one subset."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """A pool row that a plan may draw.
 

@@ -44,7 +44,7 @@ class JudgeCheck:
 
 def judge_pairs(
     pairs: Sequence[LabelledPair], chat: ChatModel, config: JudgeConfig, label: str
-) -> tuple[list[Verdict], float]:
+) -> tuple[Sequence[Verdict], float]:
     """Return the verdicts on labelled pairs, and the wall time in seconds. The first answer counts as the teacher's.
 
     A pair that cannot be scored is part of the result, so no share of failures stops the check.

@@ -9,7 +9,7 @@ from tapir_exp.core.records import Verdict
 from tapir_exp.distillation.judge.noise import both_leads, estimate_noise
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Lengths:
     """Lengths of the two responses to one instruction, in characters."""
 

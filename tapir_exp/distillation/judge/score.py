@@ -13,17 +13,23 @@ Example:
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from statistics import fmean
 from typing import Any
 
 from tapir_exp.config import JudgeConfig, JudgeProtocol
 from tapir_exp.core.errors import ReplyError
 from tapir_exp.core.records import JudgeReply, PresentationOrder, Rating, Verdict
+from tapir_exp.core.stored_rows import LazySequence, in_order
 from tapir_exp.distillation.judge.parse import PARSERS, Scores, parse_single_score
-from tapir_exp.distillation.judge.requests import JudgeRequest, ResponsePair, build_complexity_request, requests_for
-from tapir_exp.llm.chat import ChatModel, Completion, TokenLogprob, Usage
-from tapir_exp.llm.executor import OnResult, RequestResult, run_requests
+from tapir_exp.distillation.judge.requests import (
+    ResponsePair,
+    build_complexity_request,
+    build_judge_request,
+    presentation_orders,
+)
+from tapir_exp.llm.chat import ChatModel, ChatRequest, Completion, TokenLogprob, Usage
+from tapir_exp.llm.executor import OnResult, RequestResult, run_each, run_requests
 
 
 def score_pairs(
@@ -32,7 +38,8 @@ def score_pairs(
     config: JudgeConfig,
     label: str,
     on_result: OnResult | None = None,
-) -> list[Verdict]:
+    verdicts: MutableMapping[int, Verdict] | None = None,
+) -> Sequence[Verdict]:
     """Return one verdict for each pair, in order; a pair with a failed request is unscored.
 
     Args:
@@ -42,21 +49,68 @@ def score_pairs(
         label: Name of the progress bar and of error messages.
         on_result: Called with the index of each request, which counts the requests of all pairs in order, and its
             result.
+        verdicts: Gets the verdicts, by the index of their pair; by default they stay in memory.
 
     Raises:
         TooManyFailures: If more than `config.max_failure_rate` of the requests failed.
     """
-    requests = [(pair.id, request) for pair in pairs for request in requests_for(pair, config)]
-    results = run_requests(
+    orders = presentation_orders(config)
+    collected = VerdictCollector(lambda number: pairs[number].id, config, {} if verdicts is None else verdicts)
+
+    def build(index: int) -> ChatRequest:
+        return build_judge_request(pairs[index // len(orders)], orders[index % len(orders)], config)
+
+    def add(index: int, result: RequestResult[Scores]) -> None:
+        collected.add(index, result)
+        if on_result is not None:
+            on_result(index, result)
+
+    run_each(
         chat,
-        [request.request for _, request in requests],
+        LazySequence(len(pairs) * len(orders), build),
         PARSERS[config.protocol],
+        add,
         label=label,
         concurrency=config.llm.most_in_flight,
         max_failure_rate=config.max_failure_rate,
-        on_result=on_result,
     )
-    return build_verdicts(requests, results)
+    return in_order(collected.verdicts, len(pairs))
+
+
+class VerdictCollector:
+    """Combines results to verdicts as they come, and keeps only the replies of rows that lack some.
+
+    Attributes:
+        verdicts: The verdicts so far, by the index of their pair.
+    """
+
+    def __init__(
+        self, row_id: Callable[[int], str], config: JudgeConfig, verdicts: MutableMapping[int, Verdict]
+    ) -> None:
+        """Set up the collector.
+
+        Args:
+            row_id: Returns the id of the row of a pair.
+            config: The settings of the judge.
+            verdicts: Gets the verdicts.
+        """
+        self.verdicts = verdicts
+        self._row_id, self._orders = row_id, presentation_orders(config)
+        self._replies: dict[int, dict[int, JudgeReply]] = {}
+
+    def shown_at(self, index: int) -> tuple[str, PresentationOrder]:
+        """Return the row id and the order of a request; its index counts the requests of all pairs."""
+        pair, position = divmod(index, len(self._orders))
+        return self._row_id(pair), self._orders[position]
+
+    def add(self, index: int, result: RequestResult[Scores]) -> None:
+        """Add the result of a request."""
+        pair, position = divmod(index, len(self._orders))
+        replies = self._replies.setdefault(pair, {})
+        replies[position] = build_judge_reply(self._orders[position], result)
+        if len(replies) == len(self._orders):
+            del self._replies[pair]
+            self.verdicts[pair] = build_verdict(self._row_id(pair), [replies[number] for number in sorted(replies)])
 
 
 def rate_complexity(
@@ -93,21 +147,21 @@ def rate_complexity(
 
 
 def build_verdicts(
-    requests: Sequence[tuple[str, JudgeRequest]], results: Sequence[RequestResult[Scores]]
+    shown: Sequence[tuple[str, PresentationOrder]], results: Sequence[RequestResult[Scores]]
 ) -> list[Verdict]:
-    """Combine the results of requests, which come with their row ids, to one verdict for each row."""
+    """Combine the results of requests, which come with their row ids and orders, to one verdict for each row."""
     replies: defaultdict[str, list[JudgeReply]] = defaultdict(list)
-    for (row_id, request), result in zip(requests, results, strict=True):
-        replies[row_id].append(build_judge_reply(request, result))
+    for (row_id, order), result in zip(shown, results, strict=True):
+        replies[row_id].append(build_judge_reply(order, result))
     return [build_verdict(row_id, of_row) for row_id, of_row in replies.items()]
 
 
-def build_judge_reply(request: JudgeRequest, result: RequestResult[Scores]) -> JudgeReply:
+def build_judge_reply(order: PresentationOrder, result: RequestResult[Scores]) -> JudgeReply:
     """Return the record of one request: its scores by author, and everything that parsing it again needs."""
     completion = result.completion
     return JudgeReply(
-        order=request.order,
-        **_scores_by_owner(request.order, result.value),
+        order=order,
+        **_scores_by_owner(order, result.value),
         raw=result.raw,
         failure=result.failure,
         finish_reason=None if completion is None else completion.finish_reason,

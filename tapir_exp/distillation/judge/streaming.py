@@ -1,16 +1,17 @@
 """Judge responses while others are still being generated."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self
 
 from tapir_exp.config import JudgeConfig
-from tapir_exp.core.records import Response, Verdict
+from tapir_exp.core.records import PresentationOrder, Response, Verdict
+from tapir_exp.core.stored_rows import in_order
 from tapir_exp.distillation.judge.parse import PARSERS, Scores
-from tapir_exp.distillation.judge.requests import JudgeRequest, PendingPair, presentation_orders, requests_for
-from tapir_exp.distillation.judge.score import build_verdicts
-from tapir_exp.llm.executor import OnResult
+from tapir_exp.distillation.judge.requests import PendingPair, presentation_orders, requests_for
+from tapir_exp.distillation.judge.score import VerdictCollector
+from tapir_exp.llm.executor import OnResult, RequestResult
 from tapir_exp.llm.ledger import Spend
 from tapir_exp.llm.streaming import StreamableModel, StreamingExecutor
 
@@ -33,6 +34,7 @@ class StreamingJudge(AbstractContextManager["StreamingJudge"]):
         stage: str,
         label: str,
         on_result: OnResult | None = None,
+        verdicts: MutableMapping[int, Verdict] | None = None,
     ) -> None:
         """Prepare the judge; nothing is opened before the first response.
 
@@ -44,11 +46,14 @@ class StreamingJudge(AbstractContextManager["StreamingJudge"]):
             label: Name of the progress bar and of error messages.
             on_result: Called with the index of each request, which counts the requests of all pairs in order, and its
                 result; its error stops the judge.
+            verdicts: Gets the verdicts, by the index of their pair; by default they stay in memory.
         """
-        self._config = config
-        self._pairs = {pair.id: (number, pair) for number, pair in enumerate(pairs)}
-        self._submitted: set[str] = set()
-        self._requests: dict[int, tuple[str, JudgeRequest]] = {}
+        self._config, self._pairs, self._on_result = config, pairs, on_result
+        self._numbers = {pair.id: number for number, pair in enumerate(pairs)}
+        self._submitted = bytearray(len(pairs))  # 1 for a pair that was submitted
+        self._collected = VerdictCollector(
+            lambda number: pairs[number].id, config, {} if verdicts is None else verdicts
+        )
         self._executor: StreamingExecutor[Scores] = StreamingExecutor(
             model,
             PARSERS[config.protocol],
@@ -57,7 +62,8 @@ class StreamingJudge(AbstractContextManager["StreamingJudge"]):
             total=len(pairs) * len(presentation_orders(config)),
             concurrency=config.llm.most_in_flight,
             max_failure_rate=config.max_failure_rate,
-            on_result=on_result,
+            on_result=self._add,
+            keep_results=False,
         )
 
     def __enter__(self) -> Self:
@@ -76,21 +82,20 @@ class StreamingJudge(AbstractContextManager["StreamingJudge"]):
 
     def submit(self, response: Response) -> None:
         """Start to judge a response; one that belongs to no pair, or was submitted before, is ignored."""
-        if response.id not in self._pairs or response.id in self._submitted:
+        number = self._numbers.get(response.id)
+        if number is None or self._submitted[number]:
             return
-        self._submitted.add(response.id)
-        number, pair = self._pairs[response.id]
-        requests = requests_for(pair.with_response(response), self._config)
+        self._submitted[number] = 1
+        requests = requests_for(self._pairs[number].with_response(response), self._config)
         # The index orders the requests by pair, however the responses arrive.
         for index, request in enumerate(requests, number * len(requests)):
-            self._requests[index] = (response.id, request)
             self._executor.submit(index, request.request)
 
-    def request_at(self, index: int) -> tuple[str, JudgeRequest]:
-        """Return the row id and the request of an index that `on_result` was called with."""
-        return self._requests[index]
+    def shown_at(self, index: int) -> tuple[str, PresentationOrder]:
+        """Return the row id and the order of a request that `on_result` was called with."""
+        return self._collected.shown_at(index)
 
-    def finish(self, responses: Iterable[Response]) -> list[Verdict]:
+    def finish(self, responses: Iterable[Response]) -> Sequence[Verdict]:
         """Return one verdict for each pair, in order, once all are there. Raises like `score_pairs`.
 
         Args:
@@ -98,6 +103,10 @@ class StreamingJudge(AbstractContextManager["StreamingJudge"]):
         """
         for response in responses:
             self.submit(response)  # ignores those that were submitted while they were generated
-        results = self._executor.finish()
-        order = sorted(results)
-        return build_verdicts([self._requests[index] for index in order], [results[index] for index in order])
+        self._executor.finish()
+        return in_order(self._collected.verdicts, len(self._pairs))
+
+    def _add(self, index: int, result: RequestResult[Scores]) -> None:
+        self._collected.add(index, result)
+        if self._on_result is not None:
+            self._on_result(index, result)
