@@ -38,7 +38,7 @@ def run_on_submitit(
 
     folder = Path(str(jobs[0].sweeping.config.hydra.sweep.dir)).resolve() / FOLDER
     executor = submitit.AutoExecutor(folder / "%j", cluster=cluster, **{f"{cluster}_max_num_timeout": max_requeues})
-    executor.update_parameters(**_defaults(cluster), **parameters)
+    executor.update_parameters(**_parameters(cluster, parameters))
     submitted = _Submitted(folder, cluster)
     to_submit = list(jobs)
     running: dict[int, tuple[RemoteJob, Any]] = {}
@@ -91,8 +91,17 @@ class _Submitted:
         return json.dumps(job.overrides)
 
 
-def _defaults(cluster: str) -> dict[str, Any]:
-    return {"slurm_srun_args": list(STEP)} if cluster == "slurm" else {}
+def _parameters(cluster: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of submitit's executor."""
+    parameters = {name: value for name, value in given.items() if value is not None}
+    if cluster != "slurm":
+        return parameters
+    # Of nodes and tasks, submitit must not know: it would wait for a result of each task, and the pipeline is one.
+    past = dict(parameters.pop("slurm_additional_parameters", {}))
+    for name, option in (("nodes", "nodes"), ("tasks_per_node", "ntasks_per_node")):
+        if name in parameters:
+            past[option] = parameters.pop(name)
+    return {"slurm_srun_args": list(STEP), **parameters, "slurm_additional_parameters": past}
 
 
 def _cancel(handles: Sequence[Any]) -> None:

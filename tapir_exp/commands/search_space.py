@@ -8,6 +8,7 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.errors import HydraException
 
 from tapir_exp.core.errors import ConfigError
 
@@ -99,7 +100,7 @@ class SearchSpace:
         fixed: dict[str, str] = {}
         parameters: dict[str, Parameter] = {}
         problems = []
-        for override in OverridesParser.create().parse_overrides(list(overrides)):
+        for override in _parsed(overrides):
             key, line = override.get_key_element(), str(override.input_line)
             fixed.pop(key, None)
             parameters.pop(key, None)
@@ -136,9 +137,19 @@ class SearchSpace:
 
 def intervals(overrides: Sequence[str]) -> list[str]:
     """Return the mistakes of a sweep without a search that has an interval."""
-    found = [each for each in OverridesParser.create().parse_overrides(list(overrides)) if each.is_interval_sweep()]
+    try:
+        found = [each for each in _parsed(overrides) if each.is_interval_sweep()]
+    except ConfigError:  # the composition of the jobs reports it, with its file
+        return []
     return [f"{str(each.input_line).replace('=', ' = ', 1)}: expected a list of values; "
             + NO_SEARCH.format(key=each.key_or_group) for each in found]  # fmt: skip
+
+
+def _parsed(overrides: Sequence[str]) -> list[Override]:
+    try:
+        return OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise ConfigError([" ".join(str(error).split("See https")[0].split())]) from error
 
 
 def _problem(override: Override) -> str:

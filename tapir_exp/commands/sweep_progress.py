@@ -1,6 +1,7 @@
 """Progress of a sweep in its terminal, read from the events of its jobs wherever they run."""
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -8,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event as Flag
 from threading import Thread
+
+from rich.cells import cell_len
 
 from tapir_exp.core.console import console, print_stage
 from tapir_exp.core.events import EVENTS, STATES, Event, Kind, State
@@ -68,16 +71,21 @@ class SweepProgress:
 
     def _run(self) -> None:
         while not self._stop.wait(POLL_S):
-            with suppress(OSError):
-                self.update()
-        with suppress(OSError):
+            self._update_if_possible()
+        self._update_if_possible()
+
+    def _update_if_possible(self) -> None:
+        # Files may be half written, and what a terminal shows must not stop a sweep: the next look shows it.
+        with suppress(Exception):
             self.update()
 
     def _new_jobs(self) -> Iterator[_Followed]:
         for path in self._dir.glob(f"*/{JOB_OVERRIDES}"):
             if path not in self._jobs:
                 lines = read_yaml(path)
-                self._jobs[path] = _Followed(path.parents[1] / EVENTS, [str(line) for line in lines or ()], 0)
+                if not lines:  # Hydra is writing it
+                    continue
+                self._jobs[path] = _Followed(path.parents[1] / EVENTS, [str(line) for line in lines], 0)
                 yield self._jobs[path]
 
     def _show(self, job: _Followed, event: Event) -> None:
@@ -109,10 +117,18 @@ class SweepProgress:
         return sum(job.path not in self._ended and _has_finished(job) for job in self._jobs.values())
 
     def _label(self, job: _Followed) -> str:
-        from tapir_exp.commands.sweep_run import short_label
-
         label = SweepPlan.load(self._dir).label(job.overrides)
         return short_label(label, list(self._jobs.values()).index(job) + 1)
+
+
+LABEL_WIDTH = 30
+"""Columns of a line of output that the label of its job may take."""
+
+
+def short_label(label: str, number: int) -> str:
+    """Return a label that leaves room for a stage in 100 columns: the last parts of the keys, or the number."""
+    short = " ".join(re.sub(r"^[^=]*[.@/]", "", part) for part in label.split(" "))
+    return next((text for text in (label, short) if cell_len(text) <= LABEL_WIDTH), f"job {number}")
 
 
 def _new_events(job: _Followed) -> Iterator[Event]:

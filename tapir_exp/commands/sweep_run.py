@@ -1,7 +1,6 @@
 """A sweep from its first job to its last table: the lock, the states of its jobs, its page, and its exit code."""
 
 import os
-import re
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -9,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from rich.cells import cell_len
 
 from tapir_exp.commands.sweep_progress import SweepProgress
 from tapir_exp.core.console import console, print_warning
@@ -163,16 +161,6 @@ def update_page(sweep_dir: Path, write_page: PagePath) -> None:
 
 
 _page_due = [0.0]
-
-
-LABEL_WIDTH = 30
-"""Columns of a line of output that the label of its job may take."""
-
-
-def short_label(label: str, number: int) -> str:
-    """Return a label that leaves room for a stage in 100 columns: the last parts of the keys, or the number."""
-    short = " ".join(re.sub(r"^[^=]*[.@/]", "", part) for part in label.split(" "))
-    return next((text for text in (label, short) if cell_len(text) <= LABEL_WIDTH), f"job {number}")
 
 
 def format_usd(usd: float | None, calls: int) -> str:

@@ -16,7 +16,7 @@ from hydra.core.utils import JobReturn
 from omegaconf import OmegaConf
 from remote_fake import FakeJob, install_slurm
 
-from tapir_exp.commands import remote_jobs
+from tapir_exp.commands import remote_jobs, sweep_plugins
 from tapir_exp.commands.remote_submitit import FOLDER, SUBMITTED, run_on_submitit
 from tapir_exp.core.events import EVENTS, EventStream, Kind, State, outcome_of, read_events
 from tapir_exp.core.processes import ProcessRef, is_worker, mark_worker
@@ -31,6 +31,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.setenv(name, value)
     from submitit import SlurmJob
 
+    SlurmJob.watcher.clear()  # of the jobs of other tests, which had the same ids
     monkeypatch.setattr(SlurmJob.watcher, "_delay_s", 0.2)
     yield tmp_path / "slurm"
     for path in (tmp_path / "slurm").glob("*.pid"):
@@ -57,9 +58,9 @@ def test_local_jobs_return_in_order_and_a_lost_one_has_a_reason(
 
 @pytest.mark.slow
 def test_slurm_jobs_run_the_pipeline_once_and_leave_room_for_a_step_of_a_fit(slurm: Path, tmp_path: Path) -> None:
-    more = {"nodes": 2, "slurm_partition": "gpu", "slurm_additional_parameters": {"ntasks_per_node": 8}}
+    more = {"nodes": 2, "tasks_per_node": 8, "slurm_partition": "gpu", "slurm_account": None}
     results = launch(tmp_path / "sweep", "slurm", "return", **more)
-    assert [result._return_value for result in results] == [0.0]
+    assert [result._return_value for result in results] == [0.0], results[0].task_name
     script = (slurm / "100.sh").read_text()
     for line in ("--nodes=2", "--partition=gpu", "--ntasks-per-node=8", "--time=5"):
         assert f"#SBATCH {line}\n" in script
@@ -120,6 +121,23 @@ def test_lost_job_is_a_failed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     stream.record(Kind.RUN_FAILED, reason="the first reason")
     remote_jobs.fetch(job, fail, str)
     assert outcome_of(read_events(tmp_path / "one" / EVENTS)).reason == "the first reason"
+
+
+@pytest.mark.parametrize(
+    ("launcher", "sweeper", "extras"), [("ray", "basic", ["ray"]), ("slurm", "optuna", ["slurm", "search"])]
+)
+def test_missing_package_is_named_with_its_extra(
+    monkeypatch: pytest.MonkeyPatch, launcher: str, sweeper: str, extras: list[str]
+) -> None:
+    monkeypatch.setattr(sweep_plugins, "find_spec", lambda name: None)
+    targets = {key.rpartition(".")[2].lower(): key for key in sweep_plugins.PACKAGES}
+    names = {"ray": "raylauncher", "slurm": "submititlauncher", "optuna": "searchsweeper"}
+    chosen = {
+        key: {"_target_": targets.get(names.get(name, ""), "other")}
+        for key, name in {"launcher": launcher, "sweeper": sweeper}.items()
+    }
+    problems = sweep_plugins.missing_packages(OmegaConf.create({"hydra": chosen}))
+    assert [line.rpartition("tapir-exp[")[2].rstrip("]'") for line in problems] == extras
 
 
 def test_process_of_another_start_or_host_is_another_one() -> None:

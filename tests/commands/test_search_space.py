@@ -41,6 +41,7 @@ def test_parse_reads_each_kind_of_values(override: str, expected: Parameter, tex
         ("a=tag(logs,interval(1,2))", "expected no tags but log, got logs"),
         ("a=range(3,4)", "expected a range with more than one number"),
         ("seed=1,2", "seed = 1,2: expected one seed"),
+        ("a=interval(1,", "no viable alternative at input 'interval(1,'"),
         ("a=1", "search: expected at least one setting to search"),
     ],
 )
@@ -71,4 +72,5 @@ def test_corners_hold_every_choice_and_both_ends() -> None:
 
 def test_interval_without_a_search_names_the_way_out() -> None:
     (problem,) = intervals(["a=interval(0,1)", "b=1,2"])
+    assert intervals(["a=interval(1,"]) == []  # the composition reports it
     assert problem.startswith("a = interval(0,1): expected a list of values; add search=optuna")

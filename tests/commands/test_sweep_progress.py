@@ -8,8 +8,7 @@ import pytest
 import yaml
 
 from tapir_exp.commands import sweep_progress
-from tapir_exp.commands.sweep_progress import SweepProgress, _duration
-from tapir_exp.commands.sweep_run import short_label
+from tapir_exp.commands.sweep_progress import SweepProgress, _duration, short_label
 from tapir_exp.core import console as console_module
 from tapir_exp.core.console import Terminal
 from tapir_exp.core.events import EVENTS, EventStream, Kind

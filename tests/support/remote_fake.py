@@ -48,7 +48,9 @@ for name in os.listdir(home):
 """
 SCANCEL = """
 import os, sys
-os.killpg(int(open(os.environ["FAKE_SLURM"] + "/" + sys.argv[1] + ".pid").read()), 15)
+group = int(open(os.environ["FAKE_SLURM"] + "/" + sys.argv[1] + ".pid").read())
+os.killpg(group, 15)
+os.killpg(group, 9)  # SLURM waits 30 s before
 """
 
 
