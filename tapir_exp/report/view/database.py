@@ -145,22 +145,14 @@ def _row_line(run: RunSource, key: int, row: Row) -> Line:
     verdicts = [answer.judged_as(run.delta) for answer in row.answers if answer.verdict]
     points = [answer.disagreement for answer in row.answers if answer.disagreement is not None]
     failure, detail = row.failure
+    last_verdict = verdicts[-1] if verdicts else tables.NOT_JUDGED
     return (
-        *(key, run.name, example.id, _clean(example.instruction), str(row.task_name), str(example.origin)),
-        *(
-            example.round,
-            row.part,
-            json.dumps(gaps),
-            first,
-            last,
-            change,
-            _change_name(change, len(gaps)),
-            verdicts[-1] if verdicts else tables.NOT_JUDGED,
-        ),
-        *(row.orders, max(points, default=None), len(verdicts), len(row.trained), row.expansions),
-        *(failure, _clean(detail), label.confidence if label else None, _clean(label.raw) if label else None),
-        *(label.source if label else None, _clean(example.response)),
-        *(_clean(teacher.text) if teacher else None, teacher.finished if teacher else None),
+        *(key, run.name, example.id, str(row.task_name), str(example.origin), example.round, row.part),
+        *(json.dumps(gaps), first, last, change, _change_name(change, len(gaps)), last_verdict, row.orders),
+        *(max(points, default=None), len(verdicts), len(row.trained), row.expansions, failure),
+        *(label.confidence if label else None, _clean(label.source) if label else None),
+        *(teacher.finished if teacher else None, _clean(example.instruction), _clean(detail)),
+        *(_clean(label.raw) if label else None, _clean(example.response), _clean(teacher.text) if teacher else None),
     )
 
 
@@ -175,12 +167,12 @@ def _answer_line(run: RunSource, key: int, row_key: int, row: Row, answer: Answe
     leads = answer.leads or (None, None)
     failure, detail = answer.failure
     return (
-        *(key, row_key, run.name, example.id, answer.round, answer.student, answer.stage, _clean(example.instruction)),
+        *(key, row_key, run.name, example.id, answer.round, answer.student, answer.stage),
         *(str(row.task_name), str(example.origin), answer.part or tables.NO_PART, answer.trained or tables.NO_PART),
         *(answer.gap, answer.judged_as(run.delta)),
         *(verdict.teacher if verdict else None, verdict.student if verdict else None, *leads, answer.disagreement),
-        *(answer.orders, failure, _clean(detail)),
-        *(_clean(response.text) if response else None, response.finished if response else None),
+        *(answer.orders, failure, response.finished if response else None, _clean(example.instruction)),
+        *(_clean(detail), _clean(response.text) if response else None),
     )
 
 

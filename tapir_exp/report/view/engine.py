@@ -67,6 +67,7 @@ class Engine:
                 "allow_download": False,
                 "allow_csv_stream": False,
                 "default_cache_ttl": 0,
+                "cache_size_kb": 64_000,
             },
         )
         self.database = self.datasette.get_database(path.stem)

@@ -28,6 +28,7 @@ ORDER_LABELS = {
     "same": "least change",
 }
 EXPORTED = {"csv": "text/csv; charset=utf-8", "json": "application/json; charset=utf-8"}
+MAPPED_BYTES = 1 << 31
 PAGES = ("/", "/row", "/compare", "/style.css", *(f"/{name}" for name in LISTINGS))
 
 
@@ -77,6 +78,11 @@ class Pages:
         ]
         listed = [(rf"^/{name}$", self._page(f"/{name}", partial(self.listing, name))) for name in LISTINGS]
         return [*handlers, *listed]
+
+    @hookimpl
+    def prepare_connection(self, conn: Any) -> None:
+        """Map the file into memory: counting a facet reads its rows at random."""
+        conn.execute(f"pragma mmap_size = {MAPPED_BYTES}")
 
     def _page(self, path: str, make: Callable[[Args], Any]) -> Callable[..., Any]:
         async def respond(request: Any) -> Any:

@@ -73,6 +73,14 @@ def test_search_finds_instructions_responses_and_replies(select: Select) -> None
         assert select(query, word)[0][0] > 0
 
 
+def test_counts_of_a_filter_read_one_index_only(select: Select) -> None:
+    for one in tables.INDEXED[:2]:  # the large tables
+        for column in one.filtered:
+            query = f"select {column}, count(*) from {one.table} where {one.filtered[0]} = 'x' group by {column}"
+            plan = " ".join(step[3] for step in select(f"explain query plan {query}"))
+            assert f"COVERING INDEX {one.table}_filters" in plan, query
+
+
 def test_database_is_kept_until_the_run_changes(fake_run: MakeRun) -> None:
     run_dir = fake_run()
     path = database_path(run_dir)
