@@ -115,8 +115,8 @@ def tracked(config: LoggerConfig, job: JobInfo, stream: EventStream) -> Iterator
         stream: Its events; those of earlier attempts are read from `events.jsonl` in its directory.
 
     Raises:
-        ConfigError: If a tracker lacks its package, key or server, or cannot be opened.
-        TapirError: If W&B refuses the run.
+        ConfigError: If a tracker lacks its package, key or server.
+        TapirError: If one cannot be opened.
     """
     if problems := check_trackers(config):
         raise ConfigError(problems)
@@ -189,6 +189,7 @@ def _open(kind: TrackerKind, config: LoggerConfig, job: JobInfo, first_step: int
         raise
     except Exception as error:
         reason = redact_secrets(f"{type(error).__name__}: {error}")
-        raise ConfigError(
-            [f"logger.report_to = {kind.value}: expected a tracker that can be opened ({reason}); or leave it out"]
+        raise TapirError(
+            f"The tracker {kind.value} cannot be opened ({reason}). Nothing has been paid. Choose others, as with "
+            "logger.report_to=[csv] or logger=disabled, and repeat the command."
         ) from error

@@ -1,6 +1,7 @@
 """Weights & Biases, online or offline."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from tapir_exp.report.trackers.base import ArtifactReference, Entry, Histogram, 
 LONGEST_NAME = 128
 """Characters that W&B accepts in a name, and that its pages show."""
 LONGEST_TAG = 64
+SERVICE = "WANDB_SERVICE"
+"""Variable with the address of the process of W&B that this process has started."""
 FINISH_TIMEOUT_S = 120.0
 """Seconds that the upload of the last data may take; what is left stays on disk for `wandb sync`."""
 
@@ -90,7 +93,11 @@ class WandbTracker:
 
     def finish(self, *, succeeded: bool) -> None:
         """Finish the run with the exit code 0 or 1."""
-        self._run.finish(exit_code=0 if succeeded else 1)
+        try:
+            self._run.finish(exit_code=0 if succeeded else 1)
+        except Exception:
+            restart_service()
+            raise
 
     def _log(self, values: dict[str, Any], time: float) -> None:
         self._run.log({**values, "_timestamp": time}, step=self._step, commit=True)
@@ -108,6 +115,15 @@ class WandbTracker:
         if name not in self._axis_of:
             self._axis_of[name] = axis
             self._run.define_metric(name, step_metric=axis, step_sync=False)
+
+
+def restart_service() -> None:
+    """Let the next run of this process, as the next job of a sweep, start another process of W&B."""
+    import wandb
+
+    with suppress(Exception):  # it cannot end its process in order, which is the reason for this call
+        wandb.teardown()
+    os.environ.pop(SERVICE, None)
 
 
 def ensure_home(run_dir: Path) -> None:
