@@ -112,7 +112,7 @@ def remote_jobs(sweeping: Sweeping, overrides: Sequence[Sequence[str]], first: i
     ]
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Sweeping:
     """Copy of what a launcher was given, without the launcher itself."""
 

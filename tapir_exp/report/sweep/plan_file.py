@@ -8,8 +8,10 @@ from pathlib import Path
 from tapir_exp.core.store import write_text_atomic
 
 PLAN = "sweep.json"
-NOT_SETTINGS = ("arm", "seed", "name", "outputs", "launcher", "search", "allow_lab_parts")
-NOT_SETTINGS += ("logger", "spend", "sweep", "hydra")
+NOT_SETTINGS = (
+    *("arm", "seed", "name", "outputs", "launcher", "search", "allow_lab_parts"),
+    *("logger", "spend", "sweep", "hydra"),
+)
 """Keys and sections that are no columns: arm and seed have their own place, the others change no result."""
 
 
