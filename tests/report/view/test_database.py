@@ -78,7 +78,7 @@ def test_counts_of_a_filter_read_one_index_only(select: Select) -> None:
         for column in one.filtered:
             query = f"select {column}, count(*) from {one.table} where {one.filtered[0]} = 'x' group by {column}"
             plan = " ".join(step[3] for step in select(f"explain query plan {query}"))
-            assert f"COVERING INDEX {one.table}_filters" in plan, query
+            assert "USING COVERING INDEX" in plan, query
 
 
 def test_database_is_kept_until_the_run_changes(fake_run: MakeRun) -> None:
