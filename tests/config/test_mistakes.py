@@ -11,6 +11,7 @@ from composing import compose_raw
 from omegaconf import DictConfig, OmegaConf
 
 from tapir_exp.commands.command_line import compose_jobs
+from tapir_exp.commands.main import main
 from tapir_exp.config import parse
 from tapir_exp.core.errors import ConfigError
 
@@ -112,6 +113,9 @@ MISTAKES: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"outputs": ""}, "outputs is empty", ["a text"]),
     ({"trainer.devices": 0}, "trainer.devices = 0", ["at least 1"]),
     ({"studnt.model": "x"}, "studnt", ["did you mean student?"]),
+    ({"teacher.num_output_samples": 0}, "teacher.num_output_samples = 0", ["at least 1"]),
+    ({"evals.held_out_size": -1}, "evals.held_out_size = -1", ["0 or more"]),
+    ({"spend.max_calls": 0}, "spend.max_calls = 0", ["more than 0"]),
 ]
 
 
@@ -208,3 +212,26 @@ def test_every_mistake_of_a_file_is_named(
 def test_missing_config_dir_is_named() -> None:
     (problem,) = mistakes_of("--config-dir", "nowhere")
     assert problem.startswith("--config-dir = nowhere: expected a directory that exists")
+
+
+COMMANDS: list[tuple[list[str], list[str]]] = [
+    (["preview", "--rows", "0"], ["argument --rows: '0': expected a number of rows from 1 to 50"]),
+    (["preview", "--rows", "all"], ["argument --rows: 'all': expected a number of rows from 1 to 50"]),
+    (["chat"], ["the following arguments are required: RUN_OR_STUDENT"]),
+    (["chat", "x", "Hi", "--temperature", "warm"], ["argument --temperature: 'warm': expected a number from 0 to 2"]),
+    (["chat", "x", "--temperature", "3"], ["argument --temperature: '3': expected a number from 0 to 2, such as 0.7"]),
+    (["chat", "x", "--max-new-tokens", "0"], ["argument --max-new-tokens: '0': expected a number of tokens, at least"]),
+    (["chta", "x"], ["chta", "did you mean `tapir chat`?"]),
+    (["previw"], ["previw", "did you mean `tapir preview`?"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "expected"), COMMANDS, ids=[" ".join(words) for words, _ in COMMANDS])
+def test_mistake_of_a_command_ends_with_a_remedy(
+    arguments: list[str], expected: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code in (1, 2)
+    text = capsys.readouterr().err
+    assert [words for words in expected if words not in text] == []
