@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as RichProgress
 from rich.segment import Segment
 from rich.table import Table
-from rich.text import Text
+from rich.text import Text, TextType
 
 from tapir_exp.core.progress_lines import ProgressLines
 from tapir_exp.core.text import escape_controls
@@ -47,6 +47,10 @@ class Terminal(Console):
         if self.label and objects and all(isinstance(item, str | Text) for item in objects):
             objects = (Text(f"[{self.label}]", "dim"), *objects)
         super().print(*objects, **options)
+
+    def rule(self, title: TextType = "", **options: Any) -> None:
+        """Draw a line with a title; if jobs run side by side, the title begins with the label of its job."""
+        super().rule(f"[{self.label}] {title}" if self.label else title, **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Render as rich does, with controls of the text escaped; those of rich itself are no text yet."""

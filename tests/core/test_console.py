@@ -179,5 +179,7 @@ def test_lines_of_parallel_jobs_begin_with_their_label(output: io.StringIO) -> N
     console_module.console.label = "seed=2"
     print_stage("seeds", {}, 1, reused=True)
     print_warning("beware")
-    first, second = output.getvalue().splitlines()
+    console_module.console.rule("lab: tapir")
+    first, second, third = output.getvalue().splitlines()
+    assert " [seed=2] lab: tapir " in third
     assert (first.split()[:2], second) == (["[seed=2]", "seeds"], "[seed=2] beware")
