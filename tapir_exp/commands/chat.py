@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def find_speakers(path: Path, base: str | None = None, *, only: bool = False) -> Mapping[str, Speaker]:
-    """Return the student, and the model before its training if it is at hand, first.
+    """Return the student, and the model before its training first, if it is on this machine.
 
     Args:
         path: Directory of a run or of a student.

@@ -83,7 +83,7 @@ def make_preview(config: Config, rows: int) -> "Preview":
 
 @contextmanager
 def _open(config: Config) -> "Iterator[Workspace]":
-    """Open the workspace of a run, whose models are called one request at a time."""
+    """Open the workspace of a run; its models are called one request at a time."""
     from tapir_exp.llm.ledger import SpendScope
     from tapir_exp.pipeline.opening import open_workspace
 
@@ -177,7 +177,7 @@ def _format_usd(usd: float | None) -> str:
 
 
 def _clip(text: str, limit: int | None) -> str:
-    """Return a text, or the beginning of a long one with the number of characters that are left out."""
+    """Return a text, or the beginning of a long one with the number of further characters."""
     if limit is None or len(text) <= limit:
         return text
     return f"{text[:limit]} … ({len(text) - limit:,} more characters; --full shows them)"

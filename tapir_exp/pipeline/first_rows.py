@@ -19,7 +19,7 @@ FIRST = 20
 MAX_FAILED = 0.5
 """Share of failed rows among the first ones above which a stage stops, unless its `max_failure_rate` is larger."""
 MAX_FLIPPED = 0.9
-"""Share of rows with contrary orders from which the judge is stopped: its verdicts then tell the position."""
+"""Share of rows with contrary orders from which the judge is stopped: its verdicts then depend on the position."""
 FEWEST_ORDERS = 8
 """Fewest rows scored in both orders of which that share is taken."""
 FEWEST_LABELS = 3

@@ -297,7 +297,7 @@ def _warn_of_failures(result: Preview, what: str, failures: Sequence[str | None]
 
 
 def _find_repeats(result: Preview) -> Iterator[str]:
-    """Warn of replies that came in the form asked for at the second try only, which doubles their cost."""
+    """Warn of replies that had the requested form at the second try only, which doubles their cost."""
     names: dict[str, int] = {}
     for steps in result.steps.values():
         for step in steps:
@@ -305,7 +305,7 @@ def _find_repeats(result: Preview) -> Iterator[str]:
                 kind = step.name.partition(",")[0]
                 names[kind] = names.get(kind, 0) + 1
     for name, times in names.items():
-        yield f"{times} replies ({name}) were not in the form asked for, and were asked for again, which is paid twice"
+        yield f"{times} replies ({name}) did not have the requested form and were requested again, which is paid twice"
 
 
 def _response_requests(rows: Sequence[Example], config: Config) -> list[ChatRequest]:

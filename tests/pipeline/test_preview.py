@@ -129,7 +129,7 @@ def test_reply_at_the_second_try_is_told(config: Config, tmp_path: Path) -> None
 
     result, _, _ = take(config, tmp_path, second_try)
     (warning,) = result.warnings
-    assert warning.startswith("4 replies (refinement) were not in the form asked for")
+    assert warning.startswith("4 replies (refinement) did not have the requested form")
 
 
 def test_without_rounds_nothing_is_labelled(config: Config, tmp_path: Path) -> None:
