@@ -12,10 +12,11 @@ import yaml
 from standins import write_lines
 
 from tapir_exp.commands import plan, plan_job
-from tapir_exp.commands.command_line import compose_jobs
+from tapir_exp.commands.command_line import _composer
 from tapir_exp.commands.plan_job import PlannedStage, RemainingCost, SeedReader, merge_jobs
 from tapir_exp.commands.plan_table import plan_lines
 from tapir_exp.config import SeedsConfig, SeedSource
+from tapir_exp.config.compose import PRIMARY
 from tapir_exp.config.paths import data_dir
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.records import Example
@@ -113,8 +114,8 @@ def test_first_job_of_a_sweep_file_is_planned(name: str, tmp_path: Path) -> None
     own = ["seeds=file", f"seeds.path={seeds}"] if "override experiment:" in text else ["seeds.size=9"]
     params = yaml.safe_load(text)["hydra"]["sweeper"]["params"]
     first = [f"{key}={str(values).partition(',')[0]}" for key, values in params.items()]
-    # With one value for each parameter, the sweep is its first job.
-    (config,) = compose_jobs(["--config-name", name, *first, *own, f"outputs={tmp_path}/none"])
+    composer, _ = _composer(["--config-name", name], PRIMARY)
+    config = composer.config([*first, *own, f"outputs={tmp_path}/none"])
     stages = plan_job.plan_job(config, SeedReader())
     names = {planned.estimate.stage for planned in stages}
     last = config.curriculum.rounds
@@ -168,7 +169,7 @@ def test_seeds_are_read_once_for_all_jobs(monkeypatch: pytest.MonkeyPatch) -> No
         read.append(config)
         return []
 
-    monkeypatch.setattr(plan_job, "load_seeds", load)
+    monkeypatch.setattr(plan_job, "skim_seeds", load)
     reader = SeedReader()
     for size in (5, 5, 6):
         reader(SeedsConfig(source=SeedSource.lab, size=size))
