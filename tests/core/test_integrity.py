@@ -40,6 +40,14 @@ def change_sidecar(directory: Path) -> None:
     (directory / SIDECAR).write_text(json.dumps({**content, "files": {WEIGHTS: 3}}))
 
 
+def name_file_outside(directory: Path) -> None:
+    content = json.loads((directory / SIDECAR).read_text())
+    outside = directory.parents[2] / "outside.txt"
+    outside.write_text("not of this store")
+    files = {**content["files"], "../../../outside.txt": integrity.sha256_file(outside)}
+    (directory / SIDECAR).write_text(json.dumps({**content, "files": files}))
+
+
 DAMAGES: dict[str, tuple[Damage, str]] = {
     "flipped byte": (flip_byte, "model.safetensors differs from its recorded SHA-256"),
     "cut file": (lambda d: (d / WEIGHTS).write_bytes(bytes(999)), "model.safetensors differs"),
@@ -49,6 +57,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "empty sidecar": (lambda d: os.truncate(d / SIDECAR, 0), "artifact.json is not a whole sidecar"),
     "binary sidecar": (lambda d: (d / SIDECAR).write_bytes(b"\xff\xfe\x00"), "artifact.json is not a whole sidecar"),
     "deep sidecar": (lambda d: (d / SIDECAR).write_text("[" * 100_000), "artifact.json is not a whole sidecar"),
+    "path in the sidecar": (name_file_outside, r"\.\./\.\./\.\./outside\.txt is missing"),
     "foreign sidecar": (change_sidecar, "a SHA-256 that is not text"),
 }
 
