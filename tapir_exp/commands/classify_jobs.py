@@ -15,7 +15,8 @@ from tapir_exp.commands.classify_pool import Pool
 from tapir_exp.config import ClassifierFitConfig, ClassifierKind, ClassifyConfig, ClassifyJob, LabelledDataConfig
 from tapir_exp.core.console import console, print_table, print_warning
 from tapir_exp.core.records import Example, LabelledInstruction, example_id
-from tapir_exp.core.store import write_text_atomic
+from tapir_exp.core.store import recipe_key, write_rows, write_text_atomic
+from tapir_exp.core.stored_rows import RowLog, in_order
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.distillation.classifier.base import TaskClassifier, open_classifier
 from tapir_exp.distillation.classifier.baselines import BASELINES
@@ -117,20 +118,26 @@ def open_configured_classifier(config: ClassifyConfig) -> Iterator[TaskClassifie
 def label_pool(pool: Iterable[Example], classifier: TaskClassifier, output_dir: Path) -> Counter[str]:
     """Label a pool into `labels.jsonl`, and print the distribution of task types, bad rows and low confidence.
 
+    Labels are kept chunk by chunk, so that a job that is killed and started again labels only the rest.
+
     Returns:
         Number of rows by task type.
     """
     started, counts = time.monotonic(), Counter[str]()
-    # The file gets its name when it is complete, so that an interrupted job leaves no partial labels.
-    path, tmp = output_dir / LABELS, output_dir / f"{LABELS}.partial"
-    rows, confidence = iter(pool), PoolConfidence()
-    with tmp.open("w", encoding="utf-8") as file:
+    # The file appears when it is complete. Another classifier has another log.
+    path, log_path = output_dir / LABELS, output_dir / f"{LABELS}.{recipe_key(LABELS, classifier.recipe())}"
+    rows, confidence, count = iter(pool), PoolConfidence(), 0
+    with RowLog(log_path, LabelledInstruction) as log:
         while chunk := list(islice(rows, CHUNK)):
-            labelled = _label(chunk, classifier)
+            labelled = _kept_labels(log, count, chunk)
+            if not labelled:
+                labelled = _label(chunk, classifier)
+                log.update(enumerate(labelled, count))
             counts.update("unlabelled" if row.task is None else str(row.task) for row in labelled)
             confidence = confidence.add(pool_confidence(labelled))
-            file.writelines(f"{row.model_dump_json()}\n" for row in labelled)
-    tmp.replace(path)
+            count += len(chunk)
+        write_rows(path, in_order(log, count))
+    log_path.unlink()
     _print_distribution(counts, confidence, time.monotonic() - started, path)
     if warning := confidence.warning(classifier.validation()):
         print_warning(warning)
@@ -232,6 +239,14 @@ def _label(chunk: Sequence[Example], classifier: TaskClassifier) -> list[Labelle
         )
         for example, label in zip(chunk, classifier.label(chunk, "classifying"), strict=True)
     ]
+
+
+def _kept_labels(log: RowLog[LabelledInstruction], start: int, chunk: Sequence[Example]) -> list[LabelledInstruction]:
+    """Return the labels of a chunk that an earlier start of the job made; none if one is missing or has failed."""
+    kept = [log[index] for index in range(start, start + len(chunk)) if index in log]
+    # A trained classifier that abstains has no failure to repeat: it states a confidence.
+    whole = [row.id for row in kept if row.failure is None or row.confidence is not None]
+    return kept if whole == [example.id for example in chunk] else []
 
 
 def _report(

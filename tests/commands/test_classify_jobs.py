@@ -36,6 +36,7 @@ from tapir_exp.distillation.classifier.llm import LLMClassifier
 from tapir_exp.distillation.classifier.trainable import Matrix, known_tasks
 from tapir_exp.distillation.classifier.trained import CachedClassifier, open_trainer
 from tapir_exp.lab.world import natural_problems
+from tapir_exp.llm.chat import ChatRequest
 
 needs_minilm = pytest.mark.skipif(find_spec(PACKAGE) is None, reason="the extra `local` is not installed")
 
@@ -84,6 +85,31 @@ def test_pool_is_read_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     label_pool(rows(), Watched(ScriptedChat(lambda request: "Math"), ClassifierConfig()), tmp_path)
     assert labelled == [(2, 2), (4, 2), (5, 1)]
+
+
+def test_interrupted_labelling_goes_on_with_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job ends in its second chunk, which the next start labels again."""
+    monkeypatch.setattr("tapir_exp.commands.classify_jobs.CHUNK", 2)
+    labelled: list[str] = []
+
+    class Interrupted(LLMClassifier):
+        def label(self, examples, progress):  # type: ignore[no-untyped-def]
+            labelled.extend(row.instruction for row in examples)
+            if "add 3" in labelled and len(labelled) < 5:
+                raise KeyboardInterrupt
+            return super().label(examples, progress)
+
+    def reply(request: ChatRequest) -> str:
+        return "?" if "add 4" in prompt_of(request) else "Math"
+
+    classifier = Interrupted(ScriptedChat(reply), ClassifierConfig(max_failure_rate=1))
+    rows = [example(f"add {index}") for index in range(5)]
+    with pytest.raises(KeyboardInterrupt):
+        label_pool(rows, classifier, tmp_path)
+    assert not (tmp_path / "labels.jsonl").exists()
+    assert label_pool(rows, classifier, tmp_path) == {"Math": 4, "unlabelled": 1}
+    assert labelled == ["add 0", "add 1", "add 2", "add 3", "add 2", "add 3", "add 4"]
+    assert [path.name for path in tmp_path.iterdir()] == ["labels.jsonl"]
 
 
 def test_bad_rows_are_counted_and_the_others_labelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
