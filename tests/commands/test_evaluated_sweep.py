@@ -1,15 +1,19 @@
 """A sweep that evaluates its students, from one command: killed and resumed, refused without the files of a suite."""
 
+import asyncio
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from serving import serving
 from standins import Endpoint, write_alpaca, write_mt_bench
 
@@ -22,13 +26,40 @@ SMALL = [
 ]
 
 
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[Endpoint]:
-    with serving(Endpoint()) as running:
+class GatedEndpoint(Endpoint):
+    """An endpoint that answers no judgment beyond a limit, so that none is paid and not stored when a test kills."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.limit: int | None = None
+        self.judged: list[str] = []
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Answer, or wait for ever; the checks before the first call ask for one token and are no judgments."""
+        body = await request.json()
+        if body["max_tokens"] > 1 or body.get("logprobs"):
+            if self.limit is not None and len(self.judged) >= self.limit:
+                await asyncio.sleep(3600)
+            self.judged.append(json.dumps(body, sort_keys=True))
+        return await super().answer(request)
+
+
+@pytest.fixture
+def endpoint() -> Iterator[GatedEndpoint]:
+    with serving(GatedEndpoint()) as running:
         yield running
 
 
-def command(home: Path, endpoint: Endpoint, *more: str) -> list[str]:
+def stored(store: Path) -> int:
+    """Return the number of judgments that are stored."""
+    if not (store / "calls.sqlite").is_file():
+        return 0
+    with closing(sqlite3.connect(f"file:{store}/calls.sqlite?mode=ro", uri=True)) as database, suppress(sqlite3.Error):
+        return int(database.execute("SELECT COUNT(*) FROM completions WHERE model = 'hosted_vllm/x'").fetchone()[0])
+    return 0
+
+
+def command(home: Path, endpoint: GatedEndpoint, *more: str) -> list[str]:
     files = {"alpaca_eval": write_alpaca(home), "mt_bench": write_mt_bench(home)}
     settings = [f"evals.{suite}.{name}={path}" for suite, of in files.items() for name, path in of.items()]
     for suite in files:
@@ -37,24 +68,20 @@ def command(home: Path, endpoint: Endpoint, *more: str) -> list[str]:
     return [sys.executable, "-m", "tapir_exp", *SMALL, *settings, f"outputs={home}/outputs", *more]
 
 
-def judgments(endpoint: Endpoint) -> list[str]:
-    """Return the judgments that were asked for; the checks before the first call ask for one token."""
-    bodies = [body for body in endpoint.bodies if body["max_tokens"] > 1 or body.get("logprobs")]
-    return [json.dumps(body, sort_keys=True) for body in bodies]
-
-
-def test_killed_sweep_pays_each_judgment_once_and_writes_the_tables(tmp_path: Path, endpoint: Endpoint) -> None:
+def test_killed_sweep_pays_each_judgment_once_and_writes_the_tables(tmp_path: Path, endpoint: GatedEndpoint) -> None:
     words = command(tmp_path, endpoint)
+    endpoint.limit = 6
     with subprocess.Popen(words, stderr=subprocess.DEVNULL, cwd=tmp_path) as process:
         deadline = time.monotonic() + 600
-        while len(judgments(endpoint)) < 6:
+        while stored(tmp_path / "outputs/store") < endpoint.limit:
             assert process.poll() is None
             assert time.monotonic() < deadline
-            time.sleep(0.002)
+            time.sleep(0.02)
         os.kill(process.pid, signal.SIGKILL)
+    endpoint.limit = None
     result = subprocess.run(words, capture_output=True, text=True, timeout=900, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    asked = judgments(endpoint)
+    asked = list(endpoint.judged)
     assert len(asked) == len(set(asked)) <= 2 * (12 + 8)
     sweep = tmp_path / "outputs/sweeps/mine"
     assert {path.suffix for path in (sweep / "paper").iterdir()} == {".md", ".tex", ".csv", ".html"}
@@ -64,10 +91,10 @@ def test_killed_sweep_pays_each_judgment_once_and_writes_the_tables(tmp_path: Pa
     assert names == {"lab-seed-1", "lab-seed-2"}
     repeated = subprocess.run(words, capture_output=True, text=True, timeout=900, cwd=tmp_path)
     assert repeated.stderr.count("finished already") == 2
-    assert judgments(endpoint) == asked
+    assert endpoint.judged == asked
 
 
-def test_sweep_without_the_files_of_a_suite_fits_nothing(tmp_path: Path, endpoint: Endpoint) -> None:
+def test_sweep_without_the_files_of_a_suite_fits_nothing(tmp_path: Path, endpoint: GatedEndpoint) -> None:
     words = command(tmp_path, endpoint, "seed=1", "evals.mt_bench.judge_prompts=null")
     result = subprocess.run(words, capture_output=True, text=True, timeout=900, cwd=tmp_path)
     assert result.returncode == 1

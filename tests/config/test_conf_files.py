@@ -134,7 +134,7 @@ def test_leaf_composes_parses_and_round_trips(leaf: str, completions: dict[str, 
 def test_sweep_composes_and_its_jobs_parse(name: str) -> None:
     cfg = compose_raw(config_name=name, hydra=True)
     assert cfg.hydra.mode.name == "MULTIRUN"
-    paper = "experiment" in (data_dir("sweeps") / f"{name}.yaml").read_text()
+    paper = "override experiment:" in (data_dir("sweeps") / f"{name}.yaml").read_text(encoding="utf-8")
     for key, values in cfg.hydra.sweeper.params.items():
         # Any seed composes like the first.
         for value in str(values).split(",")[: 1 if key == "seed" else None]:

@@ -72,6 +72,8 @@ def test_runs_with_one_student_share_its_judgments(config: Config, tmp_path: Pat
             directory = write_evaluation(ws, tmp_path / name, 2)
             assert directory is not None
         (file,) = (directory / "mt_bench/model_answer").iterdir()
+        (judged,) = (directory / "mt_bench/model_judgment").iterdir()
+        assert {json.loads(line)["model"] for line in judged.read_text().splitlines()} == {name}
         models.append((file.stem, json.loads(file.read_text().splitlines()[0])["model_id"], Evaluation.load(directory)))
     assert asked == ["first"]
     assert len(judge.requests) == MT_JUDGMENTS

@@ -219,10 +219,10 @@ def test_variants_of_a_sweep_are_rows_and_arms_of_their_own(
 ) -> None:
     for seed in (1, 2):
         evaluations.add(f"base{seed}", [5.0, 9.0], seed=seed)
-        evaluations.add(f"low{seed}", [2.0, 4.0], seed=seed)
+        evaluations.add(f"a-low{seed}", [2.0, 4.0], seed=seed)  # before the baseline, by its path
     low = Variant(("curriculum.delta=1",), ("curriculum.delta=1",))
     results = [
-        replace(result, variant=low if result.evaluation.student.startswith("low") else NO_VARIANT)
+        replace(result, variant=low if result.evaluation.student.startswith("a-low") else NO_VARIANT)
         for result in evaluations.load()
     ]
     table = build_table("t", published, results)
