@@ -37,7 +37,7 @@ def test_compose_refuses_what_is_not_one_run(wrong: list[str]) -> None:
 
 def test_run_resumes_in_a_directory_of_its_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Spend limits and the place of the outputs change no result, so they change no directory either."""
-    config = tapir_exp.compose(["seed=3", f"outputs={tmp_path}"])
+    config = tapir_exp.compose(["seed=3", "logger=disabled", f"outputs={tmp_path}"])
     directories: list[Path] = []
     monkeypatch.setattr(run_job, "run", lambda config, directory, text: directories.append(directory))
     monkeypatch.setattr(api, "open_run", lambda directory: None)
@@ -53,7 +53,7 @@ def test_run_records_its_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(run_job, "run", fail)
     with pytest.raises(StoreError, match="no space"):
-        tapir_exp.run(tapir_exp.compose(), tmp_path / "here")
+        tapir_exp.run(tapir_exp.compose(["logger=disabled"]), tmp_path / "here")
     assert read_events(tmp_path / "here" / EVENTS)[-1]["reason"] == "no space"
 
 
