@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
@@ -21,8 +21,9 @@ REMOTE = ("hydra_plugins.tapir_launchers.RayLauncher", "hydra_plugins.tapir_laun
 """Launchers whose jobs write to no terminal, so that their progress is read from their events."""
 
 
-class Sweeping(Protocol):
-    """What Hydra gives to a launcher."""
+@dataclass(frozen=True)
+class Sweeping:
+    """What Hydra gives to a launcher, without the launcher itself."""
 
     hydra_context: HydraContext
     task_function: TaskFunction
@@ -96,29 +97,20 @@ class RemoteJob:
         return config
 
 
-def remote_jobs(sweeping: Sweeping, overrides: Sequence[Sequence[str]], first: int) -> list[RemoteJob]:
+def remote_jobs(launcher: Any, overrides: Sequence[Sequence[str]], first: int) -> list[RemoteJob]:
     """Return the jobs of a launch.
 
     Args:
-        sweeping: The launcher.
+        launcher: One of `hydra_plugins.tapir_launchers`.
         overrides: Overrides of each job.
         first: Number of the first one.
     """
     setup_globals()
     parent, state, cwd = ProcessRef.current(), Singleton.get_state(), str(Path.cwd())
-    plain = _Sweeping(sweeping.hydra_context, sweeping.task_function, sweeping.config)
+    sweeping = Sweeping(launcher.hydra_context, launcher.task_function, launcher.config)
     return [
-        RemoteJob(tuple(lines), first + number, plain, state, parent, cwd) for number, lines in enumerate(overrides)
+        RemoteJob(tuple(lines), first + number, sweeping, state, parent, cwd) for number, lines in enumerate(overrides)
     ]
-
-
-@dataclass
-class _Sweeping:
-    """Copy of what a launcher was given, without the launcher itself."""
-
-    hydra_context: HydraContext
-    task_function: TaskFunction
-    config: DictConfig
 
 
 def in_order(results: dict[int, JobReturn], jobs: Sequence[RemoteJob]) -> list[JobReturn]:

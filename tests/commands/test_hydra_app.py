@@ -430,3 +430,40 @@ def test_failed_sweep_report_is_an_error(tapir: Tapir, monkeypatch: pytest.Monke
     with pytest.raises(RuntimeError, match="no report"):
         tapir("-m", "seed=1,2")
     assert len(tapir.runs()) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["curriculum.alpha=interval(0,1)"], "expected a list of values; add search=optuna"),
+        (["search=optuna", "curriculum.alpha=interval(0,30)"], "curriculum.alpha = 30.0: expected a share from 0 to 1"),
+        (["search=optuna", "seed=1,2"], "seed = 1,2: expected one seed"),
+        (["search=optuna", "seed=1"], "search: expected at least one setting to search"),
+    ],
+    ids=["interval", "end of an interval", "seed", "nothing"],
+)
+def test_search_that_cannot_run_is_refused(tapir: Tapir, arguments: list[str], expected: str) -> None:
+    result = tapir("-m", *arguments)
+    assert result.returncode == 2
+    assert expected in result.stderr
+    assert tapir.runs() == []
+
+
+@pytest.mark.slow
+def test_search_runs_its_trials_and_continues(tapir: Tapir) -> None:
+    search = [
+        "-m",
+        "search=optuna",
+        "sweep.name=q",
+        "curriculum.delta=range(0,9)",
+        "+task_mix.weights.Math=interval(1,2)",
+    ]
+    first = tapir(*search, "hydra.sweeper.trials=2")
+    assert first.returncode == 0, first.stderr
+    assert len(tapir.runs()) == 2
+    assert re.search(r"job 1 of 2: curriculum.delta=\d \+task_mix.weights.Math=1\.\d+", first.stderr)
+    assert re.search(r"curriculum.delta=\d \S+ +finished +accuracy 0.5", first.stderr)
+    second = tapir(*search, "hydra.sweeper.trials=3")
+    assert second.returncode == 0, second.stderr
+    assert len(tapir.runs()) == 3
+    assert second.stderr.count("finished  accuracy") == 3
