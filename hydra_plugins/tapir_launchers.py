@@ -45,7 +45,7 @@ class _TapirLauncher(Launcher):
     """Keep what Hydra gives to a launcher; each subclass starts the jobs in its own way."""
 
     def __init__(self, **settings: Any) -> None:
-        self.settings = {
+        self.settings: dict[str, Any] = {
             name: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
             for name, value in settings.items()
         }

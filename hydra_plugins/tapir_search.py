@@ -50,6 +50,8 @@ class SearchSweeper(Sweeper):
         """Run the search."""
         from tapir_exp.commands.search import Settings, run_search
 
+        assert self.launcher is not None
+        assert self.config is not None
         lines = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         return run_search(self.launcher, lines, self.config, Settings(**self.settings))
 
