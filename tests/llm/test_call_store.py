@@ -5,17 +5,22 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from loopback import Server, request
 
 from tapir_exp.config import LLMConfig, SpendConfig
-from tapir_exp.llm.call_store import CALLS_FILE, TRAFFIC_FILE, CallStore
+from tapir_exp.llm.call_store import CALLS_FILE, TRAFFIC_FILE, CallStore, _CallsTarget
 from tapir_exp.llm.chat import ChatRequest, Completion, Message, Usage
+from tapir_exp.llm.client import Client
+from tapir_exp.llm.executor import run_request_stream
 from tapir_exp.llm.failures import FailureKind
+from tapir_exp.llm.group_writer import Entry
 from tapir_exp.llm.ledger import SpendScope
 from tapir_exp.llm.response_cache import ResponseCache
 from tapir_exp.llm.sqlite import Database
@@ -204,3 +209,91 @@ def test_calls_in_flight_at_a_kill_are_recorded(tmp_path: Path, scope: SpendScop
     assert [(failure.kind, failure.count) for failure in call_store.ledger.failure_counts()] == [(FailureKind.LOST, 2)]
     call_store.close()
     assert list((tmp_path / "call_store" / "owners").iterdir()) == []
+
+
+def test_next_call_starts_while_a_reply_is_written(
+    server: Server, call_store: CallStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No reply is used before it is on disk; the one slot is free for the next call meanwhile."""
+    written, used = threading.Event(), list[str]()
+    write_group = _CallsTarget.write_group
+
+    def write_later(target: _CallsTarget, entries: Iterable[Entry]) -> list[Any]:
+        assert written.wait(20)
+        return write_group(target, entries)
+
+    monkeypatch.setattr(_CallsTarget, "write_group", write_later)
+    chat = Client(LLMConfig(model="openai/m", api_base=server.base), "teacher", call_store)
+
+    async def run() -> None:
+        stream = run_request_stream(
+            chat,
+            [request(name) for name in "abc"],
+            lambda completion: completion.text,
+            lambda _, result: used.append(result.raw),
+            concurrency=1,
+        )
+        task = asyncio.ensure_future(stream)
+        async with asyncio.timeout(20):
+            while len(server.seen) < 2:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        # One slot, and as many calls again whose replies are written.
+        assert (len(server.seen), used) == (2, [])
+        written.set()
+        await task
+
+    asyncio.run(run())
+    assert sorted(used) == ["re: a", "re: b", "re: c"]
+
+
+def test_counts_of_a_failed_write_are_kept_after_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that fails when its event loop has ended, as after Ctrl-C, loses no paid call."""
+    call_store, ended = open_store(tmp_path), threading.Event()
+
+    def fail(target: _CallsTarget, entries: Iterable[Entry]) -> list[Any]:
+        assert ended.wait(20)
+        raise OSError("the disk is full")
+
+    async def start_write() -> None:
+        write = asyncio.ensure_future(call_store.write(put(call_store, "a")))
+        await asyncio.sleep(0)
+        assert not write.done()
+
+    monkeypatch.setattr(_CallsTarget, "write_group", fail)
+    asyncio.run(start_write())
+    ended.set()
+    call_store.close()
+    other = open_store(tmp_path)
+    assert (other.ledger.spent_by_scope().calls, other.cache.get("a")) == (1, None)
+    other.close()
+
+
+def test_close_writes_what_is_pending(tmp_path: Path) -> None:
+    call_store = open_store(tmp_path)
+
+    async def start_writes() -> None:
+        writes = [asyncio.ensure_future(call_store.write(put(call_store, key))) for key in "abc"]
+        await asyncio.sleep(0)
+        assert len(writes) == 3
+
+    asyncio.run(start_writes())
+    call_store.close()
+    other = open_store(tmp_path)
+    assert other.cache.find_keys("abc") == set("abc")
+    other.close()
+
+
+def test_reserve_looks_up_under_the_lock(call_store: CallStore, tmp_path: Path) -> None:
+    other = open_store(tmp_path)
+    other.cache.put("stored", "m", REQUEST, COMPLETION)
+    assert other.locks.acquire("held")
+
+    async def reserve_all() -> list[tuple[bool, Completion | None]]:
+        return await asyncio.gather(*map(call_store.reserve, ["stored", "held", "new", "new"]))
+
+    assert asyncio.run(reserve_all()) == [(True, COMPLETION), (False, None), (True, None), (False, None)]
+    assert not other.locks.acquire("new")
+    call_store.locks.release("new")
+    assert other.locks.acquire("new")
+    other.close()
