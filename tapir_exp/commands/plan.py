@@ -71,7 +71,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _names_evaluate(arguments: Sequence[str]) -> bool:
     """Return whether a command line chooses the configuration of an evaluation by Hydra's flag."""
-    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    pairs = zip(arguments, [*arguments[1:], ""], strict=False)  # no argument has no pair
     return any(
         f"{flag}={name}" in {f"--config-name={EVALUATE}", f"-cn={EVALUATE}"} or flag == f"--config-name={EVALUATE}"
         for flag, name in pairs
