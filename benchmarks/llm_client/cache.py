@@ -40,7 +40,7 @@ async def write_all(call_store: CallStore, keys: list[str]) -> None:
     )
 
     async def write(number: int) -> None:
-        await call_store.write(lambda: call_store.cache.put(keys[number], "m", request(number), completion))
+        await call_store.write(lambda cache: cache.put(keys[number], "m", request(number), completion))
 
     for start in range(0, REPLIES, WRITES_AT_ONCE):
         await asyncio.gather(*(write(number) for number in range(start, min(start + WRITES_AT_ONCE, REPLIES))))

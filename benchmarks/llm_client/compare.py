@@ -1,20 +1,26 @@
 """Compare our client with raw aiohttp, litellm and AsyncOpenAI, interleaved in one run: medians and ratios.
 
     python benchmarks/llm_client/compare.py
+    python benchmarks/llm_client/compare.py --grid --rounds 3
 
-A server on the loopback interface responds after 50 ms. Every measurement is a fresh process.
+A server on the loopback interface responds after 50 ms. Every measurement is a fresh process. `--grid` measures raw
+aiohttp, our client and litellm at several latencies and numbers of calls in flight.
 """
 
 import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
+from urllib.request import urlopen
 
 HERE = Path(__file__).parent
+GRID_CLIENTS = {"raw aiohttp (the limit)": 3000, "ours, direct": 3000, "litellm.acompletion openai/": 400}
+"""Clients of the grid, with the prompts that each sends: those of a second or two."""
+Figures = dict[str, float]
 
 
 @contextmanager
@@ -29,28 +35,25 @@ def server(latency_ms: float = 50, per_minute: int = 0) -> Iterator[str]:
             process.kill()
 
 
-def run_client(name: str, base: str, prompts: int, in_flight: int) -> dict[str, float]:
+def run_client(name: str, base: str, prompts: int, in_flight: int) -> Figures:
     """Measure one client in a fresh process."""
     command = [sys.executable, str(HERE / "client.py"), name, base, f"--prompts={prompts}", f"--in-flight={in_flight}"]
-    figures: dict[str, float] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    figures: Figures = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    with urlopen(base.replace("/v1", "/count")) as response:
+        figures["most"] = json.load(response)["most_in_flight"]
     return figures
 
 
-def main() -> None:
-    """Print a Markdown table."""
+def print_table(rounds: int, prompts: int, in_flight: int) -> None:
+    """Print all clients at 50 ms."""
     sys.path.insert(0, str(HERE))
     from client import CLIENTS
 
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--prompts", type=int, default=1000)
-    parser.add_argument("--in-flight", type=int, default=64)
-    args = parser.parse_args()
-    seen: dict[str, list[dict[str, float]]] = {name: [] for name in CLIENTS}
+    seen: dict[str, list[Figures]] = {name: [] for name in CLIENTS}
     with server() as base:
-        for _ in range(args.rounds):
+        for _ in range(rounds):
             for name in CLIENTS:
-                seen[name].append(run_client(name, base, args.prompts, args.in_flight))
+                seen[name].append(run_client(name, base, prompts, in_flight))
     limit = median(row["per_s"] for row in next(iter(seen.values())))
     print("| client | correct responses | requests/s | of the limit | CPU ms per request | MB beyond warm-up |")
     print("|---|--:|--:|--:|--:|--:|")
@@ -60,6 +63,45 @@ def main() -> None:
             f"| {name} | {medians['correct']:.0f} | {medians['per_s']:.0f} | {medians['per_s'] / limit:.2f} "
             f"| {medians['cpu_ms']:.2f} | {medians['extra_mb']:.0f} |"
         )
+
+
+def print_grid(rounds: int, latencies_ms: Sequence[float], in_flights: Sequence[int]) -> None:
+    """Print raw aiohttp, our client and litellm by latency and calls in flight."""
+    print("| latency | in flight | raw aiohttp/s | ours/s | litellm/s | ours / raw | litellm / raw | CPU ms |")
+    print("|--:|--:|--:|--:|--:|--:|--:|--:|")
+    for latency_ms in latencies_ms:
+        for in_flight in in_flights:
+            seen: dict[str, list[Figures]] = {name: [] for name in GRID_CLIENTS}
+            with server(latency_ms) as base:
+                for _ in range(rounds):
+                    for name, prompts in GRID_CLIENTS.items():
+                        figures = run_client(name, base, prompts, in_flight)
+                        assert figures["correct"] == prompts, (name, figures)
+                        assert figures["most"] <= in_flight, (name, figures)
+                        seen[name].append(figures)
+            raw, ours, litellm = ({key: median(row[key] for row in rows) for key in rows[0]} for rows in seen.values())
+            print(
+                f"| {latency_ms:g} ms | {in_flight} "
+                f"| {raw['per_s']:.0f} | {ours['per_s']:.0f} | {litellm['per_s']:.0f} "
+                f"| **{ours['per_s'] / raw['per_s']:.2f}** | {litellm['per_s'] / raw['per_s']:.2f} "
+                f"| {raw['cpu_ms']:.2f}, {ours['cpu_ms']:.2f} |",
+                flush=True,
+            )
+
+
+def main() -> None:
+    """Print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--prompts", type=int, default=1000)
+    parser.add_argument("--grid", action="store_true")
+    parser.add_argument("--latencies-ms", type=float, nargs="+", default=[5, 20, 50])
+    parser.add_argument("--in-flight", type=int, nargs="+", default=[16, 64, 256])
+    args = parser.parse_args()
+    if args.grid:
+        print_grid(args.rounds, args.latencies_ms, args.in_flight)
+    else:
+        print_table(args.rounds, args.prompts, args.in_flight[0] if len(args.in_flight) == 1 else 64)
 
 
 if __name__ == "__main__":

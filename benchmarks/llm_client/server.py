@@ -17,6 +17,7 @@ class Provider:
         self.per_minute = per_minute
         self.started: deque[float] = deque()
         self.requests = 0
+        self.in_flight = self.most_in_flight = 0
 
     async def complete(self, request: web.Request) -> web.Response:
         self.requests += 1
@@ -24,7 +25,10 @@ class Provider:
         if self._too_many():
             error = {"error": {"message": "Rate limit reached", "code": "rate_limit_exceeded"}}
             return web.json_response(error, status=429, headers={"Retry-After": "1"})
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
         await asyncio.sleep(self.latency_s)
+        self.in_flight -= 1
         message = {"role": "assistant", "content": f"An answer to: {body['messages'][-1]['content']}"}
         choice = {"index": 0, "finish_reason": "stop", "message": message}
         usage = {"prompt_tokens": 20, "completion_tokens": 60, "total_tokens": 80}
@@ -32,7 +36,7 @@ class Provider:
         return web.json_response({**result, "choices": [choice]})
 
     async def count(self, _: web.Request) -> web.Response:
-        return web.json_response({"requests": self.requests})
+        return web.json_response({"requests": self.requests, "most_in_flight": self.most_in_flight})
 
     def _too_many(self) -> bool:
         now = time.monotonic()
