@@ -29,7 +29,7 @@ COMMANDS = {
     "export": "Write a student as a plain Hugging Face directory, or push it to the hub.",
     "view": "Browse every row of a run or a sweep in a local page.",
     "report": "Rebuild the report of a run, a sweep or an evaluation, or the paper's tables.",
-    "cache": "List, export and prune cached completions, or list failed requests.",
+    "cache": "List, export, prune and compact cached completions, or list failed requests.",
     "reparse": "Parse the stored judge replies of a run again, without a call.",
     "judge-check": "Measure judges on pairs with labels by people, before a run rests on them.",
     "doctor": "Check what a run will need, or a run or a store for damage (mended with --fix).",

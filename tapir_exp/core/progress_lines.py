@@ -11,7 +11,7 @@ Spent = Callable[[], float | None]
 """Returns what a stage has spent so far, in USD; None if a price is unknown."""
 
 _spending: list[Spent] = []
-"""Stages in progress that call chat models; one may run beside another."""
+"""Stages in progress that call chat models; several may run at once."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Slots whose number follows what the endpoint bears: `llm.concurrency=auto`.
+"""Slots in a number that follows what the endpoint bears: `llm.concurrency=auto`.
 
 Additive increase and multiplicative decrease, as in TCP: the number doubles while replies come as fast as before, and
 then grows by two at a time; it is halved after a refusal for too many calls, a time-out or an error of the server, and
@@ -22,7 +22,7 @@ FIRST_LIMIT = 4
 STEP = 2
 """Increase after each window of calls, once the number has been reduced for the first time."""
 MIN_WINDOW = 24
-"""Fewest calls whose median latency is judged: lengths of replies differ by a factor of ten."""
+"""Fewest calls for a median latency: lengths of replies differ by a factor of ten."""
 OVERLOADED = frozenset({FailureKind.RATE_LIMIT, FailureKind.TIMEOUT, FailureKind.SERVER})
 """Failures that ask for fewer calls."""
 FAILURE_FACTOR, LATENCY_FACTOR = 0.5, 0.8
@@ -33,27 +33,27 @@ LEAST_SLOW_S = 0.1
 """Shorter latencies are no sign of load: they depend on what else this machine does."""
 
 
-Tell = Callable[[int, str], None]
+Report = Callable[[int, str], None]
 """Takes the number of slots, and the reason if it was reduced."""
 
 
 class AdaptiveSlots(Slots):
-    """Slots whose limit is adapted after every call. All methods belong to the event loop's thread.
+    """Slots with a limit that is adapted after every call. All methods belong to the event loop's thread.
 
     Attributes:
         reason: Why the limit was reduced last; empty if it never was.
     """
 
-    def __init__(self, most: int, tell: Tell, first: int = FIRST_LIMIT) -> None:
+    def __init__(self, most: int, report: Report, first: int = FIRST_LIMIT) -> None:
         """Set up the slots.
 
         Args:
             most: Largest number of slots.
-            tell: Called when the number is reduced, and at the end of each stream of calls.
+            report: Called when the number is reduced, and at the end of each stream of calls.
             first: Number of slots at the start.
         """
         super().__init__(min(first, most))
-        self._most, self._tell = most, tell
+        self._most, self._report = most, report
         self.reason = ""
         self._changed_at = float("-inf")
         self._latencies: list[float] = []
@@ -66,8 +66,8 @@ class AdaptiveSlots(Slots):
         self._lowest = None
 
     def end(self) -> None:
-        """Tell the number that was found."""
-        self._tell(self.limit, "")
+        """Report the number that was found."""
+        self._report(self.limit, "")
 
     def note_reply(self, started: float, now: float) -> None:
         """Take a reply into account.
@@ -101,7 +101,7 @@ class AdaptiveSlots(Slots):
     def _reduce(self, factor: float, reason: str, now: float) -> None:
         self.reason = reason
         self._set(max(1, int(self.limit * factor)), now)
-        self._tell(self.limit, reason)
+        self._report(self.limit, reason)
 
     def _set(self, limit: int, now: float) -> None:
         self.limit, self._changed_at, self._is_full = limit, now, False
@@ -113,13 +113,13 @@ _found: dict[tuple[str | None, str], AdaptiveSlots] = {}
 """Slots of each endpoint and model that this process has used last."""
 
 
-def open_slots(config: LLMConfig, tell: Tell) -> AdaptiveSlots | None:
+def open_slots(config: LLMConfig, report: Report) -> AdaptiveSlots | None:
     """Return the slots of a model with `concurrency: auto`, which start with what was found before; else None."""
     if not isinstance(config.concurrency, str):
         return None
     account = config.api_base, config.model
     earlier = _found.get(account)
-    slots = AdaptiveSlots(config.max_concurrency, tell, FIRST_LIMIT if earlier is None else earlier.limit)
+    slots = AdaptiveSlots(config.max_concurrency, report, FIRST_LIMIT if earlier is None else earlier.limit)
     if earlier is not None:
         slots.reason = earlier.reason
     _found[account] = slots
@@ -127,7 +127,7 @@ def open_slots(config: LLMConfig, tell: Tell) -> AdaptiveSlots | None:
 
 
 class AdaptingTransport:
-    """A transport that tells the slots how its calls went."""
+    """A transport that reports the outcome of each call to the slots."""
 
     def __init__(self, transport: Transport, slots: AdaptiveSlots) -> None:
         self._transport, self._slots = transport, slots

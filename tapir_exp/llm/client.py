@@ -178,7 +178,7 @@ class Client:
             raise
         except BaseException as error:
             shared.set_exception(error)
-            shared.exception()  # so that nobody has to retrieve it
+            shared.exception()  # otherwise asyncio warns that it was never retrieved
             raise
         else:
             shared.set_result(completion)

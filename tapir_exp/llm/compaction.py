@@ -42,7 +42,7 @@ def return_space(database: Database) -> int:
 def rewrite_earlier(database: Database) -> int:
     """Rewrite the completions of the earlier table in the present form; return their number.
 
-    Each step is one transaction, so that a kill loses none; the next call goes on.
+    Each step is one transaction, so that a kill loses none; the next call continues.
     """
     count = 0
     while rows := database.run(f"SELECT * FROM replies LIMIT {ROWS_PER_STEP}").fetchall():

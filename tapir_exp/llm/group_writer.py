@@ -141,7 +141,7 @@ class GroupWriter:
         # Entries of one event loop, which is nearly always the only one, are reported by one call into it.
         for loop, entries in groupby(group, key=lambda entry: entry.loop):
             reported = [(entry, next(results)) for entry in entries]
-            with suppress(RuntimeError):  # the loop has ended, so nobody waits
+            with suppress(RuntimeError):  # the loop has ended, so no caller waits
                 loop.call_soon_threadsafe(self._finish, reported, error)
                 continue
             if error is not None:

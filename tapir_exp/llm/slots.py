@@ -9,7 +9,7 @@ from collections import deque
 from contextvars import ContextVar
 
 MAX_WRITING = 128
-"""Most calls whose reply has arrived and is not on disk yet."""
+"""Most calls with a reply that is not on disk yet."""
 
 
 class Slots:

@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def _serve(xllamacpp: Any, options: argparse.Namespace, threads: int) -> Any:
-    """Start the server, which runs in threads of its own until it is deleted."""
+    """Start the server, which runs in other threads until it is deleted."""
     server = xllamacpp.Server(_parameters(xllamacpp, options, threads, options.port))
     _log(f"{options.model} at {server.listening_address}, threads: {threads}")
     return server
@@ -53,7 +53,7 @@ def _measure(xllamacpp: Any, options: argparse.Namespace, cores: int) -> int:
     """Return the number of threads with which a short text is generated fastest."""
 
     def rate_of(threads: int) -> float:
-        # At a port of its own, so that nobody sends requests to it.
+        # At another port, so that it gets no requests.
         server = xllamacpp.Server(_parameters(xllamacpp, options, threads, 0))
         rate = 0.0
         for tokens in (1, 2, MEASURED_TOKENS):

@@ -1,6 +1,6 @@
 """The number of threads of a local server, chosen by measurement.
 
-The threads of llama.cpp wait for each other several hundred times per token, in a loop that takes a core. Beside one
+The threads of llama.cpp wait for each other several hundred times per token, in a loop that takes a core. With one
 busy core, two threads are therefore several times slower than one; on an idle machine they are nearly twice as fast.
 """
 
@@ -14,13 +14,13 @@ WORTH = 1.15
 FALL = 0.5
 """Ratio to the best rate from which the threads are measured again."""
 LEAST_TOKENS = 16
-"""Fewest tokens between two looks whose rate is judged."""
+"""Fewest tokens between two looks for a rate."""
 LOOK_INTERVAL_S = 5.0
 """Seconds between two looks at the rate."""
 LEAST_INTERVAL_S = 120.0
 """Seconds between two measurements; it doubles with each that changes nothing, as the rate fell for another reason."""
 RETRY_INTERVAL_S = 600.0
-"""Seconds after which fewer threads than cores are measured again: whatever was busy may have ended."""
+"""Seconds after which fewer threads than cores are measured again, since another program may have ended."""
 _COUNTER = re.compile(r"^llamacpp:(\w+) ([0-9.eE+-]+)$", re.MULTILINE)
 
 
