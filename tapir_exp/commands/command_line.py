@@ -49,7 +49,7 @@ def compose_jobs(arguments: Sequence[str], config_name: str = PRIMARY) -> list[C
 def split_jobs(composer: Composer) -> list[list[str]]:
     """Return the jobs of a sweep; of a search, as many with random values. Raises ConfigError, COMPOSITION_ERRORS."""
     lines = [*composer.sweep_params(), *composer.typed]
-    hydra = [line for line in composer.typed if line.startswith(("search=", "hydra."))]
+    hydra = [line for line in composer.typed if line.lstrip("+").startswith(("search=", "launcher=", "hydra"))]
     sweeper = composer.loader.load_configuration(composer.config_name, hydra, RunMode.MULTIRUN).hydra.sweeper
     if sweeper.get("_target_") == SEARCH:
         return SearchSpace.parse(lines).sample(sweeper.trials, sweeper.seed)
