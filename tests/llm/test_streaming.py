@@ -11,6 +11,7 @@ from loopback import Server
 
 from tapir_exp.config import LLMConfig
 from tapir_exp.core.errors import ReplyError, TooManyFailures
+from tapir_exp.llm import streaming
 from tapir_exp.llm.call_store import CallStore
 from tapir_exp.llm.chat import ChatModel, ChatRequest, Completion, Message
 from tapir_exp.llm.client import Client
@@ -43,7 +44,7 @@ def parse_number(completion: Completion) -> int:
     return int(completion.text)
 
 
-def executor_of(chat: Any, *, max_failure_rate: float = 1.0) -> StreamingExecutor[int]:
+def executor_of(chat: Any, *, max_failure_rate: float = 1.0, **options: Any) -> StreamingExecutor[int]:
     return StreamingExecutor(
         chat,
         parse_number,
@@ -52,7 +53,27 @@ def executor_of(chat: Any, *, max_failure_rate: float = 1.0) -> StreamingExecuto
         total=40,
         concurrency=4,
         max_failure_rate=max_failure_rate,
+        **options,
     )
+
+
+def test_submit_waits_while_many_requests_are_unfinished(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the memory is bounded, however fast the caller is; results go to the callback only."""
+    monkeypatch.setattr(streaming, "MOST_WAITING", 3)
+    submitted, unfinished, values = 0, [], []
+
+    def script(request: ChatRequest) -> str:
+        unfinished.append(submitted - len(values))
+        return prompt_of(request)
+
+    options = {"on_result": lambda index, result: values.append(result.value), "keep_results": False}
+    with executor_of(ThreadedChat(script), **options) as executor:
+        for index in range(30):
+            submitted += 1
+            executor.submit(index, request_of(str(index)))
+        assert executor.finish() == {}
+    assert sorted(values) == list(range(30))
+    assert max(unfinished) <= 4
 
 
 def test_streaming_executor_returns_results_by_index() -> None:
