@@ -11,13 +11,15 @@ from hydra.core.global_hydra import GlobalHydra
 
 from tapir_exp.commands.command_line import CLASSIFY_GROUPS, format_choices, wants_help
 from tapir_exp.commands.registration import register
+from tapir_exp.commands.tracking import tracked_classification
 from tapir_exp.config import CLASSIFY_SCHEMA, ClassifyConfig, parse_classify, to_yaml
 from tapir_exp.config.compose import COMPOSITION_ERRORS, Composer
 from tapir_exp.config.paths import data_dir
 from tapir_exp.core.errors import ConfigError
+from tapir_exp.report.trackers.access import check_trackers
 
 CONFIG_NAME = "classify"
-GROUPS = ("classifier", *CLASSIFY_GROUPS, "trainer")
+GROUPS = ("classifier", *CLASSIFY_GROUPS, "trainer", "logger")
 HELP = """\
 tapir classify: classify instructions by task type, and train classifiers that do.
 
@@ -51,9 +53,12 @@ def main(arguments: Sequence[str]) -> None:
     if "--cfg" in arguments:
         sys.stdout.write(to_yaml(config))
         return
-    from tapir_exp.commands.classify_jobs import run_job
+    if problems := check_trackers(config.logger):
+        raise ConfigError(problems)
+    with tracked_classification(config):
+        from tapir_exp.commands.classify_jobs import run_job  # after W&B, which starts slower when torch is loaded
 
-    run_job(config)
+        run_job(config)
 
 
 def read_config(overrides: Sequence[str]) -> ClassifyConfig:

@@ -13,6 +13,7 @@ from typing import Any
 
 from tapir_exp.commands.classify_pool import Pool
 from tapir_exp.config import ClassifierFitConfig, ClassifierKind, ClassifyConfig, ClassifyJob, LabelledDataConfig
+from tapir_exp.core import events
 from tapir_exp.core.console import console, print_table, print_warning
 from tapir_exp.core.records import Example, LabelledInstruction, example_id
 from tapir_exp.core.store import recipe_key, write_rows, write_text_atomic
@@ -259,6 +260,7 @@ def _report(
     figures = {name: asdict(result) for name, result in measured.items()}
     content = {"data": _data_card(dataset), "figures": figures}
     write_text_atomic(output_dir / FIGURES, json.dumps(content, indent=1) + "\n")
+    events.record(events.Kind.FIGURES, figures=figures)
     page = write_classifier_report(output_dir, dataset.name, dataset.counts, dataset.dropped, measured)
     rows = [
         [

@@ -1,5 +1,6 @@
 """The job of a command, as trackers name it."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -9,13 +10,15 @@ from typing import Any
 import yaml
 
 from tapir_exp.commands.finished import NO_RESULT
-from tapir_exp.config import Config, to_yaml
+from tapir_exp.config import ClassifyConfig, Config, to_yaml
 from tapir_exp.core.events import EVENTS, Event, EventStream, Kind, read_events
 from tapir_exp.core.secrets import known_secrets, redact_secrets
 from tapir_exp.core.store import recipe_key
+from tapir_exp.report.trackers.access import chosen_trackers
 from tapir_exp.report.trackers.base import ID_LENGTH, JobInfo
 from tapir_exp.report.trackers.tracking import tracked
 
+CLASSIFY = "classify"
 JOB_TYPES = {"run": "train"}
 """Job types that are not the name of their verb."""
 
@@ -48,6 +51,32 @@ def tracked_job(
     )
     with tracked(config.logger, job, stream):
         yield
+
+
+@contextmanager
+def tracked_classification(config: ClassifyConfig) -> Iterator[None]:
+    """Track the job of `tapir classify` that runs in the block, and record its events in its output directory."""
+    directory, outputs = Path(config.output_dir), Path(config.outputs)
+    if not chosen_trackers(config.logger):
+        yield
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    settings = without_secrets(yaml.safe_load(to_yaml(config)))
+    key = recipe_key(CLASSIFY, {name: section for name, section in settings.items() if name not in NO_RESULT})
+    tags = tuple(dict.fromkeys([config.job.value, config.classifier.kind.value, *config.logger.tags]))
+    store = outputs / "store"
+    job = JobInfo(key[:ID_LENGTH], directory.name, None, CLASSIFY, tags, settings, directory, store, outputs)
+    stream = EventStream(directory / EVENTS)
+    stream.record(Kind.RUN_STARTED, pid=os.getpid())
+    try:
+        with stream.active(), tracked(config.logger, job, stream):
+            yield
+    except BaseException as error:
+        failed = isinstance(error, Exception)
+        reason = {"reason": redact_secrets(str(error)) or type(error).__name__} if failed else {}
+        stream.record(Kind.RUN_FAILED if failed else Kind.RUN_STOPPED, **reason)
+        raise
+    stream.record(Kind.RUN_FINISHED)
 
 
 def job_id(config: Config, verb: str, key: str, events: Sequence[Event]) -> str:

@@ -8,6 +8,7 @@ from tapir_exp.config.classifier_data import LabelledDataConfig
 from tapir_exp.config.classifier_training import ClassifierFitConfig
 from tapir_exp.config.lab import LabConfig
 from tapir_exp.config.llm import SpendConfig
+from tapir_exp.config.logger import LoggerConfig
 from tapir_exp.config.trainer import TrainerConfig
 
 
@@ -34,6 +35,8 @@ class ClassifyConfig:
     """Seed of samples, folds, bootstrap and training."""
     spend: SpendConfig = field(default_factory=SpendConfig)
     """Spend limits of the job."""
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    """Trackers of the job; none by default."""
     lab: LabConfig = field(default_factory=LabConfig)
     """The synthetic lab, for `classifier=lab`."""
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)

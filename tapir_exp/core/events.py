@@ -53,6 +53,8 @@ class Kind(StrEnum):
     """`role`, the `limit` of calls in flight that `concurrency: auto` has found, and the `reason` of a decrease."""
     SPEND = "spend"
     """Of the run so far, in all attempts: `calls`, `cached`, `tokens`, `usd`."""
+    FIGURES = "figures"
+    """`figures` of a job without rounds, as of `tapir classify`; they may be nested."""
     STUDENT_FINISHED = "student_finished"
     """`round`; all stages that its metrics need are finished."""
     ROUND_FINISHED = "round_finished"

@@ -72,6 +72,10 @@ class EntryReader:
                 yield self._step(event)
             case Kind.SPEND | Kind.CALLS:
                 yield self._spending(event)
+            case Kind.FIGURES:
+                figures = dict(_flatten(event["figures"]))
+                make = partial(Point, "round", 0, figures, event["time"])
+                yield News(("figures", json.dumps(figures, sort_keys=True)), lambda: [make()])
             case Kind.ROUND_FINISHED:
                 identity = ("round", event["round"], json.dumps(event["metrics"], sort_keys=True))
                 yield News(identity, partial(self._round, event, dict(self._artifacts)))
@@ -201,8 +205,18 @@ class EntryReader:
 
 
 def _numbers(event: Event) -> list[tuple[str, float]]:
+    """Return the numbers among the figures of a stage."""
     figures = (event.get("figures") or {}).items()
     return [(name, number) for name, value in figures if (number := plain_number(value)) is not None]
+
+
+def _flatten(figures: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Yield the numbers of nested figures, by the path to each."""
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}/")
+        elif (number := plain_number(value)) is not None:
+            yield f"{prefix}{name}", number
 
 
 def split_stage(name: str) -> tuple[str, int | None]:

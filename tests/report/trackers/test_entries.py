@@ -110,6 +110,13 @@ def test_result_of_an_evaluation_is_a_figure_of_its_round(reader: EntryReader, s
     assert point == Point("round", position, {"evaluation/mt/rows": 80.0, "evaluation/mt/average": 6.5}, 4.0)
 
 
+def test_nested_figures_are_values_by_their_path(reader: EntryReader) -> None:
+    figures = {"head": {"accuracy": {"mean": 0.5, "low": 0.4}, "rows": 7, "name": "x", "none": None}, "ece": 0.1}
+    (point,) = entries_of(reader, event("figures", 3.0, figures=figures))
+    values = {"head/accuracy/mean": 0.5, "head/accuracy/low": 0.4, "head/rows": 7.0, "ece": 0.1}
+    assert point == Point("round", 0, values, 3.0)
+
+
 def test_artifact_names_those_that_it_was_made_from(reader: EntryReader) -> None:
     for stage, key, recipe in (("seeds", "a1", {}), ("plan", "b2", {}), ("train_mix", "c3", {"pool": ["a1", "zz"]})):
         directory = reader.job.store / stage / key
