@@ -4,7 +4,7 @@ import asyncio
 import socket
 import webbrowser
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -82,16 +82,18 @@ async def _serve_until_changed(directory: Path, path: Path, runs: Sequence[RunSo
     app = guard(engine.datasette.app(), is_page)
     settings = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=2)
     server = uvicorn.Server(settings)
+    # Ctrl-C ends the loop, as in every command; the server's own handlers would print it as an error.
+    server.capture_signals = nullcontext  # type: ignore[method-assign]
     watching = asyncio.create_task(_wait_for_change(directory, fingerprint(runs)))
     # The server closes what it is given; the listener stays open, so that no request is refused in between.
     serving = asyncio.create_task(server.serve(sockets=[listener.dup()]))
     try:
         await asyncio.wait([serving, watching], return_when=asyncio.FIRST_COMPLETED)
-        server.should_exit = True
-        await serving
-        return watching.done() and not watching.cancelled()
+        return watching.done()
     finally:
+        server.should_exit = True
         watching.cancel()
+        await serving
         await engine.close()
 
 

@@ -234,9 +234,12 @@ class Pages:
 
 
 def _facet(found: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
-    """Return the values of a facet, by number of lines; none if all lines have the same value and it is not chosen."""
-    values: list[Mapping[str, Any]] = [] if found is None else list(found["results"])
-    return [value for value in values if value["value"] is not None]
+    """Return the values of a facet: numbers in their order, words by the number of their lines."""
+    values = [] if found is None else [value for value in found["results"] if value["value"] is not None]
+    # Rounds and levels have an order of their own.
+    if all(isinstance(value["value"], int) for value in values):
+        return sorted(values, key=lambda value: value["value"])
+    return values
 
 
 def _default_pair(judged: Sequence[Student]) -> tuple[Student | None, Student | None]:
