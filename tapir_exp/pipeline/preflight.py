@@ -30,6 +30,7 @@ from tapir_exp.data.formats import UnusableRow
 from tapir_exp.data.readers import read_file
 from tapir_exp.data.seeds import parse_seed
 from tapir_exp.llm.ledger import Ledger
+from tapir_exp.llm.pricing import get_price
 from tapir_exp.llm.probe import Probe, address_of, probe_all
 from tapir_exp.llm.serving.weights import find_weights, is_gguf
 from tapir_exp.pipeline.disk_sizes import checkpoint_bytes, student_bytes
@@ -80,7 +81,7 @@ def all_checks(config: Config) -> list[Check]:
 
 def local_checks(config: Config) -> list[Check]:
     """Return the checks that call no model."""
-    checks = (_seed_checks, _benchmark_checks, _student_checks, _package_checks, _disk_checks)
+    checks = (_price_checks, _seed_checks, _benchmark_checks, _student_checks, _package_checks, _disk_checks)
     found = [check for find in checks for check in find(config)]
     return [*found, *suite_checks(config, suites_of_run(config))]
 
@@ -166,6 +167,20 @@ def _check_server(role: str, llm: LLMConfig) -> Check:
         except TapirError as error:
             return Check(role, problem=str(error))
     return Check(role, f"{llm.model}: a server of this run, started when it is needed")
+
+
+def _price_checks(config: Config) -> Iterator[Check]:
+    """Check that a budget in USD can be kept; without one, an unknown price is no problem."""
+    if config.spend.max_usd is None:
+        return
+    unknown: dict[str, list[str]] = {}
+    for role, llm in _used_models(config):
+        if not llm.model.startswith(LAB_PREFIX) and get_price(llm) is None:
+            unknown.setdefault(llm.model, []).append(role)
+    for model, roles in unknown.items():
+        remedy = f"set {roles[0]}.llm.usd_per_million_input and {roles[0]}.llm.usd_per_million_output"
+        problem = f"spend.max_usd = {config.spend.max_usd:g} needs the price of {model}, which is not known; {remedy}"
+        yield Check(f"price of {', '.join(roles)}", problem=problem)
 
 
 def _seed_checks(config: Config) -> Iterator[Check]:

@@ -33,7 +33,9 @@ def read_architecture(directory: Path) -> ArchitectureConfig | None:
         return None
     if not isinstance(settings, Mapping) or settings.get("model_type") not in QKV_BIAS:
         return None
-    sizes = {name.name: settings.get(name.name) for name in fields(ArchitectureConfig) if name.type is int}
+    sizes: dict[str, Any] = {
+        name.name: settings.get(name.name) for name in fields(ArchitectureConfig) if name.type is int
+    }
     # A model without grouped queries need not say so.
     if sizes["num_key_value_heads"] is None:
         sizes["num_key_value_heads"] = sizes["num_attention_heads"]

@@ -67,6 +67,15 @@ Change = Callable[[Config], Config]
         ),
         (lambda c: replace(c, student=replace(c.student, model="/tmp")), "student", ["holds no config.json"]),
         (
+            lambda c: replace(
+                c,
+                spend=replace(c.spend, max_usd=5.0),
+                teacher=replace(c.teacher, llm=replace(c.teacher.llm, model="openai/gpt-99")),
+            ),
+            "price",
+            ["spend.max_usd = 5 needs the price of openai/gpt-99", "teacher.llm.usd_per_million_input"],
+        ),
+        (
             lambda c: replace(c, seeds=replace(c.seeds, columns=replace(c.seeds.columns, instruction="frage"))),
             "seeds",
             ["none of the first 5 rows", "no column frage", "the columns are question, answer", "seeds.columns="],
