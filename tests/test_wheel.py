@@ -52,6 +52,7 @@ def test_wheel_holds_every_data_file(site: Path) -> None:
     assert "py.typed" in data_files(installed)
     own = {name for name in data_files(installed) if not name.startswith(("conf/", "sweeps/"))}
     assert own == data_files(ROOT / "tapir_exp")
+    assert data_files(site / "hydra_plugins") == data_files(ROOT / "hydra_plugins")
 
 
 @pytest.mark.slow
