@@ -38,7 +38,7 @@ class Reactions:
         self._config, self._role, self._is_served = config, role, is_served
         self._endpoint = config.api_base or config.model.partition("/")[0]
         self._told_until = 0.0
-        self._limit_told_at = float("-inf")
+        self._limit_told, self._limit_told_at = 0, float("-inf")
         self.pause_reason = ""
 
     def note_answer(self) -> None:
@@ -91,12 +91,17 @@ class Reactions:
         return False
 
     def tell_limit(self, limit: int, reason: str) -> None:
-        """Record how many calls in flight `concurrency: auto` has found, and print a decrease now and then."""
+        """Record how many calls in flight `concurrency: auto` has found, and print it now and then.
+
+        Args:
+            limit: The number.
+            reason: Why it was reduced; empty at the end of a stream of calls.
+        """
         events.record(events.Kind.CONCURRENCY, role=self._role, limit=limit, reason=reason)
         now = time.monotonic()
-        if reason and now - self._limit_told_at < TELL_INTERVAL_S:
+        if now - self._limit_told_at < TELL_INTERVAL_S if reason else limit == self._limit_told:
             return
-        self._limit_told_at = now if reason else float("-inf")
+        self._limit_told, self._limit_told_at = limit, now
         console.print(
             f"{self._role}: {limit} calls of {self._config.model} in flight{f', after: {reason}' if reason else ''}",
             markup=False,
