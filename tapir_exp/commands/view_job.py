@@ -83,7 +83,7 @@ async def _serve_until_changed(directory: Path, path: Path, runs: Sequence[RunSo
     settings = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=2)
     server = uvicorn.Server(settings)
     # Ctrl-C ends the loop, as in every command; the server's own handlers would print it as an error.
-    server.capture_signals = nullcontext  # type: ignore[method-assign]
+    server.capture_signals = nullcontext  # type: ignore[assignment]
     watching = asyncio.create_task(_wait_for_change(directory, fingerprint(runs)))
     # The server closes what it is given; the listener stays open, so that no request is refused in between.
     serving = asyncio.create_task(server.serve(sockets=[listener.dup()]))

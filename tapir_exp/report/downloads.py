@@ -12,7 +12,7 @@ from tapir_exp.evals.statistics import accuracy_by_task, macro_accuracy
 from tapir_exp.report import charts
 from tapir_exp.report.run_view import RunView
 
-MAX_STEPS = 400
+MAX_STEPS = 200
 """Steps of each fit in the file of the losses."""
 Cell = str | float | None
 
@@ -87,5 +87,6 @@ def _benchmark(run: RunView) -> Iterator[Sequence[Cell]]:
     for r in run.rounds:
         if not r.benchmark:
             continue
-        for task, one in {"all families, macro": macro_accuracy(r.benchmark), **accuracy_by_task(r.benchmark)}.items():
+        accuracies = [("all families, macro", macro_accuracy(r.benchmark)), *accuracy_by_task(r.benchmark).items()]
+        for task, one in accuracies:
             yield r.number, str(task), round(one.mean, 6), _rounded(one.error), one.n

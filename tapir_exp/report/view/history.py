@@ -123,8 +123,8 @@ class Comparison:
         rows: Number of these rows.
         mean_a: Mean gap of the first, in points.
         mean_b: Mean gap of the second.
-        better: Rows whose gap is smaller with the second.
-        worse: Rows whose gap is larger.
+        better: Rows with a smaller gap with the second.
+        worse: Rows with a larger gap.
         moves: Rows by the verdict on the first and on the second.
         changes: Change of the gap of each row.
         lines: Rows of the page, with both answers.

@@ -66,7 +66,7 @@ class Pages:
         for name in LISTINGS:
             self._sizes[name] = (await engine.select(f"select count(*) as n from {name}"))[0]["n"]
 
-    @hookimpl
+    @hookimpl  # type: ignore[untyped-decorator]
     def register_routes(self) -> list[tuple[str, Callable[..., Any]]]:
         """Return the pages by path."""
         handlers: list[tuple[str, Callable[..., Any]]] = [
@@ -79,7 +79,7 @@ class Pages:
         listed = [(rf"^/{name}$", self._page(f"/{name}", partial(self.listing, name))) for name in LISTINGS]
         return [*handlers, *listed]
 
-    @hookimpl
+    @hookimpl  # type: ignore[untyped-decorator]
     def prepare_connection(self, conn: Any) -> None:
         """Map the file into memory: counting a facet reads its rows at random."""
         conn.execute(f"pragma mmap_size = {MAPPED_BYTES}")
@@ -256,7 +256,7 @@ def _change_chart(found: Comparison) -> Markup:
 
 
 async def _write_csv(lines: AsyncIterator[Mapping[str, Any]]) -> AsyncIterator[str]:
-    """Yield CSV whose cells no spreadsheet runs as formulas."""
+    """Yield CSV with cells that no spreadsheet runs as formulas."""
     first = True
     async for line in lines:
         buffer = io.StringIO()
