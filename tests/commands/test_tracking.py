@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,12 @@ import pytest
 import yaml
 from wandb_file import LoggedRun, finished_runs
 
-from tapir_exp.commands.tracking import without_secrets
-from tapir_exp.core.events import EVENTS, Kind, read_events
+from tapir_exp.commands.tracking import tracked_classification, tracked_job, without_secrets
+from tapir_exp.config import ClassifyConfig, Config, LoggerConfig, TrackerKind, WandbMode
+from tapir_exp.core.events import EVENTS, EventStream, Kind, read_events
 from tapir_exp.core.secrets import HIDDEN
+from tapir_exp.report.trackers import tracking
+from tapir_exp.report.trackers.base import Entry, JobInfo
 from tapir_exp.report.trackers.curriculum import CURRICULUM_COLUMNS
 from tapir_exp.report.trackers.mlflow import metric_name
 
@@ -232,3 +236,104 @@ def test_settings_are_without_secrets() -> None:
     shown = without_secrets(settings, (SECRET,))
     assert SECRET not in str(shown)
     assert shown["judge"]["llm"]["list"] == [HIDDEN, 3]
+
+
+class OpenedJobs:
+    """Stands in for every tracker: keeps the jobs that it is opened for, and what becomes of them."""
+
+    name, continues, buffer_s = "csv", True, 0.0
+
+    def __init__(self) -> None:
+        self.jobs: list[JobInfo] = []
+        self.succeeded: list[bool] = []
+
+    def open(self, kind: object, config: object, job: JobInfo, first_step: int) -> "OpenedJobs":
+        self.jobs.append(job)
+        return self
+
+    def log(self, entry: Entry) -> None:
+        """Take any entry."""
+
+    def finish(self, *, succeeded: bool) -> None:
+        self.succeeded.append(succeeded)
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> OpenedJobs:
+    jobs = OpenedJobs()
+    monkeypatch.setattr(tracking, "_open", jobs.open)
+    return jobs
+
+
+@pytest.fixture(scope="module")
+def csv_config(compose_config: Callable[..., Config]) -> Config:
+    return compose_config("logger=csv", "logger.tags=[mine,tapir]", "seed=3")
+
+
+def track(config: Config, run_dir: Path, key: str, error: BaseException | None = None, **options: Any) -> None:
+    """Track a job with this key that ends at once, with an error if there is one."""
+    run_dir.mkdir(exist_ok=True)
+    stream = EventStream(run_dir / EVENTS)
+    stream.record(Kind.RUN_STARTED, pid=1)
+    with suppress(ZeroDivisionError), tracked_job(config, run_dir, options.pop("verb", "run"), key, stream, **options):
+        if error is not None:
+            raise error
+    if error is None:
+        stream.record(Kind.RUN_FINISHED, key=key)
+
+
+def test_job_is_named_by_what_differs(tmp_path: Path, csv_config: Config, opened: OpenedJobs) -> None:
+    track(csv_config, tmp_path / "one", "a" * 20)
+    track(csv_config, tmp_path / "two", "b" * 20, sweep=("thresholds", "seed=3"), verb="evaluate")
+    single, job = opened.jobs
+    assert (single.name, single.group, single.job_type) == ("one", None, "train")
+    assert (job.name, job.group, job.job_type) == ("seed=3", "thresholds", "evaluate")
+    assert job.tags == ("lab", "tapir", "seed 3", "mine")
+    assert job.settings["seed"] == 3
+
+
+@pytest.mark.parametrize(
+    ("error", "seed", "same_start", "same_id"),
+    [
+        (ZeroDivisionError(), 3, True, True),
+        (None, 3, True, False),
+        (ZeroDivisionError(), 4, False, False),
+    ],
+    ids=["unfinished", "finished", "other settings"],
+)
+def test_id_changes_with_the_code_only_if_the_job_is_finished(
+    tmp_path: Path, csv_config: Config, opened: OpenedJobs, error: BaseException | None, seed: int,
+    same_start: bool, same_id: bool,
+) -> None:  # fmt: skip
+    track(csv_config, tmp_path, "a" * 20, error)
+    track(replace(csv_config, seed=seed), tmp_path, "b" * 20)
+    first, second = (job.id for job in opened.jobs)
+    assert ((first[:8] == second[:8]), first == second) == (same_start, same_id)
+    assert opened.succeeded == [error is None, True]
+
+
+def test_finished_job_keeps_its_id_if_it_is_repeated(tmp_path: Path, csv_config: Config, opened: OpenedJobs) -> None:
+    track(csv_config, tmp_path, "a" * 20)
+    track(replace(csv_config, logger=replace(csv_config.logger, tags=["other"])), tmp_path, "a" * 20)
+    assert opened.jobs[0].id == opened.jobs[1].id
+
+
+@pytest.mark.parametrize("error", [None, ZeroDivisionError("why")])
+def test_classification_is_tracked_with_its_events(
+    tmp_path: Path, opened: OpenedJobs, error: BaseException | None
+) -> None:
+    config = ClassifyConfig(output_dir=str(tmp_path / "out"), logger=LoggerConfig([TrackerKind.csv]))
+    with suppress(ZeroDivisionError), tracked_classification(config):
+        if error is not None:
+            raise error
+    (job,) = opened.jobs
+    assert (job.job_type, job.name, job.tags) == ("classify", "out", ("label", "llm"))
+    kinds = [event["event"] for event in read_events(tmp_path / "out" / EVENTS)]
+    assert kinds == ["run_started", "tracker_started", "run_finished" if error is None else "run_failed"]
+
+
+def test_classification_without_trackers_writes_nothing(tmp_path: Path) -> None:
+    config = ClassifyConfig(output_dir=str(tmp_path / "out"), logger=LoggerConfig(mode=WandbMode.disabled))
+    with tracked_classification(config):
+        pass
+    assert list(tmp_path.iterdir()) == []
