@@ -20,7 +20,7 @@ INSTRUCTION = re.compile(r"<instruction>\n(.*?)\n</instruction>", re.DOTALL)
 
 
 def reply(prompt: str, number: int) -> str:
-    """Return the reply of teacher, judge or classifier; the form of the prompt tells which is asked."""
+    """Return the reply of teacher, judge or classifier; the form of the prompt shows which is asked."""
     texts = Texts((sha256(prompt.encode()).hexdigest(), number))
     if "<assistant_1>" in prompt:
         first, second = (int(sha256(f"{number} {part}".encode()).hexdigest(), 16) % 10 + 1 for part in _answers(prompt))

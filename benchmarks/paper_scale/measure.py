@@ -1,4 +1,4 @@
-"""Start a run in a process of its own, and measure the CPU time and the memory of each of its stages."""
+"""Start a run in a separate process, and measure the CPU time and the memory of each of its stages."""
 
 import json
 import os

@@ -131,7 +131,7 @@ def half_times(outputs: Path) -> dict[str, float]:
 
 
 class Stop:
-    """Tells whether a stage has run for its half time."""
+    """Decide whether a stage has run for its half time."""
 
     def __init__(self, outputs: Path, stage: str, after_s: float) -> None:
         self._outputs, self._stage, self._after_s = outputs, stage, after_s

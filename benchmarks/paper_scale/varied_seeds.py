@@ -13,7 +13,7 @@ WORDS_PER_RESPONSE = 45
 SYLLABLES = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
 TASKS = list(TaskType)
 MARKERS = {task: "about " + "".join(c for c in task.lower() if c.isalpha()) for task in TASKS}
-"""Words that tell the task type of an instruction, which the endpoint reads."""
+"""Words that show the task type of an instruction, which the endpoint reads."""
 
 
 class Texts:
@@ -27,7 +27,7 @@ class Texts:
         return TASKS[int(len(TASKS) * self._random.random() ** 2)]
 
     def words(self, mean: int) -> str:
-        """Return a text whose length is spread widely around the mean."""
+        """Return a text of a length that is spread widely around the mean."""
         count = max(3, int(self._random.lognormvariate(0, 0.5) * mean))
         return " ".join(_word(int(VOCABULARY ** self._random.random())) for _ in range(count))
 

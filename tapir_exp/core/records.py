@@ -227,15 +227,6 @@ class ResponseLoss(Record):
     failure: str | None = None
 
 
-class MeasuredLoss(Record):
-    """Mean loss of one response, in nats per token, as it is kept until the stage of the losses is finished."""
-
-    # A broken model has a loss of NaN, which JSON would turn into null.
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
-
-    loss: float
-
-
 class Subset(StrEnum):
     """Subset of a round's mix; the loss weighs them by alpha and 1 - alpha."""
 

@@ -13,7 +13,7 @@ from tempfile import TemporaryFile
 from types import TracebackType
 from typing import IO, Generic, Self, TypeVar, overload
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, ValidationError
 
 from tapir_exp.core.errors import StoreError
 from tapir_exp.core.records import Record
@@ -28,8 +28,27 @@ Row = TypeVar("Row", bound=Record)
 _NOWHERE = -1
 
 
+class StoredVector(Record):
+    """The scores or the embedding of a text, as they are kept until all texts are labelled.
+
+    Attributes:
+        values: Little-endian float32 numbers in Base64, which keeps every bit.
+    """
+
+    values: str
+
+
+class MeasuredLoss(Record):
+    """Mean loss of one response, in nats per token, as it is kept until the stage of the losses is finished."""
+
+    # A broken model has a loss of NaN, which JSON would turn into null.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+    loss: float
+
+
 class LazySequence(Sequence[Item]):
-    """A sequence whose items are made on access, such as requests that are built when they are sent."""
+    """A sequence that makes its items on access, such as requests that are built when they are sent."""
 
     def __init__(self, size: int, make: Callable[[int], Item]) -> None:
         """Create a sequence.

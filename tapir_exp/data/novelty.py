@@ -110,11 +110,12 @@ class Novelty:
         ids = np.concatenate([np.frombuffer(texts, np.uint32) for texts in lists[:read] if texts])
         texts, counts = np.unique(ids[ids >= first], return_counts=True)
         lengths = np.frombuffer(self._lengths, np.int64)[texts]
-        # A text may have all the words whose lists were not read.
+        # A text may have all the words of the lists that were not read.
         shared = np.minimum(counts + (length - read), np.minimum(lengths, length))
         similarity = 2 * shared / (lengths + length)
         possible = similarity > self._bound
-        return texts[possible][np.argsort(-similarity[possible], kind="stable")].astype(np.int64)
+        found: Ids = texts[possible][np.argsort(-similarity[possible], kind="stable")].astype(np.int64)
+        return found
 
     def _least_shared(self, length: int) -> int:
         """Return the fewest words that a text shares with one of `length` words if it is too close to it."""

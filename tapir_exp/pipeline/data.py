@@ -12,7 +12,7 @@ from tapir_exp.core.console import print_warning
 from tapir_exp.core.errors import TapirError
 from tapir_exp.core.records import Example, Label, Response, Subset, TrainingExample
 from tapir_exp.core.store import Artifact
-from tapir_exp.core.stored_rows import LazySequence, RowLog
+from tapir_exp.core.stored_rows import LazySequence, RowLog, StoredVector
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.data.decontamination import benchmarks_recipe, load_benchmarks
 from tapir_exp.data.novelty import Novelty
@@ -82,31 +82,41 @@ def add_missing_responses(ws: Workspace, seeds: Artifact) -> Artifact:
 
 def classify_seeds(ws: Workspace, seeds: Artifact) -> Artifact:
     """Classify the task type of every seed, and warn if the classifier is out of its depth. Rows: Label."""
+    examples, classifier, progress = seeds.stored_rows(Example), ws.classifier, "classifying seeds"
+    recipe = {"seeds": seeds.key, **classifier.recipe()}
+    if isinstance(classifier, LLMClassifier):
 
-    def make(spool: RowLog[Label]) -> StageOutput:
-        rows = _label_seeds(ws, seeds.stored_rows(Example), spool)
-        figures: dict[str, Any] = {"unlabelled": sum(row.task is None for row in rows)}
-        confidence = pool_confidence(rows)
-        if confidence.rows:
-            figures["mean_confidence"] = round(confidence.mean_confidence, 4)
-            if warning := confidence.warning(ws.classifier.validation()):
-                figures["confidence"] = {"warning": warning}  # for the report, and for runs that reuse the labels
-        return StageOutput(rows, figures)
+        def ask(spool: RowLog[Label]) -> StageOutput:
+            return _label_output(ws, _ask_for_labels(ws, classifier, examples, progress, spool))
 
-    recipe = {"seeds": seeds.key, **ws.classifier.recipe()}
-    labels = ws.logged_rows("task_labels", None, recipe, Label, make, resumes=False)
+        labels = ws.logged_rows("task_labels", None, recipe, Label, ask, resumes=False)
+    else:
+
+        def compute(kept: RowLog[StoredVector]) -> StageOutput:
+            rows = classifier.label(examples, progress, kept=kept)
+            check_trained_labels(rows, ws.config)
+            return _label_output(ws, rows)
+
+        labels = ws.logged_rows("task_labels", None, recipe, StoredVector, compute)
     if warning := labels.figures.get("confidence", {}).get("warning"):
         print_warning(warning)
     return labels
 
 
-def _label_seeds(ws: Workspace, examples: Sequence[Example], spool: RowLog[Label]) -> Sequence[Label]:
-    """Label the seeds; a chat model labels a spread sample first, which is checked before the rest is paid for."""
-    progress, classifier = "classifying seeds", ws.classifier
-    if not isinstance(classifier, LLMClassifier):
-        labels = classifier.label(examples, progress)
-        check_trained_labels(labels, ws.config)
-        return labels
+def _label_output(ws: Workspace, rows: Sequence[Label]) -> StageOutput:
+    figures: dict[str, Any] = {"unlabelled": sum(row.task is None for row in rows)}
+    confidence = pool_confidence(rows)
+    if confidence.rows:
+        figures["mean_confidence"] = round(confidence.mean_confidence, 4)
+        if warning := confidence.warning(ws.classifier.validation()):
+            figures["confidence"] = {"warning": warning}  # for the report, and for runs that reuse the labels
+    return StageOutput(rows, figures)
+
+
+def _ask_for_labels(
+    ws: Workspace, classifier: LLMClassifier, examples: Sequence[Example], progress: str, spool: RowLog[Label]
+) -> Sequence[Label]:
+    """Label the seeds by a chat model: a spread sample first, which is checked before the rest is paid for."""
     order = spread(len(examples))
     check = check_labels(ws.config, len(examples))
     labels = classifier.label(LazySequence(len(order), lambda n: examples[order[n]]), progress, check, spool)
@@ -145,7 +155,7 @@ class ExpansionInputs:
 
     @property
     def round(self) -> int:
-        """The round, from 1."""
+        """Number of the round, from 1."""
         return self.settings.round
 
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tapir_exp.core.records import Example, MeasuredLoss, Response, Verdict, row_id_of_rollout
+from tapir_exp.core.records import Example, Response, Verdict, row_id_of_rollout
 from tapir_exp.core.store import Artifact
-from tapir_exp.core.stored_rows import RowLog
+from tapir_exp.core.stored_rows import MeasuredLoss, RowLog
 from tapir_exp.distillation.judge.parse import PARSER_VERSION
 from tapir_exp.distillation.judge.requests import ResponsePair, judge_prompts
 from tapir_exp.distillation.judge.score import rate_complexity, score_pairs

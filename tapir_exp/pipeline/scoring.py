@@ -18,7 +18,7 @@ from tapir_exp.core.records import (
     row_id_of_rollout,
 )
 from tapir_exp.core.store import Artifact
-from tapir_exp.core.stored_rows import LazySequence
+from tapir_exp.core.stored_rows import LazySequence, RowLog
 from tapir_exp.distillation.curriculum.difficulty import (
     instruction_following_difficulty,
     rated_complexity,
@@ -66,7 +66,7 @@ class PairsOfRows:
 
     @property
     def pending(self) -> Sequence[PendingPair]:
-        """The pairs without the student's responses."""
+        """Pairs without the student's responses."""
         return LazySequence(len(self.positions), self.pair)
 
     def complete(self, responses: Sequence[Response]) -> Sequence[ResponsePair]:
@@ -170,25 +170,13 @@ def _score_student(
     """
     # The key of the responses is known before they exist, so a run can look for verdicts on them first.
     inputs = (generation.student_responses_key(ws, student, instructions, prefix), teacher_key)
-    count = len(pairs.positions)
+    count, label = len(pairs.positions), f"S_{round_number - 1 if prefix else round_number}"
     with ExitStack() as stack:
-        judge = None
+        judge = gate = None
         if _can_stream(ws, f"{prefix}verdicts", inputs):
-            stage, label = stage_name(f"{prefix}verdicts", round_number), measures.judge_label(round_number, prefix)
-            # The judge is known once a result is.
-            check = check_judge(ws.config, count, lambda index: streaming.shown_at(index))
-            streaming = StreamingJudge(
-                pairs.pending,
-                ws.judge,
-                ws.config.judge,
-                stage=stage,
-                label=label,
-                on_result=check,
-                verdicts=stack.enter_context(ws.spool(Verdict)),
-            )
-            judge = stack.enter_context(streaming)
-        label = f"S_{round_number - 1 if prefix else round_number}"
-        gate = None if judge is None else ResponseGate(ws.config, label, count, judge.submit)
+            verdicts = stack.enter_context(ws.spool(Verdict))
+            judge = stack.enter_context(_open_judge(ws, round_number, pairs, prefix, verdicts))
+            gate = ResponseGate(ws.config, label, count, judge.submit)
         on_response = None if gate is None else gate.add
         responses = generation.student_responses(
             ws, round_number, student, instructions, row_type, on_response, prefix
@@ -202,6 +190,24 @@ def _score_student(
         scored = ScoringInputs(round_number, student, pairs.complete(responses), inputs, prefix)
         judged = measures.verdicts(ws, scored) if judge is None else _finish_verdicts(ws, scored, judge, responses)
     return SCORES[ws.config.curriculum.difficulty](ws, scored, judged)
+
+
+def _open_judge(
+    ws: Workspace, round_number: int, pairs: PairsOfRows, prefix: str, verdicts: RowLog[Verdict]
+) -> StreamingJudge:
+    """Return a judge that works while the student generates, with the check of its first verdicts."""
+    # The judge is known once a result is.
+    check = check_judge(ws.config, len(pairs.positions), lambda index: judge.shown_at(index))
+    judge = StreamingJudge(
+        pairs.pending,
+        ws.judge,
+        ws.config.judge,
+        stage=stage_name(f"{prefix}verdicts", round_number),
+        label=measures.judge_label(round_number, prefix),
+        on_result=check,
+        verdicts=verdicts,
+    )
+    return judge
 
 
 def _can_stream(ws: Workspace, stage: str, inputs: Sequence[str]) -> bool:

@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 from tapir_exp.config import StudentConfig
 from tapir_exp.core.batching import length_sorted_batches
 from tapir_exp.core.console import Progress
-from tapir_exp.core.records import MeasuredLoss, ResponseLoss, Subset
-from tapir_exp.core.stored_rows import ShiftedRows
+from tapir_exp.core.records import ResponseLoss, Subset
+from tapir_exp.core.stored_rows import MeasuredLoss, ShiftedRows
 from tapir_exp.student.chat_template import load_chat
 from tapir_exp.student.engines.hf import load_on_device
 from tapir_exp.student.generate import report_kept

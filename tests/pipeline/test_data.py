@@ -71,7 +71,7 @@ class Unsure:
     def count_cached(self, examples: Sequence[Example]) -> int:
         return 0
 
-    def label(self, examples: Sequence[Example], progress: str) -> list[Label]:
+    def label(self, examples: Sequence[Example], progress: str, *, kept: object = None) -> list[Label]:
         task = TaskType.MATH if self.confidence >= 0.5 else None
         return [Label(id=row.id, task=task, raw="Math", confidence=self.confidence) for row in examples]
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from tapir_exp.config import BudgetConfig, SFTConfig, StudentConfig, TrainerConfig
-from tapir_exp.core.records import MeasuredLoss
-from tapir_exp.core.stored_rows import RowLog
+from tapir_exp.core.stored_rows import MeasuredLoss, RowLog
 from tapir_exp.distillation.curriculum.difficulty import instruction_following_difficulty
 from tapir_exp.student import response_loss
 from tapir_exp.student.chat_template import Chat

@@ -1,12 +1,16 @@
 """The protocol of a task classifier, and the factory that opens the configured one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any, Protocol
 
 from tapir_exp.config import ClassifierConfig, ClassifierKind
 from tapir_exp.core.records import Example, Label
+from tapir_exp.core.stored_rows import StoredVector
 from tapir_exp.distillation.classifier.confidence import Validation
 from tapir_exp.llm.chat import ChatModel
+
+KeptVectors = MutableMapping[int, StoredVector]
+"""Results of an encoder by the index of their text."""
 
 
 class TaskClassifier(Protocol):
@@ -16,8 +20,15 @@ class TaskClassifier(Protocol):
         """Return everything about the classifier that changes its labels; part of artifact keys."""
         ...
 
-    def label(self, examples: Sequence[Example], progress: str) -> Sequence[Label]:
-        """Return one label per example, in order; `progress` names the work in the terminal and in errors."""
+    def label(self, examples: Sequence[Example], progress: str, *, kept: KeptVectors | None = None) -> Sequence[Label]:
+        """Return one label per example, in order.
+
+        Args:
+            examples: The instructions.
+            progress: Name of the work in the terminal and in errors.
+            kept: Results that a trained classifier has computed, by the index of the example. Those of an earlier
+                process are used, and new ones are added as they come.
+        """
         ...
 
     def validation(self) -> Validation | None:

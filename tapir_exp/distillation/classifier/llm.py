@@ -9,6 +9,7 @@ from tapir_exp.core.errors import ReplyError
 from tapir_exp.core.records import Example, Label
 from tapir_exp.core.stored_rows import LazySequence, in_order
 from tapir_exp.core.task_types import TaskType
+from tapir_exp.distillation.classifier.base import KeptVectors
 from tapir_exp.distillation.prompts import load_prompt
 from tapir_exp.llm.chat import ChatModel, ChatRequest, Completion, Message
 from tapir_exp.llm.executor import OnResult, RequestResult, run_each
@@ -45,6 +46,8 @@ class LLMClassifier:
         progress: str,
         on_result: OnResult | None = None,
         labels: MutableMapping[int, Label] | None = None,
+        *,
+        kept: KeptVectors | None = None,
     ) -> Sequence[Label]:
         """Return one label per example, in order.
 
@@ -55,6 +58,7 @@ class LLMClassifier:
             progress: Name of the work in the terminal and in errors.
             on_result: Called with the index and the result of each request.
             labels: Gets the labels, by the index of their example; by default they stay in memory.
+            kept: Not used, since completions are cached.
 
         Raises:
             TooManyFailures: If more than `max_failure_rate` of the rows are unlabelled.

@@ -1,6 +1,7 @@
 """Protocols of a trained classifier and of its trainer, and what both kinds share."""
 
-from collections.abc import Mapping, Sequence
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,8 +9,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tapir_exp.core.batching import length_sorted_batches
+from tapir_exp.core.console import Progress
 from tapir_exp.core.errors import ConfigError
+from tapir_exp.core.stored_rows import StoredVector
 from tapir_exp.core.task_types import TaskType
+from tapir_exp.distillation.classifier.base import KeptVectors
 from tapir_exp.distillation.classifier.baselines import Baseline
 from tapir_exp.distillation.classifier.calibration import softmax
 from tapir_exp.distillation.classifier.confidence import Validation
@@ -37,8 +42,8 @@ class TrainedClassifier(Protocol):
         """Figures of the rows that set the temperature; None if there are none."""
         ...
 
-    def score(self, texts: Sequence[str], progress: str) -> Matrix:
-        """Return uncalibrated logits: (texts, tasks)."""
+    def score(self, texts: Sequence[str], progress: str, kept: KeptVectors | None = None) -> Matrix:
+        """Return uncalibrated logits: (texts, tasks); `kept` as in `encode_in_batches`."""
         ...
 
     def save(self, directory: Path) -> None:
@@ -70,11 +75,48 @@ class Prediction:
     confidence: float | None
 
 
-def predict(classifier: TrainedClassifier, texts: Sequence[str], progress: str) -> list[Prediction]:
-    """Return the most probable type of each text with its calibrated probability."""
+def encode_in_batches(
+    texts: Sequence[str],
+    width: int,
+    batch_size: int,
+    encode: Callable[[list[str]], Matrix],
+    progress: str,
+    kept: KeptVectors | None = None,
+) -> Matrix:
+    """Return the result of an encoder for every text, in order: (texts, width).
+
+    Args:
+        texts: The texts; batches are of similar length.
+        width: Numbers per text.
+        batch_size: Texts per batch.
+        encode: Returns the results of a batch: (batch, width).
+        progress: Name of the work in the terminal.
+        kept: Results that an earlier process made, and new ones as they come. A batch is encoded as a whole, so that a
+            resumed process has the batches, and the rounding, of any other.
+    """
+    rows = np.zeros((len(texts), width), dtype=np.float32)
+    with Progress(progress, len(texts)) as bar:
+        for indices in length_sorted_batches([len(text) for text in texts], batch_size, longest_first=False):
+            if kept is not None and all(index in kept for index in indices):
+                rows[indices] = [np.frombuffer(b64decode(kept[index].values), "<f4") for index in indices]
+            else:
+                rows[indices] = encode([texts[index] for index in indices])
+                if kept is not None:
+                    values = [b64encode(rows[index].astype("<f4").tobytes()).decode() for index in indices]
+                    kept.update(zip(indices, [StoredVector(values=text) for text in values], strict=True))
+            bar.advance(len(indices))
+    return rows
+
+
+def predict(
+    classifier: TrainedClassifier, texts: Sequence[str], progress: str, kept: KeptVectors | None = None
+) -> list[Prediction]:
+    """Return the most probable type of each text with its calibrated probability; `kept` as in `encode_in_batches`."""
     if not texts:
         return []
-    probabilities = softmax(classifier.score(texts, progress), classifier.temperature)
+    # Only a classifier that keeps results has the argument for them.
+    logits = classifier.score(texts, progress) if kept is None else classifier.score(texts, progress, kept)
+    probabilities = softmax(logits, classifier.temperature)
     best = probabilities.argmax(1)
     return [
         Prediction(classifier.tasks[int(index)], round(float(row[index]), 6))

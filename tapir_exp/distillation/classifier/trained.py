@@ -12,12 +12,18 @@ from tapir_exp.config import ClassifierConfig, ClassifierFitConfig, ClassifierKi
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.records import Example, Label
 from tapir_exp.core.store import digest_files
+from tapir_exp.distillation.classifier.base import KeptVectors
 from tapir_exp.distillation.classifier.card import ClassifierCard, read_card
 from tapir_exp.distillation.classifier.confidence import Validation
 from tapir_exp.distillation.classifier.dataset import package_examples
 from tapir_exp.distillation.classifier.encoder_weights import REMEDY, find_encoder, weights_digest
 from tapir_exp.distillation.classifier.forms import FORMS_DIGEST
-from tapir_exp.distillation.classifier.trainable import ClassifierTrainer, Prediction, TrainedClassifier, predict
+from tapir_exp.distillation.classifier.trainable import (
+    ClassifierTrainer,
+    Prediction,
+    TrainedClassifier,
+    predict,
+)
 
 PACKAGE_TEMPERATURE = 0.95
 """Temperature of the head on the package's examples, fitted on four sources that none of the examples comes from.
@@ -63,9 +69,15 @@ class CachedClassifier:
         """Kind and digest, the source of its labels."""
         return f"{self._config.kind.value}:{sha256(repr(self._recipe).encode()).hexdigest()[:12]}"
 
-    def label(self, examples: Sequence[Example], progress: str) -> list[Label]:
-        """Return the most probable type of each example with its calibrated probability, or no type below the limit."""
-        predictions = predict(self._classifier, [example.instruction for example in examples], progress)
+    def label(self, examples: Sequence[Example], progress: str, *, kept: KeptVectors | None = None) -> list[Label]:
+        """Return the most probable type of each example with its calibrated probability, or no type below the limit.
+
+        Args:
+            examples: The instructions.
+            progress: Name of the work in the terminal.
+            kept: Results of the encoder that an earlier process made, and new ones as they come.
+        """
+        predictions = predict(self._classifier, [example.instruction for example in examples], progress, kept)
         return [self._label(example, made) for example, made in zip(examples, predictions, strict=True)]
 
     def _label(self, example: Example, made: Prediction) -> Label:

@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tapir_exp.config import ClassifierFitConfig, TrainerConfig
-from tapir_exp.core.batching import length_sorted_batches
 from tapir_exp.core.console import Progress
 from tapir_exp.core.determinism import deterministic_scope
 from tapir_exp.core.task_types import TaskType
+from tapir_exp.distillation.classifier.base import KeptVectors
 from tapir_exp.distillation.classifier.baselines import Baseline
 from tapir_exp.distillation.classifier.calibration import fit_temperature
 from tapir_exp.distillation.classifier.confidence import Validation, validate
@@ -27,6 +27,7 @@ from tapir_exp.distillation.classifier.encoder_weights import weights_digest
 from tapir_exp.distillation.classifier.trainable import (
     Matrix,
     balanced_weights,
+    encode_in_batches,
     known_tasks,
     task_indices,
     too_few_rows,
@@ -49,16 +50,16 @@ class DebertaClassifier:
     validation: Validation | None = None
 
     @torch.inference_mode()
-    def score(self, texts: Sequence[str], progress: str) -> Matrix:
-        """Return uncalibrated logits: (texts, tasks)."""
-        rows = np.zeros((len(texts), len(self.tasks)), dtype=np.float32)
+    def score(self, texts: Sequence[str], progress: str, kept: KeptVectors | None = None) -> Matrix:
+        """Return uncalibrated logits: (texts, tasks); `kept` has the logits."""
         model = self.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()  # type: ignore[arg-type]
-        with Progress(progress, len(texts)) as bar:
-            for indices in length_sorted_batches([len(text) for text in texts], self.batch_size, longest_first=False):
-                encoded = encode(self.tokenizer, [texts[index] for index in indices], self.max_length)
-                rows[indices] = model(**encoded.to(model.device)).logits.float().cpu().numpy()
-                bar.advance(len(indices))
-        return rows
+
+        def score(batch: list[str]) -> Matrix:
+            encoded = encode(self.tokenizer, batch, self.max_length)
+            logits: Matrix = model(**encoded.to(model.device)).logits.float().cpu().numpy()
+            return logits
+
+        return encode_in_batches(texts, len(self.tasks), self.batch_size, score, progress, kept)
 
     def save(self, directory: Path) -> None:
         """Write a Hugging Face directory."""

@@ -3,16 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch.nn.functional import normalize
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
 
 from tapir_exp.config import Precision
-from tapir_exp.core.batching import length_sorted_batches
-from tapir_exp.core.console import Progress
-from tapir_exp.distillation.classifier.trainable import Matrix
+from tapir_exp.distillation.classifier.base import KeptVectors
+from tapir_exp.distillation.classifier.trainable import Matrix, encode_in_batches
 
 
 class Embedder:
@@ -36,14 +34,10 @@ class Embedder:
         )
         self._model = model.to(self._device).eval()
 
-    def embed(self, texts: Sequence[str], progress: str) -> Matrix:
-        """Return one vector of length 1 per text, in order: (texts, width)."""
-        rows = np.zeros((len(texts), self._model.config.hidden_size), dtype=np.float32)
-        with Progress(progress, len(texts)) as bar:
-            for indices in length_sorted_batches([len(text) for text in texts], self._batch_size, longest_first=False):
-                rows[indices] = self._embed([texts[index] for index in indices])
-                bar.advance(len(indices))
-        return rows
+    def embed(self, texts: Sequence[str], progress: str, kept: KeptVectors | None = None) -> Matrix:
+        """Return one vector of length 1 per text, in order: (texts, width); `kept` as in `encode_in_batches`."""
+        width = self._model.config.hidden_size
+        return encode_in_batches(texts, width, self._batch_size, self._embed, progress, kept)
 
     @torch.inference_mode()
     def _embed(self, texts: list[str]) -> Matrix:

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from tapir_exp.config import ClassifierFitConfig, Precision
 from tapir_exp.core.task_types import TaskType
+from tapir_exp.distillation.classifier.base import KeptVectors
 from tapir_exp.distillation.classifier.baselines import Baseline, fit_and_predict
 from tapir_exp.distillation.classifier.calibration import fit_temperature
 from tapir_exp.distillation.classifier.confidence import Validation, validate
@@ -48,9 +49,9 @@ class LinearClassifier:
     temperature: float
     validation: Validation | None = None
 
-    def score(self, texts: Sequence[str], progress: str) -> Matrix:
-        """Return uncalibrated logits: (texts, tasks)."""
-        vectors = self.embedder.embed(texts, progress)
+    def score(self, texts: Sequence[str], progress: str, kept: KeptVectors | None = None) -> Matrix:
+        """Return uncalibrated logits: (texts, tasks); `kept` has the embeddings."""
+        vectors = self.embedder.embed(texts, progress, kept)
         # A head that was trained without form rules is as wide as the vectors.
         has_forms = self.head.weight.shape[1] > vectors.shape[1]
         return self.head.logits(add_forms(vectors, texts) if has_forms else vectors)

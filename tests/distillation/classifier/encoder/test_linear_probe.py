@@ -8,6 +8,7 @@ import pytest
 
 from tapir_exp.config import ClassifierFitConfig, Precision
 from tapir_exp.core.errors import ConfigError
+from tapir_exp.core.stored_rows import RowLog, StoredVector
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.distillation.classifier.calibration import softmax
 from tapir_exp.distillation.classifier.dataset import LabelledText
@@ -15,7 +16,7 @@ from tapir_exp.distillation.classifier.encoder.embedding import Embedder
 from tapir_exp.distillation.classifier.encoder.linear_probe import LinearProbeTrainer, fit_head, open_linear
 from tapir_exp.distillation.classifier.encoder_weights import PACKAGE, find_encoder
 from tapir_exp.distillation.classifier.forms import NAMES
-from tapir_exp.distillation.classifier.trainable import predict
+from tapir_exp.distillation.classifier.trainable import Matrix, predict
 
 pytest.importorskip("sklearn", reason="the extra `local` is not installed")
 needs_minilm = pytest.mark.skipif(find_spec(PACKAGE) is None, reason="the extra `local` is not installed")
@@ -35,6 +36,28 @@ def test_embed_returns_unit_vectors_independent_of_the_batch(deberta_base: Path)
     for text, row in zip(texts, rows, strict=True):
         assert embedder.embed([text], "")[0] == pytest.approx(row, abs=1e-5)
     assert embedder.embed([], "").shape == (0, 32)
+
+
+def test_interrupted_embedding_goes_on_with_the_missing_batches(
+    deberta_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedder = Embedder(deberta_base, 32, 2, Precision.float32)
+    texts = ["Add both of them now", "Hum", "Draft the red one", "Hum the large one now", "Draw"]
+    whole, embed = embedder.embed(texts, ""), embedder._embed
+    batches: list[int] = []
+
+    def interrupted(batch: list[str]) -> Matrix:
+        batches.append(len(batch))
+        if len(batches) == 3:
+            raise KeyboardInterrupt
+        return embed(batch)
+
+    monkeypatch.setattr(embedder, "_embed", interrupted)
+    with pytest.raises(KeyboardInterrupt), RowLog(tmp_path / "log", StoredVector) as kept:
+        embedder.embed(texts, "", kept)
+    with RowLog(tmp_path / "log", StoredVector) as kept:
+        assert np.array_equal(embedder.embed(texts, "", kept), whole)
+    assert batches == [2, 2, 1, 1]
 
 
 def test_embed_ignores_tokens_beyond_the_maximum(deberta_base: Path) -> None:
