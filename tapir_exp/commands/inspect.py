@@ -82,7 +82,6 @@ def _tokenizer_directory(config: Config) -> Iterator[Path]:
     from tapir_exp.lab.base_student import build_base_tokenizer
     from tapir_exp.llm.serving.weights import find_weights, is_gguf
     from tapir_exp.pipeline.students import lab_corpus
-    from tapir_exp.student.gguf import convert_gguf_tokenizer
 
     model = config.student.model
     if model != LAB_STUDENT and not is_gguf(model):
@@ -90,6 +89,9 @@ def _tokenizer_directory(config: Config) -> Iterator[Path]:
         return
     with TemporaryDirectory() as directory:
         if is_gguf(model):
+            # Imported here, since it loads the classes of models.
+            from tapir_exp.student.gguf import convert_gguf_tokenizer
+
             convert_gguf_tokenizer(find_weights(model).path, Path(directory))
         else:
             build_base_tokenizer(Path(directory), config.lab.student, lab_corpus(config.lab.student, config.lab.world))
