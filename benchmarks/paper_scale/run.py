@@ -7,8 +7,8 @@ have 0.449 rows a seed, as in the paper. Wall and CPU seconds and the peak of me
 The exponent is the slope of log cost over log size between the smallest and the largest size: 1 is linear.
 
 `--kill` kills a run with SIGKILL in the middle of each long stage, at the first size, and starts it again. It prints
-the calls that the endpoint answered and no store has, and the rows that the next start finds. Each start also sends calls
-that check the endpoints, which no store has either.
+the calls that the endpoint answered and no store has, and the rows that the next start finds. Each start also sends
+calls that check the endpoints, which no store has either.
 """
 
 import argparse
