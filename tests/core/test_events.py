@@ -97,3 +97,27 @@ def event(kind: Kind, time: float, **fields: object) -> Event:
 )
 def test_outcome_is_that_of_the_last_attempt(stream: list[Event], expected: Outcome) -> None:
     assert outcome_of(stream) == expected
+
+
+def test_steps_of_other_processes_are_passed_on_once(tmp_path: Path) -> None:
+    path = tmp_path / EVENTS
+    stream, got = EventStream(path), []
+    stream.record(Kind.STAGE_STARTED, stage="student-0")
+    stream.subscribe(lambda event: got.append(event.get("step")))
+    offset = path.stat().st_size
+    rank = EventStream(path)  # as in the process of a rank
+    rank.record(Kind.TRAINING_STEP, step=1)
+    rank.record(Kind.CALLS, stage="x")
+    with path.open("a") as file:
+        file.write('{"time": 1, "event": "training_step", "st')  # a line that is not whole yet
+    offset = stream.pass_on_steps(offset)
+    with path.open("a") as file:
+        file.write('ep": 2}\n')
+    with stream.active():
+        assert events.pass_on_steps(offset) == path.stat().st_size
+    assert got == [1, 2]
+
+
+@pytest.mark.parametrize(("steps", "recorded"), [(21, 21), (250, 125), (1_000, 100), (100_000, 2_000)])
+def test_about_a_hundred_steps_of_a_fit_are_recorded(steps: int, recorded: int) -> None:
+    assert sum(events.is_step_recorded(step, steps) for step in range(1, steps + 1)) == recorded
