@@ -1,7 +1,7 @@
 """Launchers of sweeps on Ray, on SLURM, and in processes of this machine.
 
 Hydra reads every module of this namespace at each start and accepts plugins from here only, so that nothing heavy is
-imported. `tapir_exp.commands.remote_jobs` has the work.
+imported. `tapir_exp.commands.sweeps.remote_jobs` has the work.
 """
 
 from collections.abc import Sequence
@@ -60,8 +60,8 @@ class RayLauncher(_TapirLauncher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs and return their results."""
-        from tapir_exp.commands.remote_jobs import remote_jobs
-        from tapir_exp.commands.remote_ray import run_on_ray
+        from tapir_exp.commands.sweeps.ray_jobs import run_on_ray
+        from tapir_exp.commands.sweeps.remote_jobs import remote_jobs
 
         jobs = remote_jobs(self, job_overrides, initial_job_idx)
         return run_on_ray(jobs, **self.settings)
@@ -72,8 +72,8 @@ class SubmititLauncher(_TapirLauncher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs and return their results."""
-        from tapir_exp.commands.remote_jobs import remote_jobs
-        from tapir_exp.commands.remote_submitit import run_on_submitit
+        from tapir_exp.commands.sweeps.remote_jobs import remote_jobs
+        from tapir_exp.commands.sweeps.submitit_jobs import run_on_submitit
 
         jobs = remote_jobs(self, job_overrides, initial_job_idx)
         return run_on_submitit(jobs, **self.settings)

@@ -1,4 +1,4 @@
-"""Search of the best settings with Optuna, as a sweeper of Hydra. `tapir_exp.commands.search` has the work."""
+"""Search of the best settings with Optuna, as a sweeper of Hydra. `tapir_exp.commands.sweeps.search` has the work."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +48,7 @@ class SearchSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run the search."""
-        from tapir_exp.commands.search import Settings, run_search
+        from tapir_exp.commands.sweeps.search import Settings, run_search
 
         assert self.launcher is not None
         assert self.config is not None

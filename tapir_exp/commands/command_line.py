@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 
 from tapir_exp.commands.registration import register
-from tapir_exp.commands.search_space import SEARCH, SearchSpace, intervals
+from tapir_exp.commands.sweeps.search_space import SEARCH, SearchSpace, intervals
 from tapir_exp.config import Config
 from tapir_exp.config.compose import COMPOSITION_ERRORS, PRIMARY, Composer, collect
 from tapir_exp.config.paths import data_dir

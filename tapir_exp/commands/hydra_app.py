@@ -26,12 +26,12 @@ from tapir_exp.commands.command_line import check_config_dir, explain_failure, s
 from tapir_exp.commands.finished import finished_outcome, job_key
 from tapir_exp.commands.main import DEFAULT_COMMAND
 from tapir_exp.commands.registration import register
-from tapir_exp.commands.remote_jobs import REMOTE
-from tapir_exp.commands.search_space import SEARCH, SearchSpace, intervals
-from tapir_exp.commands.search_trial import reporting_rounds
-from tapir_exp.commands.sweep_plugins import missing_packages
-from tapir_exp.commands.sweep_progress import short_label
-from tapir_exp.commands.sweep_run import PagePath, SweepSession, update_page
+from tapir_exp.commands.sweeps.plugins import missing_packages
+from tapir_exp.commands.sweeps.progress import short_label
+from tapir_exp.commands.sweeps.remote_jobs import REMOTE
+from tapir_exp.commands.sweeps.search_space import SEARCH, SearchSpace, intervals
+from tapir_exp.commands.sweeps.search_trial import reporting_rounds
+from tapir_exp.commands.sweeps.session import PagePath, SweepSession, update_page
 from tapir_exp.commands.tracking import tracked_job
 from tapir_exp.config import Config, LoggerConfig, parse, to_yaml
 from tapir_exp.config.compose import COMMAND_LINE, COMPOSITION_ERRORS, Composer, collect, sweep_params

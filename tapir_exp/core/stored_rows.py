@@ -38,6 +38,10 @@ class StoredVector(Record):
     values: str
 
 
+KeptVectors = MutableMapping[int, StoredVector]
+"""Results of an encoder by the index of their text."""
+
+
 class MeasuredLoss(Record):
     """Mean loss of one response, in nats per token, as it is kept until the stage of the losses is finished."""
 

@@ -16,8 +16,9 @@ from assets import ROOT
 from filelock import FileLock
 from yaml import YAMLError
 
-from tapir_exp.commands import hydra_app, sweep_run
+from tapir_exp.commands import hydra_app
 from tapir_exp.commands.main import main
+from tapir_exp.commands.sweeps import session
 from tapir_exp.config.paths import data_dir
 from tapir_exp.core import console as console_module
 from tapir_exp.core.console import Terminal
@@ -88,7 +89,7 @@ class Tapir:
     def __call__(self, *arguments: str) -> Result:
         out, err = io.StringIO(), io.StringIO()
         console = Terminal(err)
-        for module in (hydra_app, sweep_run, console_module):
+        for module in (hydra_app, session, console_module):
             self._patch.setattr(module, "console", console)
         with redirect_stdout(out), redirect_stderr(err):
             code = self._exit_code(arguments)

@@ -53,7 +53,7 @@ def test_every_command_module_is_listed() -> None:
     modules = {path.stem for path in (ROOT / "tapir_exp/commands").glob("*.py")}
     shared = {"__init__", "main", "hydra_app", "command_line", "naming", "registration", "finished"}
     jobs = {"run_job", "evaluate_job", "plan_job", "classify_jobs", "doctor_job", "judge_check_job"}
-    jobs |= {"classify_pool", "sweep_run"}
+    jobs |= {"classify_pool", "plan_table", "student_names", "tracking", "view_job"}
     assert modules - shared - jobs == {name.replace("-", "_") for name in COMMANDS}
     assert all(callable(import_module(f"tapir_exp.commands.{name.replace('-', '_')}").main) for name in COMMANDS)
 

@@ -174,7 +174,7 @@ def test_lab_ladder_names_the_types_of_its_world() -> None:
 
 
 def test_groups_are_typed_by_the_schema() -> None:
-    untyped = {"llm", "arm", "launcher", "experiment", "debug"}
+    untyped = {"llm", "arm", "launcher", "search", "experiment", "debug"}
     groups = {leaf.partition("/")[0] for leaf in LEAVES}
     assert groups - untyped <= set(Config.__dataclass_fields__)
 

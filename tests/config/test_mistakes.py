@@ -41,6 +41,8 @@ def test_table_begins_with_a_right_configuration(base: DictConfig) -> None:
     assert problems(base, {}) == []
 
 
+WEIGHTED = {"task_mix.target_distribution": {"Math": 1.0}}
+
 MISTAKES: list[tuple[dict[str, Any], str, list[str]]] = [
     # Seeds.
     ({"seeds.path": "nowhere.json"}, "seeds.path = nowhere.json", ["a file that exists"]),
@@ -98,8 +100,8 @@ MISTAKES: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"task_mix.name": "lab"}, "task_mix.name = lab", ["no part of the lab", "task_mix=natural"]),
     ({"task_mix.target_distribution": {"Maths": 1.0}}, "task_mix.target_distribution.Maths", ["did you mean Math?"]),
     ({"task_mix.target_distribution": {"Math": 0.4}}, "task_mix.target_distribution sum to 0.4", ["a sum of 1"]),
-    ({"task_mix.weights": {"Maths": 2.0}}, "task_mix.weights.Maths", ["a task type of the mix (did you mean Math?)"]),
-    ({"task_mix.weights": {"Math": -1.0}}, "task_mix.weights.Math", ["a factor of 0 or more"]),
+    (WEIGHTED | {"task_mix.weights": {"Maths": 2.0}}, "task_mix.weights.Maths", ["(did you mean Math?)"]),
+    (WEIGHTED | {"task_mix.weights": {"Math": -1.0}}, "task_mix.weights.Math", ["a factor of 0 or more"]),
     ({"evals.problems_per_level": 12}, "evals.problems_per_level = 12", ["no part of the lab", "evals=held_out"]),
     ({"evals.run": "nowhere"}, "evals.run = nowhere", ["the directory of a finished run"]),
     # Fits, budgets and names.

@@ -1,6 +1,6 @@
 """Odd values of every number: none raises anything but a list of mistakes, and those that pass were reviewed."""
 
-from typing import get_args
+from typing import get_args, get_origin
 
 import pytest
 from composing import compose_raw
@@ -14,6 +14,7 @@ ODD = (0, -1, 2**63, 10**30, 10**400, 0.0, -1.0, 1e30, float("nan"), float("inf"
 ZERO_IS_A_CHOICE = {
     *("seed", "rounds", "epochs", "max_tokens", "max_restarts", "reasoning_tokens", "temperature", "dropout", "alpha"),
     *("delta", "delta_alpha", "hard_fraction", "warmup_ratio", "weight_decay", "problems_per_level", "held_out_size"),
+    *("extra_rows", "curriculum_rows"),
     *("judge_noise", "judge_position_bias", "max_failure_rate", "max_drop_rate", "max_complexity_gap"),
     *("teacher_error_rate", "expansion_error_rate", "classifier_error_rate"),
     *("usd_per_million_input", "usd_per_million_output"),
@@ -36,7 +37,8 @@ NEGATIVE_IS_A_CHOICE = {"delta", "delta_alpha", "judge_position_bias"}
 def numbers() -> list[str]:
     """Return every numeric leaf of both configurations."""
     keys = {**SCHEMA.keys, **CLASSIFY_SCHEMA.keys}
-    return [key for key, known in keys.items() if {int, float} & {known.hint, *get_args(known.hint)}]
+    single = {key: known.hint for key, known in keys.items() if get_origin(known.hint) is not dict}
+    return [key for key, hint in single.items() if {int, float} & {hint, *get_args(hint)}]
 
 
 def test_odd_numbers_are_refused_unless_reviewed() -> None:

@@ -15,6 +15,7 @@ import pytest
 from loopback import Server, request
 
 from tapir_exp.config import LLMConfig, SpendConfig
+from tapir_exp.llm import group_writer
 from tapir_exp.llm.call_store import CALLS_FILE, TRAFFIC_FILE, CallStore, _CallsTarget
 from tapir_exp.llm.chat import ChatRequest, Completion, Message, Usage
 from tapir_exp.llm.client import Client
@@ -105,16 +106,19 @@ def test_write_returns_after_completion_and_price_are_stored(call_store: CallSto
     other.close()
 
 
-def test_failed_entry_rolls_back_all_entries(call_store: CallStore) -> None:
+def test_failed_entry_rolls_back_all_entries(call_store: CallStore, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: ResponseCache) -> None:
         raise OSError("the disk is full")
 
+    # The pause after a transaction makes one group of the three entries, whatever the threads do.
+    monkeypatch.setattr(group_writer, "MIN_INTERVAL_S", 0.2)
+    assert write_all(call_store, put(call_store, "before")) == [COMPLETION]
     results = write_all(call_store, put(call_store, "a"), fail, put(call_store, "b"))
     assert [str(result) for result in results] == ["the disk is full"] * 3
     assert call_store.cache.get_many(["a", "b"]) == {}
     assert write_all(call_store, put(call_store, "c")) == [COMPLETION]
     assert list(call_store.cache.get_many(["a", "b", "c"])) == ["c"]
-    assert call_store.ledger.spent_by_scope().calls == 3
+    assert call_store.ledger.spent_by_scope().calls == 4
 
 
 def test_cancelled_writer_does_not_block_others(call_store: CallStore) -> None:

@@ -14,7 +14,7 @@ from tapir_exp.report.published import PublishedFigure, Status, load_table, load
 
 def test_load_tables_reads_every_table_with_statuses() -> None:
     tables = load_tables()
-    assert set(tables) == {"alpaca_eval_2", "qwen1_5_alpaca_eval_2", "mt_bench", "ablations", "lab"}
+    assert set(tables) == {"alpaca_eval_2", "qwen1_5_alpaca_eval_2", "mt_bench", "ifeval", "ablations", "lab"}
     figures = {row.label: row.figures for row in tables["alpaca_eval_2"].rows}
     assert figures["LLaMA2-7B with TAPIR"]["win_rate"] == PublishedFigure(value=7.8, status=Status.PRIMARY)
     assert figures["LLaMA2-7B with TAPIR, single round"]["win_rate"].status is Status.DERIVED

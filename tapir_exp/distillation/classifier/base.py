@@ -1,16 +1,13 @@
 """The protocol of a task classifier, and the factory that opens the configured one."""
 
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from tapir_exp.config import ClassifierConfig, ClassifierKind
 from tapir_exp.core.records import Example, Label
-from tapir_exp.core.stored_rows import StoredVector
+from tapir_exp.core.stored_rows import KeptVectors
 from tapir_exp.distillation.classifier.confidence import Validation
 from tapir_exp.llm.chat import ChatModel
-
-KeptVectors = MutableMapping[int, StoredVector]
-"""Results of an encoder by the index of their text."""
 
 
 class TaskClassifier(Protocol):

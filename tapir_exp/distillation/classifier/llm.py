@@ -7,9 +7,8 @@ from typing import Any, Self
 from tapir_exp.config import ClassifierConfig
 from tapir_exp.core.errors import ReplyError
 from tapir_exp.core.records import Example, Label
-from tapir_exp.core.stored_rows import LazySequence, in_order
+from tapir_exp.core.stored_rows import KeptVectors, LazySequence, in_order
 from tapir_exp.core.task_types import TaskType
-from tapir_exp.distillation.classifier.base import KeptVectors
 from tapir_exp.distillation.prompts import load_prompt
 from tapir_exp.llm.chat import ChatModel, ChatRequest, Completion, Message
 from tapir_exp.llm.executor import OnResult, RequestResult, run_each

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from tapir_exp.core.batching import length_sorted_batches
 from tapir_exp.core.console import Progress
 from tapir_exp.core.errors import ConfigError
-from tapir_exp.core.stored_rows import StoredVector
+from tapir_exp.core.stored_rows import KeptVectors, StoredVector
 from tapir_exp.core.task_types import TaskType
-from tapir_exp.distillation.classifier.base import KeptVectors
 from tapir_exp.distillation.classifier.baselines import Baseline
 from tapir_exp.distillation.classifier.calibration import softmax
 from tapir_exp.distillation.classifier.confidence import Validation

@@ -12,7 +12,7 @@ from tapir_exp.config import ClassifierConfig, ClassifierFitConfig, ClassifierKi
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.records import Example, Label
 from tapir_exp.core.store import digest_files
-from tapir_exp.distillation.classifier.base import KeptVectors
+from tapir_exp.core.stored_rows import KeptVectors
 from tapir_exp.distillation.classifier.card import ClassifierCard, read_card
 from tapir_exp.distillation.classifier.confidence import Validation
 from tapir_exp.distillation.classifier.dataset import package_examples

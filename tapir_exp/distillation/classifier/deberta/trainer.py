@@ -15,8 +15,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tapir_exp.config import ClassifierFitConfig, TrainerConfig
 from tapir_exp.core.console import Progress
 from tapir_exp.core.determinism import deterministic_scope
+from tapir_exp.core.stored_rows import KeptVectors
 from tapir_exp.core.task_types import TaskType
-from tapir_exp.distillation.classifier.base import KeptVectors
 from tapir_exp.distillation.classifier.baselines import Baseline
 from tapir_exp.distillation.classifier.calibration import fit_temperature
 from tapir_exp.distillation.classifier.confidence import Validation, validate

@@ -9,7 +9,7 @@ from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
 
 from tapir_exp.config import Precision
-from tapir_exp.distillation.classifier.base import KeptVectors
+from tapir_exp.core.stored_rows import KeptVectors
 from tapir_exp.distillation.classifier.trainable import Matrix, encode_in_batches
 
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from tapir_exp.config import ClassifierFitConfig, Precision
+from tapir_exp.core.stored_rows import KeptVectors
 from tapir_exp.core.task_types import TaskType
-from tapir_exp.distillation.classifier.base import KeptVectors
 from tapir_exp.distillation.classifier.baselines import Baseline, fit_and_predict
 from tapir_exp.distillation.classifier.calibration import fit_temperature
 from tapir_exp.distillation.classifier.confidence import Validation, validate

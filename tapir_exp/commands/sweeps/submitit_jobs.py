@@ -9,7 +9,7 @@ from typing import Any
 
 from hydra.core.utils import JobReturn
 
-from tapir_exp.commands.remote_jobs import RemoteJob, fetch, in_order
+from tapir_exp.commands.sweeps.remote_jobs import RemoteJob, fetch, in_order
 from tapir_exp.core.console import console
 from tapir_exp.core.store import write_text_atomic
 

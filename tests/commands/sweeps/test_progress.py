@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tapir_exp.commands import sweep_progress
-from tapir_exp.commands.sweep_progress import SweepProgress, _duration, short_label
+from tapir_exp.commands.sweeps import progress
+from tapir_exp.commands.sweeps.progress import SweepProgress, _duration, short_label
 from tapir_exp.core import console as console_module
 from tapir_exp.core.console import Terminal
 from tapir_exp.core.events import EVENTS, EventStream, Kind
@@ -21,7 +21,7 @@ JOBS = [["seed=1"], ["seed=2"], ["seed=3"]]
 def output(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     out = io.StringIO()
     terminal = Terminal(out)
-    for module in (console_module, sweep_progress):
+    for module in (console_module, progress):
         monkeypatch.setattr(module, "console", terminal)
     return out
 

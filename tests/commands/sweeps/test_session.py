@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from tapir_exp.commands import sweep_run
-from tapir_exp.commands.sweep_run import SweepSession, format_usd, job_lines, update_page
+from tapir_exp.commands.sweeps import session
+from tapir_exp.commands.sweeps.session import SweepSession, format_usd, job_lines, update_page
 from tapir_exp.core import console as console_module
 from tapir_exp.core.console import Terminal
 from tapir_exp.core.errors import TapirError
@@ -34,9 +34,9 @@ def output(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     out = io.StringIO()
     terminal = Terminal(out)
     terminal.width = 40
-    for module in (console_module, sweep_run):
+    for module in (console_module, session):
         monkeypatch.setattr(module, "console", terminal)
-    monkeypatch.setattr(sweep_run, "_page_due", [0.0])
+    monkeypatch.setattr(session, "_page_due", [0.0])
     return out
 
 
@@ -69,7 +69,7 @@ def test_table_names_every_failure_and_cuts_no_cell(sweep: Path, output: io.Stri
     with pytest.raises(TapirError) as caught:
         SweepSession(sweep, PLAN, write_page).finish()
     header, *lines, page = output.getvalue().splitlines()
-    assert header.split() == list(sweep_run.COLUMNS)
+    assert header.split() == list(session.COLUMNS)
     assert [line.split()[:2] for line in lines][1] == ["name=failed", "failed"]
     assert page == f"page: {sweep}/index.html"
     assert str(caught.value).startswith(
@@ -116,12 +116,12 @@ def test_page_of_a_running_sweep_is_rewritten_sometimes(sweep: Path, output: io.
         if len(written) == 1:
             raise RuntimeError("half a file")
 
-    with FileLock(sweep / sweep_run.PAGE_LOCK):
+    with FileLock(sweep / session.PAGE_LOCK):
         update_page(sweep, write)
     assert written == []  # another job writes it
     update_page(sweep, write)
     assert "RuntimeError: half a file" in output.getvalue()
-    sweep_run._page_due[0] = float("inf")
+    session._page_due[0] = float("inf")
     update_page(sweep, write)
     assert len(written) == 1
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from tapir_exp.commands.sweep_progress import SweepProgress
+from tapir_exp.commands.sweeps.progress import SweepProgress
 from tapir_exp.core.console import console, print_warning
 from tapir_exp.core.disk import explain_disk_error
 from tapir_exp.core.errors import TapirError

@@ -16,8 +16,8 @@ from hydra.core.utils import JobReturn
 from omegaconf import OmegaConf
 from remote_fake import FakeJob, install_slurm
 
-from tapir_exp.commands import remote_jobs, sweep_plugins
-from tapir_exp.commands.remote_submitit import FOLDER, SUBMITTED, run_on_submitit
+from tapir_exp.commands.sweeps import plugins, remote_jobs
+from tapir_exp.commands.sweeps.submitit_jobs import FOLDER, SUBMITTED, run_on_submitit
 from tapir_exp.core.events import EVENTS, EventStream, Kind, State, outcome_of, read_events
 from tapir_exp.core.processes import ProcessRef, is_worker, mark_worker
 
@@ -76,7 +76,7 @@ def test_interrupt_cancels_the_jobs_in_the_queue(slurm: Path, tmp_path: Path, mo
             raise KeyboardInterrupt
         os.sched_yield()
 
-    monkeypatch.setattr("tapir_exp.commands.remote_submitit.time.sleep", interrupt)
+    monkeypatch.setattr("tapir_exp.commands.sweeps.submitit_jobs.time.sleep", interrupt)
     with pytest.raises(KeyboardInterrupt):
         launch(tmp_path / "sweep", "slurm", "sleep")
     monkeypatch.undo()
@@ -89,7 +89,7 @@ def test_interrupt_cancels_the_jobs_in_the_queue(slurm: Path, tmp_path: Path, mo
 
 @pytest.mark.slow
 def test_job_that_is_still_in_the_queue_is_not_submitted_again(slurm: Path, tmp_path: Path) -> None:
-    from tapir_exp.commands.remote_submitit import _Submitted
+    from tapir_exp.commands.sweeps.submitit_jobs import _Submitted
 
     folder = tmp_path / "sweep" / FOLDER
     folder.mkdir(parents=True)
@@ -129,14 +129,14 @@ def test_lost_job_is_a_failed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_missing_package_is_named_with_its_extra(
     monkeypatch: pytest.MonkeyPatch, launcher: str, sweeper: str, extras: list[str]
 ) -> None:
-    monkeypatch.setattr(sweep_plugins, "find_spec", lambda name: None)
-    targets = {key.rpartition(".")[2].lower(): key for key in sweep_plugins.PACKAGES}
+    monkeypatch.setattr(plugins, "find_spec", lambda name: None)
+    targets = {key.rpartition(".")[2].lower(): key for key in plugins.PACKAGES}
     names = {"ray": "raylauncher", "slurm": "submititlauncher", "optuna": "searchsweeper"}
     chosen = {
         key: {"_target_": targets.get(names.get(name, ""), "other")}
         for key, name in {"launcher": launcher, "sweeper": sweeper}.items()
     }
-    problems = sweep_plugins.missing_packages(OmegaConf.create({"hydra": chosen}))
+    problems = plugins.missing_packages(OmegaConf.create({"hydra": chosen}))
     assert [line.rpartition("tapir-exp[")[2].rstrip("]'") for line in problems] == extras
 
 

@@ -10,9 +10,9 @@ import yaml
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
-from tapir_exp.commands import search as search_module
-from tapir_exp.commands.search import Settings, run_search
-from tapir_exp.commands.search_trial import JOURNAL, RoundReader, reporting_rounds
+from tapir_exp.commands.sweeps import search as search_module
+from tapir_exp.commands.sweeps.search import Settings, run_search
+from tapir_exp.commands.sweeps.search_trial import JOURNAL, RoundReader, reporting_rounds
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.events import EVENTS, EventStream, Kind, Pruned
 from tapir_exp.report.sweep.plan_file import SweepPlan

@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from tapir_exp.commands.search_space import Parameter, SearchSpace, intervals
+from tapir_exp.commands.sweeps.search_space import Parameter, SearchSpace, intervals
 from tapir_exp.core.errors import ConfigError
 
 

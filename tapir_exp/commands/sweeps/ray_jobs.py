@@ -7,7 +7,7 @@ from typing import Any
 
 from hydra.core.utils import JobReturn
 
-from tapir_exp.commands.remote_jobs import RemoteJob, fetch, in_order
+from tapir_exp.commands.sweeps.remote_jobs import RemoteJob, fetch, in_order
 from tapir_exp.core.errors import TapirError
 
 QUIET = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}

@@ -15,8 +15,8 @@ from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 
-from tapir_exp.commands.search_space import Parameter, SearchSpace, Value
-from tapir_exp.commands.search_trial import (
+from tapir_exp.commands.sweeps.search_space import Parameter, SearchSpace, Value
+from tapir_exp.commands.sweeps.search_trial import (
     JOB,
     REASON,
     SPACE,

@@ -1,0 +1,1 @@
+"""Sweeps: their session and table, jobs on other machines, and searches."""
