@@ -32,7 +32,22 @@ OWN_OPTIONS = {"--rows": 1, "--pairs": 1, "--limit": 1, "--replies": 1, "--delta
 """Options of these verbs, with their number of values."""
 ELIDED = ("experiment=llama2_7b_paper", "allow_lab_parts=true")
 FILE_MISSING = r"that exists|directory of a finished run|expected a (file|directory)"
-OTHER_PROGRAMS = ("cd", "curl", "eval", "export", "git", "hf", "mkdir", "open", "rm", "vllm", "set")
+OTHER_PROGRAMS = (
+    "cd",
+    "curl",
+    "eval",
+    "export",
+    "git",
+    "hf",
+    "mkdir",
+    "mlflow",
+    "open",
+    "rm",
+    "set",
+    "tensorboard",
+    "vllm",
+    "wandb",
+)
 """Programs that are not ours, and whose commands are not checked."""
 
 

@@ -154,7 +154,7 @@ def cached(outputs: Path) -> int:
     if not (outputs / "store" / "calls.sqlite").exists():
         return 0
     with sqlite3.connect(outputs / "store" / "calls.sqlite") as replies:
-        return int(replies.execute("SELECT count(*) FROM replies").fetchone()[0])
+        return int(replies.execute("SELECT count(*) FROM completions").fetchone()[0])
 
 
 def paid_by_finished_stages(outputs: Path) -> int:
