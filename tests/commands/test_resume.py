@@ -95,9 +95,10 @@ APART = ["sft.lr_schedule=restart", "sft.optimizer_state=new"]
 SETTINGS = {
     "one schedule, carried state": ["sft.lr_schedule=one", "sft.optimizer_state=carried"],
     "branch": ["sft.lr_schedule=wsd", "sft.judged_student=annealed", "sft.anneal_ratio=0.5", "sft.decay_ratio=0"],
-    "average of adapters": ["sft.method=lora", "sft.judged_student=average", "sft.average_checkpoints=3"],
-    "falling peaks": ["sft.lr_schedule=falling", "sft.optimizer_state=new"],
-    "each round from the base model": ["sft.round_start=base", *APART],
+    "average of adapters, falling peaks": [
+        *("sft.method=lora", "sft.judged_student=average", "sft.average_checkpoints=3"),
+        *("sft.lr_schedule=falling", "sft.optimizer_state=new"),
+    ],
     "each round from S_0": ["sft.round_start=s0", *APART],
 }
 
