@@ -97,6 +97,7 @@ with running_launchers([["sleep", "1000"]], out) as (launcher,):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no signal at the death of a parent")
+@pytest.mark.slow
 def test_running_launchers_end_with_a_killed_parent(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)]) as parent:
         while not (tmp_path / "pid").is_file():
