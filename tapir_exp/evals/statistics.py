@@ -157,7 +157,8 @@ def accuracy_by_family(results: Sequence[BenchmarkResult]) -> dict[str, Estimate
     Raises:
         ValueError: If there are no results.
     """
-    return _accuracy_by(results, lambda result: result.family)
+    families = _grouped(results, lambda result: result.family)
+    return {name: proportion(sum(row.exact for row in rows), len(rows)) for name, rows in sorted(families.items())}
 
 
 def accuracy_by_task(results: Sequence[BenchmarkResult]) -> dict[TaskType, Estimate]:
@@ -166,10 +167,7 @@ def accuracy_by_task(results: Sequence[BenchmarkResult]) -> dict[TaskType, Estim
     Raises:
         ValueError: If there are no results.
     """
-    _count(results)
-    rows: defaultdict[TaskType, list[BenchmarkResult]] = defaultdict(list)
-    for result in results:
-        rows[result.task].append(result)
+    rows = _grouped(results, lambda result: result.task)
     return {task: macro_accuracy(rows[task]) for task in TaskType if task in rows}
 
 
@@ -179,11 +177,7 @@ def accuracy_by_level(results: Sequence[BenchmarkResult]) -> dict[int, Estimate]
     Raises:
         ValueError: If there are no results.
     """
-    _count(results)
-    rows: defaultdict[int, list[BenchmarkResult]] = defaultdict(list)
-    for result in results:
-        rows[result.level].append(result)
-    return {level: macro_accuracy(rows[level]) for level in sorted(rows)}
+    return {level: macro_accuracy(rows) for level, rows in sorted(_grouped(results, lambda r: r.level).items())}
 
 
 def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
@@ -391,12 +385,12 @@ def holm(p_values: Mapping[K, float]) -> dict[K, float]:
     return {key: adjusted[key] for key in p_values}
 
 
-def _accuracy_by(results: Sequence[BenchmarkResult], key: Callable[[BenchmarkResult], str]) -> dict[str, Estimate]:
+def _grouped(results: Sequence[BenchmarkResult], key: Callable[[BenchmarkResult], K]) -> dict[K, list[BenchmarkResult]]:
     _count(results)
-    correct: defaultdict[str, list[bool]] = defaultdict(list)
+    groups: defaultdict[K, list[BenchmarkResult]] = defaultdict(list)
     for result in results:
-        correct[key(result)].append(result.exact)
-    return {name: proportion(sum(correct[name]), len(correct[name])) for name in sorted(correct)}
+        groups[key(result)].append(result)
+    return dict(groups)
 
 
 def _count(values: Sequence[object]) -> int:
