@@ -117,5 +117,5 @@ def print_inspection(inspection: "Inspection", console: "Console") -> None:
 
 def _parse_count(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows")
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of rows, such as --rows 5")
     return int(text)

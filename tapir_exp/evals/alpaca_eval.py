@@ -212,10 +212,8 @@ def annotate(
     """
     # alpaca_eval's cache has the same four fields as its key.
     empty = [row for row in known if row.preference is None and row.failure is None]
-    reusable = {
-        (row.instruction, row.output_1, row.output_2, row.annotator): row
-        for row in (*empty, *(row for row in known if is_preference(row.preference)))
-    }
+    judged = [row for row in known if is_preference(row.preference)]
+    reusable = {(row.instruction, row.output_1, row.output_2, row.annotator): row for row in (*empty, *judged)}
 
     def find_known(pair: OutputPair) -> Annotation | None:
         if pair.is_identical:
