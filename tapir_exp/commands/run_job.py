@@ -39,9 +39,13 @@ TABLE_COLUMNS = {
     "hard": "gap/hard_share",
     "acc.": "benchmark/accuracy",
     "s.e.": "benchmark/accuracy_se",
+    "win rate": "held_out/win_rate",
+    "ppl.": "held_out/perplexity",
+    "AlpacaEval %": "alpaca_eval/win_rate",
+    "MT-Bench": "mt_bench/average",
+    "IFEval %": "ifeval/prompt_level_strict_acc",
 }
-"""Columns of the table that a run prints at its end, each with its metric."""
-
+"""Columns of the table that a run prints at its end, each with its metric. A column without any value is dropped."""
 
 HIGH_LEARNING_RATE = 1e-3
 """Peak rate from which a run warns of a pretrained student; ours."""
@@ -180,13 +184,12 @@ def _manifest(ws: Workspace, run_dir: Path, target: Shares | None) -> Manifest:
 
 
 def _print_rounds(metrics: list[Metrics]) -> None:
-    rows = [
-        [f"S_{row['round']}", *(_format_figure(row.get(name)) for name in TABLE_COLUMNS.values())] for row in metrics
-    ]
+    columns = {
+        title: name for title, name in TABLE_COLUMNS.items() if any(row.get(name) is not None for row in metrics)
+    }
+    rows = [[f"S_{row['round']}", *(_format_figure(row.get(name)) for name in columns.values())] for row in metrics]
     print_table(
-        "Results by round (gap and hard share: of the rows that the student was scored on)",
-        ["", *TABLE_COLUMNS],
-        rows,
+        "Results by round (gap and hard share: of the rows that the student was scored on)", ["", *columns], rows
     )
 
 

@@ -72,3 +72,11 @@ def test_rate_of_the_lab_is_warned_of_for_real_students(
     model, sft = SimpleNamespace(model=student), SimpleNamespace(learning_rate=rate)
     run_job._warn_about_learning_rate(SimpleNamespace(student=model, sft=sft))  # type: ignore[arg-type]
     assert [line.startswith("warning: sft.learning_rate = 0.002 is high") for line in said] == [True] * warned
+
+
+def test_rounds_table_has_the_columns_with_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    tables: list[tuple[list[str], list[list[str]]]] = []
+    monkeypatch.setattr(run_job, "print_table", lambda _, columns, rows: tables.append((columns, rows)))
+    first = {"round": 0, "held_out/win_rate": 0.5, "benchmark/accuracy": None}
+    run_job._print_rounds([first, {"round": 1, "held_out/win_rate": 0.75, "mix/rows": 9}])
+    assert tables == [(["", "rows", "win rate"], [["S_0", "–", "0.500"], ["S_1", "9", "0.750"]])]
