@@ -98,7 +98,10 @@ def find_source(path: Path, precision: Precision | None, *, allow_pickle: bool, 
         directory = manifest.open_last_student(path).path
         command = _command_of(path)
     if not any((directory / name).is_file() for name in ("config.json", "adapter_config.json")):
-        raise ExportError(f"{path} is neither a student nor a finished run; give the directory of either.")
+        raise ExportError(
+            f"{path} is neither a student nor a finished run; give the directory of either, or repeat the command of "
+            "an unfinished run."
+        )
     check_if_artifact(directory)
     provenance = Provenance.load(directory)
     if precision is None and provenance is None:
