@@ -87,8 +87,8 @@ def find_speakers(path: Path, base: str | None = None, *, only: bool = False) ->
         directory = path
         if not any((directory / name).is_file() for name in ("config.json", "adapter_config.json")):
             raise ChatError(
-                f"{path} is neither a student nor a finished run; give the directory of either, or repeat the command of "
-                "an unfinished run."
+                f"{path} is neither a student nor a finished run; give the directory of either, or repeat the command "
+                "of an unfinished run."
             )
         check_if_artifact(directory)
         # Only the student's tokenizer has the template of the training.

@@ -99,8 +99,8 @@ def find_source(path: Path, precision: Precision | None, *, allow_pickle: bool, 
         command = _command_of(path)
     if not any((directory / name).is_file() for name in ("config.json", "adapter_config.json")):
         raise ExportError(
-            f"{path} is neither a student nor a finished run; give the directory of either, or repeat the command of "
-            "an unfinished run."
+            f"{path} is neither a student nor a finished run; give the directory of either, or repeat the command "
+            "of an unfinished run."
         )
     check_if_artifact(directory)
     provenance = Provenance.load(directory)
