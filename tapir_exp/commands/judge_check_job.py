@@ -1,23 +1,31 @@
 """The job of `tapir judge-check`: ask or replay the judges, measure them, and write the pages."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from tapir_exp.commands.command_line import compose_jobs
-from tapir_exp.config import Config, JudgeConfig, JudgeProtocol
-from tapir_exp.core.console import console, print_table
+from tapir_exp.config import Config, JudgeConfig
+from tapir_exp.core.console import console, print_table, print_warning
 from tapir_exp.core.file_names import file_name
 from tapir_exp.core.store import write_rows, write_text_atomic
-from tapir_exp.distillation.judge.check import JudgeCheck, check_verdicts, count_calls, judge_pairs, replay
+from tapir_exp.distillation.judge.check import (
+    JudgeCheck,
+    check_verdicts,
+    common_failures,
+    count_calls,
+    judge_pairs,
+    members_of,
+    replay,
+)
 from tapir_exp.evals.labelled_pairs import LabelledPair, read_pairs
 from tapir_exp.evals.statistics import Interval
 from tapir_exp.llm.call_store import CallStore
 from tapir_exp.llm.ledger import Spend, SpendScope
 from tapir_exp.llm.serving.pool import ServerPool
 from tapir_exp.llm.spend_report import write_spend_report
-from tapir_exp.pipeline.opening import open_chat
+from tapir_exp.pipeline.opening import open_judge
 from tapir_exp.report.judge_check_page import write_judge_check
 
 FIGURES = "judge_check.json"
@@ -58,7 +66,7 @@ def run_job(job: CheckJob) -> list[JudgeCheck]:
     job.output_dir.mkdir(parents=True, exist_ok=True)
     checks = [replay(name, path, pairs, job.delta) for name, path in job.replies]
     for config, name in zip(configs, _names([config.judge for config in configs]), strict=True):
-        checks.append(_ask(config, name, pairs, job))
+        checks.extend(_ask(config, name, pairs, job))
     data = "the pairs of the replies" if job.pairs is None else job.pairs.name
     write_text_atomic(job.output_dir / FIGURES, json.dumps(_figures(checks, data), indent=1) + "\n")
     page = write_judge_check(job.output_dir, checks, data)
@@ -67,12 +75,15 @@ def run_job(job: CheckJob) -> list[JudgeCheck]:
     return checks
 
 
-def _ask(config: Config, name: str, pairs: Sequence[LabelledPair], job: CheckJob) -> JudgeCheck:
-    """Ask a judge about the pairs; its completions go through the cache, the limits and the budget of the runs."""
+def _ask(config: Config, name: str, pairs: Sequence[LabelledPair], job: CheckJob) -> list[JudgeCheck]:
+    """Ask a judge about the pairs; its completions go through the cache, the limits and the budget of the runs.
+
+    The judges of a panel follow the panel, each by its replies in it.
+    """
     store = Path(config.outputs) / "store"
     call_store, servers = CallStore(store, SpendScope(str(job.output_dir)), config.spend), ServerPool(store / "servers")
     try:
-        chat = open_chat(config.judge.llm, "judge", call_store, servers)
+        chat = open_judge(config.judge, call_store, servers)
         chat.check(priced=config.spend.max_usd is not None)
         with call_store.ledger.record_stage(STAGE) as recorded:
             verdicts, seconds = judge_pairs(pairs, chat, config.judge, f"judge-check: {name}")
@@ -81,29 +92,36 @@ def _ask(config: Config, name: str, pairs: Sequence[LabelledPair], job: CheckJob
         servers.close()
         call_store.close()
     write_rows(job.output_dir / f"verdicts-{file_name(name.replace(', ', '-'))}.jsonl", verdicts)
+    for reason, count in common_failures(verdicts):
+        print_warning(f"{name}: {count} replies without scores: {reason}")
     check = check_verdicts(name, pairs, verdicts, job.delta)
     spend = recorded.get("judge", Spend())
-    return replace(check, calls=count_calls(pairs, config.judge), spend=spend, seconds=seconds)
+    calls = count_calls(pairs, config.judge)
+    return [
+        replace(check, calls=calls, spend=spend, seconds=seconds),
+        *members_of(name, pairs, verdicts, job.delta),
+    ]
 
 
 def _names(judges: Sequence[JudgeConfig]) -> list[str]:
     """Return a name for each judge: its model, its protocol, and settings that tell it from the others."""
-    names = [
-        ", ".join(
-            [
-                judge.llm.model.rpartition("/")[2],
-                judge.protocol.value,
-                *(["with reference"] if judge.reference else []),
-                *(
-                    ["one order"]
-                    if not judge.swap_positions and judge.protocol is not JudgeProtocol.single_score
-                    else []
-                ),
-            ]
-        )
-        for judge in judges
-    ]
+    names = [", ".join(_parts_of_name(judge)) for judge in judges]
     return [f"{name} ({number})" if names.count(name) > 1 else name for number, name in enumerate(names, 1)]
+
+
+def _parts_of_name(judge: JudgeConfig) -> Iterator[str]:
+    yield judge.llm.model.rpartition("/")[2] if len(judge.models) == 1 else f"panel of {len(judge.models)}"
+    yield judge.protocol.value
+    if judge.metrics:
+        yield "with metrics"
+    if judge.reference:
+        yield "with reference"
+    if judge.own_reference:
+        yield "with own reference"
+    if judge.samples > 1:
+        yield f"{judge.samples} samples"
+    if not judge.swap_positions and not judge.protocol.alone:
+        yield "one order"
 
 
 def _figures(checks: Sequence[JudgeCheck], data: str) -> Mapping[str, object]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tapir_exp.config import JudgeProtocol
+from tapir_exp.config import JudgeProtocol, PanelScore
 from tapir_exp.config.stored import read_stored_config
 from tapir_exp.core.console import write_line
 from tapir_exp.core.errors import StoreError
@@ -49,22 +49,24 @@ def reparse(run_dir: Path) -> list[ReparsedStage]:
     """
     manifest = Manifest.load(run_dir)
     artifacts = manifest.open(run_dir)
-    protocol = _protocol_of(run_dir)
+    protocol, combine = _protocol_of(run_dir)
     entries = [entry for entry in manifest.artifacts if entry.stage in VERDICT_STAGES]
-    return [_compare(entry.name, artifacts[entry.name].rows(Verdict), protocol) for entry in entries]
+    return [_compare(entry.name, artifacts[entry.name].rows(Verdict), protocol, combine) for entry in entries]
 
 
-def _protocol_of(run_dir: Path) -> JudgeProtocol:
+def _protocol_of(run_dir: Path) -> tuple[JudgeProtocol, PanelScore]:
     # Early versions have another key in its place.
     judge = read_stored_config(run_dir).get("judge")
     name = judge.get("protocol") if isinstance(judge, dict) else None
     if not isinstance(name, str) or name not in JudgeProtocol.__members__:
         raise StoreError(f"{run_dir} is from a version that did not store replies in full; repeat its command.")
-    return JudgeProtocol[name]
+    panel = judge.get("panel") if isinstance(judge, dict) else None
+    combine = panel.get("combine") if isinstance(panel, dict) else None
+    return JudgeProtocol[name], PanelScore[combine] if combine in PanelScore.__members__ else PanelScore.mean
 
 
-def _compare(name: str, before: Sequence[Verdict], protocol: JudgeProtocol) -> ReparsedStage:
-    now = [reparse_verdict(verdict, protocol) for verdict in before]
+def _compare(name: str, before: Sequence[Verdict], protocol: JudgeProtocol, combine: PanelScore) -> ReparsedStage:
+    now = [reparse_verdict(verdict, protocol, combine) for verdict in before]
     # The order of replies within a verdict is that of the presentation orders, before and now.
     outcomes = Counter(
         _outcome(old, new)

@@ -150,8 +150,12 @@ def _outcome(metrics: Metrics) -> Outcome:
 
 
 def _warn_about_self_preference(config: Config) -> None:
-    family = shared_family(config.teacher.llm.model, config.judge.llm.model)
-    if config.curriculum.rounds and family is not None:
+    if not config.curriculum.rounds:
+        return
+    for judge in config.judge.models:
+        family = shared_family(config.teacher.llm.model, judge.model)
+        if family is None:
+            continue
         console.print(f"warning: {family}; judges favour their own family.", markup=False, soft_wrap=True)
 
 

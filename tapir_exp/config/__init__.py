@@ -6,7 +6,7 @@ from tapir_exp.config.classifier_training import ClassifierFitConfig
 from tapir_exp.config.classify import ClassifyConfig, ClassifyJob
 from tapir_exp.config.curriculum import CurriculumConfig, Difficulty, GapRows, RolloutConfig, RoundsMode, SelectBy
 from tapir_exp.config.evals import AlpacaEvalConfig, EvalsConfig, IFEvalConfig, MTBenchConfig, Suite
-from tapir_exp.config.judge import JudgeConfig, JudgeProtocol
+from tapir_exp.config.judge import JudgeConfig, JudgeProtocol, PanelConfig, PanelMemberConfig, PanelScore
 from tapir_exp.config.lab import LabConfig, LabStudentConfig, WorldName
 from tapir_exp.config.llm import LengthLimit, ListPriceConfig, LLMConfig, Reasoning, ServerConfig, SpendConfig
 from tapir_exp.config.logger import LoggerConfig, TrackerKind, WandbMode
@@ -66,6 +66,9 @@ __all__ = [
     "Method",
     "MissingResponses",
     "OptimizerState",
+    "PanelConfig",
+    "PanelMemberConfig",
+    "PanelScore",
     "Precision",
     "Reasoning",
     "RolloutConfig",

@@ -8,9 +8,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from tapir_exp.config.fit_checks import check_fits
+from tapir_exp.config.judge_checks import MEMBERS, check_judge
 from tapir_exp.config.lab_parts import check_lab_parts
 from tapir_exp.config.problems import (
     Problem,
@@ -19,6 +20,7 @@ from tapir_exp.config.problems import (
     format_value,
 )
 from tapir_exp.config.ranges import check_ranges
+from tapir_exp.config.references import dead_reference, merge_references
 from tapir_exp.config.schema import Schema, did_you_mean
 from tapir_exp.config.secrets import check_secrets, secrets_of
 from tapir_exp.config.task_mix_checks import check_shares, check_weights
@@ -43,7 +45,7 @@ SUITE_JUDGES = ("evals.alpaca_eval.judge", "evals.mt_bench.judge")
 """Judges of benchmarks."""
 HINTS |= {
     f"{role}.llm.model": f": the model's name at the endpoint, such as {role}.llm.model=hosted_vllm/NAME"
-    for role in SUITE_JUDGES
+    for role in (*SUITE_JUDGES, *MEMBERS)
 }
 CARD = "classifier.json"
 """File in the directory of a trained classifier."""
@@ -58,7 +60,7 @@ CLASSIFIER_PRECISIONS = ("32-true", "bf16-mixed")
 def find_problems(cfg: DictConfig, schema: Schema, origin: Callable[[str], str]) -> list[str]:
     """Return every mistake of a configuration as a line of text; `origin` returns what set a key."""
     values: dict[str, Any] = {}
-    problems = list(_read(cfg, schema, "", values))
+    problems = merge_references(_read(cfg, schema, "", values))
     for check in CHECKS:
         problems.extend(check(values))
     problems.extend(check_lab_parts(values, origin))
@@ -81,7 +83,7 @@ def _read(cfg: DictConfig, schema: Schema, section: str, values: dict[str, Any])
         elif schema.is_section(key) and isinstance(cfg._get_node(name), DictConfig) and cfg[name] is not None:
             yield from _read(cfg[name], schema, key, values)
         else:
-            yield from _read_leaf(cfg, name, key, schema.expects(key), values)
+            yield from _read_leaf(cfg, name, key, schema, values)
 
 
 def _absent(schema: Schema, key: str) -> Iterator[Problem]:
@@ -89,15 +91,20 @@ def _absent(schema: Schema, key: str) -> Iterator[Problem]:
         yield Problem(key, " is missing", schema.expects(key))
 
 
-def _read_leaf(cfg: DictConfig, name: str, key: str, expected: str, values: dict[str, Any]) -> Iterator[Problem]:
+def _read_leaf(cfg: DictConfig, name: str, key: str, schema: Schema, values: dict[str, Any]) -> Iterator[Problem]:
+    expected = schema.expects(key)
     if OmegaConf.is_missing(cfg, name):
         yield Problem(key, " is missing", f"{expected}{HINTS.get(key, '')}")
         return
     try:
         value = cfg[name]
         values[key] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    except InterpolationToMissingValueError:
+        return  # the value that it refers to is reported
     except OmegaConfBaseException as error:
-        yield Problem(key, " cannot be read", f"{expected}; {str(error).splitlines()[0]}")
+        text = OmegaConf.to_container(cfg, resolve=False)[name]  # type: ignore[index,call-overload]
+        unread = Problem(key, " cannot be read", f"{expected}; {str(error).splitlines()[0]}")
+        yield dead_reference(key, text, schema) or unread
 
 
 def _check_names(values: Values) -> Iterator[Problem]:
@@ -131,23 +138,6 @@ def _check_budgets(values: Values) -> Iterator[Problem]:
         key = "sft.round_stage" if in_tokens[0] else "sft.seed_stage"
         expected = "max_tokens in both stages, or epochs in both: curriculum.rounds_mode=seeds_only adds up the two"
         yield Problem(f"{key}.max_tokens", " = null", expected)
-
-
-def _check_judge_pairs(values: Values) -> Iterator[Problem]:
-    path = values.get("judge.check_pairs")
-    if isinstance(path, str) and not Path(path).is_file():
-        yield Problem("judge.check_pairs", format_value("judge.check_pairs", path), "a file of labelled pairs")
-
-
-def _check_selection(values: Values) -> Iterator[Problem]:
-    if _choice(values, "curriculum.select_by") in (None, "gap"):
-        return
-    if not values.get("judge.swap_positions") or _choice(values, "judge.protocol") == "single_score":
-        yield Problem(
-            "curriculum.select_by",
-            f" = {_choice(values, 'curriculum.select_by')}",
-            "gap, or a judge of pairs with judge.swap_positions=true, whose two orders show its noise",
-        )
 
 
 def _check_gaps(values: Values) -> Iterator[Problem]:
@@ -301,7 +291,7 @@ def _check_student(values: Values) -> Iterator[Problem]:
 
 
 def _check_prices(values: Values) -> Iterator[Problem]:
-    for role in ("teacher", "judge", "classifier", *SUITE_JUDGES):
+    for role in ("teacher", "judge", *MEMBERS, "classifier", *SUITE_JUDGES):
         given = {side: values.get(f"{role}.llm.usd_per_million_{side}") for side in ("input", "output")}
         known = values.get(f"{role}.llm.list_price.model") == values.get(f"{role}.llm.model")
         missing = [side for side, price in given.items() if price is None]
@@ -344,8 +334,7 @@ CHECKS: tuple[Callable[[Values], Iterator[Problem]], ...] = (
     _check_divisors,
     _check_budgets,
     _check_gaps,
-    _check_selection,
-    _check_judge_pairs,
+    check_judge,
     _check_engine,
     check_shares,
     check_weights,

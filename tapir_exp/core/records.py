@@ -2,8 +2,9 @@
 
 from enum import StrEnum
 from hashlib import sha256
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from tapir_exp.core.task_types import TaskType
 
@@ -166,6 +167,9 @@ class JudgeReply(Record):
         failure: Reason why there are no scores; None if there are.
         finish_reason: The provider's reason; None if no completion was received.
         first_token: The most probable first tokens with their log-probabilities, if requested.
+        next_tokens: The same for the tokens after the first one, if an expected score was computed.
+        judge: Name of the judge in a panel; empty if there is no panel.
+        sample: Number of the sample, if there are several.
     """
 
     order: PresentationOrder
@@ -175,6 +179,18 @@ class JudgeReply(Record):
     failure: str | None = None
     finish_reason: str | None = None
     first_token: tuple[tuple[str, float], ...] = ()
+    next_tokens: tuple[tuple[tuple[str, float], ...], ...] = ()
+    judge: str = ""
+    sample: int = 0
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what only some protocols use, so that verdicts of the others keep their bytes."""
+        fields: dict[str, Any] = write(self)
+        for name in ("next_tokens", "judge", "sample"):
+            if not fields[name]:
+                del fields[name]
+        return fields
 
 
 class Verdict(Record):
@@ -182,8 +198,8 @@ class Verdict(Record):
 
     Attributes:
         id: Id of the instruction.
-        replies: The judge's completions, one for each presentation order.
-        teacher: Mean score of the teacher over the replies, 1 to 10; None (unscored) if any reply has no scores.
+        replies: The judge's completions: one for each presentation order, sample, and judge of a panel.
+        teacher: Mean score of the teacher over the replies, 1 to 10; None (unscored) if too many replies have none.
         student: Mean score of the student, likewise.
     """
 
@@ -191,6 +207,11 @@ class Verdict(Record):
     replies: tuple[JudgeReply, ...]
     teacher: float | None
     student: float | None
+
+    @property
+    def is_of_panel(self) -> bool:
+        """Return whether several judges have scored the row."""
+        return any(reply.judge for reply in self.replies)
 
     @property
     def gap(self) -> float | None:

@@ -30,6 +30,7 @@ class JudgedPair:
         graded: Whether the points have a size; False for a judge that only names the better answer.
         alone: Whether each answer was judged alone, so that no position can matter.
         failed: Whether a judge of single answers returned no score; LLMBar counts such a pair as right in one order.
+        origins: Who wrote each answer; empty if unknown.
     """
 
     label: int
@@ -38,6 +39,7 @@ class JudgedPair:
     graded: bool = True
     alone: bool = False
     failed: bool = False
+    origins: tuple[str, str] = ("", "")
 
     @property
     def gap(self) -> float | None:
@@ -238,22 +240,6 @@ def cohen_kappa(first: Sequence[int | None], second: Sequence[int | None]) -> fl
     observed = sum(a != b for a, b in zip(first, second, strict=True))
     expected = sum(first.count(a) * second.count(b) / n for a in values for b in values if a != b)
     return 1 - observed / expected if expected else 1.0
-
-
-def agreement_of(first: Sequence[JudgedPair], second: Sequence[JudgedPair]) -> tuple[Interval, float] | None:
-    """Return the share of the same pairs with the same verdict of two judges, and Cohen's kappa of their verdicts.
-
-    None if no pair has a verdict of both.
-    """
-    both = [
-        (mine.verdict, other.verdict)
-        for mine, other in zip(first, second, strict=True)
-        if mine.verdict is not None and other.verdict is not None
-    ]
-    if not both:
-        return None
-    same = wilson_interval(sum(mine == other for mine, other in both), len(both))
-    return same, cohen_kappa([mine for mine, _ in both], [other for _, other in both])
 
 
 def _winner(lead: float) -> int:

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ _ANSWERS = (
 _INSTRUCTIONS = ("instruction", "input", "question", "prompt")
 _LABEL_FIELDS = ("label", "winner", "preference")
 _REFERENCES = ("reference", "reference_answer", "reference_output")
+_ORIGINS = (("origin_1", "origin_2"), ("model_1", "model_2"), ("model_a", "model_b"))
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class LabelledPair:
         label: `FIRST`, `SECOND` or `TIE`.
         reference: A good answer; None if there is none.
         kind: Where the pair comes from, such as a category of the data.
+        origins: Who wrote each answer, such as a model, or `seed`, `expansion` and `refined`; empty if unknown.
     """
 
     id: str
@@ -53,6 +55,7 @@ class LabelledPair:
     label: int
     reference: str | None = None
     kind: str = ""
+    origins: tuple[str, str] = ("", "")
 
 
 def read_pairs(path: Path, limit: int | None = None) -> list[LabelledPair]:
@@ -116,7 +119,13 @@ def read_pair(fields: Mapping[str, Any], source: str, row: int) -> LabelledPair:
         label=_read_label(fields, source),
         reference=reference,
         kind=str(fields.get("category") or fields.get("source") or ""),
+        origins=_read_origins(fields),
     )
+
+
+def _read_origins(fields: Mapping[str, Any]) -> tuple[str, str]:
+    names = next((names for names in _ORIGINS if all(fields.get(name) for name in names)), None)
+    return ("", "") if names is None else (str(fields[names[0]]), str(fields[names[1]]))
 
 
 def _read_votes(fields: Mapping[str, Any], source: str) -> LabelledPair:
@@ -129,7 +138,8 @@ def _read_votes(fields: Mapping[str, Any], source: str) -> LabelledPair:
         raise EvaluationError(f"{source}: conversation_a and conversation_b must be lists of turns.") from error
     instruction = turns[0] if len(turns) == 1 else "\n\n".join(turns)
     name = f"{fields.get('question_id')}-{fields.get('turn', 1)}-{fields.get('model_a')}-{fields.get('model_b')}"
-    return LabelledPair(name, instruction, str(last[0]), str(last[1]), _read_label(fields, source))
+    label, origins = _read_label(fields, source), _read_origins(fields)
+    return LabelledPair(name, instruction, str(last[0]), str(last[1]), label, origins=origins)
 
 
 def _read_label(fields: Mapping[str, Any], source: str) -> int:
@@ -146,7 +156,7 @@ def _with_majority(pair: LabelledPair, votes: Iterable[int]) -> LabelledPair:
     label = TIE if counts[FIRST] == counts[SECOND] else max((FIRST, SECOND), key=counts.__getitem__)
     if counts[TIE] > counts[label]:
         label = TIE
-    return LabelledPair(pair.id, pair.instruction, pair.first, pair.second, label, pair.reference, pair.kind)
+    return replace(pair, label=label)
 
 
 def pair_key(pair: LabelledPair) -> str:

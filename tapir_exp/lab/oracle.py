@@ -71,6 +71,33 @@ def prefer(messages: Messages, options: Options, temperature: float, sample: int
     return 1 / (1 + exp(second - first))  # Bradley-Terry: the odds depend on the difference of the scores
 
 
+def score_digits(messages: Messages, options: Options, temperature: float, sample: int) -> list[Mapping[str, float]]:
+    """Return the probabilities of the digits 1 to 9 for each response that a prompt shows.
+
+    The probability of a score is shared by its two neighbours, so that their mean is the score without rounding.
+
+    Args:
+        messages: The conversation with a prompt of an expected score.
+        options: The judge's `noise` and `position_bias`.
+        temperature: Part of the request, so that another one gives other draws.
+        sample: Number of the sample, likewise.
+    """
+    prompt = messages[0]["content"]
+    known = recognise(_tagged(prompt, "instruction") or "")
+    rng = _rng("judge", messages, options, temperature, sample)
+    answer = _tagged(prompt, "answer")
+    if answer is None:
+        scores = _noisy_scores(known, prompt, options, rng)
+        return [_around(score) for score in scores]
+    return [_around(_grade(known, answer).score + rng.gauss(0, options["noise"]))]
+
+
+def _around(score: float) -> Mapping[str, float]:
+    digit = 1 + 8 * (min(10.0, max(1.0, score)) - 1) / 9
+    low = min(8, int(digit))
+    return {str(low): low + 1 - digit, str(low + 1): digit - low}
+
+
 def _rng(role: str, messages: Messages, options: Options, temperature: float, sample: int) -> Random:
     # The seed is the whole request, so no draw depends on the order of the calls or on the process.
     request = json.dumps([role, list(messages), dict(options), temperature, sample], sort_keys=True)

@@ -22,8 +22,10 @@ _CALL_PARAMS = frozenset({"temperature", "sample", "max_tokens", "max_retries", 
 """Parameters that litellm passes together with the options. Oracles ignore them, but for the
 temperature, the sample and `top_logprobs`."""
 
-TokenProbabilities = Mapping[str, float]
-"""Probability of each possible first token."""
+TokenProbabilities = Sequence[Mapping[str, float]]
+"""Probability of each possible token, by position."""
+DIGITS_ASKED = " from 1 (worst) to 9 (best)"
+"""Words of the prompts of expected scores."""
 
 _FREE = {
     "litellm_provider": PROVIDER,
@@ -71,8 +73,11 @@ class OracleTransport:
         except Exception as error:  # an oracle is a function of its request, so a retry fails too
             raise CallError(FailureKind.REFUSED, f"{type(error).__name__}: {error}") from error
         prompt_words, reply_words = _count_words(messages, text)
-        top = tuple(TokenLogprob(token=token, logprob=log(value)) for token, value in probabilities.items() if value)
-        return RawCompletion(text, "stop", prompt_words, reply_words, (top,) if top else ())
+        top = tuple(
+            tuple(TokenLogprob(token=token, logprob=log(value)) for token, value in tokens.items() if value)
+            for tokens in probabilities
+        )
+        return RawCompletion(text, "stop", prompt_words, reply_words, top)
 
 
 class Oracles:
@@ -107,7 +112,7 @@ class Oracles:
         choice = model_response.choices[0]
         choice.message.content, choice.finish_reason = text, "stop"
         if probabilities:
-            choice.logprobs = _first_token_logprobs(text, probabilities)
+            choice.logprobs = _token_logprobs(probabilities)
         usage = load_litellm().Usage(
             prompt_tokens=prompt_words, completion_tokens=reply_words, total_tokens=prompt_words + reply_words
         )
@@ -131,13 +136,20 @@ class Oracles:
 def _reply(
     role: str, messages: Sequence[Mapping[str, str]], params: Mapping[str, Any]
 ) -> tuple[str, TokenProbabilities]:
-    """Return the oracle's reply and, if log-probabilities are requested from the judge, those of its first token."""
+    """Return the oracle's reply and, if log-probabilities are requested from the judge, those of its tokens."""
     options = {name: value for name, value in params.items() if name not in _CALL_PARAMS}
     sampling = params.get("temperature", 0.0), params.get("sample", 0)
     if params.get("top_logprobs") and role == "judge":
+        if DIGITS_ASKED in messages[0]["content"].rpartition(">")[2]:
+            digits = oracle.score_digits(messages, options, *sampling)
+            return " ".join(map(_likeliest, digits)), digits
         first = oracle.prefer(messages, options, *sampling)
-        return ("1" if first >= 0.5 else "2"), {"1": first, "2": 1 - first}
-    return oracle.respond(role, messages, options, *sampling), {}
+        return ("1" if first >= 0.5 else "2"), [{"1": first, "2": 1 - first}]
+    return oracle.respond(role, messages, options, *sampling), []
+
+
+def _likeliest(probabilities: Mapping[str, float]) -> str:
+    return max(probabilities, key=probabilities.__getitem__)
 
 
 def _count_words(messages: Sequence[Mapping[str, str]], reply: str) -> tuple[int, int]:
@@ -145,8 +157,12 @@ def _count_words(messages: Sequence[Mapping[str, str]], reply: str) -> tuple[int
     return sum(len(message["content"].split()) for message in messages), len(reply.split())
 
 
-def _first_token_logprobs(text: str, probabilities: TokenProbabilities) -> Any:
-    """Return the log-probabilities of the first token, in the form of OpenAI's API."""
+def _token_logprobs(probabilities: TokenProbabilities) -> Any:
+    """Return the log-probabilities of the tokens, in the form of OpenAI's API."""
     types = load_litellm().types.utils
-    tokens = [{"token": token, "logprob": log(value)} for token, value in probabilities.items() if value]
-    return types.ChoiceLogprobs(content=[{"token": text, "logprob": log(probabilities[text]), "top_logprobs": tokens}])
+    content = []
+    for tokens in probabilities:
+        top = [{"token": token, "logprob": log(value)} for token, value in tokens.items() if value]
+        chosen = _likeliest(tokens)
+        content.append({"token": chosen, "logprob": log(tokens[chosen]), "top_logprobs": top})
+    return types.ChoiceLogprobs(content=content)

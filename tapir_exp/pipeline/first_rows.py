@@ -6,11 +6,11 @@ from typing import Any
 
 from tapir_exp.config import ClassifierKind, Config
 from tapir_exp.core.errors import TapirError
-from tapir_exp.core.records import Label, PresentationOrder, Verdict
+from tapir_exp.core.records import Label, Verdict
 from tapir_exp.core.task_types import TaskType
 from tapir_exp.distillation.judge.noise import both_leads
 from tapir_exp.distillation.judge.parse import Scores
-from tapir_exp.distillation.judge.requests import ResponsePair, presentation_orders
+from tapir_exp.distillation.judge.requests import Presentation, ResponsePair, presentations
 from tapir_exp.distillation.judge.score import build_verdicts
 from tapir_exp.llm.executor import OnResult, RequestResult
 
@@ -94,32 +94,32 @@ def check_teacher(config: Config, total: int) -> OnResult | None:
     return FirstRows(lambda _, results: _stop_if(failure_problem(results, "responses of the teacher", remedy, rate)))
 
 
-def check_judge(
-    config: Config, pairs: int, shown_at: Callable[[int], tuple[str, PresentationOrder]]
-) -> OnResult | None:
+def check_judge(config: Config, pairs: int, shown_at: Callable[[int], tuple[str, Presentation]]) -> OnResult | None:
     """Return the check of the first verdicts; None if there is no rest to save.
 
     Args:
         config: The configuration of the run.
         pairs: Number of pairs to judge.
-        shown_at: Returns the row id and the order of the request of an index.
+        shown_at: Returns the row id of the request of an index, and what it shows.
     """
     if not config.check_first_rows or pairs <= FIRST:
         return None
 
     def check(indices: Sequence[int], results: Sequence[RequestResult[Scores]]) -> None:
         remedy, rate = "judge.llm, judge.protocol or judge.max_tokens", config.judge.max_failure_rate
+        if config.judge.protocol.reads_logprobs:
+            remedy += " (judge.protocol=pair_scores and single_score need no log-probabilities)"
         _stop_if(failure_problem(results, "replies of the judge", remedy, rate))
         verdicts = build_verdicts([shown_at(index) for index in indices], results)
         _stop_if(order_problem(verdicts, config, stops=True))
 
-    return FirstRows(check, len(presentation_orders(config.judge)))
+    return FirstRows(check, len(presentations(config.judge)))
 
 
-def judge_requests(config: Config, pairs: Sequence[ResponsePair]) -> Callable[[int], tuple[str, PresentationOrder]]:
-    """Return a function that gives the row id and the order of the request of an index of `score_pairs`."""
-    orders = presentation_orders(config.judge)
-    return lambda index: (pairs[index // len(orders)].id, orders[index % len(orders)])
+def judge_requests(config: Config, pairs: Sequence[ResponsePair]) -> Callable[[int], tuple[str, Presentation]]:
+    """Return a function that gives the row id of the request of an index of `score_pairs`, and what it shows."""
+    calls = presentations(config.judge)
+    return lambda index: (pairs[index // len(calls)].id, calls[index % len(calls)])
 
 
 def failure_problem(results: Sequence[AnyResult], what: str, remedy: str, max_failure_rate: float) -> str | None:

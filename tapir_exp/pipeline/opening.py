@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
-from tapir_exp.config import Config, LLMConfig, Suite
+from tapir_exp.config import Config, JudgeConfig, LLMConfig, Suite
 from tapir_exp.core.evaluation_manifest import JUDGED
 from tapir_exp.core.store import Store
 from tapir_exp.distillation.classifier.base import open_classifier
@@ -14,9 +15,12 @@ from tapir_exp.llm.call_store import CallStore
 from tapir_exp.llm.client import Client
 from tapir_exp.llm.ledger import SpendScope
 from tapir_exp.llm.litellm_transport import LAB_PREFIX
+from tapir_exp.llm.panel import Member, Panel
 from tapir_exp.llm.serving.pool import ServerPool, server_identity
 from tapir_exp.llm.serving.weights import find_weights
 from tapir_exp.pipeline.workspace import Workspace
+
+Chat = TypeVar("Chat", Client, Panel)
 
 
 @contextmanager
@@ -37,14 +41,16 @@ def open_workspace(config: Config, scope: SpendScope, *, calling: bool = True) -
     servers = ServerPool(store.root / "servers")
 
     def open_checked(llm: LLMConfig, role: str) -> Client:
-        chat = open_chat(llm, role, call_store, servers)
+        return checked(open_chat(llm, role, call_store, servers))
+
+    def checked(chat: Chat) -> Chat:
         if calling and config.curriculum.rounds:
             chat.check(priced=config.spend.max_usd is not None)
         return chat
 
     try:
         teacher = open_checked(config.teacher.llm, "teacher")
-        judge = open_checked(config.judge.llm, "judge")
+        judge = checked(open_judge(config.judge, call_store, servers))
         classifier = open_classifier(config.classifier, lambda: open_checked(config.classifier.llm, "classifier"))
         suite_judges = {
             suite: open_chat(own.llm, "judge", call_store, servers)
@@ -59,13 +65,23 @@ def open_workspace(config: Config, scope: SpendScope, *, calling: bool = True) -
         call_store.close()
 
 
-def _check_suite_judges(config: Config, judge: Client, own: Mapping[Suite, Client]) -> None:
+def _check_suite_judges(config: Config, judge: Client | Panel, own: Mapping[Suite, Client]) -> None:
     """Check the models that the suites will ask."""
     if not config.evals.ask_judge:
         return
     for suite in config.evals.suites:
         if suite.value in JUDGED:
             own.get(suite, judge).check(priced=config.spend.max_usd is not None)
+
+
+def open_judge(judge: JudgeConfig, call_store: CallStore, servers: ServerPool) -> Client | Panel:
+    """Open the judge, or the judges of a panel. Raises like `open_chat`."""
+    clients = [open_chat(llm, "judge", call_store, servers) for llm in judge.models]
+    if len(clients) == 1:
+        return clients[0]
+    return Panel(
+        [Member(client, llm.most_in_flight, llm.batch) for client, llm in zip(clients, judge.models, strict=True)]
+    )
 
 
 def open_chat(llm: LLMConfig, role: str, call_store: CallStore, servers: ServerPool) -> Client:

@@ -16,6 +16,7 @@ from tapir_exp.core.records import Example, Label, Response, Verdict
 from tapir_exp.core.seeding import derive_seed
 from tapir_exp.distillation import teacher
 from tapir_exp.distillation.classifier.llm import LLMClassifier, build_classification_request
+from tapir_exp.distillation.judge.notes import write_notes
 from tapir_exp.distillation.judge.requests import ResponsePair, requests_for
 from tapir_exp.distillation.judge.score import score_pairs
 from tapir_exp.llm.chat import ChatModel, ChatRequest, Completion
@@ -23,13 +24,15 @@ from tapir_exp.llm.failures import CallError
 from tapir_exp.llm.slots import Slots
 from tapir_exp.pipeline import students
 from tapir_exp.pipeline.first_rows import label_problem, order_problem
-from tapir_exp.pipeline.sizing import draw_seeds
+from tapir_exp.pipeline.sized_seeds import draw_seeds
 from tapir_exp.pipeline.workspace import Workspace
 
 STAGE = "preview"
 """Name in the spend."""
 
 Generate = Callable[[Path, Sequence[tuple[str, str]], StudentConfig, str], Sequence[Response]]
+Written = tuple[teacher.ExpansionRequest, tuple[teacher.InstructionPair, ...]]
+"""A request for new pairs, and what the teacher wrote."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +84,13 @@ class Preview:
         rows: The rows.
         steps: Steps of each row by its id.
         warnings: What looks wrong.
+        written: The new pairs of each request.
     """
 
     rows: Sequence[Example]
     steps: dict[str, list[Step]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    written: list[Written] = field(default_factory=list)
 
     def calls(self) -> list[Call]:
         """Return all calls."""
@@ -140,14 +145,14 @@ class CallRecorder:
         self._calls.setdefault(_identity(request), []).append(call)
 
 
-def preview(ws: Workspace, count: int, check: Callable[[], None], generate: Generate) -> Preview:
+def preview(ws: Workspace, count: int, check: Callable[[], None], generate: Generate | None) -> Preview:
     """Take some rows through the steps of a run.
 
     Args:
         ws: The workspace; its seeds and its base student are made as a run makes them, if they are missing.
         count: Number of rows.
         check: Checks endpoints and files; called before the first call that is not cached.
-        generate: Generates the responses of a student.
+        generate: Generates the responses of a student; None judges the dataset's responses in their place.
     """
     seeds = draw_seeds(ws).rows(Example)
     rows = seeds[:: max(1, len(seeds) // count)][:count]
@@ -159,7 +164,10 @@ def preview(ws: Workspace, count: int, check: Callable[[], None], generate: Gene
         labels = _label(ws, result)
         responses = _respond(ws, result)
         answered = [row.model_copy(update={"response": text}) for row in rows if (text := responses[row.id])]
-        answers = _answer(ws, result, generate)
+        if generate is None:
+            answers: Mapping[str, str] = {row.id: row.response or responses[row.id] for row in rows}
+        else:
+            answers = _answer(ws, result, generate)
         _judge(ws, result, answered, answers)
         if ws.config.curriculum.rounds:
             _expand(ws, result, answered, labels)
@@ -236,12 +244,14 @@ def _judge(ws: Workspace, result: Preview, answered: Sequence[Example], answers:
     pairs = [
         ResponsePair(row.id, row.instruction, row.response, answers[row.id], references[row.id]) for row in answered
     ]
-    verdicts = score_pairs(pairs, chat, config, "preview: verdicts")
-    for pair, verdict in zip(pairs, verdicts, strict=True):
+    noted = write_notes(pairs, chat, config, "preview")
+    verdicts = score_pairs(noted, chat, config, "preview: verdicts")
+    for pair, verdict in zip(noted, verdicts, strict=True):
         for reply, request in zip(verdict.replies, requests_for(pair, config), strict=True):
             scores = {"teacher": reply.teacher, "student": reply.student}
             parsed = ", ".join(f"{name} {score:g}" for name, score in scores.items() if score is not None)
-            step = Step(f"verdict, {reply.order.value}", parsed or None, chat.calls_of(request.request), reply.failure)
+            name = ", ".join(filter(None, ["verdict", reply.order.value, reply.judge]))
+            step = Step(name, parsed or None, chat.calls_of(request.request), reply.failure)
             result.steps[pair.id].append(step)
         if verdict.gap is not None:
             result.steps[pair.id].append(Step("gap", f"{verdict.gap:g}"))
@@ -263,6 +273,7 @@ def _expand(ws: Workspace, result: Preview, answered: Sequence[Example], labels:
         if (task := labels[row.id].task) is not None
     ]
     replies = teacher.expand(requests, chat, config, "preview: expansions")
+    result.written += zip(requests, replies, strict=True)
     for request, pairs in zip(requests, replies, strict=True):
         calls = chat.calls_of(teacher.build_expansion_request(request, config))
         parsed = "\n".join(f"{number}. {pair.instruction}" for number, pair in enumerate(pairs, 1))
@@ -314,4 +325,4 @@ def _response_requests(rows: Sequence[Example], config: Config) -> list[ChatRequ
 
 def _identity(request: ChatRequest) -> str:
     """Return a key that a request shares with its repetition, which has more messages or a larger limit."""
-    return repr((request.messages[0], request.temperature, request.sample))
+    return repr((request.messages[0], request.temperature, request.sample, getattr(request, "member", 0)))

@@ -213,8 +213,8 @@ def _open_judge(
 def _can_stream(ws: Workspace, stage: str, inputs: Sequence[str]) -> bool:
     """Return whether the judge may work while the student generates, and still has anything to do."""
     config = ws.config.judge
-    # A batch is sent as a whole, so it needs all responses.
-    if not config.stream_while_generating or config.llm.batch:
+    # A batch is sent as a whole, so it needs all responses. Notes are written for all instructions first.
+    if not config.stream_while_generating or any(model.batch for model in config.models) or config.writes_notes:
         return False
     # With verdicts in the store, only the responses are missing, and the judge need not be called for them.
     return ws.store.find(stage, measures.verdicts_recipe(ws, inputs)) is None

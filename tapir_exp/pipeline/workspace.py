@@ -27,8 +27,11 @@ Recipe = Mapping[str, Any]
 NO_REPLY = (
     *("llm", "max_failure_rate", "max_unusable_responses", "stream_while_generating"),
     *("check", "check_pairs", "check_min_accuracy", "check_stop"),
+    "panel",
 )
 """Settings of a role that change no completion; those of `llm` that do are in the model's identity."""
+UNUSED = {"own_reference": False, "metrics": False, "samples": 1, "top_logprobs": 10}
+"""Settings with the value that leaves the judge's requests as they were before these settings existed."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +197,16 @@ def _announced(name: str, make: Callable[[Path], Mapping[str, Any]], directory: 
 
 def role_recipe(chat: ChatModel, config: TeacherConfig | JudgeConfig) -> dict[str, Any]:
     """Return what determines a role's completions: the model and the role's settings, not how it is reached."""
-    settings = {name: value for name, value in asdict(config).items() if name not in NO_REPLY}
+    settings = {
+        name: value
+        for name, value in asdict(config).items()
+        if name not in NO_REPLY and not (name in UNUSED and value == UNUSED[name])
+    }
+    if isinstance(config, JudgeConfig):
+        if not config.writes_notes:
+            del settings["notes_max_tokens"]
+        if len(config.models) > 1:
+            settings["combine"] = config.panel.combine
     return {"model": chat.identity(), **settings}
 
 

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from tapir_exp.core.store import write_text_atomic
 from tapir_exp.distillation.judge.check import JudgeCheck
-from tapir_exp.evals.judge_agreement import agreement_of
+from tapir_exp.evals.judge_comparison import JudgeComparison, compare_judges
 from tapir_exp.evals.statistics import Interval
 from tapir_exp.report import charts
 from tapir_exp.report.charts.line_chart import Point, Series
@@ -26,11 +26,13 @@ def write_judge_check(directory: Path, checks: Sequence[JudgeCheck], data: str) 
         checks: The judges.
         data: Name of the labelled pairs.
     """
+    comparisons = _compare(checks)
     context = {
         "checks": checks,
         "data": data,
         "rows": _table(checks),
-        "pairs": _between(checks),
+        "pairs": agreement_rows(comparisons),
+        "favours": favour_rows(comparisons),
         "delta": checks[0].agreement.delta,
     }
     write_text_atomic(directory / MARKDOWN, render("judge_check.md.jinja", **context))
@@ -75,12 +77,31 @@ def _table(checks: Sequence[JudgeCheck]) -> list[tuple[str, str, list[str]]]:
     return rows
 
 
-def _between(checks: Sequence[JudgeCheck]) -> list[tuple[str, str, str, str]]:
-    """Return the agreement of every two judges: their names, the share of equal verdicts, and kappa."""
-    return [
-        (first.name, second.name, _percent(found[0]), f"{found[1]:.2f}")
+def _compare(checks: Sequence[JudgeCheck]) -> list[JudgeComparison]:
+    """Return the comparison of every two judges on the same pairs."""
+    found = (
+        compare_judges(
+            (first.name, second.name),
+            ([pair.gap for pair in first.judged], [pair.gap for pair in second.judged]),
+            [pair.origins for pair in first.judged],
+        )
         for first, second in combinations(checks, 2)
-        if len(first.judged) == len(second.judged) and (found := agreement_of(first.judged, second.judged))
+        if len(first.judged) == len(second.judged)
+    )
+    return [comparison for comparison in found if comparison is not None]
+
+
+def agreement_rows(comparisons: Sequence[JudgeComparison]) -> list[tuple[str, str, str, str]]:
+    """Return for every two judges: their names, the share of equal verdicts in %, and kappa."""
+    return [(each.first, each.second, _percent(each.same), f"{each.kappa:.2f}") for each in comparisons]
+
+
+def favour_rows(comparisons: Sequence[JudgeComparison]) -> list[tuple[str, str, str, str, str]]:
+    """Return for every two judges and each origin: names, origin, pairs, and the difference of its wins in points of %."""
+    return [
+        (each.first, each.second, favour.origin, str(favour.pairs), _percent(favour.wins))
+        for each in comparisons
+        for favour in each.favours
     ]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from tapir_exp.core.store import write_text_atomic
 from tapir_exp.distillation.judge.self_preference import shared_family
+from tapir_exp.evals.judge_comparison import JudgeComparison
 from tapir_exp.evals.statistics import Estimate, macro_accuracy
 from tapir_exp.llm.spend_report import SpendReport
 from tapir_exp.report.curriculum_section import CurriculumRow, curriculum_rows
@@ -15,6 +16,7 @@ from tapir_exp.report.data_section import DataOrigins, data_origins
 from tapir_exp.report.downloads import Download, run_downloads
 from tapir_exp.report.failures_section import FailureRow, failure_rows
 from tapir_exp.report.held_out_section import HeldOutRow, Transcript, held_out_rows, transcripts
+from tapir_exp.report.panel_section import compare_panel
 from tapir_exp.report.run_charts import RunCharts, draw_charts
 from tapir_exp.report.run_samples import Lineage, Sample, lineages, samples
 from tapir_exp.report.run_view import RoundView, RunView, Spend, spend_by_role
@@ -112,6 +114,7 @@ class Page:
         origins: Origin of the training data.
         judge: Judge reliability by student.
         judge_check: Figures of the judge on pairs with a known better answer; None without a check.
+        panel: The judges of a panel beside each other; empty without a panel.
         self_preference: Model family that teacher and judge share, as a sentence; None if they share none.
         difficulty: Score that selected the hard set.
         samples: One seed per task type.
@@ -133,6 +136,7 @@ class Page:
     origins: DataOrigins
     judge: list[JudgeRow]
     judge_check: Mapping[str, Any] | None
+    panel: list[JudgeComparison]
     self_preference: str | None
     difficulty: str
     samples: list[Sample]
@@ -188,7 +192,8 @@ def build_page(run: RunView) -> Page:
         origins=data_origins(run),
         judge=list(_judge_rows(run)),
         judge_check=check.figures if (check := run.artifacts.get("judge_check")) else None,
-        self_preference=shared_family(_setting(run, "teacher.llm.model"), _setting(run, "judge.llm.model")),
+        panel=compare_panel(run),
+        self_preference=_self_preference(run),
         difficulty=_setting(run, "curriculum.difficulty"),
         samples=samples(run),
         held_out=held_out_rows(run),
@@ -236,6 +241,13 @@ def _judge_rows(run: RunView) -> Iterator[JudgeRow]:
         verdicts = run.artifacts.get(f"verdicts-{r.number}")
         if verdicts is not None and "diagnosis" in verdicts.figures:
             yield JudgeRow(student_name(r.number), len(r.verdicts), verdicts.figures["diagnosis"])
+
+
+def _self_preference(run: RunView) -> str | None:
+    teacher = _setting(run, "teacher.llm.model")
+    models = (_setting(run, f"{role}.llm.model") for role in ("judge", "judge.panel.second", "judge.panel.third"))
+    found = [shared for model in models if model != NONE and (shared := shared_family(teacher, model)) is not None]
+    return "; ".join(found) or None
 
 
 def _times(stages: Iterable[tuple[str, float]]) -> list[StageTime]:

@@ -8,7 +8,7 @@ import pytest
 from assets import asset
 
 from tapir_exp.core.errors import EvaluationError
-from tapir_exp.evals.judge_agreement import JudgedPair, agreement_of, cohen_kappa, measure_judge
+from tapir_exp.evals.judge_agreement import JudgedPair, cohen_kappa, measure_judge
 from tapir_exp.evals.judge_replays import read_choice, read_llmbar_results
 from tapir_exp.evals.labelled_pairs import FIRST, SECOND, TIE, read_pairs
 
@@ -78,12 +78,6 @@ def test_measure_judge_of_choices_has_no_gaps() -> None:
 )
 def test_cohen_kappa_of_known_series_is_known(first: list[int], second: list[int], kappa: float) -> None:
     assert cohen_kappa(first, second) == pytest.approx(kappa)
-
-
-def test_agreement_of_two_judges_skips_unscored_pairs() -> None:
-    found = agreement_of(PAIRS, [*PAIRS[:2], judged(SECOND, -2, -2), *PAIRS[3:]])
-    assert found is not None
-    assert (found[0].mean, found[0].n) == (0.8, 5)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Check a judge on labelled pairs before a run rests on it."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,14 +10,18 @@ from tapir_exp.config import JudgeConfig, JudgeProtocol
 from tapir_exp.core.errors import EvaluationError
 from tapir_exp.core.json_rows import read_whole_rows, validate_row
 from tapir_exp.core.records import PresentationOrder, Verdict
-from tapir_exp.distillation.judge.noise import GapNoise, estimate_noise
-from tapir_exp.distillation.judge.requests import ResponsePair, requests_for
-from tapir_exp.distillation.judge.score import reparse_verdict, score_pairs
+from tapir_exp.distillation.judge.noise import GapNoise, estimate_noise, order_leads
+from tapir_exp.distillation.judge.notes import count_notes
+from tapir_exp.distillation.judge.requests import ResponsePair, presentations
+from tapir_exp.distillation.judge.score import reparse_verdict, score_pairs, split_panel
 from tapir_exp.evals.judge_agreement import JudgeAgreement, JudgedPair, measure_judge
 from tapir_exp.evals.judge_replays import is_llmbar_result, read_llmbar_results
 from tapir_exp.evals.labelled_pairs import LabelledPair
 from tapir_exp.llm.chat import ChatModel
 from tapir_exp.llm.ledger import Spend
+
+MOST_REASONS = 3
+"""Most reasons of failures that are named."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,26 @@ def judge_pairs(
 
 def count_calls(pairs: Sequence[LabelledPair], config: JudgeConfig) -> int:
     """Return the number of calls that a check takes, retries and cached completions not considered."""
-    pair = ResponsePair("", "", "", "")
-    return len(pairs) * len(requests_for(pair, config))
+    referenced = {pair.instruction: pair.reference is not None for pair in pairs}
+    notes = sum(count_notes(config, has_reference=given) for given in referenced.values())
+    return len(pairs) * len(presentations(config)) + notes
+
+
+def members_of(name: str, pairs: Sequence[LabelledPair], verdicts: Sequence[Verdict], delta: float) -> list[JudgeCheck]:
+    """Return the check of each judge of a panel, by its replies in the panel; empty without a panel."""
+    by_judge: dict[str, list[Verdict]] = {}
+    for verdict in verdicts:
+        for judge, of_judge in split_panel(verdict).items():
+            by_judge.setdefault(judge, []).append(of_judge)
+    if len(by_judge) < 2:
+        return []
+    return [check_verdicts(f"{name}: {judge}", pairs, of_judge, delta) for judge, of_judge in by_judge.items()]
+
+
+def common_failures(verdicts: Sequence[Verdict]) -> list[tuple[str, int]]:
+    """Return the most common reasons of replies without scores, with their numbers."""
+    reasons = Counter(reply.failure for verdict in verdicts for reply in verdict.replies if reply.failure is not None)
+    return reasons.most_common(MOST_REASONS)
 
 
 def check_verdicts(name: str, pairs: Sequence[LabelledPair], verdicts: Sequence[Verdict], delta: float) -> JudgeCheck:
@@ -97,24 +120,29 @@ def replay(name: str, path: Path, pairs: Sequence[LabelledPair], delta: float) -
 
 
 def _protocol_of(verdict: Verdict) -> JudgeProtocol:
-    if any(reply.first_token for reply in verdict.replies):
-        return JudgeProtocol.pair_logprobs
-    alone = any(reply.order is PresentationOrder.TEACHER_ALONE for reply in verdict.replies)
-    return JudgeProtocol.single_score if alone else JudgeProtocol.pair_scores
+    """Return the protocol by what the replies hold."""
+    replies = verdict.replies
+    has_tokens = any(reply.first_token for reply in replies)
+    if any(reply.order is PresentationOrder.TEACHER_ALONE for reply in replies):
+        return JudgeProtocol.single_expected if has_tokens else JudgeProtocol.single_score
+    if any(reply.next_tokens for reply in replies):
+        return JudgeProtocol.pair_expected
+    return JudgeProtocol.pair_logprobs if has_tokens else JudgeProtocol.pair_scores
 
 
 def _compare(pair: LabelledPair, verdict: Verdict) -> JudgedPair:
     lengths = (len(pair.first), len(pair.second))
     orders = {reply.order for reply in verdict.replies}
     if PresentationOrder.TEACHER_ALONE in orders:
-        return JudgedPair(pair.label, (verdict.gap, verdict.gap), lengths, alone=True, failed=verdict.gap is None)
-    leads = {
-        reply.order: reply.teacher - reply.student
-        for reply in verdict.replies
-        if reply.teacher is not None and reply.student is not None
-    }
+        gaps = (verdict.gap, verdict.gap)
+        return JudgedPair(pair.label, gaps, lengths, alone=True, failed=verdict.gap is None, origins=pair.origins)
+    leads = order_leads(verdict)
     first = leads.get(PresentationOrder.TEACHER_FIRST)
     # One order alone is the whole verdict of a run without `judge.swap_positions`.
     swapped = PresentationOrder.STUDENT_FIRST in orders
     second = leads.get(PresentationOrder.STUDENT_FIRST) if swapped else first
-    return JudgedPair(pair.label, (first, second), lengths, alone=not swapped)
+    if verdict.gap is not None and first is not None and second is not None and verdict.is_of_panel:
+        # The median of a panel, or a judge without scores, makes the gap another one than the mean of all leads.
+        shift = verdict.gap - (first + second) / 2
+        first, second = first + shift, second + shift
+    return JudgedPair(pair.label, (first, second), lengths, alone=not swapped, origins=pair.origins)

@@ -10,12 +10,13 @@ and the variance r s². A row whose orders disagree is noisier than others, so s
 difference and from all rows, which weigh as much as `PRIOR_ROWS` rows.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import erf, sqrt
 from statistics import fmean, pvariance
 
-from tapir_exp.core.records import BOTH_ORDERS, Verdict
+from tapir_exp.core.records import BOTH_ORDERS, PresentationOrder, Verdict
 
 PRIOR_ROWS = 3
 """Weight of the noise of all rows in the estimate for one row, in rows."""
@@ -59,13 +60,23 @@ class GapNoise:
         return self.mean + share * (gap - self.mean), sqrt(share * noise)
 
 
+def order_leads(verdict: Verdict) -> dict[PresentationOrder, float]:
+    """Return the teacher's lead in points by order of a pair, averaged over samples and judges.
+
+    Without a score of the verdict, an order with a failed reply has no lead, although other replies have scores.
+    """
+    found, failed = defaultdict[PresentationOrder, list[float]](list), set[PresentationOrder]()
+    for reply in verdict.replies:
+        if reply.teacher is not None and reply.student is not None:
+            found[reply.order].append(reply.teacher - reply.student)
+        elif verdict.gap is None:
+            failed.add(reply.order)
+    return {order: fmean(leads) for order, leads in found.items() if order not in failed}
+
+
 def both_leads(verdict: Verdict) -> tuple[float, float] | None:
     """Return the teacher's lead in points if shown first, and if shown second; None unless both are scored."""
-    leads = {
-        reply.order: reply.teacher - reply.student
-        for reply in verdict.replies
-        if reply.teacher is not None and reply.student is not None
-    }
+    leads = order_leads(verdict)
     first, second = (leads.get(order) for order in BOTH_ORDERS)
     return None if first is None or second is None else (first, second)
 

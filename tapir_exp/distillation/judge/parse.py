@@ -18,6 +18,7 @@ from math import exp
 
 from tapir_exp.config import JudgeProtocol
 from tapir_exp.core.errors import ReplyError
+from tapir_exp.distillation.judge.expected import parse_expected_score, parse_expected_scores
 from tapir_exp.distillation.judge.json_statements import find_json_statements
 from tapir_exp.distillation.judge.statements import Loose, Statement, clean_text, find_statements
 from tapir_exp.llm.chat import Completion, TokenLogprob
@@ -93,6 +94,8 @@ PARSERS: Mapping[JudgeProtocol, Callable[[Completion], Scores]] = {
     JudgeProtocol.pair_scores: parse_pair_scores,
     JudgeProtocol.single_score: parse_single_score,
     JudgeProtocol.pair_logprobs: parse_preference,
+    JudgeProtocol.pair_expected: parse_expected_scores,
+    JudgeProtocol.single_expected: parse_expected_score,
 }
 """Parser of each protocol."""
 

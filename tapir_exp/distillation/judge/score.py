@@ -1,9 +1,9 @@
-"""Verdicts: scores of two responses to the same instruction, under one of three protocols.
+"""Verdicts: scores of two responses to the same instruction, under one of the protocols.
 
 `pair_scores`, the default, requests two scores from 1 to 10 in one completion, on helpfulness, relevance, accuracy and
 level of detail. Both presentation orders are requested and averaged, as in Lion. `single_score` shows each response
 alone. `pair_logprobs` reads the preferred response, and how sure the judge is, from the log-probabilities of the first
-token.
+token; `pair_expected` and `single_expected` read expected scores from log-probabilities.
 
 Example:
     >>> pairs = [ResponsePair("seed-1", "Name a prime.", "7 is a prime number.", "9")]
@@ -14,19 +14,21 @@ Example:
 
 from collections import defaultdict
 from collections.abc import Callable, MutableMapping, Sequence
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
-from tapir_exp.config import JudgeConfig, JudgeProtocol
+from tapir_exp.config import JudgeConfig, JudgeProtocol, PanelScore
 from tapir_exp.core.errors import ReplyError
 from tapir_exp.core.records import JudgeReply, PresentationOrder, Rating, Verdict
 from tapir_exp.core.stored_rows import LazySequence, in_order
+from tapir_exp.distillation.judge.notes import write_notes
 from tapir_exp.distillation.judge.parse import PARSERS, Scores, parse_single_score
 from tapir_exp.distillation.judge.requests import (
+    Presentation,
     ResponsePair,
     build_complexity_request,
     build_judge_request,
-    presentation_orders,
+    presentations,
 )
 from tapir_exp.llm.chat import ChatModel, ChatRequest, Completion, TokenLogprob, Usage
 from tapir_exp.llm.executor import OnResult, RequestResult, run_each, run_requests
@@ -54,27 +56,41 @@ def score_pairs(
     Raises:
         TooManyFailures: If more than `config.max_failure_rate` of the requests failed.
     """
-    orders = presentation_orders(config)
+    calls = presentations(config)
     collected = VerdictCollector(lambda number: pairs[number].id, config, {} if verdicts is None else verdicts)
+    noted = write_notes(pairs, chat, config, label)
 
     def build(index: int) -> ChatRequest:
-        return build_judge_request(pairs[index // len(orders)], orders[index % len(orders)], config)
+        return build_judge_request(noted[index // len(calls)], calls[index % len(calls)], config)
 
     def add(index: int, result: RequestResult[Scores]) -> None:
         collected.add(index, result)
         if on_result is not None:
             on_result(index, result)
 
+    sent: Sequence[int] = range(len(pairs) * len(calls))
+    if config.writes_notes:
+        # Without its notes, a judge would score under another protocol.
+        failed = {index: failure for index in sent if (failure := _failed_notes(noted, index, calls)) is not None}
+        for index, failure in failed.items():
+            add(index, RequestResult(None, "", failure))
+        sent = [index for index in sent if index not in failed]
     run_each(
         chat,
-        LazySequence(len(pairs) * len(orders), build),
+        LazySequence(len(sent), lambda number: build(sent[number])),
         PARSERS[config.protocol],
-        add,
+        lambda number, result: add(sent[number], result),
         label=label,
-        concurrency=config.llm.most_in_flight,
+        concurrency=config.most_in_flight,
         max_failure_rate=config.max_failure_rate,
     )
     return in_order(collected.verdicts, len(pairs))
+
+
+def _failed_notes(noted: Sequence[ResponsePair], index: int, calls: Sequence[Presentation]) -> str | None:
+    """Return why the judge of a request has no notes; None if it has them."""
+    failure = noted[index // len(calls)].notes[calls[index % len(calls)].member].failure
+    return None if failure is None else f"no notes: {failure}"
 
 
 class VerdictCollector:
@@ -95,22 +111,23 @@ class VerdictCollector:
             verdicts: Gets the verdicts.
         """
         self.verdicts = verdicts
-        self._row_id, self._orders = row_id, presentation_orders(config)
+        self._row_id, self._calls, self._combine = row_id, presentations(config), config.panel.combine
         self._replies: dict[int, dict[int, JudgeReply]] = {}
 
-    def shown_at(self, index: int) -> tuple[str, PresentationOrder]:
-        """Return the row id and the order of a request; its index counts the requests of all pairs."""
-        pair, position = divmod(index, len(self._orders))
-        return self._row_id(pair), self._orders[position]
+    def shown_at(self, index: int) -> tuple[str, Presentation]:
+        """Return the row id of a request, and what it shows; its index counts the requests of all pairs."""
+        pair, position = divmod(index, len(self._calls))
+        return self._row_id(pair), self._calls[position]
 
     def add(self, index: int, result: RequestResult[Scores]) -> None:
         """Add the result of a request."""
-        pair, position = divmod(index, len(self._orders))
+        pair, position = divmod(index, len(self._calls))
         replies = self._replies.setdefault(pair, {})
-        replies[position] = build_judge_reply(self._orders[position], result)
-        if len(replies) == len(self._orders):
+        replies[position] = build_judge_reply(self._calls[position], result)
+        if len(replies) == len(self._calls):
             del self._replies[pair]
-            self.verdicts[pair] = build_verdict(self._row_id(pair), [replies[number] for number in sorted(replies)])
+            ordered = [replies[number] for number in sorted(replies)]
+            self.verdicts[pair] = build_verdict(self._row_id(pair), ordered, self._combine)
 
 
 def rate_complexity(
@@ -147,55 +164,96 @@ def rate_complexity(
 
 
 def build_verdicts(
-    shown: Sequence[tuple[str, PresentationOrder]], results: Sequence[RequestResult[Scores]]
+    shown: Sequence[tuple[str, Presentation]], results: Sequence[RequestResult[Scores]]
 ) -> list[Verdict]:
-    """Combine the results of requests, which come with their row ids and orders, to one verdict for each row."""
+    """Combine the results of requests, which come with their row ids, to one verdict for each row."""
     replies: defaultdict[str, list[JudgeReply]] = defaultdict(list)
-    for (row_id, order), result in zip(shown, results, strict=True):
-        replies[row_id].append(build_judge_reply(order, result))
+    for (row_id, presentation), result in zip(shown, results, strict=True):
+        replies[row_id].append(build_judge_reply(presentation, result))
     return [build_verdict(row_id, of_row) for row_id, of_row in replies.items()]
 
 
-def build_judge_reply(order: PresentationOrder, result: RequestResult[Scores]) -> JudgeReply:
+def build_judge_reply(shown: Presentation, result: RequestResult[Scores]) -> JudgeReply:
     """Return the record of one request: its scores by author, and everything that parsing it again needs."""
     completion = result.completion
+    kept = () if completion is None else completion.top_logprobs[: shown.positions]
     return JudgeReply(
-        order=order,
-        **_scores_by_owner(order, result.value),
+        order=shown.order,
+        **_scores_by_owner(shown.order, result.value),
         raw=result.raw,
         failure=result.failure,
         finish_reason=None if completion is None else completion.finish_reason,
-        first_token=_first_token(completion),
+        first_token=_plain(kept[0]) if kept else (),
+        next_tokens=tuple(map(_plain, kept[1:])),
+        judge=shown.judge,
+        sample=shown.sample,
     )
 
 
-def build_verdict(row_id: str, replies: Sequence[JudgeReply]) -> Verdict:
-    """Return the mean scores over all replies; unscored if any reply failed."""
-    # A mean over one order alone would carry the position bias that the other order cancels.
-    if any(reply.failure is not None for reply in replies):
+def build_verdict(row_id: str, replies: Sequence[JudgeReply], combine: PanelScore = PanelScore.mean) -> Verdict:
+    """Return the scores over all replies.
+
+    A judge's scores are the mean over its orders, and over the samples of each. Without scores of more than half of the
+    samples of an order, a judge has none: a mean over one order alone would carry the position bias that the other
+    order cancels. A panel needs scores of more than half of its judges.
+    """
+    by_judge: defaultdict[str, list[JudgeReply]] = defaultdict(list)
+    for reply in replies:
+        by_judge[reply.judge].append(reply)
+    scored = [scores for of_judge in by_judge.values() if (scores := _scores_of_judge(of_judge)) is not None]
+    if 2 * len(scored) <= len(by_judge):
         return Verdict(id=row_id, replies=tuple(replies), teacher=None, student=None)
-    teacher = fmean(reply.teacher for reply in replies if reply.teacher is not None)
-    student = fmean(reply.student for reply in replies if reply.student is not None)
+    average = fmean if combine is PanelScore.mean else median
+    teacher, student = (average(column) for column in zip(*scored, strict=True))
     return Verdict(id=row_id, replies=tuple(replies), teacher=teacher, student=student)
 
 
-def reparse_verdict(verdict: Verdict, protocol: JudgeProtocol) -> Verdict:
+def split_panel(verdict: Verdict) -> dict[str, Verdict]:
+    """Return the verdict of each judge of a panel by name; that of the only judge has an empty name."""
+    by_judge: defaultdict[str, list[JudgeReply]] = defaultdict(list)
+    for reply in verdict.replies:
+        by_judge[reply.judge].append(reply)
+    return {judge: build_verdict(verdict.id, replies) for judge, replies in by_judge.items()}
+
+
+def _scores_of_judge(replies: Sequence[JudgeReply]) -> tuple[float, float] | None:
+    """Return the mean scores of teacher and student by one judge; None if an order lacks too many samples."""
+    by_order: defaultdict[PresentationOrder, list[JudgeReply]] = defaultdict(list)
+    for reply in replies:
+        by_order[reply.order].append(reply)
+    teacher: list[float] = []
+    student: list[float] = []
+    for samples in by_order.values():
+        usable = [reply for reply in samples if reply.failure is None]
+        if 2 * len(usable) <= len(samples):
+            return None
+        # Each order weighs the same, however many of its samples are usable.
+        if scores := [reply.teacher for reply in usable if reply.teacher is not None]:
+            teacher.append(fmean(scores))
+        if scores := [reply.student for reply in usable if reply.student is not None]:
+            student.append(fmean(scores))
+    return fmean(teacher), fmean(student)
+
+
+def reparse_verdict(verdict: Verdict, protocol: JudgeProtocol, combine: PanelScore = PanelScore.mean) -> Verdict:
     """Return the verdict that the current parser reads from the stored completions, without any call.
 
     A reply that failed without a completion stays failed, and one that the parser rejects now is not requested again.
     """
-    return build_verdict(verdict.id, [_reparse_reply(reply, protocol) for reply in verdict.replies])
+    return build_verdict(verdict.id, [_reparse_reply(reply, protocol) for reply in verdict.replies], combine)
 
 
 def _reparse_reply(reply: JudgeReply, protocol: JudgeProtocol) -> JudgeReply:
     if reply.finish_reason is None:
         return reply
-    tokens = tuple(TokenLogprob(token=token, logprob=logprob) for token, logprob in reply.first_token)
+    positions = (reply.first_token, *reply.next_tokens) if reply.first_token else ()
     completion = Completion(
         text=reply.raw,
         finish_reason=reply.finish_reason,
         usage=Usage(prompt_tokens=0, completion_tokens=0, usd=None),
-        top_logprobs=(tokens,) if tokens else (),
+        top_logprobs=tuple(
+            tuple(TokenLogprob(token=token, logprob=logprob) for token, logprob in tokens) for tokens in positions
+        ),
     )
     try:
         update: dict[str, Any] = {**_scores_by_owner(reply.order, PARSERS[protocol](completion)), "failure": None}
@@ -210,7 +268,5 @@ def _scores_by_owner(order: PresentationOrder, scores: Scores | None) -> dict[st
     return {"teacher": by_owner.get("teacher"), "student": by_owner.get("student")}
 
 
-def _first_token(completion: Completion | None) -> tuple[tuple[str, float], ...]:
-    if completion is None or not completion.top_logprobs:
-        return ()
-    return tuple((token.token, token.logprob) for token in completion.top_logprobs[0])
+def _plain(tokens: Sequence[TokenLogprob]) -> tuple[tuple[str, float], ...]:
+    return tuple((token.token, token.logprob) for token in tokens)

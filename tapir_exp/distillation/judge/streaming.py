@@ -6,10 +6,10 @@ from types import TracebackType
 from typing import Self
 
 from tapir_exp.config import JudgeConfig
-from tapir_exp.core.records import PresentationOrder, Response, Verdict
+from tapir_exp.core.records import Response, Verdict
 from tapir_exp.core.stored_rows import in_order
 from tapir_exp.distillation.judge.parse import PARSERS, Scores
-from tapir_exp.distillation.judge.requests import PendingPair, presentation_orders, requests_for
+from tapir_exp.distillation.judge.requests import PendingPair, Presentation, presentations, requests_for
 from tapir_exp.distillation.judge.score import VerdictCollector
 from tapir_exp.llm.executor import OnResult, RequestResult
 from tapir_exp.llm.ledger import Spend
@@ -41,7 +41,7 @@ class StreamingJudge(AbstractContextManager["StreamingJudge"]):
         Args:
             pairs: What to judge, without the student's responses.
             model: The judge.
-            config: The settings of the judge.
+            config: The settings of the judge. One that writes notes cannot stream: see `score_pairs`.
             stage: The stage that the spend is recorded under.
             label: Name of the progress bar and of error messages.
             on_result: Called with the index of each request, which counts the requests of all pairs in order, and its
@@ -59,8 +59,8 @@ class StreamingJudge(AbstractContextManager["StreamingJudge"]):
             PARSERS[config.protocol],
             stage=stage,
             label=label,
-            total=len(pairs) * len(presentation_orders(config)),
-            concurrency=config.llm.most_in_flight,
+            total=len(pairs) * len(presentations(config)),
+            concurrency=config.most_in_flight,
             max_failure_rate=config.max_failure_rate,
             on_result=self._add,
             keep_results=False,
@@ -91,8 +91,8 @@ class StreamingJudge(AbstractContextManager["StreamingJudge"]):
         for index, request in enumerate(requests, number * len(requests)):
             self._executor.submit(index, request.request)
 
-    def shown_at(self, index: int) -> tuple[str, PresentationOrder]:
-        """Return the row id and the order of a request that `on_result` was called with."""
+    def shown_at(self, index: int) -> tuple[str, Presentation]:
+        """Return the row id of a request, and what it shows, for a request that `on_result` was called with."""
         return self._collected.shown_at(index)
 
     def finish(self, responses: Iterable[Response]) -> Sequence[Verdict]:

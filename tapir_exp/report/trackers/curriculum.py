@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from statistics import fmean
 
 from tapir_exp.core.records import BOTH_ORDERS, Label, Quota, Subset, TrainingExample, Verdict
 from tapir_exp.core.task_types import TaskType
@@ -35,10 +36,17 @@ class Scored:
     @classmethod
     def of(cls, verdict: Verdict) -> "Scored":
         """Return what a verdict says; a reply that is missing has no scores."""
-        replies = {reply.order: reply for reply in verdict.replies}
-        of_orders = [replies.get(order) for order in BOTH_ORDERS]
-        scores = [score for reply in of_orders for score in ((reply.teacher, reply.student) if reply else (None, None))]
+        scores: list[float | None] = []
+        for order in BOTH_ORDERS:
+            replies = [reply for reply in verdict.replies if reply.order is order]
+            scores += [_mean([reply.teacher for reply in replies]), _mean([reply.student for reply in replies])]
         return cls(verdict.gap, tuple(scores))
+
+
+def _mean(scores: Sequence[float | None]) -> float | None:
+    """Return the mean over samples and judges; None without a score."""
+    known = [score for score in scores if score is not None]
+    return fmean(known) if known else None
 
 
 NOT_SCORED = Scored(None, (None,) * 4)

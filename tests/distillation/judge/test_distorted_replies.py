@@ -13,6 +13,7 @@ from fakes import completion_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tapir_exp.config import JudgeProtocol
 from tapir_exp.core.errors import ReplyError
 from tapir_exp.distillation.judge.parse import PARSERS, Scores, parse_pair_scores, parse_single_score
 from tapir_exp.llm.chat import Completion
@@ -213,4 +214,4 @@ def test_pair_scores_harmless_distortions_are_parsed() -> None:
 
 
 def test_every_protocol_has_a_parser() -> None:
-    assert {protocol.name for protocol in PARSERS} == {"pair_scores", "single_score", "pair_logprobs"}
+    assert set(PARSERS) == set(JudgeProtocol)

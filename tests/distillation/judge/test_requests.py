@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from tapir_exp.config import JudgeConfig, JudgeProtocol
 from tapir_exp.core.records import PresentationOrder
 from tapir_exp.distillation.judge.requests import (
-    TOP_LOGPROBS,
     ResponsePair,
     build_complexity_request,
     build_judge_request,
@@ -58,7 +57,7 @@ def test_default_prompt_is_that_of_measured_runs() -> None:
 def test_requests_for_protocol_has_its_orders(config: JudgeConfig, orders: list[PresentationOrder]) -> None:
     requests = requests_for(PAIR, config)
     assert [request.order for request in requests] == orders
-    assert all(request.request == build_judge_request(PAIR, request.order, config) for request in requests)
+    assert all(request.request == build_judge_request(PAIR, request.shown, config) for request in requests)
 
 
 def test_requests_for_single_score_show_one_response_each() -> None:
@@ -84,7 +83,7 @@ def test_requests_for_reference_show_it_if_there_is_one(protocol: JudgeProtocol)
 
 def test_build_judge_request_logprobs_only_if_parsed() -> None:
     requests = [build_judge_request(PAIR, PresentationOrder.TEACHER_FIRST, config) for config in (BOTH, LOGPROBS)]
-    assert [request.top_logprobs for request in requests] == [0, TOP_LOGPROBS]
+    assert [request.top_logprobs for request in requests] == [0, 10]
 
 
 def test_build_requests_follow_the_configuration() -> None:
