@@ -13,7 +13,6 @@ The names are also attributes of `tapir_exp`. Heavy libraries are imported by th
 """
 
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tapir_exp.config import Config, StudentConfig, to_yaml
 from tapir_exp.core.errors import ConfigError, StoreError
-from tapir_exp.core.events import EVENTS, EventStream, Kind
+from tapir_exp.core.events import EVENTS, EventStream
 from tapir_exp.core.file_names import file_name, text_digest
 from tapir_exp.core.manifest import Manifest
 from tapir_exp.core.records import (
@@ -38,7 +37,6 @@ from tapir_exp.core.records import (
     TrainingExample,
     Verdict,
 )
-from tapir_exp.core.secrets import redact_secrets
 from tapir_exp.core.store import ROWS, Artifact
 from tapir_exp.core.yaml_files import read_yaml
 
@@ -115,23 +113,16 @@ def run(config: Config, run_dir: Path | str | None = None) -> "Run":
     from tapir_exp.commands import run_job
     from tapir_exp.commands.finished import job_key
     from tapir_exp.commands.main import DEFAULT_COMMAND
+    from tapir_exp.commands.recording import recorded_job
     from tapir_exp.commands.tracking import tracked_job
 
     directory = _run_dir(config) if run_dir is None else Path(run_dir)
     directory.mkdir(parents=True, exist_ok=True)
     stream = EventStream(directory / EVENTS)
-    stream.record(Kind.RUN_STARTED, pid=os.getpid())
-    try:
-        key = job_key(config, DEFAULT_COMMAND)
-        with stream.active(), tracked_job(config, directory, DEFAULT_COMMAND, key, stream):
-            run_job.run(config, directory, to_yaml(config))
-    except Exception as error:
-        stream.record(Kind.RUN_FAILED, reason=redact_secrets(str(error)) or type(error).__name__)
-        raise
-    except BaseException:
-        stream.record(Kind.RUN_STOPPED)
-        raise
-    stream.record(Kind.RUN_FINISHED)
+    key = job_key(config, DEFAULT_COMMAND)
+    with recorded_job(stream) as fields, tracked_job(config, directory, DEFAULT_COMMAND, key, stream):
+        outcome = run_job.run(config, directory, to_yaml(config))
+        fields.update(key=key, figure=outcome.figure, value=outcome.value)
     return open_run(directory)
 
 

@@ -33,7 +33,7 @@ from tapir_exp.pipeline.evaluation import run_suites
 from tapir_exp.pipeline.held_out import HeldOutTracker
 from tapir_exp.pipeline.judge_check import check_judge
 from tapir_exp.pipeline.new_rows import write_new_rows
-from tapir_exp.pipeline.sizing import prepare_seeds
+from tapir_exp.pipeline.sized_seeds import prepare_seeds
 from tapir_exp.pipeline.workspace import Workspace
 
 

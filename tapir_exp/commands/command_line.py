@@ -1,6 +1,7 @@
 """Read a command line outside Hydra's own run: the jobs it stands for, its mistakes, and the choices for its help."""
 
-from collections.abc import Collection, Sequence
+import argparse
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -44,6 +45,52 @@ def compose_jobs(arguments: Sequence[str], config_name: str = PRIMARY) -> list[C
     except (ConfigError, AssertionError, *COMPOSITION_ERRORS):
         # Compose again, job by job, to report all mistakes instead of the first one.
         raise ConfigError(collect(composer.problems, jobs)) from None
+
+
+def rows_parser(command: str, default: int, least: int = 0, most: int | None = None) -> argparse.ArgumentParser:
+    """Return a parser of `--rows N` for a command that shows rows of one job; `read_job` uses it.
+
+    Args:
+        command: The command, for messages.
+        default: Rows without the flag.
+        least: Fewest rows.
+        most: Most rows; None allows any number.
+    """
+    parser = argparse.ArgumentParser(prog=command, add_help=False, allow_abbrev=False)
+    parser.add_argument("--rows", type=count_parser(least, most), default=default)
+    return parser
+
+
+def read_job(
+    parser: argparse.ArgumentParser, arguments: Sequence[str], *forced: str
+) -> tuple[argparse.Namespace, Config]:
+    """Return the flags of a command line, and the configuration of its only job from everything else.
+
+    Args:
+        parser: Parser of the flags; what it does not know is left to Hydra's parser.
+        arguments: The command line without the name of the command.
+        forced: Overrides that the command adds.
+
+    Raises:
+        ConfigError: With every mistake of the job, or if the command line is a sweep.
+    """
+    options, others = parser.parse_known_args(arguments)
+    jobs = compose_jobs([*others, *forced])
+    if len(jobs) != 1:
+        raise ConfigError([f"--multirun: expected one job, got a sweep of {len(jobs)}"])
+    return options, jobs[0]
+
+
+def count_parser(least: int, most: int | None) -> Callable[[str], int]:
+    """Return a parser of a number of rows, for argparse; None allows any number."""
+    expected = "a number of rows, such as --rows 5" if most is None else f"a number of rows from {least} to {most}"
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least or (most is not None and int(text) > most):
+            raise argparse.ArgumentTypeError(f"{text!r}: expected {expected}")
+        return int(text)
+
+    return parse
 
 
 def split_jobs(composer: Composer) -> list[list[str]]:

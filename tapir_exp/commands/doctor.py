@@ -35,7 +35,8 @@ def _check_configuration(arguments: Sequence[str]) -> None:
 
     jobs = compose_jobs(arguments)
     from tapir_exp.core.console import Terminal
-    from tapir_exp.pipeline.preflight import all_checks, print_checks, raise_problems
+    from tapir_exp.pipeline.local_checks import print_checks, raise_problems
+    from tapir_exp.pipeline.preflight import all_checks
 
     checks = list(dict.fromkeys(check for job in jobs for check in all_checks(job)))
     print_checks(checks, Terminal())  # stdout: the table is the result of the command

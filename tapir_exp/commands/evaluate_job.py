@@ -21,8 +21,8 @@ from tapir_exp.llm.ledger import SpendScope
 from tapir_exp.llm.spend_report import write_spend_report
 from tapir_exp.pipeline.benchmarks import SUITES
 from tapir_exp.pipeline.evaluation import judges_of
+from tapir_exp.pipeline.local_checks import raise_problems, suite_checks
 from tapir_exp.pipeline.opening import open_workspace
-from tapir_exp.pipeline.preflight import raise_problems, suite_checks
 from tapir_exp.pipeline.subject import EvaluatedModel, any_student, last_student
 from tapir_exp.pipeline.workspace import Workspace
 from tapir_exp.report.paper_tables import write_paper_tables

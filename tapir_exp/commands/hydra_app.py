@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from tapir_exp.commands.command_line import check_config_dir, explain_failure, split_sweep
 from tapir_exp.commands.finished import finished_outcome, job_key
 from tapir_exp.commands.main import DEFAULT_COMMAND
+from tapir_exp.commands.recording import recorded_end, recorded_job
 from tapir_exp.commands.registration import register
 from tapir_exp.commands.sweeps.plugins import missing_packages
 from tapir_exp.commands.sweeps.progress import short_label
@@ -41,9 +42,9 @@ from tapir_exp.config.secrets import check_overrides
 from tapir_exp.core.console import console
 from tapir_exp.core.disk import explain_disk_error, links_leading_out
 from tapir_exp.core.errors import ConfigError, TapirError
-from tapir_exp.core.events import EVENTS, EventStream, Kind, Outcome, Pruned, State
+from tapir_exp.core.events import EVENTS, EventStream, Outcome, Pruned, State
 from tapir_exp.core.library_messages import clean_library_messages
-from tapir_exp.core.processes import end_with_parent, is_worker
+from tapir_exp.core.processes import announce_to_workers, end_with_parent, is_worker
 from tapir_exp.core.secrets import redact_secrets
 from tapir_exp.report.sweep.plan_file import SweepPlan, is_ignored, split_override
 from tapir_exp.report.trackers.access import check_trackers
@@ -94,6 +95,8 @@ class ConfigCheck(Callback):
         if is_search:
             plan = replace(plan, jobs=SweepPlan.load(directory).jobs)
         remote = str(config.hydra.launcher.get("_target_")) in REMOTE
+        if not remote:
+            announce_to_workers()
         try:
             _sweeps.append(SweepSession(directory, plan, write_page, remote=remote))
         except Exception as error:
@@ -224,32 +227,22 @@ def _carry_out(cfg: DictConfig, sweep_dir: Path | None, label: str = "") -> Outc
     directory = Path(hydra_config.runtime.output_dir)
     stream = EventStream(directory / EVENTS)
     verb = EVALUATE if hydra_config.job.config_name == EVALUATE else DEFAULT_COMMAND
-    try:
+    with recorded_end(stream):
         config = parse(cfg)
         key = job_key(config, verb)
-        if sweep_dir is not None and (finished := finished_outcome(directory, key)) is not None:
-            console.print("finished already", soft_wrap=True)
-            return finished
-        stream.record(Kind.RUN_STARTED, pid=os.getpid())
-        sweep = None if sweep_dir is None else (sweep_dir.name, label)
-        trial = reporting_rounds(sweep_dir, list(hydra_config.overrides.task), stream)
-        with stream.active(), trial, tracked_job(config, directory, verb, key, stream, sweep):
+        finished = None if sweep_dir is None else finished_outcome(directory, key)
+    if finished is not None:
+        console.print("finished already", soft_wrap=True)
+        return finished
+    sweep = None if sweep_dir is None else (sweep_dir.name, label)
+    trial = reporting_rounds(sweep_dir, list(hydra_config.overrides.task), stream)
+    try:
+        with recorded_job(stream) as fields, trial, tracked_job(config, directory, verb, key, stream, sweep):
             outcome = _function(verb)(config, directory, to_yaml(config), sweep_dir) or Outcome()
-    except Exception as error:
-        reason = redact_secrets(str(explain_disk_error(error) or error) or type(error).__name__)
-        with suppress(OSError):  # a full disk is reported by the error itself
-            stream.record(Kind.RUN_FAILED, reason=reason)
-        raise
+            fields.update(key=key, figure=outcome.figure, value=outcome.value)
     except Pruned as pruned:
         console.print(f"{pruned}: {pruned.figure} {pruned.value:.4g}", soft_wrap=True)
-        stream.record(Kind.RUN_PRUNED, figure=pruned.figure, value=pruned.value)
         return Outcome(State.PRUNED)
-    except BaseException:
-        with suppress(OSError):
-            stream.record(Kind.RUN_STOPPED)
-        raise
-    # The spend of the run is that of its last event.
-    stream.record(Kind.RUN_FINISHED, key=key, figure=outcome.figure, value=outcome.value)
     return outcome
 
 
@@ -292,3 +285,5 @@ def _stop_if(problems: Sequence[str]) -> None:
 
 
 register()  # on import, because the worker process of a sweep knows nothing but the module of `run_job`
+if is_worker():
+    end_with_parent()  # what a job needs is imported and unpickled next, which takes seconds on a busy machine

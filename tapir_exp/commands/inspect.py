@@ -1,6 +1,5 @@
 """`tapir inspect`: show training rows token by token, with the tokens that the loss counts. It trains nothing."""
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,9 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from tapir_exp.commands.command_line import CLASSIFY_GROUPS, compose_jobs, format_choices, wants_help
+from tapir_exp.commands.command_line import CLASSIFY_GROUPS, format_choices, read_job, rows_parser, wants_help
 from tapir_exp.config import Config
-from tapir_exp.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,18 +35,12 @@ def main(arguments: Sequence[str]) -> None:
     if wants_help(arguments):
         sys.stdout.write(HELP + format_choices(exclude=CLASSIFY_GROUPS))
         return
-    parser = argparse.ArgumentParser(prog="tapir inspect", add_help=False, allow_abbrev=False)
-    parser.add_argument("--rows", type=_parse_count, default=DEFAULT_ROWS)
-    # Everything else is left to Hydra's parser.
-    options, others = parser.parse_known_args(arguments)
     # Rows are only shown, so the parts that nobody chose may stay those of the lab.
-    jobs = compose_jobs([*others, "allow_lab_parts=true"])
-    if len(jobs) != 1:
-        raise ConfigError([f"--multirun: expected one job, got a sweep of {len(jobs)}"])
+    options, config = read_job(rows_parser("tapir inspect", DEFAULT_ROWS), arguments, "allow_lab_parts=true")
 
     from tapir_exp.core.console import Terminal
 
-    print_inspection(inspect_seeds(jobs[0], options.rows), Terminal())
+    print_inspection(inspect_seeds(config, options.rows), Terminal())
 
 
 def inspect_seeds(config: Config, num_sampled: int) -> "Inspection":
@@ -64,12 +56,12 @@ def inspect_seeds(config: Config, num_sampled: int) -> "Inspection":
         ConfigError: If the student's tokenizer cannot be read.
         SeedError: If the seeds cannot be read.
     """
-    from tapir_exp.commands.plan_job import SeedReader
+    from tapir_exp.data.seeds import skim_seeds
     from tapir_exp.student.chat_template import load_chat
     from tapir_exp.student.row_inspection import inspect_rows
     from tapir_exp.student.training.encoding import TrainingRow
 
-    rows = [TrainingRow(seed.instruction, seed.response) for seed in SeedReader()(config.seeds)]
+    rows = [TrainingRow(seed.instruction, seed.response) for seed in skim_seeds(config.seeds)]
     with _tokenizer_directory(config) as directory:
         chat = load_chat(directory, config.student)
         return inspect_rows(rows, chat, config.student.max_length, num_sampled, config.seed)
@@ -79,9 +71,7 @@ def inspect_seeds(config: Config, num_sampled: int) -> "Inspection":
 def _tokenizer_directory(config: Config) -> Iterator[Path]:
     """Give the directory of the base model's tokenizer; for the lab or a GGUF file, build it in a temporary one."""
     from tapir_exp.config.lab_parts import LAB_STUDENT
-    from tapir_exp.lab.base_student import build_base_tokenizer
     from tapir_exp.llm.serving.weights import find_weights, is_gguf
-    from tapir_exp.pipeline.students import lab_corpus
 
     model = config.student.model
     if model != LAB_STUDENT and not is_gguf(model):
@@ -94,6 +84,9 @@ def _tokenizer_directory(config: Config) -> Iterator[Path]:
 
             convert_gguf_tokenizer(find_weights(model).path, Path(directory))
         else:
+            from tapir_exp.lab.base_student import build_base_tokenizer
+            from tapir_exp.pipeline.students import lab_corpus
+
             build_base_tokenizer(Path(directory), config.lab.student, lab_corpus(config.lab.student, config.lab.world))
         yield Path(directory)
 
@@ -113,9 +106,3 @@ def print_inspection(inspection: "Inspection", console: "Console") -> None:
     console.print()
     for line in summary_lines(inspection):
         console.print(Text(line), soft_wrap=True)
-
-
-def _parse_count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of rows, such as --rows 5")
-    return int(text)

@@ -1,6 +1,5 @@
 """`tapir preview`: take a few rows through the real path of a run, and show every prompt, reply, cost and time."""
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,14 +8,14 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from tapir_exp.commands.command_line import CLASSIFY_GROUPS, compose_jobs, format_choices, wants_help
+from tapir_exp.commands.command_line import CLASSIFY_GROUPS, format_choices, read_job, rows_parser, wants_help
 from tapir_exp.config import Config, LLMConfig
-from tapir_exp.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from tapir_exp.pipeline.preview import Call, Preview, Step
+    from tapir_exp.pipeline.probe_rows import Probe
     from tapir_exp.pipeline.workspace import Workspace
 
 DEFAULT_ROWS = 5
@@ -48,18 +47,13 @@ def main(arguments: Sequence[str]) -> None:
     if wants_help(arguments):
         sys.stdout.write(HELP + format_choices(exclude=CLASSIFY_GROUPS))
         return
-    parser = argparse.ArgumentParser(prog="tapir preview", add_help=False, allow_abbrev=False)
-    parser.add_argument("--rows", type=_parse_count, default=DEFAULT_ROWS)
+    parser = rows_parser("tapir preview", DEFAULT_ROWS, least=1, most=MOST_ROWS)
     parser.add_argument("--full", action="store_true")
-    # Everything else is left to Hydra's parser.
-    options, others = parser.parse_known_args(arguments)
-    jobs = compose_jobs(others)
-    if len(jobs) != 1:
-        raise ConfigError([f"--multirun: expected one job, got a sweep of {len(jobs)}"])
+    options, config = read_job(parser, arguments)
 
     from tapir_exp.core.console import Terminal
 
-    print_preview(make_preview(jobs[0], options.rows), Terminal(), full=options.full)
+    print_preview(make_preview(config, options.rows), Terminal(), full=options.full)
 
 
 def make_preview(config: Config, rows: int) -> "Preview":
@@ -72,7 +66,7 @@ def make_preview(config: Config, rows: int) -> "Preview":
     from tapir_exp.pipeline.preview import preview
     from tapir_exp.student.generate import generate_responses
 
-    with _open(config) as ws:
+    with open_singly(config) as ws:
 
         def check() -> None:
             check_before_work(config, ws.ledger)
@@ -81,8 +75,22 @@ def make_preview(config: Config, rows: int) -> "Preview":
         return preview(ws, rows, check, generate_responses)
 
 
+def make_probe(config: Config, rows: int) -> "Probe":
+    """Take rows through the steps of a run without its student, and measure them; see `make_preview`."""
+    from tapir_exp.pipeline.preflight import check_before_work
+    from tapir_exp.pipeline.probe_rows import probe_rows
+
+    with open_singly(config) as ws:
+
+        def check() -> None:
+            check_before_work(config, ws.ledger)
+
+        ws.before_work = check
+        return probe_rows(ws, rows, check)
+
+
 @contextmanager
-def _open(config: Config) -> "Iterator[Workspace]":
+def open_singly(config: Config) -> "Iterator[Workspace]":
     """Open the workspace of a run; its models are called one request at a time."""
     from tapir_exp.llm.ledger import SpendScope
     from tapir_exp.pipeline.opening import open_workspace
@@ -185,9 +193,3 @@ def _clip(text: str, limit: int | None) -> str:
 
 def _indent(text: str, spaces: int = 2) -> str:
     return "\n".join(" " * spaces + line for line in text.splitlines())
-
-
-def _parse_count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= MOST_ROWS:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of rows from 1 to {MOST_ROWS}")
-    return int(text)

@@ -1,6 +1,5 @@
 """The job of a command, as trackers name it."""
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -10,6 +9,7 @@ from typing import Any
 import yaml
 
 from tapir_exp.commands.finished import NO_RESULT
+from tapir_exp.commands.recording import recorded_job
 from tapir_exp.config import ClassifyConfig, Config, to_yaml
 from tapir_exp.core.events import EVENTS, Event, EventStream, Kind, read_events
 from tapir_exp.core.secrets import known_secrets, redact_secrets
@@ -67,16 +67,8 @@ def tracked_classification(config: ClassifyConfig) -> Iterator[None]:
     store = outputs / "store"
     job = JobInfo(key[:ID_LENGTH], directory.name, None, CLASSIFY, tags, settings, directory, store, outputs)
     stream = EventStream(directory / EVENTS)
-    stream.record(Kind.RUN_STARTED, pid=os.getpid())
-    try:
-        with stream.active(), tracked(config.logger, job, stream):
-            yield
-    except BaseException as error:
-        failed = isinstance(error, Exception)
-        reason = {"reason": redact_secrets(str(error)) or type(error).__name__} if failed else {}
-        stream.record(Kind.RUN_FAILED if failed else Kind.RUN_STOPPED, **reason)
-        raise
-    stream.record(Kind.RUN_FINISHED)
+    with recorded_job(stream), tracked(config.logger, job, stream):
+        yield
 
 
 def job_id(config: Config, verb: str, key: str, events: Sequence[Event]) -> str:

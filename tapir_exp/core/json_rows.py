@@ -164,9 +164,13 @@ def _row(number: int, value: object, text: str, offset: Callable[[], int]) -> Ra
     if first_surrogate(text):
         failure = describe_invalid_utf8(text.encode(errors="surrogateescape"), offset())
         mark_unreadable(value, lambda bad: failure)
-    elif "\\ud" in text or "\\uD" in text:
+    elif _may_escape_surrogate(text):
         mark_unreadable(value, _describe_surrogate)
     return RawRow(number, value)
+
+
+def _may_escape_surrogate(text: str) -> bool:
+    return "\\ud" in text or "\\uD" in text
 
 
 def _describe_surrogate(character: str) -> str:
@@ -180,9 +184,11 @@ def _read_list(content: BinaryIO, path: Path) -> Iterator[RawRow]:
         buffer.skip("[")
         ended = buffer.peek() == "]"
         while not ended:
-            value, text = buffer.read_value()
+            value = buffer.read_value()
             number += 1
-            yield _row(number, value, text, buffer.value_offset)
+            # Nearly all rows need none of the checks of their text, which are made for the whole buffer at once.
+            whole = buffer.is_whole and isinstance(value, dict)
+            yield RawRow(number, value) if whole else _row(number, value, buffer.value_text(), buffer.value_offset)
             ended = buffer.peek() == "]"
             if not ended:
                 buffer.skip(",")
@@ -198,7 +204,11 @@ class _ListError(Exception):
 
 
 class _ListBuffer:
-    """The text of a JSON list, read on demand and discarded once it is parsed."""
+    """The text of a JSON list, read on demand and discarded once it is parsed.
+
+    Attributes:
+        is_whole: whether no text of the buffer can be one that UTF-8 cannot hold.
+    """
 
     def __init__(self, content: BinaryIO) -> None:
         self._content = content
@@ -207,6 +217,7 @@ class _ListBuffer:
         self._index = 0
         self._value_index = 0
         self._at_end = False
+        self.is_whole = True
 
     def peek(self) -> str:
         """Return the next character that is no whitespace; empty at the end of the file."""
@@ -225,8 +236,8 @@ class _ListBuffer:
             self.fail(f"expected {character!r}, got {following!r}" if following else f"it ends without {character!r}")
         self._index += 1
 
-    def read_value(self) -> tuple[Any, str]:
-        """Return the next value and its JSON text. Raise _ListError if it has a syntax error."""
+    def read_value(self) -> Any:
+        """Return the next value. Raise _ListError if it has a syntax error."""
         self.peek()
         while True:
             try:
@@ -243,8 +254,12 @@ class _ListBuffer:
             else:
                 if end < len(self._text) or self._at_end:  # otherwise a number may continue in the next chunk
                     self._value_index, self._index = self._index, end
-                    return value, self._text[self._value_index : end]
+                    return value
             self._read_more()
+
+    def value_text(self) -> str:
+        """Return the JSON text of the value that was read last."""
+        return self._text[self._value_index : self._index]
 
     def value_offset(self) -> int:
         """Return the position in the file of the first byte of the value that was read last."""
@@ -266,3 +281,4 @@ class _ListBuffer:
         self._at_end = not data
         self._text = rest + self._decoder.decode(data, final=self._at_end)
         self._index = 0
+        self.is_whole = not (_may_escape_surrogate(self._text) or first_surrogate(self._text))

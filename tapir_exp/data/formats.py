@@ -5,6 +5,7 @@ Columns are found by their usual names, Alpaca's first, or mapped by `seeds.colu
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from tapir_exp.core.json_values import Unreadable
@@ -70,13 +71,13 @@ def parse_pair(
     Raises:
         UnusableRow: the row has no instruction or no response.
     """
-    columns = columns or {}
+    # The rows of a file mostly have the same columns, so their meaning is found once.
+    layout = _find_layout(tuple(fields), tuple((columns or {}).items()), allow_missing_response)
     # A table may have a chat column that is empty in some rows; those are read by the other columns.
-    chats = [name for name in CHATS if fields.get(name) is not None and not columns]
-    named = _find_column(fields, "instruction", columns)
-    chat = next((name for name in chats if fields[name] or named is None), None)
+    chats = [name for name in layout.chats if fields[name] is not None]
+    chat = next((name for name in chats if fields[name] or not layout.has_instruction), None)
     if chat is None:
-        instruction, response = _parse_columns(fields, columns, allow_missing_response)
+        instruction, response = _parse_columns(fields, layout)
     else:
         instruction, response = _parse_chat(fields[chat], chat, allow_missing_response)
     if not instruction:
@@ -86,31 +87,55 @@ def parse_pair(
     return SeedPair(row_number, instruction, response)
 
 
-def _find_column(fields: Mapping[str, Any], part: str, columns: Mapping[str, str]) -> str | None:
-    """Return the column of a part of a row: the mapped one, else the first usual name; None if the row has none."""
-    names = (columns[part],) if part in columns else COLUMNS[part]
-    return next((name for name in names if name in fields), None)
+@dataclass(frozen=True)
+class _Layout:
+    """Meaning of the columns of a row.
+
+    Attributes:
+        chats: columns that may hold a chat.
+        has_instruction: whether a column is named as an instruction is.
+        names: column of instruction, input and response; None if the row has none.
+        problem: why the columns hold no pair; empty if they do.
+    """
+
+    chats: tuple[str, ...]
+    has_instruction: bool
+    names: tuple[str | None, ...]
+    problem: str
 
 
-def _parse_columns(
-    fields: Mapping[str, Any], columns: Mapping[str, str], allow_missing_response: bool
-) -> tuple[str, str]:
-    """Return the instruction, followed by the input if there is one, and the response."""
-    names = {part: _find_column(fields, part, columns) for part in COLUMNS}
+@lru_cache(maxsize=64)
+def _find_layout(found: tuple[str, ...], mapped: tuple[tuple[str, str], ...], allow_missing_response: bool) -> _Layout:
+    """Find the meaning of columns.
+
+    Args:
+        found: the columns of a row.
+        mapped: parts of a row with the names of their columns; the others are found by their usual names.
+        allow_missing_response: whether a row without a column of the response holds a pair.
+    """
+    columns = dict(mapped)
+    choices = {part: (columns[part],) if part in columns else COLUMNS[part] for part in COLUMNS}
+    names = {part: next((name for name in choices[part] if name in found), None) for part in COLUMNS}
+    has_instruction = names["instruction"] is not None
     # Pairs of input and output, without an instruction.
-    if names["instruction"] is None and "instruction" not in columns and names["input"] is not None:
+    if not has_instruction and "instruction" not in columns and names["input"] is not None:
         names = {**names, "instruction": names["input"], "input": None}
     required = ["instruction", *([] if allow_missing_response and "response" not in columns else ["response"])]
     required += [part for part in columns if part not in required]
     missing = [f"no column {columns[part]}" if part in columns else f"no column of the {part}" for part in required
                if names[part] is None]  # fmt: skip
-    if missing:
-        found = ", ".join(map(str, list(fields)[:SHOWN_COLUMNS])) or "none"
-        raise UnusableRow(f"{' and '.join(missing)}, and no chat: the columns are {found}")
+    listed = ", ".join(map(str, found[:SHOWN_COLUMNS])) or "none"
+    problem = f"{' and '.join(missing)}, and no chat: the columns are {listed}" if missing else ""
+    chats = () if columns else tuple(name for name in CHATS if name in found)
+    return _Layout(chats, has_instruction, tuple(names[part] for part in COLUMNS), problem)
+
+
+def _parse_columns(fields: Mapping[str, Any], layout: _Layout) -> tuple[str, str]:
+    """Return the instruction, followed by the input if there is one, and the response."""
+    if layout.problem:
+        raise UnusableRow(layout.problem)
     # The input is optional, also as a column.
-    instruction, context, response = (
-        "" if (name := names[part]) is None else _text(fields[name], name) for part in COLUMNS
-    )
+    instruction, context, response = ("" if name is None else _text(fields[name], name) for name in layout.names)
     return (f"{instruction}\n\n{context}" if instruction and context else instruction), response
 
 

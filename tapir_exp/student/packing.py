@@ -5,15 +5,17 @@ The linear layers read all rows as one sequence. Attention runs within each row,
 
 import inspect
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, PreTrainedModel
 
 from tapir_exp.core.errors import TapirError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 PACKED = "tapir_packed"
 """Name of `attend_within_rows` in transformers' attention interface. No mask function has this name, so transformers
@@ -41,12 +43,16 @@ def row_bounds(lengths: Sequence[int]) -> RowBounds:
     return RowBounds(tuple(lengths), starts, torch.cat([torch.arange(length) for length in lengths]))
 
 
-def pack_attention(model: PreTrainedModel) -> PreTrainedModel:
+def pack_attention(model: "PreTrainedModel") -> "PreTrainedModel":
     """Make the model attend within packed rows, and return it.
 
     Raises:
         TapirError: The model's architecture does not use transformers' attention interface.
     """
+    # Imported here: it loads the classes of models, which takes seconds, and batches are formed without a model, too.
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(PACKED, attend_within_rows)
     try:
         model.set_attn_implementation(PACKED)
     except (ValueError, ImportError) as error:
@@ -116,9 +122,6 @@ def attend_within_rows(
             for q, k, v in zip(*rows, strict=True)
         ]
     return torch.cat(attended, 2).transpose(1, 2), None
-
-
-AttentionInterface.register(PACKED, attend_within_rows)
 
 
 def _cast_for_autocast(states: Tensor) -> Tensor:

@@ -52,6 +52,16 @@ def test_every_choice_composes_and_is_read_back(here: Path, leaf: str) -> None:
     assert not GlobalHydra.instance().is_initialized()
 
 
+@pytest.mark.parametrize("leaf", sorted(TEACHER))
+def test_choice_that_follows_a_teacher_is_one_mistake(here: Path, leaf: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_config(completed(here, leaf))
+    (problem,) = caught.value.problems
+    assert problem.startswith("classifier.llm.model = ${teacher.llm.model}, and 25 more keys of classifier like it: ")
+    assert "expected another choice of the group classifier, because this command has no teacher" in problem
+    assert problem.endswith("classifier/as_teacher.yaml]")
+
+
 @pytest.mark.parametrize("leaf", sorted(SEVERAL_DEVICES))
 def test_training_on_several_devices_is_rejected(here: Path, leaf: str) -> None:
     with pytest.raises(ConfigError, match="classifiers are trained on one device"):

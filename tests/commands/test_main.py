@@ -54,6 +54,7 @@ def test_every_command_module_is_listed() -> None:
     shared = {"__init__", "main", "hydra_app", "command_line", "naming", "registration", "finished"}
     jobs = {"run_job", "evaluate_job", "plan_job", "classify_jobs", "doctor_job", "judge_check_job"}
     jobs |= {"classify_pool", "plan_table", "student_names", "tracking", "view_job"}
+    jobs |= {"dry_run", "plan_evaluation", "recording"}
     assert modules - shared - jobs == {name.replace("-", "_") for name in COMMANDS}
     assert all(callable(import_module(f"tapir_exp.commands.{name.replace('-', '_')}").main) for name in COMMANDS)
 

@@ -41,6 +41,12 @@ def test_table_begins_with_a_right_configuration(base: DictConfig) -> None:
     assert problems(base, {}) == []
 
 
+def test_value_that_others_follow_is_missing_once(base: DictConfig) -> None:
+    """Judge and classifier are the teacher's model."""
+    (problem,) = problems(base, {"teacher.llm.model": "???"})
+    assert problem.startswith("teacher.llm.model is missing")
+
+
 WEIGHTED = {"task_mix.target_distribution": {"Math": 1.0}}
 
 MISTAKES: list[tuple[dict[str, Any], str, list[str]]] = [

@@ -18,7 +18,8 @@ from tapir_exp.core.errors import TapirError
 from tapir_exp.core.records import Example, example_id
 from tapir_exp.llm.probe import Probe
 from tapir_exp.pipeline import preflight
-from tapir_exp.pipeline.preflight import all_checks, check_before_work, local_checks
+from tapir_exp.pipeline.local_checks import local_checks
+from tapir_exp.pipeline.preflight import all_checks, check_before_work
 from tapir_exp.pipeline.workspace import StageOutput
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import overload
 
 import pyarrow as pa
-from datasets import Dataset
 
 from tapir_exp.core.records import Subset
 
@@ -44,6 +43,8 @@ class MappedRows(Sequence[EncodedRow]):
     """Rows of an Arrow file, which are read on access."""
 
     def __init__(self, file: Path) -> None:
+        from datasets import Dataset  # takes a second to import, and rows in memory need none
+
         self._data = Dataset.from_file(str(file))
 
     def __len__(self) -> int:
