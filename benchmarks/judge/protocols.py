@@ -88,8 +88,8 @@ def summarise(directory: Path) -> str:
     }
     corrected = holm({name: lattice_flip_p(values, 0.5) for name, values in differences.items()})
     times = _times(directory)
-    head = "| protocol | pairs | right, % | tie | wrong | unscored | both orders alike, % | κ | points less the baseline's |"
-    lines = [head + " p (Holm) | calls a pair | s a pair, CPU | wall |", "|---|" + "--:|" * 12]
+    head = "| protocol | pairs | right, % | tie | wrong | unscored | both orders alike, % | κ | difference, points "
+    lines = [head + "| p (Holm) | calls a pair | s a pair, CPU | wall |", "|---|" + "--:|" * 12]
     for name, pairs in judged.items():
         a = measure_judge(pairs, 2.0)
         shown = [

@@ -5,9 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
+from fakes import completion_of
 
-from tapir_exp.config import LLMConfig
+from tapir_exp.config import JudgeConfig, JudgeProtocol, LLMConfig
+from tapir_exp.distillation.judge.parse import PARSERS
+from tapir_exp.distillation.judge.requests import ResponsePair, requests_for
 from tapir_exp.lab import oracle, provider
+from tapir_exp.lab.world import natural_problems
 from tapir_exp.llm.call_store import CallStore
 from tapir_exp.llm.chat import ChatRequest, Completion, Message, Usage
 from tapir_exp.llm.client import Client
@@ -159,3 +163,23 @@ def test_litellm_completion_works_without_event_loop(recorder: Recorder, provide
     assert response.choices[0].message.content == "teacher says four words"
     assert recorder.calls == [("teacher", turns, {"noise": 0.5}, 0.5, 2)]
     assert response.model == "lab/teacher"
+
+
+@pytest.mark.parametrize("protocol", [JudgeProtocol.pair_expected, JudgeProtocol.single_expected])
+def test_judge_gives_expected_scores_without_rounding(protocol: JudgeProtocol) -> None:
+    """Without noise, the probabilities of the digits give the scores that the judge writes as numbers elsewhere."""
+    llm = LLMConfig(model="lab/judge", extra_params={"noise": 0.0, "position_bias": 0.0})
+    (_, problem), *_ = natural_problems(1, seed=5)
+    pair = ResponsePair("a", problem.instruction, problem.refined, problem.slip)
+
+    def scores(way: JudgeProtocol) -> list[float]:
+        requests = requests_for(pair, JudgeConfig(llm, protocol=way))
+        transports = [provider.OracleTransport(llm), LitellmTransport(llm, None, provider.register)]
+        raw = [asyncio.run(transports[way.reads_logprobs].send(each.request)) for each in requests]
+        replies = [completion_of(each.text).model_copy(update={"top_logprobs": each.top_logprobs}) for each in raw]
+        return [score for each in replies for score in PARSERS[way](each)]
+
+    provider.register()
+    assert scores(protocol) == pytest.approx(
+        scores(JudgeProtocol.single_score if protocol.alone else JudgeProtocol.pair_scores)
+    )
