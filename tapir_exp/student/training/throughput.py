@@ -93,7 +93,7 @@ class ThroughputMeter:
                 unknown card.
         """
         self._flops, self._device = flops, device
-        peak = peak_tflops or _peak_tflops(device)
+        peak = peak_tflops or card_peak_tflops(device)
         self._peak_flops = None if peak is None else peak * 1e12 * num_ranks
         self.timings: list[StepTiming] = []
 
@@ -119,7 +119,8 @@ def peak_memory_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
 
 
-def _peak_tflops(device: torch.device) -> float | None:
+def card_peak_tflops(device: torch.device) -> float | None:
+    """Return the peak of a known GPU in dense half precision, in TFLOP/s; None for other devices."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
