@@ -12,14 +12,16 @@ from assets import ROOT
 from fakes import ScriptedChat, prompt_of, tagged
 from workspaces import open_test_workspace
 
-from tapir_exp.config import Config, Difficulty
+from tapir_exp.config import Config, Difficulty, LLMConfig, PanelConfig, PanelMemberConfig, PanelScore
 from tapir_exp.core.records import Example, Rating, Response, ResponseLoss, TrainingExample, Verdict, row_id_of_rollout
 from tapir_exp.core.store import Artifact
 from tapir_exp.distillation.curriculum.difficulty import rollout_spread
 from tapir_exp.distillation.judge.requests import ResponsePair
+from tapir_exp.distillation.judge.score import split_panel
 from tapir_exp.lab.base_student import build_base_student
 from tapir_exp.llm.chat import ChatRequest
-from tapir_exp.pipeline.measures import ScoringInputs
+from tapir_exp.llm.panel import Member, Panel
+from tapir_exp.pipeline.measures import ScoringInputs, verdicts, verdicts_recipe
 from tapir_exp.pipeline.scoring import SCORES, DifficultyScores, score, score_on_mix, score_on_seeds
 from tapir_exp.pipeline.workspace import StageOutput, Workspace
 
@@ -218,13 +220,26 @@ def shown_references(chat: ScriptedChat) -> set[str]:
     return {text for request in chat.requests for text in tagged(prompt_of(request), "reference")}
 
 
+PANEL = " ".join(
+    [
+        *("judge=panel", "llm@judge.llm=lab", "llm@judge.panel.second.llm=lab"),
+        *("judge.llm.model=lab/judge", "judge.llm.extra_params={noise:1.0,position_bias:0.0,seed:1}"),
+        *(
+            "judge.panel.second.llm.model=lab/judge",
+            "judge.panel.second.llm.extra_params={noise:2.0,position_bias:0.5,seed:2}",
+        ),
+    ]
+)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "choice",
     [
         *(f"curriculum.difficulty={how.name}" for how in (Difficulty.ifd, Difficulty.eps, Difficulty.judge_rated)),
-        "judge.protocol=single_score",
-        "judge.protocol=pair_logprobs",
+        "judge.protocol=single_score judge.samples=2 judge.temperature=0.5",
+        "judge.protocol=pair_expected judge.metrics=true judge.own_reference=true",
+        f"judge.protocol=pair_logprobs {PANEL}",
     ],
 )
 def test_run_with_any_difficulty_and_protocol_finishes(choice: str, tmp_path: Path) -> None:
@@ -240,7 +255,59 @@ def test_run_with_any_difficulty_and_protocol_finishes(choice: str, tmp_path: Pa
         "judge.reference=true",
         "logger=disabled",
     ]
-    command = [sys.executable, "-m", "tapir_exp", choice, *overrides, f"outputs={tmp_path}"]
+    command = [sys.executable, "-m", "tapir_exp", *choice.split(), *overrides, f"outputs={tmp_path}"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "latest" / "report.html").is_file()
+
+
+def test_verdicts_recipe_of_earlier_settings_is_unchanged(config: Config, tmp_path: Path) -> None:
+    """Settings that came later are no part of the key unless they change the requests."""
+    with open_test_workspace(config, tmp_path, judge=ScriptedChat(judge)) as ws:
+        before = {"model", "protocol", "swap_positions", "reference", "temperature", "max_tokens"}
+        assert verdicts_recipe(ws, ())["judge"].keys() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "added"),
+    [
+        ({"metrics": True}, {"metrics", "notes_max_tokens"}),
+        ({"own_reference": True}, {"own_reference", "notes_max_tokens"}),
+        ({"samples": 2}, {"samples"}),
+        ({"top_logprobs": 5}, {"top_logprobs"}),
+        ({"panel": PanelConfig(PanelMemberConfig(LLMConfig(model="x/y")), combine=PanelScore.median)}, {"combine"}),
+        ({"panel": PanelConfig(combine=PanelScore.median)}, set()),
+        ({"notes_max_tokens": 9}, set()),
+    ],
+)
+def test_verdicts_recipe_has_what_changes_the_verdicts(
+    config: Config, tmp_path: Path, changes: dict[str, object], added: set[str]
+) -> None:
+    changed = replace(config, judge=replace(config.judge, **changes))
+    with (
+        open_test_workspace(config, tmp_path, judge=ScriptedChat(judge)) as plain,
+        open_test_workspace(changed, tmp_path / "b", judge=ScriptedChat(judge)) as ws,
+    ):
+        recipes = [verdicts_recipe(each, ())["judge"] for each in (plain, ws)]
+    assert recipes[1].keys() - recipes[0].keys() == added
+
+
+def test_verdicts_with_notes_are_made_after_the_responses(config: Config, student: Artifact, tmp_path: Path) -> None:
+    noted = replace(config, judge=replace(config.judge, metrics=True))
+    chat = ScriptedChat(lambda request: "Is it red?" if "what to check" in prompt_of(request) else judge(request))
+    with open_test_workspace(noted, tmp_path, judge=chat) as ws:
+        rows = verdicts(ws, ScoringInputs(1, student, PAIRS, ("responses", "mix"))).rows(Verdict)
+    assert [verdict.gap is None for verdict in rows] == [pair.id == UNSCORED for pair in PAIRS]
+    assert len(chat.requests) == len(PAIRS) * 3 + 2  # the replies to the unscored row are requested again
+    assert all(tagged(prompt_of(request), "metrics") == ["Is it red?"] for request in chat.requests[len(PAIRS) :])
+
+
+def test_verdicts_of_a_panel_keep_each_judge(config: Config, student: Artifact, tmp_path: Path) -> None:
+    second = PanelMemberConfig(LLMConfig(model="x/second", concurrency=1))
+    both = replace(config, judge=replace(config.judge, panel=PanelConfig(second)))
+    panel = Panel([Member(ScriptedChat(judge), 1), Member(ScriptedChat(lambda request: "2 2"), 1)])
+    with open_test_workspace(both, tmp_path, judge=panel) as ws:
+        rows = verdicts(ws, ScoringInputs(1, student, PAIRS, ("responses", "mix"))).rows(Verdict)
+    assert [reply.judge for reply in rows[0].replies] == ["judge", "judge", "second", "second"]
+    assert rows[0].gap == (grade(PAIRS[0].response_a) - grade("blue")) / 2
+    assert split_panel(rows[0])["second"].gap == 0
