@@ -1,97 +1,59 @@
 """The remaining calls and cost of a run, stage by stage, without a call to any model."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from tapir_exp.commands.evaluate_job import find_subject, sweep_jobs
 from tapir_exp.config import Config, SeedsConfig
-from tapir_exp.core.errors import ConfigError, EvaluationError
-from tapir_exp.core.evaluation_manifest import SUITE_STAGE
-from tapir_exp.core.records import Example
-from tapir_exp.core.store import Artifact, Store
 from tapir_exp.data.formats import SeedPair
-from tapir_exp.data.seeds import example_of, skim_seeds, undrawn_rows
-from tapir_exp.distillation import teacher
-from tapir_exp.llm.ledger import SpendScope
-from tapir_exp.pipeline import data
-from tapir_exp.pipeline.benchmarks import SUITES
-from tapir_exp.pipeline.estimate import (
-    REFINED_LENGTH_RATIO,
-    RESPONSE_TOKENS,
-    StageEstimate,
-    estimate_run,
-    estimate_suites,
-    seed_statistics,
-)
-from tapir_exp.pipeline.opening import open_workspace
+from tapir_exp.data.seeds import skim_seeds, undrawn_rows
+from tapir_exp.llm.ledger import Spend
+from tapir_exp.pipeline.estimate import CHECKS, estimate_run
+from tapir_exp.pipeline.request_sizes import Assumptions, seed_statistics
+from tapir_exp.pipeline.round_counts import Count
 from tapir_exp.pipeline.sizing import fit_sizes
-from tapir_exp.pipeline.subject import EvaluatedModel
-from tapir_exp.pipeline.workspace import Recipe, Workspace
-from tapir_exp.tapir import distill
-
-SAMPLE = 2000
-"""Number of seeds to look up in the cache if there are more. The share of cached calls is taken for all seeds."""
+from tapir_exp.pipeline.stage_costs import Amounts, StageEstimate
+from tapir_exp.pipeline.wall_time import stage_seconds, without_overlap
 
 
-class NotInStore(Exception):
-    """The artifact of a stage is not in the store."""
+class FinishedStage(Protocol):
+    """The artifact of a finished stage."""
 
-
-@dataclass
-class DryRunWorkspace(Workspace):
-    """A workspace that finds finished artifacts and makes none.
-
-    Attributes:
-        finished: The artifacts found so far, by name.
-    """
-
-    def __post_init__(self) -> None:
-        self.finished: dict[str, Artifact] = {}
-
-    def directory(
-        self, stage: str, round_number: int | None, recipe: Recipe, make: Callable[[Path], Mapping[str, Any]]
-    ) -> Artifact:
-        """Return the finished artifact.
-
-        Raises:
-            NotInStore: If the stage has not been run.
-        """
-        artifact = self.store.find(stage, recipe)
-        if artifact is None and stage.endswith(SUITE_STAGE) and self.finished:
-            # Figures cost no call, and no stage needs them. The plan goes on to the next suite.
-            return next(iter(self.finished.values()))
-        if artifact is None:
-            raise NotInStore
-        self.finished[stage if round_number is None else f"{stage}-{round_number}"] = artifact
-        return artifact
+    @property
+    def figures(self) -> Mapping[str, Any]:
+        """Return its figures, with its spend by role."""
+        ...
 
 
 @dataclass(frozen=True)
-class RemainingCost:
-    """The remaining calls and cost of one or several stages; the fields are those of StageEstimate."""
+class StageCost:
+    """Cost of one or several stages.
 
-    calls: float = 0.0
+    Attributes:
+        expected: What is expected to remain.
+        most: The bound on what remains.
+        usable: The bound if every first reply can be used.
+        seconds: Wall time of what remains.
+        cached: Number of calls that cost nothing.
+        spent: What finished stages have spent.
+    """
+
+    expected: Amounts = field(default_factory=Amounts)
+    most: Amounts = field(default_factory=Amounts)
+    usable: Amounts = field(default_factory=Amounts)
+    seconds: Count = field(default_factory=lambda: Count(0.0, 0.0))
     cached: int = 0
-    prompt_tokens: float = 0.0
-    completion_tokens: float = 0.0
-    usd: float | None = 0.0
-    gpu_hours: float | None = None
-    at_most: bool = False
+    spent: Spend = field(default_factory=Spend)
 
-    def __add__(self, other: "RemainingCost") -> "RemainingCost":
-        # Stages without a fit have no GPU hours; an unknown price makes the sum unknown.
-        hours = [part.gpu_hours for part in (self, other) if part.gpu_hours is not None]
-        return RemainingCost(
-            self.calls + other.calls,
+    def __add__(self, other: "StageCost") -> "StageCost":
+        return StageCost(
+            self.expected + other.expected,
+            self.most + other.most,
+            self.usable + other.usable,
+            Count(self.seconds.expected + other.seconds.expected, self.seconds.most + other.seconds.most),
             self.cached + other.cached,
-            self.prompt_tokens + other.prompt_tokens,
-            self.completion_tokens + other.completion_tokens,
-            None if self.usd is None or other.usd is None else self.usd + other.usd,
-            sum(hours) if hours else None,
-            self.at_most or other.at_most,
+            self.spent + other.spent,
         )
 
 
@@ -101,29 +63,27 @@ class PlannedStage:
 
     Attributes:
         estimate: The whole stage.
+        seconds: Its wall time.
         cached: Number of its calls with a cached completion.
         finished: Whether its artifact is in the store.
+        spent: What it has spent if it is finished.
     """
 
     estimate: StageEstimate
-    cached: int
-    finished: bool
+    seconds: Count
+    cached: int = 0
+    finished: bool = False
+    spent: Spend = field(default_factory=Spend)
 
     @property
-    def remaining(self) -> RemainingCost:
+    def remaining(self) -> StageCost:
         """Return the cost without finished and cached work."""
-        whole = self.estimate
         if self.finished:
-            return RemainingCost(cached=whole.calls)
-        left = 1 - self.cached / whole.calls if whole.calls else 1.0
-        return RemainingCost(
-            left * whole.calls,
-            self.cached,
-            left * whole.prompt_tokens,
-            left * whole.completion_tokens,
-            None if whole.usd is None and left else left * (whole.usd or 0.0),
-            whole.gpu_hours,
-            whole.at_most,
+            return StageCost(spent=self.spent)
+        whole = self.estimate
+        left = 1 - self.cached / whole.expected.calls if whole.expected.calls else 1.0
+        return StageCost(
+            whole.expected * left, whole.most * left, whole.usable * left, self.seconds * left, self.cached
         )
 
 
@@ -148,68 +108,70 @@ class SeedReader:
         return self._by_settings[key]
 
 
-def plan_job(config: Config, read: SeedReader) -> list[PlannedStage]:
+def plan_job(config: Config, read: SeedReader, assumed: Assumptions | None = None) -> list[PlannedStage]:
     """Return the stages of a job, with finished stages and cached calls taken into account.
 
     Args:
         config: The configuration of the job.
         read: Reads seeds that are not in the store yet.
+        assumed: What a probe has measured; None assumes everything.
     """
+    assumed = assumed or Assumptions()
     # Opening a workspace creates the store, and a plan writes nothing.
     if not (Path(config.outputs) / "store").is_dir():
         fitted, seeds = _sized(config, read(config.seeds))
-        return [PlannedStage(stage, 0, finished=False) for stage in estimate_run(fitted, seed_statistics(seeds))]
-    with open_workspace(config, SpendScope("plan"), calling=False) as ws:
-        dry = DryRunWorkspace(**{field.name: getattr(ws, field.name) for field in fields(Workspace)})
-        finished = _find_finished(dry)
-        # A dry run that found the seeds has set the sizes that follow from them.
-        sized: tuple[Config, Sequence[Example | SeedPair]]
-        if "seeds" in finished:
-            sized = dry.config, finished["seeds"].rows(Example)
-        else:
-            sized = _sized(config, read(config.seeds))
-        cached = _count_cached(dry, sized[1])
-        return [
-            PlannedStage(estimate, cached.get(estimate.stage, 0), finished=estimate.stage in finished)
-            for estimate in estimate_run(sized[0], seed_statistics(sized[1]))
-        ]
+        return plan_stages(fitted, estimate_run(fitted, seed_statistics(seeds), assumed=assumed), assumed)
+    # Imported here, since it loads every stage of a run, and a first plan needs none.
+    from tapir_exp.commands.dry_run import find_progress
+
+    progress = find_progress(config, lambda: _sized(config, read(config.seeds)))
+    stages = estimate_run(progress.config, seed_statistics(progress.seeds), progress.pool, assumed)
+    return plan_stages(progress.config, stages, assumed, progress.finished, progress.cached)
 
 
-def plan_evaluation(config: Config) -> list[PlannedStage]:
-    """Return the stages of `tapir evaluate`, for the student, or each student of a sweep, that the configuration names.
+def plan_stages(
+    config: Config,
+    stages: Sequence[StageEstimate],
+    assumed: Assumptions | None = None,
+    finished: Mapping[str, FinishedStage] | None = None,
+    cached: Mapping[str, int] | None = None,
+) -> list[PlannedStage]:
+    """Return estimated stages with their times, and with what the store has of them.
 
-    Raises:
-        ConfigError: If it names none.
-        StoreError: If its run is not finished.
+    Args:
+        config: The configuration, with every size as a number.
+        stages: The estimates.
+        assumed: What the estimates assume.
+        finished: The finished artifacts by name.
+        cached: Number of calls with a cached completion, by stage.
     """
-    jobs: list[Path | None] = [*sweep_jobs(config)]
-    subjects = [find_subject(config, job) for job in jobs or [None]]
-    if not (Path(config.outputs) / "store").is_dir():
-        return [PlannedStage(stage, 0, finished=False) for subject in subjects for stage in _suites(config, subject)]
-    with open_workspace(config, SpendScope("plan"), calling=False) as ws:
-        dry = DryRunWorkspace(**{field.name: getattr(ws, field.name) for field in fields(Workspace)})
-        planned = []
-        for subject in subjects:
-            dry.finished.clear()
-            for suite in config.evals.suites:
-                with suppress(NotInStore, EvaluationError, ConfigError):
-                    SUITES[suite](dry, subject)
-            planned += [
-                PlannedStage(stage, 0, finished=stage.stage in dry.finished) for stage in _suites(config, subject)
-            ]
-        return planned
+    finished, cached, assumed = finished or {}, cached or {}, assumed or Assumptions()
+    timed = [(stage, stage_seconds(config, stage, assumed)) for stage in stages]
+    seconds = without_overlap(config, [pair for pair in timed if pair[0].stage not in finished])
+    planned, paid = [], set()
+    remains = any(stage.stage not in finished for stage in stages if stage.stage != CHECKS)
+    for stage in stages:
+        if stage.stage == CHECKS and not remains:
+            continue  # a run that reuses all of its stages checks nothing
+        if stage.stage not in finished:
+            planned.append(PlannedStage(stage, next(seconds), cached.get(stage.stage, 0)))
+            continue
+        # Several lines of a stage may have one role, such as judges of a panel.
+        first = (stage.stage, stage.role) not in paid
+        paid.add((stage.stage, stage.role))
+        spent = _spend_of(finished, stage) if first else Spend()
+        planned.append(PlannedStage(stage, Count(0.0, 0.0), finished=True, spent=spent))
+    return planned
 
 
-def _suites(config: Config, subject: EvaluatedModel) -> list[StageEstimate]:
-    """Estimate the suites of a model; a student of a run writes responses as long as those it has learnt."""
-    response, manifest = RESPONSE_TOKENS, subject.manifest
-    if manifest is not None and subject.run is not None:
-        store = Store((subject.run / manifest.store).resolve())
-        seeds = next((entry for entry in manifest.artifacts if entry.stage == "seeds"), None)
-        if seeds is not None and store.has(seeds.stage, seeds.key):
-            response = seed_statistics(store.open(seeds.stage, seeds.key).rows(Example)).response
-        response *= REFINED_LENGTH_RATIO if manifest.alphas else 1.0
-    return list(estimate_suites(replace(config, student=subject.student), response, None, repr(subject.identity)))
+def _spend_of(finished: Mapping[str, FinishedStage], stage: StageEstimate) -> Spend:
+    """Return what a role has spent in a finished stage and its passes."""
+    parts = [
+        artifact.figures.get("spend", {}).get(stage.role)
+        for name, artifact in finished.items()
+        if name == stage.stage or (name.startswith("pass") and name.partition("_")[2] == stage.stage)
+    ]
+    return sum((Spend.model_validate(part) for part in parts if part is not None), Spend())
 
 
 def _sized(config: Config, rows: list[SeedPair]) -> tuple[Config, list[SeedPair]]:
@@ -226,31 +188,3 @@ def merge_jobs(jobs: Iterable[Sequence[PlannedStage]]) -> list[PlannedStage]:
         for planned in job:
             seen.setdefault((planned.estimate.stage, planned.estimate.role, planned.estimate.share), planned)
     return list(seen.values())
-
-
-def _find_finished(ws: DryRunWorkspace) -> Mapping[str, Artifact]:
-    """Return the finished artifacts of a run, as far as a dry run gets.
-
-    The dry run ends at the first stage that is missing. The stages that need only the seeds are tried on their own,
-    since an interrupted run may have them out of order.
-    """
-    # A suite whose files are missing is reported on its own.
-    with suppress(NotInStore, EvaluationError):
-        distill(ws)
-    for stage in (data.classify_seeds, data.teacher_responses):
-        with suppress(NotInStore):
-            stage(ws, data.load_seeds(ws))
-    return ws.finished
-
-
-def _count_cached(ws: Workspace, seeds: Sequence[Example | SeedPair]) -> dict[str, int]:
-    """Return the number of cached calls of the stages that ask about the seeds, by stage."""
-    # Every n-th seed, since a look-up of all takes long for a large pool.
-    drawn = seeds if len(seeds) <= SAMPLE else seeds[:: len(seeds) // SAMPLE]
-    sample = [seed if isinstance(seed, Example) else example_of(seed) for seed in drawn]
-    requests = [teacher.build_response_request(seed, ws.config.teacher) for seed in sample]
-    counts = {
-        "task_labels": ws.classifier.count_cached(sample),
-        "teacher_responses": ws.teacher.count_cached(requests),
-    }
-    return {stage: count * len(seeds) // len(sample) for stage, count in counts.items()}

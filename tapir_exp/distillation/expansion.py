@@ -11,7 +11,7 @@ from tapir_exp.core.records import DroppedRow, DropReason, Example, Label, Origi
 from tapir_exp.core.seeding import derive_seed
 from tapir_exp.data.decontamination import Benchmarks
 from tapir_exp.data.novelty import Novelty
-from tapir_exp.distillation.curriculum.sampling import GenerationRequest
+from tapir_exp.distillation.curriculum.sampling import MOST_PAIRS, GenerationRequest
 from tapir_exp.distillation.teacher import ExpansionRequest, InstructionPair
 
 Expand = Callable[[Sequence[ExpansionRequest]], list[tuple[InstructionPair, ...]]]
@@ -222,7 +222,8 @@ def expand_until_filled(
         if not calls:
             break
         replies = expand([call for _, call in calls])
-        candidates = _number_candidates(calls, replies, result.proposed + 1, round_number)
+        most = MOST_PAIRS * config.num_output_samples
+        candidates = _number_candidates(calls, replies, result.proposed + 1, round_number, most)
         result.calls += len(calls)
         result.proposed += len(candidates)
         for candidate in filters.passes(candidates, result.drop):
@@ -269,9 +270,12 @@ def _number_candidates(
     replies: Sequence[tuple[InstructionPair, ...]],
     first: int,
     round_number: int,
+    most: int,
 ) -> list[ExpansionCandidate]:
-    """Return the pairs of all calls as candidates, numbered from `first`."""
-    pairs = [(request, call, pair) for (request, call), reply in zip(calls, replies, strict=True) for pair in reply]
+    """Return the pairs of all calls as candidates, numbered from `first`; at most `most` of each call."""
+    pairs = [
+        (request, call, pair) for (request, call), reply in zip(calls, replies, strict=True) for pair in reply[:most]
+    ]
     return [
         ExpansionCandidate(number, request, call.examples, _to_example(pair, call, round_number))
         for number, (request, call, pair) in enumerate(pairs, first)

@@ -189,7 +189,7 @@ def expand(
 
     def make() -> StageOutput:
         seen = inputs.pool.seen | inputs.held_out | (only.seen if only else frozenset())
-        filters = _acceptance_filters(ws, seen)
+        filters = acceptance_filters(ws, seen)
 
         def expand(calls: Sequence[teacher.ExpansionRequest]) -> list[tuple[teacher.InstructionPair, ...]]:
             # While other calls are in flight, the instructions of each reply are compared with all earlier ones.
@@ -300,7 +300,7 @@ def add_replayed_rows(ws: Workspace, round_number: int, mix: Artifact, earlier: 
     return ws.rows("replayed_mix", round_number, recipe, make)
 
 
-def _acceptance_filters(ws: Workspace, seen: frozenset[str]) -> expansion.AcceptanceFilters:
+def acceptance_filters(ws: Workspace, seen: frozenset[str]) -> expansion.AcceptanceFilters:
     """Return the filters that a proposed pair must pass; `seen` are the instructions that it may not repeat."""
     return expansion.AcceptanceFilters(
         Novelty(ws.config.teacher.max_rouge_l, sorted(seen)),

@@ -1,117 +1,55 @@
-"""Estimate the calls and the cost of a run before its first call. Every assumption is a constant here, and ours.
+"""Estimate the calls and the cost of a run before its first call: an expected value and a bound for every stage.
 
-Counts that follow from the configuration are exact. Counts that depend on students that are not trained yet are upper
-bounds (rows that the teacher writes) or assumptions (length of completions).
+Every assumption is a constant in `request_sizes`, `round_counts`, `stage_costs` or `wall_time`, and ours.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, is_dataclass, replace
-from math import ceil, floor
-from statistics import fmean
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, is_dataclass, replace
+from pathlib import Path
 
-from tapir_exp.config import (
-    BudgetConfig,
-    ClassifierKind,
-    Config,
-    Difficulty,
-    GapRows,
-    JudgedStudent,
-    JudgeProtocol,
-    LLMConfig,
-    Suite,
-)
-from tapir_exp.core.records import Example
-from tapir_exp.core.task_types import TaskType
-from tapir_exp.data.formats import SeedPair
-from tapir_exp.distillation.curriculum.sampling import alpha_for_round, part_of_round
+from tapir_exp.config import ClassifierKind, Config, Difficulty, GapRows, JudgedStudent, LLMConfig, Suite
+from tapir_exp.config.lab_parts import LAB_PREFIX
+from tapir_exp.core.errors import EvaluationError
 from tapir_exp.distillation.judge.requests import presentation_orders
-from tapir_exp.distillation.prompts import load_prompt, refinement_style
-from tapir_exp.llm.chat import CHARS_PER_TOKEN
-from tapir_exp.llm.pricing import get_price
-from tapir_exp.pipeline.disk_sizes import student_bytes
+from tapir_exp.evals.labelled_pairs import read_pairs
+from tapir_exp.lab.world import WORLDS
+from tapir_exp.pipeline.local_checks import used_models
+from tapir_exp.pipeline.request_sizes import (
+    COMPLAINT_TOKENS,
+    RATING_TOKENS,
+    VERDICT_TOKENS,
+    Assumptions,
+    RequestKind,
+    RequestSize,
+    RequestSizes,
+    SeedStatistics,
+)
+from tapir_exp.pipeline.round_counts import Count, PoolShape, RoundCounts, assumed_pool, count_rounds, exactly
+from tapir_exp.pipeline.stage_costs import StageEstimate, call_stage, fit_stage, generation_stage
 from tapir_exp.pipeline.suite_sizes import evaluated_rounds, suite_sizes
-from tapir_exp.student.training.memory import num_parameters
 from tapir_exp.student.training.schedule import annealing_budget, round_schedule
 
-LABEL_TOKENS = 4
-"""Completion that names a task type."""
-RATING_TOKENS = 2
-"""Completion that rates the complexity of an instruction."""
-VERDICT_TOKENS = 120
-"""Completion with scores and reasons; a preference by log-probabilities is one token."""
-THOUGHT_TOKENS = 1000
-"""Thoughts before each reply of a reasoning model, which are paid as completion; within its `reasoning_tokens`."""
-RESPONSE_TOKENS = 250.0
-"""Response of the teacher to a seed, if no seed has a response to measure."""
-REFINED_LENGTH_RATIO = 1.5
-"""Length of a refined response relative to the original."""
-PEAK_FLOPS = 312e12
-"""Peak of the GPU of the estimated hours: an A100 in bfloat16, by its data sheet."""
-UTILISATION = 0.4
-"""Share of the peak that training reaches."""
-FLOPS_PER_TOKEN = 6
-"""Training FLOPs per parameter and token, forward and backward (Kaplan et al., 2020)."""
-GENERATION_FLOPS_PER_TOKEN = 2
-"""FLOPs per parameter and generated token (Kaplan et al., 2020)."""
-GENERATION_UTILISATION = 0.05
-"""Share of the peak that generation in batches reaches; it is limited by memory."""
+CHECKS = "checks"
+"""Stage of the calls before the first one, in the spend and in the plan."""
 
 
-@dataclass(frozen=True)
-class SeedStatistics:
-    """Number of seeds, mean length of instruction and response in tokens, and number of seeds without a response."""
+def estimate_run(
+    config: Config, seeds: SeedStatistics, pool: PoolShape | None = None, assumed: Assumptions | None = None
+) -> list[StageEstimate]:
+    """Return every stage of a run that calls a chat model, fits a student or lets it respond, in order.
 
-    seeds: int
-    instruction: float
-    response: float
-    unanswered: int = 0
-
-
-@dataclass(frozen=True)
-class StageEstimate:
-    """Calls and cost of one stage.
-
-    Attributes:
-        stage: Name of the stage in the manifest.
-        role: The role that is called, or `fit`.
-        calls: Number of calls.
-        prompt_tokens: Prompt tokens of all calls.
-        completion_tokens: Completion tokens of all calls.
-        usd: Cost in USD; None if the price is unknown.
-        gpu_hours: Hours of the fit; None if there is none, or the size of the student is unknown.
-        share: Two jobs whose stages have the same share run the stage once.
-        at_most: Whether the figures are upper bounds.
-        disk: Bytes of the student that the stage stores; None if its size is unknown.
+    Args:
+        config: The configuration, with every size as a number.
+        seeds: Lengths of the seeds.
+        pool: Composition of the seeds, if it is known.
+        assumed: Assumptions; by default those of a run without a probe.
     """
-
-    stage: str
-    role: str
-    calls: int
-    prompt_tokens: float
-    completion_tokens: float
-    usd: float | None
-    gpu_hours: float | None
-    share: str
-    at_most: bool = False
-    disk: float | None = 0.0
-
-
-def seed_statistics(seeds: Sequence[Example | SeedPair]) -> SeedStatistics:
-    """Measure seeds, at least one."""
-    responses = [len(seed.response) for seed in seeds if seed.response]
-    return SeedStatistics(
-        seeds=len(seeds),
-        instruction=fmean(len(seed.instruction) for seed in seeds) / CHARS_PER_TOKEN,
-        response=fmean(responses) / CHARS_PER_TOKEN if responses else RESPONSE_TOKENS,
-        unanswered=len(seeds) - len(responses),
-    )
-
-
-def estimate_run(config: Config, sizes: SeedStatistics) -> list[StageEstimate]:
-    """Return every stage of a run that calls a chat model or fits a student, in order."""
-    return list(_before_the_rounds(config, sizes)) + [
-        stage for number in range(1, config.curriculum.rounds + 1) for stage in _round(config, sizes, number)
-    ]
+    estimator = _Estimator(config, seeds, pool or assumed_pool(config), assumed or Assumptions())
+    stages = [*estimator.before_the_rounds()]
+    for number, counts in enumerate(estimator.rounds, 1):
+        stages += estimator.round(number, counts)
+    return stages
 
 
 def estimate_suites(config: Config, response: float, number: int | None, share: str) -> Iterator[StageEstimate]:
@@ -127,191 +65,210 @@ def estimate_suites(config: Config, response: float, number: int | None, share: 
     end = "" if number is None else f"-{number}"
     for suite in suite_sizes(config, response):
         if suite.generated:
-            hours = _gpu_hours(config, GENERATION_FLOPS_PER_TOKEN * suite.generated, GENERATION_UTILISATION)
-            yield StageEstimate(f"{suite.responses}{end}", "student", 0, 0.0, 0.0, 0.0, hours, share)
+            yield generation_stage(config, f"{suite.responses}{end}", suite.generated, suite.most_generated, share)
         if suite.judge is not None and suite.calls:
-            shape = (suite.calls, suite.prompt, suite.completion, f"{share} {_share(suite.judge.llm)}")
-            yield _calls(f"{suite.verdicts}{end}", "judge", suite.judge.llm, *shape)
+            size = RequestSize(RequestKind.SUITE, suite.prompt, suite.completion, suite.most_prompt, suite.limit)
+            llm = suite.judge.llm
+            yield call_stage(
+                f"{suite.verdicts}{end}", "judge", llm, exactly(suite.calls), size, f"{share} {_share(llm)}"
+            )
 
 
-def _suites_of_run(config: Config, sizes: SeedStatistics, number: int, share: str) -> Iterator[StageEstimate]:
-    """Estimate the suites of a student of a run; the problems of the lab are no calls and not counted."""
-    if number in evaluated_rounds(config):
-        others: list[Suite] = [suite for suite in config.evals.suites if suite is not Suite.lab]
-        # The student is assumed to write as long as the responses that it is trained on.
-        ratio = REFINED_LENGTH_RATIO if config.curriculum.refine and number else 1.0
-        part = replace(config, evals=replace(config.evals, suites=others))
-        yield from estimate_suites(part, ratio * sizes.response, number, share)
+class _Estimator:
+    """Estimates the stages of one run.
 
-
-def _gpu_hours(config: Config, flops_per_parameter: float, utilisation: float) -> float | None:
-    parameters = num_parameters(config.student)
-    return None if parameters is None else parameters * flops_per_parameter / (PEAK_FLOPS * utilisation) / 3600
-
-
-def _before_the_rounds(config: Config, sizes: SeedStatistics) -> Iterator[StageEstimate]:
-    row = sizes.instruction + sizes.response
-    student = _share(config.seeds, config.student, config.sft, config.trainer, config.seed, config.lab)
-    if held_out := config.evals.held_out_size:
-        share = _share(config.seeds, config.teacher, held_out)
-        yield _calls(
-            "held_out_teacher_responses",
-            "teacher",
-            config.teacher.llm,
-            held_out,
-            sizes.instruction,
-            sizes.response,
-            share,
-        )
-    responses = _share(config.seeds, config.teacher)
-    if sizes.unanswered:
-        # The same completions serve `teacher_responses`.
-        shape = (sizes.unanswered, sizes.instruction, sizes.response, responses)
-        yield _calls("seeds_with_responses", "teacher", config.teacher.llm, *shape)
-    yield _fit(config, 0, config.sft.seed_stage, sizes.seeds, row, student)
-    yield from _held_out(config, 0, sizes, f"{student} {_share(config.judge, held_out)}")
-    yield from _suites_of_run(config, sizes, 0, student)
-    if config.curriculum.rounds == 0:
-        return
-    yield from _labels(config, "task_labels", sizes.seeds, sizes, _share(config.seeds, config.classifier))
-    asked = sizes.seeds - sizes.unanswered
-    yield _calls(
-        "teacher_responses", "teacher", config.teacher.llm, asked, sizes.instruction, sizes.response, responses
-    )
-    yield from _scores(config, 0, sizes.seeds, sizes, f"{student} {responses} {_share(config.judge)}")
-
-
-def _round(config: Config, sizes: SeedStatistics, number: int) -> Iterator[StageEstimate]:
-    """Estimate a round whose pool is empty, so that the teacher writes every row: an upper bound."""
-    teacher, curriculum, rows = config.teacher, config.curriculum, config.curriculum.round_rows
-    share = f"{number} {_share(config)}"
-    pair = sizes.instruction + sizes.response
-    yield from _expansions(config, sizes, number, share)
-    fresh = curriculum.gap_rows is GapRows.fresh
-    if fresh:
-        for stage in _scores(config, number, _new_rows(config, number), sizes, share, prefix="fresh_"):
-            yield replace(stage, at_most=True)
-    if curriculum.refine:
-        prompt = _prompt_tokens("refine") + len(refinement_style(TaskType.MATH).text) / CHARS_PER_TOKEN + pair
-        yield _calls(
-            f"train_mix-{number}", "teacher", teacher.llm, rows, prompt, REFINED_LENGTH_RATIO * sizes.response, share
-        )
-    ratio = REFINED_LENGTH_RATIO if curriculum.refine else 1.0
-    row = sizes.instruction + ratio * sizes.response
-    # Every earlier mix may be replayed; an upper bound, since a row of two mixes is trained once.
-    trained = rows + (number - 1) * round(curriculum.replay * rows)
-    yield _fit(config, number, config.sft.round_stage, trained, row, share)
-    schedule = round_schedule(config.sft, number, curriculum.rounds)
-    if config.sft.judged_student is JudgedStudent.annealed and schedule.end_rate > 0:
-        yield _fit(config, number, annealing_budget(config.sft), trained, row, share, stage="judged_student")
-    yield from _held_out(config, number, sizes, share)
-    yield from _suites_of_run(config, sizes, number, share)
-    if number < curriculum.rounds and (not fresh or curriculum.report_trained_gaps):
-        yield from _scores(config, number, rows, sizes, share)
-
-
-def _expansions(config: Config, sizes: SeedStatistics, number: int, share: str) -> Iterator[StageEstimate]:
-    """Estimate the calls that write, classify and rate the new rows of a round."""
-    teacher, rows = config.teacher, _new_rows(config, number)
-    pair = sizes.instruction + sizes.response
-    calls = ceil(rows / teacher.num_output_samples)
-    shown = _prompt_tokens("expand") + teacher.num_in_context_samples * pair
-    stage = f"expansions-{number}"
-    yield _calls(stage, "teacher", teacher.llm, calls, shown, teacher.num_output_samples * pair, share, True)
-    yield from _labels(config, stage, rows, sizes, share, at_most=True)
-    if teacher.max_complexity_gap is not None:
-        rated = rows + calls * teacher.num_in_context_samples
-        prompt = _prompt_tokens("judge/complexity") + sizes.instruction
-        yield _calls(stage, "judge", config.judge.llm, rated, prompt, RATING_TOKENS, share, at_most=True)
-
-
-def _new_rows(config: Config, number: int) -> int:
-    """Return the most rows that the teacher may be asked for in a round.
-
-    Each further pass that replaces easy rows asks for at most the hard part of the mix.
+    Attributes:
+        rounds: Rows and calls of each round.
     """
-    curriculum = config.curriculum
-    surplus = curriculum.fresh_surplus if curriculum.gap_rows is GapRows.fresh else 0.0
-    rows = floor(curriculum.round_rows * (1 + surplus))
-    if curriculum.drop_easy_expansions:
-        hard = ceil(alpha_for_round(number, curriculum.alpha, curriculum.delta_alpha) * rows)
-        rows += (config.teacher.max_expansion_passes - 1) * hard
-    limit = part_of_round(curriculum.max_new_rows, number, curriculum.rounds)
-    return rows if limit is None else min(rows, limit)
+
+    def __init__(self, config: Config, seeds: SeedStatistics, pool: PoolShape, assumed: Assumptions) -> None:
+        self.rounds = count_rounds(config, seeds.seeds, pool, assumed)
+        self._config, self._seeds, self._assumed = config, seeds, assumed
+        self._sizes = RequestSizes(config, seeds, assumed)
+        self._whole = _share(config)
+        self._seed_fit = _share(config.seeds, config.student, config.sft, config.trainer, config.seed, config.lab)
+
+    def before_the_rounds(self) -> Iterator[StageEstimate]:
+        """Estimate the stages on the seeds."""
+        config, seeds, student = self._config, self._seeds, self._seed_fit
+        yield from self._checks()
+        asked, responses = self._sizes.responses(), _share(config.seeds, config.teacher)
+        if seeds.unanswered:
+            # The same completions serve `teacher_responses`.
+            yield self._teacher("seeds_with_responses", exactly(seeds.unanswered), asked, responses)
+        if held_out := config.evals.held_out_size:
+            share = _share(config.seeds, config.teacher, held_out)
+            size = self._sizes.responses(held_out=True)
+            yield self._teacher("held_out_teacher_responses", exactly(held_out), size, share)
+            yield self._responses("base_responses", exactly(held_out), self._sizes.student, student)
+        row = seeds.instruction + seeds.response
+        yield fit_stage(config, "student-0", config.sft.seed_stage, exactly(seeds.seeds), row, student)
+        yield from self._evaluation(0, f"{student} {_share(config.judge, held_out)}", student)
+        if config.curriculum.rounds == 0:
+            return
+        count = exactly(seeds.seeds)
+        yield from self._labels("task_labels", count, self._sizes.label(), _share(config.seeds, config.classifier))
+        yield self._teacher("teacher_responses", exactly(seeds.seeds - seeds.unanswered), asked, responses)
+        yield from self._judge_check(responses)
+        share = f"{student} {responses} {_share(config.judge)}"
+        yield from self._scores("-0", count, share, seeds=True, refined=False)
+
+    def round(self, number: int, counts: RoundCounts) -> Iterator[StageEstimate]:
+        """Estimate a round."""
+        config, curriculum = self._config, self._config.curriculum
+        share = f"{number} {self._whole}"
+        yield from self._expansions(number, counts, share)
+        fresh = curriculum.gap_rows is GapRows.fresh
+        if fresh:
+            yield from self._scores(f"-{number}", counts.measured, share, seeds=False, refined=False, prefix="fresh_")
+        if curriculum.refine:
+            yield self._teacher(f"train_mix-{number}", counts.refined, self._sizes.refinement(), share)
+        # Every earlier mix may be replayed; an upper bound, since a row of two mixes is trained once.
+        replayed = (number - 1) * round(curriculum.replay * curriculum.round_rows)
+        rows = Count(counts.mix.expected + replayed, counts.mix.most + replayed)
+        yield fit_stage(config, f"student-{number}", config.sft.round_stage, rows, self._sizes.row, share)
+        schedule = round_schedule(config.sft, number, curriculum.rounds)
+        if config.sft.judged_student is JudgedStudent.annealed and schedule.end_rate > 0:
+            branch = annealing_budget(config.sft)
+            yield fit_stage(config, f"judged_student-{number}", branch, rows, self._sizes.row, share)
+        yield from self._evaluation(number, share, share)
+        if number < curriculum.rounds and (not fresh or curriculum.report_trained_gaps):
+            yield from self._scores(f"-{number}", counts.mix, share, seeds=False, refined=curriculum.refine)
+
+    def _checks(self) -> Iterator[StageEstimate]:
+        """Estimate the token that each endpoint is asked for before the first call."""
+        size = RequestSize(RequestKind.ENDPOINT, 5, 1, 2 * COMPLAINT_TOKENS, 1)
+        for role, llm in asked_endpoints(self._config):
+            estimate = call_stage(CHECKS, role, llm, exactly(1), size, self._whole)
+            most = replace(estimate.most, calls=1.0)
+            yield replace(estimate, most=most)
+
+    def _judge_check(self, share: str) -> Iterator[StageEstimate]:
+        """Estimate the check of the judge inside the run."""
+        judge = self._config.judge
+        if not judge.check:
+            return
+        pairs, texts = min(judge.check, self._seeds.seeds), None
+        if judge.check_pairs is not None:
+            # A file that is missing or cannot be read stops the run, not its plan.
+            with suppress(EvaluationError, OSError):
+                known = read_pairs(Path(judge.check_pairs), judge.check)
+                pairs, texts = len(known), [f"{pair.instruction}{pair.first}{pair.second}" for pair in known]
+        share = f"{share} {_share(judge, self._config.seed)}"
+        yield from self._verdicts(
+            "judge_check", exactly(pairs), share, lambda llm: self._sizes.judge_check(llm, texts), seeds=False
+        )
+
+    def _expansions(self, number: int, counts: RoundCounts, share: str) -> Iterator[StageEstimate]:
+        """Estimate the calls that write, classify and rate the new rows of a round."""
+        config, stage = self._config, f"expansions-{number}"
+        yield self._teacher(stage, counts.calls, self._sizes.expansion(counts.pairs), share)
+        yield from self._labels(stage, counts.labelled, self._sizes.label(seeds=False), share)
+        if config.teacher.max_complexity_gap is not None:
+            size = self._sizes.rating(seeds=False, tokens=RATING_TOKENS)
+            yield call_stage(stage, "judge", config.judge.llm, counts.rated, size, share, self._assumed)
+
+    def _labels(self, stage: str, rows: Count, size: RequestSize, share: str) -> Iterator[StageEstimate]:
+        """Estimate the classifier's calls; a trained classifier makes none."""
+        classifier = self._config.classifier
+        if classifier.kind is ClassifierKind.llm:
+            yield call_stage(stage, "classifier", classifier.llm, rows, size, share, self._assumed)
+
+    def _scores(
+        self, end: str, rows: Count, share: str, *, seeds: bool, refined: bool, prefix: str = ""
+    ) -> Iterator[StageEstimate]:
+        """Estimate the responses of a student, their verdicts, and what the configured difficulty needs beyond them."""
+        curriculum, judge = self._config.curriculum, self._config.judge
+        # With fresh gaps, the student of the round before responds.
+        first = end in ("-0", "-1") if prefix else end == "-0"
+        length = self._sizes.student if first else self._sizes.trained
+        yield self._responses(f"{prefix}student_responses{end}", rows, length, share)
+
+        def size(llm: LLMConfig) -> RequestSize:
+            return self._sizes.verdict(llm, seeds=seeds, refined=refined)
+
+        yield from self._verdicts(f"{prefix}verdicts{end}", rows, share, size, seeds=seeds)
+        if curriculum.difficulty is Difficulty.eps:
+            drawn = rows * curriculum.rollouts.num_samples
+            share = f"{share} {_share(curriculum.rollouts, self._config.seed)}"
+            yield self._responses(f"{prefix}rollouts{end}", drawn, length, share)
+            yield from self._verdicts(f"{prefix}rollout_verdicts{end}", drawn, share, size, seeds=seeds, notes=False)
+        if curriculum.difficulty is Difficulty.judge_rated:
+            rating = self._sizes.rating(seeds=seeds, tokens=VERDICT_TOKENS)
+            yield call_stage(f"{prefix}ratings{end}", "judge", judge.llm, rows, rating, share, self._assumed)
+
+    def _evaluation(self, number: int, held_out: str, student: str) -> Iterator[StageEstimate]:
+        """Estimate the lab benchmark, the comparison with the predecessor, and the suites of a student."""
+        config = self._config
+        length = self._sizes.trained if number else self._sizes.student
+        if problems := config.evals.problems_per_level:
+            cells = sum(len(family.levels) for family in WORLDS[config.lab.world].families)
+            share = f"{student} {_share(problems, config.lab)}"
+            yield self._responses(f"benchmark-{number}", exactly(problems * cells), length, share)
+        if rows := config.evals.held_out_size:
+            yield self._responses(f"held_out_student_responses-{number}", exactly(rows), length, held_out)
+            yield from self._verdicts(
+                f"held_out_verdicts-{number}",
+                exactly(rows),
+                held_out,
+                lambda llm: self._sizes.verdict(llm, seeds=False, refined=bool(number), students=2),
+                seeds=False,
+            )
+        if number in evaluated_rounds(config):
+            # The problems of the lab are those of its benchmark.
+            others: list[Suite] = [suite for suite in config.evals.suites if suite is not Suite.lab]
+            part = replace(config, evals=replace(config.evals, suites=others))
+            yield from estimate_suites(part, length, number, student)
+
+    def _teacher(self, stage: str, calls: Count, size: RequestSize, share: str) -> StageEstimate:
+        return call_stage(stage, "teacher", self._config.teacher.llm, calls, size, share, self._assumed)
+
+    def _verdicts(
+        self,
+        stage: str,
+        rows: Count,
+        share: str,
+        size: Callable[[LLMConfig], RequestSize],
+        *,
+        seeds: bool,
+        notes: bool = True,
+    ) -> Iterator[StageEstimate]:
+        """Estimate the verdicts on rows by every judge, and what each of them writes about the instructions before.
+
+        Args:
+            stage: Name of the stage.
+            rows: Number of rows.
+            share: As in `StageEstimate`.
+            size: Returns the size of a request to a judge.
+            seeds: Whether the rows are the seeds.
+            notes: Whether notes are written; else those of another stage are cached.
+        """
+        judge = self._config.judge
+        for llm in judge.models:
+            of_judge = f"{share} {_share(llm)}"
+            calls = rows * (len(presentation_orders(judge)) * judge.samples)
+            yield call_stage(stage, "judge", llm, calls, size(llm), of_judge, self._assumed)
+            # With `reference`, rows of the dataset need no response of the judge.
+            written = (judge.metrics, judge.own_reference and not (judge.reference and seeds))
+            for metrics, is_written in zip((True, False), written, strict=True):
+                if is_written:
+                    of_note = Count(rows.expected * notes, rows.most)
+                    note = self._sizes.note(llm, seeds=seeds, metrics=metrics)
+                    yield call_stage(stage, "judge", llm, of_note, note, f"{of_judge} {metrics}", self._assumed)
+
+    def _responses(self, stage: str, rows: Count, length: float, share: str) -> StageEstimate:
+        most = rows.most * self._config.student.max_new_tokens
+        return generation_stage(self._config, stage, rows.expected * length, most, share)
 
 
-def _labels(
-    config: Config, stage: str, rows: int, sizes: SeedStatistics, share: str, *, at_most: bool = False
-) -> Iterator[StageEstimate]:
-    """Estimate the classifier's calls; a trained classifier makes none."""
-    if config.classifier.kind is not ClassifierKind.llm:
-        return
-    prompt = _prompt_tokens("label") + len(", ".join(TaskType)) / CHARS_PER_TOKEN + sizes.instruction
-    yield _calls(stage, "classifier", config.classifier.llm, rows, prompt, LABEL_TOKENS, share, at_most)
-
-
-def _scores(
-    config: Config, number: int, rows: int, sizes: SeedStatistics, share: str, prefix: str = ""
-) -> Iterator[StageEstimate]:
-    """Estimate the judge's verdicts, and the further calls of the configured difficulty."""
-    curriculum = config.curriculum
-    yield _verdicts(config, f"{prefix}verdicts-{number}", rows, sizes, share)
-    if curriculum.difficulty is Difficulty.eps:
-        rollouts, drawn = rows * curriculum.rollouts.num_samples, _share(curriculum.rollouts, config.seed)
-        yield _verdicts(config, f"{prefix}rollout_verdicts-{number}", rollouts, sizes, f"{share} {drawn}")
-    if curriculum.difficulty is Difficulty.judge_rated:
-        prompt = _prompt_tokens("judge/complexity") + sizes.instruction
-        yield _calls(f"{prefix}ratings-{number}", "judge", config.judge.llm, rows, prompt, VERDICT_TOKENS, share)
-
-
-def _held_out(config: Config, number: int, sizes: SeedStatistics, share: str) -> Iterator[StageEstimate]:
-    """Estimate the verdicts that compare a student with its predecessor, if instructions are held out."""
-    if config.evals.held_out_size:
-        yield _verdicts(config, f"held_out_verdicts-{number}", config.evals.held_out_size, sizes, share)
-
-
-def _verdicts(config: Config, stage: str, rows: int, sizes: SeedStatistics, share: str) -> StageEstimate:
-    judge, orders = config.judge, presentation_orders(config.judge)
-    shown = len(orders[0].shown) * sizes.response + (sizes.response if judge.reference else 0.0)
-    prompt = _prompt_tokens(f"judge/{judge.protocol.value}") + sizes.instruction + shown
-    completion = 1 if judge.protocol is JudgeProtocol.pair_logprobs else VERDICT_TOKENS
-    return _calls(stage, "judge", judge.llm, rows * len(orders), prompt, completion, share)
-
-
-def _calls(
-    stage: str,
-    role: str,
-    llm: LLMConfig,
-    calls: int,
-    prompt: float,
-    completion: float,
-    share: str,
-    at_most: bool = False,
-) -> StageEstimate:
-    """Return a stage of calls with these prompt and completion tokens each, thoughts not counted."""
-    completion += min(llm.reasoning_tokens, THOUGHT_TOKENS)
-    price = get_price(llm, batched=llm.batch)
-    usd = None if price is None else calls * (prompt * price.prompt + completion * price.completion)
-    return StageEstimate(stage, role, calls, calls * prompt, calls * completion, usd, None, share, at_most)
-
-
-def _fit(
-    config: Config,
-    number: int,
-    budget: BudgetConfig,
-    rows: int,
-    row_tokens: float,
-    share: str,
-    stage: str = "student",
-) -> StageEstimate:
-    passes = (budget.epochs or 0.0) * rows + budget.extra_rows
-    tokens = budget.max_tokens if budget.max_tokens is not None else passes * row_tokens
-    hours = _gpu_hours(config, FLOPS_PER_TOKEN * tokens, UTILISATION)
-    return StageEstimate(f"{stage}-{number}", "fit", 0, 0.0, 0.0, 0.0, hours, share, disk=student_bytes(config))
-
-
-def _prompt_tokens(name: str) -> float:
-    return len(load_prompt(name).text) / CHARS_PER_TOKEN
+def asked_endpoints(config: Config) -> Iterator[tuple[str, LLMConfig]]:
+    """Yield role and settings of each endpoint that a run asks for one token."""
+    seen = set()
+    for role, llm in used_models(config):
+        key = repr((llm.model, llm.api_base, llm.api_key_env, llm.use_litellm, llm.extra_params))
+        if not llm.model.startswith(LAB_PREFIX) and not llm.server.command and key not in seen:
+            seen.add(key)
+            yield role, llm
 
 
 def _share(*sections: object) -> str:

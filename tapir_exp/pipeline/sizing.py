@@ -5,52 +5,25 @@ Whatever is given in the configuration stays as it is.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 
-from tapir_exp.config import Config
+from tapir_exp.config import Config, SeedSource
 from tapir_exp.core.console import print_warning
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.records import Example
-from tapir_exp.core.store import Artifact
 from tapir_exp.data.formats import SeedPair
 from tapir_exp.data.seeds import undrawn_rows
-from tapir_exp.pipeline import data
-from tapir_exp.pipeline.estimate import SeedStatistics, StageEstimate, estimate_run, seed_statistics
-from tapir_exp.pipeline.hardware import cpu_hours, uses_cpu
-from tapir_exp.pipeline.workspace import Workspace
+from tapir_exp.pipeline.estimate import estimate_run
+from tapir_exp.pipeline.request_sizes import Assumptions, SeedStatistics, seed_statistics
+from tapir_exp.pipeline.stage_costs import StageEstimate
+from tapir_exp.pipeline.wall_time import stage_seconds, without_overlap
 
 USED_SHARE = 0.9
 """Share of a budget that the estimate may use, since completions may be longer than assumed, and some are repeated."""
-CALL_SECONDS = 4.0
-"""Seconds of a call of a chat model, by which minutes are estimated."""
+MOST_ROWS_PER_SEED = 2
+"""Rows of a round for each seed beyond which most rows are the teacher's; ours. The paper has 0.45."""
 FEWEST_SEEDS = 4
 """Fewest seeds that a budget may leave."""
-
-
-def prepare_seeds(ws: Workspace) -> Artifact:
-    """Return the seeds of a run, each with a response; see `draw_seeds`.
-
-    Raises:
-        ConfigError: If the budget does not even pay for a few seeds.
-    """
-    return data.add_missing_responses(ws, draw_seeds(ws))
-
-
-def draw_seeds(ws: Workspace) -> Artifact:
-    """Return the seeds of a run without a call; the sizes that follow from them are set in `ws.config`.
-
-    Raises:
-        ConfigError: If the budget does not even pay for a few seeds.
-    """
-    seeds = data.load_seeds(ws)
-    rows = seeds.stored_rows(Example)
-    fitted = fit_sizes(ws.config, rows, seeds.figures["undrawn"])
-    if fitted.seeds != ws.config.seeds:
-        print_warning(f"the budget pays for {fitted.seeds.size} of {len(rows)} seeds by the estimate of `tapir plan`.")
-        ws.config = fitted
-        ws.entries[:] = [entry for entry in ws.entries if entry.key != seeds.key]
-        seeds = data.load_seeds(ws)
-    ws.config = fitted
-    return seeds
 
 
 def fit_sizes(config: Config, seeds: Sequence[Example | SeedPair], undrawn: int) -> Config:
@@ -69,7 +42,28 @@ def fit_sizes(config: Config, seeds: Sequence[Example | SeedPair], undrawn: int)
         count = _affordable_seeds(config, seed_statistics(seeds), undrawn)
     if count < len(seeds):
         config = replace(config, seeds=replace(config.seeds, size=count))
-    return _with_sizes(config, count, undrawn)
+    fitted = _with_sizes(config, count, undrawn)
+    _warn_of_large_rounds(fitted, count)
+    return fitted
+
+
+def _warn_of_large_rounds(config: Config, seeds: int) -> None:
+    """Warn if a round has many more rows than there are seeds, as the paper's size has for a small file."""
+    rows, curriculum = config.curriculum.round_rows, config.curriculum
+    if not curriculum.rounds or config.seeds.source is SeedSource.lab or rows <= MOST_ROWS_PER_SEED * seeds:
+        return
+    follow = max(1, round(curriculum.rows_per_seed * seeds))
+    _warn_once(
+        f"warning: curriculum.rows_per_round = {rows:,} for {seeds:,} seeds: the teacher writes most rows of a round, "
+        f"and is paid for them. With curriculum.rows_per_round=null a round has {follow:,} rows, "
+        f"{curriculum.rows_per_seed:g} for each seed."
+    )
+
+
+@cache
+def _warn_once(text: str) -> None:
+    """Warn once in a process, since the jobs of a sweep mostly share their seeds."""
+    print_warning(text)
 
 
 def _with_sizes(config: Config, seeds: int, undrawn: int) -> Config:
@@ -116,12 +110,8 @@ def _find_excess(config: Config, stages: Sequence[StageEstimate]) -> tuple[str, 
     """
     budgets: tuple[tuple[str, float | None, Callable[[], float | None]], ...] = (
         ("spend.max_usd", config.spend.max_usd, lambda: total_usd(stages)),
-        ("spend.max_calls", config.spend.max_calls, lambda: sum(stage.calls for stage in stages)),
-        (
-            "spend.max_tokens",
-            config.spend.max_tokens,
-            lambda: sum(stage.prompt_tokens + stage.completion_tokens for stage in stages),
-        ),
+        ("spend.max_calls", config.spend.max_calls, lambda: sum(stage.expected.calls for stage in stages)),
+        ("spend.max_tokens", config.spend.max_tokens, lambda: sum(stage.expected.tokens for stage in stages)),
         ("time_budget_minutes", config.time_budget_minutes, lambda: estimate_minutes(config, stages)),
     )
     for key, limit, measure in budgets:
@@ -133,20 +123,13 @@ def _find_excess(config: Config, stages: Sequence[StageEstimate]) -> tuple[str, 
 
 def total_usd(stages: Sequence[StageEstimate]) -> float | None:
     """Return the cost of stages in USD; None if a price is unknown."""
-    known = [stage.usd for stage in stages if stage.usd is not None]
+    known = [stage.expected.usd for stage in stages if stage.expected.usd is not None]
     return sum(known) if len(known) == len(stages) else None
 
 
 def estimate_minutes(config: Config, stages: Sequence[StageEstimate]) -> float | None:
-    """Return the minutes of the calls and of the fits; None if the size of the student is not known.
-
-    Fits take the hours of an A100, or those of this machine's cores if they run on the CPU.
-
-    Calls of a role run at once, as many as its concurrency. The student's own responses are not counted.
-    """
-    if any(stage.role == "fit" and stage.gpu_hours is None for stage in stages):
+    """Return the expected minutes of the calls, the fits and the student's responses; None if its size is not known."""
+    if any(stage.llm is None and stage.expected.gpu_hours is None for stage in stages):
         return None
-    models = {"teacher": config.teacher.llm, "judge": config.judge.llm, "classifier": config.classifier.llm}
-    waits = sum(stage.calls * CALL_SECONDS / models[stage.role].most_in_flight for stage in stages if stage.calls)
-    hours = sum(stage.gpu_hours or 0.0 for stage in stages)
-    return waits / 60 + 60 * (cpu_hours(hours) if uses_cpu(config.trainer) else hours)
+    seconds = [(stage, stage_seconds(config, stage, Assumptions())) for stage in stages]
+    return sum(time.expected for time in without_overlap(config, seconds)) / 60

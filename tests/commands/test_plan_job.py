@@ -6,6 +6,7 @@ import math
 import re
 from contextlib import redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -13,14 +14,16 @@ from standins import write_lines
 
 from tapir_exp.commands import plan, plan_job
 from tapir_exp.commands.command_line import _composer
-from tapir_exp.commands.plan_job import PlannedStage, RemainingCost, SeedReader, merge_jobs
-from tapir_exp.commands.plan_table import plan_lines
-from tapir_exp.config import SeedsConfig, SeedSource
+from tapir_exp.commands.plan_job import PlannedStage, SeedReader, StageCost, merge_jobs
+from tapir_exp.commands.plan_table import plan_data, plan_lines
+from tapir_exp.config import Config, SeedsConfig, SeedSource
 from tapir_exp.config.compose import PRIMARY
 from tapir_exp.config.paths import data_dir
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.records import Example
-from tapir_exp.pipeline.estimate import StageEstimate
+from tapir_exp.llm.ledger import Spend
+from tapir_exp.pipeline.round_counts import Count
+from tapir_exp.pipeline.stage_costs import Amounts, StageEstimate
 
 SWEEPS = sorted(
     path.stem for path in data_dir("sweeps").glob("*.yaml") if "# Plan: " in path.read_text(encoding="utf-8")
@@ -28,8 +31,12 @@ SWEEPS = sorted(
 SMALL = ["debug=tiny", "curriculum.rounds=1"]
 
 
+SECOND = Count(1.0, 2.0)
+
+
 def a_stage(name: str = "task_labels", calls: int = 10, usd: float | None = 1.0, share: str = "x") -> StageEstimate:
-    return StageEstimate(name, "judge", calls, 1000.0, 100.0, usd, None, share)
+    amounts = Amounts(calls, 1000.0, 100.0, usd)
+    return StageEstimate(name, "judge", amounts, amounts * 16, amounts * 2, share)
 
 
 def text_of(planned: list[PlannedStage]) -> str:
@@ -47,33 +54,47 @@ def rows_of(text: str) -> list[list[str]]:
     return [line.split() for line in text.splitlines() if re.search(r" \d+/\d+ ", line)]
 
 
-def test_finished_stage_costs_nothing() -> None:
-    assert PlannedStage(a_stage(usd=None), 0, finished=True).remaining == RemainingCost(cached=10)
+def test_finished_stage_costs_nothing_and_shows_what_it_paid() -> None:
+    paid = Spend(calls=9, cached=1, prompt_tokens=90, completion_tokens=9, usd=0.25)
+    stage = PlannedStage(a_stage(usd=None), SECOND, finished=True, spent=paid)
+    assert stage.remaining == StageCost(spent=paid)
+    row = rows_of(text_of([stage]))[0]
+    assert row[-2:] == ["9", "0.25"]
+    assert plan_data([stage])["stages"][0]["spent"]["calls"] == 9
 
 
 def test_cached_calls_are_subtracted() -> None:
-    cost = PlannedStage(a_stage(), 4, finished=False).remaining
-    assert (cost.calls, cost.cached, cost.prompt_tokens, cost.usd) == pytest.approx((6, 4, 600, 0.6))
+    cost = PlannedStage(a_stage(), SECOND, 4).remaining
+    assert (cost.expected.calls, cost.cached, cost.expected.prompt_tokens, cost.expected.usd) == pytest.approx(
+        (6, 4, 600, 0.6)
+    )
+    assert (cost.most.calls, cost.usable.calls, cost.seconds.most) == pytest.approx((96, 12, 1.2))
 
 
 def test_one_unknown_price_makes_the_sum_unknown() -> None:
-    rows = [
-        PlannedStage(a_stage(), 0, finished=False),
-        PlannedStage(a_stage("train_mix-1", usd=None), 0, finished=False),
-    ]
-    assert (rows[0].remaining + rows[1].remaining).usd is None
-    assert rows_of(text_of(rows))[-1][-2] == "unknown"
+    rows = [PlannedStage(a_stage(), SECOND), PlannedStage(a_stage("train_mix-1", usd=None), SECOND)]
+    assert (rows[0].remaining + rows[1].remaining).expected.usd is None
+    assert rows_of(text_of(rows))[-1].count("unknown") == 2
+
+
+def test_stage_adds_the_spend_of_its_passes_once() -> None:
+    paid = {"spend": {"judge": {"calls": 2, "cached": 0, "prompt_tokens": 1, "completion_tokens": 1, "usd": 0.5}}}
+    names = ("fresh_verdicts-1", "pass0_fresh_verdicts-1", "pass1_fresh_verdicts-1", "verdicts-1")
+    finished = {name: SimpleNamespace(figures=paid) for name in names}
+    stages = [a_stage("fresh_verdicts-1", share=share) for share in ("first judge", "second judge")]
+    planned = plan_job.plan_stages(Config(name="x"), stages, finished=finished)
+    assert [stage.spent.calls for stage in planned] == [6, 0]
 
 
 def test_shared_stage_of_several_jobs_is_counted_once() -> None:
-    jobs = [[PlannedStage(a_stage(share=share), 0, finished=False)] for share in ("x", "x", "y")]
+    jobs = [[PlannedStage(a_stage(share=share), SECOND)] for share in ("x", "x", "y")]
     assert len(merge_jobs(jobs)) == 2
 
 
 def test_no_figure_is_cut_in_a_pipe_of_eighty_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
-    long = PlannedStage(a_stage("fresh_rollout_verdicts-12" * 3, 1_234_567_890), 0, finished=False)
-    monkeypatch.setattr(plan_job, "plan_job", lambda config, read: [long])
+    long = PlannedStage(a_stage("fresh_rollout_verdicts-12" * 3, 1_234_567_890), SECOND)
+    monkeypatch.setattr(plan_job, "plan_job", lambda config, read, assumed: [long])
     text = output_of(*SMALL)
     assert "1,234,567,890" in rows_of(text)[-1]
     assert long.estimate.stage in text
@@ -83,8 +104,14 @@ def test_no_figure_is_cut_in_a_pipe_of_eighty_columns(monkeypatch: pytest.Monkey
 def test_plan_as_json_has_the_figures_of_the_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     found = json.loads(output_of(*SMALL, "--json"))
-    assert (found["jobs"], found["total"]["calls"]) == (1, sum(stage["calls"] for stage in found["stages"]))
-    assert [stage["stage"] for stage in found["stages"]][:2] == ["student-0", "task_labels"]
+    assert found["jobs"] == 1
+    for total, stages in (
+        (found["total"], found["stages"]),
+        (found["total"]["most"], [stage["most"] for stage in found["stages"]]),
+    ):
+        assert total["calls"] == pytest.approx(sum(stage["calls"] for stage in stages))
+        assert total["seconds"] == pytest.approx(sum(stage["seconds"] for stage in stages))
+    assert [stage["stage"] for stage in found["stages"]][:3] == ["student-0", "benchmark-0", "task_labels"]
     assert found["disk"]["free_bytes"] > 0
 
 
@@ -97,7 +124,9 @@ def test_plan_of_an_evaluation_counts_the_calls_of_its_judge(
     rows = {cells[0]: cells for cells in rows_of(text)}
     assert list(rows) == ["mt-answers", "mt-judgments", "all"]
     assert rows["mt-judgments"][3] == rows["all"][2] == "160"
-    assert float(rows["all"][-2]) > 0
+    assert rows["mt-judgments"][4] == "2,560"
+    usd, most_usd = (float(cell.replace(",", "")) for cell in rows["all"][7:9])
+    assert most_usd > usd > 0
     assert "warning: suite mt_bench: MT-Bench's" in text
 
 
@@ -136,13 +165,16 @@ def test_plan_of_a_fresh_run_writes_nothing(monkeypatch: pytest.MonkeyPatch, tmp
     assert [cells[0] for cells in rows_of(text)] == [
         *(
             "student-0",
+            "benchmark-0",
             "task_labels",
             "teacher_responses",
+            "student_responses-0",
             "verdicts-0",
             "expansions-1",
             "expansions-1",
             "train_mix-1",
             "student-1",
+            "benchmark-1",
             "all",
         )
     ]

@@ -23,4 +23,9 @@ def test_hours_fall_with_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "num_cores", lambda: 8)
     assert hardware.cpu_hours(0.1) == pytest.approx(two / 4)
     assert two == pytest.approx(0.1 * 312e12 * 0.4 / 80e9)
-    assert "on 8 cores" in hardware.describe_cpu_hours(two)
+    assert "2 h of fits and 0.1 h of the student's responses on 8 cores" in hardware.describe_cpu_hours(
+        {"fit": 2.0, "student": 0.1}
+    )
+    hours = hardware.cpu_hours_of({"fit": 0.1, "student": 0.1})
+    assert hours["fit"] == pytest.approx(two / 4)
+    assert hours["student"] == pytest.approx(0.1 * 312e12 * 0.05 / 64e9)

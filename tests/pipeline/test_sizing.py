@@ -9,14 +9,17 @@ from composing import compose_config
 from fakes import ScriptedChat, prompt_of
 from workspaces import open_test_workspace
 
-from tapir_exp.config import Config, LLMConfig, SpendConfig
+from tapir_exp.config import Config, LLMConfig, SeedSource, SpendConfig
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.core.records import Example, example_id
 from tapir_exp.core.store import write_rows
 from tapir_exp.data.seeds import reserved_rows, undrawn_rows
+from tapir_exp.pipeline import sizing
 from tapir_exp.pipeline.data import teacher_responses
-from tapir_exp.pipeline.estimate import estimate_run, seed_statistics
-from tapir_exp.pipeline.sizing import fit_sizes, prepare_seeds, total_usd
+from tapir_exp.pipeline.estimate import estimate_run
+from tapir_exp.pipeline.request_sizes import seed_statistics
+from tapir_exp.pipeline.sized_seeds import prepare_seeds
+from tapir_exp.pipeline.sizing import fit_sizes, total_usd
 
 
 def example(number: int, response: str = "It is so.") -> Example:
@@ -56,6 +59,32 @@ def test_given_sizes_stay(own_data: Config) -> None:
     given = replace(own_data, curriculum=replace(own_data.curriculum, rows_per_round=7))
     assert sized(given, 900).curriculum.rows_per_round == 7
     assert sized(replace(own_data, fit_to_budget=False), 900, max_usd=0.5).seeds.size is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "source", "rounds", "warns"),
+    [
+        (2_001, SeedSource.file, 3, True),
+        (2_000, SeedSource.file, 3, False),
+        (None, SeedSource.file, 3, False),
+        (2_001, SeedSource.lab, 3, False),
+        (2_001, SeedSource.file, 0, False),
+    ],
+)
+def test_round_of_more_than_two_rows_a_seed_warns(
+    own_data: Config,
+    capsys: pytest.CaptureFixture[str],
+    rows: int | None,
+    source: SeedSource,
+    rounds: int,
+    warns: bool,
+) -> None:
+    sizing._warn_once.cache_clear()
+    curriculum = replace(own_data.curriculum, rows_per_round=rows, rounds=rounds)
+    sized(replace(own_data, curriculum=curriculum, seeds=replace(own_data.seeds, source=source)), 1_000)
+    text = capsys.readouterr().err
+    assert ("curriculum.rows_per_round = 2,001 for 1,000 seeds" in text) is warns
+    assert ("a round has 450 rows" in text) is warns
 
 
 @pytest.mark.parametrize("limit", [{"max_usd": 3.0}, {"max_calls": 900}, {"max_tokens": 200_000}], ids=str)
@@ -117,8 +146,8 @@ def test_rows_without_responses_get_the_teachers_once(own_data: Config, tmp_path
 def test_plan_counts_missing_responses_once(own_data: Config) -> None:
     rows = [example(n, "" if n % 4 == 0 else "It is so.") for n in range(40)]
     stages = {stage.stage: stage for stage in estimate_run(sized(own_data, 40), seed_statistics(rows))}
-    assert stages["seeds_with_responses"].calls == 10
-    assert stages["teacher_responses"].calls == 30
+    assert stages["seeds_with_responses"].expected.calls == 10
+    assert stages["teacher_responses"].expected.calls == 30
     complete = estimate_run(sized(own_data, 40), seed_statistics([example(n) for n in range(40)]))
     assert "seeds_with_responses" not in {stage.stage for stage in complete}
 

@@ -14,6 +14,9 @@ from tapir_exp.distillation.curriculum.task_mix import TOLERANCE, Shares, apport
 
 Kind = tuple[TaskType, Subset]
 """A part of a mix: one task type in one subset."""
+MOST_PAIRS = 2
+"""New pairs that are read of a reply, relative to `teacher.num_output_samples`: a teacher that writes pairs up to its
+length limit would otherwise be paid for in calls of the classifier. Ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +170,7 @@ def plan_round(pool: Sequence[Candidate], settings: PlanSettings) -> RoundPlan:
     subsets keep their shares.
     """
     ranked = _rank_by_kind(pool, settings.draw)
-    counts = _count_rows(settings, {kind: len(rows) for kind, rows in ranked.items()})
+    counts = count_rows(settings, {kind: len(rows) for kind, rows in ranked.items()})
     surplus = {kind: floor(count.requested * settings.surplus + TOLERANCE) for kind, count in counts.items()}
     drawn: list[Candidate] = []
     spare: list[Candidate] = []
@@ -204,7 +207,7 @@ def _choose_examples(
 
 
 @dataclass(frozen=True)
-class _Count:
+class RowCount:
     """Rows of one task type and subset: `requested` of the `wanted` ones are new, the others are drawn."""
 
     wanted: int
@@ -212,10 +215,11 @@ class _Count:
 
     @property
     def drawn(self) -> int:
+        """Return the rows that the pool supplies."""
         return self.wanted - self.requested
 
 
-def _count_rows(settings: PlanSettings, held: Mapping[Kind, int]) -> dict[Kind, _Count]:
+def count_rows(settings: PlanSettings, held: Mapping[Kind, int]) -> dict[Kind, RowCount]:
     """Return the rows of each task type and subset; `held` is how many the pool has."""
     limit = settings.max_new_rows
     if limit is None:
@@ -246,7 +250,7 @@ def _lacking_rows(wanted: Mapping[Kind, int], held: Mapping[Kind, int]) -> dict[
 
 def _add_new_rows(
     wanted: Mapping[Kind, int], lacking: Mapping[Kind, int], new_share: float | None, limit: int | None
-) -> dict[Kind, _Count]:
+) -> dict[Kind, RowCount]:
     """Request the lacking rows, and further ones up to `new_share` of each count and `limit` of all."""
     further = dict.fromkeys(wanted, 0)
     if new_share and any(wanted.values()):
@@ -254,7 +258,7 @@ def _add_new_rows(
         further = {kind: max(0, share[kind] - lacking[kind]) for kind in wanted}
         if limit is not None and sum(further.values()) > (room := limit - sum(lacking.values())):
             further = apportion(room, further)
-    return {kind: _Count(count, lacking[kind] + further[kind]) for kind, count in wanted.items()}
+    return {kind: RowCount(count, lacking[kind] + further[kind]) for kind, count in wanted.items()}
 
 
 def _rank_by_kind(pool: Sequence[Candidate], draw: str) -> Mapping[Kind, list[Candidate]]:
