@@ -223,13 +223,18 @@ def shown_references(chat: ScriptedChat) -> set[str]:
 PANEL = " ".join(
     [
         *("judge=panel", "llm@judge.llm=lab", "llm@judge.panel.second.llm=lab"),
-        *("judge.llm.model=lab/judge", "judge.llm.extra_params={noise:1.0,position_bias:0.0,seed:1}"),
         *(
-            "judge.panel.second.llm.model=lab/judge",
-            "judge.panel.second.llm.extra_params={noise:2.0,position_bias:0.5,seed:2}",
+            word
+            for role, noise in (("judge", 1.0), ("judge.panel.second", 2.0))
+            for word in (
+                f"{role}.llm.model=lab/judge",
+                f"+{role}.llm.extra_params.noise={noise}",
+                f"+{role}.llm.extra_params.position_bias=0.0",
+            )
         ),
     ]
 )
+"""Two judges of the lab, one of them with more noise."""
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from fakes import Scripted, ScriptedChat, completion_of, prompt_of, tagged, time
 
 from tapir_exp.config import JudgeConfig, JudgeProtocol, LLMConfig, PanelConfig, PanelMemberConfig, PanelScore
 from tapir_exp.core.records import BOTH_ORDERS, JudgeReply, PresentationOrder, Verdict
+from tapir_exp.distillation.judge.check import common_failures
 from tapir_exp.distillation.judge.noise import both_leads
 from tapir_exp.distillation.judge.notes import count_notes, write_notes
 from tapir_exp.distillation.judge.requests import ResponsePair, judge_prompts, presentations, requests_for
@@ -46,6 +47,16 @@ def test_expected_scores_break_the_ties_of_the_argmax(protocol: JudgeProtocol) -
     assert {request.max_tokens for request in chat.requests} == {4 if protocol is JudgeProtocol.pair_expected else 1}
     assert reparse_verdict(verdict, protocol) == verdict
     assert reparse_verdict(Verdict.model_validate_json(verdict.model_dump_json()), protocol) == verdict
+
+
+def test_expected_score_without_logprobs_says_what_to_change() -> None:
+    config = replace(PLAIN, protocol=JudgeProtocol.single_expected)
+    (verdict,) = score_pairs([PAIR], ScriptedChat(lambda _: "7"), config, "judging")
+    assert verdict.gap is None
+    ((reason, count),) = common_failures([verdict])
+    assert count == 2
+    assert reason.startswith("unreadable reply: It came without log-probabilities")
+    assert "judge.protocol=pair_scores or single_score, which need none" in reason
 
 
 def test_stored_replies_of_other_protocols_keep_their_bytes() -> None:
