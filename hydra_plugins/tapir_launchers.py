@@ -75,7 +75,8 @@ class SubmititLauncher(_TapirLauncher):
         from tapir_exp.commands.sweeps.remote_jobs import remote_jobs
         from tapir_exp.commands.sweeps.submitit_jobs import run_on_submitit
 
-        jobs = remote_jobs(self, job_overrides, initial_job_idx)
+        on_slurm = self.settings["cluster"] == "slurm"
+        jobs = remote_jobs(self, job_overrides, initial_job_idx, outlive_sweep=on_slurm)
         return run_on_submitit(jobs, **self.settings)
 
 

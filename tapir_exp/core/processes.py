@@ -13,8 +13,13 @@ POLL_S = 0.25
 """Interval of checks of the parent."""
 GRACE_S = 2.5
 """Time for an orderly stop, as after Ctrl-C: calls in flight are read, and the spend is written."""
+MORE_S = 0.5
+"""Time after `GRACE_S` in which this process exits by itself."""
 ORPHANED_EXIT_CODE = 86
 """Exit code of a process after the death of its parent."""
+
+SWEEP_VARIABLE = "TAPIR_SWEEP_PROCESS"
+"""Environment variable with process id and start time of a sweep, for worker processes that start without arguments."""
 
 _watched: list[Thread] = []
 """The thread that watches the parent; a worker starts it once for all of its jobs."""
@@ -62,13 +67,22 @@ def is_worker() -> bool:
     return bool(_marked) or current_process().name != "MainProcess"
 
 
+def announce_to_workers() -> None:
+    """Name this process to the worker processes that it starts; one that starts late cannot ask a dead parent."""
+    me = ProcessRef.current()
+    os.environ[SWEEP_VARIABLE] = f"{me.pid} {me.started}"
+
+
 def end_with_parent(parent: ProcessRef | None = None) -> None:
     """Interrupt this process if its parent ends, and exit `GRACE_S` later; a second call does nothing.
 
     Args:
-        parent: A process of this machine to watch; the process that started this one by default.
+        parent: A process of this machine to watch; by default the announced one, or the one that started this process.
     """
     if not _watched:
+        pid, _, started = os.environ.get(SWEEP_VARIABLE, "").partition(" ")
+        if parent is None and pid.isdigit():
+            parent = ProcessRef(socket.gethostname(), int(pid), started)
         _watched.append(Thread(target=_watch, args=(os.getppid(), parent), daemon=True))
         _watched[0].start()
 
@@ -77,6 +91,9 @@ def _watch(ppid: int, parent: ProcessRef | None) -> None:
     # An orphan gets another parent. PR_SET_PDEATHSIG would also fire at the end of the thread that started the process.
     while parent.is_running if parent else os.getppid() == ppid:
         time.sleep(POLL_S)
+    # The end of the interpreter stops this thread, and takes long on a busy machine; the kernel's timer goes on.
+    if signal.getsignal(signal.SIGALRM) is signal.SIG_DFL:
+        signal.setitimer(signal.ITIMER_REAL, GRACE_S + MORE_S)
     # A real signal, because `_thread.interrupt_main` ends no wait of the main thread.
     signal.pthread_kill(main_thread().ident or 0, signal.SIGINT)
     time.sleep(GRACE_S)

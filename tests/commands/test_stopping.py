@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from process_session import members_of
 
 pytestmark = pytest.mark.slow
 
@@ -41,19 +42,6 @@ def sweep(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator["subproces
         yield process
         for member in members_of(process.pid):
             os.kill(member, signal.SIGKILL)
-
-
-def members_of(session: int) -> list[int]:
-    """Return the running processes of a session."""
-    members = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, _, of_session = stat.read_text().rpartition(")")[2].split()[:4]
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(of_session) == session and state != "Z":
-            members.append(int(stat.parent.name))
-    return members
 
 
 @pytest.mark.timing

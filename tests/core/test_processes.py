@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tapir_exp.core.processes import ORPHANED_EXIT_CODE, SWEEP_VARIABLE
+
 PARENT = """
 import subprocess, sys, time
 subprocess.Popen([sys.executable, "-c", sys.argv[1], sys.argv[2]])
@@ -18,17 +20,21 @@ WORKER = """
 import os, sys, time
 from pathlib import Path
 from tapir_exp.core import processes
-processes.POLL_S, processes.GRACE_S = 0.05, 0.3
+processes.POLL_S, processes.GRACE_S, processes.MORE_S = 0.05, 0.3, 0.2
 processes.end_with_parent()
 processes.end_with_parent()
 out = Path(sys.argv[1])
 (out / "started").write_text(str(os.getpid()))
+class Slow:
+    def __del__(self):
+        time.sleep(60)
 try:
     time.sleep(60)
 except KeyboardInterrupt:
     (out / "stopped").touch()
     {then}
 """
+HANGS = "time.sleep(60)"
 
 
 def wait_for(path: Path) -> str:
@@ -46,8 +52,9 @@ def is_running(pid: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("then", ["pass", "time.sleep(60)"], ids=["stops in order", "hangs"])
-def test_worker_ends_with_a_killed_parent(tmp_path: Path, then: str) -> None:
+@pytest.mark.parametrize("then", ["pass", HANGS, "slow = Slow()"], ids=["stops in order", "hangs", "hangs in its end"])
+def test_worker_ends_with_a_killed_parent(tmp_path: Path, then: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(SWEEP_VARIABLE, raising=False)
     with subprocess.Popen([sys.executable, "-c", PARENT, WORKER.format(then=then), str(tmp_path)]) as parent:
         worker = int(wait_for(tmp_path / "started"))
         time.sleep(0.2)
@@ -58,3 +65,11 @@ def test_worker_ends_with_a_killed_parent(tmp_path: Path, then: str) -> None:
         time.sleep(0.02)
     assert not is_running(worker)
     assert (tmp_path / "stopped").is_file()
+
+
+def test_worker_of_an_announced_parent_that_has_ended_ends(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "pass"]) as parent:
+        parent.wait()
+    environment = {**os.environ, SWEEP_VARIABLE: f"{parent.pid} 1"}
+    command = [sys.executable, "-c", WORKER.format(then=HANGS), str(tmp_path)]
+    assert subprocess.run(command, env=environment, timeout=30, check=False).returncode == ORPHANED_EXIT_CODE

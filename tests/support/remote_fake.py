@@ -3,6 +3,7 @@
 import os
 import stat
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -70,7 +71,7 @@ class FakeJob:
 
     Attributes:
         number: Number in the sweep.
-        does: `return`, `exit` without a result, or `sleep`.
+        does: `return`, `exit` without a result, `sleep`, or `hang` whatever it is told.
         sweep_dir: Directory of the sweep.
     """
 
@@ -90,10 +91,12 @@ class FakeJob:
         (Path(self.sweep_dir) / f"{self.number}.pid").write_text(str(os.getpid()))
         if self.does == "exit":
             os._exit(3)
-        if self.does == "sleep":
+        if self.does in ("sleep", "hang"):
             import time
 
-            time.sleep(60)
+            while True:
+                with suppress(KeyboardInterrupt if self.does == "hang" else ()):
+                    time.sleep(60)
         return JobReturn(overrides=self.overrides, status=JobStatus.COMPLETED, _return_value=float(self.number))
 
     def lost(self, reason: str) -> JobReturn:

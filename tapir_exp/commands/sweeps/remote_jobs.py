@@ -39,7 +39,7 @@ class RemoteJob:
         number: Its number in the sweep.
         sweeping: What Hydra gave to the launcher.
         state: Hydra's global state.
-        parent: The process that has started the sweep.
+        parent: The process that has started the sweep; None if jobs go on after its end, as on SLURM.
         cwd: Its working directory, which all machines share.
     """
 
@@ -47,13 +47,13 @@ class RemoteJob:
     number: int
     sweeping: Sweeping
     state: Any
-    parent: ProcessRef
+    parent: ProcessRef | None
     cwd: str
 
     def __call__(self) -> JobReturn:
         """Carry out the job in this process; it ends with the sweep if both are on one machine."""
         mark_worker()
-        end_with_parent(self.parent if self.parent.is_here else None)
+        end_with_parent(self.parent if self.parent and self.parent.is_here else None)
         os.chdir(self.cwd)
         setup_globals()
         Singleton.set_state(self.state)
@@ -97,16 +97,20 @@ class RemoteJob:
         return config
 
 
-def remote_jobs(launcher: Any, overrides: Sequence[Sequence[str]], first: int) -> list[RemoteJob]:
+def remote_jobs(
+    launcher: Any, overrides: Sequence[Sequence[str]], first: int, *, outlive_sweep: bool = False
+) -> list[RemoteJob]:
     """Return the jobs of a launch.
 
     Args:
         launcher: One of `hydra_plugins.tapir_launchers`.
         overrides: Overrides of each job.
         first: Number of the first one.
+        outlive_sweep: Whether the jobs go on after the end of this process, also if they run on its machine.
     """
     setup_globals()
-    parent, state, cwd = ProcessRef.current(), Singleton.get_state(), str(Path.cwd())
+    parent = None if outlive_sweep else ProcessRef.current()
+    state, cwd = Singleton.get_state(), str(Path.cwd())
     sweeping = Sweeping(launcher.hydra_context, launcher.task_function, launcher.config)
     return [
         RemoteJob(tuple(lines), first + number, sweeping, state, parent, cwd) for number, lines in enumerate(overrides)

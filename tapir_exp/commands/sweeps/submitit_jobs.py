@@ -9,10 +9,14 @@ from typing import Any
 
 from hydra.core.utils import JobReturn
 
+from tapir_exp.commands.sweeps.local_job import python_command
 from tapir_exp.commands.sweeps.remote_jobs import RemoteJob, fetch, in_order
 from tapir_exp.core.console import console
+from tapir_exp.core.processes import ProcessRef
 from tapir_exp.core.store import write_text_atomic
 
+LOCAL = "local"
+"""Cluster of submitit whose jobs are processes of this machine."""
 FOLDER, SUBMITTED = ".submitit", "jobs.json"
 POLL_S = 0.5
 STEP = ("--overlap", "--nodes=1", "--ntasks=1")
@@ -37,7 +41,10 @@ def run_on_submitit(
     import submitit
 
     folder = Path(str(jobs[0].sweeping.config.hydra.sweep.dir)).resolve() / FOLDER
-    executor = submitit.AutoExecutor(folder / "%j", cluster=cluster, **{f"{cluster}_max_num_timeout": max_requeues})
+    options: dict[str, Any] = {f"{cluster}_max_num_timeout": max_requeues}
+    if cluster == LOCAL:
+        options["local_python"] = python_command(ProcessRef.current())
+    executor = submitit.AutoExecutor(folder / "%j", cluster=cluster, **options)
     executor.update_parameters(**_parameters(cluster, parameters))
     submitted = _Submitted(folder, cluster)
     to_submit = list(jobs)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from signal import SIGTERM, Signals
+from signal import SIGKILL, SIGTERM, Signals
 from zlib import crc32
 
 from tapir_exp.config import Launcher, TrainerConfig
@@ -43,12 +43,12 @@ SRUN = "srun"
 FAILED_RANK = re.compile(r"^ +rank +: (\d+) .*\n +exitcode +: (-?\d+)", re.MULTILINE)
 """A rank and its exit code, negative for a signal, in torchrun's failure report."""
 END_WITH_PARENT = """\
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG of linux/prctl.h, which lasts over an exec
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, int(sys.argv[2]))  # PR_SET_PDEATHSIG of linux/prctl.h, which lasts over an exec
 if os.getppid() == int(sys.argv[1]):
-    os.execvp(sys.argv[2], sys.argv[2:])
+    os.execvp(sys.argv[3], sys.argv[3:])
 """
-"""Program that becomes a launcher, after it has asked for a SIGTERM at the death of its parent. `preexec_fn` could do
+"""Program that becomes a launcher, after it has asked for a signal at the death of its parent. `preexec_fn` could do
 this as well, but may block in a process with threads."""
 POLL_S, GRACE_S = 0.1, 20.0
 LOG_TAIL_LINES = 15
@@ -142,7 +142,7 @@ def _start(command: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
     """Start a launcher.
 
     Its ranks inherit the reading end of a pipe as standard input, and exit when the writing end is closed: by `_stop`,
-    or by the death of this process. The launcher itself reads no pipe, and gets a SIGTERM then. A new session keeps the
+    or by the death of this process. The launcher itself reads no pipe, and gets a signal then. A new session keeps the
     terminal's interrupt from the launcher: only this process handles it.
     """
     if shutil.which(command[0]) is None:
@@ -154,7 +154,9 @@ def _start(command: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
         # By default the port follows from the job id, so concurrent fits of one allocation would collide.
         environment["MASTER_PORT"] = str(20_000 + crc32(str(log).encode()) % 10_000)
     if sys.platform == "linux":
-        command = [sys.executable, "-ISc", END_WITH_PARENT, str(os.getpid()), *command]
+        # torchrun takes seconds to stop in order, which its ranks do not need; ssh and srun pass a SIGTERM on.
+        end = SIGKILL if command[0] == sys.executable else SIGTERM
+        command = [sys.executable, "-ISc", END_WITH_PARENT, str(os.getpid()), str(int(end)), *command]
     with log.open("wb") as output:
         return subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=environment, start_new_session=True

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 from assets import ROOT
 from hydra.core.utils import JobReturn
 from omegaconf import OmegaConf
+from process_session import members_of
 from remote_fake import FakeJob, install_slurm
 
 from tapir_exp.commands.sweeps import plugins, remote_jobs
@@ -54,6 +56,34 @@ def test_local_jobs_return_in_order_and_a_lost_one_has_a_reason(
     assert [result._return_value for result in results] == [0.0, None, 2.0]
     assert "without a result" in results[1].task_name
     assert f"{tmp_path}/sweep/.submitit/" in results[1].task_name
+
+
+SWEEP = """
+import sys
+from remote_fake import FakeJob
+from tapir_exp.commands.sweeps.submitit_jobs import run_on_submitit
+jobs = [FakeJob(number, "hang", sys.argv[1]) for number in range(2)]
+run_on_submitit(jobs, "local", 2, 1, {"timeout_min": 5})
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", [f"{FOLDER}/{SUBMITTED}", "1.pid"], ids=["as jobs start", "as jobs run"])
+def test_local_jobs_end_with_a_killed_sweep(tmp_path: Path, moment: str) -> None:
+    """The jobs ignore the interrupt, as a long operation of a library does."""
+    (tmp_path / "sweep").mkdir()
+    command = [sys.executable, "-c", SWEEP, str(tmp_path / "sweep")]
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": SUPPORT}, start_new_session=True) as sweep:
+        while not (tmp_path / "sweep" / moment).is_file():
+            assert sweep.poll() is None
+            time.sleep(0.02)
+        sweep.kill()
+    deadline = time.monotonic() + 5
+    while (left := members_of(sweep.pid)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert left == []
 
 
 @pytest.mark.slow

@@ -1,0 +1,252 @@
+"""Run one sweep under every launcher, whole and killed in the middle, and compare the tables byte for byte.
+
+    python benchmarks/sweeps/launchers.py --out DIR [--launchers basic ray ...] [--only-killed]
+
+The sweep is `mfd_threshold` (five values of delta, three seeds) with `debug=tiny`, which makes its jobs small. Each
+launcher runs it twice, in a store of its own: once without a stop, and once with a SIGKILL of its process after seven
+jobs, followed by the same command. `--only-killed` leaves out the first of the two, except for the first launcher.
+Prints a Markdown table, writes it to DIR/table.md, and exits with 1 if a check fails.
+"""
+
+import argparse
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from tapir_exp.core.events import EVENTS, Event, Kind, State, outcome_of, read_events
+from tapir_exp.llm.call_store import CALLS_FILE
+
+LAUNCHERS = {"basic": None, "two_processes": "joblib", "submitit_local": "submitit", "ray": "ray"}
+"""Launchers, each with the package that it needs."""
+SWEEP = ("--config-name", "mfd_threshold", "debug=tiny", "sweep.name=launchers")
+KILLED_AFTER = 7
+"""Finished jobs, of fifteen."""
+TABLES = ("comparison.csv", "comparison.md", "comparison.svg")
+COLUMNS = ("launcher", "run", "seconds", "tables", "artifacts", "shared", "made twice", "calls", "completions")
+COLUMNS += ("finished before", "skipped", "processes gone after")
+MARK = "TAPIR_BENCHMARK_RUN"
+"""Environment variable by which the processes of a run are found, whoever their parent is."""
+POLL_S, PATIENCE_S, START_S = 0.1, 30.0, 1800.0
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What the journals of all jobs and the store say about a sweep.
+
+    Attributes:
+        artifacts: Keys of the artifacts that were made.
+        shared: Number of artifacts that several jobs used.
+        made_twice: Number of artifacts that were made more than once.
+        calls: Paid calls, in all attempts.
+        completions: Completions in the store.
+    """
+
+    artifacts: frozenset[str]
+    shared: int
+    made_twice: int
+    calls: int
+    completions: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run of the sweep, and what is wrong with it."""
+
+    cells: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+def main() -> int:
+    """Run the sweep under each launcher, and return 1 if a check fails."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="empty directory for the outputs of all runs")
+    parser.add_argument("--launchers", nargs="+", choices=[*LAUNCHERS], default=[*LAUNCHERS])
+    parser.add_argument("--only-killed", action="store_true")
+    options = parser.parse_args()
+    if missing := [name for name in options.launchers if (needed := LAUNCHERS[name]) and find_spec(needed) is None]:
+        parser.error(f"not installed: {', '.join(missing)}; pip install 'tapir-exp[ray,slurm]'")
+    options.out.mkdir(parents=True)
+    rows: list[Row] = []
+    reference: tuple[Path, Counts] | None = None
+    for launcher in options.launchers:
+        for killed in (False, True):
+            if options.only_killed and not killed and reference is not None:
+                continue
+            outputs = (options.out / f"{launcher}-{'killed' if killed else 'whole'}").resolve()
+            row, counts = (run_killed if killed else run_whole)(launcher, outputs, reference)
+            rows.append(row)
+            reference = reference or (sweep_dir(outputs), counts)
+            write(f"{' | '.join(row.cells)}\n{''.join(f'  PROBLEM: {text}{chr(10)}' for text in row.problems)}")
+    table = "\n".join(["| " + " | ".join(line) + " |" for line in (COLUMNS, ["--:"] * len(COLUMNS), *rows_of(rows))])
+    (options.out / "table.md").write_text(table + "\n", encoding="utf-8")
+    write(f"\n{table}\n")
+    return 1 if any(row.problems for row in rows) else 0
+
+
+def run_whole(launcher: str, outputs: Path, reference: tuple[Path, Counts] | None) -> tuple[Row, Counts]:
+    """Run the sweep without a stop."""
+    started = time.monotonic()
+    code = start(launcher, outputs)[0].wait()
+    seconds = time.monotonic() - started
+    return check(launcher, "whole", outputs, reference, seconds, [f"exit code {code}"] if code else [], ("–",) * 3)
+
+
+def run_killed(launcher: str, outputs: Path, reference: tuple[Path, Counts] | None) -> tuple[Row, Counts]:
+    """Kill the sweep in the middle of a job, wait until its processes have ended, and repeat the command."""
+    began = time.monotonic()
+    process, mark = start(launcher, outputs)
+    finished = wait_for_middle(process, sweep_dir(outputs))
+    process.kill()
+    killed, killed_at = time.monotonic(), time.time()
+    process.wait()
+    while (left := marked(mark)) and time.monotonic() - killed < PATIENCE_S:
+        time.sleep(POLL_S)
+    gone = time.monotonic() - killed
+    problems = [f"{len(left)} processes after {gone:.0f} s: {left}"] if left else []
+    code = start(launcher, outputs)[0].wait()
+    skipped = count_skipped(sweep_dir(outputs), killed_at)
+    problems += [f"exit code {code}"] if code else []
+    problems += [f"{finished} jobs had finished and {skipped} were skipped"] if skipped < finished else []
+    seconds = time.monotonic() - began
+    figures = (str(finished), str(skipped), f"{gone:.1f} s")
+    return check(launcher, "killed", outputs, reference, seconds, problems, figures)
+
+
+def check(
+    launcher: str,
+    run: str,
+    outputs: Path,
+    reference: tuple[Path, Counts] | None,
+    seconds: float,
+    problems: list[str],
+    figures: Sequence[str],
+) -> tuple[Row, Counts]:
+    """Compare a finished sweep with the first one, and return its line of the table."""
+    directory = sweep_dir(outputs)
+    counts = count(directory, outputs)
+    tables = "reference"
+    if counts.made_twice:
+        problems.append(f"{counts.made_twice} artifacts were made twice")
+    if reference is not None:
+        differing = [name for name in TABLES if (directory / name).read_bytes() != (reference[0] / name).read_bytes()]
+        tables = "equal" if not differing else f"differ: {', '.join(differing)}"
+        problems += [f"other bytes than {reference[0]}: {differing}"] if differing else []
+        if counts.artifacts != reference[1].artifacts:
+            problems.append(
+                f"{len(counts.artifacts ^ reference[1].artifacts)} artifacts are not those of the first run"
+            )
+    cells = (launcher, run, f"{seconds:.0f}", tables, str(len(counts.artifacts)), str(counts.shared))
+    cells += (str(counts.made_twice), f"{counts.calls:,}", f"{counts.completions:,}", *figures)
+    return Row(cells, tuple(problems)), counts
+
+
+def start(launcher: str, outputs: Path) -> tuple["subprocess.Popen[str]", str]:
+    """Start the sweep in a session of its own, and return it with the mark of its processes."""
+    mark = uuid.uuid4().hex
+    command = [sys.executable, "-m", "tapir_exp", *SWEEP, f"launcher={launcher}", f"outputs={outputs}"]
+    outputs.mkdir(exist_ok=True)
+    with (outputs / "terminal.log").open("a") as log:
+        process = subprocess.Popen(
+            command, env={**os.environ, MARK: mark}, start_new_session=True, stdout=log, stderr=log, text=True
+        )
+    return process, mark
+
+
+def wait_for_middle(process: "subprocess.Popen[str]", directory: Path) -> int:
+    """Wait until enough jobs have finished and another one is training; return the number of finished ones."""
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise SystemExit(f"the sweep ended by itself; see {directory}")
+        streams = [events for _, events in journals(directory)]
+        finished = sum(outcome_of(events).state is State.FINISHED for events in streams)
+        if finished >= KILLED_AFTER and any(is_training(events) for events in streams):
+            return finished
+        time.sleep(POLL_S)
+    raise SystemExit(f"{KILLED_AFTER} jobs did not finish within {START_S:.0f} s; see {directory}")
+
+
+def is_training(events: Sequence[Event]) -> bool:
+    """Return whether a job is in the middle of a fit."""
+    return bool(events) and events[-1]["event"] == Kind.TRAINING_STEP
+
+
+def journals(directory: Path) -> Iterator[tuple[str, list[Event]]]:
+    """Yield the name and the events of each job of a sweep."""
+    for path in sorted(directory.glob(f"*/{EVENTS}")):
+        yield path.parent.name, read_events(path)
+
+
+def count(directory: Path, outputs: Path) -> Counts:
+    """Count artifacts and calls of a sweep, in the journals of its jobs and in its store."""
+    made: Counter[str] = Counter()
+    users: dict[str, set[str]] = defaultdict(set)
+    for job, events in journals(directory):
+        for event in events:
+            if event["event"] in (Kind.STAGE_FINISHED, Kind.STAGE_REUSED):
+                users[event["key"]].add(job)
+            if event["event"] == Kind.STAGE_FINISHED:
+                made[event["key"]] += 1
+    with closing(sqlite3.connect(f"file:{outputs}/store/{CALLS_FILE}?mode=ro", uri=True)) as database:
+        (calls,) = database.execute("SELECT coalesce(sum(calls), 0) FROM spend").fetchone()
+        (completions,) = database.execute("SELECT count(*) FROM completions").fetchone()
+    return Counts(
+        frozenset(made),
+        sum(len(jobs) > 1 for jobs in users.values()),
+        sum(times > 1 for times in made.values()),
+        calls,
+        completions,
+    )
+
+
+def count_skipped(directory: Path, since: float) -> int:
+    """Return the number of jobs that have not been started since a moment, in seconds since 1970."""
+    starts = [
+        [event["time"] for event in events if event["event"] == Kind.RUN_STARTED] for _, events in journals(directory)
+    ]
+    return sum(bool(times) and max(times) < since for times in starts)
+
+
+def marked(mark: str) -> list[int]:
+    """Return the running processes with a mark in their environment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            has_mark = f"{MARK}={mark}".encode() in path.read_bytes()
+            runs = path.with_name("stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        except OSError:
+            continue
+        if has_mark and runs:
+            found.append(int(path.parent.name))
+    return found
+
+
+def sweep_dir(outputs: Path) -> Path:
+    """Return the directory of the sweep."""
+    return outputs / "sweeps" / "launchers"
+
+
+def rows_of(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """Return the cells of all lines."""
+    return [row.cells for row in rows]
+
+
+def write(text: str) -> None:
+    """Write a text at once, since a run takes minutes."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.exit(main())

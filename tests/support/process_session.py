@@ -1,0 +1,16 @@
+"""Processes of a session, which a test has started."""
+
+from pathlib import Path
+
+
+def members_of(session: int) -> list[int]:
+    """Return the running processes of a session."""
+    members = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, of_session = stat.read_text().rpartition(")")[2].split()[:4]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(of_session) == session and state != "Z":
+            members.append(int(stat.parent.name))
+    return members
