@@ -43,14 +43,29 @@ class Terminal(Console):
             self.label = before
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Print as rich does; if jobs run side by side, each line of text begins with the label of its job."""
-        if self.label and objects and all(isinstance(item, str | Text) for item in objects):
-            objects = (Text(f"[{self.label}]", "dim"), *objects)
+        """Print as rich does; if jobs run side by side, each line begins with the label of its job."""
+        if self.label and objects:
+            # One text is one write, so that lines of other jobs do not come between.
+            objects = (self._label_lines(objects),)
         super().print(*objects, **options)
 
     def rule(self, title: TextType = "", **options: Any) -> None:
         """Draw a line with a title; if jobs run side by side, the title begins with the label of its job."""
-        super().rule(f"[{self.label}] {title}" if self.label else title, **options)
+        title = f"[{self.label}] {title}" if self.label else title
+        with self.labelled(""):
+            super().rule(title, **options)
+
+    def _label_lines(self, objects: Sequence[Any]) -> Text:
+        label = Text(f"[{self.label}] ", "dim")
+        parts = [item if isinstance(item, Text) else Text(self._plain(item, label.cell_len)) for item in objects]
+        return Text("\n").join(label + line for line in Text(" ").join(parts).split("\n"))
+
+    def _plain(self, item: Any, indent: int) -> str:
+        """Return what rich shows of an object in the columns that a label leaves, without its colours."""
+        if isinstance(item, str):
+            return item
+        lines = self.render_lines(item, self.options.update(width=self.width - indent), pad=False)
+        return "\n".join("".join(segment.text for segment in line).rstrip() for line in lines)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Render as rich does, with controls of the text escaped; those of rich itself are no text yet."""
@@ -164,12 +179,11 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         table.add_column(escape_controls(column), justify="right" if index else "left")
     for row in rows:
         table.add_row(*map(escape_controls, row))
-    console.print(title, soft_wrap=True)
     # A terminal that is too narrow would cut figures, and so would a pipe, for which rich takes 80 columns.
     unlimited = console.options.update(width=UNLIMITED)
     needed = unlimited.update(width=console.measure(table, options=unlimited).maximum)
-    for line in console.render_lines(table, needed, pad=False):
-        console.print("".join(segment.text for segment in line).rstrip(), soft_wrap=True)
+    lines = ["".join(part.text for part in line).rstrip() for line in console.render_lines(table, needed, pad=False)]
+    console.print("\n".join([title, *lines]), soft_wrap=True)
 
 
 def _short(value: Any) -> str:

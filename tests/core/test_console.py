@@ -51,6 +51,23 @@ def test_table_of_figures_is_not_cut_in_a_narrow_terminal(
     )
 
 
+def test_every_line_of_a_labelled_job_begins_with_its_label(output: io.StringIO) -> None:
+    terminal = console_module.console
+    terminal.label, terminal.width = "seed=1", 40
+    table = Table("checked", "found")
+    table.add_row("disk", "63 GB free")
+    terminal.print("two\nlines", soft_wrap=True)
+    terminal.print(table)
+    terminal.rule("title")
+    print_table("Results", ["", "accuracy"], [["S_0", "0.1"]])
+    lines = output.getvalue().splitlines()
+    assert [line for line in lines if "[seed=1]" not in line] == []
+    assert [line.count("[seed=1]") for line in lines] == [1] * len(lines)
+    assert max(map(cell_len, lines)) <= 40
+    assert [line[9:] for line in lines[:2]] == ["two", "lines"]
+    assert any("63 GB free" in line for line in lines)
+
+
 def test_escape_controls_keeps_ordinary_text() -> None:
     text = "Où est\tle café?\n你好 שלום مرحبا 👩‍👩‍👧 ±½"
     assert escape_controls(text) == text
