@@ -71,7 +71,7 @@ def describe(planned: dict[str, Any]) -> str:
     calls = f"{total['calls']:,.0f} calls{f' ({judged:,.0f} by judges of benchmarks)' if judged else ''}"
     usd = "USD unknown" if total["usd"] is None else f"{total['usd']:,.0f} USD"
     hours = "no GPU" if total["gpu_hours"] is None else f"{total['gpu_hours']:,.0f} A100 hours"
-    return f"{START}{planned['jobs']} jobs, {'at most ' if total['at_most'] else ''}{calls}, {usd}, {hours}."
+    return f"{START}{planned['jobs']} jobs, about {calls}, {usd}, {hours}."
 
 
 if __name__ == "__main__":

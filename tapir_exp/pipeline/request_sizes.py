@@ -41,7 +41,7 @@ SPOILT_SHARE = 2 / 3
 """Length of the responses that a judge is checked on, relative to the teacher's: a third of them are cut."""
 LAB_CHARS_PER_TOKEN = 5.5
 """Characters per token of the lab's models, which count words."""
-TOKENIZERS = 1.5
+TOKENIZERS = 2.0
 """Largest ratio between the tokens that two tokenizers count for one text."""
 LETTERS_PER_TOKEN = 3
 """Letters per token by `estimate_tokens`."""

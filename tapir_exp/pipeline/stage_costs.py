@@ -68,6 +68,16 @@ class Amounts:
             sum(hours) if hours else None,
         )
 
+    def within(self, most: "Amounts") -> "Amounts":
+        """Return the amounts, none of them above that of `most`."""
+        return Amounts(
+            min(self.calls, most.calls),
+            min(self.prompt_tokens, most.prompt_tokens),
+            min(self.completion_tokens, most.completion_tokens),
+            self.usd if self.usd is None or most.usd is None else min(self.usd, most.usd),
+            self.gpu_hours,
+        )
+
     def __mul__(self, share: float) -> "Amounts":
         # Nothing costs nothing, even at an unknown price.
         return Amounts(
@@ -122,7 +132,9 @@ def call_stage(
     paid = calls.expected * (1 + (measured.repeats if measured else 0.0))
     expected = _priced(get_price(llm, batched=llm.batch), paid, size.prompt, size.completion + thoughts)
     once = _priced(_dearest(llm), calls.most, size.most_prompt, size.limit + llm.reasoning_tokens)
-    return StageEstimate(stage, role, expected, _most(llm, calls.most, size), once, share, llm=llm, kind=size.kind)
+    most = _most(llm, calls.most, size)
+    # A probe may have met replies that were all requested again, or longer ones than later rows can have.
+    return StageEstimate(stage, role, expected.within(most), most, once, share, llm=llm, kind=size.kind)
 
 
 def _most(llm: LLMConfig, requests: float, size: RequestSize) -> Amounts:

@@ -17,7 +17,7 @@ from tapir_exp.core.task_types import TaskType
 from tapir_exp.core.text import split_words
 from tapir_exp.data.decontamination import BenchmarkQuestion, Benchmarks
 from tapir_exp.data.novelty import Novelty
-from tapir_exp.distillation.curriculum.sampling import Candidate, GenerationRequest
+from tapir_exp.distillation.curriculum.sampling import MOST_PAIRS, Candidate, GenerationRequest
 from tapir_exp.distillation.expansion import (
     AcceptanceFilters,
     Classify,
@@ -366,3 +366,9 @@ def test_figures_count_every_pair_by_reason() -> None:
         "kept_per_call": 1.5,
         "off_type_share": 1 / 5,
     }
+
+
+def test_pairs_far_beyond_the_requested_ones_are_not_read() -> None:
+    """The classifier is paid for each pair that is read."""
+    result = expanded([request(3)], Writer(num_output_samples=40))
+    assert (result.calls, result.proposed, len(result.rows)) == (1, MOST_PAIRS * 4, 3)
