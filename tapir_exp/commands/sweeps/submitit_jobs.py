@@ -1,6 +1,8 @@
 """Jobs of a sweep on SLURM, or in processes of this machine, by submitit."""
 
 import json
+import os
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -9,7 +11,7 @@ from typing import Any
 
 from hydra.core.utils import JobReturn
 
-from tapir_exp.commands.sweeps.local_job import python_command
+from tapir_exp.commands.sweeps.local_job import InterruptibleJob, interrupts_blocked, python_command
 from tapir_exp.commands.sweeps.remote_jobs import RemoteJob, fetch, in_order
 from tapir_exp.core.console import console
 from tapir_exp.core.processes import ProcessRef
@@ -18,7 +20,7 @@ from tapir_exp.core.store import write_text_atomic
 LOCAL = "local"
 """Cluster of submitit whose jobs are processes of this machine."""
 FOLDER, SUBMITTED = ".submitit", "jobs.json"
-POLL_S = 0.5
+POLL_S, STOP_S = 0.5, 5.0
 STEP = ("--overlap", "--nodes=1", "--ntasks=1")
 """The pipeline runs once, on the first node, and a fit on all nodes of the allocation starts its own step beside it."""
 WAITING = ("PENDING", "RUNNING", "REQUEUED", "SUSPENDED", "READY", "CONFIGURING", "COMPLETING")
@@ -54,13 +56,13 @@ def run_on_submitit(
         while to_submit or running:
             while to_submit and len(running) < jobs_at_once:
                 job = to_submit.pop(0)
-                running[job.number] = (job, submitted.find(job) or submitted.add(job, executor.submit(job)))
+                running[job.number] = (job, submitted.find(job) or submitted.add(job, _submit(executor, job, cluster)))
             time.sleep(POLL_S)
             for number in [number for number, (_, handle) in running.items() if handle.done()]:
                 job, handle = running.pop(number)
                 results[number] = fetch(job, handle.result, lambda error: _explain(error, handle))  # noqa: B023
     finally:
-        _cancel([handle for _, handle in running.values()])
+        _cancel([handle for _, handle in running.values()], cluster)
     return in_order(results, jobs)
 
 
@@ -111,9 +113,25 @@ def _parameters(cluster: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return {"slurm_srun_args": list(STEP), **parameters, "slurm_additional_parameters": past}
 
 
-def _cancel(handles: Sequence[Any]) -> None:
+def _submit(executor: Any, job: RemoteJob, cluster: str) -> Any:
+    """Return submitit's handle of a job that has been submitted."""
+    if cluster != LOCAL:
+        return executor.submit(job)
+    with interrupts_blocked():
+        return executor.submit(InterruptibleJob(job))
+
+
+def _cancel(handles: Sequence[Any], cluster: str) -> None:
+    """Cancel the jobs, and wait until those of this machine have stopped in order."""
+    deadline = time.monotonic() + STOP_S
     for handle in handles:
-        handle.cancel()
+        if cluster == LOCAL:
+            with suppress(ProcessLookupError):
+                os.kill(int(handle.job_id), signal.SIGTERM)  # which the job gets from submitit's process
+        else:
+            handle.cancel()
+    while cluster == LOCAL and time.monotonic() < deadline and not all(handle.done() for handle in handles):
+        time.sleep(POLL_S)
     if handles:
         console.print(f"cancelled: jobs {', '.join(handle.job_id for handle in handles)}", soft_wrap=True)
 

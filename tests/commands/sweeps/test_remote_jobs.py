@@ -100,21 +100,28 @@ def test_slurm_jobs_run_the_pipeline_once_and_leave_room_for_a_step_of_a_fit(slu
 
 
 @pytest.mark.slow
-def test_interrupt_cancels_the_jobs_in_the_queue(slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("cluster", ["slurm", "local"])
+def test_interrupt_cancels_the_jobs(
+    slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    asleep = time.sleep
+
     def interrupt(seconds: float) -> None:
         if (tmp_path / "sweep" / "0.pid").is_file():
+            monkeypatch.setattr("tapir_exp.commands.sweeps.submitit_jobs.time.sleep", asleep)
             raise KeyboardInterrupt
         os.sched_yield()
 
     monkeypatch.setattr("tapir_exp.commands.sweeps.submitit_jobs.time.sleep", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        launch(tmp_path / "sweep", "slurm", "sleep")
+        launch(tmp_path / "sweep", cluster, "sleep")
     monkeypatch.undo()
     job = int((tmp_path / "sweep" / "0.pid").read_text())
     deadline = time.monotonic() + 10
     while Path(f"/proc/{job}").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not Path(f"/proc/{job}").exists()
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.slow
