@@ -14,6 +14,7 @@ from tapir_exp.commands.registration import register
 from tapir_exp.commands.tracking import tracked_classification
 from tapir_exp.config import CLASSIFY_SCHEMA, ClassifyConfig, parse_classify, to_yaml
 from tapir_exp.config.compose import COMPOSITION_ERRORS, Composer
+from tapir_exp.config.hydra_versions import initialize_options
 from tapir_exp.config.paths import data_dir
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.report.trackers.access import check_trackers
@@ -69,7 +70,7 @@ def read_config(overrides: Sequence[str]) -> ClassifyConfig:
     """
     register()
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(data_dir("conf")), version_base="1.3"):
+    with initialize_config_dir(str(data_dir("conf")), **initialize_options()):
         loader = GlobalHydra.instance().config_loader()
         # Hydra stops at the first mistake; the composer finds all of them, with the file that each comes from.
         composer = Composer(loader, CONFIG_NAME, overrides, CLASSIFY_SCHEMA, parse_classify)

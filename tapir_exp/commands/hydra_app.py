@@ -36,6 +36,7 @@ from tapir_exp.commands.sweeps.session import PagePath, SweepSession, update_pag
 from tapir_exp.commands.tracking import tracked_job
 from tapir_exp.config import Config, LoggerConfig, parse, to_yaml
 from tapir_exp.config.compose import COMMAND_LINE, COMPOSITION_ERRORS, Composer, collect, sweep_params
+from tapir_exp.config.hydra_versions import main_options
 from tapir_exp.config.paths import data_dir
 from tapir_exp.config.problems import describe
 from tapir_exp.config.secrets import check_overrides
@@ -170,7 +171,7 @@ def start(config_name: str, arguments: Sequence[str]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
     sys.argv[1:] = arguments  # where Hydra reads flags and overrides
     try:
-        hydra.main(version_base="1.3", config_path=str(data_dir("conf")), config_name=config_name)(run_job)()
+        hydra.main(config_path=str(data_dir("conf")), config_name=config_name, **main_options())(run_job)()
     except Stop as stop:
         raise stop.error  # noqa: B904  # the error has its own cause, which `from` would replace
     except (AssertionError, *COMPOSITION_ERRORS) as error:

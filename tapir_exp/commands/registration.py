@@ -3,10 +3,10 @@
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import OmegaConf
 
 from tapir_exp.commands.naming import run_name, sweep_name
 from tapir_exp.config import register_schema
+from tapir_exp.config.hydra_versions import register_resolver
 from tapir_exp.config.paths import data_dir
 from tapir_exp.core.file_names import file_name
 
@@ -22,11 +22,11 @@ class SweepsSearchPath(SearchPathPlugin):
 def register() -> None:
     """Register all that the YAML files of `conf` and `sweeps` refer to; repeated calls change nothing."""
     register_schema()
-    OmegaConf.register_new_resolver("tapir.run_name", run_name, replace=True)
-    OmegaConf.register_new_resolver("tapir.file_name", file_name, replace=True)
-    OmegaConf.register_new_resolver("tapir.sized", _scale_to_budget, replace=True)
+    register_resolver("tapir.run_name", run_name)
+    register_resolver("tapir.file_name", file_name)
+    register_resolver("tapir.sized", _scale_to_budget)
     # Hydra passes its resolver cache on to the jobs, so that all of them get the directory of the sweep.
-    OmegaConf.register_new_resolver("tapir.sweep_name", sweep_name, replace=True, use_cache=True)
+    register_resolver("tapir.sweep_name", sweep_name, use_cache=True)
     Plugins.instance().register(SweepsSearchPath)
 
 

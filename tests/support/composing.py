@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from tapir_exp.commands.registration import register
 from tapir_exp.config import Config, parse
+from tapir_exp.config.hydra_versions import initialize_options
 from tapir_exp.config.paths import data_dir
 
 register()
@@ -14,7 +15,7 @@ register()
 def compose_raw(*overrides: str, config_name: str = "config", hydra: bool = False) -> DictConfig:
     """Compose a primary config or a sweep; `hydra` keeps Hydra's own section."""
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(data_dir("conf")), version_base="1.3"):
+    with initialize_config_dir(str(data_dir("conf")), **initialize_options()):
         return compose(config_name, list(overrides), return_hydra_config=hydra)
 
 
