@@ -15,6 +15,7 @@ from tapir_exp.distillation.curriculum.sampling import GenerationRequest
 from tapir_exp.distillation.expansion import ExpansionCandidate
 from tapir_exp.llm.chat import CHARS_PER_TOKEN
 from tapir_exp.llm.failures import Policy
+from tapir_exp.llm.ledger import Spend
 from tapir_exp.pipeline import data
 from tapir_exp.pipeline.preview import STAGE, Call, Preview, preview
 from tapir_exp.pipeline.request_sizes import Assumptions, Measured, RequestKind
@@ -75,13 +76,10 @@ def probe_rows(ws: Workspace, count: int, check: Callable[[], None]) -> Probe:
         count: Number of rows.
         check: Checks endpoints and files before the first call that is not cached.
     """
-    failed = _count_retries(ws)
+    failed, before = _count_retries(ws), _spent(ws)
     result = preview(ws, count, check, None)
     accepted, labelled = _check_pairs(ws, result) if result.written else (None, None)
-    assumed, calls = Assumptions(), result.calls()
-    paid = [call for call in calls if not call.cached and call.completion is not None]
-    prices = [call.usd for call in paid]
-    known = [usd for usd in prices if usd is not None]
+    assumed, after = Assumptions(), _spent(ws)
     assumptions = Assumptions(
         response=_mean_length(result, "response of the teacher"),
         refined=_refined_ratio(result) or assumed.refined,
@@ -90,8 +88,9 @@ def probe_rows(ws: Workspace, count: int, check: Callable[[], None]) -> Probe:
         labelled=assumed.labelled if labelled is None else labelled,
         measured=_measure(result),
     )
-    usd = sum(known) if len(known) == len(prices) else None
-    return Probe(len(result.rows), assumptions, len(paid), len(calls) - len(paid), usd, _count_retries(ws) - failed)
+    usd = None if before.usd is None or after.usd is None else after.usd - before.usd
+    paid, cached = after.calls - before.calls, after.cached - before.cached
+    return Probe(len(result.rows), assumptions, paid, cached, usd, _count_retries(ws) - failed)
 
 
 def _measure(result: Preview) -> Mapping[RequestKind, Measured]:
@@ -177,6 +176,11 @@ def _check_pairs(ws: Workspace, result: Preview) -> tuple[float, float]:
         passed = filters.passes(candidates, drop)
     requested = sum(request.count for request, _ in result.written)
     return min(1.0, len(passed) / requested), (len(candidates) - len(early)) / requested
+
+
+def _spent(ws: Workspace) -> Spend:
+    """Return what the previews of this store have spent."""
+    return sum(ws.ledger.by_stage().get(STAGE, {}).values(), Spend())
 
 
 def _count_retries(ws: Workspace) -> int:

@@ -206,3 +206,20 @@ def test_seeds_are_read_once_for_all_jobs(monkeypatch: pytest.MonkeyPatch) -> No
     for size in (5, 5, 6):
         reader(SeedsConfig(source=SeedSource.lab, size=size))
     assert [config.size for config in read] == [5, 6]
+
+
+def test_probe_corrects_the_plan_and_pays_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    first, second = (json.loads(output_of(*SMALL, "--probe", "3", "--json")) for _ in range(2))
+    assert first["probe"]["calls"] > 10
+    assert second["probe"]["calls"] == 0
+    assert first["total"]["completion_tokens"] != first["assumed"]["total"]["completion_tokens"]
+    assert second["total"]["most"] == second["assumed"]["total"]["most"] | {
+        "seconds": second["total"]["most"]["seconds"]
+    }
+    assert "Corrected by the probe" in output_of(*SMALL, "--probe", "3")
+
+
+def test_probe_of_an_evaluation_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--probe 3: expected one run, got an evaluation"):
+        output_of("evaluate", "evals=mt_bench", "judge=gpt_4", "--probe", "3")

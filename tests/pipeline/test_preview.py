@@ -19,7 +19,9 @@ from tapir_exp.distillation.classifier.llm import LLMClassifier
 from tapir_exp.llm.chat import ChatRequest
 from tapir_exp.pipeline import data
 from tapir_exp.pipeline.preview import Preview, preview
-from tapir_exp.pipeline.sizing import prepare_seeds
+from tapir_exp.pipeline.probe_rows import STEPS, probe_rows
+from tapir_exp.pipeline.request_sizes import RequestKind
+from tapir_exp.pipeline.sized_seeds import prepare_seeds
 
 ROWS, SHOWN = 24, 4
 PAIR = "<pair>\n<instruction>\nNew {}?\n</instruction>\n<response>\nYes.\n</response>\n</pair>"
@@ -130,6 +132,32 @@ def test_reply_at_the_second_try_is_told(config: Config, tmp_path: Path) -> None
     result, _, _ = take(config, tmp_path, second_try)
     (warning,) = result.warnings
     assert warning.startswith("4 replies (refinement) did not have the requested form")
+
+
+def test_probe_measures_what_a_plan_assumes(config: Config, tmp_path: Path) -> None:
+    def script(request: ChatRequest) -> str:
+        prompt = prompt_of(request)
+        if prompt.startswith("Name the type"):
+            return "Math"
+        if "assistant_1" in prompt:
+            return "9 3\nok"
+        return "Better." if "Rewrite the response" in prompt and len(request.messages) == 1 else answer(request)
+
+    chat = ScriptedChat(script)
+    classifier = LLMClassifier(chat, config.classifier)
+    with open_test_workspace(config, tmp_path, teacher=chat, judge=chat, classifier=classifier) as ws:
+        probe = probe_rows(ws, SHOWN, lambda: None)
+    found = probe.assumptions
+    # Each of four requests got the same four pairs, which are new once.
+    assert (found.accepted, found.labelled) == (0.25, 0.25)
+    assert (found.response, found.refined) == (len("says the teacher") / 4, len("Better.") / len("says the teacher"))
+    assert set(found.measured) == set(STEPS.values())
+    refinement, label = found.measured[RequestKind.REFINEMENT], found.measured[RequestKind.LABEL]
+    assert (refinement.requests, refinement.repeats, label.repeats, label.completion) == (SHOWN, 1.0, 0.0, 1.0)
+    letters = sum(len(prompt_of(request)) for request in chat.requests[:SHOWN])
+    assert label.prompt_ratio == pytest.approx(4 * SHOWN / letters)
+    assert label.seconds is not None
+    assert any("refinement: 1 tokens a reply" in line and "100% requested again" in line for line in probe.lines())
 
 
 def test_without_rounds_nothing_is_labelled(config: Config, tmp_path: Path) -> None:
