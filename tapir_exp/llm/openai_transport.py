@@ -18,10 +18,11 @@ from tapir_exp.core.errors import ConfigError
 from tapir_exp.llm.chat import ChatRequest, TokenLogprob
 from tapir_exp.llm.failures import CallError, FailureKind, redact
 from tapir_exp.llm.finish_reasons import read_finish_reason
+from tapir_exp.llm.http_post import READ_BYTES, Post, open_post
 from tapir_exp.llm.parameters import NEW_LIMIT, OLD_LIMIT, EndpointParameters
 from tapir_exp.llm.provider_errors import read_embedded_error, read_error
 from tapir_exp.llm.proxies import describe_address, environment_proxy
-from tapir_exp.llm.reply_size import ERROR_BYTES, max_reply_bytes, read_pieces
+from tapir_exp.llm.reply_size import max_reply_bytes
 from tapir_exp.llm.transport import RawCompletion, drop_surrogates
 from tapir_exp.llm.usage import read_usage
 
@@ -31,8 +32,6 @@ OPENAI_PREFIXES = ("openai/", "hosted_vllm/")
 
 EXTRA_HEADERS = "extra_headers"
 """The option of litellm and of OpenAI's client for further HTTP headers."""
-BUFFERED_BYTES = 2**16
-"""Bytes that are buffered of a reply."""
 CONNECT_TIMEOUT_S = 10.0
 """Seconds until the endpoint must have accepted a connection."""
 NO_CONNECTION = (
@@ -64,17 +63,18 @@ class HttpTransport:
         params = {name: value for name, value in config.extra_params.items() if name != EXTRA_HEADERS}
         extra = params.pop("extra_body", {})  # litellm's place for parameters that OpenAI does not have
         self._same_for_all = {**params, **extra, "model": config.model.partition("/")[2]}
-        self._session: aiohttp.ClientSession | None = None
+        self._post: Post | None = None
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
         """Open the session, with one connection per concurrent call."""
         # A session is bound to the event loop in which it is opened.
-        async with open_session(self._config, self._key) as self._session:
+        async with open_session(self._config, self._key) as session:
+            self._post = open_post(session, self._url, environment_proxy(self._base))
             try:
                 yield
             finally:
-                self._session = None
+                self._post = None
 
     async def send(self, request: ChatRequest) -> RawCompletion:
         """Send a request once.
@@ -82,9 +82,10 @@ class HttpTransport:
         Raises:
             CallError: If the call fails.
         """
-        assert self._session is not None, "call send within connected"
+        assert self._post is not None, "call send within connected"
+        body = json.dumps(self.body_of(request)).encode()
         try:
-            return await self._post(self._session, request)
+            reply = await self._post.send(body, max_reply_bytes(request, self._config.reasoning_tokens))
         except NO_CONNECTION as error:
             reason = redact(f"no connection to {describe_address(self._base)}: {_reason_of(error)}", self._key)
             raise CallError(FailureKind.CONNECTION, reason, unreachable=True) from None
@@ -92,16 +93,7 @@ class HttpTransport:
             raise CallError(FailureKind.TIMEOUT, f"no response within {self._config.timeout_s:g} s") from error
         except aiohttp.ClientError as error:
             raise CallError(FailureKind.CONNECTION, redact(f"{type(error).__name__}: {error}", self._key)) from None
-
-    async def _post(self, session: aiohttp.ClientSession, request: ChatRequest) -> RawCompletion:
-        body = json.dumps(self.body_of(request)).encode()
-        headers = {"Content-Type": "application/json"}
-        # A redirect could send the key to another host.
-        async with session.post(self._url, data=body, headers=headers, allow_redirects=False) as response:
-            failed = response.status != HTTPStatus.OK
-            ceiling = ERROR_BYTES if failed else max_reply_bytes(request, self._config.reasoning_tokens)
-            content = await read_pieces(response.content.iter_any(), ceiling, cut=failed)
-            return read_response(response.status, response.headers, content, self._key)
+        return read_response(reply.status, reply.headers, reply.body, self._key)
 
     @property
     def parameters(self) -> EndpointParameters:
@@ -131,7 +123,7 @@ def extra_headers(config: LLMConfig) -> dict[str, str]:
     return {str(name): str(value) for name, value in headers.items()}
 
 
-def open_session(config: LLMConfig, key: str | None, buffered_bytes: int = BUFFERED_BYTES) -> aiohttp.ClientSession:
+def open_session(config: LLMConfig, key: str | None, buffered_bytes: int = READ_BYTES) -> aiohttp.ClientSession:
     """Open a session with the endpoint's key, time-out and proxy, for use within one event loop.
 
     Args:

@@ -13,7 +13,7 @@ from loopback import completion, request
 
 from tapir_exp.config import LLMConfig
 from tapir_exp.core.errors import ReplyError
-from tapir_exp.llm import openai_transport, reply_size
+from tapir_exp.llm import http_post, reply_size
 from tapir_exp.llm.chat import ChatRequest, Completion, Usage
 from tapir_exp.llm.executor import _retry_request
 from tapir_exp.llm.failures import CallError, FailureKind
@@ -98,7 +98,7 @@ def test_reply_is_inflated_no_further_than_its_ceiling(transport_type: type, mon
 
         return await read_pieces(counted(), ceiling, cut=cut)
 
-    monkeypatch.setattr(openai_transport, "read_pieces", count)
+    monkeypatch.setattr(http_post, "read_pieces", count)
     monkeypatch.setattr(reply_size, "read_pieces", count)
     send(transport_type, packed("deflate", 15))
     assert BASE_BYTES < sum(sizes) < PIECES // 4 * 2**20
