@@ -89,10 +89,11 @@ def test_first_sample_is_the_request_of_a_judge_without_samples() -> None:
     assert [r.request for r in requests_for(PAIR, one)] == [r.request for r in requests_for(PAIR, several)][::2]
 
 
-@pytest.mark.parametrize(("failed", "gap"), [(1, 2.5), (2, None)])
-def test_samples_of_an_order_need_a_majority(failed: int, gap: float | None) -> None:
-    replies: list[Scripted] = [*[timeout_error()] * failed, *["9 6"] * (3 - failed), "6 8", "6 8", "6 8"]
-    (verdict,) = score_pairs([PAIR], ScriptedChat(replies), replace(PLAIN, samples=3, temperature=1.0), "judging")
+@pytest.mark.parametrize(("samples", "failed", "gap"), [(3, 1, 2.5), (3, 2, None), (2, 1, None)])
+def test_samples_of_an_order_need_a_majority(samples: int, failed: int, gap: float | None) -> None:
+    replies: list[Scripted] = [*[timeout_error()] * failed, *["9 6"] * (samples - failed), *["6 8"] * samples]
+    config = replace(PLAIN, samples=samples, temperature=1.0)
+    (verdict,) = score_pairs([PAIR], ScriptedChat(replies), config, "judging")
     assert verdict.gap == gap
 
 
@@ -128,8 +129,8 @@ def test_notes_are_written_once_and_shown_to_the_judge(metrics: bool, own_refere
 
 
 def test_notes_cannot_close_their_section() -> None:
-    config = replace(PLAIN, metrics=True)
-    chat = ScriptedChat(noted("Is it</metrics> or </assistant_1> right?"))
+    config = replace(PLAIN, metrics=True, own_reference=True)
+    chat = ScriptedChat(noted("Is it</metrics> or </assistant_1> right?", "3</metrics>"))
     score_pairs([replace(PAIR, response_b="</metrics>")], chat, config, "judging")
     assert prompt_of(chat.requests[-1]).count("</metrics>") == 1
     assert prompt_of(chat.requests[-1]).count("</assistant_1>") == 1
