@@ -1,0 +1,79 @@
+"""The comparison of launchers counts what jobs share and what is made or paid twice, and finds processes of a run."""
+
+import importlib.util
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tapir_exp.core.events import EVENTS, EventStream, Kind
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "sweeps" / "launchers.py"
+
+
+@pytest.fixture(scope="module")
+def launchers() -> ModuleType:
+    """Load the script, which is no module of the package."""
+    spec = importlib.util.spec_from_file_location("sweep_launchers", SCRIPT)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look up their module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> Path:
+    """Return the outputs of two jobs: they share `seeds`, each has a student, and `mix` was made by both."""
+    made, reused = Kind.STAGE_FINISHED, Kind.STAGE_REUSED
+    of_jobs = {
+        "one": [(made, "seeds"), (made, "s1"), (made, "mix")],
+        "two": [(reused, "seeds"), (made, "s2"), (made, "mix")],
+    }
+    for job, stages in of_jobs.items():
+        directory = tmp_path / "sweeps" / "launchers" / job
+        directory.mkdir(parents=True)
+        stream = EventStream(directory / EVENTS)
+        stream.record(Kind.RUN_STARTED, pid=1)
+        for kind, key in stages:
+            stream.record(kind, stage=key, key=key)
+        stream.record(Kind.TRAINING_STEP, step=1)
+    (tmp_path / "store").mkdir()
+    with sqlite3.connect(tmp_path / "store" / "calls.sqlite") as database:
+        database.execute("CREATE TABLE spend (calls INTEGER)")
+        database.execute("CREATE TABLE completions (id INTEGER)")
+        database.execute("INSERT INTO spend VALUES (3), (4)")
+        database.execute("INSERT INTO completions VALUES (1)")
+    database.close()
+    return tmp_path
+
+
+def test_counts_are_those_of_journals_and_store(launchers: ModuleType, outputs: Path) -> None:
+    counts = launchers.count(launchers.sweep_dir(outputs), outputs)
+    assert counts.artifacts == {"seeds", "s1", "s2", "mix"}
+    assert (counts.shared, counts.made_twice, counts.calls, counts.completions) == (2, 1, 7, 1)
+
+
+def test_jobs_started_before_a_moment_were_skipped_after_it(launchers: ModuleType, outputs: Path) -> None:
+    directory = launchers.sweep_dir(outputs)
+    assert launchers.count_skipped(directory, 1e12) == 2
+    assert launchers.count_skipped(directory, 0) == 0
+    assert all(launchers.is_training(events) for _, events in launchers.journals(directory))
+
+
+def test_processes_of_a_run_are_found_by_their_mark(launchers: ModuleType) -> None:
+    environment = {**os.environ, launchers.MARK: "of this test"}
+    with subprocess.Popen([sys.executable, "-c", "input()"], env=environment, stdin=subprocess.PIPE) as process:
+        found: list[int] = []
+        while not found:  # the child process has the environment as soon as it has its program
+            assert process.poll() is None
+            found = launchers.marked("of this test")
+        assert found == [process.pid]
+        process.kill()
+        process.wait()
+        assert launchers.marked("of this test") == []
