@@ -1,7 +1,7 @@
 """Everything that the chat models of one job share: cached completions and spend on disk, locks and rate limits."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ from tapir_exp.llm.group_writer import Entry, GroupWriter
 from tapir_exp.llm.inflight import InFlightLocks
 from tapir_exp.llm.ledger import Counts, Ledger, SpendScope
 from tapir_exp.llm.rate_limit import RateLimiter
-from tapir_exp.llm.response_cache import ResponseCache
+from tapir_exp.llm.response_cache import NewEntry, ResponseCache
 from tapir_exp.llm.sqlite import Database
 
 ValueT = TypeVar("ValueT")
@@ -149,13 +149,14 @@ class _CallsTarget:
         self._database = Database(calls_file(root), CALLS_SCHEMA, durable=True)
         self._cache = ResponseCache(self._database)
 
-    def write_group(self, entries: Iterable[Entry]) -> list[Any]:
+    def write_group(self, entries: Sequence[Entry]) -> list[Any]:
         counts = Counts()
+        for entry in entries:
+            counts.add(entry.extra)
         with self._database.transaction():
-            values = []
-            for entry in entries:
-                values.append(entry.run(self._cache))
-                counts.add(entry.extra)
+            # Completions together: statement by statement, this thread would take turns with the event loop's.
+            stored = iter(self._cache.put_many([entry.run for entry in entries if isinstance(entry.run, NewEntry)]))
+            values = [next(stored) if isinstance(entry.run, NewEntry) else entry.run(self._cache) for entry in entries]
             counts.write(self._database)
         return values
 

@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from tapir_exp.config import LLMConfig, Reasoning
@@ -23,7 +23,7 @@ from tapir_exp.llm.openai_transport import HttpTransport, is_openai_compatible
 from tapir_exp.llm.parameters import EndpointParameters
 from tapir_exp.llm.pricing import get_price
 from tapir_exp.llm.reactions import Reactions
-from tapir_exp.llm.response_cache import ResponseCache, cache_key
+from tapir_exp.llm.response_cache import NewEntry, encode_identity, request_key
 from tapir_exp.llm.serving.pool import ServedTransport
 from tapir_exp.llm.serving.server import ManagedServer
 from tapir_exp.llm.slots import give_back_slot, take_slot
@@ -80,6 +80,7 @@ class Client:
         self._own_transport = transport
         self._version = version
         self._server = server
+        self._identity_text = encode_identity(self._call_identity())
         self._price = get_price(config)
         self._batch_price = get_price(config, batched=True)
         self._limiter = call_store.limiter(config)
@@ -212,9 +213,12 @@ class Client:
 
     def _usable(self, cached: Completion | None, request: ChatRequest) -> Completion | None:
         """Return a cached completion if it can be used for the request."""
+        return cached if cached is not None and self._is_usable(request, cached) else None
+
+    def _is_usable(self, request: ChatRequest, cached: Completion) -> bool:
         extra = self._config.reasoning_tokens
         room = request.max_tokens + extra if extra else 0
-        return cached if cached is not None and check_cached(cached, self._config.reasoning, room) else None
+        return check_cached(cached, self._config.reasoning, room)
 
     def record_failed(self, request: ChatRequest, error: CallError) -> None:
         """Record a request that failed for good, with the reason and the last reply."""
@@ -237,7 +241,7 @@ class Client:
         return read_api_key(self._config)
 
     def _key_of(self, request: ChatRequest) -> str:
-        return cache_key(self._call_identity(), request)
+        return request_key(self._identity_text, request)
 
     async def _complete_exclusively(self, key: str, request: ChatRequest) -> Completion:
         """Complete a request that no other process has in flight; otherwise wait for the other's completion."""
@@ -360,15 +364,8 @@ class Client:
         )
         # Completion and price are on disk before the caller can use the completion. A stored one that another process
         # has written meanwhile is valid; one that cannot be used is replaced.
-        model = self._config.model
-
-        def put(cache: ResponseCache) -> Completion:
-            stored = cache.put(key, model, request, completion)
-            if stored is completion or self._usable(stored, request) is not None:
-                return stored
-            return cache.put(key, model, request, completion, replace=True)
-
-        return await self._call_store.write(put)
+        is_usable = partial(self._is_usable, request)
+        return await self._call_store.write(NewEntry(key, self._config.model, request, completion, is_usable))
 
     async def _fetch_batches(self, requests: Sequence[ChatRequest]) -> None:
         """Complete in batches what is neither cached nor in flight in another process."""

@@ -6,7 +6,7 @@ A COMMIT waits for the disk, 1 to 10 ms. In the thread of the event loop, no rep
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
@@ -24,7 +24,7 @@ Without it, a fast disk would make groups so small that their own cost, 0.2 ms o
 class Target(Protocol):
     """What entries are written to; it is opened, used and closed in the writer's thread."""
 
-    def write_group(self, entries: "Iterable[Entry]") -> list[Any]:
+    def write_group(self, entries: "Sequence[Entry]") -> list[Any]:
         """Run all entries in one transaction, and return their values once it is on disk."""
         ...
 

@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import Any
 
 import aiohttp
-from pydantic_core import from_json
+from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from tapir_exp.config import LLMConfig
 from tapir_exp.core.errors import ConfigError
@@ -83,7 +83,7 @@ class HttpTransport:
             CallError: If the call fails.
         """
         assert self._post is not None, "call send within connected"
-        body = json.dumps(self.body_of(request)).encode()
+        body = _dump_json(self.body_of(request))
         try:
             reply = await self._post.send(body, max_reply_bytes(request, self._config.reasoning_tokens))
         except NO_CONNECTION as error:
@@ -165,6 +165,13 @@ def read_response(status: int, headers: Mapping[str, str], body: bytes, key: str
         # A web page usually means a proxy or a wrong api_base.
         page = "a web page" if text.lstrip().startswith("<") else f"{type(error).__name__}: {error}"
         raise CallError(FailureKind.MALFORMED, redact(f"{page}: {text}", key)) from None
+
+
+def _dump_json(body: Mapping[str, Any]) -> bytes:
+    try:
+        return to_json(body)
+    except PydanticSerializationError:
+        return json.dumps(body).encode()  # which writes half of a surrogate pair, too
 
 
 def _load_json(text: str) -> Any:

@@ -7,7 +7,7 @@ JSON text in the table `replies`, which is still read; `tapir cache compact` con
 import json
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from heapq import merge
@@ -36,7 +36,10 @@ KEY_HEX_DIGITS = 64
 KEYS_PER_QUERY = 500
 """Keys per SELECT statement."""
 
+NEW_ROW = "(?, ?, ?, ?, ?)"
+
 _encode_key = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+_quote = json.encoder.encode_basestring_ascii
 RecordT = TypeVar("RecordT", bound=Record)
 
 
@@ -84,9 +87,50 @@ def cache_key(identity: Mapping[str, Any], request: ChatRequest) -> str:
         identity: What identifies the model, see `ChatModel.identity`.
         request: The request.
     """
-    # Stored caches depend on these exact bytes: field names, order and separators.
-    text = _encode_key([identity, request.model_dump()])
+    return request_key(encode_identity(identity), request)
+
+
+def encode_identity(identity: Mapping[str, Any]) -> str:
+    """Return the part of the text behind a key that is the same for all requests to a model."""
+    return _encode_key(identity)
+
+
+def request_key(identity: str, request: ChatRequest) -> str:
+    """Return the key of a request; `identity` is that of `encode_identity`."""
+    # Stored caches depend on these exact bytes: those of json.dumps([identity, request.model_dump()], sort_keys=True).
+    # A general encoder takes three times as long.
+    turns = ",".join([f'{{"content":{_quote(turn.content)},"role":"{turn.role}"}}' for turn in request.messages])
+    text = (
+        f'[{identity},{{"max_tokens":{request.max_tokens},"messages":[{turns}],"sample":{request.sample},'
+        f'"temperature":{request.temperature!r},"top_logprobs":{request.top_logprobs}}}]'
+    )
     return sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class NewEntry:
+    """A completion that waits to be stored.
+
+    Attributes:
+        key: Key of the request.
+        model: Name of the model.
+        request: The request.
+        completion: The completion.
+        is_usable: Whether a completion that is stored already can be used instead.
+    """
+
+    key: str
+    model: str
+    request: ChatRequest
+    completion: Completion
+    is_usable: Callable[[Completion], bool]
+
+    def __call__(self, cache: "ResponseCache") -> Completion:
+        """Store the completion, and return the one that is valid: an earlier one, unless it cannot be used."""
+        stored = cache.put(self.key, self.model, self.request, self.completion)
+        if stored is self.completion or self.is_usable(stored):
+            return stored
+        return cache.put(self.key, self.model, self.request, self.completion, replace=True)
 
 
 class ResponseCache:
@@ -152,10 +196,25 @@ class ResponseCache:
         entry = pack(request.model_dump_json(), completion.model_dump_json())
         conflict = "OR REPLACE" if replace else "OR IGNORE"
         cursor = self._database.run(
-            f"INSERT {conflict} INTO completions (key, model, asked, size, content) VALUES (?, ?, ?, ?, ?)",
+            f"INSERT {conflict} INTO completions (key, model, asked, size, content) VALUES {NEW_ROW}",
             *(stored_key(key), model, time.time(), *entry),
         )
         return completion if cursor.rowcount else self.get(key) or completion
+
+    def put_many(self, entries: Sequence[NewEntry]) -> list[Completion]:
+        """Store entries, nearly always with one statement, and return the stored completions."""
+        if not self._has_earlier and len(entries) <= KEYS_PER_QUERY:
+            asked = time.time()
+            values: list[Any] = []
+            for entry in entries:
+                packed = pack(entry.request.model_dump_json(), entry.completion.model_dump_json())
+                values += (stored_key(entry.key), entry.model, asked, *packed)
+            marks = ",".join([NEW_ROW] * len(entries))
+            statement = f"INSERT OR IGNORE INTO completions (key, model, asked, size, content) VALUES {marks}"
+            if not entries or self._database.run(statement, *values).rowcount == len(entries):
+                return [entry.completion for entry in entries]
+        # Another process has stored some of them.
+        return [entry(self) for entry in entries]
 
     def summaries(self) -> list[CacheSummary]:
         """Return a summary of each model, by name."""

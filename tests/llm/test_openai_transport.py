@@ -12,7 +12,13 @@ from loopback import USAGE, completion, request
 from tapir_exp.config import LLMConfig
 from tapir_exp.llm.chat import TokenLogprob
 from tapir_exp.llm.failures import CallError, FailureKind
-from tapir_exp.llm.openai_transport import OPENAI_API_BASE, HttpTransport, is_openai_compatible, read_response
+from tapir_exp.llm.openai_transport import (
+    OPENAI_API_BASE,
+    HttpTransport,
+    _dump_json,
+    is_openai_compatible,
+    read_response,
+)
 from tapir_exp.llm.transport import RawCompletion
 
 json_values = st.recursive(
@@ -59,6 +65,11 @@ def test_body_holds_request_and_extra_params() -> None:
         "min_p": 0.1,
     }
     assert extra_params["extra_body"] == {"min_p": 0.1}
+
+
+@pytest.mark.parametrize("text", ["plain", "é\u2028", "half a pair \ud800"])
+def test_any_text_of_a_request_is_json(text: str) -> None:
+    assert json.loads(_dump_json({"messages": [text], "n": 1})) == {"messages": [text], "n": 1}
 
 
 @pytest.mark.parametrize("base", [None, OPENAI_API_BASE, OPENAI_API_BASE + "/"])

@@ -1,5 +1,6 @@
 """Response cache: keys, entries, pruning, and several processes on one file."""
 
+import json
 import os
 import signal
 import subprocess
@@ -8,14 +9,17 @@ import time
 import tracemalloc
 import zlib
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tapir_exp.core.errors import StoreError
 from tapir_exp.llm.chat import ChatRequest, Completion, Message, TokenLogprob, Usage
-from tapir_exp.llm.response_cache import KEYS_PER_QUERY, SCHEMA, CacheSummary, ResponseCache, cache_key, pack
+from tapir_exp.llm.response_cache import KEYS_PER_QUERY, SCHEMA, CacheSummary, NewEntry, ResponseCache, cache_key, pack
 from tapir_exp.llm.sqlite import Database
 
 IDENTITY: dict[str, Any] = {"model": "openai/m", "api_base": None, "options": {"top_p": 0.9}}
@@ -67,6 +71,55 @@ def test_put_is_visible_to_other_connections(database: Database) -> None:
     assert ResponseCache(database).get("k") is None
     assert ResponseCache(database).put("k", "m", REQUEST, completion) == completion
     assert ResponseCache(Database(database.path, SCHEMA, durable=False)).get("k") == completion
+
+
+def new_entry(key: str, text: str, *, accepts: bool = True) -> NewEntry:
+    return NewEntry(key, "m", REQUEST, a_completion(text), lambda stored: accepts)
+
+
+def test_put_many_stores_what_put_stores(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_time(monkeypatch, 7.0)
+    keys = ["ab" * 32, "k"]
+    ResponseCache(database).put_many([new_entry(key, key) for key in keys])
+    together = database.run("SELECT * FROM completions").fetchall()
+    ResponseCache(database).prune()
+    for key in keys:
+        ResponseCache(database).put(key, "m", REQUEST, a_completion(key))
+    assert database.run("SELECT * FROM completions").fetchall() == together
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_put_many_keeps_a_stored_completion_that_is_usable(database: Database, earlier: bool) -> None:
+    if earlier:
+        database.run(
+            "INSERT INTO replies VALUES ('x', 'm', 1, ?, ?)", *(r.model_dump_json() for r in (REQUEST, a_completion()))
+        )
+    cache = ResponseCache(database)
+    for key in "ab":
+        cache.put(key, "m", REQUEST, a_completion("first"))
+    entries = [new_entry("a", "second"), new_entry("b", "second", accepts=False), new_entry("c", "second")]
+    assert [stored.text for stored in cache.put_many(entries)] == ["first", "second", "second"]
+    assert {key: stored.text for key, stored in cache.get_many(list("abc")).items()} == {
+        "a": "first",
+        "b": "second",
+        "c": "second",
+    }
+    assert cache.put_many([]) == []
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(st.builds(Message, role=st.sampled_from(["system", "user", "assistant"]), content=st.text()), max_size=3),
+    st.integers(),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.dictionaries(st.text(), st.text() | st.floats() | st.none(), max_size=3),
+)
+def test_key_is_that_of_sorted_json(turns: list[Message], number: int, temperature: float, options: dict) -> None:
+    named = {"max_tokens": number, "sample": number, "top_logprobs": number, "temperature": temperature}
+    request = ChatRequest(messages=tuple(turns), **named)
+    identity = {**IDENTITY, "options": options}
+    text = json.dumps([identity, request.model_dump()], sort_keys=True, separators=(",", ":"))
+    assert cache_key(identity, request) == sha256(text.encode()).hexdigest()
 
 
 def test_first_completion_is_kept(cache: ResponseCache) -> None:
