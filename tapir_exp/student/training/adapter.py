@@ -1,9 +1,13 @@
 """Load a student for full fine-tuning, LoRA or QLoRA."""
 
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -27,6 +31,9 @@ HALF_PRECISIONS = ("bf16-true", "16-true")
 """Values of trainer.precision that convert all weights to half precision."""
 PEFT_NAMES = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout", "target_modules": "target_modules"}
 """Settings of sft.lora, and their names in a PEFT configuration."""
+
+_replaced: dict[tuple[ModuleType, str], Any] = {}
+"""What Liger replaced, by module and name."""
 
 
 def load_for_training(
@@ -175,7 +182,27 @@ def _apply_liger_kernels(model: PreTrainedModel) -> None:
         from liger_kernel.transformers import _apply_liger_kernel_to_instance as apply
     except ImportError as error:
         raise TapirError("trainer.liger_kernels needs liger-kernel: pip install 'tapir-exp[gpu]'") from error
+    modeling = sys.modules[type(model).__module__]
+    before = dict(vars(modeling))
     apply(model=model, cross_entropy=False, fused_linear_cross_entropy=False)
+    for name, original in before.items():
+        if vars(modeling)[name] is not original:
+            _replaced.setdefault((modeling, name), original)
+
+
+@contextmanager
+def kernel_scope() -> Iterator[None]:
+    """Undo on exit what Liger replaces in transformers' modules.
+
+    Otherwise every model that this process loads later has Liger's kernels. A process that resumes the run, or
+    evaluates its student, loads models without them.
+    """
+    try:
+        yield
+    finally:
+        for (modeling, name), original in _replaced.items():
+            setattr(modeling, name, original)
+        _replaced.clear()
 
 
 def _check_adapter_settings(adapter: Path, lora: LoraConfig) -> None:

@@ -27,7 +27,9 @@ class WeightAverage:
         self._count += 1
         for name, parameter in parameters:
             values = parameter.detach().float()
-            self._sums[name] = self._sums[name] + values if name in self._sums else values.clone()
+            # Lightning reads a checkpoint before it moves the model to a GPU, so loaded sums may be on the CPU.
+            loaded = name in self._sums
+            self._sums[name] = self._sums[name].to(values.device) + values if loaded else values.clone()
 
     def apply(self, parameters: Named) -> None:
         """Set the parameters to the mean; parameters of a fit without steps stay as they are."""

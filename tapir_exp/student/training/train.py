@@ -18,7 +18,7 @@ from tapir_exp.core.store import TIMINGS, read_rows, write_rows
 from tapir_exp.student.chat_template import load_chat
 from tapir_exp.student.loading import AdapterBase
 from tapir_exp.student.saving import save_student
-from tapir_exp.student.training.adapter import cast_to_stored, load_for_training
+from tapir_exp.student.training.adapter import cast_to_stored, kernel_scope, load_for_training
 from tapir_exp.student.training.batching import StepLoader, plan_batches
 from tapir_exp.student.training.callbacks import CheckpointCallback, ThroughputCallback, newest_checkpoint
 from tapir_exp.student.training.encoded_rows import MappedRows
@@ -143,7 +143,7 @@ def run_fit(fit: PlannedFit, workdir: Path, progress: Progress) -> None:
     """
     job = fit.job
     rows = MappedRows(workdir / ENCODED)
-    with deterministic_scope(job.seed):
+    with deterministic_scope(job.seed), kernel_scope():
         model, adapter_base = _load(job)
         steps = len(fit.plan.steps)
         module = StudentModule(
@@ -167,6 +167,19 @@ def run_fit(fit: PlannedFit, workdir: Path, progress: Progress) -> None:
         if trainer.is_global_zero:
             write_rows(workdir / TIMINGS, throughput.timings)
             write_rows(workdir / TRAINING, module.history)
+        _release(trainer, module)
+
+
+def _release(trainer: pl.Trainer, module: StudentModule) -> None:
+    """Drop the weights and the optimiser's state of a finished fit.
+
+    Lightning's objects refer to one another, so only the garbage collector frees them. It counts objects and not their
+    size, so the next fit of a model of 7 billion would begin beside 70 GB of the last one.
+    """
+    trainer.strategy.optimizers = []
+    del module.model
+    module.average = None
+    module.__dict__.pop("adamw", None)
 
 
 def _save(module: StudentModule, job: FitJob, directory: Path, adapter_base: AdapterBase | None) -> None:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -120,6 +121,30 @@ def test_finetune_trains_an_end_of_turn_that_is_padding_too(tmp_path: Path, trai
         AutoModelForCausalLM.from_pretrained(path).get_input_embeddings().weight for path in (parent, tmp_path / "out")
     )
     assert not torch.equal(before[1], after[1])
+
+
+def test_liger_kernels_end_with_the_fit(
+    fit: Fit, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trainer: TrainerConfig
+) -> None:
+    from transformers.models.llama import modeling_llama
+
+    original, calls = modeling_llama.apply_rotary_pos_emb, 0
+
+    def rotate(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return original(*arguments, **options)
+
+    def apply(model: Any, **_: bool) -> None:
+        modeling_llama.apply_rotary_pos_emb = rotate
+
+    package = ModuleType("liger_kernel.transformers")
+    package._apply_liger_kernel_to_instance = apply  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "liger_kernel", ModuleType("liger_kernel"))
+    monkeypatch.setitem(sys.modules, "liger_kernel.transformers", package)
+    fit(base, tmp_path, trainer=replace(trainer, liger_kernels=True))
+    assert calls
+    assert modeling_llama.apply_rotary_pos_emb is original
 
 
 def test_load_missing_liger_kernels_names_the_extra(base: Path, student: StudentConfig, lora: SFTConfig) -> None:

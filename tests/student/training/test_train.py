@@ -1,9 +1,11 @@
 """Fits from end to end, killed and resumed ones included."""
 
+import gc
 import json
 import signal
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -22,6 +24,7 @@ from tapir_exp.core.records import StepTiming, TrainingStep
 from tapir_exp.core.store import TIMINGS, digest_files, read_rows
 from tapir_exp.student.loading import load_model
 from tapir_exp.student.training import train
+from tapir_exp.student.training.averaging import WeightAverage
 from tapir_exp.student.training.callbacks import CheckpointCallback, newest_checkpoint
 from tapir_exp.student.training.encoding import TrainingRow
 from tapir_exp.student.training.files import AVERAGE, OPTIMIZER_STATE
@@ -317,6 +320,42 @@ def test_finetune_average_is_the_mean_of_checkpoints(
         trained = name if method == "full" else name.replace(".weight", ".default.weight")
         expected = (seen[6][trained] + seen[9][trained] + seen[12][trained]) / 3
         torch.testing.assert_close(values, expected)
+
+
+def test_loaded_average_follows_the_weights_to_their_device() -> None:
+    # Lightning restores a checkpoint on the CPU and moves the model afterwards. The device `meta` stands for a GPU.
+    before, after = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2, device="meta")
+    first, resumed = (WeightAverage(Averaging(2, 1.0), 2) for _ in range(2))
+    first.add_after(1, before.named_parameters())
+    resumed.load_state_dict(first.state_dict(), before.named_parameters())
+    resumed.add_after(2, after.named_parameters())
+    assert {values.device.type for values in resumed.state_dict()["sums"].values()} == {"meta"}
+
+
+def test_finetune_frees_the_weights_without_the_collector(
+    fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive: list[weakref.ref[Any]] = []
+    save = train.save_student
+
+    def watched(model: Any, *others: Any) -> None:
+        alive.append(weakref.ref(model))
+        save(model, *others)
+
+    configure = StudentModule.configure_optimizers
+
+    def watched_optimizer(self: StudentModule) -> Any:
+        alive.append(weakref.ref(configure(self)))
+        return self.adamw
+
+    monkeypatch.setattr(train, "save_student", watched)
+    monkeypatch.setattr(StudentModule, "configure_optimizers", watched_optimizer)
+    gc.disable()
+    try:
+        fit(tmp_path, budget=BudgetConfig(epochs=1))
+    finally:
+        gc.enable()
+    assert [reference() for reference in alive] == [None, None]
 
 
 def test_averaging_steps_are_even_and_end_with_the_fit() -> None:
