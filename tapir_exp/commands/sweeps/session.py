@@ -86,6 +86,8 @@ class SweepSession:
             self._progress.stop()
             plan = SweepPlan.load(self.directory)  # a search has added its jobs
             lines = job_lines(self.directory, plan if plan.jobs else self.plan)
+            if stopped:
+                console.print()  # the terminal has written ^C at the start of this line
             print_job_table(lines)
             problem = self._finish_page()
         finally:

@@ -87,6 +87,7 @@ def test_interrupted_sweep_shows_its_table_and_raises_nothing(sweep: Path, outpu
         raise OSError(errno.ENOSPC, "No space left on device")
 
     SweepSession(sweep, PLAN, fail).finish(stopped=True)
+    assert output.getvalue().startswith("\njob ")  # a line of its own after ^C
     assert "name=waiting" in output.getvalue()
     assert "cannot be written: " in output.getvalue()
 
