@@ -17,6 +17,9 @@ from pathlib import Path
 from statistics import median
 from urllib.request import urlopen
 
+sys.path.append(str(Path(__file__).parents[1]))
+from local_endpoint import serving
+
 HERE = Path(__file__).parent
 GRID_CLIENTS = {"raw aiohttp (the limit)": 3000, "ours, direct": 3000, "litellm.acompletion openai/": 400}
 """Clients of the grid, with the prompts that each sends: those of a second or two."""
@@ -26,13 +29,8 @@ Figures = dict[str, float]
 @contextmanager
 def server(latency_ms: float = 50, per_minute: int = 0) -> Iterator[str]:
     """Run the server in a separate process, and yield its base address."""
-    command = [sys.executable, str(HERE / "server.py"), f"--latency-ms={latency_ms}", f"--per-minute={per_minute}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield f"http://127.0.0.1:{process.stdout.readline().strip()}/v1"
-        finally:
-            process.kill()
+    with serving(HERE / "server.py", f"--latency-ms={latency_ms}", f"--per-minute={per_minute}") as address:
+        yield f"{address}/v1"
 
 
 def run_client(name: str, base: str, prompts: int, in_flight: int) -> Figures:

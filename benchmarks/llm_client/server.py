@@ -3,10 +3,15 @@
 import argparse
 import asyncio
 import json
+import sys
 import time
 from collections import deque
+from pathlib import Path
 
 from aiohttp import web
+
+sys.path.append(str(Path(__file__).parents[1]))
+from local_endpoint import completion, serve
 
 
 class Provider:
@@ -29,11 +34,8 @@ class Provider:
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         await asyncio.sleep(self.latency_s)
         self.in_flight -= 1
-        message = {"role": "assistant", "content": f"An answer to: {body['messages'][-1]['content']}"}
-        choice = {"index": 0, "finish_reason": "stop", "message": message}
-        usage = {"prompt_tokens": 20, "completion_tokens": 60, "total_tokens": 80}
-        result = {"id": "1", "object": "chat.completion", "created": 1, "model": body["model"], "usage": usage}
-        return web.json_response({**result, "choices": [choice]})
+        text = f"An answer to: {body['messages'][-1]['content']}"
+        return web.json_response(completion(body["model"], text, prompt_tokens=20, completion_tokens=60))
 
     async def count(self, _: web.Request) -> web.Response:
         return web.json_response({"requests": self.requests, "most_in_flight": self.most_in_flight})
@@ -48,21 +50,10 @@ class Provider:
         return False
 
 
-async def main() -> None:
-    """Serve until killed; print the port to stdout."""
+if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--latency-ms", type=float, default=50)
     parser.add_argument("--per-minute", type=int, default=0)
     args = parser.parse_args()
     provider = Provider(args.latency_ms / 1000, args.per_minute)
-    app = web.Application()
-    app.router.add_post("/v1/chat/completions", provider.complete)
-    app.router.add_get("/count", provider.count)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    print(runner.addresses[0][1], flush=True)
-    await asyncio.Event().wait()
-
-
-asyncio.run(main())
+    asyncio.run(serve(provider.complete, provider.count))

@@ -7,12 +7,16 @@ import argparse
 import asyncio
 import json
 import re
+import sys
 from collections import Counter
 from hashlib import sha256
-from typing import Any
+from pathlib import Path
 
 from aiohttp import web
 from varied_seeds import Texts, task_of
+
+sys.path.append(str(Path(__file__).parents[1]))
+from local_endpoint import completion, serve
 
 COUNT = re.compile(r"<count>(\d+)</count>")
 TASK = re.compile(r"<task>(.*?)</task>")
@@ -62,34 +66,15 @@ class Endpoint:
         await asyncio.sleep(self._latency_s)
         text = reply(prompt, number)
         self.answered += 1
-        return web.json_response(_completion(body["model"], prompt, text))
+        return web.json_response(completion(body["model"], text, len(prompt) // 4, len(text) // 4))
 
     async def count(self, _: web.Request) -> web.Response:
         """Return the number of requests that were answered."""
         return web.json_response(self.answered)
 
 
-def _completion(model: str, prompt: str, text: str) -> dict[str, Any]:
-    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
-    usage = {"prompt_tokens": len(prompt) // 4, "completion_tokens": len(text) // 4}
-    usage["total_tokens"] = sum(usage.values())
-    return {"id": "1", "object": "chat.completion", "created": 1, "model": model, "choices": [choice], "usage": usage}
-
-
-async def main() -> None:
-    """Serve until killed; print the port to stdout."""
+if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--latency-ms", type=float, default=2)
     endpoint = Endpoint(parser.parse_args().latency_ms / 1000)
-    app = web.Application(client_max_size=1 << 24)
-    app.router.add_post("/v1/chat/completions", endpoint.complete)
-    app.router.add_get("/count", endpoint.count)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    print(runner.addresses[0][1], flush=True)
-    await asyncio.Event().wait()
-
-
-if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(serve(endpoint.complete, endpoint.count))

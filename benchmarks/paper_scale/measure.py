@@ -5,11 +5,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import urlopen
+
+sys.path.append(str(Path(__file__).parents[1]))
+import local_endpoint
 
 SAMPLE_S = 0.1
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -36,17 +39,9 @@ class StageCost:
     peak_mb: float
 
 
-@contextmanager
-def serving(latency_ms: float) -> Iterator[str]:
+def serving(latency_ms: float) -> AbstractContextManager[str]:
     """Start the endpoint, and yield its address."""
-    command = [sys.executable, str(Path(__file__).with_name("endpoint.py")), f"--latency-ms={latency_ms}"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout
-        yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
-    finally:
-        process.kill()
-        process.wait()
+    return local_endpoint.serving(Path(__file__).with_name("endpoint.py"), f"--latency-ms={latency_ms}")
 
 
 def answered(address: str) -> int:
