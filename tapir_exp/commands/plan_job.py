@@ -10,7 +10,7 @@ from tapir_exp.data.formats import SeedPair
 from tapir_exp.data.seeds import skim_seeds, undrawn_rows
 from tapir_exp.llm.ledger import Spend
 from tapir_exp.pipeline.estimate import CHECKS, estimate_run
-from tapir_exp.pipeline.request_sizes import Assumptions, seed_statistics
+from tapir_exp.pipeline.request_sizes import Assumptions, SeedStatistics, seed_statistics
 from tapir_exp.pipeline.round_counts import Count
 from tapir_exp.pipeline.sizing import fit_sizes
 from tapir_exp.pipeline.stage_costs import Amounts, StageEstimate
@@ -95,6 +95,7 @@ class SeedReader:
 
     def __init__(self) -> None:
         self._by_settings: dict[str, list[SeedPair]] = {}
+        self._measured: dict[tuple[str, int], SeedStatistics] = {}
 
     def __call__(self, config: SeedsConfig) -> list[SeedPair]:
         """Return the seeds.
@@ -106,6 +107,13 @@ class SeedReader:
         if key not in self._by_settings:
             self._by_settings[key] = skim_seeds(config)
         return self._by_settings[key]
+
+    def measure(self, config: SeedsConfig, rows: Sequence[SeedPair]) -> SeedStatistics:
+        """Return the lengths of the first rows of such seeds."""
+        key = repr(config), len(rows)
+        if key not in self._measured:
+            self._measured[key] = seed_statistics(rows)
+        return self._measured[key]
 
 
 def plan_job(config: Config, read: SeedReader, assumed: Assumptions | None = None) -> list[PlannedStage]:
@@ -120,7 +128,8 @@ def plan_job(config: Config, read: SeedReader, assumed: Assumptions | None = Non
     # Opening a workspace creates the store, and a plan writes nothing.
     if not (Path(config.outputs) / "store").is_dir():
         fitted, seeds = _sized(config, read(config.seeds))
-        return plan_stages(fitted, estimate_run(fitted, seed_statistics(seeds), assumed=assumed), assumed)
+        measured = read.measure(config.seeds, seeds)
+        return plan_stages(fitted, estimate_run(fitted, measured, assumed=assumed), assumed)
     # Imported here, since it loads every stage of a run, and a first plan needs none.
     from tapir_exp.commands.dry_run import find_progress
 
