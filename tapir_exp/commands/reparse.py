@@ -61,8 +61,9 @@ def _protocol_of(run_dir: Path) -> tuple[JudgeProtocol, PanelScore]:
     if not isinstance(name, str) or name not in JudgeProtocol.__members__:
         raise StoreError(f"{run_dir} is from a version that did not store replies in full; repeat its command.")
     panel = judge.get("panel") if isinstance(judge, dict) else None
-    combine = panel.get("combine") if isinstance(panel, dict) else None
-    return JudgeProtocol[name], PanelScore[combine] if combine in PanelScore.__members__ else PanelScore.mean
+    combine = str(panel.get("combine")) if isinstance(panel, dict) else ""
+    known = combine in PanelScore.__members__
+    return JudgeProtocol[name], PanelScore[combine] if known else PanelScore.mean
 
 
 def _compare(name: str, before: Sequence[Verdict], protocol: JudgeProtocol, combine: PanelScore) -> ReparsedStage:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+from tapir_exp.config.judge_checks import MEMBERS
 from tapir_exp.config.problems import Problem, Values
 
 SWITCH = "allow_lab_parts"
@@ -19,8 +20,9 @@ REMEDIES = {
     "sft": "sft=lora or sft=full",
 }
 """What to choose instead, by group."""
-PRESETS = {"curriculum": "rows_per_round", "sft": "learning_rate"}
-"""Groups whose values do not show that they are the lab's, with a key that the lab's preset sets."""
+PRESETS = {"curriculum": ("rows_per_round", 4000), "sft": ("learning_rate", 2e-3)}
+"""Groups whose names do not show that they are the lab's, with a key and its value in the lab's preset. A key with
+another value needs no search for the file that set it, which takes a while."""
 
 
 def check_lab_parts(values: Values, origin: Callable[[str], str]) -> Iterator[Problem]:
@@ -49,7 +51,8 @@ def check_lab_parts(values: Values, origin: Callable[[str], str]) -> Iterator[Pr
     lab |= _dependent_parts(values, origin)
     for group, text in lab.items():
         key, _, value = text.partition(" = ")
-        yield Problem(key, f" = {value}", f"no part of the lab beside {real}; choose {REMEDIES[group]}")
+        remedy = REMEDIES.get(group, REMEDIES["judge"])  # a judge of a panel has no group of its own
+        yield Problem(key, f" = {value}", f"no part of the lab beside {real}; choose {remedy}")
     if lab:
         expected = "experiment=own_data, which chooses every part for real data, or true to mix parts on purpose"
         yield Problem(SWITCH, " = False", expected)
@@ -65,7 +68,7 @@ def _parts(values: Values) -> dict[str, tuple[str, bool]]:
         parts["student"] = (f"student.model = {model}", False)
     if not _calls_models(values):
         return parts
-    for role in ("teacher", "judge"):
+    for role in ("teacher", "judge", *MEMBERS):
         model = values.get(f"{role}.llm.model")
         # A judge that is the teacher follows the teacher, which is named already.
         if model is not None and (role == "teacher" or model != teacher):
@@ -88,10 +91,10 @@ def _dependent_parts(values: Values, origin: Callable[[str], str]) -> dict[str, 
     # A fit on seeds alone reads no sizes of rounds and pays for nothing; `run_job` warns of its learning rate.
     if values.get("student.model") == LAB_STUDENT or not _calls_models(values):
         return parts
-    for group, name in PRESETS.items():
+    for group, (name, value) in PRESETS.items():
         key = f"{group}.{name}"
         # Relative to the working directory, or within an installed package.
-        if origin(key).replace("\\", "/").endswith(f"{group}/lab.yaml"):
+        if values.get(key) == value and origin(key).replace("\\", "/").endswith(f"{group}/lab.yaml"):
             parts[group] = f"{key} = {values.get(key)}"
     return parts
 

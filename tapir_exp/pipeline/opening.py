@@ -20,7 +20,7 @@ from tapir_exp.llm.serving.pool import ServerPool, server_identity
 from tapir_exp.llm.serving.weights import find_weights
 from tapir_exp.pipeline.workspace import Workspace
 
-Chat = TypeVar("Chat", Client, Panel)
+Chat = TypeVar("Chat", bound=Client | Panel)
 
 
 @contextmanager

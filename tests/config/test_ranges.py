@@ -65,8 +65,12 @@ def test_zero_of_a_layer_is_no_choice() -> None:
 
 
 def test_whole_configuration_with_odd_numbers_is_a_list_of_mistakes() -> None:
-    # The judges of suites are null unless one is chosen, and a number below null is another mistake.
-    keys = [key for key in numbers() if key in SCHEMA.keys and not re.match(r"evals\.\w+\.judge\.", key)]
+    # Judges of suites and of a panel are null unless one is chosen, and a number below null is another mistake.
+    keys = [
+        key
+        for key in numbers()
+        if key in SCHEMA.keys and not re.match(r"evals\.\w+\.judge\.|judge\.panel\.(second|third)\.", key)
+    ]
     for value in ("9223372036854775808", "-1", "nan", "1e30"):
         whole = [key for key in keys if float in {SCHEMA.keys[key].hint, *get_args(SCHEMA.keys[key].hint)}]
         chosen = keys if value.lstrip("-").isdigit() else whole
