@@ -30,7 +30,10 @@ FLOPS_PER_TOKEN = 6
 GENERATION_FLOPS_PER_TOKEN = 2
 """FLOPs per parameter and generated token (Kaplan et al., 2020)."""
 GENERATION_UTILISATION = 0.05
-"""Share of the peak that generation in batches reaches; it is limited by memory."""
+"""Share of the peak that generation in batches reaches. It is assumed; `benchmarks/generate/gpu.py` measures it.
+
+A step reads all weights for a token of each row, and a small student starts nearly as many kernels for less work, so
+its share is likely smaller."""
 
 
 @dataclass(frozen=True)

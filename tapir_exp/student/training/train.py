@@ -174,7 +174,7 @@ def _release(trainer: pl.Trainer, module: StudentModule) -> None:
     """Drop the weights and the optimiser's state of a finished fit.
 
     Lightning's objects refer to one another, so only the garbage collector frees them. It counts objects and not their
-    size, so the next fit of a model of 7 billion would begin beside 70 GB of the last one.
+    size: 70 GB of a model of 7 billion could be left in memory during the next fit.
     """
     trainer.strategy.optimizers = []
     del module.model
