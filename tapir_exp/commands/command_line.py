@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from tapir_exp.commands.registration import register
 from tapir_exp.commands.sweeps.search_space import SEARCH, SearchSpace, intervals
 from tapir_exp.config import Config
-from tapir_exp.config.compose import COMPOSITION_ERRORS, PRIMARY, Composer, collect
+from tapir_exp.config.compose import COMPOSITION_ERRORS, PRIMARY, Composer, collect, sweep_params
 from tapir_exp.config.paths import data_dir
 from tapir_exp.core.errors import ConfigError
 
@@ -95,9 +95,9 @@ def count_parser(least: int, most: int | None) -> Callable[[str], int]:
 
 def split_jobs(composer: Composer) -> list[list[str]]:
     """Return the jobs of a sweep; of a search, as many with random values. Raises ConfigError, COMPOSITION_ERRORS."""
-    lines = [*composer.sweep_params(), *composer.typed]
     hydra = [line for line in composer.typed if line.lstrip("+").startswith(("search=", "launcher=", "hydra"))]
-    sweeper = composer.loader.load_configuration(composer.config_name, hydra, RunMode.MULTIRUN).hydra.sweeper
+    composed = composer.loader.load_configuration(composer.config_name, hydra, RunMode.MULTIRUN)
+    lines, sweeper = [*sweep_params(composed), *composer.typed], composed.hydra.sweeper
     if sweeper.get("_target_") == SEARCH:
         return SearchSpace.parse(lines).sample(sweeper.trials, sweeper.seed)
     if problems := intervals(lines):

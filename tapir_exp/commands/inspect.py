@@ -1,8 +1,7 @@
 """`tapir inspect`: show training rows token by token, with the tokens that the loss counts. It trains nothing."""
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from tapir_exp.config import Config
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tapir_exp.student.chat_template import Chat
     from tapir_exp.student.render_rows import Inspection
 
 DEFAULT_ROWS = 3
@@ -57,38 +57,35 @@ def inspect_seeds(config: Config, num_sampled: int) -> "Inspection":
         SeedError: If the seeds cannot be read.
     """
     from tapir_exp.data.seeds import skim_seeds
-    from tapir_exp.student.chat_template import load_chat
     from tapir_exp.student.row_inspection import inspect_rows
     from tapir_exp.student.training.encoding import TrainingRow
 
     rows = [TrainingRow(seed.instruction, seed.response) for seed in skim_seeds(config.seeds)]
-    with _tokenizer_directory(config) as directory:
-        chat = load_chat(directory, config.student)
-        return inspect_rows(rows, chat, config.student.max_length, num_sampled, config.seed)
+    return inspect_rows(rows, _load_chat(config), config.student.max_length, num_sampled, config.seed)
 
 
-@contextmanager
-def _tokenizer_directory(config: Config) -> Iterator[Path]:
-    """Give the directory of the base model's tokenizer; for the lab or a GGUF file, build it in a temporary one."""
+def _load_chat(config: Config) -> "Chat":
+    """Load the base model's tokenizer with its template; for the lab or a GGUF file, make it."""
     from tapir_exp.config.lab_parts import LAB_STUDENT
     from tapir_exp.llm.serving.weights import find_weights, is_gguf
+    from tapir_exp.student.chat_template import chat_of, load_chat
 
     model = config.student.model
     if model != LAB_STUDENT and not is_gguf(model):
-        yield Path(model)
-        return
-    with TemporaryDirectory() as directory:
+        return load_chat(Path(model), config.student)
+    with TemporaryDirectory() as name:
+        directory = Path(name)
         if is_gguf(model):
             # Imported here, since it loads the classes of models.
             from tapir_exp.student.gguf import convert_gguf_tokenizer
 
-            convert_gguf_tokenizer(find_weights(model).path, Path(directory))
-        else:
-            from tapir_exp.lab.base_student import build_base_tokenizer
-            from tapir_exp.pipeline.students import lab_corpus
+            convert_gguf_tokenizer(find_weights(model).path, directory)
+            return load_chat(directory, config.student)
+        from tapir_exp.lab.base_student import build_base_tokenizer
+        from tapir_exp.pipeline.students import lab_corpus
 
-            build_base_tokenizer(Path(directory), config.lab.student, lab_corpus(config.lab.student, config.lab.world))
-        yield Path(directory)
+        corpus = lab_corpus(config.lab.student, config.lab.world)
+        return chat_of(build_base_tokenizer(directory, config.lab.student, corpus), directory, config.student)
 
 
 def print_inspection(inspection: "Inspection", console: "Console") -> None:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 
 from tapir_exp.config.llm import AUTO
 from tapir_exp.config.problems import Problem, Values, format_value
@@ -200,11 +201,14 @@ def _is_finite(value: float) -> bool:
     return isinstance(value, int) or math.isfinite(value)
 
 
+# The jobs of a sweep have the same keys, and many patterns are compared with each.
+@cache
 def _ceiling_of(key: str) -> int:
     return next(most for patterns, most in CEILINGS if any(fnmatchcase(key, pattern) for pattern in patterns))
 
 
-def _ranges_of(key: str) -> list[Range]:
+@cache
+def _ranges_of(key: str) -> tuple[Range, ...]:
     """Return the ranges of a key; a range with its full name takes precedence over patterns."""
-    exact = [r for r in RANGES if key in r.patterns]
-    return exact or [r for r in RANGES if any(fnmatchcase(key, pattern) for pattern in r.patterns)]
+    exact = tuple(r for r in RANGES if key in r.patterns)
+    return exact or tuple(r for r in RANGES if any(fnmatchcase(key, pattern) for pattern in r.patterns))

@@ -73,9 +73,7 @@ def parse_pair(
     """
     # The rows of a file mostly have the same columns, so their meaning is found once.
     layout = _find_layout(tuple(fields), tuple((columns or {}).items()), allow_missing_response)
-    # A table may have a chat column that is empty in some rows; those are read by the other columns.
-    chats = [name for name in layout.chats if fields[name] is not None]
-    chat = next((name for name in chats if fields[name] or not layout.has_instruction), None)
+    chat = _find_chat(fields, layout) if layout.chats else None
     if chat is None:
         instruction, response = _parse_columns(fields, layout)
     else:
@@ -128,6 +126,12 @@ def _find_layout(found: tuple[str, ...], mapped: tuple[tuple[str, str], ...], al
     problem = f"{' and '.join(missing)}, and no chat: the columns are {listed}" if missing else ""
     chats = () if columns else tuple(name for name in CHATS if name in found)
     return _Layout(chats, has_instruction, tuple(names[part] for part in COLUMNS), problem)
+
+
+def _find_chat(fields: Mapping[str, Any], layout: _Layout) -> str | None:
+    # A table may have a chat column that is empty in some rows; those are read by the other columns.
+    chats = (name for name in layout.chats if fields[name] is not None)
+    return next((name for name in chats if fields[name] or not layout.has_instruction), None)
 
 
 def _parse_columns(fields: Mapping[str, Any], layout: _Layout) -> tuple[str, str]:

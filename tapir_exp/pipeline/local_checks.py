@@ -179,17 +179,35 @@ def _student_checks(config: Config) -> Iterator[Check]:
 
 
 def _check_hub(subject: str, kind: str, name: str, revision: str | None) -> Check:
-    """Ask the hub whether a repository exists, unless it is in the cache."""
-    from huggingface_hub import HfApi, constants, try_to_load_from_cache
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    """Check that a repository of the hub is in the cache, or else that the hub has it."""
+    from huggingface_hub import constants
 
-    if kind == "model" and isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
+    if kind == "model" and _is_cached(name, revision):
         return Check(subject, "in the cache of the hub")
     cache = Path(os.environ.get("HF_DATASETS_CACHE", Path(constants.HF_HOME) / "datasets"))
     if kind == "dataset" and (cache / name.replace("/", "___")).is_dir():
         return Check(subject, "in the cache of data sets")
     if constants.HF_HUB_OFFLINE:
         return Check(subject, problem=f"{name} is not in the cache, and HF_HUB_OFFLINE forbids to load it")
+    return _ask_hub(subject, kind, name, revision)
+
+
+def _is_cached(name: str, revision: str | None) -> bool:
+    """Return whether the configuration of a model is in the cache of the hub."""
+    from huggingface_hub import constants
+
+    if not (Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}").is_dir():
+        return False
+    from huggingface_hub import try_to_load_from_cache  # loads an HTTP client, which nothing else here needs
+
+    return isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str)
+
+
+def _ask_hub(subject: str, kind: str, name: str, revision: str | None) -> Check:
+    """Ask the hub whether a repository exists."""
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
     try:
         api = HfApi()
         ask = api.model_info if kind == "model" else api.dataset_info

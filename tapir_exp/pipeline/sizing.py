@@ -38,13 +38,19 @@ def fit_sizes(config: Config, seeds: Sequence[Example | SeedPair], undrawn: int)
         ConfigError: If the budget does not even pay for a few seeds.
     """
     count = len(seeds)
-    if config.fit_to_budget:
+    if config.fit_to_budget and _has_budget(config):
         count = _affordable_seeds(config, seed_statistics(seeds), undrawn)
     if count < len(seeds):
         config = replace(config, seeds=replace(config.seeds, size=count))
     fitted = _with_sizes(config, count, undrawn)
     _warn_of_large_rounds(fitted, count)
     return fitted
+
+
+def _has_budget(config: Config) -> bool:
+    spend = config.spend
+    limits = (spend.max_usd, spend.max_calls, spend.max_tokens, config.time_budget_minutes)
+    return any(limit is not None for limit in limits)
 
 
 def _warn_of_large_rounds(config: Config, seeds: int) -> None:

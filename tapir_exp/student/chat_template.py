@@ -103,7 +103,17 @@ def load_chat(source: Path, student: StudentConfig) -> Chat:
         ConfigError: There is neither a configured template nor one in the tokenizer, the template rejects the system
             prompt, no token ends a turn, or the tokenizer needs remote code that is not allowed.
     """
-    tokenizer = load_tokenizer(source, student)
+    return chat_of(load_tokenizer(source, student), source, student)
+
+
+def chat_of(tokenizer: PreTrainedTokenizerBase, source: Path, student: StudentConfig) -> Chat:
+    """Give a tokenizer the configured template; see `load_chat`.
+
+    Args:
+        tokenizer: The tokenizer; its template is replaced.
+        source: Directory or hub id that it comes from, for messages.
+        student: Settings of the student.
+    """
     if student.chat_template is not ChatTemplate.tokenizer:
         tokenizer.chat_template = read_template(student.chat_template)
     if not tokenizer.chat_template:

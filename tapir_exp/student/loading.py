@@ -11,7 +11,7 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import snapshot_download
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from tapir_exp.config import StudentConfig
@@ -176,6 +176,8 @@ def load_tokenizer(source: Path, student: StudentConfig) -> PreTrainedTokenizerB
     Raises:
         ConfigError: The tokenizer cannot be read, or needs code that the configuration does not allow.
     """
+    from transformers import AutoTokenizer  # loads torch, which a tokenizer that is in memory needs not
+
     revision = _hub_revision(source, student.revision)
     options: dict[str, Any] = {"revision": revision} if revision else {}
     with _as_config_error(source):

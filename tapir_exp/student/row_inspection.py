@@ -5,9 +5,9 @@ from random import Random
 
 from tapir_exp.student.chat_template import Chat
 from tapir_exp.student.render_rows import Inspection, SampledRow, Token
-from tapir_exp.student.training.batching import collate
 from tapir_exp.student.training.encoded_rows import EncodedRow
 from tapir_exp.student.training.encoding import TrainingRow, encode_rows
+from tapir_exp.student.training.packed_rows import pack_rows
 
 ANCHOR = "a"
 """A text to decode before each token, since some tokenizers strip white space at the beginning of a text."""
@@ -44,8 +44,8 @@ def inspect_rows(rows: Sequence[TrainingRow], chat: Chat, max_length: int, num_s
 
 
 def _inspect_row(row: EncodedRow, number: int, chat: Chat) -> SampledRow:
-    # The labels come from a batch as the loss gets it, not from the fields of the row.
-    supervised = set((collate([row]).predictor_positions + 1).tolist())
+    # The labels come from the positions that a batch gives to the loss, not from the fields of the row.
+    supervised = {position + 1 for position in pack_rows([row]).predictor_positions}
     tokens = (_inspect_token(token, chat, index in supervised) for index, token in enumerate(row.tokens))
     return SampledRow(number, tuple(tokens), cut=row.tokens[-1] != chat.end)
 

@@ -9,8 +9,10 @@ from composing import compose_raw
 
 from tapir_exp.commands.command_line import compose_jobs
 from tapir_exp.config import ClassifierKind, RoundsMode, SeedSource, parse
-from tapir_exp.config.lab_parts import check_lab_parts
+from tapir_exp.config.lab_parts import PRESETS, check_lab_parts
+from tapir_exp.config.paths import data_dir
 from tapir_exp.core.errors import ConfigError
+from tapir_exp.core.yaml_files import read_yaml
 
 LAB: dict[str, Any] = {
     "allow_lab_parts": False,
@@ -39,6 +41,13 @@ REAL: dict[str, dict[str, Any]] = {
     "curriculum": {"curriculum.rows_per_round": 23333},
     "sft": {"sft.learning_rate": 2e-5},
 }
+
+
+@pytest.mark.parametrize(("group", "key", "value"), [(group, *preset) for group, preset in PRESETS.items()])
+def test_known_value_is_that_of_the_labs_preset(group: str, key: str, value: float) -> None:
+    assert read_yaml(data_dir("conf") / group / "lab.yaml")[key] == value
+
+
 CORE = ("seeds", "teacher", "judge", "classifier", "student")
 
 

@@ -73,18 +73,20 @@ def test_given_sizes_stay(own_data: Config) -> None:
 )
 def test_round_of_more_than_two_rows_a_seed_warns(
     own_data: Config,
-    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
     rows: int | None,
     source: SeedSource,
     rounds: int,
     warns: bool,
 ) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(sizing, "print_warning", warnings.append)
     sizing._warn_once.cache_clear()
     curriculum = replace(own_data.curriculum, rows_per_round=rows, rounds=rounds)
     sized(replace(own_data, curriculum=curriculum, seeds=replace(own_data.seeds, source=source)), 1_000)
-    text = capsys.readouterr().err
-    assert ("curriculum.rows_per_round = 2,001 for 1,000 seeds" in text) is warns
-    assert ("a round has 450 rows" in text) is warns
+    assert len(warnings) == warns
+    assert all("curriculum.rows_per_round = 2,001 for 1,000 seeds" in text for text in warnings)
+    assert all("a round has 450 rows" in text for text in warnings)
 
 
 @pytest.mark.parametrize("limit", [{"max_usd": 3.0}, {"max_calls": 900}, {"max_tokens": 200_000}], ids=str)

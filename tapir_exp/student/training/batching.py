@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
-from itertools import accumulate, count
+from itertools import count
 from random import Random
 from typing import Any, NamedTuple
 
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from tapir_exp.config import BudgetConfig
-from tapir_exp.core.records import Subset
 from tapir_exp.student.packing import RowBounds, row_bounds
 from tapir_exp.student.training.encoded_rows import EncodedRow
+from tapir_exp.student.training.packed_rows import pack_rows
 
 
 @dataclass(frozen=True)
@@ -193,19 +193,12 @@ def _balance(lengths: Sequence[int], count: int) -> list[list[int]]:
 
 
 def collate(rows: Sequence[EncodedRow]) -> MicroBatch:
-    """Pack rows into one sequence."""
-    lengths = [len(row.tokens) for row in rows]
-    ends = list(accumulate(lengths))
-    # The token at position i predicts the one at i + 1, so the positions are shifted by one.
-    predictors = [
-        position for row, end in zip(rows, ends, strict=True) for position in range(end - row.supervised - 1, end - 1)
-    ]
-    hard = [row.subset is Subset.HARD for row in rows for _ in range(row.supervised)]
-    targets = [token for row in rows for token in row.tokens[row.prompt :]]
+    """Pack rows into one sequence of tensors."""
+    packed = pack_rows(rows)
     return MicroBatch(
-        torch.tensor([token for row in rows for token in row.tokens]),
-        row_bounds(lengths),
-        torch.tensor(predictors, dtype=torch.long),
-        torch.tensor(targets, dtype=torch.long),
-        torch.tensor(hard, dtype=torch.bool),
+        torch.tensor(packed.tokens),
+        row_bounds(packed.lengths),
+        torch.tensor(packed.predictor_positions, dtype=torch.long),
+        torch.tensor(packed.targets, dtype=torch.long),
+        torch.tensor(packed.hard, dtype=torch.bool),
     )
