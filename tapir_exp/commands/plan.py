@@ -53,8 +53,8 @@ def main(arguments: Sequence[str]) -> None:
     jobs = compose_jobs(rest, EVALUATE if evaluating else PRIMARY)
     evaluating = evaluating or _names_evaluate(rest)
     if options.probe is not None and (evaluating or len(jobs) != 1):
-        given = "an evaluation" if evaluating else f"a sweep of {len(jobs)} jobs"
-        raise ConfigError([f"--probe {options.probe}: expected one run, got {given}"])
+        kind = "an evaluation" if evaluating else f"a sweep of {len(jobs)} jobs"
+        raise ConfigError([f"--probe {options.probe}: expected one run, got {kind}"])
 
     from tapir_exp.commands.plan_table import describe_probe, plan_data, plan_lines
     from tapir_exp.core.console import Terminal
@@ -68,9 +68,8 @@ def main(arguments: Sequence[str]) -> None:
     planned = assumed if probe is None else corrected
     below = _describe(jobs, planned, evaluating, probe)
     if options.json:
-        beside = {} if probe is None else {"probe": probe.data(), "assumed": plan_data(assumed)}
-        found = {"jobs": len(jobs), **plan_data(planned), **below, **beside}
-        sys.stdout.write(json.dumps(found) + "\n")
+        before = {} if probe is None else {"probe": probe.data(), "assumed": plan_data(assumed)}
+        sys.stdout.write(json.dumps({"jobs": len(jobs), **plan_data(planned), **below, **before}) + "\n")
         return
     lines = plan_lines(planned)
     if probe is not None:

@@ -59,9 +59,8 @@ class Probe:
             f"probe of {self.rows} rows: {self.calls} calls paid, {self.cached} cached, {usd}; {self.retries} calls "
             "were sent again after a failure"
         )
-        found = self.assumptions
-        kinds = [f"  {kind.value}: {_describe(measured)}" for kind, measured in found.measured.items()]
-        return [head, *kinds, f"  new pairs: {found.accepted:.0%} of the requested ones are accepted"]
+        kinds = [f"  {kind.value}: {_describe(one)}" for kind, one in self.assumptions.measured.items()]
+        return [head, *kinds, f"  new pairs: {self.assumptions.accepted:.0%} of the requested ones are accepted"]
 
     def data(self) -> dict[str, Any]:
         """Return the measurements for JSON."""

@@ -75,8 +75,8 @@ def without_overlap(config: Config, stages: Sequence[tuple[StageEstimate, Count]
     streams = judge.stream_while_generating and not judge.writes_notes and not any(llm.batch for llm in judge.models)
     responses = {stage.stage: seconds.expected for stage, seconds in stages if stage.role == "student"}
     for stage, seconds in stages:
-        prefix, found, number = stage.stage.rpartition("verdicts-")
-        meanwhile = responses.get(f"{prefix}student_responses-{number}") if found and streams else None
+        prefix, separator, number = stage.stage.rpartition("verdicts-")
+        meanwhile = responses.get(f"{prefix}student_responses-{number}") if separator and streams else None
         if meanwhile is None or stage.role != "judge":
             yield seconds
         else:

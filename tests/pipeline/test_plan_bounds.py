@@ -51,19 +51,38 @@ def base() -> Config:
     return compose_config("debug=tiny", "evals.problems_per_level=0")
 
 
+def random_model(name: str, rng: random.Random) -> LLMConfig:
+    """Return a model with a price, and with random settings of its calls."""
+    return LLMConfig(
+        model=f"openai/{name}",
+        api_base="http://127.0.0.1:9/v1",
+        concurrency=rng.choice([1, 4]),
+        max_attempts=rng.randint(1, 3),
+        reasoning_tokens=rng.choice([0, 0, 20]),
+        usd_per_million_input=1.0,
+        usd_per_million_output=rng.choice([1.0, 7.0]),
+    )
+
+
+def random_judge(rng: random.Random) -> JudgeConfig:
+    """Return a judge with random settings of its calls."""
+    return JudgeConfig(
+        llm=random_model("judge", rng),
+        protocol=rng.choice([JudgeProtocol.pair_scores, JudgeProtocol.single_score]),
+        swap_positions=rng.random() < 0.5,
+        reference=rng.random() < 0.3,
+        own_reference=rng.random() < 0.2,
+        metrics=rng.random() < 0.2,
+        max_tokens=rng.choice([12, 40]),
+        notes_max_tokens=20,
+        check=rng.choice([0, 4]),
+        max_failure_rate=1.0,
+        max_unusable_responses=1.0,
+    )
+
+
 def random_config(base: Config, rng: random.Random, folder: Path) -> Config:
     """Return the base with random settings of everything that a plan counts."""
-
-    def model(name: str) -> LLMConfig:
-        return LLMConfig(
-            model=f"openai/{name}",
-            api_base="http://127.0.0.1:9/v1",
-            concurrency=rng.choice([1, 4]),
-            max_attempts=rng.randint(1, 3),
-            reasoning_tokens=rng.choice([0, 0, 20]),
-            usd_per_million_input=1.0,
-            usd_per_million_output=rng.choice([1.0, 7.0]),
-        )
 
     fresh = rng.random() < 0.4
     curriculum = CurriculumConfig(
@@ -87,7 +106,7 @@ def random_config(base: Config, rng: random.Random, folder: Path) -> Config:
         check_first_rows=False,
         seeds=replace(base.seeds, size=rng.randint(6, 16)),
         teacher=TeacherConfig(
-            llm=model("teacher"),
+            llm=random_model("teacher", rng),
             max_tokens=rng.choice([12, 60]),
             num_output_samples=rng.randint(1, 4),
             num_in_context_samples=rng.randint(1, 3),
@@ -95,20 +114,8 @@ def random_config(base: Config, rng: random.Random, folder: Path) -> Config:
             max_complexity_gap=rng.choice([None, 3.0]),
             max_failure_rate=1.0,
         ),
-        judge=JudgeConfig(
-            llm=model("judge"),
-            protocol=rng.choice([JudgeProtocol.pair_scores, JudgeProtocol.single_score]),
-            swap_positions=rng.random() < 0.5,
-            reference=rng.random() < 0.3,
-            own_reference=rng.random() < 0.2,
-            metrics=rng.random() < 0.2,
-            max_tokens=rng.choice([12, 40]),
-            notes_max_tokens=20,
-            check=rng.choice([0, 4]),
-            max_failure_rate=1.0,
-            max_unusable_responses=1.0,
-        ),
-        classifier=ClassifierConfig(llm=model("classifier"), max_tokens=8, max_failure_rate=1.0),
+        judge=random_judge(rng),
+        classifier=ClassifierConfig(llm=random_model("classifier", rng), max_tokens=8, max_failure_rate=1.0),
         curriculum=curriculum,
         task_mix=replace(base.task_mix, target_distribution=rng.choice([None, base.task_mix.target_distribution])),
         student=replace(base.student, max_new_tokens=rng.choice([4, 30])),
