@@ -91,6 +91,7 @@ def completions(tmp_path: Path) -> dict[str, list[str]]:
         "teacher/local_openai_compatible": ["teacher.llm.model=hosted_vllm/x"],
         "judge/local_openai_compatible": ["judge.llm.model=hosted_vllm/x"],
         "judge/local_logprobs": ["judge.llm.model=hosted_vllm/x"],
+        "judge/panel": ["judge.llm.model=openai/x", "judge.panel.second.llm.model=openai/y"],
         "classifier/local_openai_compatible": ["classifier.llm.model=hosted_vllm/x"],
         "classifier/deberta": [f"classifier.path={tmp_path}"],
         "student/custom": ["student.model=x/y"],
