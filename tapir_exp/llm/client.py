@@ -299,7 +299,8 @@ class Client:
 
     async def _call(self, key: str, request: ChatRequest) -> Completion:
         """Send the request once, when the rate limit and the budget allow it."""
-        tokens = request.max_tokens + self._config.reasoning_tokens + estimate_prompt(request)
+        prompt_tokens = estimate_prompt(request) if self._limiter.is_limited else 0
+        tokens = request.max_tokens + self._config.reasoning_tokens + prompt_tokens
         await take_slot()
         started = await self._wait_for_turn(tokens)
         try:

@@ -23,5 +23,7 @@ def read_finish_reason(reason: object) -> str:
     """
     if reason is None:
         return "null"
+    if reason == STOP:  # nearly always
+        return STOP
     name = str(reason).rpartition(".")[2].strip().lower().replace("-", "_").replace(" ", "_")
     return _MEANING.get(name) or _MEANING.get(name.removeprefix("finish_reason_"), str(reason)[:80] or "null")

@@ -14,10 +14,11 @@ from typing import Any, Protocol, TypeVar
 
 ValueT = TypeVar("ValueT")
 
-MIN_INTERVAL_S = 0.004
+MIN_INTERVAL_S = 0.01
 """Least time between the starts of two transactions.
 
-Without it, a fast disk would make groups so small that their own cost, 0.2 ms of CPU time, is that of the calls.
+A transaction takes 0.4 ms of CPU time, mostly in COMMIT, and an entry 0.02 ms. At 2,500 calls a second, groups of 25
+add 0.016 ms to a call; the 10 of an interval of 4 ms would add 0.04.
 """
 
 

@@ -39,6 +39,7 @@ class RateLimiter:
     Attributes:
         limit: What the last call that `acquire` held back waits for.
         paused: Whether it waits because the provider asked for a pause.
+        is_limited: Whether there is a limit, for which the tokens of a call have to be estimated.
     """
 
     def __init__(self, database: Database, account: str, requests: int | None, tokens: int | None) -> None:
@@ -56,6 +57,7 @@ class RateLimiter:
         self._tokens = tokens
         self._start: float | None = None
         self._open_at = float("-inf")
+        self.is_limited = requests is not None or tokens is not None
         self.limit = ""
         self.paused = False
 
@@ -86,7 +88,7 @@ class RateLimiter:
                 self.limit, self.paused = "a pause that the provider asked for", True
                 return float(opens[0] - now)
             self._open_at = now
-        if self._requests is None and self._tokens is None:
+        if not self.is_limited:
             return 0.0
         # One transaction: otherwise two processes could both take the last free place of a window.
         with self._database.transaction():

@@ -10,6 +10,8 @@ from contextvars import ContextVar
 
 MAX_WRITING = 128
 """Most calls with a reply that is not on disk yet."""
+WRITING_PER_SLOT = 4
+"""Likewise for each slot: a write takes three times as long as a call of a fast local server."""
 
 
 class Slots:

@@ -1,6 +1,6 @@
 """Tokens of a call: as the provider counts them, or by an estimate that is rather too high."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import ceil, isfinite
 from string import ascii_letters
@@ -38,11 +38,12 @@ def read_usage(usage: object) -> Counts:
     Reasoning tokens are paid as completion tokens. Gemini and xAI leave them out of the completion tokens, but not out
     of the total.
     """
-    prompt = token_count(_get(usage, "prompt_tokens")) or token_count(_get(usage, "input_tokens"))
-    completion = token_count(_get(usage, "completion_tokens")) or token_count(_get(usage, "output_tokens"))
-    details = _get(usage, "completion_tokens_details") or _get(usage, "output_tokens_details")
-    reasoning = token_count(_get(details, "reasoning_tokens")) or token_count(_get(usage, "reasoning_tokens"))
-    total = token_count(_get(usage, "total_tokens"))
+    of = _reader(usage)
+    prompt = token_count(of("prompt_tokens")) or token_count(of("input_tokens"))
+    completion = token_count(of("completion_tokens")) or token_count(of("output_tokens"))
+    details = of("completion_tokens_details") or of("output_tokens_details")
+    reasoning = token_count(_reader(details)("reasoning_tokens")) or token_count(of("reasoning_tokens"))
+    total = token_count(of("total_tokens"))
     if reasoning > completion:  # it cannot be a part of them
         completion += reasoning
     if prompt and total > prompt + completion:
@@ -61,7 +62,8 @@ def estimate_tokens(text: str) -> int:
     return ceil(letters / 3) + (len(ascii_only) - letters) + 2 * (len(text) - len(ascii_only))
 
 
-def _get(source: object, name: str) -> Any:
+def _reader(source: object) -> Callable[[str], Any]:
+    """Return the function that reads a field of a mapping, or of an object with attributes; None for a missing one."""
     if isinstance(source, dict):  # nearly always, and this test is much faster than the next
-        return source.get(name)
-    return source.get(name) if isinstance(source, Mapping) else getattr(source, name, None)
+        return source.get
+    return source.get if isinstance(source, Mapping) else lambda name: getattr(source, name, None)

@@ -235,23 +235,23 @@ def test_next_call_starts_while_a_reply_is_written(
     async def run() -> None:
         stream = run_request_stream(
             chat,
-            [request(name) for name in "abc"],
+            [request(name) for name in "abcdefg"],
             lambda completion: completion.text,
             lambda _, result: used.append(result.raw),
             concurrency=1,
         )
         task = asyncio.ensure_future(stream)
         async with asyncio.timeout(20):
-            while len(server.seen) < 2:
+            while len(server.seen) < 5:
                 await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)
-        # One slot, and as many calls again whose replies are written.
-        assert (len(server.seen), used) == (2, [])
+        # One slot, and four calls whose replies are written.
+        assert (len(server.seen), used) == (5, [])
         written.set()
         await task
 
     asyncio.run(run())
-    assert sorted(used) == ["re: a", "re: b", "re: c"]
+    assert sorted(used) == [f"re: {name}" for name in "abcdefg"]
 
 
 def test_counts_of_a_failed_write_are_kept_after_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
