@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from tapir_exp.config.leaf_files import check_leaf
+from tapir_exp.config.leaf_files import GLOBAL_PACKAGE, check_leaf
 from tapir_exp.config.problems import Problem, describe, format_value
 from tapir_exp.config.root import SCHEMA, Config, parse
 from tapir_exp.config.schema import Schema, did_you_mean
@@ -32,6 +32,8 @@ COMMAND_LINE = "command line"
 RATIO = "task_mix.target_distribution."
 PRIMARY = "config"
 """Name of the primary config of a run."""
+MISPLACED = r"Could not override '(\w+)@(\w+)\.\1'"
+"""Hydra's message about a file that chooses one of another group, but whose package is its own group."""
 REPEATED = r"Multiple values for ([\w/@.]+?)\. |([\w/@.]+) appears more than once"
 """Start of Hydra's messages about a group that was chosen twice."""
 ONE_VALUE = "one value; use --multirun for a sweep over several, or quote a text that contains a comma"
@@ -99,10 +101,6 @@ class Composer:
     def config(self, overrides: Sequence[str]) -> Config:
         """Return the configuration of a job. Raises ConfigError and COMPOSITION_ERRORS."""
         return parse(self._compose(overrides), lambda key: self.origin(key, overrides))
-
-    def sweep_params(self) -> list[str]:
-        """Return the parameters of the sweep's YAML as overrides. Raises COMPOSITION_ERRORS."""
-        return sweep_params(self.loader.load_configuration(self.config_name, [], run_mode=RunMode.MULTIRUN))
 
     def origin(self, key: str, overrides: Sequence[str]) -> str:
         """Return what set a dotted key last: a file, the command line, or the default of the schema."""
@@ -292,6 +290,9 @@ class Composer:
     def _explain_leaf(self, error: Exception) -> str:
         """Explain a mistake in a file, which Hydra's message names."""
         text = f"{error}\n{error.__cause__ or ''}"
+        if misplaced := re.search(MISPLACED, text):
+            expected = f'"{GLOBAL_PACKAGE}" as the first line of the file: it chooses a file of another group'
+            return describe(Problem(misplaced[2], f" overrides {misplaced[1]}", expected), self._named_file(error))
         match = re.search(r"full_key: (\S+)", text)
         if match is None:
             return f"{_one_line(text)} [{self._named_file(error)}]"

@@ -176,7 +176,7 @@ def load_tokenizer(source: Path, student: StudentConfig) -> PreTrainedTokenizerB
     Raises:
         ConfigError: The tokenizer cannot be read, or needs code that the configuration does not allow.
     """
-    from transformers import AutoTokenizer  # loads torch, which a tokenizer that is in memory needs not
+    from transformers import AutoTokenizer  # loads torch, which the other functions may not need
 
     revision = _hub_revision(source, student.revision)
     options: dict[str, Any] = {"revision": revision} if revision else {}

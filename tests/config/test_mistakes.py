@@ -192,6 +192,7 @@ def test_mistakes_of_a_command_line_are_found_at_once(tmp_path: Path, monkeypatc
     [
         ("arm/ours.yaml", "arm: ours\ncurriculum:\n  rounds: 2\n", [f"arm sets arm, curriculum: {PACKAGE}"]),
         ("experiment/ours.yaml", "name: ours\n", [f"experiment sets name: {PACKAGE}"]),
+        ("experiment/ours.yaml", "defaults:\n  - override /seeds: file\n", [f"experiment overrides seeds: {PACKAGE}"]),
         (
             "student/ours.yaml",
             "model: a/b\nmax_length: long\nmax_lenght: 3\narchitecture:\n  hidden_sise: 1\n",
@@ -202,7 +203,7 @@ def test_mistakes_of_a_command_line_are_found_at_once(tmp_path: Path, monkeypatc
             ],
         ),
     ],
-    ids=["arm", "experiment", "student"],
+    ids=["arm", "experiment", "override", "student"],
 )  # fmt: skip
 def test_every_mistake_of_a_file_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, text: str, expected: list[str]
