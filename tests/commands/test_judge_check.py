@@ -54,7 +54,7 @@ def test_judge_check_measures_protocols_side_by_side(tmp_path: Path, pairs: Path
 
 
 LAB_PANEL = (
-    *("judge=panel", "llm@judge.llm=lab", "judge.metrics=true"),
+    *("judge=panel", "llm@judge.llm=lab", "judge.panel.second.llm.api_key_env=null", "judge.metrics=true"),
     *("judge.llm.model=lab/judge", "+judge.llm.extra_params.noise=0.0", "+judge.llm.extra_params.position_bias=0.0"),
     *("judge.panel.second.llm.model=lab/judge", "+judge.panel.second.llm.extra_params.noise=9.0"),
     "+judge.panel.second.llm.extra_params.position_bias=0.0",

@@ -222,7 +222,7 @@ def shown_references(chat: ScriptedChat) -> set[str]:
 
 PANEL = " ".join(
     [
-        *("judge=panel", "llm@judge.llm=lab"),
+        *("judge=panel", "llm@judge.llm=lab", "judge.panel.second.llm.api_key_env=null"),
         *(
             word
             for role, noise in (("judge", 1.0), ("judge.panel.second", 2.0))
