@@ -1,11 +1,12 @@
 """Run one sweep under every launcher, whole and killed in the middle, and compare the tables byte for byte.
 
-    python benchmarks/sweeps/launchers.py --out DIR [--launchers basic ray ...] [--only-killed]
+    python benchmarks/sweeps/launchers.py --out DIR [--launchers basic ray ...] [--seeds 3] [--only killed]
 
 The sweep is `mfd_threshold` (five values of delta, three seeds) with `debug=tiny`, which makes its jobs small. Each
-launcher runs it twice, in a store of its own: once without a stop, and once with a SIGKILL of its process after seven
-jobs, followed by the same command. `--only-killed` leaves out the first of the two, except for the first launcher.
-Prints a Markdown table, writes it to DIR/table.md, and exits with 1 if a check fails.
+launcher runs it twice, in a store of its own: once without a stop, and once with a SIGKILL of its process when nearly
+half of the jobs have finished and another one is training, followed by the same command. Tables are compared with those
+of the first run, or of `--reference`. Prints a Markdown table, writes it to DIR/table.md, and exits with 1 if a check
+fails. A busy machine may be too slow for the start of Ray: start it first, and give `--ray-address`.
 """
 
 import argparse
@@ -29,14 +30,24 @@ from tapir_exp.llm.call_store import CALLS_FILE
 LAUNCHERS = {"basic": None, "two_processes": "joblib", "submitit_local": "submitit", "ray": "ray"}
 """Launchers, each with the package that it needs."""
 SWEEP = ("--config-name", "mfd_threshold", "debug=tiny", "sweep.name=launchers")
-KILLED_AFTER = 7
-"""Finished jobs, of fifteen."""
+DELTAS = 5
 TABLES = ("comparison.csv", "comparison.md", "comparison.svg")
-COLUMNS = ("launcher", "run", "seconds", "tables", "artifacts", "shared", "made twice", "calls", "completions")
+COLUMNS: tuple[str, ...] = (
+    "launcher",
+    "run",
+    "jobs",
+    "seconds",
+    "tables",
+    "artifacts",
+    "shared",
+    "made twice",
+    "calls",
+    "completions",
+)
 COLUMNS += ("finished before", "skipped", "processes gone after")
 MARK = "TAPIR_BENCHMARK_RUN"
 """Environment variable by which the processes of a run are found, whoever their parent is."""
-POLL_S, PATIENCE_S, START_S = 0.1, 30.0, 1800.0
+POLL_S, PATIENCE_S, START_S = 0.2, 30.0, 3600.0
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,43 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """A sweep to be run.
+
+    Attributes:
+        launcher: Its launcher.
+        run: `whole` or `killed`.
+        outputs: Its outputs.
+        seeds: Number of training seeds.
+        ray_address: Address of a Ray that runs already; None if the sweep starts one.
+    """
+
+    launcher: str
+    run: str
+    outputs: Path
+    seeds: int
+    ray_address: str | None
+
+    @property
+    def command(self) -> list[str]:
+        """Return its command line."""
+        seeds = ",".join(str(number + 1) for number in range(self.seeds))
+        words = [*SWEEP, f"seed={seeds}", f"launcher={self.launcher}", f"outputs={self.outputs}"]
+        if self.launcher == "ray" and self.ray_address:
+            words.append(f"hydra.launcher.init.address={self.ray_address}")
+        return [sys.executable, "-m", "tapir_exp", *words]
+
+    @property
+    def jobs(self) -> int:
+        """Return its number of jobs."""
+        return DELTAS * self.seeds
+
+
+Reference = tuple[Path, Counts]
+"""Directory of the sweep that others are compared with, and its counts."""
+
+
+@dataclass(frozen=True)
 class Row:
     """One run of the sweep, and what is wrong with it."""
 
@@ -71,41 +119,49 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="empty directory for the outputs of all runs")
     parser.add_argument("--launchers", nargs="+", choices=[*LAUNCHERS], default=[*LAUNCHERS])
-    parser.add_argument("--only-killed", action="store_true")
+    parser.add_argument("--only", choices=["whole", "killed"], help="run each launcher once")
+    parser.add_argument("--seeds", type=int, default=3, help="training seeds, with five jobs each")
+    parser.add_argument("--reference", type=Path, help="outputs of an earlier run of the same sweep, to compare with")
+    parser.add_argument("--ray-address", help="address of a Ray that runs already")
     options = parser.parse_args()
     if missing := [name for name in options.launchers if (needed := LAUNCHERS[name]) and find_spec(needed) is None]:
         parser.error(f"not installed: {', '.join(missing)}; pip install 'tapir-exp[ray,slurm]'")
     options.out.mkdir(parents=True)
     rows: list[Row] = []
-    reference: tuple[Path, Counts] | None = None
+    reference = None if options.reference is None else measured(options.reference)
     for launcher in options.launchers:
-        for killed in (False, True):
-            if options.only_killed and not killed and reference is not None:
-                continue
-            outputs = (options.out / f"{launcher}-{'killed' if killed else 'whole'}").resolve()
-            row, counts = (run_killed if killed else run_whole)(launcher, outputs, reference)
-            rows.append(row)
-            reference = reference or (sweep_dir(outputs), counts)
-            write(f"{' | '.join(row.cells)}\n{''.join(f'  PROBLEM: {text}{chr(10)}' for text in row.problems)}")
+        for run in ("whole", "killed"):
+            if options.only in (None, run):
+                outputs = (options.out / f"{launcher}-{run}").resolve()
+                trial = Trial(launcher, run, outputs, options.seeds, options.ray_address)
+                row, counts = (run_whole if run == "whole" else run_killed)(trial, reference)
+                rows.append(row)
+                reference = reference or (sweep_dir(outputs), counts)
+                write(f"{' | '.join(row.cells)}\n{''.join(f'  PROBLEM: {text}{chr(10)}' for text in row.problems)}")
     table = "\n".join(["| " + " | ".join(line) + " |" for line in (COLUMNS, ["--:"] * len(COLUMNS), *rows_of(rows))])
     (options.out / "table.md").write_text(table + "\n", encoding="utf-8")
     write(f"\n{table}\n")
     return 1 if any(row.problems for row in rows) else 0
 
 
-def run_whole(launcher: str, outputs: Path, reference: tuple[Path, Counts] | None) -> tuple[Row, Counts]:
+def measured(outputs: Path) -> Reference:
+    """Return the sweep in the outputs of an earlier run."""
+    return sweep_dir(outputs), count(sweep_dir(outputs), outputs)
+
+
+def run_whole(trial: Trial, reference: Reference | None) -> tuple[Row, Counts]:
     """Run the sweep without a stop."""
     started = time.monotonic()
-    code = start(launcher, outputs)[0].wait()
+    code = start(trial)[0].wait()
     seconds = time.monotonic() - started
-    return check(launcher, "whole", outputs, reference, seconds, [f"exit code {code}"] if code else [], ("–",) * 3)
+    return check(trial, reference, seconds, [f"exit code {code}"] if code else [], ("–",) * 3)
 
 
-def run_killed(launcher: str, outputs: Path, reference: tuple[Path, Counts] | None) -> tuple[Row, Counts]:
+def run_killed(trial: Trial, reference: Reference | None) -> tuple[Row, Counts]:
     """Kill the sweep in the middle of a job, wait until its processes have ended, and repeat the command."""
-    began = time.monotonic()
-    process, mark = start(launcher, outputs)
-    finished = wait_for_middle(process, sweep_dir(outputs))
+    began, directory = time.monotonic(), sweep_dir(trial.outputs)
+    process, mark = start(trial)
+    finished = wait_for_middle(process, directory, trial.jobs // 2)
     process.kill()
     killed, killed_at = time.monotonic(), time.time()
     process.wait()
@@ -113,27 +169,20 @@ def run_killed(launcher: str, outputs: Path, reference: tuple[Path, Counts] | No
         time.sleep(POLL_S)
     gone = time.monotonic() - killed
     problems = [f"{len(left)} processes after {gone:.0f} s: {left}"] if left else []
-    code = start(launcher, outputs)[0].wait()
-    skipped = count_skipped(sweep_dir(outputs), killed_at)
+    code = start(trial)[0].wait()
+    skipped = count_skipped(directory, killed_at)
     problems += [f"exit code {code}"] if code else []
     problems += [f"{finished} jobs had finished and {skipped} were skipped"] if skipped < finished else []
     seconds = time.monotonic() - began
-    figures = (str(finished), str(skipped), f"{gone:.1f} s")
-    return check(launcher, "killed", outputs, reference, seconds, problems, figures)
+    return check(trial, reference, seconds, problems, (str(finished), str(skipped), f"{gone:.1f} s"))
 
 
 def check(
-    launcher: str,
-    run: str,
-    outputs: Path,
-    reference: tuple[Path, Counts] | None,
-    seconds: float,
-    problems: list[str],
-    figures: Sequence[str],
+    trial: Trial, reference: Reference | None, seconds: float, problems: list[str], figures: Sequence[str]
 ) -> tuple[Row, Counts]:
     """Compare a finished sweep with the first one, and return its line of the table."""
-    directory = sweep_dir(outputs)
-    counts = count(directory, outputs)
+    directory = sweep_dir(trial.outputs)
+    counts = count(directory, trial.outputs)
     tables = "reference"
     if counts.made_twice:
         problems.append(f"{counts.made_twice} artifacts were made twice")
@@ -142,27 +191,23 @@ def check(
         tables = "equal" if not differing else f"differ: {', '.join(differing)}"
         problems += [f"other bytes than {reference[0]}: {differing}"] if differing else []
         if counts.artifacts != reference[1].artifacts:
-            problems.append(
-                f"{len(counts.artifacts ^ reference[1].artifacts)} artifacts are not those of the first run"
-            )
-    cells = (launcher, run, f"{seconds:.0f}", tables, str(len(counts.artifacts)), str(counts.shared))
-    cells += (str(counts.made_twice), f"{counts.calls:,}", f"{counts.completions:,}", *figures)
-    return Row(cells, tuple(problems)), counts
+            problems.append(f"{len(counts.artifacts ^ reference[1].artifacts)} artifacts differ from the first run")
+    cells: tuple[str, ...] = (trial.launcher, trial.run, str(trial.jobs), f"{seconds:.0f}", tables)
+    cells += (str(len(counts.artifacts)), str(counts.shared), str(counts.made_twice))
+    return Row((*cells, f"{counts.calls:,}", f"{counts.completions:,}", *figures), tuple(problems)), counts
 
 
-def start(launcher: str, outputs: Path) -> tuple["subprocess.Popen[str]", str]:
+def start(trial: Trial) -> tuple["subprocess.Popen[bytes]", str]:
     """Start the sweep in a session of its own, and return it with the mark of its processes."""
     mark = uuid.uuid4().hex
-    command = [sys.executable, "-m", "tapir_exp", *SWEEP, f"launcher={launcher}", f"outputs={outputs}"]
-    outputs.mkdir(exist_ok=True)
-    with (outputs / "terminal.log").open("a") as log:
-        process = subprocess.Popen(
-            command, env={**os.environ, MARK: mark}, start_new_session=True, stdout=log, stderr=log, text=True
-        )
+    trial.outputs.mkdir(exist_ok=True)
+    with (trial.outputs / "terminal.log").open("ab") as log:
+        environment = {**os.environ, MARK: mark}
+        process = subprocess.Popen(trial.command, env=environment, start_new_session=True, stdout=log, stderr=log)
     return process, mark
 
 
-def wait_for_middle(process: "subprocess.Popen[str]", directory: Path) -> int:
+def wait_for_middle(process: "subprocess.Popen[bytes]", directory: Path, enough: int) -> int:
     """Wait until enough jobs have finished and another one is training; return the number of finished ones."""
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
@@ -170,10 +215,10 @@ def wait_for_middle(process: "subprocess.Popen[str]", directory: Path) -> int:
             raise SystemExit(f"the sweep ended by itself; see {directory}")
         streams = [events for _, events in journals(directory)]
         finished = sum(outcome_of(events).state is State.FINISHED for events in streams)
-        if finished >= KILLED_AFTER and any(is_training(events) for events in streams):
+        if finished >= enough and any(is_training(events) for events in streams):
             return finished
         time.sleep(POLL_S)
-    raise SystemExit(f"{KILLED_AFTER} jobs did not finish within {START_S:.0f} s; see {directory}")
+    raise SystemExit(f"{enough} jobs did not finish within {START_S:.0f} s; see {directory}")
 
 
 def is_training(events: Sequence[Event]) -> bool:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from process_session import is_running
 
 from tapir_exp.core.processes import ORPHANED_EXIT_CODE, SWEEP_VARIABLE
 
@@ -43,13 +44,6 @@ def wait_for(path: Path) -> str:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     return path.read_text()
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 @pytest.mark.parametrize("then", ["pass", HANGS, "slow = Slow()"], ids=["stops in order", "hangs", "hangs in its end"])

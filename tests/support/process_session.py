@@ -1,4 +1,4 @@
-"""Processes of a session, which a test has started."""
+"""Processes that a test has started."""
 
 from pathlib import Path
 
@@ -14,3 +14,11 @@ def members_of(session: int) -> list[int]:
         if int(of_session) == session and state != "Z":
             members.append(int(stat.parent.name))
     return members
+
+
+def is_running(pid: int) -> bool:
+    """Return whether a process has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from process_session import is_running
 
 from tapir_exp.config import Launcher, TrainerConfig
 from tapir_exp.core.errors import TapirError
@@ -88,27 +89,35 @@ PARENT = """
 import sys, time
 from pathlib import Path
 from tapir_exp.student.training.launcher import running_launchers
-out = Path(sys.argv[1])
-with running_launchers([["sleep", "1000"]], out) as (launcher,):
-    (out / "pid.partial").write_text(str(launcher.pid))
-    (out / "pid.partial").rename(out / "pid")
+with running_launchers([sys.argv[2:]], Path(sys.argv[1])):
     time.sleep(60)
+"""
+RANK = """
+import os, sys, time
+from pathlib import Path
+from tapir_exp.student.training.worker import exit_with_parent
+exit_with_parent()
+(Path(sys.argv[1]) / f"{os.getpid()}.pid").touch()
+time.sleep(60)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no signal at the death of a parent")
 @pytest.mark.slow
-def test_running_launchers_end_with_a_killed_parent(tmp_path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)]) as parent:
-        while not (tmp_path / "pid").is_file():
+def test_torchrun_and_its_ranks_end_with_a_killed_parent(tmp_path: Path) -> None:
+    (tmp_path / "rank.py").write_text(RANK)
+    command = [*TORCHRUN, "--nproc-per-node=2", "--standalone", str(tmp_path / "rank.py"), str(tmp_path)]
+    with subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path), *command]) as parent:
+        while len(ranks := [int(path.stem) for path in tmp_path.glob("*.pid")]) < 2:
             assert parent.poll() is None
             time.sleep(0.02)
+        torchrun = int(Path(f"/proc/{ranks[0]}/stat").read_text().rpartition(")")[2].split()[1])
+        assert torchrun != parent.pid
         parent.kill()
-    state, deadline = Path("/proc", (tmp_path / "pid").read_text(), "stat"), time.monotonic() + 5
-    with suppress(FileNotFoundError, ProcessLookupError):
-        while state.read_text().rpartition(")")[2].split()[0] != "Z":
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+    deadline = time.monotonic() + 5
+    while (left := [pid for pid in (torchrun, *ranks) if is_running(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert left == []
 
 
 def test_running_launchers_missing_command_raises(tmp_path: Path) -> None:
