@@ -165,7 +165,10 @@ def preview(ws: Workspace, count: int, check: Callable[[], None], generate: Gene
         responses = _respond(ws, result)
         answered = [row.model_copy(update={"response": text}) for row in rows if (text := responses[row.id])]
         if generate is None:
-            answers: Mapping[str, str] = {row.id: row.response or responses[row.id] for row in rows}
+            # A row without a response gets the beginning of the teacher's: equal responses would be one call.
+            answers: Mapping[str, str] = {
+                row.id: row.response or (text := responses[row.id])[: len(text) // 2] for row in rows
+            }
         else:
             answers = _answer(ws, result, generate)
         _judge(ws, result, answered, answers)
@@ -312,11 +315,16 @@ def _find_repeats(result: Preview) -> Iterator[str]:
     names: dict[str, int] = {}
     for steps in result.steps.values():
         for step in steps:
-            if len(step.calls) > 1 and step.failure is None:
+            if len(distinct_calls(step.calls)) > 1 and step.failure is None:
                 kind = step.name.partition(",")[0]
                 names[kind] = names.get(kind, 0) + 1
     for name, times in names.items():
         yield f"{times} replies ({name}) did not have the requested form and were requested again, which is paid twice"
+
+
+def distinct_calls(calls: Sequence[Call]) -> list[Call]:
+    """Return one call of each request: equal responses are one request in both orders, and recorded together."""
+    return list({repr(call.request): call for call in calls}.values())
 
 
 def _response_requests(rows: Sequence[Example], config: Config) -> list[ChatRequest]:

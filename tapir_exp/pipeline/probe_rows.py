@@ -17,7 +17,7 @@ from tapir_exp.llm.chat import CHARS_PER_TOKEN
 from tapir_exp.llm.failures import Policy
 from tapir_exp.llm.ledger import Spend
 from tapir_exp.pipeline import data
-from tapir_exp.pipeline.preview import STAGE, Call, Preview, preview
+from tapir_exp.pipeline.preview import STAGE, Call, Preview, distinct_calls, preview
 from tapir_exp.pipeline.request_sizes import Assumptions, Measured, RequestKind
 from tapir_exp.pipeline.sized_seeds import draw_seeds
 from tapir_exp.pipeline.workspace import Workspace
@@ -98,8 +98,9 @@ def _measure(result: Preview) -> Mapping[RequestKind, Measured]:
     for steps in result.steps.values():
         for step in steps:
             kind = STEPS.get(step.name.partition(",")[0])
-            if kind is not None and any(call.completion is not None for call in step.calls):
-                requests[kind].append(step.calls)
+            calls = distinct_calls(step.calls)
+            if kind is not None and any(call.completion is not None for call in calls):
+                requests[kind].append(calls)
     return {kind: _measure_kind(of_kind) for kind, of_kind in requests.items()}
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from tapir_exp.config import BudgetConfig, Config, LLMConfig
 from tapir_exp.config.lab_parts import LAB_PREFIX
+from tapir_exp.llm.failures import MAX_DETAIL_CHARS
 from tapir_exp.llm.pricing import Price, get_price
 from tapir_exp.pipeline.disk_sizes import student_bytes
 from tapir_exp.pipeline.request_sizes import (
@@ -34,6 +35,8 @@ GENERATION_UTILISATION = 0.05
 
 A step reads all weights for a token of each row, and a small student starts nearly as many kernels for less work, so
 its share is likely smaller."""
+MALFORMED_TOKENS = 2 * MAX_DETAIL_CHARS
+"""Tokens that a malformed reply counts for at most: they are estimated by the message about it."""
 
 
 @dataclass(frozen=True)
@@ -146,11 +149,11 @@ def _most(llm: LLMConfig, requests: float, size: RequestSize) -> Amounts:
     first = size.limit + room
     # The second request has twice the limit, or shows the first reply with a complaint.
     prompt = attempts * (2 * size.most_prompt + TOKENIZERS * first + COMPLAINT_TOKENS)
-    completion = attempts * (first + 2 * size.limit + room)
+    completion = attempts * (max(first, MALFORMED_TOKENS) + max(2 * size.limit + room, MALFORMED_TOKENS))
     calls = 2 * attempts
     if llm.batch:
         # What a batch does not complete is requested singly, at the price of a single call.
-        calls, prompt, completion = calls + 1, prompt + size.most_prompt, completion + first
+        calls, prompt, completion = calls + 1, prompt + size.most_prompt, completion + max(first, MALFORMED_TOKENS)
     return _priced(_dearest(llm), requests * calls, prompt / calls, completion / calls)
 
 

@@ -107,12 +107,14 @@ def test_bound_follows_the_attempts_and_the_limits() -> None:
         planned = estimate_run(config(teacher=TeacherConfig(llm=llm, max_tokens=max_tokens)), SIZES)
         return stage(planned, "teacher_responses", "teacher")
 
-    one, three, longer = most(1, 100), most(3, 100), most(1, 200)
-    assert one.most.completion_tokens == 1000 * (100 + 200)
+    one, three, longer = most(1, 1000), most(3, 1000), most(1, 2000)
+    assert one.most.completion_tokens == 1000 * (1000 + 2000)
     assert three.most.tokens == pytest.approx(3 * one.most.tokens)
     assert longer.most.completion_tokens == 2 * one.most.completion_tokens
     assert one.most.usd == pytest.approx(one.most.tokens / 1e6)
-    assert one.usable.completion_tokens == 1000 * 100
+    assert one.usable.completion_tokens == 1000 * 1000
+    # A malformed reply counts by its message.
+    assert most(1, 1).most.completion_tokens == 1000 * 2 * 400
 
 
 def test_estimate_run_with_complexity_gap_adds_ratings() -> None:

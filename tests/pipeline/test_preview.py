@@ -141,6 +141,8 @@ def test_probe_measures_what_a_plan_assumes(config: Config, tmp_path: Path) -> N
             return "Math"
         if "assistant_1" in prompt:
             return "9 3\nok"
+        if prompt.startswith("Question"):
+            return "old"  # as in the dataset, so that both orders of a verdict are one request
         return "Better." if "Rewrite the response" in prompt and len(request.messages) == 1 else answer(request)
 
     chat = ScriptedChat(script)
@@ -150,10 +152,11 @@ def test_probe_measures_what_a_plan_assumes(config: Config, tmp_path: Path) -> N
     found = probe.assumptions
     # Each of four requests got the same four pairs, which are new once.
     assert (found.accepted, found.labelled) == (0.25, 0.25)
-    assert (found.response, found.refined) == (len("says the teacher") / 4, len("Better.") / len("says the teacher"))
+    assert (found.response, found.refined) == (len("old") / 4, len("Better.") / len("old"))
     assert set(found.measured) == set(STEPS.values())
     refinement, label = found.measured[RequestKind.REFINEMENT], found.measured[RequestKind.LABEL]
     assert (refinement.requests, refinement.repeats, label.repeats, label.completion) == (SHOWN, 1.0, 0.0, 1.0)
+    assert found.measured[RequestKind.VERDICT].repeats == 0
     letters = sum(len(prompt_of(request)) for request in chat.requests[:SHOWN])
     assert label.prompt_ratio == pytest.approx(4 * SHOWN / letters)
     assert label.seconds is not None

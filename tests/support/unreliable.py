@@ -61,7 +61,7 @@ class UnreliableProvider:
                 case "unfinished":
                     return RawCompletion(words(limit), "error", prompt, limit)
                 case "malformed":
-                    raise CallError(FailureKind.MALFORMED, "no JSON")
+                    raise CallError(FailureKind.MALFORMED, "{}" * 100)
                 case _:
                     raise CallError(FailureKind.SERVER, "500")
         text = self._reply(request)
