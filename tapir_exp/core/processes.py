@@ -54,7 +54,15 @@ class ProcessRef:
     @property
     def is_running(self) -> bool:
         """Return whether the process has not ended; it must belong to this machine."""
-        return _start_time(self.pid) == self.started if self.started else os.path.exists(f"/proc/{self.pid}")
+        if self.started:
+            return _start_time(self.pid) == self.started
+        try:
+            os.kill(self.pid, 0)  # sends nothing
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return True
 
 
 def mark_worker() -> None:

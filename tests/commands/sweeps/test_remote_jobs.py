@@ -184,6 +184,15 @@ def test_process_of_another_start_or_host_is_another_one() -> None:
     assert not ProcessRef("elsewhere", me.pid, me.started).is_here
 
 
+def test_process_is_seen_without_a_start_time() -> None:
+    """A system without /proc tells none."""
+    with subprocess.Popen(["true"]) as ended:
+        ended.wait()
+    me = ProcessRef.current()
+    assert ProcessRef(me.host, me.pid, "").is_running
+    assert not ProcessRef(me.host, ended.pid, "").is_running
+
+
 def test_marked_process_is_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tapir_exp.core.processes._marked", [])
     assert not is_worker()
