@@ -51,13 +51,13 @@ def call_seconds(stage: StageEstimate, llm: LLMConfig, assumed: Assumptions) -> 
     slots, length = in_flight(llm), stage.expected.completion_tokens / calls if calls else 0.0
     is_lab = llm.model.startswith(LAB_PREFIX)
     each = FIRST_TOKEN_S + length / TOKENS_PER_S
-    if is_lab:
-        slots, each = Count(1, 1), LAB_CALL_S
     if measured is not None and measured.seconds is not None:
         each = measured.seconds
         if llm.server.command or is_lab:
             # A server on this machine gets no faster with more calls than the probe had in flight.
             slots = Count(min(slots.expected, measured.requests), 1)
+    elif is_lab:
+        slots, each = Count(1, 1), LAB_CALL_S
     expected = max(calls * each / slots.expected, min(calls, 1) * each, _limited(llm, stage.expected))
     if is_lab:
         return Count(expected, LAB_SPREAD * expected + LAB_CALL_S * stage.most.calls)
