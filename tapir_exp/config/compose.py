@@ -16,7 +16,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from yaml import MarkedYAMLError, YAMLError
 
 from tapir_exp.config.leaf_files import GLOBAL_PACKAGE, check_leaf
 from tapir_exp.config.problems import Problem, describe, format_value
@@ -200,8 +200,10 @@ class Composer:
             for path, package in self._leaves(overrides):
                 content = self._content(path)
                 if isinstance(content, dict):
-                    problems = check_leaf(content, package, self.schema)
-                    found += [describe(problem, self._file(path)) for problem in problems]
+                    problems = [*check_leaf(content, package, self.schema)]
+                else:
+                    problems = [] if content is None else [Problem(path, " holds no keys", "lines such as seed: 3")]
+                found += [describe(problem, self._file(path)) for problem in problems]
         return list(dict.fromkeys(found))
 
     def _holds(self, path: str, package: str, key: str) -> str | None:
@@ -289,6 +291,9 @@ class Composer:
 
     def _explain_leaf(self, error: Exception) -> str:
         """Explain a mistake in a file, which Hydra's message names."""
+        if isinstance(error, MarkedYAMLError):
+            remedy = "spaces instead of tabs" if "\\t" in str(error.problem) else "lines such as seed: 3"
+            return f"not valid YAML: {_one_line(str(error.problem))}; expected {remedy} [{self._named_file(error)}]"
         text = f"{error}\n{error.__cause__ or ''}"
         if misplaced := re.search(MISPLACED, text):
             expected = f'"{GLOBAL_PACKAGE}" as the first line of the file: it chooses a file of another group'

@@ -1,6 +1,7 @@
 """A table of mistakes that people make: each message says what is wrong, where, what was expected, and the remedy."""
 
 import copy
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -193,6 +194,8 @@ def test_mistakes_of_a_command_line_are_found_at_once(tmp_path: Path, monkeypatc
         ("arm/ours.yaml", "arm: ours\ncurriculum:\n  rounds: 2\n", [f"arm sets arm, curriculum: {PACKAGE}"]),
         ("experiment/ours.yaml", "name: ours\n", [f"experiment sets name: {PACKAGE}"]),
         ("experiment/ours.yaml", "defaults:\n  - override /seeds: file\n", [f"experiment overrides seeds: {PACKAGE}"]),
+        ("experiment/ours.yaml", "- seed\n", ["experiment/ours holds no keys: expected lines such as seed: 3"]),
+        ("experiment/ours.yaml", "lab:\n\tseed: 1\n", ["not valid YAML: found character '\\t'"]),
         (
             "student/ours.yaml",
             "model: a/b\nmax_length: long\nmax_lenght: 3\narchitecture:\n  hidden_sise: 1\n",
@@ -203,7 +206,7 @@ def test_mistakes_of_a_command_line_are_found_at_once(tmp_path: Path, monkeypatc
             ],
         ),
     ],
-    ids=["arm", "experiment", "override", "student"],
+    ids=["arm", "experiment", "override", "list", "tab", "student"],
 )  # fmt: skip
 def test_every_mistake_of_a_file_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, text: str, expected: list[str]
@@ -215,7 +218,7 @@ def test_every_mistake_of_a_file_is_named(
     group = file.partition("/")[0]
     found = mistakes_of("--config-dir", "mine", f"{group}=ours")
     assert [line.startswith(start) for line, start in zip(found, expected, strict=True)] == [True] * len(expected)
-    assert all(line.endswith(f"[mine/{file}]") for line in found)
+    assert all(re.search(rf"\[mine/{file}(, line \d+)?\]$", line) for line in found)
 
 
 def test_missing_config_dir_is_named() -> None:
