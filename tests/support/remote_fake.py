@@ -84,6 +84,10 @@ class FakeJob:
         return (f"seed={self.number}",)
 
     @property
+    def label(self) -> str:
+        return f"job {self.number}"
+
+    @property
     def sweeping(self) -> Any:
         return SimpleNamespace(config=SimpleNamespace(hydra=SimpleNamespace(sweep=SimpleNamespace(dir=self.sweep_dir))))
 

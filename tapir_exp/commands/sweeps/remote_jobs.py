@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from tapir_exp.core.console import console
 from tapir_exp.core.events import EVENTS, EventStream, Kind, State, outcome_of, read_events
 from tapir_exp.core.processes import ProcessRef, end_with_parent, mark_worker
+from tapir_exp.report.sweep.plan_file import SweepPlan
 
 REMOTE = ("hydra_plugins.tapir_launchers.RayLauncher", "hydra_plugins.tapir_launchers.SubmititLauncher")
 """Launchers whose jobs write to no terminal, so that their progress is read from their events."""
@@ -79,8 +80,13 @@ class RemoteJob:
             with suppress(OSError):  # a full disk
                 stream.parent.mkdir(parents=True, exist_ok=True)
                 EventStream(stream).record(Kind.RUN_FAILED, reason=reason)
-        console.print(f"failed: {' '.join(self.overrides)}: {reason}", soft_wrap=True)
+        console.print(f"failed: {self.label}: {reason}", soft_wrap=True)
         return JobReturn(overrides=self.overrides, _return_value=None, status=JobStatus.COMPLETED)
+
+    @property
+    def label(self) -> str:
+        """Return its name in tables."""
+        return SweepPlan.load(Path(str(self.sweeping.config.hydra.sweep.dir))).label(self.overrides)
 
     @property
     def directory(self) -> Path:

@@ -85,14 +85,14 @@ class _Submitted:
         handle: Any = SlurmJob(folder=self._file.parent / "%j", job_id=job_id)
         if handle.watcher.get_state(job_id, mode="force") not in WAITING:
             return None
-        console.print(f"continues: SLURM job {job_id}: {' '.join(job.overrides)}", soft_wrap=True)
+        console.print(f"continues: SLURM job {job_id}: {job.label}", soft_wrap=True)
         return handle
 
     def add(self, job: RemoteJob, handle: Any) -> Any:
         """Remember a submitted job, and return it."""
         self._ids[self._key(job)] = handle.job_id
         write_text_atomic(self._file, json.dumps(self._ids, indent=1) + "\n")
-        console.print(f"submitted: {self._cluster} job {handle.job_id}: {' '.join(job.overrides)}", soft_wrap=True)
+        console.print(f"submitted: {self._cluster} job {handle.job_id}: {job.label}", soft_wrap=True)
         return handle
 
     @staticmethod

@@ -22,6 +22,7 @@ from tapir_exp.commands.sweeps import plugins, remote_jobs
 from tapir_exp.commands.sweeps.submitit_jobs import FOLDER, SUBMITTED, run_on_submitit
 from tapir_exp.core.events import EVENTS, EventStream, Kind, State, outcome_of, read_events
 from tapir_exp.core.processes import ProcessRef, is_worker, mark_worker
+from tapir_exp.report.sweep.plan_file import SweepPlan
 
 SUPPORT = f"{ROOT}/tests/support{os.pathsep}{ROOT}"
 
@@ -141,9 +142,14 @@ def test_job_that_is_still_in_the_queue_is_not_submitted_again(slurm: Path, tmp_
     assert submitted.find(job) is None
 
 
-def test_lost_job_is_a_failed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = remote_jobs.RemoteJob(("seed=1",), 0, None, None, ProcessRef.current(), "")  # type: ignore[arg-type]
+def test_lost_job_is_a_failed_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path), "subdir": "one"}}})
+    SweepPlan([["debug=tiny", f"seed={seed}"] for seed in (1, 2)]).write(tmp_path)
+    sweeping = remote_jobs.Sweeping(None, None, config)  # type: ignore[arg-type]
+    job = remote_jobs.RemoteJob(("debug=tiny", "seed=1"), 0, sweeping, None, ProcessRef.current(), "")
+    monkeypatch.setattr("tapir_exp.core.console.console.file", sys.stderr)
     monkeypatch.setattr(remote_jobs.RemoteJob, "_config", lambda self: config)
     stream = EventStream(tmp_path / "one" / EVENTS)
 
@@ -155,6 +161,7 @@ def test_lost_job_is_a_failed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert remote_jobs.fetch(job, fail, str).return_value is None
     outcome = outcome_of(read_events(tmp_path / "one" / EVENTS))
     assert (outcome.state, outcome.reason) == (State.FAILED, "out of memory")
+    assert "failed: seed=1: out of memory" in capsys.readouterr().err
     stream.record(Kind.RUN_FAILED, reason="the first reason")
     remote_jobs.fetch(job, fail, str)
     assert outcome_of(read_events(tmp_path / "one" / EVENTS)).reason == "the first reason"
