@@ -244,7 +244,7 @@ PANEL = " ".join(
         *(f"curriculum.difficulty={how.name}" for how in (Difficulty.ifd, Difficulty.eps, Difficulty.judge_rated)),
         "judge.protocol=single_score judge.samples=2 judge.temperature=0.5",
         "judge.protocol=pair_expected judge.metrics=true judge.own_reference=true",
-        f"judge.protocol=pair_logprobs {PANEL}",
+        pytest.param(f"judge.protocol=pair_logprobs {PANEL}", id="panel"),
     ],
 )
 def test_run_with_any_difficulty_and_protocol_finishes(choice: str, tmp_path: Path) -> None:
