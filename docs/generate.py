@@ -30,6 +30,7 @@ from tapir_exp.core import events, records
 from tapir_exp.core.evaluation_manifest import Evaluation
 from tapir_exp.core.manifest import Entry, Manifest
 from tapir_exp.core.records import Record
+from tapir_exp.core.step_timing import StepTiming
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -40,8 +41,8 @@ LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 FILLED = {"Guides": "guides", "Results": "results", "Tutorials": "tutorials"}
 """Sections of the navigation that list every page of a folder."""
 STATUS = {"P": "seen in a primary source", "S": "seen second-hand", "D": "derived", "R": "remembered, not confirmed"}
-RECORDS = (Manifest, Entry, Evaluation)
-"""Records in files of a run directory."""
+RECORDS = (StepTiming, Manifest, Entry, Evaluation)
+"""Records of other modules, in files of a student or of a run directory."""
 log = logging.getLogger("mkdocs.hooks.tapir")
 
 

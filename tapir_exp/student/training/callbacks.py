@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 
 from tapir_exp.core.console import Progress, console
 from tapir_exp.core.disk import set_aside, sync_file, sync_tree
-from tapir_exp.core.records import StepTiming
+from tapir_exp.core.step_timing import StepTiming
 from tapir_exp.student.training.throughput import ThroughputMeter, count_model_flops
 
 CHECKPOINT_PATTERN = "step-*.ckpt"

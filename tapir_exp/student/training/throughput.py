@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from tapir_exp.core.records import StepTiming
+from tapir_exp.core.step_timing import StepTiming
 from tapir_exp.student.loading import base_model_of
 from tapir_exp.student.training.batching import StepBatch
 

@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 from tapir_exp.config import TrainerConfig
 from tapir_exp.core.console import Progress
 from tapir_exp.core.determinism import deterministic_scope
-from tapir_exp.core.records import StepTiming, Subset, TrainingStep
+from tapir_exp.core.records import Subset, TrainingStep
+from tapir_exp.core.step_timing import StepTiming
 from tapir_exp.core.store import TIMINGS, read_rows, write_rows
 from tapir_exp.student.chat_template import load_chat
 from tapir_exp.student.loading import AdapterBase

@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 
 from tapir_exp.config import BudgetConfig, Launcher, Method, SFTConfig, StrategyName, StudentConfig, TrainerConfig
 from tapir_exp.core.errors import TapirError
-from tapir_exp.core.records import StepTiming, Subset, TrainingStep
+from tapir_exp.core.records import Subset, TrainingStep
+from tapir_exp.core.step_timing import StepTiming
 from tapir_exp.core.store import TIMINGS, digest_files, read_rows
 from tapir_exp.student.loading import load_model
 from tapir_exp.student.training.encoding import TrainingRow

@@ -20,7 +20,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from tapir_exp.config import BudgetConfig, Method, Precision, SFTConfig, StudentConfig, TrainerConfig
 from tapir_exp.core.console import console
 from tapir_exp.core.errors import TapirError
-from tapir_exp.core.records import StepTiming, TrainingStep
+from tapir_exp.core.records import TrainingStep
+from tapir_exp.core.step_timing import StepTiming
 from tapir_exp.core.store import TIMINGS, digest_files, read_rows
 from tapir_exp.student.loading import load_model
 from tapir_exp.student.training import train
