@@ -140,10 +140,9 @@ def print_job_table(lines: Sequence[JobLine]) -> None:
 
 def describe_failures(failed: Sequence[JobLine], jobs: int) -> str:
     """Return the sentence that ends a sweep with failures; it names each of them."""
-    names = "; ".join(
-        f"{line.label} ({line.outcome.state}{f': {reason}' if (reason := first_line(line.outcome.reason)) else ''})"
-        for line in failed
-    )
+    reasons = [first_line(line.outcome.reason).removesuffix(".") for line in failed]
+    states = [f"{line.outcome.state}{reason and f': {reason}'}" for line, reason in zip(failed, reasons, strict=True)]
+    names = "; ".join(f"{line.label} ({state})" for line, state in zip(failed, states, strict=True))
     return f"{len(failed)} of {jobs} jobs did not finish: {names}. Repeat the command to run them; the others are kept."
 
 

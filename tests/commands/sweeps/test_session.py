@@ -21,7 +21,7 @@ JOBS = {
     "failed": [
         (Kind.RUN_STARTED, {}),
         (Kind.SPEND, {"usd": 1.5, "calls": 3}),
-        (Kind.RUN_FAILED, {"reason": "no key\nx"}),
+        (Kind.RUN_FAILED, {"reason": "no key.\nx"}),
     ],
     "stopped": [(Kind.RUN_STARTED, {}), (Kind.RUN_STOPPED, {})],
     "killed": [(Kind.RUN_STARTED, {}), (Kind.STAGE_STARTED, {"stage": "seeds"})],
@@ -62,7 +62,7 @@ def test_states_are_those_of_the_events(sweep: Path) -> None:
     states = {label.removeprefix("name="): cells[1] for label, cells in lines.items()}
     assert states == {**{name: name for name in JOBS}, "killed": "stopped", "waiting": "waiting"}
     assert lines["name=finished"][2] == "accuracy 0.5123"
-    assert lines["name=failed"][4:] == ("$1.50", "no key")
+    assert lines["name=failed"][4:] == ("$1.50", "no key.")
 
 
 def test_table_names_every_failure_and_cuts_no_cell(sweep: Path, output: io.StringIO) -> None:
