@@ -22,7 +22,7 @@ def initialize_options() -> dict[str, Any]:
 
 
 def main_options() -> dict[str, Any]:
-    """Return the options of `hydra.main`; from 1.4 on, it executes only what it is told to trust."""
+    """Return the options of `hydra.main`; from 1.4 on, it executes only what these name as trusted."""
     return {"execution_whitelist": TARGETS} if is_at_least(hydra.__version__, 1, 4) else {"version_base": "1.3"}
 
 

@@ -1,7 +1,7 @@
 """Jobs that submitit starts on this machine: they end with the sweep, and the sweep alone interrupts them.
 
 submitit puts a process of its own between the sweep and each job. It goes on after the end of the sweep, and a Ctrl-C
-in the terminal would reach it and the job beside the sweep. So it starts with interrupts blocked, and the job has a
+in the terminal would reach all three at once. So it starts with interrupts blocked, and the job has a
 process group of its own. The job watches the sweep before it imports or unpickles anything, which may take seconds.
 """
 
