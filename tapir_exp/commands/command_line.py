@@ -17,6 +17,7 @@ from tapir_exp.commands.sweeps.search_space import SEARCH, SearchSpace, interval
 from tapir_exp.config import Config
 from tapir_exp.config.compose import COMPOSITION_ERRORS, PRIMARY, Composer, collect, sweep_params
 from tapir_exp.config.paths import data_dir
+from tapir_exp.config.schema import did_you_mean
 from tapir_exp.core.errors import ConfigError
 
 JSON_VARIABLE = "TAPIR_EVALUATE_JSON"
@@ -150,6 +151,22 @@ def format_choices(groups: Collection[str] = (), *, exclude: Collection[str] = (
     return "".join(f"  {name:<{width}} {', '.join(leaves)}\n" for name, leaves in choices.items())
 
 
+def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
+    """Return Hydra's flags and the overrides of a command line.
+
+    Raises:
+        ConfigError: With every unknown flag.
+    """
+    parser = get_args_parser()
+    unknown = [word for word in parser.parse_known_args(list(arguments))[1] if word.startswith("-")]
+    if unknown:
+        known = [flag for action in parser._actions for flag in action.option_strings]
+        expected = "expected an override such as key=value, or a flag of `tapir run`"
+        hints = [did_you_mean(word.partition("=")[0], known) for word in unknown]
+        raise ConfigError([f"{word}: {expected}{hint}" for word, hint in zip(unknown, hints, strict=True)])
+    return parser.parse_args(list(arguments))
+
+
 def check_config_dir(config_dir: str) -> None:
     """Raise ConfigError if the directory of --config-dir does not exist."""
     if not Path(config_dir).is_dir():
@@ -165,7 +182,7 @@ def wants_help(arguments: Sequence[str]) -> bool:
 def _composer(arguments: Sequence[str], config_name: str) -> tuple[Composer, bool]:
     """Return the composer of a command line, and whether the command line is a sweep."""
     register()
-    options = get_args_parser().parse_args(list(arguments))
+    options = parse_flags(arguments)
     path = create_config_search_path(str(data_dir("conf")))
     # As Hydra does, search the user's directory first; the sweeps come last, by their registered plugin.
     if options.config_dir is not None:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
@@ -22,8 +21,8 @@ from hydra.types import RunMode
 from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tapir_exp.commands.command_line import check_config_dir, explain_failure, split_sweep
-from tapir_exp.commands.finished import finished_outcome, job_key
+from tapir_exp.commands.command_line import check_config_dir, explain_failure, parse_flags, split_sweep
+from tapir_exp.commands.finished import finished_outcome, job_key, unchanged_outcome
 from tapir_exp.commands.main import DEFAULT_COMMAND
 from tapir_exp.commands.recording import recorded_end, recorded_job
 from tapir_exp.commands.registration import register
@@ -162,7 +161,7 @@ def start(config_name: str, arguments: Sequence[str]) -> None:
         ConfigError: With every mistake of the configuration.
         TapirError: If a job fails for a reason that the user can fix.
     """
-    options = get_args_parser().parse_args(list(arguments))
+    options = parse_flags(arguments)
     if options.config_dir is not None:
         check_config_dir(options.config_dir)
     if options.experimental_rerun is not None:
@@ -223,7 +222,7 @@ def run_job(cfg: DictConfig) -> float | None:
 
 
 def _carry_out(cfg: DictConfig, sweep_dir: Path | None, label: str = "") -> Outcome:
-    """Carry out a job and record its events; a job of a sweep that is finished already is skipped."""
+    """Carry out a job and record its events; a job that is finished already is skipped."""
     hydra_config = HydraConfig.get()
     directory = Path(hydra_config.runtime.output_dir)
     stream = EventStream(directory / EVENTS)
@@ -231,9 +230,14 @@ def _carry_out(cfg: DictConfig, sweep_dir: Path | None, label: str = "") -> Outc
     with recorded_end(stream):
         config = parse(cfg)
         key = job_key(config, verb)
-        finished = None if sweep_dir is None else finished_outcome(directory, key)
+        if sweep_dir is not None:
+            finished = finished_outcome(directory, key)
+        else:
+            finished = unchanged_outcome(directory, key, to_yaml(config)) if verb == DEFAULT_COMMAND else None
     if finished is not None:
         console.print("finished already", soft_wrap=True)
+        if sweep_dir is None:
+            _show_finished(directory, Path(config.outputs))
         return finished
     sweep = None if sweep_dir is None else (sweep_dir.name, label)
     trial = reporting_rounds(sweep_dir, list(hydra_config.overrides.task), stream)
@@ -245,6 +249,12 @@ def _carry_out(cfg: DictConfig, sweep_dir: Path | None, label: str = "") -> Outc
         console.print(f"{pruned}: {pruned.figure} {pruned.value:.4g}", soft_wrap=True)
         return Outcome(State.PRUNED)
     return outcome
+
+
+def _show_finished(directory: Path, outputs: Path) -> None:
+    from tapir_exp.commands.run_job import show_finished
+
+    show_finished(directory, outputs)
 
 
 def _function(verb: str) -> Callable[[Config, Path, str, Path | None], Outcome | None]:

@@ -23,6 +23,9 @@ def check_leaf(content: Mapping[Any, Any], package: str, schema: Schema) -> Iter
         schema: The schema of the command.
     """
     settings = {name: value for name, value in content.items() if name not in NO_SETTINGS}
+    if package and not content and not schema.is_section(package):
+        yield Problem(package, " sets nothing", f'"{GLOBAL_PACKAGE}" and keys such as seed: 3')
+        return
     if package and settings and not schema.is_section(package):
         expected = f'"{GLOBAL_PACKAGE}" as the first line of the file: its keys belong to several sections'
         yield Problem(package, f" sets {', '.join(map(str, settings))}", expected)

@@ -115,8 +115,10 @@ class DropLog:
         )
 
     def _advice(self) -> str:
-        """Return what to do about columns that were not found, and about missing responses."""
+        """Return what to do about a file of another shape, columns that were not found, and missing responses."""
         advice = ""
+        if self.read == 1 or any("not a JSON object" in kind for kind in self.failures):
+            advice += ' Expected is a list of objects such as {"instruction": "...", "output": "..."}, or one a line.'
         if any("no column" in kind for kind in self.failures):
             advice += " Name its columns: seeds.columns='{instruction: NAME, response: NAME}'."
         if any("response" in kind or "and a reply" in kind for kind in self.failures):

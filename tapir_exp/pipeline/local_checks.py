@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.table import Table
 
 from tapir_exp.config import (
+    ChatTemplate,
     ClassifierKind,
     Config,
     EngineKind,
@@ -19,6 +20,7 @@ from tapir_exp.config import (
     MissingResponses,
     SeedSource,
     StrategyName,
+    StudentConfig,
     Suite,
 )
 from tapir_exp.config.lab_parts import LAB_PREFIX, LAB_STUDENT
@@ -34,6 +36,7 @@ from tapir_exp.llm.serving.weights import find_weights, is_gguf
 from tapir_exp.pipeline.disk_sizes import checkpoint_bytes, student_bytes
 from tapir_exp.pipeline.suite_files import find_missing, hub_data
 from tapir_exp.pipeline.suite_sizes import suites_of_run
+from tapir_exp.student.model_files import ModelFileError, find_missing_part
 
 READ_ROWS = 50
 """Rows of a file that are read as a check."""
@@ -172,10 +175,16 @@ def _student_checks(config: Config) -> Iterator[Check]:
             yield Check("student", problem=str(error))
     elif not Path(model).is_dir():
         yield _check_hub(f"student {model}", "model", model, config.student.revision)
-    elif any((Path(model) / name).is_file() for name in ("config.json", "adapter_config.json")):
-        yield Check("student", f"{model}: a directory with a configuration")
     else:
-        yield Check("student", problem=f"{model} holds no config.json; expected a Hugging Face model directory")
+        yield _check_directory(Path(model), config.student)
+
+
+def _check_directory(directory: Path, student: StudentConfig) -> Check:
+    try:
+        problem = find_missing_part(directory, needs_template=student.chat_template is ChatTemplate.tokenizer)
+    except ModelFileError as error:
+        problem = str(error)
+    return Check("student", f"{directory}: a directory with a model", problem)
 
 
 def _check_hub(subject: str, kind: str, name: str, revision: str | None) -> Check:
@@ -188,7 +197,8 @@ def _check_hub(subject: str, kind: str, name: str, revision: str | None) -> Chec
     if kind == "dataset" and (cache / name.replace("/", "___")).is_dir():
         return Check(subject, "in the cache of data sets")
     if constants.HF_HUB_OFFLINE:
-        return Check(subject, problem=f"{name} is not in the cache, and HF_HUB_OFFLINE forbids to load it")
+        place = "neither a directory nor in the cache" if kind == "model" else "not in the cache"
+        return Check(subject, problem=f"{name} is {place}, and HF_HUB_OFFLINE forbids to load it")
     return _ask_hub(subject, kind, name, revision)
 
 

@@ -29,8 +29,41 @@ AGAIN = "copy or download it again"
 Header = Mapping[str, Any]
 
 
+ADAPTER_CONFIG = "adapter_config.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", TOKENIZER_CONFIG, "vocab.json", "vocab.txt", "spiece.model")
+TEMPLATES = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
+
+
 class ModelFileError(ValueError):
     """A model directory is damaged; the message is one sentence with the remedy."""
+
+
+def find_missing_part(directory: Path, *, needs_template: bool) -> str:
+    """Return what a directory of a model or an adapter lacks, by the names of its files; empty if it lacks nothing.
+
+    Args:
+        directory: The directory.
+        needs_template: Whether the tokenizer has to bring the chat template.
+    """
+    if (directory / ADAPTER_CONFIG).is_file():
+        return ""  # its base may be elsewhere, and brings what it lacks
+    if not (directory / CONFIG).is_file():
+        return f"{directory} holds no {CONFIG}; expected a Hugging Face model directory"
+    if not any(next(directory.glob(pattern), None) for pattern in ("*.safetensors", "*.bin")):
+        return f"{directory} holds no weights, such as {WEIGHTS}; {AGAIN}"
+    if not any((directory / name).is_file() for name in TOKENIZERS):
+        return f"{directory} holds no tokenizer, such as {TOKENIZERS[0]}; copy the files of the model's tokenizer there"
+    if needs_template and not _has_template(directory):
+        return f"the tokenizer of {directory} has no chat template; set student.chat_template=chatml or llama2"
+    return ""
+
+
+def _has_template(directory: Path) -> bool:
+    settings = directory / TOKENIZER_CONFIG
+    if settings.is_file() and read_settings(settings).get("chat_template"):
+        return True
+    return any((directory / name).exists() for name in TEMPLATES)
 
 
 def check_model_files(directory: Path) -> None:

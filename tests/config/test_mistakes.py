@@ -194,6 +194,7 @@ def test_mistakes_of_a_command_line_are_found_at_once(tmp_path: Path, monkeypatc
         ("arm/ours.yaml", "arm: ours\ncurriculum:\n  rounds: 2\n", [f"arm sets arm, curriculum: {PACKAGE}"]),
         ("experiment/ours.yaml", "name: ours\n", [f"experiment sets name: {PACKAGE}"]),
         ("experiment/ours.yaml", "defaults:\n  - override /seeds: file\n", [f"experiment overrides seeds: {PACKAGE}"]),
+        ("experiment/ours.yaml", "", ['experiment sets nothing: expected "# @package _global_" and keys']),
         ("experiment/ours.yaml", "- seed\n", ["experiment/ours holds no keys: expected lines such as seed: 3"]),
         ("experiment/ours.yaml", "lab:\n\tseed: 1\n", ["not valid YAML: found character '\\t'"]),
         (
@@ -206,7 +207,7 @@ def test_mistakes_of_a_command_line_are_found_at_once(tmp_path: Path, monkeypatc
             ],
         ),
     ],
-    ids=["arm", "experiment", "override", "list", "tab", "student"],
+    ids=["arm", "experiment", "override", "empty", "list", "tab", "student"],
 )  # fmt: skip
 def test_every_mistake_of_a_file_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, text: str, expected: list[str]
@@ -219,6 +220,13 @@ def test_every_mistake_of_a_file_is_named(
     found = mistakes_of("--config-dir", "mine", f"{group}=ours")
     assert [line.startswith(start) for line, start in zip(found, expected, strict=True)] == [True] * len(expected)
     assert all(re.search(rf"\[mine/{file}(, line \d+)?\]$", line) for line in found)
+
+
+def test_unknown_flag_is_named_with_a_near_one() -> None:
+    found = mistakes_of("--config_dir", "mine", "--jobs=3")
+    assert found[0].startswith("--config_dir: expected an override such as key=value")
+    assert found[0].endswith("(did you mean --config-dir?)")
+    assert found[1].startswith("--jobs=3: expected an override such as key=value")
 
 
 def test_missing_config_dir_is_named() -> None:

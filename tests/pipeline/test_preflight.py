@@ -27,7 +27,8 @@ from tapir_exp.pipeline.workspace import StageOutput
 def composed(tmp_path_factory: pytest.TempPathFactory) -> Config:
     folder = tmp_path_factory.mktemp("own")
     (folder / "student").mkdir()
-    (folder / "student" / "config.json").write_text("{}")
+    for name in ("config.json", "tokenizer.json", "model.safetensors", "chat_template.jinja"):
+        (folder / "student" / name).write_text("{}")
     (folder / "mine.json").write_text(json.dumps([{"question": f"Number {n}?", "answer": "Yes."} for n in range(5)]))
     options = ["experiment=own_data", "teacher=gpt_4o", f"student.model={folder}/student"]
     return compose_config(*options, f"seeds.path={folder}/mine.json", f"outputs={folder}/outputs")
@@ -101,6 +102,31 @@ def test_what_is_missing_is_named_with_a_remedy(
 ) -> None:
     found = problems(change(composed))
     assert [word for word in words if word not in found[subject]] == []
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        ("model.safetensors", "holds no weights, such as model.safetensors"),
+        ("tokenizer.json", "holds no tokenizer, such as tokenizer.json"),
+        ("chat_template.jinja", "has no chat template; set student.chat_template=chatml or llama2"),
+    ],
+)
+def test_part_that_a_student_directory_lacks_is_named(
+    composed: Config, tmp_path: Path, missing: str, words: str
+) -> None:
+    shutil.copytree(composed.student.model, tmp_path, dirs_exist_ok=True)
+    config = replace(composed, student=replace(composed.student, model=str(tmp_path)))
+    assert problems(config) == {}
+    (tmp_path / missing).unlink()
+    assert words in problems(config)["student"]
+
+
+def test_template_may_be_among_the_settings_of_the_tokenizer(composed: Config, tmp_path: Path) -> None:
+    shutil.copytree(composed.student.model, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "chat_template.jinja").unlink()
+    (tmp_path / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
+    assert problems(replace(composed, student=replace(composed.student, model=str(tmp_path)))) == {}
 
 
 def test_full_disk_is_foreseen(composed: Config, monkeypatch: pytest.MonkeyPatch) -> None:
