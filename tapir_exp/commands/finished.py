@@ -1,4 +1,4 @@
-"""Jobs of a sweep that are finished already: they are skipped, and nothing heavy is imported for them."""
+"""Jobs and runs that are finished already: they are skipped, and nothing heavy is imported for them."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -15,6 +15,7 @@ from tapir_exp.core.store import Store, digest_files, recipe_key
 
 NO_RESULT = ("outputs", "spend", "logger", "sweep", "allow_lab_parts", "check_first_rows")
 """Sections of the configuration that change no result."""
+CONFIG = "config.yaml"
 RESULTS = ("metrics.jsonl", "report.html")
 MOST_INPUTS = 10_000
 """Files of an input directory that are compared."""
@@ -48,6 +49,27 @@ def finished_outcome(run_dir: Path, key: str) -> Outcome | None:
     evaluated = {entry.round for entry in manifest.artifacts if entry.stage.endswith(SUITE_STAGE)}
     results = [*RESULTS, *(f"{EVALUATIONS}/S_{number}/{EVALUATION}" for number in evaluated)]
     return outcome if complete and all((run_dir / name).is_file() for name in results) else None
+
+
+def unchanged_outcome(run_dir: Path, key: str, resolved: str) -> Outcome | None:
+    """Return the outcome of a finished run that would change nothing if it were repeated; None if it has to be run.
+
+    A user who repeats a single run may want what a sweep leaves as it is. So the whole configuration has to be the
+    same, trackers and budget included, and the files of all artifacts are checked.
+
+    Args:
+        run_dir: The directory of the run.
+        key: Key of the run, see `job_key`.
+        resolved: The configuration as YAML, with every interpolation resolved.
+    """
+    outcome = finished_outcome(run_dir, key)
+    try:
+        if outcome is None or (run_dir / CONFIG).read_text(encoding="utf-8") != resolved:
+            return None
+        Manifest.load(run_dir).open(run_dir)
+    except (OSError, ValueError, StoreError):
+        return None
+    return outcome
 
 
 @cache

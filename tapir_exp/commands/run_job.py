@@ -25,7 +25,7 @@ from tapir_exp.pipeline.preflight import check_before_work
 from tapir_exp.pipeline.workspace import Workspace
 from tapir_exp.report.live_page import live_page
 from tapir_exp.report.metrics import Metrics, run_metrics
-from tapir_exp.report.run_page import write_report
+from tapir_exp.report.run_page import REPORT, write_report
 from tapir_exp.report.run_view import METRICS
 from tapir_exp.tapir import distill
 
@@ -104,6 +104,15 @@ def run(config: Config, run_dir: Path, resolved: str, sweep_dir: Path | None = N
     if sweep_dir is None:
         _print_next(run_dir, Path(config.outputs))
     return _outcome(metrics[-1])
+
+
+def show_finished(run_dir: Path, outputs: Path) -> None:
+    """Print the results of a run that was finished before, as at its end, and point `outputs/latest` at it."""
+    _link_latest(run_dir, outputs)
+    lines = (run_dir / METRICS).read_text(encoding="utf-8").splitlines()
+    _print_rounds([json.loads(line) for line in lines])
+    console.print(f"report: {run_dir / REPORT}", soft_wrap=True)
+    _print_next(run_dir, outputs)
 
 
 def _print_next(run_dir: Path, outputs: Path) -> None:

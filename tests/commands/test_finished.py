@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tapir_exp.commands.finished import RESULTS, finished_outcome, job_key
+from tapir_exp.commands.finished import RESULTS, finished_outcome, job_key, unchanged_outcome
 from tapir_exp.config import Config, SweepConfig
 from tapir_exp.core.events import EVENTS, EventStream, Kind
-from tapir_exp.core.manifest import MANIFEST, Entry, Manifest
+from tapir_exp.core.manifest import MANIFEST, Entry, Manifest, entry_of
+from tapir_exp.core.store import Store
 
 
 @pytest.fixture
@@ -48,6 +49,26 @@ def test_job_whose_last_attempt_did_not_finish_is_run_again(run_dir: Path, kind:
     stream.record(Kind.RUN_STARTED)
     stream.record(kind)
     assert finished_outcome(run_dir, "k") is None
+
+
+@pytest.mark.parametrize("change", ["nothing", "config.yaml", "artifact", "key"])
+def test_single_run_is_repeated_only_if_something_changed(tmp_path: Path, change: str) -> None:
+    run_dir, store = tmp_path / "runs" / "lab", Store(tmp_path / "store")
+    run_dir.mkdir(parents=True)
+    made = store.produce("seeds", {}, lambda directory: {"rows": (directory / "rows.jsonl").write_text("{}\n")})
+    fields = {"name": "lab", "arm": "tapir", "seed": 0, "delta": 1.0, "alphas": (), "target": None}
+    Manifest(**fields, store="../../store", artifacts=(entry_of("seeds", 0, made),)).write(run_dir)
+    for name in RESULTS:
+        (run_dir / name).write_text("")
+    (run_dir / "config.yaml").write_text("logger: disabled\n")
+    stream = EventStream(run_dir / EVENTS)
+    stream.record(Kind.RUN_STARTED)
+    stream.record(Kind.RUN_FINISHED, key="k", figure="accuracy", value=0.5)
+    if change == "artifact":
+        (made.path / "rows.jsonl").write_text("{} \n")
+    resolved = "logger: wandb\n" if change == "config.yaml" else "logger: disabled\n"
+    outcome = unchanged_outcome(run_dir, "other" if change == "key" else "k", resolved)
+    assert (outcome is not None) == (change == "nothing")
 
 
 def config(**fields: object) -> Config:

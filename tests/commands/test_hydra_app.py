@@ -64,6 +64,7 @@ def write_sweep_report(sweep_dir):
 
 job = types.ModuleType("run_job")
 job.run = run
+job.show_finished = lambda run_dir, outputs: None
 page = types.ModuleType("page")
 page.write_sweep_report = write_sweep_report
 sys.modules.update({"tapir_exp.commands.run_job": job, "tapir_exp.report.sweep.page": page})
@@ -129,6 +130,13 @@ def test_plain_command_runs_the_lab_in_its_directory(tapir: Tapir) -> None:
     result = tapir()
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
     assert [line.split()[:2] for line in tapir.runs()] == [["outputs/runs/lab", "tapir"]]
+
+
+def test_finished_run_is_repeated_only_with_other_settings(tapir: Tapir) -> None:
+    results = [tapir(), tapir(), tapir("logger.tags=[b]")]
+    assert [result.returncode for result in results] == [0, 0, 0]
+    assert ["finished already" in result.stderr for result in results] == [False, True, False]
+    assert len(tapir.runs()) == 2
 
 
 @pytest.mark.parametrize(
