@@ -24,7 +24,7 @@ from tapir_exp.pipeline.opening import open_workspace
 from tapir_exp.pipeline.preflight import check_before_work
 from tapir_exp.pipeline.workspace import Workspace
 from tapir_exp.report.live_page import live_page
-from tapir_exp.report.metrics import Metrics, run_metrics
+from tapir_exp.report.metrics import Computed, Metrics, run_metrics
 from tapir_exp.report.run_page import REPORT, write_report
 from tapir_exp.report.run_view import METRICS
 from tapir_exp.tapir import distill
@@ -90,13 +90,14 @@ def run(config: Config, run_dir: Path, resolved: str, sweep_dir: Path | None = N
         _warn_about_self_preference(config)
         _warn_about_learning_rate(config)
         try:
-            with reading_events(lambda event: _finish_round(event, ws, run_dir)):
+            computed: Computed = {}
+            with reading_events(lambda event: _finish_round(event, ws, run_dir, computed)):
                 target = distill(ws)
         finally:  # a run that fails has spent, too
             write_spend_report(ws.ledger, run_dir)
         manifest = _manifest(ws, run_dir, target)
         manifest.write(run_dir)
-        metrics = run_metrics(manifest, manifest.open(run_dir))
+        metrics = run_metrics(manifest, manifest.open(run_dir), computed)
         write_text_atomic(run_dir / METRICS, _to_lines(metrics))
         report = write_report(run_dir)
     _print_rounds(metrics)
@@ -128,7 +129,7 @@ def _print_next(run_dir: Path, outputs: Path) -> None:
         console.print(f"{name}: {command}", soft_wrap=True)
 
 
-def _finish_round(event: Event, ws: Workspace, run_dir: Path) -> None:
+def _finish_round(event: Event, ws: Workspace, run_dir: Path, computed: Computed) -> None:
     """Write and record the metrics and the evaluation of a round as soon as its last stage is finished."""
     if event["event"] != Kind.STUDENT_FINISHED:
         return
@@ -137,7 +138,7 @@ def _finish_round(event: Event, ws: Workspace, run_dir: Path) -> None:
     manifest = _manifest(ws, run_dir, None)
     manifest = manifest.model_copy(update={"alphas": manifest.alphas[:number]})
     artifacts = {entry.name: ws.store.open(entry.stage, entry.key) for entry in manifest.artifacts}
-    metrics = run_metrics(manifest, artifacts)
+    metrics = run_metrics(manifest, artifacts, computed)
     path, text = run_dir / METRICS, _to_lines(metrics)
     # A finished run that is repeated keeps its later rounds, also if it is killed now.
     if not (path.is_file() and path.read_text(encoding="utf-8").startswith(text)):

@@ -1,7 +1,7 @@
 """Metrics of a run, round by round, computed from its artifacts alone."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -26,7 +26,11 @@ SUMMED = ("train/tokens", "teacher/rows", "teacher/calls")
 """Metrics that also have a sum over all rounds so far, with the suffix `_total`."""
 
 
-def run_metrics(manifest: Manifest, artifacts: Artifacts) -> list[Metrics]:
+Computed = dict[tuple[object, ...], Metrics]
+"""Metrics of a round by everything that they are computed from."""
+
+
+def run_metrics(manifest: Manifest, artifacts: Artifacts, computed: Computed | None = None) -> list[Metrics]:
     """Compute one row of metrics for S_0 and one for each round; names are `stage/metric`.
 
     Shares and accuracies are from 0 to 1, gaps in judge points, losses in nats per response token. `hard_share` always
@@ -38,17 +42,27 @@ def run_metrics(manifest: Manifest, artifacts: Artifacts) -> list[Metrics]:
     Args:
         manifest: Manifest of the run.
         artifacts: The artifacts that the manifest names, by name.
+        computed: Metrics of an earlier call, which are used again. A run asks after each round for all rounds so far.
 
     Returns:
         The rows, S_0 first.
     """
+    computed = {} if computed is None else computed
     rows: list[Metrics] = []
     totals: dict[str, int | None] = dict.fromkeys(SUMMED, 0)
     for number in range(len(manifest.alphas) + 1):
-        row = round_metrics(number, manifest, artifacts)
+        source = _source_of_round(number, manifest, artifacts)
+        row = computed.get(source) or round_metrics(number, manifest, artifacts)
+        computed[source] = row
         totals = {name: _add(total, row.get(name, 0)) for name, total in totals.items()}
         rows.append({**row, **{f"{name}_total": total for name, total in totals.items()}})
     return rows
+
+
+def _source_of_round(number: int, manifest: Manifest, artifacts: Artifacts) -> tuple[object, ...]:
+    """Return what the metrics of a round are computed from: the artifacts of the round, and those of no round."""
+    names = (name for name in sorted(artifacts) if name.endswith(f"-{number}") or not name[-1].isdigit())
+    return number, manifest.delta, manifest.alphas[:number][-1:], *((name, artifacts[name].name) for name in names)
 
 
 def _add(total: int | None, value: int | None) -> int | None:
@@ -77,11 +91,12 @@ def round_metrics(number: int, manifest: Manifest, artifacts: Artifacts) -> Metr
             metrics |= _stage_metrics(suite, {k: v for k, v in result.figures.items() if k not in NO_METRIC})
     # The last student has no verdicts: no round follows that needs them.
     if verdicts := artifacts.get(f"verdicts-{number}"):
-        metrics |= _gap_metrics(verdicts, manifest.delta)
-        metrics |= _trained_gap_metrics(verdicts, artifacts.get(f"expansions-{number}"), manifest.delta)
+        rows = verdicts.rows(Verdict)
+        metrics |= _gap_metrics(verdicts, rows, manifest.delta)
+        metrics |= _trained_gap_metrics(rows, artifacts.get(f"expansions-{number}"), manifest.delta)
         metrics |= _stage_metrics("judge", verdicts.figures.get("diagnosis", {}))
     if verdicts := artifacts.get(f"fresh_verdicts-{number}"):
-        metrics |= _new_gap_metrics("fresh_gap", verdicts, None, manifest.delta)
+        metrics |= _new_gap_metrics("fresh_gap", verdicts.rows(Verdict), None, manifest.delta)
     if verdicts := artifacts.get(f"held_out_verdicts-{number}"):
         metrics |= _held_out_metrics(verdicts, artifacts[f"held_out_losses-{number}"])
     return metrics
@@ -127,8 +142,7 @@ def _benchmark_metrics(results: list[BenchmarkResult]) -> Metrics:
     }
 
 
-def _gap_metrics(verdicts: Artifact, delta: float) -> Metrics:
-    rows = verdicts.rows(Verdict)
+def _gap_metrics(verdicts: Artifact, rows: Sequence[Verdict], delta: float) -> Metrics:
     gaps, noise = scored_gaps(rows), estimate_noise(rows)
     chosen, false = (0, None) if noise is None else expected_false_rows(rows, noise, delta)
     return {
@@ -142,16 +156,16 @@ def _gap_metrics(verdicts: Artifact, delta: float) -> Metrics:
     }
 
 
-def _trained_gap_metrics(verdicts: Artifact, expansions: Artifact | None, delta: float) -> Metrics:
+def _trained_gap_metrics(rows: Sequence[Verdict], expansions: Artifact | None, delta: float) -> Metrics:
     """Return the gaps that a student has on the new rows of its own mix, to compare with those ahead of the fit."""
     if expansions is None:
         return {}
     new = {row.id for row in expansions.rows(TrainingExample)}
-    return _new_gap_metrics("trained_gap", verdicts, new, delta)
+    return _new_gap_metrics("trained_gap", rows, new, delta)
 
 
-def _new_gap_metrics(name: str, verdicts: Artifact, new: Collection[str] | None, delta: float) -> Metrics:
-    gaps = scored_gaps(verdicts.rows(Verdict))
+def _new_gap_metrics(name: str, rows: Sequence[Verdict], new: Collection[str] | None, delta: float) -> Metrics:
+    gaps = scored_gaps(rows)
     of_new = [gap for row_id, gap in gaps.items() if new is None or row_id in new]
     return {
         f"{name}/scored": len(of_new),

@@ -11,7 +11,7 @@ from fakes import training_row
 from tapir_exp.core.manifest import Manifest, entry_of
 from tapir_exp.core.records import BenchmarkResult, Quota, Record, Verdict
 from tapir_exp.core.store import ROWS, SIDECAR, Artifact, Store, write_rows
-from tapir_exp.report.metrics import Metrics, run_metrics
+from tapir_exp.report.metrics import Computed, Metrics, run_metrics
 
 SPEND = {"judge": {"calls": 4, "usd": 0.1}}
 
@@ -29,17 +29,19 @@ class Outputs:
 
         self.artifacts[name] = self.store.produce(name.partition("-")[0], {"name": name}, make)
 
-    def manifest(self, alphas: tuple[float, ...]) -> Manifest:
+    def manifest(self, alphas: tuple[float, ...], delta: float) -> Manifest:
         entries = tuple(
             entry_of(name, int(name[-1]) if "-" in name else 0, artifact) for name, artifact in self.artifacts.items()
         )
         return Manifest(
-            name="n", arm="a", seed=0, store="../store", delta=2.0, alphas=alphas, target=None, artifacts=entries
+            name="n", arm="a", seed=0, store="../store", delta=delta, alphas=alphas, target=None, artifacts=entries
         )
 
-    def metrics(self, alphas: tuple[float, ...] = (0.3,)) -> list[Metrics]:
-        manifest = self.manifest(alphas)
-        return run_metrics(manifest, manifest.open(self.run_dir))
+    def metrics(
+        self, alphas: tuple[float, ...] = (0.3,), delta: float = 2.0, computed: Computed | None = None
+    ) -> list[Metrics]:
+        manifest = self.manifest(alphas, delta)
+        return run_metrics(manifest, manifest.open(self.run_dir), computed)
 
 
 def verdict(row_id: str, teacher: float | None, student: float | None = 4) -> Verdict:
@@ -83,6 +85,17 @@ def outputs(tmp_path: Path) -> Outputs:
 def test_run_metrics_has_one_row_per_student(outputs: Outputs) -> None:
     assert [row["round"] for row in outputs.metrics()] == [0, 1]
     assert [row["round"] for row in outputs.metrics(alphas=())] == [0]
+
+
+def test_rounds_are_computed_once_unless_their_artifacts_change(outputs: Outputs) -> None:
+    computed: Computed = {}
+    first = outputs.metrics(computed=computed)
+    assert outputs.metrics(computed=computed) == first == outputs.metrics()
+    assert len(computed) == 2
+    outputs.put("verdicts-1", [verdict("a", 5)], unscored=0, flips=0)
+    assert outputs.metrics(computed=computed) == outputs.metrics() != first
+    assert len(computed) == 3
+    assert outputs.metrics(computed=computed, delta=1.0) == outputs.metrics(delta=1.0)
 
 
 def test_judge_metrics_are_those_of_the_diagnosis(outputs: Outputs) -> None:
