@@ -28,7 +28,16 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((RO
 FENCE = re.compile(r"^( *)(<!-- run -->\n)? *```(console|python|bash)\n(.*?)^ *```", re.M | re.S)
 COMPOSED = {"run": "config", "plan": "config", "inspect": "config", "judge-check": "config", "evaluate": "evaluate"}
 """Verbs whose arguments are overrides, each with its primary configuration."""
-OWN_OPTIONS = {"--rows": 1, "--pairs": 1, "--limit": 1, "--replies": 1, "--delta": 1, "--output-dir": 1, "--cfg": 1}
+OWN_OPTIONS = {
+    "--rows": 1,
+    "--probe": 1,
+    "--pairs": 1,
+    "--limit": 1,
+    "--replies": 1,
+    "--delta": 1,
+    "--output-dir": 1,
+    "--cfg": 1,
+}
 """Options of these verbs, with their number of values."""
 ELIDED = ("experiment=llama2_7b_paper", "allow_lab_parts=true")
 FILE_MISSING = r"that exists|directory of a finished run|expected a (file|directory)"

@@ -39,8 +39,8 @@ REFINED_LENGTH_RATIO = 1.5
 """Length of a refined response relative to the original."""
 SPOILT_SHARE = 2 / 3
 """Length of the responses that a judge is checked on, relative to the teacher's: a third of them are cut."""
-LAB_CHARS_PER_TOKEN = 5.5
-"""Characters per token of the lab's models, which count words."""
+LAB_CHARS_PER_TOKEN = 7.0
+"""Characters per token of the lab's models, which count words, those of tags included."""
 TOKENIZERS = 2.0
 """Largest ratio between the tokens that two tokenizers count for one text."""
 LETTERS_PER_TOKEN = 3

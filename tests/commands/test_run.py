@@ -40,6 +40,12 @@ def test_tiny_run_goes_through_every_stage(tmp_path: Path) -> None:
     names = set(Manifest.load(run).open(run))
     assert {f"{stage}-2" for stage in ("plan", "expansions", "train_mix", "student", "benchmark")} <= names
     assert len([json.loads(line) for line in (run / "metrics.jsonl").open()]) == 3
+    plan = [sys.executable, "-m", "tapir_exp", "plan", "debug=tiny", f"outputs={tmp_path}", "--json"]
+    found = json.loads(subprocess.run(plan, capture_output=True, text=True, cwd=tmp_path, timeout=300).stdout)
+    paid = json.loads((run / "spend.json").read_text())["scope"]
+    # Finished stages show what they paid, and nothing remains.
+    assert (found["total"]["done"], found["total"]["most"]["calls"]) == (found["total"]["of"], 0)
+    assert {name: found["total"]["spent"][name] for name in paid} == paid
 
 
 @pytest.mark.parametrize("kind", ["link", "dangling link", "directory"])
