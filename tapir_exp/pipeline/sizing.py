@@ -43,6 +43,7 @@ def fit_sizes(config: Config, seeds: Sequence[Example | SeedPair], undrawn: int)
     if count < len(seeds):
         config = replace(config, seeds=replace(config.seeds, size=count))
     fitted = _with_sizes(config, count, undrawn)
+    _warn_of_few_rows(config, fitted, len(seeds))
     _warn_of_large_rounds(fitted, count)
     return fitted
 
@@ -51,6 +52,18 @@ def _has_budget(config: Config) -> bool:
     spend = config.spend
     limits = (spend.max_usd, spend.max_calls, spend.max_tokens, config.time_budget_minutes)
     return any(limit is not None for limit in limits)
+
+
+def _warn_of_few_rows(given: Config, fitted: Config, seeds: int) -> None:
+    """Warn if the source has far fewer rows than were asked for."""
+    size, held_out = given.seeds.size, given.evals.held_out_size
+    if size is not None and seeds < size:
+        _warn_once(f"warning: seeds.size = {size:,}: the source has {seeds:,} rows to draw.")
+    if given.seeds.reserve and held_out > seeds:
+        _warn_once(
+            f"warning: evals.held_out_size = {held_out:,}: {fitted.evals.held_out_size:,} rows are held out, "
+            "which is at most a tenth of them."
+        )
 
 
 def _warn_of_large_rounds(config: Config, seeds: int) -> None:

@@ -89,6 +89,20 @@ def test_round_of_more_than_two_rows_a_seed_warns(
     assert all("a round has 450 rows" in text for text in warnings)
 
 
+@pytest.mark.parametrize(
+    ("size", "held_out", "warned"), [(None, 5, []), (30, 5, ["seeds.size = 30"]), (None, 400, ["400"])]
+)
+def test_source_with_fewer_rows_than_asked_for_warns(
+    own_data: Config, monkeypatch: pytest.MonkeyPatch, size: int | None, held_out: int, warned: list[str]
+) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(sizing, "print_warning", warnings.append)
+    sizing._warn_once.cache_clear()
+    seeds, evals = replace(own_data.seeds, size=size, reserve=held_out), replace(own_data.evals, held_out_size=held_out)
+    fit_sizes(replace(own_data, seeds=seeds, evals=evals), [example(n) for n in range(20)], undrawn=5)
+    assert [words in text for words, text in zip(warned, warnings, strict=True)] == [True] * len(warned)
+
+
 @pytest.mark.parametrize("limit", [{"max_usd": 3.0}, {"max_calls": 900}, {"max_tokens": 200_000}], ids=str)
 def test_budget_draws_fewer_seeds(own_data: Config, limit: dict[str, Any]) -> None:
     config = sized(own_data, 1900, **limit)
