@@ -111,7 +111,9 @@ def replay(name: str, path: Path, pairs: Sequence[LabelledPair], delta: float) -
     verdicts = {}
     for source, fields in rows:
         stored = validate_row(Verdict, fields, EvaluationError, source)
-        verdicts[stored.id] = reparse_verdict(stored, _protocol_of(stored))
+        again = reparse_verdict(stored, _protocol_of(stored))
+        # How a panel combined its scores is not in the file, so an unchanged verdict stays as it is.
+        verdicts[stored.id] = stored if again.replies == stored.replies else again
     missing = [pair.id for pair in pairs if pair.id not in verdicts]
     if missing or not pairs:
         problem = f"no verdict on the pair {missing[0]}" if missing else "the pairs of its verdicts are not given"

@@ -3,17 +3,20 @@
 from collections.abc import Callable
 from dataclasses import replace
 from math import log
+from pathlib import Path
 
 import pytest
 from fakes import Scripted, ScriptedChat, completion_of, prompt_of, tagged, timeout_error
 
 from tapir_exp.config import JudgeConfig, JudgeProtocol, LLMConfig, PanelConfig, PanelMemberConfig, PanelScore
 from tapir_exp.core.records import BOTH_ORDERS, JudgeReply, PresentationOrder, Verdict
-from tapir_exp.distillation.judge.check import common_failures
+from tapir_exp.core.store import write_rows
+from tapir_exp.distillation.judge.check import common_failures, members_of, replay
 from tapir_exp.distillation.judge.noise import both_leads
 from tapir_exp.distillation.judge.notes import count_notes, write_notes
 from tapir_exp.distillation.judge.requests import ResponsePair, judge_prompts, presentations, requests_for
 from tapir_exp.distillation.judge.score import build_verdict, reparse_verdict, score_pairs, split_panel
+from tapir_exp.evals.labelled_pairs import FIRST, LabelledPair
 from tapir_exp.llm.chat import ChatRequest, Completion, TokenLogprob
 from tapir_exp.llm.panel import Member, MemberRequest, Panel
 
@@ -244,3 +247,13 @@ def test_build_verdict_of_one_judge_is_as_before() -> None:
         for order, score in zip(BOTH_ORDERS, (8, 9), strict=True)
     ]
     assert build_verdict("a", replies).teacher == 8.5
+
+
+def test_replayed_panel_keeps_its_median(tmp_path: Path) -> None:
+    chats = [ScriptedChat(fixed(*scores)) for scores in ((8, 6), (9, 6), (4, 6))]
+    verdicts = score_pairs([PAIR], panel_of(*chats), panel_config(combine=PanelScore.median), "judging")
+    write_rows(tmp_path / "verdicts.jsonl", verdicts)
+    pairs = [LabelledPair("a", PAIR.instruction, "good", "poor", FIRST)]
+    (judged,) = replay("again", tmp_path / "verdicts.jsonl", pairs, 1.5).judged
+    assert (judged.gap, judged.verdict) == (2, FIRST)
+    assert [check.agreement.right.mean for check in members_of("p", pairs, verdicts, 1.5)] == [1, 1, 0]
