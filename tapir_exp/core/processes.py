@@ -11,7 +11,7 @@ from threading import Thread, main_thread
 
 POLL_S = 0.25
 """Interval of checks of the parent."""
-GRACE_S = 2.5
+GRACE_S = 2.0
 """Time for an orderly stop, as after Ctrl-C: calls in flight are read, and the spend is written."""
 MORE_S = 0.5
 """Time after `GRACE_S` in which this process exits by itself."""
