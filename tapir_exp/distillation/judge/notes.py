@@ -2,7 +2,8 @@
 
 Both follow LLMBar (Zeng et al., 2024), whose evaluators judge better with metrics that they write for the instruction,
 and with an answer of their own as the reference. Each takes one call per instruction, whatever the number of its
-orders, samples and rows. Notes depend on the instruction alone, so that the verdicts of all rounds share them in the cache.
+orders, samples and rows. Notes depend on the instruction alone, so that the verdicts of all rounds share them in the
+cache.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
