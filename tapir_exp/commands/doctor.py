@@ -41,6 +41,7 @@ def _check_configuration(arguments: Sequence[str]) -> None:
     checks = list(dict.fromkeys(check for job in jobs for check in all_checks(job)))
     print_checks(checks, Terminal())  # stdout: the table is the result of the command
     raise_problems(checks)
+    Terminal().print(f"{len(checks)} checks passed: nothing that the run needs is missing.")
 
 
 def _parser() -> argparse.ArgumentParser:

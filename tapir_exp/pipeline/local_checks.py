@@ -276,5 +276,6 @@ def _disk_checks(config: Config) -> Iterator[Check]:
         problem = f"{free / GB:.1f} GB are free at {directory}, about {needed / GB:.1f} GB are needed; {remedy}"
         yield Check("disk", problem=problem)
     else:
-        about = "" if needed is None else f", about {needed / GB:.1f} GB needed"
+        size = "less than 0.1 GB" if needed is not None and needed < GB / 10 else f"about {(needed or 0) / GB:.1f} GB"
+        about = "" if needed is None else f", {size} needed"
         yield Check("disk", f"{free / GB:.0f} GB free{about}")

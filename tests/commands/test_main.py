@@ -6,6 +6,7 @@ import sys
 import tomllib
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 from assets import HEAVY, ROOT
@@ -126,6 +127,27 @@ def test_help_imports_only_the_standard_library() -> None:
         "sys.exit(str(sorted(names & {'hydra', 'omegaconf', 'rich', 'pydantic', 'yaml', 'numpy'})))"
     )
     assert run_python("-c", code).stderr.strip() == "[]"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "absent"),
+    [
+        (["plan", "debug=tiny"], ("aiohttp", "httpx", "numpy", "pyarrow", "huggingface_hub.hf_api")),
+        (["inspect", "seeds.size=8", "--rows", "1"], ("torch", "datasets", "transformers.modeling_utils")),
+    ],
+    ids=["plan", "inspect"],
+)
+def test_command_that_only_looks_loads_few_libraries(
+    tmp_path: Path, arguments: list[str], absent: tuple[str, ...]
+) -> None:
+    code = (
+        "import sys\n"
+        "from tapir_exp.commands.main import main\n"
+        f"main({[*arguments, f'outputs={tmp_path}']!r})\n"
+        f"sys.exit(str([m for m in {absent!r} if m in sys.modules]))"
+    )
+    assert run_python("-c", code).stderr.strip().endswith("[]")
 
 
 @pytest.mark.timing
