@@ -181,7 +181,9 @@ def _summarise(calls: "Sequence[Call]") -> str:
 
 
 def _format_usd(usd: float | None) -> str:
-    return "price unknown" if usd is None else f"{usd:.4f} USD"
+    if usd is None:
+        return "price unknown"
+    return f"{usd:.4f} USD" if usd else "0 USD"
 
 
 def _clip(text: str, limit: int | None) -> str:
@@ -192,4 +194,5 @@ def _clip(text: str, limit: int | None) -> str:
 
 
 def _indent(text: str, spaces: int = 2) -> str:
-    return "\n".join(" " * spaces + line for line in text.splitlines())
+    # Not splitlines, which also breaks a line at characters that a terminal shows escaped.
+    return "\n".join(" " * spaces + line for line in text.split("\n"))

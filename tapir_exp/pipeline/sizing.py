@@ -62,7 +62,7 @@ def _warn_of_few_rows(given: Config, fitted: Config, seeds: int) -> None:
     if given.seeds.reserve and held_out > seeds:
         _warn_once(
             f"warning: evals.held_out_size = {held_out:,}: {fitted.evals.held_out_size:,} rows are held out, "
-            "which is at most a tenth of them."
+            "a tenth of the source at most."
         )
 
 
