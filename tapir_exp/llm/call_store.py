@@ -36,6 +36,7 @@ class CallStore:
         ledger: Calls and spend of this job.
         batches: Batches that are in progress at the providers.
         locks: Requests that are in flight in any process.
+        has_budget: Whether calls, tokens or USD are limited.
     """
 
     def __init__(self, root: Path, scope: SpendScope, budget: SpendConfig) -> None:
@@ -55,6 +56,7 @@ class CallStore:
         self.ledger = Ledger(self._durable, scope, budget)
         self.batches = batch_api.BatchRecords(self._durable)
         self.locks = InFlightLocks(self._traffic, (scope.scope, scope.job), self._record_lost)
+        self.has_budget = any(limit is not None for limit in (budget.max_calls, budget.max_tokens, budget.max_usd))
         self._reserving: list[tuple[str, asyncio.Future[tuple[bool, Completion | None]]]] = []
         self._arguments = (root, scope, budget)
         self._writer = GroupWriter(lambda: _CallsTarget(root), self.ledger.return_counts)

@@ -315,7 +315,9 @@ class Client:
                 self._call_store.ledger.record_paid(self._role, compute_usage(request, lost, self._price))
                 await self._call_store.write_counts()
             raise
-        give_back_slot()
+        # With a budget, the price has to be on disk before the next call looks for it.
+        if not self._call_store.has_budget:
+            give_back_slot()
         usage = compute_usage(request, response, self._price)
         self._limiter.correct(usage.prompt_tokens + usage.completion_tokens - tokens, started)
         return await self._record(key, request, response, usage)

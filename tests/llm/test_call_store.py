@@ -218,10 +218,12 @@ def test_calls_in_flight_at_a_kill_are_recorded(tmp_path: Path, scope: SpendScop
     assert list((tmp_path / "call_store" / "owners").iterdir()) == []
 
 
+@pytest.mark.parametrize(("budget", "sent"), [(SpendConfig(), 5), (SpendConfig(max_calls=99), 1)], ids=["none", "99"])
 def test_next_call_starts_while_a_reply_is_written(
-    server: Server, call_store: CallStore, monkeypatch: pytest.MonkeyPatch
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: SpendConfig, sent: int
 ) -> None:
-    """No reply is used before it is on disk; the one slot is free for the next call meanwhile."""
+    """No reply is used before it is on disk. The one slot is free meanwhile, unless the price is needed first."""
+    call_store = CallStore(tmp_path / "call_store", SpendScope("run"), budget)
     written, used = threading.Event(), list[str]()
     write_group = _CallsTarget.write_group
 
@@ -242,15 +244,16 @@ def test_next_call_starts_while_a_reply_is_written(
         )
         task = asyncio.ensure_future(stream)
         async with asyncio.timeout(20):
-            while len(server.seen) < 5:
+            while len(server.seen) < sent:
                 await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)
         # One slot, and four calls whose replies are written.
-        assert (len(server.seen), used) == (5, [])
+        assert (len(server.seen), used) == (sent, [])
         written.set()
         await task
 
     asyncio.run(run())
+    call_store.close()
     assert sorted(used) == [f"re: {name}" for name in "abcdefg"]
 
 
