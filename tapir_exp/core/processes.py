@@ -11,7 +11,7 @@ from threading import Thread, main_thread
 
 POLL_S = 0.25
 """Interval of checks of the parent."""
-GRACE_S = 2.0
+GRACE_S = 1.5
 """Time for an orderly stop, as after Ctrl-C: calls in flight are read, and the spend is written."""
 MORE_S = 0.5
 """Time after `GRACE_S` in which this process exits by itself."""
@@ -81,24 +81,27 @@ def announce_to_workers() -> None:
     os.environ[SWEEP_VARIABLE] = f"{me.pid} {me.started}"
 
 
-def end_with_parent(parent: ProcessRef | None = None) -> None:
+def end_with_parent(parent: ProcessRef | None = None, between: int | None = None) -> None:
     """Interrupt this process if its parent ends, and exit `GRACE_S` later; a second call does nothing.
 
     Args:
         parent: A process of this machine to watch; by default the announced one, or the one that started this process.
+        between: Id of a process between the two that does nothing but wait for this one; it is killed then.
     """
     if not _watched:
         pid, _, started = os.environ.get(SWEEP_VARIABLE, "").partition(" ")
         if parent is None and pid.isdigit():
             parent = ProcessRef(socket.gethostname(), int(pid), started)
-        _watched.append(Thread(target=_watch, args=(os.getppid(), parent), daemon=True))
+        _watched.append(Thread(target=_watch, args=(os.getppid(), parent, between), daemon=True))
         _watched[0].start()
 
 
-def _watch(ppid: int, parent: ProcessRef | None) -> None:
+def _watch(ppid: int, parent: ProcessRef | None, between: int | None) -> None:
     # An orphan gets another parent. PR_SET_PDEATHSIG would also fire at the end of the thread that started the process.
     while parent.is_running if parent else os.getppid() == ppid:
         time.sleep(POLL_S)
+    if between is not None and os.getppid() == between:
+        os.kill(between, signal.SIGKILL)
     # The end of the interpreter stops this thread, and takes long on a busy machine; the kernel's timer goes on.
     if signal.getsignal(signal.SIGALRM) is signal.SIG_DFL:
         signal.setitimer(signal.ITIMER_REAL, GRACE_S + MORE_S)

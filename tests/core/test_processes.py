@@ -66,4 +66,5 @@ def test_worker_of_an_announced_parent_that_has_ended_ends(tmp_path: Path) -> No
         parent.wait()
     environment = {**os.environ, SWEEP_VARIABLE: f"{parent.pid} 1"}
     command = [sys.executable, "-c", WORKER.format(then=HANGS), str(tmp_path)]
-    assert subprocess.run(command, env=environment, timeout=30, check=False).returncode == ORPHANED_EXIT_CODE
+    done = subprocess.run(command, env=environment, timeout=30, check=False, stderr=subprocess.DEVNULL)
+    assert done.returncode in (ORPHANED_EXIT_CODE, -signal.SIGINT)  # the interrupt may come before the `try`

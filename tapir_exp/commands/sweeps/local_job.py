@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from os import setpgid
+from os import getppid, setpgid
 from typing import Any
 
 from tapir_exp.core.processes import ProcessRef, end_with_parent
@@ -66,7 +66,7 @@ def main() -> None:
     setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-    end_with_parent(ProcessRef(socket.gethostname(), int(pid), started.removeprefix("-")))
+    end_with_parent(ProcessRef(socket.gethostname(), int(pid), started.removeprefix("-")), between=getppid())
     module = options.index("-m") + 1
     sys.argv[1:] = options[module + 1 :]
     runpy.run_module(options[module], run_name="__main__", alter_sys=True)
