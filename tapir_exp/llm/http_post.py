@@ -61,14 +61,14 @@ def open_post(session: aiohttp.ClientSession, address: str, proxy: str | None) -
     """
     try:
         url = URL(address)
-    except ValueError:  # the session says what is wrong with it
+    except ValueError:  # the error of the session names it
         return SessionPost(session, address)
     is_plain = url.scheme in SCHEMES and url.raw_host and not (url.raw_user or url.raw_password or url.raw_fragment)
     return DirectPost(session, url) if is_plain and proxy is None else SessionPost(session, address)
 
 
 class SessionPost:
-    """Sends bodies with `ClientSession.post`, which knows proxies and whatever else an address can hold."""
+    """Sends bodies with `ClientSession.post`, which supports proxies, and addresses with a user and a password."""
 
     def __init__(self, session: aiohttp.ClientSession, address: str) -> None:
         self._session, self._address = session, address
