@@ -195,4 +195,4 @@ def _clip(text: str, limit: int | None) -> str:
 
 def _indent(text: str, spaces: int = 2) -> str:
     # Not splitlines, which also breaks a line at characters that a terminal shows escaped.
-    return "\n".join(" " * spaces + line for line in text.split("\n"))
+    return "\n".join(" " * spaces + line for line in text.removesuffix("\n").split("\n"))
