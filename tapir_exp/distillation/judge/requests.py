@@ -99,7 +99,7 @@ class JudgeRequest:
 
     @property
     def order(self) -> PresentationOrder:
-        """Which responses it shows, and in which order."""
+        """Return which responses it shows, and in which order."""
         return self.shown.order
 
 

@@ -68,13 +68,12 @@ def score_pairs(
         if on_result is not None:
             on_result(index, result)
 
-    sent: Sequence[int] = range(len(pairs) * len(calls))
-    if config.writes_notes:
-        # Without its notes, a judge would score under another protocol.
-        failed = {index: failure for index in sent if (failure := _failed_notes(noted, index, calls)) is not None}
-        for index, failure in failed.items():
-            add(index, RequestResult(None, "", failure))
-        sent = [index for index in sent if index not in failed]
+    # Without its notes, a judge would score under another protocol, so it is not asked.
+    failed = _failed_notes(noted, calls) if config.writes_notes else {}
+    for index, failure in failed.items():
+        add(index, RequestResult(None, "", failure))
+    every = range(len(pairs) * len(calls))
+    sent = [index for index in every if index not in failed] if failed else every
     run_each(
         chat,
         LazySequence(len(sent), lambda number: build(sent[number])),
@@ -87,10 +86,14 @@ def score_pairs(
     return in_order(collected.verdicts, len(pairs))
 
 
-def _failed_notes(noted: Sequence[ResponsePair], index: int, calls: Sequence[Presentation]) -> str | None:
-    """Return why the judge of a request has no notes; None if it has them."""
-    failure = noted[index // len(calls)].notes[calls[index % len(calls)].member].failure
-    return None if failure is None else f"no notes: {failure}"
+def _failed_notes(noted: Sequence[ResponsePair], calls: Sequence[Presentation]) -> dict[int, str]:
+    """Return why the judge of a request has no notes, by the index of the request."""
+    return {
+        number * len(calls) + position: f"no notes: {failure}"
+        for number, pair in enumerate(noted)
+        for position, shown in enumerate(calls)
+        if (failure := pair.notes[shown.member].failure) is not None
+    }
 
 
 class VerdictCollector:
