@@ -25,8 +25,9 @@ from tapir_exp.pipeline.preflight import check_before_work
 from tapir_exp.pipeline.workspace import Workspace
 from tapir_exp.report.live_page import live_page
 from tapir_exp.report.metrics import Computed, Metrics, run_metrics
-from tapir_exp.report.run_page import REPORT, write_report
+from tapir_exp.report.run_page import write_report
 from tapir_exp.report.run_view import METRICS
+from tapir_exp.report.templates import REPORT
 from tapir_exp.tapir import distill
 
 TABLE_COLUMNS = {

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -227,7 +227,7 @@ def test_next_call_starts_while_a_reply_is_written(
     written, used = threading.Event(), list[str]()
     write_group = _CallsTarget.write_group
 
-    def write_later(target: _CallsTarget, entries: Iterable[Entry]) -> list[Any]:
+    def write_later(target: _CallsTarget, entries: Sequence[Entry]) -> list[Any]:
         assert written.wait(20)
         return write_group(target, entries)
 
@@ -261,7 +261,7 @@ def test_counts_of_a_failed_write_are_kept_after_the_loop(tmp_path: Path, monkey
     """A write that fails when its event loop has ended, as after Ctrl-C, loses no paid call."""
     call_store, ended = open_store(tmp_path), threading.Event()
 
-    def fail(target: _CallsTarget, entries: Iterable[Entry]) -> list[Any]:
+    def fail(target: _CallsTarget, entries: Sequence[Entry]) -> list[Any]:
         assert ended.wait(20)
         raise OSError("the disk is full")
 

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 from collections.abc import Sequence
+from typing import Any
 
 import aiohttp
 import pytest
@@ -19,7 +20,7 @@ Sent = tuple[int, bytes]
 """Number of the connection, and the request as it came."""
 
 
-async def exchange(replies: Sequence[bytes], *, timeout_s: float = 5.0, ceiling: int = 1000) -> tuple[list, list[Sent]]:
+async def exchange(replies: Sequence[bytes], timeout_s: float) -> tuple[list[Any], list[Sent]]:
     """Send a request for each scripted reply, one after the other; return results or errors, and what was sent."""
     script, seen, connections = iter(replies), list[Sent](), 0
 
@@ -54,14 +55,14 @@ async def exchange(replies: Sequence[bytes], *, timeout_s: float = 5.0, ceiling:
             results: list[HttpReply | Exception] = []
             for number in range(len(replies)):
                 try:
-                    results.append(await post.send(f"body {number}".encode(), ceiling))
+                    results.append(await post.send(f"body {number}".encode(), 1000))
                 except Exception as error:
                     results.append(error)
         return results, seen
 
 
-def run(*replies: bytes, **named: float) -> tuple[list, list[Sent]]:
-    return asyncio.run(exchange(replies, **named))
+def run(*replies: bytes, timeout_s: float = 5.0) -> tuple[list[Any], list[Sent]]:
+    return asyncio.run(exchange(replies, timeout_s))
 
 
 def test_request_has_each_header_once() -> None:

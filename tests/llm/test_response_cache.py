@@ -114,7 +114,9 @@ def test_put_many_keeps_a_stored_completion_that_is_usable(database: Database, e
     st.floats(allow_nan=False, allow_infinity=False),
     st.dictionaries(st.text(), st.text() | st.floats() | st.none(), max_size=3),
 )
-def test_key_is_that_of_sorted_json(turns: list[Message], number: int, temperature: float, options: dict) -> None:
+def test_key_is_that_of_sorted_json(
+    turns: list[Message], number: int, temperature: float, options: dict[str, Any]
+) -> None:
     named = {"max_tokens": number, "sample": number, "top_logprobs": number, "temperature": temperature}
     request = ChatRequest(messages=tuple(turns), **named)
     identity = {**IDENTITY, "options": options}
