@@ -12,7 +12,7 @@ from tapir_exp import api
 from tapir_exp.commands import run_job
 from tapir_exp.config import Config
 from tapir_exp.core.errors import ConfigError, StoreError
-from tapir_exp.core.events import EVENTS, read_events
+from tapir_exp.core.events import EVENTS, Outcome, read_events
 from tapir_exp.core.records import Label, TrainingExample, Verdict
 
 
@@ -39,12 +39,20 @@ def test_run_resumes_in_a_directory_of_its_settings(tmp_path: Path, monkeypatch:
     """Spend limits and the place of the outputs change no result, so they change no directory either."""
     config = tapir_exp.compose(["seed=3", "logger=disabled", f"outputs={tmp_path}"])
     directories: list[Path] = []
-    monkeypatch.setattr(run_job, "run", lambda config, directory, text: directories.append(directory))
+
+    def finish(config: Config, directory: Path, text: str) -> Outcome:
+        directories.append(directory)
+        return Outcome(figure="accuracy", value=0.5)
+
+    monkeypatch.setattr(run_job, "run", finish)
     monkeypatch.setattr(api, "open_run", lambda directory: None)
     for changed in (config, replace(config, spend=replace(config.spend, max_usd=1.0)), replace(config, seed=4)):
         tapir_exp.run(changed)
     assert [directories[0] == other for other in directories] == [True, True, False]
-    assert [event["event"] for event in read_events(directories[2] / EVENTS)] == ["run_started", "run_finished"]
+    started, finished = read_events(directories[2] / EVENTS)
+    assert (started["event"], finished["event"]) == ("run_started", "run_finished")
+    assert (finished["figure"], finished["value"]) == ("accuracy", 0.5)
+    assert finished["key"]
 
 
 def test_run_records_its_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
