@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from tapir_exp.pipeline.workspace import Recipe, Workspace
 from tapir_exp.tapir import distill
 
 SAMPLE = 2000
-"""Number of seeds to look up in the cache if there are more. The share of cached calls is taken for all seeds."""
+"""Number of seeds to look up in the cache if there are more. The share of cached calls holds for all seeds then."""
 
 
 class NotInStore(Exception):
@@ -143,4 +144,11 @@ def _count_cached(ws: Workspace, seeds: Sequence[Example | SeedPair]) -> dict[st
         "task_labels": ws.classifier.count_cached(sample),
         "teacher_responses": ws.teacher.count_cached(requests),
     }
-    return {stage: count * len(seeds) // len(sample) for stage, count in counts.items()}
+    return {stage: surely_cached(count, len(sample), len(seeds)) for stage, count in counts.items()}
+
+
+def surely_cached(found: int, sampled: int, rows: int) -> int:
+    """Return how many of all rows are cached if so many of a sample are: two standard errors fewer than expected."""
+    share = found / sampled
+    error = 0.0 if sampled == rows else sqrt(share * (1 - share) / sampled)
+    return int(rows * max(0.0, share - 2 * error))

@@ -14,6 +14,7 @@ from standins import write_lines
 
 from tapir_exp.commands import plan, plan_job
 from tapir_exp.commands.command_line import _composer
+from tapir_exp.commands.dry_run import surely_cached
 from tapir_exp.commands.plan_job import PlannedStage, SeedReader, StageCost, merge_jobs
 from tapir_exp.commands.plan_table import plan_data, plan_lines
 from tapir_exp.config import Config, SeedsConfig, SeedSource
@@ -69,6 +70,14 @@ def test_cached_calls_are_subtracted() -> None:
         (6, 4, 600, 0.6)
     )
     assert (cost.most.calls, cost.usable.calls, cost.seconds.most) == pytest.approx((96, 12, 1.2))
+
+
+@pytest.mark.parametrize(
+    ("found", "sampled", "rows", "cached"),
+    [(3, 7, 7, 3), (0, 2000, 52_000, 0), (2000, 2000, 52_000, 52_000), (1000, 2000, 52_000, 24_837)],
+)
+def test_cached_calls_of_a_sample_are_rather_too_few(found: int, sampled: int, rows: int, cached: int) -> None:
+    assert surely_cached(found, sampled, rows) == cached
 
 
 def test_one_unknown_price_makes_the_sum_unknown() -> None:
@@ -210,14 +219,17 @@ def test_seeds_are_read_once_for_all_jobs(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_probe_corrects_the_plan_and_pays_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    first, second = (json.loads(output_of(*SMALL, "--probe", "3", "--json")) for _ in range(2))
-    assert first["probe"]["calls"] > 10
-    assert second["probe"]["calls"] == 0
-    assert first["total"]["completion_tokens"] != first["assumed"]["total"]["completion_tokens"]
-    assert second["total"]["most"] == second["assumed"]["total"]["most"] | {
-        "seconds": second["total"]["most"]["seconds"]
-    }
-    assert "Corrected by the probe" in output_of(*SMALL, "--probe", "3")
+    text = output_of(*SMALL, "--probe", "2")
+    assert "Corrected by the probe" in text
+    assert re.search(r"probe of 2 rows: \d\d calls paid", text)
+    again = json.loads(output_of(*SMALL, "--probe", "2", "--json"))
+    assert again["probe"]["calls"] == 0
+    before, after = again["assumed"]["total"], again["total"]
+    assert after["completion_tokens"] != before["completion_tokens"]
+    assert (after["most"]["calls"], after["most"]["prompt_tokens"]) == (
+        before["most"]["calls"],
+        before["most"]["prompt_tokens"],
+    )
 
 
 def test_probe_of_an_evaluation_is_refused() -> None:
