@@ -131,9 +131,10 @@ def test_bad_reply_is_an_error_and_the_next_call_works(reply: bytes, error: type
 
 
 def test_silent_server_times_out() -> None:
-    (bad, good), _ = run(b"", OK, timeout_s=0.1)
+    (bad, good), seen = run(b"", OK, timeout_s=0.1)
     assert isinstance(bad, TimeoutError)
     assert good.body == b"ok"
+    assert [number for number, _ in seen] == [1, 2]  # the late reply would be taken for that of the next call
 
 
 @pytest.mark.parametrize(
