@@ -112,6 +112,7 @@ def _count_axis(box: Box, y: Scale) -> list[str]:
 def _bar(x: Scale, y: Scale, delta: float, index: int, count: int, rows: int) -> str:
     low, high = delta + index * BIN, delta + (index + 1) * BIN
     left, width = x(low) + 0.6, x(high) - x(low) - 1.2
-    hover = f"{format_number(low)} to {format_number(high)}: {count} row{'s' * (count != 1)}, {percent(count / max(1, rows))}"
+    counted = f"{count} row" if count == 1 else f"{count} rows"
+    hover = f"{format_number(low)} to {format_number(high)}: {counted}, {percent(count / max(1, rows))}"
     tone = "f-warm" if index >= 0 else "f-quiet"
     return svg_rect(left, y(count), width, y.start - y(count), tone, hover=hover)
