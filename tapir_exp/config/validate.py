@@ -102,7 +102,8 @@ def _read_leaf(cfg: DictConfig, name: str, key: str, schema: Schema, values: dic
     except InterpolationToMissingValueError:
         return  # the value that it refers to is reported
     except OmegaConfBaseException as error:
-        text = OmegaConf.to_container(cfg, resolve=False)[name]  # type: ignore[index,call-overload]
+        plain = OmegaConf.to_container(cfg, resolve=False)
+        text = plain.get(name) if isinstance(plain, dict) else None
         unread = Problem(key, " cannot be read", f"{expected}; {str(error).splitlines()[0]}")
         yield dead_reference(key, text, schema) or unread
 
