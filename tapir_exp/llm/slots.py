@@ -9,9 +9,7 @@ from collections import deque
 from contextvars import ContextVar
 
 MAX_WRITING = 128
-"""Most calls with a reply that is not on disk yet."""
-WRITING_PER_SLOT = 4
-"""Likewise for each slot: a write takes three times as long as a call of a fast local server."""
+"""Most calls with a reply that is not on disk yet; a killed process loses these as well as the calls in flight."""
 
 
 class Slots:
