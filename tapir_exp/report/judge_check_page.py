@@ -97,7 +97,7 @@ def agreement_rows(comparisons: Sequence[JudgeComparison]) -> list[tuple[str, st
 
 
 def favour_rows(comparisons: Sequence[JudgeComparison]) -> list[tuple[str, str, str, str, str]]:
-    """Return for every two judges and each origin: names, origin, pairs, and the difference of its wins in points of %."""
+    """Return for every two judges and each origin: names, origin, pairs, and the difference of its wins, in points."""
     return [
         (each.first, each.second, favour.origin, str(favour.pairs), _percent(favour.wins))
         for each in comparisons
