@@ -280,7 +280,7 @@ class Composer:
 
     def _unset_section(self, line: str) -> str | None:
         """Return the section that may be null above the key of an override; None if there is none."""
-        return self.schema.optional_section(_key(line))
+        return next(iter(self.schema.optional_sections(_key(line))), None)
 
     def _explain_unset(self, line: str) -> str:
         section = self._unset_section(line)

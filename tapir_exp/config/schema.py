@@ -50,19 +50,17 @@ class Schema:
         """Return whether a dotted key holds further keys; an optional section may be null instead."""
         return key in self.keys and self.keys[key].section is not None
 
-    def optional_section(self, key: str) -> str | None:
-        """Return the outermost section above a dotted key that may be null; None if there is none."""
+    def optional_sections(self, key: str) -> list[str]:
+        """Return the sections above a dotted key that may be null, the outermost first."""
         parts = key.split(".")
         sections = (".".join(parts[:length]) for length in range(1, len(parts)))
-        return next(
-            (name for name in sections if self.is_section(name) and not is_dataclass(self.keys[name].hint)), None
-        )
+        return [name for name in sections if self.is_section(name) and not is_dataclass(self.keys[name].hint)]
 
     def set_sections_above(self, key: str, typed: DictConfig) -> None:
-        """Give the section above a key its default values if it is null, since a key below null cannot be set."""
-        above = self.optional_section(key)
-        if above is not None and OmegaConf.select(typed, above) is None:
-            OmegaConf.update(typed, above, OmegaConf.structured(self.keys[above].section), merge=False)
+        """Give null sections above a key their default values, since a key below null cannot be set."""
+        for above in self.optional_sections(key):
+            if OmegaConf.select(typed, above) is None:
+                OmegaConf.update(typed, above, OmegaConf.structured(self.keys[above].section), merge=False)
 
     def is_mapping(self, key: str) -> bool:
         """Return whether a dotted key holds a dict, which accepts any key."""

@@ -92,6 +92,6 @@ def write_spend_report(ledger: Ledger, run_dir: Path) -> None:
         + (f"; tokens of {estimated:,} calls are estimated: the provider reports none" if estimated else "")
         + (f"; up to {lost:,} calls were in flight when the run was stopped, and may have been paid" if lost else "")
         + (f"; failed calls: {kinds}" if kinds else "")
-        + (f"; {len(report.given_up):,} given up ({SPEND_FILE})" if report.given_up else ""),
+        + (f"; {len(report.given_up):,} failed requests ({SPEND_FILE})" if report.given_up else ""),
         soft_wrap=True,
     )

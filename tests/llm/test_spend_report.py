@@ -61,7 +61,7 @@ def test_total_is_printed_on_one_line(call_store: CallStore, tmp_path: Path, out
     write_spend_report(call_store.ledger, tmp_path)
     assert output.getvalue() == (
         "chat models: 1 paid calls, 1 from the cache, 7 tokens, 0.25 USD; failed calls: server error 2, empty reply 1; "
-        "1 failed requests (listed in spend.json)\n"
+        "1 failed requests (spend.json)\n"
     )
 
 
