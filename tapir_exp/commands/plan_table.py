@@ -7,10 +7,12 @@ from typing import Any
 from tapir_exp.commands.plan_job import PlannedStage, StageCost
 from tapir_exp.config import Config
 
-TITLE = "Remaining work, expected, and at most (≤); tokens in and out"
+TITLE = "Remaining work, expected, and at most (≤)"
 TEXT_COLUMNS = 2
 """Columns at the left that are texts; the others are numbers."""
 GB = 1e9
+SHOWN_HOURS = 0.005
+"""Hours that are not rounded to zero."""
 NONE = "–"
 
 Column = tuple[str, Callable[[StageCost], str]]
@@ -21,12 +23,14 @@ def plan_lines(planned: Sequence[PlannedStage]) -> list[str]:
     groups = {key: (stages, cost_of(stages)) for key, stages in _groups(planned).items()}
     costs = [cost for _, cost in groups.values()]
     columns = [column for column, needed in _columns() if needed is None or any(map(needed, costs))]
-    heads = ["stage", "role", "done", *(name for name, _ in columns)]
+    # Nothing is done in a first plan of one run, whose lines then fit into 100 columns.
+    counted = any(len(stages) > 1 or stages[0].finished for stages, _ in groups.values())
+    heads = ["stage", "role", *(["done"] if counted else []), *(name for name, _ in columns)]
     rows = [
-        [name, role, _done(stages), *(cell(cost) for _, cell in columns)]
+        [name, role, *([_done(stages)] if counted else []), *(cell(cost) for _, cell in columns)]
         for (name, role), (stages, cost) in groups.items()
     ]
-    total = ["all", "", _done(planned), *(cell(cost_of(planned)) for _, cell in columns)]
+    total = ["all", "", *([_done(planned)] if counted else []), *(cell(cost_of(planned)) for _, cell in columns)]
     widths = [max(map(len, column)) for column in zip(heads, *rows, total, strict=True)]
     rule = "─" * (sum(widths) + len(widths) - 1)
     return [TITLE, _line(heads, widths), rule, *(_line(row, widths) for row in rows), rule, _line(total, widths)]
@@ -115,14 +119,13 @@ def _columns() -> list[tuple[Column, Callable[[StageCost], object] | None]]:
         (("cached", lambda cost: f"{cost.cached:,}"), lambda cost: cost.cached),
         (("calls", _paid(lambda cost: f"{cost.expected.calls:,.0f}")), None),
         (("≤calls", _paid(lambda cost: f"{cost.most.calls:,.0f}")), None),
-        (("in", _paid(lambda cost: _format_tokens(cost.expected.prompt_tokens))), None),
-        (("out", _paid(lambda cost: _format_tokens(cost.expected.completion_tokens))), None),
+        (("tokens", _paid(lambda cost: _format_tokens(cost.expected.tokens))), None),
         (("≤tokens", _paid(lambda cost: _format_tokens(cost.most.tokens))), None),
         (("USD", _paid(lambda cost: _format_usd(cost.expected.usd))), None),
         (("≤USD", _paid(lambda cost: _format_usd(cost.most.usd))), None),
         (("time", lambda cost: _format_time(cost.seconds.expected)), None),
         (("≤time", lambda cost: _format_time(cost.seconds.most)), None),
-        (hours, lambda cost: cost.expected.gpu_hours is not None),
+        (hours, lambda cost: (cost.expected.gpu_hours or 0.0) >= SHOWN_HOURS),
         (("paid", lambda cost: f"{cost.spent.calls:,}"), lambda cost: cost.spent.calls),
         (("paid USD", lambda cost: _format_usd(cost.spent.usd)), lambda cost: cost.spent.calls),
     ]
@@ -171,7 +174,7 @@ def _number(value: float | None) -> str:
 
 
 def _format_time(seconds: float) -> str:
-    return describe_time(seconds) if seconds else NONE
+    return describe_time(seconds).replace("min", "m") if seconds else NONE
 
 
 def _format_usd(usd: float | None) -> str:
@@ -181,6 +184,6 @@ def _format_usd(usd: float | None) -> str:
 def _format_tokens(tokens: float) -> str:
     """Format a number of tokens with three digits: 950, 9.5k, 950k, 9.5M."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if tokens >= size:
+        if tokens >= size * 0.9995:  # 999,500 has three digits as 1.00M only
             return f"{tokens / size:.3g}{unit}"
     return f"{tokens:.0f}"
