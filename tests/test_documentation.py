@@ -287,6 +287,7 @@ def test_library_example_prints_a_lineage(workdir: Path) -> None:
 def test_notebook_runs(workdir: Path) -> None:
     nbclient = pytest.importorskip("nbclient", reason="needs the extra [docs]")
     nbformat = pytest.importorskip("nbformat")
+    run_in(workdir, ["tapir", "debug=tiny"])  # commands of a page may have made another run the latest
     notebook = nbformat.read(ROOT / "examples" / "explore_a_run.ipynb", as_version=4)
     nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(workdir)}}).execute()
     assert "train_mix-2" in str(notebook.cells[-1].outputs)
