@@ -8,12 +8,12 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import pytest
 from assets import ROOT
+from scripts import load_script
 from synthetic_run import SyntheticRun
 
 from tapir_exp.commands.command_line import _composer, split_jobs, split_sweep
@@ -60,16 +60,7 @@ OTHER_PROGRAMS = (
 """Programs that are not ours, and whose commands are not checked."""
 
 
-def load_generator() -> Any:
-    spec = spec_from_file_location("generate", ROOT / "docs" / "generate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-GENERATOR = load_generator()
+GENERATOR = load_script("docs/generate.py")
 
 
 @pytest.fixture(scope="module")

@@ -1,19 +1,17 @@
 """The comparison of curricula pairs seeds within a world and reports what each arm cost."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from statistics import fmean
 from types import ModuleType
 
 import pytest
+from scripts import load_script
 
 from tapir_exp.core.errors import StoreError
 from tapir_exp.core.manifest import Manifest
 from tapir_exp.evals.statistics import Difference, paired_difference
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "curriculum" / "compare.py"
 ROUNDS = {1: 0.71, 2: 0.74, 3: 0.69}
 """Accuracy of the arm `rounds` by seed."""
 ONE_FIT = {1: 0.70, 2: 0.70, 3: 0.68, 4: 0.99}
@@ -22,13 +20,7 @@ ONE_FIT = {1: 0.70, 2: 0.70, 3: 0.68, 4: 0.99}
 @pytest.fixture(scope="module")
 def compare() -> ModuleType:
     """Load the script, which is no module of the package."""
-    spec = importlib.util.spec_from_file_location("curriculum_compare", SCRIPT)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look up their module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("benchmarks/curriculum/compare.py")
 
 
 def write_job(sweep: Path, arm: str, seed: int, accuracy: float, *, rows: int = 1000, lab: str = "seed: 1") -> Path:

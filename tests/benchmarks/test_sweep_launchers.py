@@ -1,6 +1,5 @@
 """The comparison of launchers counts what jobs share and what is made or paid twice, and finds processes of a run."""
 
-import importlib.util
 import os
 import sqlite3
 import subprocess
@@ -9,22 +8,15 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from scripts import load_script
 
 from tapir_exp.core.events import EVENTS, EventStream, Kind
-
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "sweeps" / "launchers.py"
 
 
 @pytest.fixture(scope="module")
 def launchers() -> ModuleType:
     """Load the script, which is no module of the package."""
-    spec = importlib.util.spec_from_file_location("sweep_launchers", SCRIPT)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look up their module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("benchmarks/sweeps/launchers.py")
 
 
 @pytest.fixture

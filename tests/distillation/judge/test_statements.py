@@ -1,23 +1,15 @@
 """Synthetic replies: readable forms are read, contradictions and quotations never give a number."""
 
-import importlib.util
-import sys
 from types import ModuleType
 
 import pytest
-from assets import ROOT
+from scripts import load_script
 
 
 @pytest.fixture(scope="module")
 def fuzzing() -> ModuleType:
     """Return the fuzz of `benchmarks/judge`, which runs longer by hand."""
-    spec = importlib.util.spec_from_file_location("judge_fuzz", ROOT / "benchmarks" / "judge" / "fuzz.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("benchmarks/judge/fuzz.py")
 
 
 def test_fuzzed_replies_are_read_and_never_wrong(fuzzing: ModuleType) -> None:
