@@ -4,13 +4,11 @@ Every assumption is a constant in `request_sizes`, `round_counts`, `stage_costs`
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 
 from tapir_exp.config import ClassifierKind, Config, Difficulty, GapRows, JudgedStudent, LLMConfig, Suite
 from tapir_exp.config.lab_parts import LAB_PREFIX
-from tapir_exp.core.errors import EvaluationError
 from tapir_exp.distillation.judge.requests import presentation_orders
 from tapir_exp.evals.labelled_pairs import read_pairs
 from tapir_exp.lab.world import WORLDS
@@ -150,10 +148,8 @@ class _Estimator:
             return
         pairs, texts = min(judge.check, self._seeds.seeds), None
         if judge.check_pairs is not None:
-            # A file that is missing or cannot be read stops the run, not its plan.
-            with suppress(EvaluationError, OSError):
-                known = read_pairs(Path(judge.check_pairs), judge.check)
-                pairs, texts = len(known), [f"{pair.instruction}{pair.first}{pair.second}" for pair in known]
+            known = read_pairs(Path(judge.check_pairs), judge.check)
+            pairs, texts = len(known), [f"{pair.instruction}{pair.first}{pair.second}" for pair in known]
         share = f"{share} {_share(judge, self._config.seed)}"
         yield from self._verdicts(
             "judge_check", exactly(pairs), share, lambda llm: self._sizes.judge_check(llm, texts), seeds=False
