@@ -1,12 +1,13 @@
 """Run one sweep under every launcher, whole and killed in the middle, and compare the tables byte for byte.
 
-    python benchmarks/sweeps/launchers.py --out DIR [--launchers basic ray ...] [--seeds 3] [--only killed]
+    python benchmarks/sweeps/launchers.py --out DIR [--launchers basic ray ...] [--seeds 3] [--only killed] [--full]
 
-The sweep is `mfd_threshold` (five values of delta, three seeds) with `debug=tiny`, which makes its jobs small. Each
-launcher runs it twice, in a store of its own: once without a stop, and once with a SIGKILL of its process when nearly
-half of the jobs have finished and another one is training, followed by the same command. Tables are compared with those
-of the first run, or of `--reference`. Prints a Markdown table, writes it to DIR/table.md, and exits with 1 if a check
-fails. A busy machine may be too slow for the start of Ray: start it first, and give `--ray-address`.
+The sweep is `mfd_threshold` (five values of delta, three seeds) with `debug=tiny`, which makes its jobs small, or with
+`--full` as its file says: 15 jobs of two to three minutes on one core. Each launcher runs it twice, in a store of its
+own: once without a stop, and once with a SIGKILL of its process when nearly half of the jobs have finished and another
+one is training, followed by the same command. Tables are compared with those of the first run, or of `--reference`.
+Prints a Markdown table, writes it to DIR/table.md, and exits with 1 if a check fails. A busy machine may be too slow
+for the start of Ray: start it first, and give `--ray-address`.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from tapir_exp.llm.call_store import CALLS_FILE
 
 LAUNCHERS = {"basic": None, "two_processes": "joblib", "submitit_local": "submitit", "ray": "ray"}
 """Launchers, each with the package that it needs."""
-SWEEP = ("--config-name", "mfd_threshold", "debug=tiny", "sweep.name=launchers")
+SWEEP = ("--config-name", "mfd_threshold", "sweep.name=launchers")
 DELTAS = 5
 TABLES = ("comparison.csv", "comparison.md", "comparison.svg")
 COLUMNS: tuple[str, ...] = (
@@ -78,6 +79,7 @@ class Trial:
         run: `whole` or `killed`.
         outputs: Its outputs.
         seeds: Number of training seeds.
+        full: Whether its jobs have the size of the sweep's file.
         ray_address: Address of a Ray that runs already; None if the sweep starts one.
     """
 
@@ -85,6 +87,7 @@ class Trial:
     run: str
     outputs: Path
     seeds: int
+    full: bool
     ray_address: str | None
 
     @property
@@ -92,6 +95,7 @@ class Trial:
         """Return its command line."""
         seeds = ",".join(str(number + 1) for number in range(self.seeds))
         words = [*SWEEP, f"seed={seeds}", f"launcher={self.launcher}", f"outputs={self.outputs}"]
+        words += [] if self.full else ["debug=tiny"]
         if self.launcher == "ray" and self.ray_address:
             words.append(f"hydra.launcher.init.address={self.ray_address}")
         return [sys.executable, "-m", "tapir_exp", *words]
@@ -121,6 +125,7 @@ def main() -> int:
     parser.add_argument("--launchers", nargs="+", choices=[*LAUNCHERS], default=[*LAUNCHERS])
     parser.add_argument("--only", choices=["whole", "killed"], help="run each launcher once")
     parser.add_argument("--seeds", type=int, default=3, help="training seeds, with five jobs each")
+    parser.add_argument("--full", action="store_true", help="run jobs of the size that the sweep's file gives")
     parser.add_argument("--reference", type=Path, help="outputs of an earlier run of the same sweep, to compare with")
     parser.add_argument("--ray-address", help="address of a Ray that runs already")
     options = parser.parse_args()
@@ -133,7 +138,7 @@ def main() -> int:
         for run in ("whole", "killed"):
             if options.only in (None, run):
                 outputs = (options.out / f"{launcher}-{run}").resolve()
-                trial = Trial(launcher, run, outputs, options.seeds, options.ray_address)
+                trial = Trial(launcher, run, outputs, options.seeds, options.full, options.ray_address)
                 row, counts = (run_whole if run == "whole" else run_killed)(trial, reference)
                 rows.append(row)
                 reference = reference or (sweep_dir(outputs), counts)
