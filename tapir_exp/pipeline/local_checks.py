@@ -215,8 +215,14 @@ def _is_cached(name: str, revision: str | None) -> bool:
 
 def _ask_hub(subject: str, kind: str, name: str, revision: str | None) -> Check:
     """Ask the hub whether a repository exists."""
+    import httpx  # with the hub's client, which only this check needs
     from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     try:
         api = HfApi()
@@ -229,7 +235,9 @@ def _ask_hub(subject: str, kind: str, name: str, revision: str | None) -> Check:
         return Check(subject, problem=f"the {kind} {name} has no revision {revision}")
     except RepositoryNotFoundError:
         return Check(subject, problem=f"the hub has no {kind} {name}, or it is private and HF_TOKEN is missing")
-    except Exception as error:  # any of the errors of a connection
+    except HFValidationError:
+        return Check(subject, problem=f"{name} is neither a directory nor a name that the hub allows (owner/name)")
+    except (OSError, httpx.HTTPError) as error:
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:120]
         return Check(
             subject, problem=f"{name} is neither a directory nor in the cache, and the hub cannot be reached ({reason})"

@@ -67,6 +67,11 @@ Change = Callable[[Config], Config]
             "student",
             ["no/such", "hub cannot be reached"],
         ),
+        (
+            lambda c: replace(c, student=replace(c.student, model="my model/of/mine")),
+            "student",
+            ["neither a directory nor a name that the hub allows"],
+        ),
         (lambda c: replace(c, student=replace(c.student, model="/tmp")), "student", ["holds no config.json"]),
         (
             lambda c: replace(
