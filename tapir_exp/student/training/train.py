@@ -2,9 +2,12 @@
 
 import math
 import shutil
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any
 
 import pytorch_lightning as pl
@@ -155,7 +158,8 @@ def run_fit(fit: PlannedFit, workdir: Path, progress: Progress) -> None:
         trainer = build_trainer(job.trainer, [throughput, checkpoints], job.sft.max_grad_norm)
         loader = StepLoader(rows, fit.plan, job.sft.max_tokens_per_micro_batch, trainer.global_rank, trainer.world_size)
         if len(loader):  # Lightning refuses to fit on nothing; the student then equals its parent
-            trainer.fit(module, loader, ckpt_path=newest_checkpoint(workdir / CHECKPOINTS), weights_only=True)
+            with interrupts_raised():
+                trainer.fit(module, loader, ckpt_path=newest_checkpoint(workdir / CHECKPOINTS), weights_only=True)
         _save(module, job, workdir, adapter_base)
         if job.save_optimizer_state:
             if not module.history:  # Lightning makes no optimiser for a fit without steps
@@ -169,6 +173,24 @@ def run_fit(fit: PlannedFit, workdir: Path, progress: Progress) -> None:
             write_rows(workdir / TIMINGS, throughput.timings)
             write_rows(workdir / TRAINING, module.history)
         _release(trainer, module)
+
+
+@contextmanager
+def interrupts_raised() -> Iterator[None]:
+    """Raise KeyboardInterrupt on Ctrl-C in the block, as everywhere else.
+
+    Lightning would end the process with exit code 1, and ignore every further Ctrl-C in it.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):
+            raise end.__context__ from None
+        raise
+    finally:
+        if current_thread() is main_thread():
+            signal.signal(signal.SIGINT, handler)
 
 
 def _release(trainer: pl.Trainer, module: StudentModule) -> None:

@@ -196,13 +196,17 @@ class KilledError(Exception):
     """Simulates a kill inside this process."""
 
 
-def die_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """Raise after a step, and after its checkpoint if it has one."""
+def die() -> None:
+    raise KilledError
+
+
+def die_at(monkeypatch: pytest.MonkeyPatch, step: int, action: Callable[[], None] = die) -> None:
+    """Raise, or do something else, after a step, and after its checkpoint if it has one."""
 
     def end_batch(self: Any, trainer: Any, *others: Any) -> None:
         original(self, trainer, *others)
         if trainer.global_step == step:
-            raise KilledError
+            action()
 
     original = CheckpointCallback.on_train_batch_end
     monkeypatch.setattr(CheckpointCallback, "on_train_batch_end", end_batch)
@@ -366,11 +370,15 @@ def test_averaging_steps_are_even_and_end_with_the_fit() -> None:
     assert Averaging(3, 1.0).steps(2) == {1, 2}
 
 
-def test_finetune_resumed_repeats_no_saved_step(fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finetune_interrupted_raises_and_repeats_no_saved_step(
+    fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning would exit with code 1, and ignore every further Ctrl-C."""
     with monkeypatch.context() as patch:
-        die_at(patch, 7)
-        with pytest.raises(KilledError):
+        die_at(patch, 7, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
             fit(tmp_path)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     seen: list[int] = []
     step = StudentModule.training_step
 
