@@ -1,13 +1,18 @@
 """What a tracker gets of a job, and the interface of a tracker."""
 
+import time as clock
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 ID_LENGTH = 16
 """Hex digits of a job's key that are the id of its runs in the trackers."""
+FIT = "fit/"
+"""Start of the axes with the steps of a fit."""
+STEPS_HELD_S = 2.0
+"""Seconds for which steps are held back, so that many are written at once; less than `buffer_s` of a tracker."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +155,25 @@ class Tracker(Protocol):
 
     def finish(self, *, succeeded: bool) -> None:
         """Finish the run in the tracker."""
+
+
+@dataclass
+class StepPace:
+    """Tells a tracker when to write: at once, except for steps of a fit that follow one another quickly.
+
+    A fit ends with a stage that has finished or failed, so that no step is held back for long.
+    """
+
+    _written: float = field(default=float("-inf"), init=False)
+
+    def is_due(self, entry: Entry) -> bool:
+        """Return whether the entry shall be written now, with everything that was held back before it."""
+        is_step = isinstance(entry, Point) and entry.axis.startswith(FIT)
+        now = clock.monotonic()
+        if is_step and now - self._written < STEPS_HELD_S:
+            return False
+        self._written = now
+        return True
 
 
 def plain_number(value: object) -> float | None:

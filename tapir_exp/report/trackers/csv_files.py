@@ -3,7 +3,7 @@
 import csv
 import shutil
 
-from tapir_exp.report.trackers.base import Entry, JobInfo, Point, Table
+from tapir_exp.report.trackers.base import Entry, JobInfo, Point, StepPace, Table
 
 DIRECTORY = "csv"
 
@@ -23,6 +23,7 @@ class CsvTracker:
         # Lightning would remove the metrics only, with a warning.
         shutil.rmtree(self._directory, ignore_errors=True)
         self._logger = CSVLogger(job.run_dir, name="", version=DIRECTORY)
+        self._pace = StepPace()
 
     def log(self, entry: Entry) -> None:
         """Log a point or a table; everything else is skipped."""
@@ -30,7 +31,8 @@ class CsvTracker:
             case Point():
                 values: dict[str, object] = {"time": entry.time, entry.axis: entry.position, **entry.values}
                 self._logger.log_metrics(values, entry.position)  # type: ignore[arg-type]  # it writes any value
-                self._logger.save()
+                if self._pace.is_due(entry):
+                    self._logger.save()
             case Table():
                 path = self._directory / f"{entry.name}.csv"
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from tapir_exp.core.records import Label, Quota, TrainingExample, TrainingStep, 
 from tapir_exp.core.secrets import known_secrets, redact_secrets
 from tapir_exp.core.store import ROWS, SIDECAR, read_rows
 from tapir_exp.report.run_view import TRAINING
-from tapir_exp.report.trackers.base import ArtifactReference, Entry, Histogram, JobInfo, Point, plain_number
+from tapir_exp.report.trackers.base import FIT, ArtifactReference, Entry, Histogram, JobInfo, Point, plain_number
 from tapir_exp.report.trackers.curriculum import RoundData, Scored, curriculum_table, task_mix_table
 
 FITS = {"student": "S_{}", "judged_student": "S_{}_judged"}
@@ -57,6 +57,7 @@ class EntryReader:
     _artifacts: dict[str, tuple[str, str]] = field(default_factory=dict)
     _numbers: dict[Hashable, int] = field(default_factory=dict)
     _verdicts: dict[str, Mapping[str, Scored]] = field(default_factory=dict)
+    _labels: list[Label] = field(default_factory=list)
 
     def take(self, event: Event) -> Iterator[News]:
         """Take up an event, and yield what it says."""
@@ -112,11 +113,11 @@ class EntryReader:
     def _missing_steps(self, fit: str, name: str, time: float) -> Iterator[News]:
         """Yield the steps of a finished fit; those of a fit that this job has made were logged before."""
         path = self._path(name) / TRAINING
-        steps = read_rows(path, TrainingStep) if path.is_file() else []  # a budget that allows no step leaves no file
-        for step in steps:
-            if is_step_recorded(step.step, len(steps)):
-                values = step.model_dump(include={"tokens", "loss", "learning_rate"})
-                yield News(("step", fit, step.step), partial(self._step_point, fit, step.step, values, time))
+        # A budget that allows no step leaves no file.
+        steps = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        for number, line in enumerate(steps, 1):
+            if is_step_recorded(number, len(steps)):
+                yield News(("step", fit, number), partial(self._stored_step, fit, line, time))
 
     def _step(self, event: Event) -> News:
         values = {name: event[name] for name in ("tokens", "loss", "learning_rate")}
@@ -127,8 +128,13 @@ class EntryReader:
         make = partial(self._step_point, self._fit, event["step"], values, event["time"])
         return News(("step", self._fit, event["step"]), make)
 
+    def _stored_step(self, fit: str, line: str, time: float) -> list[Entry]:
+        step = TrainingStep.model_validate_json(line)
+        values = step.model_dump(include={"tokens", "loss", "learning_rate"})
+        return self._step_point(fit, step.step, values, time)
+
     def _step_point(self, fit: str, step: int, values: Mapping[str, float], time: float) -> list[Entry]:
-        return [Point(f"fit/{fit}/step", step, {f"fit/{fit}/{name}": value for name, value in values.items()}, time)]
+        return [Point(f"{FIT}{fit}/step", step, {f"{FIT}{fit}/{name}": value for name, value in values.items()}, time)]
 
     def _spending(self, event: Event) -> News:
         """Return the spend so far: that of the last finished stage, and the calls of the stage in progress."""
@@ -159,6 +165,7 @@ class EntryReader:
         return entries
 
     def _round_data(self, number: int, alpha: float, artifacts: Mapping[str, tuple[str, str]]) -> RoundData:
+        self._labels = self._labels or read_rows(self._path("task_labels") / ROWS, Label)
         fresh: dict[str, Scored] = {}
         for earlier in range(number):
             fresh |= self._scored(f"verdicts-{earlier}", artifacts)
@@ -168,7 +175,7 @@ class EntryReader:
             alpha=alpha,
             mix=read_rows(self._path(f"train_mix-{number}") / ROWS, TrainingExample),
             plan=read_rows(self._path(f"plan-{number}") / ROWS, Quota),
-            labels=read_rows(self._path("task_labels") / ROWS, Label),
+            labels=self._labels,
             fresh=fresh,
             trained=self._scored(f"verdicts-{number}", artifacts),
         )

@@ -11,14 +11,14 @@ from typing import Any
 from filelock import FileLock
 
 from tapir_exp.config import LoggerConfig
-from tapir_exp.report.trackers.base import ArtifactReference, Entry, Histogram, JobInfo, Page, Point, Table
+from tapir_exp.report.trackers.base import ArtifactReference, Entry, Histogram, JobInfo, Page, Point, StepPace, Table
 from tapir_exp.report.trackers.base import plain_number as number_of
 
 DIRECTORY, LOCK = "mlflow", ".mlflow.lock"
 ID_TAG = "tapir.id"
 NOT_IN_NAMES = re.compile(r"[^\w/. -]", re.ASCII)
 """Characters that MLflow refuses in names."""
-LONGEST_PARAMETER, MOST_PARAMETERS, LONGEST_TAG = 500, 100, 5000
+LONGEST_PARAMETER, MOST_PARAMETERS, MOST_METRICS, LONGEST_TAG = 500, 100, 1000, 5000
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 """Limits of a call to the server, which otherwise blocks a job for minutes; variables that are set already stay."""
 
@@ -53,6 +53,8 @@ class MlflowTracker:
         self._logger = MLFlowLogger(config.project, job.name, uri, tags=tags, run_id=run_id)
         self._client: Any = self._logger.experiment
         self._run: Any = self._logger.run_id
+        self._pace = StepPace()
+        self._metrics: list[Any] = []
         self._client.update_run(self._run, status="RUNNING")
         self._log_settings(job.settings)
 
@@ -75,19 +77,27 @@ class MlflowTracker:
                 self._client.log_artifact(self._run, str(entry.path))
 
     def finish(self, *, succeeded: bool) -> None:
-        """Set the state of the run to finished or failed."""
+        """Log what is left, and set the state of the run to finished or failed."""
+        self._write([])
         self._logger.finalize("success" if succeeded else "failed")
 
     def _log_point(self, point: Point) -> None:
-        from mlflow.entities import Metric
+        from mlflow.entities import Metric, RunTag
 
         time_ms = round(point.time * 1000)
         numbers = {name: number for name, value in point.values.items() if (number := number_of(value)) is not None}
-        metrics = [Metric(metric_name(name), value, time_ms, point.position) for name, value in numbers.items()]
-        self._client.log_batch(self._run, metrics=metrics)
-        for name, value in point.values.items():
-            if isinstance(value, str):
-                self._client.set_tag(self._run, metric_name(name), value[:LONGEST_TAG])
+        self._metrics += [Metric(metric_name(name), value, time_ms, point.position) for name, value in numbers.items()]
+        if self._pace.is_due(point):
+            texts = {metric_name(name): value for name, value in point.values.items() if isinstance(value, str)}
+            self._write([RunTag(name, value[:LONGEST_TAG]) for name, value in texts.items()])
+
+    def _write(self, tags: list[Any]) -> None:
+        """Log tags, and the metrics that were held back; each call of MLflow reads the state of the run first."""
+        metrics, self._metrics = self._metrics, []
+        for start in range(0, len(metrics), MOST_METRICS):
+            self._client.log_batch(self._run, metrics=metrics[start : start + MOST_METRICS])
+        for start in range(0, len(tags), MOST_PARAMETERS):
+            self._client.log_batch(self._run, tags=tags[start : start + MOST_PARAMETERS])
 
     def _log_settings(self, settings: Mapping[str, Any]) -> None:
         """Log the settings as parameters; those of an earlier attempt stay, since MLflow changes none."""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tapir_exp.report.trackers.base import Entry, Histogram, JobInfo, Point, Table, plain_number
+from tapir_exp.report.trackers.base import Entry, Histogram, JobInfo, Point, StepPace, Table, plain_number
 
 DIRECTORY = "tensorboard"
 MOST_ROWS = 50
@@ -22,6 +22,7 @@ class TensorBoardTracker:
 
         self._logger = TensorBoardLogger(job.run_dir, name="", version=DIRECTORY)
         self._writer: Any = self._logger.experiment
+        self._pace = StepPace()
         self._writer.add_text("job", f"{job.name} · {job.job_type} · {job.group or ''} · {' '.join(job.tags)}")
 
     def log(self, entry: Entry) -> None:
@@ -43,7 +44,8 @@ class TensorBoardTracker:
                 self._writer.add_histogram(entry.name, values, entry.position, bins=edges, walltime=entry.time)
             case _:
                 return
-        self._writer.flush()  # otherwise a killed job would lose two minutes
+        if self._pace.is_due(entry):
+            self._writer.flush()  # otherwise a killed job would lose two minutes
 
     def finish(self, *, succeeded: bool) -> None:
         """Close the event file."""

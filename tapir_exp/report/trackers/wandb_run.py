@@ -74,9 +74,9 @@ class WandbTracker:
                 self._define(entry)
                 self._log({entry.axis: entry.position, **entry.values}, entry.time)
             case Table():
-                rows = [list(row) for row in entry.rows]
-                # Inferring a type for each column takes as long as everything else of a round.
-                table = wandb.Table(columns=list(entry.columns), data=rows, allow_mixed_types=True)
+                # Inferring a type for each column, or checking each cell, takes as long as all else of a round.
+                table = wandb.Table(columns=list(entry.columns), data=[], allow_mixed_types=True)
+                table.data.extend(list(row) for row in entry.rows)
                 self._log({"round": entry.position, entry.name: table}, entry.time)
             case Histogram():
                 self._set_axis(entry.name, "round")
