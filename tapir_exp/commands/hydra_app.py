@@ -31,7 +31,14 @@ from tapir_exp.commands.sweeps.progress import short_label
 from tapir_exp.commands.sweeps.remote_jobs import REMOTE
 from tapir_exp.commands.sweeps.search_space import SEARCH, SearchSpace, intervals
 from tapir_exp.commands.sweeps.search_trial import reporting_rounds
-from tapir_exp.commands.sweeps.session import PagePath, SweepSession, update_page
+from tapir_exp.commands.sweeps.session import (
+    PagePath,
+    SweepSession,
+    explain_open_jobs,
+    job_lines,
+    print_job_table,
+    update_page,
+)
 from tapir_exp.commands.tracking import tracked_job
 from tapir_exp.config import Config, LoggerConfig, parse, to_yaml
 from tapir_exp.config.compose import COMMAND_LINE, COMPOSITION_ERRORS, Composer, collect, sweep_params
@@ -100,7 +107,10 @@ class ConfigCheck(Callback):
         try:
             _sweeps.append(SweepSession(directory, plan, write_page, remote=remote))
         except Exception as error:
-            raise Stop(explain_disk_error(error) or error) from error
+            problem = explain_disk_error(error)
+            if problem is not None:
+                print_job_table(explain_open_jobs(job_lines(directory, plan), problem))
+            raise Stop(problem or error) from error
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the table of the sweep, and write its page; for evaluations, the tables with the published figures."""

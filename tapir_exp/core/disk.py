@@ -8,6 +8,7 @@ import errno
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from tapir_exp.core.errors import TapirError
@@ -15,6 +16,8 @@ from tapir_exp.core.errors import TapirError
 RESUME = "What is finished is kept: repeat the same command to resume."
 FULL = "no space or no inodes are left (`df -h` and `df -i` show which); free some, or set outputs=DIR to another disk"
 READ_ONLY = "the file system is read-only; mount it writable, or set outputs=DIR to a disk that is"
+PROBE_BYTES = 4096
+"""Size of a file that shows whether the disk has space: one block of most file systems."""
 REMEDIES = {
     errno.ENOSPC: FULL,
     errno.EDQUOT: "the disk quota is used up; free some space (`quota` shows the limit), or set outputs=DIR elsewhere",
@@ -56,6 +59,22 @@ def explain_disk_error(error: BaseException) -> DiskError | None:
         for pattern, remedy in _NATIVE:
             if not isinstance(cause, TapirError) and pattern.search(str(cause)):
                 return DiskError(f"A file cannot be written: {remedy}. {RESUME}")
+    return None
+
+
+def find_disk_error(directory: Path) -> DiskError | None:
+    """Return why no file can be written in a directory now; None if one can.
+
+    A full disk leaves no trace in the files that could not be written. So a small file is written and removed.
+    """
+    probe = directory / f".probe-{os.getpid()}"
+    try:
+        probe.write_bytes(bytes(PROBE_BYTES))
+    except OSError as error:
+        return explain_disk_error(error)
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
     return None
 
 

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from tapir_exp.commands import main as command
-from tapir_exp.core.disk import REMEDIES, DiskError, explain_disk_error, links_leading_out, set_aside, sync_file
+from tapir_exp.core.disk import (
+    REMEDIES,
+    DiskError,
+    explain_disk_error,
+    find_disk_error,
+    links_leading_out,
+    set_aside,
+    sync_file,
+)
 from tapir_exp.core.errors import StoreError
 
 FULL = "no space or no inodes are left"
@@ -103,3 +111,16 @@ def test_links_that_lead_out_are_found(tmp_path: Path) -> None:
         (inside / name).symlink_to(target)
     found = sorted(line.partition(" is a link to ")[0] for line in links_leading_out(inside))
     assert found == [str(inside / name) for name in ("below/c", "d", "e")]
+
+
+def test_find_disk_error_writes_a_block_and_removes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_disk_error(tmp_path) is None
+    assert list(tmp_path.iterdir()) == []
+
+    def fill(path: Path, content: bytes) -> None:
+        path.touch()  # a full disk has room for a name
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fill)
+    assert str(find_disk_error(tmp_path)).startswith(FULL)
+    assert list(tmp_path.iterdir()) == []

@@ -4,14 +4,14 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from tapir_exp.commands.sweeps.progress import SweepProgress
 from tapir_exp.core.console import console, print_warning
-from tapir_exp.core.disk import explain_disk_error
+from tapir_exp.core.disk import RESUME, DiskError, explain_disk_error, find_disk_error
 from tapir_exp.core.errors import TapirError
 from tapir_exp.core.events import EVENTS, Outcome, State, outcome_of, read_events
 from tapir_exp.core.yaml_files import read_yaml
@@ -86,6 +86,9 @@ class SweepSession:
             self._progress.stop()
             plan = SweepPlan.load(self.directory)  # a search has added its jobs
             lines = job_lines(self.directory, plan if plan.jobs else self.plan)
+            if (full := find_disk_error(self.directory)) is not None:
+                # The end of a job has no line in its journal then.
+                lines = explain_open_jobs(lines, full, None if stopped else State.FAILED)
             if stopped:
                 console.print()  # the terminal has written ^C at the start of this line
             print_job_table(lines)
@@ -127,6 +130,23 @@ def job_lines(sweep_dir: Path, plan: SweepPlan) -> list[JobLine]:
             outcome = Outcome(State.STOPPED, seconds=outcome.seconds, calls=outcome.calls, usd=outcome.usd)
         lines.append(JobLine(plan.label(overrides), outcome))
     return lines
+
+
+def explain_open_jobs(lines: Sequence[JobLine], error: DiskError, state: State | None = None) -> list[JobLine]:
+    """Return the lines with the reason of those that are open without one.
+
+    Args:
+        lines: Lines of a sweep.
+        error: The reason.
+        state: Their new state; None keeps it.
+    """
+    reason, explained = str(error).removesuffix(RESUME).strip(), []
+    for line in lines:
+        done = line.outcome
+        if done.state not in SETTLED and not done.reason:
+            line = JobLine(line.label, replace(done, state=state or done.state, reason=reason))
+        explained.append(line)
+    return explained
 
 
 def print_job_table(lines: Sequence[JobLine]) -> None:

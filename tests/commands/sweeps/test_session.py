@@ -2,6 +2,8 @@
 
 import errno
 import io
+import re
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from tapir_exp.commands.sweeps import session
 from tapir_exp.commands.sweeps.session import SweepSession, format_usd, job_lines, update_page
 from tapir_exp.core import console as console_module
 from tapir_exp.core.console import Terminal
+from tapir_exp.core.disk import RESUME, DiskError
 from tapir_exp.core.errors import TapirError
 from tapir_exp.core.events import EVENTS, EventStream, Kind
 from tapir_exp.report.sweep.plan_file import SweepPlan
@@ -90,6 +93,21 @@ def test_interrupted_sweep_shows_its_table_and_raises_nothing(sweep: Path, outpu
     assert output.getvalue().startswith("\njob ")  # a line of its own after ^C
     assert "name=waiting" in output.getvalue()
     assert "cannot be written: " in output.getvalue()
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_full_disk_is_the_reason_of_jobs_without_an_end(
+    sweep: Path, output: io.StringIO, monkeypatch: pytest.MonkeyPatch, stopped: bool
+) -> None:
+    """Their journals could not be written."""
+    monkeypatch.setattr(session, "find_disk_error", lambda directory: DiskError(f"no space; free some. {RESUME}"))
+    with nullcontext() if stopped else pytest.raises(TapirError, match=r"waiting \(failed: no space; free some\)"):
+        SweepSession(sweep, PLAN, write_page).finish(stopped=stopped)
+    rows = {cells[0]: cells[1:] for line in output.getvalue().splitlines() if len(cells := re.split("  +", line)) > 1}
+    assert rows["name=waiting"][0] == ("waiting" if stopped else "failed")
+    assert rows["name=waiting"][-1] == rows["name=killed"][-1] == "no space; free some."
+    assert rows["name=failed"][-1] == "no key."
+    assert "no space" not in rows["name=finished"][-1]
 
 
 def test_error_of_the_page_follows_the_table(sweep: Path, output: io.StringIO) -> None:
