@@ -41,7 +41,7 @@ def read_usage(usage: object) -> Counts:
     of = _reader(usage)
     prompt = token_count(of("prompt_tokens")) or token_count(of("input_tokens"))
     completion = token_count(of("completion_tokens")) or token_count(of("output_tokens"))
-    details = of("completion_tokens_details") or of("output_tokens_details")
+    details = of("completion_tokens_details") or of("output_tokens_details") or {}
     reasoning = token_count(_reader(details)("reasoning_tokens")) or token_count(of("reasoning_tokens"))
     total = token_count(of("total_tokens"))
     if reasoning > completion:  # it cannot be a part of them
