@@ -33,9 +33,10 @@ class Dot:
 
 
 def dots(rows: Sequence[Dot], title: str, axis: str, width: int = WIDE) -> str:
-    """Draw one mean with its interval per row, and its single values below; a dashed line marks the first mean.
+    """Draw one mean with its interval per row, and its single values below.
 
-    Intervals are clipped to shares from 0 to 1.
+    A dashed line marks the mean of the strong row, or of the first one if none is strong. Intervals are clipped to
+    shares from 0 to 1.
     """
     left = 12 + max((text_width(row.label, BOLD if row.strong else REGULAR) for row in rows), default=0.0)
     right = 12 + max((text_width(row.note, BOLD if row.strong else REGULAR) for row in rows), default=0.0)
@@ -44,7 +45,7 @@ def dots(rows: Sequence[Dot], title: str, axis: str, width: int = WIDE) -> str:
     numbers = [v for row in rows for v in (*row.values, row.low, row.high, row.mean) if v is not None]
     x = Scale(*_padded(numbers), *box.x)
     drawn = [part for i, row in enumerate(rows) for part in _dot(row, box.top + pitch * (i + 0.5) + 2, x, i)]
-    reference = rows[0].mean if rows else None
+    reference = next((row.mean for row in sorted(rows, key=lambda row: not row.strong)), None)
     mark = [] if reference is None else [svg_line(x(reference), box.top - 4, x(reference), box.y[0], "mark")]
     description = "; ".join(f"{row.label}: {row.note or 'missing'}" for row in rows)
     head = [svg_text(2, 16, title, "head"), *_dot_axis(box, x, axis)]

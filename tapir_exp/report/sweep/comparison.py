@@ -88,6 +88,11 @@ class Sweep:
         """Return the heading of the first column: "arm", the keys of the settings, or both."""
         return " · ".join(self.columns)
 
+    @property
+    def marked(self) -> ComparisonRow:
+        """Return the row whose mean the plot marks: the baseline, or the first one."""
+        return next((row for row in self.rows if row.label == self.baseline), self.rows[0])
+
     @cached_property
     def jobs(self) -> list[Job]:
         """Return all jobs, finished or not."""

@@ -25,7 +25,9 @@ PAPER = "paper/index.html"
 
 
 def write_sweep_report(sweep_dir: Path) -> Path:
-    """Write comparison.md, comparison.csv, comparison.svg, runs.csv and index.html, and return the path of index.html.
+    """Write the comparison as Markdown, CSV and SVG, runs.csv and index.html, and return the path of index.html.
+
+    A sweep over the values of one number has its curve in curve.svg, too.
 
     Raises:
         StoreError: There is no job below `sweep_dir`.
@@ -35,6 +37,8 @@ def write_sweep_report(sweep_dir: Path) -> Path:
     write_text_atomic(sweep_dir / "comparison.csv", to_csv(sweep))
     write_text_atomic(sweep_dir / "runs.csv", runs_to_csv(sweep))
     write_text_atomic(sweep_dir / "comparison.svg", standalone_svg(draw_comparison(sweep)))
+    if curve := draw_curve(sweep):
+        write_text_atomic(sweep_dir / "curve.svg", standalone_svg(curve))
     write_text_atomic(sweep_dir / INDEX, render_page(sweep))
     return sweep_dir / INDEX
 

@@ -162,6 +162,16 @@ def test_compact_formats_counts() -> None:
     assert [charts.compact(n) for n in (950, 1200, 12_000, 2_000_000)] == ["950", "1.2k", "12k", "2M"]
 
 
+@pytest.mark.parametrize(("strong", "marked"), [(None, 0), (0, 0), (2, 2)])
+def test_dots_mark_the_mean_of_the_strong_row(strong: int | None, marked: int) -> None:
+    means = (0.2, 0.5, 0.8)
+    rows = [charts.Dot(str(i), mean, None, None, (), "", strong=i == strong) for i, mean in enumerate(means)]
+    root = parse(charts.dots(rows, "title", "axis"))
+    (mark,) = (line for line in root.iter(f"{SVG}line") if line.get("class") == "mark")
+    rings = [node.get("cx") for node in root.iter(f"{SVG}circle") if "ring" in node.get("class", "")]
+    assert mark.get("x1") == rings[marked]
+
+
 def test_dots_clip_intervals_to_shares() -> None:
     rows = [charts.Dot("tapir", 0.01, -0.9, 0.92, (0.0, 0.02), ""), charts.Dot("lion", 0.99, 0.1, 1.8, (), "")]
     svg = charts.dots(rows, "title", "axis")

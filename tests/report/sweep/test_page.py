@@ -53,6 +53,14 @@ def test_write_sweep_report_writes_its_files(ablation: Path) -> None:
     assert (ablation / "comparison.csv").read_text().startswith("arm,jobs,")
 
 
+def test_sweep_over_one_number_has_a_file_of_its_curve(ablation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_sweep_report(ablation)
+    assert not (ablation / "curve.svg").exists()
+    monkeypatch.setattr("tapir_exp.report.sweep.page.draw_curve", lambda _: '<svg xmlns="http://www.w3.org/2000/svg"/>')
+    write_sweep_report(ablation)
+    assert "prefers-color-scheme" in (ablation / "curve.svg").read_text()
+
+
 def test_write_sweep_report_is_deterministic(ablation: Path) -> None:
     names = ("comparison.md", "comparison.csv", "comparison.svg", "runs.csv", "index.html")
     write_sweep_report(ablation)
