@@ -2,6 +2,9 @@
 
 It prints one line of JSON with the figures of all steps after the first two: real tokens, CPU and wall seconds, and the
 peak resident memory. The losses on held-out rows, before and after, come from the same code for all contenders.
+
+Trainer and SFTTrainer take the rows in the order of our batches, since the loss after few steps depends on the order
+more than on anything else. Grouping by length and packing choose their own.
 """
 
 import json
@@ -75,6 +78,11 @@ def padded(rows: Sequence[EncodedRow]) -> dict[str, torch.Tensor]:
 def make_plan(rows: Sequence[EncodedRow], seed: int) -> BatchPlan:
     """Return the batches of our trainer, which the bare loops use too."""
     return plan_batches([len(row.tokens) for row in rows], BudgetConfig(epochs=1), GLOBAL_BATCH_SIZE, seed)
+
+
+def ordered(rows: Sequence[EncodedRow], seed: int) -> list[EncodedRow]:
+    """Return the rows in the order of our batches."""
+    return [rows[index] for step in make_plan(rows, seed).steps for index in step]
 
 
 def autocast(bf16: bool) -> Any:
@@ -169,10 +177,11 @@ def train_hf(
         watch.count(sum(len(row.tokens) for row in chosen))
         return padded(chosen)
 
+    rows = ordered(rows, seed)
     lengths = [len(row.tokens) for row in rows]
     data = Dataset.from_dict({"index": list(range(len(rows))), "length": lengths})
     with TemporaryDirectory() as folder:
-        arguments = TrainingArguments(remove_unused_columns=False, **common(folder, bf16, seed), **settings)
+        arguments = TrainingArguments(remove_unused_columns=False, **{**common(folder, bf16, seed), **settings})
         Trainer(model, arguments, train_dataset=data, data_collator=collate, callbacks=[Watch()]).train()
 
 
@@ -195,6 +204,7 @@ def train_trl(
         eos_token="<end>",
         pad_token="<unk>",
     )
+    rows = ordered(rows, seed)
     labels = [[IGNORE_INDEX] * row.prompt + list(row.tokens[row.prompt :]) for row in rows]
     data = Dataset.from_dict({"input_ids": [list(row.tokens) for row in rows], "labels": labels})
     with TemporaryDirectory() as folder:
@@ -224,6 +234,7 @@ def common(folder: str, bf16: bool, seed: int) -> dict[str, Any]:
         "bf16": bf16,
         "use_cpu": True,
         "seed": seed,
+        "train_sampling_strategy": "sequential",
         "save_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
