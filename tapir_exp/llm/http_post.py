@@ -67,46 +67,6 @@ def open_post(session: aiohttp.ClientSession, address: str, proxy: str | None) -
     return DirectPost(session, url) if is_plain and proxy is None else SessionPost(session, address)
 
 
-class SharedTimer:
-    """One timer for all calls with the same time-out; a timer for each would take 3 % of the CPU time of a call."""
-
-    def __init__(self, seconds: float | None) -> None:
-        """Set up the timer.
-
-        Args:
-            seconds: Time-out of each call; None for none.
-        """
-        self._seconds = seconds
-        self._deadlines: dict[asyncio.Timeout, float] = {}
-        self._is_set = False
-
-    def start(self, timeout: asyncio.Timeout) -> None:
-        """Let a time-out that was just entered expire after `seconds`."""
-        if self._seconds is None:
-            return
-        loop = asyncio.get_running_loop()
-        self._deadlines[timeout] = deadline = loop.time() + self._seconds
-        if not self._is_set:
-            self._is_set = True
-            loop.call_at(deadline, self._expire)
-
-    def stop(self, timeout: asyncio.Timeout) -> None:
-        """Forget a time-out whose call has ended."""
-        self._deadlines.pop(timeout, None)
-
-    def _expire(self) -> None:
-        """Let the time-outs that are due expire, and come back for the next one."""
-        loop = asyncio.get_running_loop()
-        # The first one is due first, since all last equally long.
-        for timeout, deadline in list(self._deadlines.items()):
-            if deadline > loop.time():
-                loop.call_at(deadline, self._expire)
-                return
-            self.stop(timeout)
-            timeout.reschedule(deadline)
-        self._is_set = False
-
-
 class SessionPost:
     """Sends bodies with `ClientSession.post`, which supports proxies, and addresses with a user and a password."""
 
@@ -135,7 +95,6 @@ class DirectPost:
         """
         assert session.connector is not None
         self._connector, self._timeout = session.connector, session.timeout
-        self._timer = SharedTimer(session.timeout.total)
         headers = CIMultiDict(session.headers)
         headers.update(CONTENT_TYPE)
         loop = asyncio.get_running_loop()
@@ -145,24 +104,20 @@ class DirectPost:
 
     async def send(self, body: bytes, ceiling: int) -> HttpReply:
         """Send a body; see `Post`."""
-        async with asyncio.timeout(None) as timeout:
-            self._timer.start(timeout)
+        async with asyncio.timeout(self._timeout.total):
+            connection = await self._connect()
             try:
-                connection = await self._connect()
-                try:
-                    protocol = connection.protocol
-                    assert protocol is not None, "a connection that was just taken is open"
-                    assert protocol.transport is not None, "a connection that was just taken is open"
-                    protocol.set_response_params(read_until_eof=True, read_bufsize=READ_BYTES)
-                    protocol.transport.write(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
-                    reply = await self._read_reply(protocol, ceiling)
-                except BaseException:
-                    connection.close()
-                    raise
-                connection.release()  # which closes it if the reply was not read to its end, or asks for it
-                return reply
-            finally:
-                self._timer.stop(timeout)
+                protocol = connection.protocol
+                assert protocol is not None, "a connection that was just taken is open"
+                assert protocol.transport is not None, "a connection that was just taken is open"
+                protocol.set_response_params(read_until_eof=True, read_bufsize=READ_BYTES)
+                protocol.transport.write(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
+                reply = await self._read_reply(protocol, ceiling)
+            except BaseException:
+                connection.close()
+                raise
+            connection.release()  # which closes it if the reply was not read to its end, or asks for it
+            return reply
 
     async def _connect(self) -> aiohttp.connector.Connection:
         """Take a connection from the pool, or open one."""

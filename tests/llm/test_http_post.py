@@ -2,7 +2,6 @@
 
 import asyncio
 import gzip
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import aiohttp
 import pytest
 
 from tapir_exp.config import LLMConfig
-from tapir_exp.llm.http_post import DirectPost, HttpReply, SessionPost, SharedTimer, open_post
+from tapir_exp.llm.http_post import DirectPost, HttpReply, SessionPost, open_post
 from tapir_exp.llm.openai_transport import open_session
 from tapir_exp.llm.reply_size import ReplyTooLarge
 
@@ -157,30 +156,3 @@ def test_header_with_a_line_feed_is_refused() -> None:
 
     with pytest.raises(ValueError, match="line feed"):
         asyncio.run(open_bad())
-
-
-def test_shared_timer_ends_each_call_at_its_own_deadline() -> None:
-    async def last(timer: SharedTimer, start_s: float, seconds: float) -> float | None:
-        await asyncio.sleep(start_s)
-        started = time.monotonic()
-        try:
-            async with asyncio.timeout(None) as timeout:
-                timer.start(timeout)
-                try:
-                    await asyncio.sleep(seconds)
-                finally:
-                    timer.stop(timeout)
-        except TimeoutError:
-            return time.monotonic() - started
-        return None
-
-    async def run_calls() -> list[float | None]:
-        timer = SharedTimer(0.04)
-        # The third one begins when no call is left, and the timer has to be set again.
-        calls = ((0.0, 0.0), (0.02, 9.0), (0.15, 9.0))
-        async with asyncio.timeout(5):
-            return await asyncio.gather(*(last(timer, *call) for call in calls))
-
-    first, *others = asyncio.run(run_calls())
-    assert first is None
-    assert all(seconds is not None and seconds >= 0.039 for seconds in others)
