@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
-from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
 ValueT = TypeVar("ValueT")
@@ -64,24 +63,33 @@ class GroupWriter:
                 has ended.
         """
         self._open_target, self._on_failed = open_target, on_failed
-        self._pending: SimpleQueue[Entry | None] = SimpleQueue()  # None ends the thread
+        self._pending: list[Entry] = []
         self._lost: list[Any] = []
+        # Released when there is something to do; the thread takes it and looks at everything that has come.
+        self._wake = threading.Semaphore(0)
+        self._is_idle = True
+        self._closed = False
         self._thread: threading.Thread | None = None
 
     def submit(self, run: Callable[[Any], ValueT], extra: Any) -> "asyncio.Future[ValueT]":
         """Add an entry; the result is set once it is on disk, or has failed."""
         loop = asyncio.get_running_loop()
         entry = Entry(run, extra, loop.create_future(), loop)
-        self._pending.put(entry)
+        self._pending.append(entry)
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="call store", daemon=True)
             self._thread.start()
+        # A thread that is writing looks for more entries itself.
+        if self._is_idle:
+            self._is_idle = False
+            self._wake.release()
         return entry.written
 
     def close(self) -> None:
         """Write what is left, and end the thread."""
+        self._closed = True
+        self._wake.release()
         if self._thread is not None:
-            self._pending.put(None)
             self._thread.join()
             self._thread = None
         for extra in self._lost:
@@ -92,8 +100,11 @@ class GroupWriter:
         target: Target | None = None
         started = 0.0
         try:
-            while group := self._take(started + MIN_INTERVAL_S):
+            while self._wait_for_entries():
+                # A pause only if the last transaction has just begun: an entry that comes alone does not wait.
+                time.sleep(max(0.0, started + MIN_INTERVAL_S - time.monotonic()))
                 started = time.monotonic()
+                group = self._take()
                 values: list[Any] = []
                 error: Exception | None = None
                 try:
@@ -108,22 +119,22 @@ class GroupWriter:
             if target is not None:
                 target.close()
 
-    def _take(self, earliest: float) -> list[Entry]:
-        """Wait for an entry, and return all that have come until then; none if the writer was closed.
+    def _wait_for_entries(self) -> bool:
+        """Wait for entries. Return False if there will be none."""
+        while not self._pending:
+            if self._closed:
+                return False
+            self._is_idle = True
+            # An entry that came just before does not see that the thread is idle.
+            if not self._pending:
+                self._wake.acquire()
+        self._is_idle = False
+        return True
 
-        Args:
-            earliest: Time before which no group is returned, so that an entry that comes alone does not wait.
-        """
-        group: list[Entry] = []
-        entry = self._pending.get()
-        time.sleep(max(0.0, earliest - time.monotonic()))
-        while entry is not None:
-            group.append(entry)
-            if self._pending.empty():
-                return group
-            entry = self._pending.get()
-        if group:
-            self._pending.put(None)  # for the next time
+    def _take(self) -> list[Entry]:
+        # Other threads only append, so the first entries are these.
+        group = self._pending[:]
+        del self._pending[: len(group)]
         return group
 
     def _report(self, group: list[Entry], values: list[Any], error: Exception | None) -> None:
