@@ -159,7 +159,7 @@ class Tracker(Protocol):
 
 @dataclass
 class StepPace:
-    """Tells a tracker when to write: at once, except for steps of a fit that follow one another quickly.
+    """Rule for when a tracker writes: at once, except for steps of a fit that follow one another quickly.
 
     A fit ends with a stage that has finished or failed, so that no step is held back for long.
     """

@@ -35,7 +35,7 @@ def test_lone_step_and_everything_else_is_due_at_once(clock: list[float]) -> Non
     assert pace.is_due(step(4))
 
 
-def test_mlflow_gets_held_steps_with_the_next_entry_or_at_the_end(
+def test_mlflow_gets_held_steps_with_the_next_entry_or_the_end(
     clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[dict[str, Any]] = []
