@@ -67,7 +67,8 @@ def test_process_stopped_twenty_times_completes(server: FaultyServer, tmp_path: 
             assert "rows: stopped after" in err
     assert end(start(server, tmp_path, rows)) == [f"re: question {n}" for n in range(rows)]
     paid_twice = sum(server.paid.values()) - rows
-    assert paid_twice <= IN_FLIGHT * KILLS
+    # Besides the calls in flight, as many replies may wait for their transaction.
+    assert paid_twice <= 2 * IN_FLIGHT * KILLS
     if sig is signal.SIGINT:  # what was in flight had time to arrive
         assert paid_twice == 0
     assert spent(tmp_path).calls == rows
