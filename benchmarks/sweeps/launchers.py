@@ -1,13 +1,13 @@
-"""Run one sweep under every launcher, whole and killed in the middle, and compare the tables byte for byte.
+"""Run one sweep under every launcher, whole and killed in the middle, and compare tables and artifacts byte for byte.
 
     python benchmarks/sweeps/launchers.py --out DIR [--launchers basic ray ...] [--seeds 3] [--only killed] [--full]
 
 The sweep is `mfd_threshold` (five values of delta, three seeds) with `debug=tiny`, which makes its jobs small, or with
 `--full` as its file says: 15 jobs of two to three minutes on one core. Each launcher runs it twice, in a store of its
 own: once without a stop, and once with a SIGKILL of its process when nearly half of the jobs have finished and another
-one is training, followed by the same command. Tables are compared with those of the first run, or of `--reference`.
-Prints a Markdown table, writes it to DIR/table.md, and exits with 1 if a check fails. A busy machine may be too slow
-for the start of Ray: start it first, and give `--ray-address`.
+one is training, followed by the same command. Tables, and the SHA-256 of the files of all artifacts, are compared with
+those of the first run, or of `--reference`. Prints a Markdown table, writes it to DIR/table.md, and exits with 1 if a
+check fails. A busy machine may be too slow for the start of Ray: start it first, and give `--ray-address`.
 """
 
 import argparse
@@ -25,6 +25,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parents[1]))
+from artifact_files import artifact_files, differing_artifacts
+
 from tapir_exp.core.events import EVENTS, Event, Kind, State, outcome_of, read_events
 from tapir_exp.llm.call_store import CALLS_FILE
 
@@ -38,7 +41,7 @@ COLUMNS: tuple[str, ...] = (
     "run",
     "jobs",
     "seconds",
-    "tables",
+    "tables and files",
     "artifacts",
     "shared",
     "made twice",
@@ -107,7 +110,7 @@ class Trial:
 
 
 Reference = tuple[Path, Counts]
-"""Directory of the sweep that others are compared with, and its counts."""
+"""Outputs of the sweep that others are compared with, and its counts."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,7 @@ def main() -> int:
                 trial = Trial(launcher, run, outputs, options.seeds, options.full, options.ray_address)
                 row, counts = (run_whole if run == "whole" else run_killed)(trial, reference)
                 rows.append(row)
-                reference = reference or (sweep_dir(outputs), counts)
+                reference = reference or (outputs, counts)
                 write(f"{' | '.join(row.cells)}\n{''.join(f'  PROBLEM: {text}{chr(10)}' for text in row.problems)}")
     table = "\n".join(["| " + " | ".join(line) + " |" for line in (COLUMNS, ["--:"] * len(COLUMNS), *rows_of(rows))])
     (options.out / "table.md").write_text(table + "\n", encoding="utf-8")
@@ -151,7 +154,7 @@ def main() -> int:
 
 def measured(outputs: Path) -> Reference:
     """Return the sweep in the outputs of an earlier run."""
-    return sweep_dir(outputs), count(sweep_dir(outputs), outputs)
+    return outputs, count(sweep_dir(outputs), outputs)
 
 
 def run_whole(trial: Trial, reference: Reference | None) -> tuple[Row, Counts]:
@@ -192,14 +195,24 @@ def check(
     if counts.made_twice:
         problems.append(f"{counts.made_twice} artifacts were made twice")
     if reference is not None:
-        differing = [name for name in TABLES if (directory / name).read_bytes() != (reference[0] / name).read_bytes()]
-        tables = "equal" if not differing else f"differ: {', '.join(differing)}"
-        problems += [f"other bytes than {reference[0]}: {differing}"] if differing else []
-        if counts.artifacts != reference[1].artifacts:
-            problems.append(f"{len(counts.artifacts ^ reference[1].artifacts)} artifacts differ from the first run")
+        tables, found = compare(trial.outputs, counts, reference)
+        problems += found
     cells: tuple[str, ...] = (trial.launcher, trial.run, str(trial.jobs), f"{seconds:.0f}", tables)
     cells += (str(len(counts.artifacts)), str(counts.shared), str(counts.made_twice))
     return Row((*cells, f"{counts.calls:,}", f"{counts.completions:,}", *figures), tuple(problems)), counts
+
+
+def compare(outputs: Path, counts: Counts, reference: Reference) -> tuple[str, list[str]]:
+    """Compare tables and artifacts with those of the reference; return what the table says, and the problems."""
+    first, second = sweep_dir(reference[0]), sweep_dir(outputs)
+    tables = [name for name in TABLES if (first / name).read_bytes() != (second / name).read_bytes()]
+    problems = [f"other bytes than {first}: {tables}"] if tables else []
+    if counts.artifacts != reference[1].artifacts:
+        problems.append(f"{len(counts.artifacts ^ reference[1].artifacts)} artifacts differ from the first run")
+    if files := differing_artifacts(artifact_files(reference[0]), artifact_files(outputs)):
+        problems.append(f"the files of {len(files)} artifacts differ: {', '.join(files)}")
+    differing = [*tables, *([f"{len(files)} artifacts"] if files else [])]
+    return f"differ: {', '.join(differing)}" if differing else "equal", problems
 
 
 def start(trial: Trial) -> tuple["subprocess.Popen[bytes]", str]:
