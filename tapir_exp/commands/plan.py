@@ -98,7 +98,7 @@ def _describe(
     """Return what a plan says below its table: memory, disk, hours on the CPU, limits, and what would stop the run."""
     from tapir_exp.commands.plan_table import cost_of, describe_bound, describe_disk, needed_bytes
     from tapir_exp.pipeline.disk_sizes import checkpoint_bytes
-    from tapir_exp.pipeline.hardware import cpu_hours_of, describe_cpu_hours, uses_cpu
+    from tapir_exp.pipeline.hardware import describe_cpu_hours, num_cores, uses_cpu
     from tapir_exp.pipeline.local_checks import free_bytes, local_checks, suite_checks
     from tapir_exp.pipeline.request_sizes import Assumptions
     from tapir_exp.pipeline.wall_time import describe_assumptions
@@ -107,10 +107,10 @@ def _describe(
     # Jobs of a sweep mostly share the student, and thus the memory of a fit.
     memory = [] if evaluating else [describe_memory(job.student, job.sft, job.trainer) for job in jobs]
     hours = {
-        role: cost_of([stage for stage in planned if stage.estimate.role == role]).expected.gpu_hours or 0.0
+        role: (cost_of([row for row in planned if row.estimate.role == role]).expected.core_hours or 0.0) / num_cores()
         for role in ("fit", "student")
     }
-    on_cpu = cpu_hours_of(hours) if any(hours.values()) and all(uses_cpu(job.trainer) for job in jobs) else None
+    on_cpu = hours if any(hours.values()) and all(uses_cpu(job.trainer) for job in jobs) else None
     # What would stop the run later is known now; the endpoints are asked by `tapir doctor` and by the run.
     checks = [
         check for job in jobs for check in (suite_checks(job, job.evals.suites) if evaluating else local_checks(job))

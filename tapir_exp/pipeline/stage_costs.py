@@ -20,21 +20,8 @@ from tapir_exp.pipeline.request_sizes import (
     RequestSize,
 )
 from tapir_exp.pipeline.round_counts import Count
-from tapir_exp.student.training.memory import num_parameters
+from tapir_exp.pipeline.student_hours import StudentHours, fit_hours, generation_hours
 
-PEAK_FLOPS = 312e12
-"""Peak of the GPU of the estimated hours: an A100 in bfloat16, by its data sheet."""
-UTILISATION = 0.4
-"""Share of the peak that training reaches."""
-FLOPS_PER_TOKEN = 6
-"""Training FLOPs per parameter and token, forward and backward (Kaplan et al., 2020)."""
-GENERATION_FLOPS_PER_TOKEN = 2
-"""FLOPs per parameter and generated token (Kaplan et al., 2020)."""
-GENERATION_UTILISATION = 0.05
-"""Share of the peak that generation in batches reaches. It is assumed; `benchmarks/generate/gpu.py` measures it.
-
-A step reads all weights for a token of each row, and a small student starts nearly as many kernels for less work, so
-its share is likely smaller."""
 MALFORMED_TOKENS = 2 * MAX_DETAIL_CHARS
 """Tokens that a malformed reply counts for at most: they are estimated by the message about it."""
 
@@ -50,6 +37,7 @@ class Amounts:
         usd: Cost in USD; None if the price is unknown.
         gpu_hours: Hours of a fit or of generation on an A100; None if there is none, or the size of the student is
             unknown.
+        core_hours: The same on one core of a CPU.
     """
 
     calls: float = 0.0
@@ -57,6 +45,7 @@ class Amounts:
     completion_tokens: float = 0.0
     usd: float | None = 0.0
     gpu_hours: float | None = None
+    core_hours: float | None = None
 
     @property
     def tokens(self) -> float:
@@ -64,14 +53,14 @@ class Amounts:
         return self.prompt_tokens + self.completion_tokens
 
     def __add__(self, other: "Amounts") -> "Amounts":
-        # Stages of calls have no GPU hours; an unknown price makes the sum unknown.
-        hours = [part.gpu_hours for part in (self, other) if part.gpu_hours is not None]
+        # Stages of calls have no hours of a student; an unknown price makes the sum unknown.
         return Amounts(
             self.calls + other.calls,
             self.prompt_tokens + other.prompt_tokens,
             self.completion_tokens + other.completion_tokens,
             None if self.usd is None or other.usd is None else self.usd + other.usd,
-            sum(hours) if hours else None,
+            _sum_of_known(self.gpu_hours, other.gpu_hours),
+            _sum_of_known(self.core_hours, other.core_hours),
         )
 
     def within(self, most: "Amounts") -> "Amounts":
@@ -82,6 +71,7 @@ class Amounts:
             min(self.completion_tokens, most.completion_tokens),
             self.usd if self.usd is None or most.usd is None else min(self.usd, most.usd),
             self.gpu_hours,
+            self.core_hours,
         )
 
     def __mul__(self, share: float) -> "Amounts":
@@ -92,7 +82,13 @@ class Amounts:
             share * self.completion_tokens,
             share * (self.usd or 0.0) if self.usd is not None or not share else None,
             None if self.gpu_hours is None else share * self.gpu_hours,
+            None if self.core_hours is None else share * self.core_hours,
         )
+
+
+def _sum_of_known(one: float | None, other: float | None) -> float | None:
+    known = [hours for hours in (one, other) if hours is not None]
+    return sum(known) if known else None
 
 
 @dataclass(frozen=True)
@@ -178,11 +174,9 @@ def _priced(price: Price | None, calls: float, prompt: float, completion: float)
 
 def generation_stage(config: Config, stage: str, tokens: float, most_tokens: float, share: str) -> StageEstimate:
     """Return a stage in which a student generates so many tokens."""
-    hours = [
-        _gpu_hours(config, GENERATION_FLOPS_PER_TOKEN * number, GENERATION_UTILISATION)
-        for number in (tokens, max(tokens, most_tokens))
-    ]
-    expected, most = (Amounts(gpu_hours=of_tokens) for of_tokens in hours)
+    expected, most = (
+        _student_work(generation_hours(config.student, number)) for number in (tokens, max(tokens, most_tokens))
+    )
     return StageEstimate(stage, "student", expected, most, most, share)
 
 
@@ -194,13 +188,12 @@ def fit_stage(
     def amounts(number: float, of_row: float) -> Amounts:
         passes = (budget.epochs or 0.0) * number + budget.extra_rows
         tokens = budget.max_tokens if budget.max_tokens is not None else passes * of_row
-        return Amounts(gpu_hours=_gpu_hours(config, FLOPS_PER_TOKEN * tokens, UTILISATION))
+        return _student_work(fit_hours(config.student, tokens))
 
     longest = max(row_tokens, config.student.max_length)
     expected, most = amounts(rows.expected, row_tokens), amounts(rows.most, longest)
     return StageEstimate(stage, "fit", expected, most, most, share, disk=student_bytes(config))
 
 
-def _gpu_hours(config: Config, flops_per_parameter: float, utilisation: float) -> float | None:
-    parameters = num_parameters(config.student)
-    return None if parameters is None else parameters * flops_per_parameter / (PEAK_FLOPS * utilisation) / 3600
+def _student_work(hours: StudentHours | None) -> Amounts:
+    return Amounts() if hours is None else Amounts(gpu_hours=hours.gpu, core_hours=hours.core)

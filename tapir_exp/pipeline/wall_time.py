@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from tapir_exp.config import Config, LLMConfig
 from tapir_exp.config.lab_parts import LAB_PREFIX
-from tapir_exp.pipeline.hardware import cpu_generation_hours, cpu_hours, uses_cpu
+from tapir_exp.pipeline.hardware import num_cores, uses_cpu
 from tapir_exp.pipeline.local_checks import used_models
 from tapir_exp.pipeline.request_sizes import Assumptions
 from tapir_exp.pipeline.round_counts import Count
@@ -40,7 +40,7 @@ def in_flight(llm: LLMConfig) -> Count:
 def stage_seconds(config: Config, stage: StageEstimate, assumed: Assumptions) -> Count:
     """Return the wall time of a stage in seconds; zero if the size of the student is unknown."""
     if stage.llm is None:
-        expected, most = (_student_seconds(config, stage.role, part) for part in (stage.expected, stage.most))
+        expected, most = (_student_seconds(config, part) for part in (stage.expected, stage.most))
         return Count(expected, most)
     return call_seconds(stage, stage.llm, assumed)
 
@@ -108,8 +108,7 @@ def _limited(llm: LLMConfig, amounts: Amounts) -> float:
     return max(max(0.0, amount / limit - 1) * MINUTE if limit else 0.0 for limit, amount in limits)
 
 
-def _student_seconds(config: Config, role: str, amounts: Amounts) -> float:
-    hours = amounts.gpu_hours or 0.0
+def _student_seconds(config: Config, amounts: Amounts) -> float:
     if uses_cpu(config.trainer):
-        hours = cpu_hours(hours) if role == "fit" else cpu_generation_hours(hours)
-    return 3600 * hours
+        return 3600 * (amounts.core_hours or 0.0) / num_cores()
+    return 3600 * (amounts.gpu_hours or 0.0)

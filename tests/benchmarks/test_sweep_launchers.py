@@ -1,6 +1,8 @@
 """The comparison of launchers counts what jobs share and what is made or paid twice, and finds processes of a run."""
 
+import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import pytest
 from scripts import load_script
 
 from tapir_exp.core.events import EVENTS, EventStream, Kind
+from tapir_exp.core.store import SIDECAR
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +52,24 @@ def test_counts_are_those_of_journals_and_store(launchers: ModuleType, outputs: 
     counts = launchers.count(launchers.sweep_dir(outputs), outputs)
     assert counts.artifacts == {"seeds", "s1", "s2", "mix"}
     assert (counts.shared, counts.made_twice, counts.calls, counts.completions) == (2, 1, 7, 1)
+
+
+def test_sweeps_with_other_files_are_not_equal(launchers: ModuleType, outputs: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(outputs / "sweeps", other / "sweeps")
+    for place, digest in ((outputs, "a"), (other, "b")):
+        artifact = place / "store" / "mix" / "1"
+        artifact.mkdir(parents=True)
+        (artifact / SIDECAR).write_text(json.dumps({"files": {"rows.jsonl": digest}}))
+        for table in launchers.TABLES:
+            (launchers.sweep_dir(place) / table).write_text("the same")
+    counts = launchers.count(launchers.sweep_dir(outputs), outputs)
+    assert launchers.compare(outputs, counts, (outputs, counts)) == ("equal", [])
+    said, problems = launchers.compare(other, counts, (outputs, counts))
+    assert said == "differ: 1 artifacts"
+    assert problems == ["the files of 1 artifacts differ: mix/1"]
+    (launchers.sweep_dir(other) / launchers.TABLES[0]).write_text("another")
+    assert launchers.compare(other, counts, (outputs, counts))[0] == f"differ: {launchers.TABLES[0]}, 1 artifacts"
 
 
 def test_jobs_started_before_a_moment_were_skipped_after_it(launchers: ModuleType, outputs: Path) -> None:

@@ -13,9 +13,11 @@ from tapir_exp.config import (
     TeacherConfig,
     TrainerConfig,
 )
+from tapir_exp.pipeline.hardware import num_cores
 from tapir_exp.pipeline.request_sizes import Assumptions, Measured, RequestKind, RequestSize
 from tapir_exp.pipeline.round_counts import Count, exactly
 from tapir_exp.pipeline.stage_costs import StageEstimate, call_stage, generation_stage
+from tapir_exp.pipeline.student_hours import generation_hours
 from tapir_exp.pipeline.wall_time import (
     AUTO_IN_FLIGHT,
     call_seconds,
@@ -90,9 +92,12 @@ def test_student_takes_the_hours_of_its_processor() -> None:
     )
     responses = generation_stage(config, "student_responses-0", 1000.0, 5000.0, "share")
     gpu = stage_seconds(config, responses, Assumptions())
-    assert gpu.most == pytest.approx(5 * gpu.expected) == pytest.approx(5 * 2e12 / (312e12 * 0.05))
+    hours = generation_hours(config.student, 1000.0)
+    assert hours is not None
+    assert gpu.expected == pytest.approx(3600 * hours.gpu)
+    assert gpu.most == pytest.approx(5 * gpu.expected)
     on_cpu = stage_seconds(replace(config, trainer=TrainerConfig(accelerator="cpu")), responses, Assumptions())
-    assert on_cpu.expected > 100 * gpu.expected
+    assert on_cpu.expected == pytest.approx(3600 * hours.core / num_cores())
 
 
 def test_assumed_concurrency_is_told() -> None:

@@ -50,3 +50,16 @@ def test_active_rows_keep_tokens_with_their_row() -> None:
 )
 def test_compacted_indices_fill_gaps_from_the_end(stopped: list[bool], indices: list[int]) -> None:
     assert compacted_indices(stopped) == indices
+
+
+def test_steps_do_not_use_cudnn_attention(random_student: Path, chat: Chat, prompts: list[list[int]]) -> None:
+    """Its plans are built anew for each number of tokens, which took most of a step on a GPU."""
+    enabled: list[bool] = []
+    with opened_engine(EngineKind.transformers, random_student, chat, 3) as engine:
+        assert isinstance(engine, TransformersEngine)
+        engine._model.register_forward_hook(lambda *_: enabled.append(torch.backends.cuda.cudnn_sdp_enabled()))
+        before = torch.backends.cuda.cudnn_sdp_enabled()
+        list(engine.generate(prompts, MAX_NEW_TOKENS))
+    assert enabled
+    assert not any(enabled)
+    assert torch.backends.cuda.cudnn_sdp_enabled() == before
