@@ -1,6 +1,6 @@
 """Compare what `tapir plan` says with what a run spends, stage by stage, for three very different settings.
 
-    python benchmarks/plan/planned_and_spent.py [--seeds 500] [--folder DIR] [SETTING ...]
+    python benchmarks/plan/planned_and_spent.py [--seeds 500] [--latency-ms 20] [--folder DIR] [SETTING ...]
 
 - `lab`: the lab's simulated models, whose replies are short, and which are asked many equal questions.
 - `own_data`: a file in which a third of the rows has no response, one endpoint for all roles, and held-out rows.
@@ -8,7 +8,7 @@
 
 The last two ask the endpoint of `benchmarks/paper_scale`, whose replies have other lengths than the seeds. They are
 also planned with `--probe 20`, in a directory of its own: the labels and responses of 20 rows are then cached, and no
-part of that plan. The student is the lab's, which costs little.
+part of that plan. The student is the lab's, which costs little. Wall times need an idle machine.
 """
 
 import argparse
@@ -27,6 +27,8 @@ sys.path.append(str(Path(__file__).parents[1] / "paper_scale"))
 from local_endpoint import serving
 from measure import ROWS_PER_SEED
 from varied_seeds import seed_rows
+
+from tapir_exp.core.events import EVENTS, Kind, read_events
 
 ENDPOINT = Path(__file__).parents[1] / "paper_scale" / "endpoint.py"
 PROBED = 20
@@ -50,9 +52,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("settings", nargs="*", default=["lab", "own_data", "paper"])
     parser.add_argument("--seeds", type=int, default=500)
+    parser.add_argument("--latency-ms", type=int, default=20, help="latency of the endpoint")
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
-    with TemporaryDirectory() as temporary, serving(ENDPOINT, "--latency-ms=20") as address:
+    with TemporaryDirectory() as temporary, serving(ENDPOINT, f"--latency-ms={options.latency_ms}") as address:
         folder = options.folder or Path(temporary)
         for name in options.settings:
             compare(name, folder / name, options.seeds, address)
@@ -74,9 +77,8 @@ def compare(name: str, folder: Path, seeds: int, address: str) -> None:
     spent = {(stage, role): figures for stage, roles in stages.items() for role, figures in roles.items()}
     print(f"\n### {name}\n")
     print_table(planned, probed, spent)
-    times = [("planned", planned), *([("by the probe", probed)] if probed else [])]
-    said = ", ".join(f"{of_plan['total']['seconds']:.0f} s {how}" for how, of_plan in times)
-    print(f"\nWall time of calls, fits and responses: {said}; the run took {took:.0f} s with its start.", flush=True)
+    print_times(planned, probed, seconds_of_stages(spend.parent))
+    print(f"\nThe run took {took:.0f} s with its start and its report.", flush=True)
 
 
 def overrides(name: str, folder: Path, seeds: int, address: str) -> list[str]:
@@ -138,6 +140,42 @@ def print_table(planned: Mapping[str, Any], probed: Mapping[str, Any] | None, sp
         key = stage["stage"], stage["role"]
         print_row(" | ".join(key), stage, of_probe.get(key) if probed else None, spent.get(key, {}))
     print_row("**all** | ", planned["total"], None if probed is None else probed["total"], total)
+
+
+def seconds_of_stages(run: Path) -> dict[str, float]:
+    """Return the wall time of each stage of a run."""
+    return {
+        event["stage"]: event["seconds"] for event in read_events(run / EVENTS) if event["event"] == Kind.STAGE_FINISHED
+    }
+
+
+def print_times(planned: Mapping[str, Any], probed: Mapping[str, Any] | None, took: Mapping[str, float]) -> None:
+    """Print the wall time of every stage of at least a second: planned, by the probe, taken, at most."""
+    plans = [planned] if probed is None else [planned, probed]
+    columns = [
+        *([seconds_by_stage(of_plan, most=False) for of_plan in plans]),
+        took,
+        seconds_by_stage(planned, most=True),
+    ]
+    heads = ["s planned", *(["by the probe"] if probed else []), "taken", "≤"]
+    print(f"\n| stage | {' | '.join(heads)} |\n|---|{'--:|' * len(heads)}")
+    stages = [
+        name for name in seconds_by_stage(planned, most=False) if any(of.get(name, 0) >= 1 for of in columns[:-1])
+    ]
+    for name in stages:
+        print(f"| {name} | {' | '.join(f'{of.get(name, 0.0):,.1f}' for of in columns)} |")
+    known = seconds_by_stage(planned, most=False).keys()
+    totals = [sum(seconds for name, seconds in of.items() if name in known) for of in columns]
+    print(f"| **all** | {' | '.join(f'{seconds:,.1f}' for seconds in totals)} |")
+
+
+def seconds_by_stage(of_plan: Mapping[str, Any], *, most: bool) -> dict[str, float]:
+    """Return the wall time of each stage by a plan: expected, or at most."""
+    found: dict[str, float] = {}
+    for stage in of_plan["stages"]:
+        seconds = (stage["most"] if most else stage)["seconds"]
+        found[stage["stage"]] = found.get(stage["stage"], 0.0) + seconds
+    return found
 
 
 def print_row(

@@ -203,9 +203,7 @@ def _print_rounds(metrics: list[Metrics]) -> None:
         title: name for title, name in TABLE_COLUMNS.items() if any(row.get(name) is not None for row in metrics)
     }
     rows = [[f"S_{row['round']}", *(_format_figure(row.get(name)) for name in columns.values())] for row in metrics]
-    print_table(
-        "Results by round (gap and hard share: of the rows that the student was scored on)", ["", *columns], rows
-    )
+    print_table("Results by round (gap, hard: of the scored rows)", ["", *columns], rows)
 
 
 def _format_figure(value: Any) -> str:

@@ -139,8 +139,7 @@ def print_stage(name: str, figures: Mapping[str, Any], seconds: float, reused: b
     """
     time = "reused" if reused else f"{seconds:.1f} s{_format_spend(spent)}"
     start = f"{name:<19}"
-    label = cell_len(f"[{console.label}] ") if console.label else 0
-    room = (console.width if console.is_terminal else PIPE_WIDTH) - label - cell_len(start) - len(time) - 3
+    room = _room() - cell_len(start) - len(time) - 3
     text = ""
     for key in sorted(figures, key=lambda key: SHOWN_FIRST.index(key) if key in SHOWN_FIRST else len(SHOWN_FIRST)):
         value = figures[key]
@@ -172,18 +171,37 @@ def write_line(text: str) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table of figures; the first column is text, the others are numbers."""
-    table = Table()
+    """Print a table of figures; the first column is text, the others are numbers.
+
+    It has no lines if they would make it too wide, as beside the label of a job, and no figure is ever cut.
+    """
+    lines = _table_lines(_table(columns, rows, lines=True))
+    if max(map(cell_len, lines)) > _room():
+        lines = _table_lines(_table(columns, rows, lines=False))
+    console.print("\n".join([title, *lines]), soft_wrap=True)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, lines: bool) -> Table:
+    table = Table() if lines else Table(box=None, padding=(0, 2, 0, 0))
     for index, column in enumerate(columns):
         # Escaped here, since the width of a column is that of what is shown.
         table.add_column(escape_controls(column), justify="right" if index else "left")
     for row in rows:
         table.add_row(*map(escape_controls, row))
+    return table
+
+
+def _table_lines(table: Table) -> list[str]:
     # A terminal that is too narrow would cut figures, and so would a pipe, for which rich takes 80 columns.
     unlimited = console.options.update(width=UNLIMITED)
     needed = unlimited.update(width=console.measure(table, options=unlimited).maximum)
-    lines = ["".join(part.text for part in line).rstrip() for line in console.render_lines(table, needed, pad=False)]
-    console.print("\n".join([title, *lines]), soft_wrap=True)
+    return ["".join(part.text for part in line).rstrip() for line in console.render_lines(table, needed, pad=False)]
+
+
+def _room() -> int:
+    """Return the columns of a line beside the label of its job."""
+    label = cell_len(f"[{console.label}] ") if console.label else 0
+    return (console.width if console.is_terminal else PIPE_WIDTH) - label
 
 
 def _short(value: Any) -> str:

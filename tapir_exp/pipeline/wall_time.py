@@ -25,6 +25,8 @@ LAB_SPREAD = 10
 """Bound on the time of the lab's models, relative to what is expected."""
 AUTO_IN_FLIGHT = 32
 """Calls in flight that `concurrency: auto` is assumed to find; the bound counts one."""
+START_S = 2.0
+"""Seconds in which a fit or generation starts: 1.5 to 4 with the lab's student (`benchmarks/plan`). Ours."""
 BATCH_S, LONGEST_BATCH_S = 3600.0, 24 * 3600.0
 """Seconds of a batch: expected, and at most."""
 MINUTE = 60.0
@@ -109,6 +111,8 @@ def _limited(llm: LLMConfig, amounts: Amounts) -> float:
 
 
 def _student_seconds(config: Config, amounts: Amounts) -> float:
+    """Return the start and the computed hours of a fit or of generation; zero if the student's size is unknown."""
+    hours = amounts.gpu_hours
     if uses_cpu(config.trainer):
-        return 3600 * (amounts.core_hours or 0.0) / num_cores()
-    return 3600 * (amounts.gpu_hours or 0.0)
+        hours = None if amounts.core_hours is None else amounts.core_hours / num_cores()
+    return 0.0 if hours is None else START_S + 3600 * hours

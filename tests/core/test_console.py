@@ -68,6 +68,18 @@ def test_every_line_of_a_labelled_job_begins_with_its_label(output: io.StringIO)
     assert any("63 GB free" in line for line in lines)
 
 
+def test_table_beside_a_label_has_no_lines_if_they_do_not_fit(output: io.StringIO) -> None:
+    columns = ["", "α", "rows", "new", "tokens", "loss", "gap", "hard", "acc.", "s.e."]
+    row = ["S_1", "0.300", "23333", "0.552", "4047000", "1.124", "4.683", "0.600", "0.024", "0.019"]
+    print_table("Results", columns, [row])  # a file has as many columns as `PIPE_WIDTH`
+    assert "┃" in output.getvalue()
+    output.truncate(0)
+    console_module.console.label = "arm=no_refinement seed=1"
+    print_table("Results", columns, [row])
+    assert max(map(cell_len, output.getvalue().splitlines())) <= 100
+    assert set(row) <= set(output.getvalue().split())
+
+
 def test_escape_controls_keeps_ordinary_text() -> None:
     text = "Où est\tle café?\n你好 שלום مرحبا 👩‍👩‍👧 ±½"
     assert escape_controls(text) == text

@@ -20,6 +20,7 @@ from tapir_exp.pipeline.stage_costs import StageEstimate, call_stage, generation
 from tapir_exp.pipeline.student_hours import generation_hours
 from tapir_exp.pipeline.wall_time import (
     AUTO_IN_FLIGHT,
+    START_S,
     call_seconds,
     describe_assumptions,
     stage_seconds,
@@ -94,10 +95,12 @@ def test_student_takes_the_hours_of_its_processor() -> None:
     gpu = stage_seconds(config, responses, Assumptions())
     hours = generation_hours(config.student, 1000.0)
     assert hours is not None
-    assert gpu.expected == pytest.approx(3600 * hours.gpu)
-    assert gpu.most == pytest.approx(5 * gpu.expected)
+    assert gpu.expected == pytest.approx(START_S + 3600 * hours.gpu)
+    assert gpu.most == pytest.approx(START_S + 5 * 3600 * hours.gpu)
     on_cpu = stage_seconds(replace(config, trainer=TrainerConfig(accelerator="cpu")), responses, Assumptions())
-    assert on_cpu.expected == pytest.approx(3600 * hours.core / num_cores())
+    assert on_cpu.expected == pytest.approx(START_S + 3600 * hours.core / num_cores())
+    unknown = generation_stage(Config(name="x", student=StudentConfig(model="m")), "s", 1000.0, 5000.0, "share")
+    assert stage_seconds(config, unknown, Assumptions()).expected == 0
 
 
 def test_assumed_concurrency_is_told() -> None:
