@@ -27,6 +27,8 @@ AUTO_IN_FLIGHT = 32
 """Calls in flight that `concurrency: auto` is assumed to find; the bound counts one."""
 START_S = 2.0
 """Seconds in which a fit or generation starts: 1.5 to 4 with the lab's student (`benchmarks/plan`). Ours."""
+STUDENT_SPREAD = 10
+"""Bound on the time of fits and generation, relative to what is computed. Ours."""
 BATCH_S, LONGEST_BATCH_S = 3600.0, 24 * 3600.0
 """Seconds of a batch: expected, and at most."""
 MINUTE = 60.0
@@ -40,10 +42,10 @@ def in_flight(llm: LLMConfig) -> Count:
 
 
 def stage_seconds(config: Config, stage: StageEstimate, assumed: Assumptions) -> Count:
-    """Return the wall time of a stage in seconds; zero if the size of the student is unknown."""
+    """Return the wall time of a stage in seconds; of a student of unknown size, only its start is counted."""
     if stage.llm is None:
         expected, most = (_student_seconds(config, part) for part in (stage.expected, stage.most))
-        return Count(expected, most)
+        return Count(expected, STUDENT_SPREAD * most)
     return call_seconds(stage, stage.llm, assumed)
 
 
@@ -111,8 +113,6 @@ def _limited(llm: LLMConfig, amounts: Amounts) -> float:
 
 
 def _student_seconds(config: Config, amounts: Amounts) -> float:
-    """Return the start and the computed hours of a fit or of generation; zero if the student's size is unknown."""
-    hours = amounts.gpu_hours
-    if uses_cpu(config.trainer):
-        hours = None if amounts.core_hours is None else amounts.core_hours / num_cores()
-    return 0.0 if hours is None else START_S + 3600 * hours
+    """Return the start and the computed hours of a fit or of generation; of an unknown size, the start alone."""
+    hours = (amounts.core_hours or 0.0) / num_cores() if uses_cpu(config.trainer) else amounts.gpu_hours or 0.0
+    return START_S + 3600 * hours

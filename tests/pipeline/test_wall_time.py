@@ -96,11 +96,11 @@ def test_student_takes_the_hours_of_its_processor() -> None:
     hours = generation_hours(config.student, 1000.0)
     assert hours is not None
     assert gpu.expected == pytest.approx(START_S + 3600 * hours.gpu)
-    assert gpu.most == pytest.approx(START_S + 5 * 3600 * hours.gpu)
+    assert gpu.most == pytest.approx(10 * (START_S + 5 * 3600 * hours.gpu))
     on_cpu = stage_seconds(replace(config, trainer=TrainerConfig(accelerator="cpu")), responses, Assumptions())
     assert on_cpu.expected == pytest.approx(START_S + 3600 * hours.core / num_cores())
     unknown = generation_stage(Config(name="x", student=StudentConfig(model="m")), "s", 1000.0, 5000.0, "share")
-    assert stage_seconds(config, unknown, Assumptions()).expected == 0
+    assert stage_seconds(config, unknown, Assumptions()).expected == START_S
 
 
 def test_assumed_concurrency_is_told() -> None:
