@@ -113,7 +113,7 @@ def describe_time(seconds: float) -> str:
 
 
 def _columns() -> list[tuple[Column, Callable[[StageCost], object] | None]]:
-    """Return every column, with the function that tells if a cost needs it; None for one that is always shown."""
+    """Return every column and whether a cost needs it, as a function; None for a column that is always shown."""
     hours: Column = ("A100 h", lambda cost: _number(cost.expected.gpu_hours))
     return [
         (("cached", lambda cost: f"{cost.cached:,}"), lambda cost: cost.cached),

@@ -64,7 +64,7 @@ FIGURES = {
 def run(config: Config, run_dir: Path, resolved: str, sweep_dir: Path | None = None) -> Outcome:
     """Carry out a run: distil, then write manifest, metrics and report. Stages in the store are reused.
 
-    Metrics and the page are also written after every round, so that a run that fails has told its finished rounds.
+    Metrics and the page are also written after every round, so that a run that fails has reported its finished rounds.
 
     Args:
         config: The checked configuration.

@@ -54,7 +54,7 @@ class Config:
     """Whether fewer seeds are drawn if `spend` or `time_budget_minutes` does not pay for all of them by the estimate
     of `tapir plan`. Ours."""
     check_first_rows: bool = True
-    """Whether a run looks at the first 20 labels, responses and verdicts, and stops before it pays for the rest if most
+    """Whether a run checks the first 20 labels, responses and verdicts, and stops before it pays for the rest if most
     failed, if all rows get one useless label, or if the order of the responses decides nearly every verdict. Ours."""
     allow_lab_parts: bool = False
     """Whether parts of the lab may be mixed with real ones, such as a real student with the lab's seeds."""

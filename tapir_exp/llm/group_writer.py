@@ -65,7 +65,7 @@ class GroupWriter:
         self._open_target, self._on_failed = open_target, on_failed
         self._pending: list[Entry] = []
         self._lost: list[Any] = []
-        # Released when there is something to do; the thread takes it and looks at everything that has come.
+        # Released when there is something to do; the thread takes it and handles everything that has come.
         self._wake = threading.Semaphore(0)
         self._is_idle = True
         self._closed = False

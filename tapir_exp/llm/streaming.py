@@ -27,7 +27,7 @@ T = TypeVar("T")
 MOST_WAITING = 8192
 """Requests that may wait or be in flight before `submit` waits as well."""
 WAIT_S = 0.01
-"""Seconds between two looks at whether `submit` may go on."""
+"""Seconds between two checks of whether `submit` may go on."""
 REFRESH_S = 0.2
 """Seconds between two updates of the progress bar."""
 

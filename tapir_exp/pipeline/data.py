@@ -44,7 +44,7 @@ def load_seeds(ws: Workspace) -> Artifact:
         return gather_seeds(config, load_benchmarks(config.decontamination), directory).figures
 
     recipe = {
-        # The source's digest tells the world of the lab.
+        # The source's digest includes the world of the lab.
         "seeds": {name: value for name, value in seeds_recipe(config).items() if name != "world"},
         "source": source_digest(config),
         "decontamination": benchmarks_recipe(config.decontamination),

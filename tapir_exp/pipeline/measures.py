@@ -32,7 +32,7 @@ class ScoringInputs:
         student: The student.
         pairs: The teacher's responses as `response_a`, the student's as `response_b`.
         inputs: Keys of the artifacts that the pairs come from.
-        prefix: Start of the names of the stages, which tells scores of one round apart.
+        prefix: Start of the names of the stages, which distinguishes scores of one round.
     """
 
     round: int

@@ -222,7 +222,7 @@ class RequestSizes:
         self._most_answer = TOKENIZERS * longest
 
     def label(self, *, seeds: bool = True) -> RequestSize:
-        """Return the size of a request for a task type; `seeds` tells those of the seeds from those of new pairs."""
+        """Return the size of a request for the task type of seeds, or of new pairs with `seeds=False`."""
         classifier, types = self._config.classifier, ", ".join(TaskType)
         pairs = self._config.teacher.num_output_samples
         prompt, most = _template(load_prompt("label").text, types)

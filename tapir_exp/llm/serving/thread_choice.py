@@ -16,7 +16,7 @@ FALL = 0.5
 LEAST_TOKENS = 16
 """Fewest tokens between two looks for a rate."""
 LOOK_INTERVAL_S = 5.0
-"""Seconds between two looks at the rate."""
+"""Seconds between two readings of the rate."""
 LEAST_INTERVAL_S = 120.0
 """Seconds between two measurements; it doubles with each that changes nothing, as the rate fell for another reason."""
 RETRY_INTERVAL_S = 600.0

@@ -81,7 +81,7 @@ class MicroBatch(NamedTuple):
 
 
 class StepBatch(NamedTuple):
-    """One optimiser step, as one rank sees it.
+    """One optimiser step, as one rank gets it.
 
     Attributes:
         micro_batches: Micro-batches of this rank.
@@ -102,7 +102,7 @@ class StepBatch(NamedTuple):
 class StepLoader:
     """Iterates over a plan, one optimiser step at a time.
 
-    Lightning saves `state_dict` in its checkpoints and restores it on a resume. So a resumed fit sees exactly the steps
+    Lightning saves `state_dict` in its checkpoints and restores it on a resume. So a resumed fit takes the steps
     that the killed one had left.
     """
 
