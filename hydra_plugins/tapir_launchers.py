@@ -61,10 +61,10 @@ class RayLauncher(_TapirLauncher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs and return their results."""
         from tapir_exp.commands.sweeps.ray_jobs import run_on_ray
-        from tapir_exp.commands.sweeps.remote_jobs import remote_jobs
+        from tapir_exp.commands.sweeps.remote_jobs import remote_jobs, run_unfinished
 
         jobs = remote_jobs(self, job_overrides, initial_job_idx)
-        return run_on_ray(jobs, **self.settings)
+        return run_unfinished(jobs, lambda others: run_on_ray(others, **self.settings))
 
 
 class SubmititLauncher(_TapirLauncher):
@@ -72,12 +72,12 @@ class SubmititLauncher(_TapirLauncher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs and return their results."""
-        from tapir_exp.commands.sweeps.remote_jobs import remote_jobs
+        from tapir_exp.commands.sweeps.remote_jobs import remote_jobs, run_unfinished
         from tapir_exp.commands.sweeps.submitit_jobs import run_on_submitit
 
         on_slurm = self.settings["cluster"] == "slurm"
         jobs = remote_jobs(self, job_overrides, initial_job_idx, outlive_sweep=on_slurm)
-        return run_on_submitit(jobs, **self.settings)
+        return run_unfinished(jobs, lambda others: run_on_submitit(others, **self.settings))
 
 
 _STORE = ConfigStore.instance()

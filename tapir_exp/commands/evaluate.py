@@ -32,6 +32,7 @@ def main(arguments: Sequence[str]) -> None:
     if "--json" in arguments:
         # Jobs of a sweep may run in other processes.
         os.environ[JSON_VARIABLE] = "1"
-    from tapir_exp.commands.hydra_app import EVALUATE, start
+    from tapir_exp.commands.finished import EVALUATE
+    from tapir_exp.commands.hydra_app import start
 
     start(EVALUATE, [argument for argument in arguments if argument != "--json"])

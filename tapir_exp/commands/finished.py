@@ -20,6 +20,14 @@ RESULTS = ("metrics.jsonl", "report.html")
 MOST_INPUTS = 10_000
 """Files of an input directory that are compared."""
 
+EVALUATE, RUN = "evaluate", "run"
+"""Commands whose jobs are skipped; the first one is also the name of its primary configuration."""
+
+
+def command_of(config_name: str | None) -> str:
+    """Return the command whose jobs have this primary configuration; sweeps of runs have names of their own."""
+    return EVALUATE if config_name == EVALUATE else RUN
+
 
 def job_key(config: Config, verb: str) -> str:
     """Return the key of a job: equal keys mean that the job would give what is there already.

@@ -22,8 +22,7 @@ from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tapir_exp.commands.command_line import check_config_dir, explain_failure, parse_flags, split_sweep
-from tapir_exp.commands.finished import finished_outcome, job_key, unchanged_outcome
-from tapir_exp.commands.main import DEFAULT_COMMAND
+from tapir_exp.commands.finished import EVALUATE, RUN, command_of, finished_outcome, job_key, unchanged_outcome
 from tapir_exp.commands.recording import recorded_end, recorded_job
 from tapir_exp.commands.registration import register
 from tapir_exp.commands.sweeps.plugins import missing_packages
@@ -55,9 +54,6 @@ from tapir_exp.core.processes import announce_to_workers, end_with_parent, is_wo
 from tapir_exp.core.secrets import redact_secrets
 from tapir_exp.report.sweep.plan_file import SweepPlan, is_ignored, split_override
 from tapir_exp.report.trackers.access import check_trackers
-
-EVALUATE = "evaluate"
-"""Name of the primary configuration of `tapir evaluate`."""
 
 
 class Stop(BaseException):
@@ -236,14 +232,14 @@ def _carry_out(cfg: DictConfig, sweep_dir: Path | None, label: str = "") -> Outc
     hydra_config = HydraConfig.get()
     directory = Path(hydra_config.runtime.output_dir)
     stream = EventStream(directory / EVENTS)
-    verb = EVALUATE if hydra_config.job.config_name == EVALUATE else DEFAULT_COMMAND
+    verb = command_of(hydra_config.job.config_name)
     with recorded_end(stream):
         config = parse(cfg)
         key = job_key(config, verb)
         if sweep_dir is not None:
             finished = finished_outcome(directory, key)
         else:
-            finished = unchanged_outcome(directory, key, to_yaml(config)) if verb == DEFAULT_COMMAND else None
+            finished = unchanged_outcome(directory, key, to_yaml(config)) if verb == RUN else None
     if finished is not None:
         console.print("finished already", soft_wrap=True)
         if sweep_dir is None:

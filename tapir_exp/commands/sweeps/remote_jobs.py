@@ -1,5 +1,6 @@
 """Jobs of a sweep that other processes or machines carry out: how they travel, and what becomes of lost ones."""
 
+import copy
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -13,6 +14,8 @@ from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from tapir_exp.commands.finished import command_of, finished_outcome, job_key
+from tapir_exp.config import parse
 from tapir_exp.core.console import console
 from tapir_exp.core.events import EVENTS, EventStream, Kind, State, outcome_of, read_events
 from tapir_exp.core.processes import ProcessRef, end_with_parent, mark_worker
@@ -58,10 +61,26 @@ class RemoteJob:
         os.chdir(self.cwd)
         setup_globals()
         Singleton.set_state(self.state)
+        return self.carry_out()
+
+    def carry_out(self, *, configure_logging: bool = True) -> JobReturn:
+        """Carry out the job in this process, which has Hydra's global state."""
         config = self._config()
         HydraConfig.instance().set_config(config)
         context, function = self.sweeping.hydra_context, self.sweeping.task_function
-        return run_job(function, config, "hydra.sweep.dir", "hydra.sweep.subdir", context)
+        return run_job(function, config, "hydra.sweep.dir", "hydra.sweep.subdir", context, configure_logging)
+
+    def is_finished(self) -> bool:
+        """Return whether the job is finished already, so that no process has to be started for it."""
+        if outcome_of(read_events(self.directory / EVENTS)).state is not State.FINISHED:
+            return False
+        config = self._config()
+        HydraConfig.instance().set_config(config)
+        settings = copy.deepcopy(config)
+        with open_dict(settings):
+            del settings["hydra"]
+        key = job_key(parse(settings), command_of(config.hydra.job.config_name))
+        return finished_outcome(self.directory, key) is not None
 
     def checkpoint(self) -> Any:
         """Queue the job again if its time is up: it resumes from its last checkpoint. Called by submitit."""
@@ -121,6 +140,22 @@ def remote_jobs(
     return [
         RemoteJob(tuple(lines), first + number, sweeping, state, parent, cwd) for number, lines in enumerate(overrides)
     ]
+
+
+def run_unfinished(
+    jobs: Sequence[RemoteJob], run: Callable[[Sequence[RemoteJob]], Sequence[JobReturn]]
+) -> list[JobReturn]:
+    """Run the jobs that are not finished, and return the results of all; those of finished ones are read here.
+
+    Args:
+        jobs: The jobs.
+        run: Starts the launcher, which takes seconds, and returns the results of some jobs in their order.
+    """
+    results = {job.number: job.carry_out(configure_logging=False) for job in jobs if job.is_finished()}
+    others = [job for job in jobs if job.number not in results]
+    if others:
+        results |= {job.number: result for job, result in zip(others, run(others), strict=True)}
+    return in_order(results, jobs)
 
 
 def in_order(results: dict[int, JobReturn], jobs: Sequence[RemoteJob]) -> list[JobReturn]:

@@ -6,19 +6,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from assets import ROOT
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 from process_session import members_of
 from remote_fake import FakeJob, install_slurm
 
 from tapir_exp.commands.sweeps import plugins, remote_jobs
+from tapir_exp.commands.sweeps.remote_jobs import run_unfinished
 from tapir_exp.commands.sweeps.submitit_jobs import FOLDER, SUBMITTED, run_on_submitit
 from tapir_exp.core.events import EVENTS, EventStream, Kind, State, outcome_of, read_events
 from tapir_exp.core.processes import ProcessRef, is_worker, mark_worker
@@ -46,6 +47,49 @@ def launch(sweep_dir: Path, cluster: str, *does: str, **parameters: Any) -> list
     sweep_dir.mkdir(exist_ok=True)
     jobs: list[Any] = [FakeJob(number, word, str(sweep_dir)) for number, word in enumerate(does)]
     return run_on_submitit(jobs, cluster, 2, 1, {"timeout_min": 5, **parameters})
+
+
+class Known(FakeJob):
+    """A job that is finished already or not, and returns 10 more than its number if it is carried out here."""
+
+    def is_finished(self) -> bool:
+        return self.does == "finished"
+
+    def carry_out(self, *, configure_logging: bool) -> JobReturn:
+        assert not configure_logging
+        return JobReturn(overrides=self.overrides, status=JobStatus.COMPLETED, _return_value=10.0 + self.number)
+
+
+def test_launcher_gets_only_the_jobs_that_are_not_finished(tmp_path: Path) -> None:
+    def run(given: Sequence[Any]) -> list[JobReturn]:
+        launched.append([job.number for job in given])
+        return [job() for job in given]
+
+    launched: list[list[int]] = []
+    words = ("finished", "return", "finished", "return")
+    jobs: list[Any] = [Known(number, word, str(tmp_path)) for number, word in enumerate(words)]
+    assert [result.return_value for result in run_unfinished(jobs, run)] == [10, 1, 12, 3]
+    assert launched == [[1, 3]]
+    done: list[Any] = [jobs[0], jobs[2]]
+    assert [result.return_value for result in run_unfinished(done, run)] == [10, 12]
+    assert launched == [[1, 3]], "a launcher was started for finished jobs"
+
+
+@pytest.mark.slow
+def test_finished_sweep_starts_no_process(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["-m", "debug=tiny", "seed=1,2", "curriculum.rounds=0", "launcher=submitit_local", "logger=disabled"]
+    command = [sys.executable, "-m", "tapir_exp", *words, "sweep.name=s", f"outputs={tmp_path}"]
+    subprocess.run(command, check=True, cwd=ROOT)
+    table = (tmp_path / "sweeps" / "s" / "comparison.csv").read_bytes()
+    submitted = sorted((tmp_path / "sweeps" / "s" / FOLDER).rglob("*"))
+    capfd.readouterr()
+    subprocess.run(command, check=True, cwd=ROOT)
+    assert sorted((tmp_path / "sweeps" / "s" / FOLDER).rglob("*")) == submitted
+    assert capfd.readouterr().err.count("finished already") == 2
+    assert (tmp_path / "sweeps" / "s" / "comparison.csv").read_bytes() == table
+    # Another code or configuration has other jobs: they are not finished.
+    subprocess.run([*command, "sft.learning_rate=0.003"], check=True, cwd=ROOT)
+    assert sorted((tmp_path / "sweeps" / "s" / FOLDER).rglob("*")) != submitted
 
 
 @pytest.mark.slow
