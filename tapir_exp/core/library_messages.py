@@ -1,10 +1,12 @@
-"""Clean the log records and warnings of libraries, which write to stderr past the console.
+"""Clean the log records, warnings and thread errors of libraries, which write to stderr past the console.
 
 Their text quotes paths, names and replies. It may hold characters that control a terminal, or a key.
 """
 
 import logging
 import sys
+import threading
+import traceback
 import warnings
 from contextlib import suppress
 from typing import TextIO
@@ -33,9 +35,10 @@ class CleanRecord(logging.LogRecord):
 
 
 def clean_library_messages() -> None:
-    """Clean all further log records and warnings of this process; repeated calls change nothing."""
+    """Clean all further log records, warnings and thread errors of this process; repeated calls change nothing."""
     logging.setLogRecordFactory(CleanRecord)
     warnings.showwarning = _show_warning
+    threading.excepthook = _show_thread_error
 
 
 def clean(text: str) -> str:
@@ -52,7 +55,22 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     """Write a warning as the standard library does. `formatwarning` is looked up late, since Lightning replaces it."""
-    stream = file or sys.stderr
+    _write(warnings.formatwarning(message, category, filename, lineno, line), file)
+
+
+def _show_thread_error(error: threading.ExceptHookArgs) -> None:
+    """Write the error that ended a thread: in one line if the system is the cause, such as a full disk."""
+    if issubclass(error.exc_type, SystemExit):
+        return
+    name = "a thread" if error.thread is None else error.thread.name
+    if isinstance(error.exc_value, OSError):
+        _write(f"warning: {name} ended: {error.exc_type.__name__}: {error.exc_value}\n")
+        return
+    lines = traceback.format_exception(error.exc_type, error.exc_value, error.exc_traceback)
+    _write(f"Exception in thread {name}:\n{''.join(lines)}")
+
+
+def _write(text: str, file: TextIO | None = None) -> None:
     # A closed terminal is no reason to stop, and a process without a console has no stream.
     with suppress(OSError, AttributeError):
-        stream.write(clean(warnings.formatwarning(message, category, filename, lineno, line)))
+        (file or sys.stderr).write(clean(text))

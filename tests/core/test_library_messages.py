@@ -1,7 +1,9 @@
 """Log records and warnings of libraries reach stderr without control characters and without keys."""
 
+import errno
 import logging
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 
@@ -19,6 +21,7 @@ def cleaned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Clean the messages of this test."""
     factory = logging.getLogRecordFactory()
     monkeypatch.setenv("PLANTED_API_KEY", KEY)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         clean_library_messages()
@@ -83,3 +86,31 @@ def test_key_in_a_message_is_not_shown(capsys: pytest.CaptureFixture[str]) -> No
 def test_warning_without_a_stream_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", None)
     warnings.warn("nobody reads this", stacklevel=1)
+
+
+def end_thread(error: BaseException) -> None:
+    """Let an error end a thread."""
+
+    def run() -> None:
+        raise error
+
+    thread = threading.Thread(target=run, name="writer")
+    thread.start()
+    thread.join()
+
+
+def test_full_disk_ends_a_thread_with_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    end_thread(OSError(errno.ENOSPC, FOREIGN))
+    assert capsys.readouterr().err == f"warning: writer ended: OSError: [Errno {errno.ENOSPC}] {SHOWN}\n"
+
+
+def test_bug_in_a_thread_has_a_clean_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    end_thread(ValueError(f"{FOREIGN} {KEY}"))
+    shown = capsys.readouterr().err
+    assert "Traceback" in shown
+    assert f"ValueError: {SHOWN} (value not shown)\n" in shown
+
+
+def test_orderly_end_of_a_thread_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    end_thread(SystemExit(1))
+    assert capsys.readouterr().err == ""
