@@ -72,15 +72,18 @@ class RemoteJob:
 
     def is_finished(self) -> bool:
         """Return whether the job is finished already, so that no process has to be started for it."""
-        if outcome_of(read_events(self.directory / EVENTS)).state is not State.FINISHED:
-            return False
+        if not any(self._sweep_dir.glob(f"*/{EVENTS}")):
+            return False  # a new sweep, whose jobs need not be composed here
         config = self._config()
+        directory = self._directory_of(config)
+        if outcome_of(read_events(directory / EVENTS)).state is not State.FINISHED:
+            return False
         HydraConfig.instance().set_config(config)
         settings = copy.deepcopy(config)
         with open_dict(settings):
             del settings["hydra"]
         key = job_key(parse(settings), command_of(config.hydra.job.config_name))
-        return finished_outcome(self.directory, key) is not None
+        return finished_outcome(directory, key) is not None
 
     def checkpoint(self) -> Any:
         """Queue the job again if its time is up: it resumes from its last checkpoint. Called by submitit."""
@@ -105,12 +108,18 @@ class RemoteJob:
     @property
     def label(self) -> str:
         """Return its name in tables."""
-        return SweepPlan.load(Path(str(self.sweeping.config.hydra.sweep.dir))).label(self.overrides)
+        return SweepPlan.load(self._sweep_dir).label(self.overrides)
 
     @property
     def directory(self) -> Path:
         """Return the directory of the job."""
-        config = self._config()
+        return self._directory_of(self._config())
+
+    @property
+    def _sweep_dir(self) -> Path:
+        return Path(str(self.sweeping.config.hydra.sweep.dir))
+
+    def _directory_of(self, config: DictConfig) -> Path:
         return Path(config.hydra.sweep.dir) / str(OmegaConf.select(config, "hydra.sweep.subdir"))
 
     def _config(self) -> DictConfig:
