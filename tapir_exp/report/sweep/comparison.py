@@ -73,6 +73,7 @@ class Sweep:
         groups: Jobs by the label of their row.
         rows: Rows of the comparison, sorted.
         missing: Jobs without a result.
+        planned: Number of jobs, with those that have not been started.
     """
 
     path: Path
@@ -82,6 +83,7 @@ class Sweep:
     groups: Mapping[str, Sequence[Job]]
     rows: Sequence[ComparisonRow]
     missing: Sequence[MissingJob]
+    planned: int
 
     @property
     def subject(self) -> str:
@@ -97,6 +99,11 @@ class Sweep:
     def jobs(self) -> list[Job]:
         """Return all jobs, finished or not."""
         return [job for jobs in self.groups.values() for job in jobs]
+
+    @property
+    def finished(self) -> int:
+        """Return the number of finished jobs."""
+        return sum(job.finished for job in self.jobs)
 
     @property
     def arms(self) -> dict[str, Sequence[Job]]:
@@ -161,7 +168,9 @@ def load_sweep(sweep_dir: Path) -> Sweep:
     baseline = find_baseline(settings, columns, defaults, plan.baseline)
     rows = _compare_with_baseline([_row(label, members) for label, members in groups.items()], baseline)
     missing = [*unfinished_jobs(jobs, sweep_dir), *unstarted_jobs(groups)]
-    return Sweep(sweep_dir, columns, settings, baseline, groups, _sort(rows, by_arm, baseline), missing)
+    # A sweep that was started again with other jobs keeps those of before.
+    planned = max(plan.size, len(jobs))
+    return Sweep(sweep_dir, columns, settings, baseline, groups, _sort(rows, by_arm, baseline), missing, planned)
 
 
 def _row(label: str, jobs: Sequence[Job]) -> ComparisonRow:

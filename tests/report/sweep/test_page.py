@@ -11,6 +11,7 @@ import pytest
 
 from tapir_exp.report.sweep.comparison import load_sweep
 from tapir_exp.report.sweep.page import render_page, write_sweep_report
+from tapir_exp.report.sweep.plan_file import SweepPlan
 
 MakeRun = Callable[..., Path]
 
@@ -67,6 +68,16 @@ def test_write_sweep_report_is_deterministic(ablation: Path) -> None:
     first = [(ablation / name).read_bytes() for name in names]
     write_sweep_report(ablation)
     assert [(ablation / name).read_bytes() for name in names] == first
+
+
+def test_head_counts_finished_and_planned_jobs(ablation: Path) -> None:
+    assert "TAPIR sweep · 9 jobs\n" in render_page(load_sweep(ablation))
+    jobs = [[f"arm={arm}", f"seed={seed}"] for arm in "abc" for seed in range(4)]
+    SweepPlan(jobs).write(ablation)
+    assert "TAPIR sweep · 9 of 12 jobs finished\n" in render_page(load_sweep(ablation))
+    (ablation / "arm-tapir_seed-3" / "manifest.json").unlink()
+    SweepPlan(jobs[:2]).write(ablation)
+    assert "TAPIR sweep · 8 of 9 jobs finished\n" in render_page(load_sweep(ablation))
 
 
 def test_markdown_of_one_seed_has_no_intervals(fake_run: MakeRun) -> None:

@@ -18,7 +18,7 @@ def sweep(columns: list[str], *rows: tuple[str, ...]) -> Sweep:
         ComparisonRow(label, {}, {}, Interval(0.5 + number / 100, 0.4, 0.6, 3), {}, None, None, 1, 1)
         for number, label in enumerate(settings)
     ]
-    return Sweep(Path("sweep"), columns, settings, None, {label: [] for label in settings}, compared, [])
+    return Sweep(Path("sweep"), columns, settings, None, {label: [] for label in settings}, compared, [], len(compared))
 
 
 @pytest.mark.parametrize(
