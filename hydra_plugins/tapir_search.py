@@ -21,7 +21,7 @@ class SearchConf:
     trials_at_once: int = 1
     """Trials that are chosen, and handed to the launcher, together."""
     random_trials: int = 10
-    """Trials with random values before the sampler learns from the results."""
+    """Trials with random values before the sampler uses the results."""
     seed: int = 0
     """Seed of the sampler."""
     prune: bool = True

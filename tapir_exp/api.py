@@ -127,7 +127,7 @@ def run(config: Config, run_dir: Path | str | None = None) -> "Run":
 
 
 def open_run(path: Path | str) -> "Run":
-    """Open a finished run, such as `outputs/latest`. Rows and models are read when they are asked for.
+    """Open a finished run, such as `outputs/latest`. Rows and models are read on first use.
 
     Raises:
         StoreError: If the directory holds no finished run.
@@ -174,7 +174,7 @@ class Lineage:
     Attributes:
         id: The row.
         steps: What each stage recorded, oldest first.
-        parents: Ids of the rows that the teacher saw when it wrote this one; empty for a seed.
+        parents: Ids of the rows in the teacher's prompt for this one; empty for a seed.
     """
 
     id: str

@@ -47,7 +47,7 @@ class State:
         s0: S_0.
         pool: All rows, with their difficulty for that student.
         target: Task mix that every round aims at.
-        references: Responses of the seed dataset by row id, for a judge that sees references.
+        references: Responses of the seed dataset by row id, for a judge that gets references.
         held_out: Instructions that no training row may repeat.
         mixes: The mixes of all rounds so far, oldest first.
     """

@@ -1,11 +1,11 @@
-"""Measure the default classifier on sources that it has not seen, before and after form rules and abstention.
+"""Measure the default classifier on sources that it was not trained on, before and after form rules and abstention.
 
     python benchmarks/classifier/sources.py ../shared/assets --cache /tmp/vectors.npz
 
 Four sources of other people: WizardLM's test set, Dolly's summaries and creative writing, and the first turns of
-MT-Bench and of Vicuna's questions, each if its category is a task type. Nothing of them is in the package. Each
-source is left out in turn: temperature and limit come from the other three. A second table fits both on all four, which
-gives the constants of the package.
+MT-Bench and of Vicuna's questions. Rows whose category is no task type are left out. Nothing of them is in the package.
+Each source is left out in turn: temperature and limit come from the other three. A second table fits both on all four,
+which gives the constants of the package.
 """
 
 import argparse

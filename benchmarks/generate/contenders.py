@@ -1,7 +1,8 @@
 """Run one contender on all prompts in its own process: `python contenders.py NAME STUDENT PROMPTS SEED`.
 
-It prints one line of JSON: the new tokens of every response, including the end of turn, and the processor and wall
-seconds of generating them. The field `ready` has the processor seconds of loading, conversion and a warm-up batch.
+It prints one line of JSON. The line has the new tokens of every response, including the end of turn, and the processor
+and wall seconds of generating them. The field `ready` has the processor seconds of loading, conversion and a warm-up
+batch.
 """
 
 import json

@@ -3,12 +3,12 @@
     python benchmarks/generate/gpu.py [--prompts 128] [--only STUDENT ...]
 
 The students have the shapes of `conf/student` and random weights. Prompts have 60 to 200 random tokens. A random model
-rarely ends a response, so a hook on its forward pass ends each one after 16 to 256 tokens; the number follows from the
+rarely ends a response, so a hook on its forward pass ends each one after 16 to 256 tokens. The number follows from the
 length of the prompt. So all contenders generate equally many tokens. Each student is a fresh process, and each
 contender begins with a warm-up.
 
 The share of the peak is defined as in the estimate of `tapir plan`: two FLOPs per parameter and new token, without the
-prompts, relative to the card's dense bf16 peak by its data sheet.
+prompts. It is relative to the card's dense bf16 peak by its data sheet.
 """
 
 import argparse

@@ -3,7 +3,7 @@
     python benchmarks/gpu_loop/run.py [--accelerator gpu] [OVERRIDE ...]
 
 Fits are deterministic in float32 (`trainer=default`), so the resumed run must end with the same bytes. The output has
-the exit code of each run, the device of generation, and steps, MFU and peak memory of each fit; the MFU is null without
+the exit code of each run, the device of generation, and steps, MFU and peak memory of each fit. The MFU is null without
 a known GPU. `trainer=gpu` among the overrides computes in bfloat16 with Liger's kernels, and bytes may differ.
 """
 

@@ -3,7 +3,7 @@
     python benchmarks/judge/fuzz.py --replies 200000
 
 A synthetic reply states scores in one of many forms, with reasons that hold other numbers. A hostile one also states
-different scores, quotes somebody else's, or writes its scores so that they cannot be read. Printed are the number of
+different scores, quotes those of others, or writes its scores so that they cannot be read. Printed are the number of
 wrong readings, which must be 0, and the share of the readable replies that are read, by form.
 """
 
@@ -121,7 +121,7 @@ class Reply:
 
     Attributes:
         text: The reply.
-        meant: What its judge meant; None if nobody can know.
+        meant: What its judge meant; None if this cannot be known.
         form: Name of the form of its scores.
         hostile: Name of what was done to it; None if it is readable.
     """

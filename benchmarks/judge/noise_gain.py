@@ -4,8 +4,8 @@
     python benchmarks/judge/noise_gain.py outputs/sweeps/lab_judge_noise --plot noise_gain.svg
 
 The gain is the macro accuracy of the last student minus that of a random hard set with the same noise and training
-seed, in points, as the mean over seeds with a 95 % t interval. Every rule is also compared with the plain gap. The plot
-has the accuracies, with the seeds as dots.
+seed. It is in points, as the mean over seeds with a 95 % t interval. Every rule is also compared with the plain gap.
+The plot has the accuracies, with the seeds as dots.
 """
 
 import argparse

@@ -4,13 +4,13 @@
         judge=qwen2_5_coder_1_5b_local
     python benchmarks/judge/protocols.py summary --pairs dataset.json --output-dir DIR
 
-The first pairs are judged under every protocol, then more of them, so that a measurement that is stopped compares all
+The first pairs are judged under every protocol, then more of them. So a measurement that is stopped compares all
 protocols on the same pairs. Completions are cached: the same command continues. The times are those of new calls, with
 the start of the server; CPU time includes the server, which runs on one thread.
 
 A right verdict counts 1, a tie 1/2, a wrong or missing one 0. The summary gives the difference from the baseline on the
-pairs that both have judged, with a 95 % t interval, and the p-value of the exact sign-flip test, corrected for the
-number of protocols by Holm's method.
+pairs that both have judged, with a 95 % t interval. It also gives the p-value of the exact sign-flip test, corrected
+for the number of protocols by Holm's method.
 """
 
 import argparse

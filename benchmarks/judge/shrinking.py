@@ -2,11 +2,11 @@
 
     python benchmarks/judge/shrinking.py --rows 400 --repeats 200 --plot shrinking.svg
 
-Half of the rows have the true gap 0, as where teacher and student are both right; the others have one from 1 to 9,
-evenly. The judge adds normal noise to each score, in both orders, and a bias for the first position, and writes whole
-scores from 1 to 10. Three rules select rows with a true gap above delta = 2: the gap, its lower bound, and the bound of
-the shrunk gap. Precision and recall are means over the repeats. At equal size, every rule selects as many rows as the
-gap does, so only the order of the rows counts.
+Half of the rows have the true gap 0, as in rows that teacher and student both answer right. The others have one from 1
+to 9, evenly. The judge adds normal noise to each score, in both orders, and a bias for the first position. It writes
+whole scores from 1 to 10. Three rules select rows with a true gap above delta = 2: the gap, its lower bound, and the
+bound of the shrunk gap. Precision and recall are means over the repeats. At equal size, every rule selects as many rows
+as the gap does, so only the order of the rows counts.
 """
 
 import argparse

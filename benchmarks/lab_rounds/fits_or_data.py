@@ -2,8 +2,9 @@
 
     python benchmarks/lab_rounds/fits_or_data.py outputs/sweeps/lab_ablation
 
-Two of the four cells are arms of the sweep. The other two start from the same S_0 and train on as many tokens: one on
-the rows of TAPIR's three rounds in a single fit, one on the rows of the single round in three fits of a random third.
+Two of the four cells are arms of the sweep. The other two start from the same S_0 and train on as many tokens. One of
+them trains on the rows of TAPIR's three rounds in a single fit. The other one trains on the rows of the single round in
+three fits of a random third.
 """
 
 import argparse

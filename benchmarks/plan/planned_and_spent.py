@@ -1,4 +1,4 @@
-"""Compare what `tapir plan` says with what a run spends, stage by stage, for three very different settings.
+"""Compare the estimate of `tapir plan` with what a run spends, stage by stage, for three very different settings.
 
     python benchmarks/plan/planned_and_spent.py [--seeds 500] [--latency-ms 20] [--folder DIR] [SETTING ...]
 
@@ -7,7 +7,7 @@
 - `paper`: the paper's target mix and rounds of 0.449 rows a seed, with 64 calls in flight.
 
 The last two ask the endpoint of `benchmarks/paper_scale`, whose replies have other lengths than the seeds. They are
-also planned with `--probe 20`, in a directory of its own: the labels and responses of 20 rows are then cached, and no
+also planned with `--probe 20`, in a directory of its own. The labels and responses of 20 rows are then cached, and no
 part of that plan. The student is the lab's, which costs little. Wall times need an idle machine.
 """
 

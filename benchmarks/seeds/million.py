@@ -75,7 +75,7 @@ def usable_pairs(path: str) -> Iterator[tuple[str, str]]:
 
 
 def varied(number: int, instruction: str, response: str, question: str) -> tuple[str, str]:
-    """Return a copy of a row; its number modulo 100 decides the kind of variation."""
+    """Return a copy of a row; its number modulo 100 determines the kind of variation."""
     kind = number * 37 % 100
     if kind < 10:
         return instruction, response

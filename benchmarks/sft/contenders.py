@@ -1,10 +1,11 @@
 """Train one contender in this process: `python contenders.py NAME PRECISION ROWS SEED`.
 
-It prints one line of JSON with the figures of all steps after the first two: real tokens, CPU and wall seconds, and the
-peak resident memory. The losses on held-out rows, before and after, come from the same code for all contenders.
+It prints one line of JSON with the figures of all steps after the first two. These are real tokens, CPU and wall
+seconds, and the peak resident memory. The losses on held-out rows, before and after, come from the same code for all
+contenders.
 
-Trainer and SFTTrainer take the rows in the order of our batches, since the loss after few steps depends on the order
-more than on anything else. Grouping by length and packing choose their own.
+Trainer and SFTTrainer take the rows in the order of our batches: the loss after few steps depends mostly on the order.
+Grouping by length and packing choose their own.
 """
 
 import json

@@ -5,8 +5,8 @@
 
 The weights are random. It needs about 80 GB of GPU memory, or 140 GB for float32 master weights. Each contender is a
 fresh process, and a step has at most 32,768 tokens. Throughput counts real tokens. MFU is relative to the card's dense
-bf16 peak by its data sheet, and its FLOPs follow from the model (`tapir_exp.student.training.throughput`), so they are
-the same for all contenders.
+bf16 peak by its data sheet. Its FLOPs follow from the model (`tapir_exp.student.training.throughput`), so they are the
+same for all contenders.
 """
 
 import argparse

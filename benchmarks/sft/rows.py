@@ -1,4 +1,4 @@
-"""Synthetic training rows with the lengths of Alpaca, and the model that learns them."""
+"""Synthetic training rows with the lengths of Alpaca, and the model that is trained on them."""
 
 from random import Random
 

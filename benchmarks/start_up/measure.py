@@ -3,7 +3,7 @@
     python benchmarks/start_up/measure.py [--repeats 3]
 
 Prints the least CPU time of each command over the repeats, and its target. CPU time is that of the process and its
-children, so a busy machine changes it less than the wall time; still, measure on an idle one.
+children, so a busy machine changes it less than the wall time. Still, measure on an idle machine.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def write_pool(folder: Path) -> Path:
 
 
 def measure(arguments: list[str], folder: Path) -> tuple[float, float]:
-    """Return CPU and wall time of one command, in seconds. The hub is not asked, since its time is not ours."""
+    """Return CPU and wall time of one command, in seconds. No request goes to the hub, since its time is not ours."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     # The first repeat writes the bytecode that an installed package has; compiling every module takes a second.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)

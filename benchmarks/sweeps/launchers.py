@@ -2,12 +2,13 @@
 
     python benchmarks/sweeps/launchers.py --out DIR [--launchers basic ray ...] [--seeds 3] [--only killed] [--full]
 
-The sweep is `mfd_threshold` (five values of delta, three seeds) with `debug=tiny`, which makes its jobs small, or with
-`--full` as its file says: 15 jobs of two to three minutes on one core. Each launcher runs it twice, in a store of its
-own: once without a stop, and once with a SIGKILL of its process when nearly half of the jobs have finished and another
-one is training, followed by the same command. Tables, and the SHA-256 of the files of all artifacts, are compared with
-those of the first run, or of `--reference`. Prints a Markdown table, writes it to DIR/table.md, and exits with 1 if a
-check fails. A busy machine may be too slow for the start of Ray: start it first, and give `--ray-address`.
+The sweep is `mfd_threshold` (five values of delta, three seeds) with `debug=tiny`, which makes its jobs small. With
+`--full`, it is as its file says: 15 jobs of two to three minutes on one core. Each launcher runs it twice, in a store
+of its own. The first run has no stop. In the second one, the process gets a SIGKILL when nearly half of the jobs have
+finished and another one is training. Then the same command is run again. Tables, and the SHA-256 of the files of all
+artifacts, are compared with those of the first run, or of `--reference`. Prints a Markdown table, writes it to
+DIR/table.md, and exits with 1 if a check fails. A busy machine may be too slow for the start of Ray: start it first,
+and give `--ray-address`.
 """
 
 import argparse
@@ -56,7 +57,7 @@ POLL_S, PATIENCE_S, START_S = 0.2, 30.0, 3600.0
 
 @dataclass(frozen=True)
 class Counts:
-    """What the journals of all jobs and the store say about a sweep.
+    """What the journals of all jobs and the store contain about a sweep.
 
     Attributes:
         artifacts: Keys of the artifacts that were made.
@@ -203,7 +204,7 @@ def check(
 
 
 def compare(outputs: Path, counts: Counts, reference: Reference) -> tuple[str, list[str]]:
-    """Compare tables and artifacts with those of the reference; return what the table says, and the problems."""
+    """Compare tables and artifacts with those of the reference; return the row of the table, and the problems."""
     first, second = sweep_dir(reference[0]), sweep_dir(outputs)
     tables = [name for name in TABLES if (first / name).read_bytes() != (second / name).read_bytes()]
     problems = [f"other bytes than {first}: {tables}"] if tables else []

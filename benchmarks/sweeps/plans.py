@@ -2,8 +2,9 @@
 
     python benchmarks/sweeps/plans.py [--check] [SWEEP ...]
 
-Sweeps on Alpaca are planned on 52,002 made-up rows with the mean length of a uniform sample of Alpaca (9,229 rows): 82
-characters of instruction and 273 of response. `--check` changes no file, and exits with 1 if a comment is out of date.
+Sweeps on Alpaca are planned on 52,002 made-up rows. They have the mean length of a uniform sample of Alpaca (9,229
+rows): 82 characters of instruction and 273 of response. `--check` changes no file, and exits with 1 if a comment is out
+of date.
 """
 
 import argparse

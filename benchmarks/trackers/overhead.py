@@ -3,8 +3,8 @@
     tapir logger=disabled
     python benchmarks/trackers/overhead.py outputs/latest [--turns 3] [--trackers wandb mlflow tensorboard csv]
 
-Each replay is a fresh process that has imported what a run imports, and writes curriculum, steps, metrics and report of
-the run in a temporary directory; W&B is offline. The cost is the CPU time of the process and its children minus that of
+Each replay is a fresh process that has imported what a run imports. It writes curriculum, steps, metrics and report of
+the run in a temporary directory. W&B is offline. The cost is the CPU time of the process and its children minus that of
 a replay without trackers, as the median over turns. It is relative to the wall time of the run, which is about its CPU
 time if the run used one thread.
 """

@@ -166,7 +166,7 @@ def train(dataset: LabelledDataset, config: ClassifyConfig, output_dir: Path) ->
     trainer = open_trainer(config.classifier_training, config.trainer)
     comparisons = cross_validate(trainer, dataset, config)
     figures = _report(comparisons, dataset, config, output_dir)
-    # The figures above are of the folds' classifiers. The one that is saved learns from every row.
+    # The figures above are of the folds' classifiers. The one that is saved is trained on every row.
     directory = output_dir / CLASSIFIER
     directory.mkdir(exist_ok=True)
     trained = trainer.fit(dataset.rows, config.seed, "training on all rows")

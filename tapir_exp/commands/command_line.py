@@ -68,7 +68,7 @@ def read_job(
     """Return the flags of a command line, and the configuration of its only job from everything else.
 
     Args:
-        parser: Parser of the flags; what it does not know is left to Hydra's parser.
+        parser: Parser of the flags; what it does not define is left to Hydra's parser.
         arguments: The command line without the name of the command.
         forced: Overrides that the command adds.
 
@@ -190,5 +190,5 @@ def _composer(arguments: Sequence[str], config_name: str) -> tuple[Composer, boo
         directory = f"file://{Path(options.config_dir).resolve()}"
         path.prepend(provider="command-line", path=directory, anchor=SearchPathQuery(provider="schema"))
     name = options.config_name or config_name
-    # A sweep file sets Hydra's mode itself, so its name is enough to know a sweep.
+    # A sweep file sets Hydra's mode itself, so its name is enough to detect a sweep.
     return Composer(ConfigLoaderImpl(path), name, options.overrides), options.multirun or name != config_name

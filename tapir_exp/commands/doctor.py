@@ -12,8 +12,8 @@ SWEEP_FLAGS = ("-m", "--multirun", "--config-name", "--config-dir")
 def main(arguments: Sequence[str]) -> None:
     """Check every file of a run, of a store or of an outputs directory against what was recorded.
 
-    With the overrides of `tapir run`, such as experiment=own_data seeds.path=mine.json, check what that run will need:
-    endpoints (one token each), data, student, hub, packages and disk space.
+    With the overrides of `tapir run`, such as experiment=own_data seeds.path=mine.json, check what that run will need.
+    This includes endpoints (one token each), data, student, hub, packages and disk space.
 
     Exit code: 0 if nothing is damaged, or everything was mended; else 1.
     """

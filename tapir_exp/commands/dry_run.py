@@ -135,7 +135,7 @@ def _find_finished(ws: DryRunWorkspace) -> Mapping[str, Artifact]:
 
 
 def _count_cached(ws: Workspace, seeds: Sequence[Example | SeedPair]) -> dict[str, int]:
-    """Return the number of cached calls of the stages that ask about the seeds, by stage."""
+    """Return the number of cached calls of the stages with requests about the seeds, by stage."""
     # Every n-th seed, since a look-up of all takes long for a large pool.
     drawn = seeds if len(seeds) <= SAMPLE else seeds[:: len(seeds) // SAMPLE]
     sample = [seed if isinstance(seed, Example) else example_of(seed) for seed in drawn]

@@ -95,7 +95,7 @@ def find_subject(config: Config, run: Path | None = None) -> EvaluatedModel:
     """
     if run is None and config.evals.run is None:
         return any_student(config.evals.name or _name_in_files(config), config.student)
-    # Prompts and chat template are part of a student, so its run decides on them. It permits nothing, however.
+    # Prompts and chat template are part of a student, so they come from its run. Permissions do not.
     run = Path(run or str(config.evals.run)).resolve()
     manifest = Manifest.load(run)
     name = config.evals.name or student_name(run, manifest.name, manifest.arm, manifest.seed)

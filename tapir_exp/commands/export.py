@@ -85,7 +85,8 @@ def find_source(path: Path, precision: Precision | None, *, allow_pickle: bool, 
         path: The directory of a student or of a run.
         precision: Type of the weights; None takes the type that the student was trained in.
         allow_pickle: As `student.allow_pickle`.
-        trust_remote_code: As `student.trust_remote_code`. What the run allowed does not count: it may be a foreign run.
+        trust_remote_code: As `student.trust_remote_code`. What the run allowed does not count: it may be the run of
+            another user.
 
     Raises:
         ExportError: If there is no student, or its precision is unknown.
@@ -171,7 +172,7 @@ def _command_of(run: Path) -> str | None:
     records = run / ".hydra"
     if not (records / OVERRIDES).is_file():
         return None
-    # Nothing is resolved: an interpolation in a foreign file could copy a key of the environment into the card.
+    # Nothing is resolved: an interpolation in a file of another user could copy a key of the environment into the card.
     overrides, settings = read_yaml(records / OVERRIDES), read_yaml(records / HYDRA_CONFIG)
     try:
         typed, name = [str(override) for override in overrides], str(settings["hydra"]["job"]["config_name"])
@@ -179,6 +180,6 @@ def _command_of(run: Path) -> str | None:
         raise ExportError(
             f"{records} does not hold the overrides of a run; delete it to export without them."
         ) from error
-    # The place of the outputs says nothing about the student, and may be private.
+    # The path of the outputs contains nothing about the student, and may be private.
     sweep = [] if name == "config" else ["--config-name", name]
     return shlex.join(["tapir", *sweep, *(override for override in typed if not override.startswith("outputs="))])

@@ -62,7 +62,7 @@ def finished_outcome(run_dir: Path, key: str) -> Outcome | None:
 def unchanged_outcome(run_dir: Path, key: str, resolved: str) -> Outcome | None:
     """Return the outcome of a finished run that would change nothing if it were repeated; None if it has to be run.
 
-    A user who repeats a single run may want what a sweep leaves as it is. So the whole configuration has to be the
+    A user who repeats a single run may need a change that a sweep ignores. So the whole configuration has to be the
     same, trackers and budget included, and the files of all artifacts are checked.
 
     Args:

@@ -301,6 +301,6 @@ def _stop_if(problems: Sequence[str]) -> None:
         raise Stop(ConfigError(problems))
 
 
-register()  # on import, because the worker process of a sweep knows nothing but the module of `run_job`
+register()  # on import, because the worker process of a sweep imports only the module of `run_job`
 if is_worker():
     end_with_parent()  # what a job needs is imported and unpickled next, which takes seconds on a busy machine

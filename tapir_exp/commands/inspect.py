@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> None:
     if wants_help(arguments):
         sys.stdout.write(HELP + format_choices(exclude=CLASSIFY_GROUPS))
         return
-    # Rows are only shown, so the parts that nobody chose may stay those of the lab.
+    # Rows are only shown, so the parts that were not chosen may stay those of the lab.
     options, config = read_job(rows_parser("tapir inspect", DEFAULT_ROWS), arguments, "allow_lab_parts=true")
 
     from tapir_exp.core.console import Terminal

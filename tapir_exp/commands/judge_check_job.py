@@ -104,7 +104,7 @@ def _ask(config: Config, name: str, pairs: Sequence[LabelledPair], job: CheckJob
 
 
 def _names(judges: Sequence[JudgeConfig]) -> list[str]:
-    """Return a name for each judge: its model, its protocol, and settings that tell it from the others."""
+    """Return a name for each judge: its model, its protocol, and settings that distinguish it from the others."""
     names = [", ".join(_parts_of_name(judge)) for judge in judges]
     return [f"{name} ({number})" if names.count(name) > 1 else name for number, name in enumerate(names, 1)]
 

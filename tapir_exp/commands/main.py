@@ -138,7 +138,7 @@ def _hang_up(*_: object) -> None:
 
 
 def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print the traceback of an error that the user cannot fix; a foreign text in it must not control the terminal."""
+    """Print the traceback of an error that the user cannot fix; untrusted text in it must not control the terminal."""
     from tapir_exp.core.secrets import redact_secrets
     from tapir_exp.core.text import escape_controls
 

@@ -95,7 +95,7 @@ def _plan(jobs: Sequence[Config], evaluating: bool, probe: "Probe | None" = None
 def _describe(
     jobs: Sequence[Config], planned: "Sequence[PlannedStage]", evaluating: bool, probe: "Probe | None"
 ) -> dict[str, Any]:
-    """Return what a plan says below its table: memory, disk, hours on the CPU, limits, and what would stop the run."""
+    """Return the lines below a plan's table: memory, disk, hours on the CPU, limits, and what would stop the run."""
     from tapir_exp.commands.plan_table import cost_of, describe_bound, describe_disk, needed_bytes
     from tapir_exp.pipeline.disk_sizes import checkpoint_bytes
     from tapir_exp.pipeline.hardware import describe_cpu_hours, num_cores, uses_cpu
@@ -111,7 +111,7 @@ def _describe(
         for role in ("fit", "student")
     }
     on_cpu = hours if any(hours.values()) and all(uses_cpu(job.trainer) for job in jobs) else None
-    # What would stop the run later is known now; the endpoints are asked by `tapir doctor` and by the run.
+    # What would stop the run later is known now; the endpoints are checked by `tapir doctor` and by the run.
     checks = [
         check for job in jobs for check in (suite_checks(job, job.evals.suites) if evaluating else local_checks(job))
     ]

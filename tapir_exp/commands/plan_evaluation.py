@@ -41,7 +41,7 @@ def plan_evaluation(config: Config) -> list[PlannedStage]:
 
 
 def _suites(config: Config, subject: EvaluatedModel) -> list[StageEstimate]:
-    """Estimate the suites of a model; a student of a run writes responses as long as those it has learnt."""
+    """Estimate the suites of a model; a student of a run writes responses as long as those that it was trained on."""
     response, manifest = RESPONSE_TOKENS, subject.manifest
     if manifest is not None and subject.run is not None:
         store = Store((subject.run / manifest.store).resolve())

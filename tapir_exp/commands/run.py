@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> None:
 def _complete_commands() -> None:
     """Complete names of commands; remove one that is complete from the line that Hydra completes.
 
-    The shell passes its line as the variable COMP_LINE. Hydra knows overrides only.
+    The shell passes its line as the variable COMP_LINE. Hydra completes overrides only.
     """
     # Only the line counts: Hydra ignores the position of the cursor, and so does this.
     program, _, rest = os.environ.get("COMP_LINE", "").partition(" ")

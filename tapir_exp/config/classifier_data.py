@@ -16,7 +16,7 @@ class LabelledDataConfig:
     task: str = "task"
     """Field of the task type."""
     source: str | None = None
-    """Field that names where a row comes from. With several sources, each one is left out in turn to set the
-    temperature, so that the confidence holds for sources that the classifier has not seen. Null: one source."""
+    """Field that names the source of a row. With several sources, each one is left out in turn to set the temperature.
+    So the confidence holds for sources that the classifier was not trained on. Null: one source."""
     names: dict[str, str | None] = field(default_factory=dict)
     """Task type of each name that the file uses; null drops the rows of that name and counts them."""

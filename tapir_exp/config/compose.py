@@ -145,7 +145,7 @@ class Composer:
         return cfg
 
     def _split(self, overrides: Sequence[str]) -> tuple[tuple[str, ...], list[Override]] | None:
-        """Return the overrides that choose files, and those that set a value; None if Hydra has to refuse one of them.
+        """Return the overrides that choose files, and those that set a value; None if Hydra has to reject one of them.
 
         Raises:
             OverrideParseException: If one cannot be read.
@@ -180,7 +180,7 @@ class Composer:
         """Return path and package of each composed YAML, the last merged first; kept, since a message needs many."""
         job = tuple(overrides)
         with suppress(HydraException):
-            # Only the choices of groups decide which files are composed.
+            # Only the choices of groups determine which files are composed.
             job = split[0] if (split := self._split(overrides)) is not None else job
         if job not in self._known_leaves:
             self._known_leaves[job] = []

@@ -26,7 +26,7 @@ class RoundsMode(Enum):
 
 
 class GapRows(Enum):
-    """What the gap of a new row is measured on: the student after its fit, or the student that has not seen the row."""
+    """What the gap of a new row is measured on: the student after its fit, or one that was not trained on the row."""
 
     trained = "trained"
     fresh = "fresh"
@@ -78,8 +78,8 @@ class CurriculumConfig:
     rows_per_round: int | None = MISSING
     """Rows of a round's mix, hard set and rest together; null takes `rows_per_seed` of the seeds."""
     rows_per_seed: float = 0.45
-    """Rows of a round's mix for each seed, if `rows_per_round` is null. 0.45 is the ratio of the paper's sizes: 70k
-    pairs (P) in three rounds (R), from 52k seeds."""
+    """Rows of a round's mix for each seed, if `rows_per_round` is null. The value 0.45 is the ratio of the paper's
+    sizes: 70k pairs (P) in three rounds (R), from 52k seeds."""
     rounds_mode: RoundsMode = RoundsMode.separate
     """`merged` runs one round with the rows and tokens of all rounds. `seeds_only` runs none and adds their tokens to
     the fit on the seeds, or their passes over rows if budgets are in epochs. `parse` computes the sums, so such an arm
@@ -89,20 +89,21 @@ class CurriculumConfig:
     Ours."""
     max_new_rows: int | None = None
     """Most rows that all rounds together request of the teacher; each round may request an equal part. Null sets no
-    limit. Under a limit, the mix shrinks until its requests fit, so that its task types and alpha stay as asked. Ours.
+    limit. Under a limit, the mix shrinks until its requests fit, so that its task types and alpha stay as configured.
+    Ours.
     """
     min_examples: int = 0
-    """Least examples that the requests of a task type and subset show in turn, if the type has as many; rows of the
+    """Least examples that the requests of a task type and subset show in turn, if the type has as many. Rows of the
     other subset fill up. A few examples, one of them mislabelled, make the teacher write another type. Ours."""
     min_example_confidence: float = 0.0
     """Least confidence of an example's task type, 0 to 1. Examples below it are shown only if the type has no other;
-    a classifier that gives no confidence is always sure. Ours."""
+    without a confidence, an example counts as sure. Ours."""
     replay: float = 0.0
     """Share of the rows of each earlier round's mix that is trained again, 0 to 1; 1 trains on all mixes so far. Ours.
     """
     gap_rows: GapRows = GapRows.trained
     """`trained` judges the student on its mix after the fit. `fresh` judges the student of the round before on the new
-    rows, ahead of the fit; this gap decides the subset of a new row. Both readings are ours."""
+    rows, ahead of the fit; this gap determines the subset of a new row. Both readings are ours."""
     fresh_surplus: float = 0.0
     """Rows requested beyond the plan under `gap_rows=fresh`, relative to the plan, since a row may turn out to belong
     to the other subset. Rows beyond a quota enter the pool. Ours."""

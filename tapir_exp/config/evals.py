@@ -91,8 +91,8 @@ class EvalsConfig:
     seed: int = 0
     """Seed of sampled responses."""
     ask_judge: bool = True
-    """Whether the judge is asked for what `alpaca_eval.annotations` or `mt_bench.judgments` lack. False asks nobody and
-    needs no key: what has no judgment is dropped from the figures and counted."""
+    """Whether the judge is asked for what `alpaca_eval.annotations` or `mt_bench.judgments` lack. False makes no calls
+    and needs no key: what has no judgment is dropped from the figures and counted."""
     alpaca_eval: AlpacaEvalConfig = field(default_factory=AlpacaEvalConfig)
     """AlpacaEval 2.0."""
     mt_bench: MTBenchConfig = field(default_factory=MTBenchConfig)

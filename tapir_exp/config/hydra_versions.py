@@ -1,4 +1,4 @@
-"""What the next versions of Hydra and OmegaConf rename, deprecate or ask for, in one place."""
+"""What the next versions of Hydra and OmegaConf rename, deprecate or require, in one place."""
 
 from collections.abc import Callable
 from typing import Any

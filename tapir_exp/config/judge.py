@@ -76,7 +76,7 @@ class JudgeConfig:
     """Whether each pair is also judged with the responses swapped, and the scores averaged. Lion does so (P for Lion);
     not known for TAPIR. Ignored by `single_score`."""
     reference: bool = False
-    """Whether the judge also sees the response of the dataset. Rows that the teacher wrote have none."""
+    """Whether the prompt of the judge also has the response of the dataset. Rows that the teacher wrote have none."""
     own_reference: bool = False
     """Whether the judge first responds to the instruction itself. Its response is the reference of rows that have none:
     of all rows without `reference`. Takes one call per instruction. Ours, after LLMBar."""
@@ -99,8 +99,8 @@ class JudgeConfig:
     max_failure_rate: float = 0.05
     """Share of unscored rows above which the stage stops, 0 to 1."""
     max_unusable_responses: float = 0.9
-    """Share of a student's empty or cut responses above which the run stops before it asks the judge, 0 to 1; 1 asks in
-    any case. Ours."""
+    """Share of a student's empty or cut responses above which the run stops before it asks the judge, 0 to 1. With 1 it
+    asks in any case. Ours."""
     check: int = 0
     """Pairs with a known better answer that the judge is checked on before the first verdict; 0 checks nothing. Ours.
     """
@@ -132,5 +132,5 @@ class JudgeConfig:
 
     @property
     def writes_notes(self) -> bool:
-        """Return whether the judge writes about an instruction before it sees the responses."""
+        """Return whether the judge writes about an instruction before it gets the responses."""
         return self.own_reference or self.metrics

@@ -1,4 +1,4 @@
-"""Refuse a mixture of the lab's parts with real ones, unless it is asked for: its figures would mean nothing."""
+"""Reject a mixture of the lab's parts with real ones, unless it is explicit: its figures would mean nothing."""
 
 from collections.abc import Callable, Iterator
 
@@ -28,8 +28,8 @@ another value needs no search for the file that set it, which takes a while."""
 def check_lab_parts(values: Values, origin: Callable[[str], str]) -> Iterator[Problem]:
     """Yield a problem for every part of the lab beside a real part, and for seeds that have a path but no source.
 
-    The lab's student is an ordinary small model, so it may learn from real rows, with the sizes that the lab's presets
-    give it. A real student in the lab is refused.
+    The lab's student is an ordinary small model, so it may be trained on real rows, with the sizes that the lab's
+    presets give it. A real student in the lab is an error.
 
     Args:
         values: Values of the leaves, by dotted key.
@@ -59,7 +59,7 @@ def check_lab_parts(values: Values, origin: Callable[[str], str]) -> Iterator[Pr
 
 
 def _parts(values: Values) -> dict[str, tuple[str, bool]]:
-    """Return the parts that this run uses: group, the setting that decides, and whether it is the lab's."""
+    """Return the parts that this run uses: group, the setting that determines it, and whether it is the lab's."""
     teacher = values.get("teacher.llm.model")
     parts = {}
     if (source := _name(values.get("seeds.source"))) is not None:

@@ -15,7 +15,7 @@ NO_SETTINGS = ("defaults", "hydra")
 
 
 def check_leaf(content: Mapping[Any, Any], package: str, schema: Schema) -> Iterator[Problem]:
-    """Yield every mistake of a file: unknown keys, values of wrong types, and a forgotten package line.
+    """Yield every mistake of a file: unknown keys, values of wrong types, and a missing package line.
 
     Args:
         content: The plain content of the file.

@@ -49,10 +49,10 @@ class ServerConfig:
 
 @dataclass
 class ListPriceConfig:
-    """Price of one model at one endpoint, which a preset knows. It does not hold for another model or endpoint."""
+    """Price of one model at one endpoint, which a preset contains. It does not hold for another model or endpoint."""
 
     model: str | None = None
-    """Model that the price holds for; null if the preset knows no price."""
+    """Model that the price holds for; null if the preset has no price."""
     api_base: str | None = None
     """Endpoint that the price holds for."""
     usd_per_million_input: float | None = None
@@ -76,8 +76,8 @@ class LLMConfig:
     """Whether OpenAI-compatible endpoints and the lab's models are called through litellm too. Direct calls take a
     tenth of the CPU time."""
     concurrency: int | str = 16
-    """Calls in flight at once. `auto` finds how many the endpoint bears, up to `max_concurrency`: it starts with 4, and
-    has fewer after a refusal for too many calls, a time-out, an error of the server or a rise of the latency."""
+    """Calls in flight at once. `auto` finds how many the endpoint can serve, up to `max_concurrency`. It starts with 4.
+    It has fewer after a refusal for too many calls, a time-out, an error of the server or a rise of the latency."""
     max_concurrency: int = 256
     """Most calls in flight with `concurrency: auto`."""
     timeout_s: float = 120.0
@@ -94,9 +94,9 @@ class LLMConfig:
     reasoning_tokens: int = 0
     """Tokens that every call may take beyond the limit of its stage, as room for thoughts."""
     max_tokens_param: LengthLimit | None = None
-    """Name of the length limit at this endpoint; null learns it from the endpoint's errors."""
+    """Name of the length limit at this endpoint; null derives it from the endpoint's errors."""
     send_temperature: bool = True
-    """Whether calls have a temperature. An endpoint whose error refuses it gets none from then on."""
+    """Whether calls have a temperature. An endpoint whose error rejects it gets none from then on."""
     batch: bool = False
     """Whether to use the batch API (/v1/batches): half the price, but a batch may take a day."""
     usd_per_million_input: float | None = None
@@ -105,7 +105,7 @@ class LLMConfig:
     usd_per_million_output: float | None = None
     """Price of a million completion tokens, in USD; null likewise."""
     list_price: ListPriceConfig = field(default_factory=ListPriceConfig)
-    """Price that a preset knows for its model."""
+    """Price that a preset has for its model."""
     free_if_private: bool = False
     """Whether calls are free as long as `api_base` is this machine or an address of a private network."""
     extra_params: dict[str, Any] = field(default_factory=dict)

@@ -54,8 +54,9 @@ class Config:
     """Whether fewer seeds are drawn if `spend` or `time_budget_minutes` does not pay for all of them by the estimate
     of `tapir plan`. Ours."""
     check_first_rows: bool = True
-    """Whether a run checks the first 20 labels, responses and verdicts, and stops before it pays for the rest if most
-    failed, if all rows get one useless label, or if the order of the responses decides nearly every verdict. Ours."""
+    """Whether a run checks the first 20 labels, responses and verdicts before it pays for the rest. It stops if most
+    failed, if all rows get one useless label, or if nearly every verdict depends on the order of the responses.
+    Ours."""
     allow_lab_parts: bool = False
     """Whether parts of the lab may be mixed with real ones, such as a real student with the lab's seeds."""
     spend: SpendConfig = field(default_factory=SpendConfig)

@@ -1,4 +1,4 @@
-"""Refuse a configuration that holds a secret in any leaf: it is written to disk, to W&B and to model cards."""
+"""Reject a configuration that holds a secret in any leaf: it is written to disk, to W&B and to model cards."""
 
 from collections.abc import Iterable, Iterator
 

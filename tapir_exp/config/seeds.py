@@ -70,8 +70,8 @@ class SeedsConfig:
     max_failure_rate: float = 0.05
     """Share of unusable rows above which the seeds are rejected, 0 to 1."""
     dedup_threshold: float | None = 0.7
-    """Jaccard similarity from which a row is a near duplicate of an earlier one and is dropped, over shingles of three
-    tokens, 0 to 1; null keeps near duplicates. Ours."""
+    """Jaccard similarity from which a row is a near duplicate of an earlier one and is dropped, 0 to 1. It is computed
+    over shingles of three tokens. Null keeps near duplicates. Ours."""
     size: int | None = None
     """Number of clean rows to draw; null uses all."""
     reserve: int = 0

@@ -30,8 +30,8 @@ def read_stored_config(run: Path) -> dict[str, Any]:
 def read_stored_student(run: Path, own: StudentConfig) -> StudentConfig:
     """Read the student of a run, as far as it determines prompts, lengths and weights.
 
-    Settings that run foreign code or start a program come from the user's own configuration instead: pickles, remote
-    code, the program of vLLM and its arguments, and vLLM as the engine.
+    Settings that run code of others or start a program come from the user's own configuration instead. These are
+    pickles, remote code, the program of vLLM and its arguments, and vLLM as the engine.
 
     Args:
         run: The run directory.

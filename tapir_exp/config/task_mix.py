@@ -14,5 +14,5 @@ class TaskMixConfig:
     target_distribution: dict[str, float] | None = None
     """Share of each task type; the sum is 1. Null keeps the natural distribution of the seeds."""
     weights: dict[str, float] = field(default_factory=dict)
-    """Factors of the shares of some task types, such as Math: 2 or Code_Generation: 0.5; the result is scaled to a sum
+    """Factors of the shares of some task types, such as Math: 2 or Code_Generation: 0.5. The result is scaled to a sum
     of 1, which a search over shares could not keep. The others have the factor 1. Ours."""

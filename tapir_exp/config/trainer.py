@@ -28,7 +28,7 @@ class TrainerConfig:
     """Lightning's accelerator: auto, cpu, gpu, ..."""
     devices: int = 1
     """Devices per node. With more than one device in all, `tapir` writes the fit as a job file, and `launcher` starts
-    processes that read this file and nothing of the command line."""
+    processes. They read this file and nothing of the command line."""
     num_nodes: int = 1
     """Number of nodes."""
     launcher: Launcher = Launcher.torchrun

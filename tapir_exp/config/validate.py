@@ -28,7 +28,7 @@ from tapir_exp.core.secrets import redact_secrets
 from tapir_exp.core.task_types import TaskType
 
 BENCHMARKS = ("alpaca_eval", "mt_bench")
-"""Benchmarks that decontamination knows by name."""
+"""Benchmarks that decontamination can load by name."""
 NO_FILES = (".max_new_tokens", ".temperature", ".annotator", ".judge")
 """Settings of the evaluation suites that are not paths of files."""
 MANIFEST = "manifest.json"

@@ -1,7 +1,7 @@
 """Writes that reach the disk, and errors of the disk as one sentence with the remedy.
 
-A disk that is full, out of inodes, over a quota or read-only stops a run at any write: of Python, SQLite, safetensors,
-Arrow or torch. Nothing that is finished is lost, so the remedy is never to delete a file of the store.
+A disk may be full, out of inodes, over a quota or read-only. It then stops a run at any write: of Python, SQLite,
+safetensors, Arrow or torch. Nothing that is finished is lost, so the remedy is never to delete a file of the store.
 """
 
 import errno

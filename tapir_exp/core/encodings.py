@@ -1,4 +1,4 @@
-"""Recognise files that are not UTF-8, and describe where and in which encoding they probably are."""
+"""Recognise files that are not UTF-8, and describe the position and the probable encoding."""
 
 import codecs
 import re

@@ -17,7 +17,7 @@ SIDECAR = "artifact.json"
 TIMINGS = "timings.jsonl"
 """Seconds of each training step; next to the student, and not part of the artifact."""
 REMEMBERED_BYTES = 4_000_000
-"""Size from which a check is remembered on disk; reading less takes some ten milliseconds."""
+"""Size from which a check is recorded on disk; reading less takes some ten milliseconds."""
 
 Stamps = dict[str, list[int]]
 """Size, modification time, change time and inode of each file, by its path; no program can set the change time."""
@@ -57,7 +57,7 @@ def find_damage(directory: Path, files: Mapping[str, str], memory: Path | None =
     Args:
         directory: Directory of the artifact.
         files: SHA-256 of every file, by its path below `directory`.
-        memory: File that remembers the last check of a large artifact; None reads every byte.
+        memory: File with the last check of a large artifact; None reads every byte.
     """
     stamps = _stamps(directory)
     if memory is not None and (_checked.get(directory) == stamps or _recall(memory) == stamps):
@@ -65,8 +65,8 @@ def find_damage(directory: Path, files: Mapping[str, str], memory: Path | None =
     present = {name for name in stamps if name != SIDECAR}
     if missing := sorted(set(files) - present):
         return f"{missing[0]} is missing"
-    # Transformers would read a chat template or code that somebody put next to the weights; file systems and editors
-    # add hidden files, which nothing reads.
+    # Transformers would read a chat template or code that was put next to the weights; file systems and editors add
+    # hidden files, which nothing reads.
     added = sorted(name for name in present - set(files) if not Path(name).name.startswith("."))
     if added:
         return f"{added[0]} was added after the artifact was made"
@@ -79,7 +79,7 @@ def find_damage(directory: Path, files: Mapping[str, str], memory: Path | None =
 
 
 def remember(directory: Path, memory: Path, stamps: Stamps | None = None) -> None:
-    """Remember that the files of an artifact are as they were made."""
+    """Record that the files of an artifact are as they were made."""
     stamps = _stamps(directory) if stamps is None else stamps
     _checked[directory] = stamps
     if sum(stamp[0] for stamp in stamps.values()) < REMEMBERED_BYTES:

@@ -5,9 +5,9 @@ and evaluation results. It accepts a UTF-8 byte-order mark and reads NaN and Inf
 NaN into an empty cell.
 
 A bad row keeps its number and gets a reason, and the rows after it are still read. A bad value becomes an `Unreadable`
-at its place, so that it costs the row only if somebody asks for it. A list is parsed by the standard library's decoder
-over a growing buffer. ijson streams as well, but it stops at NaN and at the first invalid byte, and it replaces a lone
-surrogate without a warning.
+at its place, so that the row is lost only if the value is read. A list is parsed by the standard library's decoder over
+a growing buffer. Another parser, ijson, streams as well. But it stops at NaN and at the first invalid byte, and it
+replaces a lone surrogate without a warning.
 """
 
 import codecs
@@ -52,7 +52,7 @@ class RawRow:
 def read_json_rows(path: Path) -> Iterator[RawRow]:
     """Yield the rows of a JSON list or of JSON lines.
 
-    The first character decides the format: a list opens with `[`. Memory use is that of the largest row.
+    The first character determines the format: a list starts with `[`. Memory use is that of the largest row.
 
     Args:
         path: the file, of any suffix.

@@ -1,7 +1,7 @@
 """Parse one JSON value from outside, whatever is in it: deep nesting, long numbers, NaN, and text that is not UTF-8.
 
-What cannot be kept becomes an `Unreadable` at its place, so that a bad value in a column that nobody asks for does not
-cost the row.
+What cannot be kept becomes an `Unreadable` at its place. So a row is not lost by a bad value in a column that is never
+read.
 """
 
 import json
@@ -92,7 +92,7 @@ def _replace_texts(value: Any, replace: Callable[[str], str | Unreadable]) -> No
                 remaining.append(child)
             elif isinstance(child, str):
                 node[key] = replace(child)
-            if isinstance(key, str) and first_surrogate(key):  # a name that nobody asks for
+            if isinstance(key, str) and first_surrogate(key):  # a name that is never read
                 node[key.encode(errors="backslashreplace").decode()] = node.pop(key)
 
 

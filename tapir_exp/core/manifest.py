@@ -13,7 +13,7 @@ from tapir_exp.core.task_types import TaskType
 
 MANIFEST = "manifest.json"
 PlainName = Annotated[str, StringConstraints(pattern=r"^\w[\w.-]*$")]
-"""One path component, so that a foreign manifest names nothing outside its store."""
+"""One path component, so that an untrusted manifest names nothing outside its store."""
 
 
 class Entry(Record):

@@ -1,4 +1,4 @@
-"""End a worker process with the process that started it, even if that process is killed and cannot tell it."""
+"""End a worker process with the process that started it, even if that process is killed and cannot notify it."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ GRACE_S = 1.5
 MORE_S = 0.5
 """Time after `GRACE_S` in which this process exits by itself."""
 ORPHANED_EXIT_CODE = 86
-"""Exit code of a process after the death of its parent."""
+"""Exit code of a process after the end of its parent."""
 
 SWEEP_VARIABLE = "TAPIR_SWEEP_PROCESS"
 """Environment variable with process id and start time of a sweep, for worker processes that start without arguments."""
@@ -34,7 +34,7 @@ class ProcessRef:
     Attributes:
         host: Name of its machine.
         pid: Process id.
-        started: Start time in clock ticks since the boot; empty if the system does not tell it.
+        started: Start time in clock ticks since the boot; empty if the system does not report it.
     """
 
     host: str
@@ -76,7 +76,7 @@ def is_worker() -> bool:
 
 
 def announce_to_workers() -> None:
-    """Name this process to the worker processes that it starts; one that starts late cannot ask a dead parent."""
+    """Name this process to the worker processes that it starts; one that starts late cannot find an ended parent."""
     me = ProcessRef.current()
     os.environ[SWEEP_VARIABLE] = f"{me.pid} {me.started}"
 

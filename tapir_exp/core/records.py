@@ -30,7 +30,7 @@ class Example(Record):
         instruction: The text of the instruction, its input included.
         response: The response of the dataset, or of the teacher for an expansion.
         origin: Whether it is a seed or an expansion.
-        parents: Ids of the in-context examples that the teacher saw; empty for a seed.
+        parents: Ids of the in-context examples in the teacher's prompt; empty for a seed.
         round: The round in which it was created; 0 for a seed.
     """
 
@@ -98,7 +98,7 @@ class Label(Record):
     def best_guess(self) -> TaskType | None:
         """Return the type, or the most probable one if a trained classifier abstained.
 
-        It decides if the type was asked for, such as that of a new row: abstention is then no contradiction.
+        It counts if the type was requested, such as that of a new row: abstention is then no contradiction.
         """
         if self.task is None and self.confidence is not None:
             return TaskType(self.raw)
@@ -133,7 +133,7 @@ class Response(Record):
 
 
 class PresentationOrder(StrEnum):
-    """Which responses the judge saw, and in which order."""
+    """Which responses the judge got, and in which order."""
 
     TEACHER_FIRST = "teacher first"
     STUDENT_FIRST = "student first"
@@ -142,7 +142,7 @@ class PresentationOrder(StrEnum):
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """Authors of the responses, in the order in which the judge saw them."""
+        """Authors of the responses, in the order in which the judge got them."""
         return _SHOWN[self]
 
 
@@ -160,7 +160,7 @@ class JudgeReply(Record):
     """One completion of the judge, with everything that parsing it again needs.
 
     Attributes:
-        order: Which responses the judge saw, and in which order.
+        order: Which responses the judge got, and in which order.
         teacher: Score of the teacher's response, 1 to 10; None if it was not shown, or parsing failed.
         student: Score of the student's response, likewise.
         raw: The last completion as received.
@@ -263,11 +263,11 @@ class TrainingExample(Record):
         instruction: The text of the instruction.
         response: The response to train on, refined if the run refines.
         task: The task type; None for the seeds of S_0.
-        subset: Hard set or rest, which decides its weight in the loss.
+        subset: Hard set or rest, which determines its weight in the loss.
         origin: Whether it is a seed or an expansion.
         parents: Ids of the in-context examples of an expansion.
         created_in_round: The round in which it was created; 0 for a seed.
-        difficulty: The score that decided the subset, MFD unless configured otherwise; None for a new expansion, to
+        difficulty: The score that determined the subset, MFD unless configured otherwise; None for a new expansion, to
             which no student has responded yet.
     """
 

@@ -16,7 +16,7 @@ def seed_digest(*parts: object, separator: str = "\0") -> bytes:
 def derive_seed(*parts: object, separator: str = "\0", bits: int = 56) -> int:
     """Return a seed that depends on `parts` only.
 
-    The separator and the width decide which seed comes out, so a caller must never change them.
+    The separator and the width determine the seed, so a caller must never change them.
 
     Args:
         *parts: What the draw depends on.

@@ -79,7 +79,7 @@ class Artifact:
         files: SHA-256 of every file, by its path below `path`.
         figures: Figures of the stage: counts, tokens, cost.
         seconds: Wall time of the stage when the artifact was made.
-        reused: Whether the artifact existed before this process asked for it.
+        reused: Whether the artifact existed before this process requested it.
     """
 
     stage: str
@@ -148,7 +148,7 @@ class Store:
         Args:
             stage: Its stage.
             key: Its content address.
-            reused: Whether it existed before this process asked for it.
+            reused: Whether it existed before this process requested it.
             every_byte: Whether to read even files that have not been touched since their last check.
 
         Raises:
@@ -260,7 +260,7 @@ def _plain(value: object) -> object:
 
 @contextmanager
 def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """Yield a temporary path that replaces `path` at the end, so that readers see a whole file or none.
+    """Yield a temporary path that replaces `path` at the end, so that readers find a whole file or none.
 
     If the block raises, `path` stays as it was and the temporary file is kept for inspection.
 

@@ -187,7 +187,7 @@ class RowLog(MutableMapping[int, Row]):
             self._synced = time.monotonic()
 
     def __delitem__(self, index: int) -> None:
-        """Forget a row; its line stays in the file, so a log that is opened again has it."""
+        """Remove a row; its line stays in the file, so a log that is opened again has it."""
         if index not in self:
             raise KeyError(index)
         self._starts[index] = _NOWHERE

@@ -15,7 +15,7 @@ INTERPOLATION = "${"
 
 
 class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
-    """Safe loader that also refuses aliases: a few of them can stand for gigabytes."""
+    """Safe loader that also rejects aliases: a few of them can stand for gigabytes."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):

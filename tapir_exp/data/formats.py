@@ -146,7 +146,7 @@ def _parse_columns(fields: Mapping[str, Any], layout: _Layout) -> tuple[str, str
 def _parse_chat(turns: object, column: str, allow_missing_response: bool) -> tuple[str, str]:
     """Return the first user message, preceded by the system message if there is one, and the reply to it.
 
-    Turns after the first reply may hold anything, such as calls of tools or images: nobody reads them.
+    Turns after the first reply may hold anything, such as calls of tools or images: they are not read.
     """
     if isinstance(turns, Mapping):  # `datasets` stores a list of objects as an object of lists
         turns = _transposed(turns)
@@ -211,5 +211,5 @@ def _part_text(part: Mapping[str, Any], name: str) -> str:
 
 
 def _describe(value: object, name: str, expected: str) -> str:
-    """Say why a value cannot be used; the reason of an unreadable one is that of the file."""
+    """Return why a value cannot be used; the reason of an unreadable one is that of the file."""
     return f"{name} is {value.reason}" if isinstance(value, Unreadable) else f"{name} is not {expected}"

@@ -1,4 +1,4 @@
-"""Find near duplicates among many texts: MinHash proposes candidates, the exact Jaccard similarity decides.
+"""Find near duplicates among many texts: MinHash finds candidates, which the exact Jaccard similarity confirms.
 
 MinHash and its index come from rensa, which hashes some fifty times as fast as datasketch and needs no scipy.
 """

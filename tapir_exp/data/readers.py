@@ -13,7 +13,7 @@ from tapir_exp.data.csv_rows import read_csv
 
 
 def read_file(path: Path) -> Iterator[RawRow]:
-    """Yield the rows of a file; its suffix decides the format.
+    """Yield the rows of a file; its suffix determines the format.
 
     Args:
         path: a .json, .jsonl, .csv, .parquet or .arrow file.

@@ -134,7 +134,7 @@ def gather_seeds(config: SeedsConfig, benchmarks: Benchmarks, directory: Path) -
     Args:
         config: the source and the rules for its rows.
         benchmarks: the benchmarks that no seed may leak.
-        directory: where `rows.jsonl` and `dropped.jsonl` are written.
+        directory: directory of `rows.jsonl` and `dropped.jsonl`.
 
     Raises:
         SourceError: the source cannot be read.

@@ -61,7 +61,7 @@ class AcceptanceFilters:
     def passes(self, candidates: Sequence[ExpansionCandidate], drop: Drop) -> list[ExpansionCandidate]:
         """Return the candidates that pass every filter, in order, and report each other one to `drop`."""
         passed = list(candidates)
-        # The cheapest filter first: the classifier and the judge, which may cost money, see only what is left.
+        # The cheapest filter first: the classifier and the judge, which may cost money, get only what is left.
         for check in (self._check_novelty, self._check_leaks, self._check_type, self._check_complexity):
             rejections = check(passed)
             for candidate, rejection in zip(passed, rejections, strict=True):

@@ -22,7 +22,7 @@ _PAIR = re.compile(rf"<pair>\s*<instruction>{_TEXT}</instruction>\s*<response>{_
 _RESPONSE = re.compile(rf"<response>{_TEXT}</response>", re.DOTALL)
 _TAG = re.compile(r"</?(?:pair|instruction|response)>")
 
-# The text of a ReplyError is sent to the teacher with the second try, so it is part of a cache key: do not edit it.
+# The text of a ReplyError is sent to the teacher with the second try. So it is part of a cache key: do not edit it.
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ def pair_outputs(references: Sequence[Output], outputs: Sequence[Output]) -> lis
 
 
 def is_switched(instruction: str, seed: int = 0) -> bool:
-    """Return whether the annotator sees the model's output first: alpaca_eval's draw, seeded by the instruction."""
+    """Return whether the prompt shows the model's output first: alpaca_eval's draw, seeded by the instruction."""
     return Random(f"is_switched_outputs{instruction}{seed}").choices([False, True], k=1)[0]
 
 
@@ -195,7 +195,7 @@ def annotate(
 ) -> list[Annotation]:
     """Return one annotation for each pair, in order. Identical outputs are a draw, and known preferences are reused.
 
-    A known annotation without a preference is dropped from the figures, as alpaca_eval does, without a call; one with a
+    A known annotation without a preference is dropped from the figures without a call, as in alpaca_eval. One with a
     failure is of an evaluation of ours, and the judge is asked again.
 
     Args:
@@ -203,7 +203,7 @@ def annotate(
         template: The annotator's prompt.
         known: Annotations of an earlier evaluation.
         annotator: Name of the annotator in files.
-        chat: The annotator; None asks nobody, so that a pair without a known preference has none.
+        chat: The annotator; None makes no calls, so that a pair without a known preference has none.
         concurrency: Number of calls in flight.
         max_failure_rate: Share of the calls that may fail.
 

@@ -204,7 +204,7 @@ def measure_judge(pairs: Sequence[JudgedPair], delta: float, seed: int = 0) -> J
 
 
 def llmbar_statistics(pairs: Sequence[JudgedPair]) -> LLMBarStatistics:
-    """Return LLMBar's figures. Its code decides a tie of two scores for the answer that is shown second.
+    """Return LLMBar's figures. In its code, a tie of two scores counts for the answer that is shown second.
 
     Source: `LLMEvaluator/evaluate.py` of princeton-nlp/LLMBar.
     """

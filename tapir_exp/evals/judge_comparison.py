@@ -1,8 +1,8 @@
 """Two judges on the same pairs: their agreement, and whose answers one of them favours more than the other. Pure.
 
-A judge that prefers answers of one origin, such as those of its own model family, shows only beside another judge, as
-the answers of that origin may be better. So the figure is a difference of wins on the same pairs. It does not depend on
-the scales of the judges, and a tie counts as half a win.
+A judge may prefer answers of one origin, such as those of its own model family. This shows only beside another judge,
+as the answers of that origin may be better. So the figure is a difference of wins on the same pairs. It does not depend
+on the scales of the judges, and a tie counts as half a win.
 """
 
 from collections import defaultdict

@@ -67,7 +67,7 @@ def _read_choices(pair: LabelledPair, last: Mapping[str, Any], source: str) -> J
 def read_choice(text: str) -> float | None:
     """Return 1 if a reply names the answer shown first, -1 for the second, None if it names neither.
 
-    The first form that occurs decides, and in it the first answer, as in LLMBar's code.
+    The first form that occurs counts, and in it the first answer, as in LLMBar's code.
     """
     for first, second in _CHOICES:
         if first.search(text.strip()):

@@ -230,7 +230,7 @@ def grade(
         model: Name of the judged model.
         known: Judgments of an earlier evaluation.
         judge_name: Name of the judge in files.
-        chat: The judge; None asks nobody, so that a turn without a known judgment has none.
+        chat: The judge; None makes no calls, so that a turn without a known judgment has none.
         concurrency: Number of calls in flight.
         max_failure_rate: Share of the calls that may fail.
 

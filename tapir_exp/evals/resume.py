@@ -37,7 +37,7 @@ def judge_missing(
         request: Builds the request for an item.
         parse: Returns the value of a completion, or raises ReplyError.
         to_row: Builds the judgment of an item from the result of its request, failed or not.
-        chat: The judge; None asks nobody, and the result of each missing item is a failure.
+        chat: The judge; None makes no calls, and the result of each missing item is a failure.
         label: Name of the progress bar and of error messages.
         concurrency: Number of calls in flight.
         max_failure_rate: Share of the calls that may fail.

@@ -40,7 +40,7 @@ def build_base_student(directory: Path, config: LabStudentConfig, corpus: Iterab
     The same arguments give the same bytes.
 
     Args:
-        directory: where the files are written.
+        directory: directory of the files.
         config: architecture and seed.
         corpus: texts that the tokenizer is trained on.
 

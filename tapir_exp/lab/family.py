@@ -17,7 +17,7 @@ class Problem:
     """One checkable task with its responses.
 
     Attributes:
-        key: identifies the problem in any wording; it decides the held-out split.
+        key: identifies the problem in any wording; it determines the held-out split.
         level: difficulty, from 1.
         instruction: the problem as text.
         answer: the exact answer, as `Family.final` extracts it from a right response.

@@ -40,7 +40,7 @@ def respond(role: str, messages: Messages, options: Options, temperature: float,
 
     Args:
         role: teacher, judge or labeller.
-        messages: the conversation; only the first message is read, all of them decide the random draws.
+        messages: the conversation; only the first message is read, all of them determine the random draws.
         options: error rates by name: `error_rate` and `expansion_error_rate` of the teacher, `noise` and
             `position_bias` of the judge (in points of its scale), `error_rate` of the labeller.
         temperature: part of the request, so that another one gives other draws.

@@ -60,7 +60,7 @@ def get_family(name: str) -> Family:
 
 
 def is_held_out(problem: Problem) -> bool:
-    """Return whether a problem is held out of all training data; its key alone decides."""
+    """Return whether a problem is held out of all training data; this depends on its key alone."""
     # The key is the same in every wording, so no rewording of a held-out problem can be trained on.
     return int(sha256(problem.key.encode()).hexdigest(), 16) % HELD_OUT_IN == 0
 

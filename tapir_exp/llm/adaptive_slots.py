@@ -1,8 +1,8 @@
-"""Slots in a number that follows what the endpoint bears: `llm.concurrency=auto`.
+"""Slots in a number that follows what the endpoint can serve: `llm.concurrency=auto`.
 
-Additive increase and multiplicative decrease, as in TCP: the number doubles while replies come as fast as before, and
-then grows by two at a time; it is halved after a refusal for too many calls, a time-out or an error of the server, and
-reduced by a fifth if the median latency is twice the lowest one.
+Increase is additive and decrease multiplicative, as in TCP. The number doubles while replies come as fast as before,
+and then grows by two at a time. It is halved after a refusal for too many calls, a time-out or an error of the server.
+It is reduced by a fifth if the median latency is twice the lowest one.
 """
 
 import time
@@ -24,7 +24,7 @@ STEP = 2
 MIN_WINDOW = 24
 """Fewest calls for a median latency: lengths of replies differ by a factor of ten."""
 OVERLOADED = frozenset({FailureKind.RATE_LIMIT, FailureKind.TIMEOUT, FailureKind.SERVER})
-"""Failures that ask for fewer calls."""
+"""Failures that require fewer calls."""
 FAILURE_FACTOR, LATENCY_FACTOR = 0.5, 0.8
 """What is left of the number after a failure, and after a rise of the latency."""
 SLOW = 2.0
@@ -61,7 +61,7 @@ class AdaptiveSlots(Slots):
         self._lowest: float | None = None
 
     def start(self) -> None:
-        """Forget the latencies: other requests follow."""
+        """Clear the latencies: other requests follow."""
         self._latencies.clear()
         self._lowest = None
 
@@ -87,7 +87,7 @@ class AdaptiveSlots(Slots):
         self._lowest = lowest
         if latency > max(SLOW * lowest, LEAST_SLOW_S):
             self._reduce(LATENCY_FACTOR, f"replies take {latency / lowest:.1f} times as long as with fewer calls", now)
-        # A number of slots that the caller does not use says nothing about a larger one.
+        # An unused number of slots is no evidence for a larger one.
         elif is_full and self.limit < self._most:
             self._set(min(self._most, self.limit + (STEP if self.reason else self.limit)), now)
         else:

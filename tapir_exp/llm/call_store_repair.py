@@ -55,7 +55,7 @@ def unreadable_spend(root: Path) -> int:
 
 
 def unreadable_replies(root: Path, *, delete: bool = False) -> int:
-    """Return the number of cached completions that cannot be parsed; delete them if asked to.
+    """Return the number of cached completions that cannot be parsed; with `delete`, remove them.
 
     A run that needs one of them stops there, until it is deleted and paid for again.
     """
@@ -135,7 +135,7 @@ def _readable_rows(path: Path, query: str) -> Iterator[Sequence[Any]]:
     """Yield rows up to the first damaged page."""
     # A new connection, because an error can leave the old one without its schema.
     with suppress(sqlite3.Error), closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA writable_schema = ON")  # reads a file that is shorter than its header says
+        connection.execute("PRAGMA writable_schema = ON")  # reads a file that is shorter than the size in its header
         connection.text_factory = lambda content: content.decode(errors="replace")
         yield from connection.execute(query)
 

@@ -38,9 +38,9 @@ MAX_TOTAL_WAIT_S = 3600.0
 PATIENT = frozenset({FailureKind.RATE_LIMIT, FailureKind.LOADING})
 """Failures that end by themselves: the calls of the account pause, and none of their attempts is counted."""
 LONGEST_GUESS_S = 60.0
-"""Longest pause if the provider does not say how long: limits are per minute."""
+"""Longest pause if the provider gives no time: limits are per minute."""
 MAX_PAUSES = 1000
-"""Most pauses of one call; a provider that asks for short waits for ever is refused."""
+"""Most pauses of one call; if a provider asks for more short waits, the call counts as refused."""
 POLL_S = 0.05
 """Interval of checks for a request that another process has in flight."""
 
@@ -366,7 +366,7 @@ class Client:
             reasoning=response.reasoning,
         )
         # Completion and price are on disk before the caller can use the completion. A stored one that another process
-        # has written meanwhile is valid; one that cannot be used is replaced.
+        # has written since then is valid; one that cannot be used is replaced.
         is_usable = partial(self._is_usable, request)
         return await self._call_store.write(NewEntry(key, self._config.model, request, completion, is_usable))
 

@@ -57,7 +57,7 @@ def check_cached(completion: Completion, reasoning: Reasoning, room: int) -> boo
     Args:
         completion: The completion, possibly of an earlier version, which kept replies that were not whole.
         reasoning: What becomes of thoughts.
-        room: Tokens that the call may take now, if this is more than its stage asks for; else 0. A reply that was cut
+        room: Tokens that the call may take now, if this is more than its stage requests; else 0. A reply that was cut
             with less room is requested again.
     """
     finish_reason = read_finish_reason(completion.finish_reason)
@@ -67,7 +67,7 @@ def check_cached(completion: Completion, reasoning: Reasoning, room: int) -> boo
 
 
 def present(completion: Completion, reasoning: Reasoning) -> Completion:
-    """Return a completion as stages see it: its thoughts are removed, kept or refused.
+    """Return a completion as stages get it: its thoughts are removed, kept or refused.
 
     Raises:
         CallError: If it has thoughts, and they are refused.

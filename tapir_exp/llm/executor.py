@@ -150,7 +150,7 @@ async def run_request_stream(
     """
     pending = requests if isinstance(requests, RequestQueue) else _PendingRequests(enumerate(requests))
 
-    # Slots bound the calls in flight; further workers wait for the disk meanwhile. Together they bound memory.
+    # Slots bound the calls in flight; further workers wait for the disk at the same time. Together they bound memory.
     slots = getattr(chat, "slots", None) or Slots(concurrency)
 
     async def work() -> None:
@@ -169,7 +169,7 @@ async def run_request_stream(
             finally:
                 slot.give_back()
 
-    # A batch endpoint needs to know all requests beforehand; for other iterables there is no such list.
+    # A batch endpoint needs all requests beforehand; for other iterables there is no such list.
     async with chat.connected(requests if isinstance(requests, Sequence) else ()):
         with _frozen_objects():
             await _run_workers(work, pending, concurrency + min(concurrency, MAX_WRITING))

@@ -19,7 +19,7 @@ _MEANING = {name: meaning for meaning, names in _NAMES.items() for name in names
 def read_finish_reason(reason: object) -> str:
     """Return `stop`, `length` or `content_filter` for a reason under any provider's name.
 
-    Any other reason, also null, says that the reply may not be whole. It is returned as text, null as `null`.
+    Any other reason, also null, means that the reply may not be whole. It is returned as text, null as `null`.
     """
     if reason is None:
         return "null"

@@ -1,6 +1,6 @@
-"""A thread that writes to a durable database in groups: one wait for the disk for all entries that have come meanwhile.
+"""A thread that writes to a durable database in groups: all entries that came during a write share the next wait.
 
-A COMMIT waits for the disk, 1 to 10 ms. In the thread of the event loop, no reply could be read meanwhile.
+A COMMIT waits for the disk, 1 to 10 ms. In the thread of the event loop, no reply could be read during this time.
 """
 
 import asyncio
@@ -125,7 +125,7 @@ class GroupWriter:
             if self._closed:
                 return False
             self._is_idle = True
-            # An entry that came just before does not see that the thread is idle.
+            # An entry that came just before was added without a wake-up.
             if not self._pending:
                 self._wake.acquire()
         self._is_idle = False

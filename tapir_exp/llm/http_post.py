@@ -1,6 +1,6 @@
 """POST requests to one address over the pooled connections of an aiohttp session.
 
-A session makes URL, headers, cookies, time-outs and a task that writes the body anew for each request, which takes as
+A session makes URL, headers, cookies, time-outs and a task that writes the body anew for each request. This takes as
 much CPU time as all else of a call. `DirectPost` makes them once. The connections, TLS, the parser of replies and the
 decompression are still those of aiohttp.
 """

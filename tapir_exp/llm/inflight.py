@@ -22,8 +22,8 @@ SCHEMA = "CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, owner TEXT) W
 class InFlightLocks:
     """Locks on request keys, shared by all processes of a store.
 
-    Each process holds a file lock as long as it lives. The request locks of a process that no longer holds its file
-    lock are void.
+    Each process holds a file lock as long as it runs. The request locks of a process that no longer holds its file lock
+    are void.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class InFlightLocks:
         self._alive.acquire()
         self._held: set[str] = set()
         self._released: list[str] = []
-        # Not in the lock file itself, which is emptied when somebody tries the lock.
+        # Not in the lock file itself, which is emptied when a process tries the lock.
         if job:
             self._job_path(self._owner).write_text(json.dumps(list(job)), encoding="utf-8")
         # A process that has written this file holds its lock; one that is just starting may not hold it yet.
@@ -70,7 +70,7 @@ class InFlightLocks:
         return True
 
     def acquire_many(self, keys: Iterable[str]) -> set[str]:
-        """Lock keys that nobody holds, and return them."""
+        """Lock the keys that are free, and return them."""
         wanted = list(dict.fromkeys(key for key in keys if key not in self._held))
         acquired: set[str] = set()
         for start in range(0, len(wanted), KEYS_PER_STATEMENT):

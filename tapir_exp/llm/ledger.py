@@ -47,9 +47,9 @@ ADD_FAILED_REQUEST = "INSERT OR REPLACE INTO given_up VALUES (?, ?, ?, ?, ?, ?, 
 AMOUNTS = ("calls", "cached", "prompt_tokens", "completion_tokens", "usd", "unpriced")
 """Columns of the spend table that hold amounts, in its order."""
 EVENT_INTERVAL_S = 5.0
-"""Least time between two events that tell the calls of a stage."""
+"""Least time between two events that report the calls of a stage."""
 MAX_AMOUNT = 10**15
-"""Largest amount that is believed: more than all providers of the world sell in a day."""
+"""Largest amount that is accepted: more than all providers of the world sell in a day."""
 
 
 class Spend(Record):
@@ -179,7 +179,7 @@ class StageSpend(Mapping[str, Spend]):
         return _spend_of_amounts(self._amounts[role])
 
     def __iter__(self) -> Iterator[str]:
-        return iter(list(self._amounts))  # another thread may add a role meanwhile
+        return iter(list(self._amounts))  # another thread may add a role at the same time
 
     def total(self) -> Spend:
         """Return the sum over the roles."""

@@ -110,7 +110,7 @@ class LitellmTransport:
     def _read_original(self, original: list[Any]) -> RawCompletion | None:
         """Return the completion of a reply of OpenAI's protocol, as direct calls read it; None for other protocols.
 
-        litellm replaces finish reasons that it does not know, and null, by `stop`.
+        litellm replaces unknown finish reasons, and null, by `stop`.
 
         Raises:
             CallError: If the reply holds an error.

@@ -1,7 +1,7 @@
 """Transport to OpenAI-compatible endpoints (OpenAI, vLLM, llama.cpp, Ollama, ...) over one pooled HTTP session.
 
-It takes about a tenth of litellm's CPU time per call (benchmarks/llm_client), which limits the throughput of local
-servers and of providers with high rate limits.
+It takes about a tenth of litellm's CPU time per call (benchmarks/llm_client). That CPU time limits the throughput of
+local servers and of providers with high rate limits.
 """
 
 import json
@@ -57,7 +57,7 @@ class HttpTransport:
         self._config = config
         self._key = key
         self._base = base_of(config)
-        # OpenAI renamed the length limit; most other servers know the earlier name only.
+        # OpenAI renamed the length limit; most other servers accept the earlier name only.
         self._parameters = EndpointParameters(config, NEW_LIMIT if self._base == OPENAI_API_BASE else OLD_LIMIT)
         self._url = f"{self._base}/chat/completions"
         params = {name: value for name, value in config.extra_params.items() if name != EXTRA_HEADERS}

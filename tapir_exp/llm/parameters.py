@@ -1,6 +1,6 @@
 """Names of call parameters that differ between endpoints: the length limit, and whether a temperature is accepted.
 
-A setting says them, or a refusal of the endpoint that names the parameter teaches them. What was learnt holds for the
+They come from a setting, or from an error of the endpoint that names the parameter. What was found holds for the
 endpoint and the model as long as the process runs.
 """
 
@@ -49,7 +49,7 @@ class EndpointParameters:
     """Parameters of the calls of one model at one endpoint."""
 
     def __init__(self, config: LLMConfig, limit: str = OLD_LIMIT) -> None:
-        """Set up the parameters; `limit` is the name of the length limit if neither a setting nor a refusal says it."""
+        """Set up the parameters; `limit` is the name of the length limit if neither a setting nor an error names it."""
         self._config = config
         self._key = (config.api_base, config.model)
         named = None if config.max_tokens_param is None else config.max_tokens_param.value
@@ -72,15 +72,15 @@ class EndpointParameters:
         }
 
     def learn(self, sent: Dialect, text: str) -> str | None:
-        """Learn from a refusal.
+        """Adapt the names to an error that rejects one.
 
         Args:
-            sent: The names that the refused call had.
+            sent: The names that the failed call had.
             text: The whole text of the refusal.
 
         Returns:
-            A sentence about what was learnt, empty if another call has learnt it meanwhile; None if the refusal is
-            about something else.
+            A sentence about the change, empty if another call has made it already; None if the error is about something
+            else.
         """
         if self.dialect != sent:
             return ""
@@ -95,7 +95,7 @@ class EndpointParameters:
         other = NEW_LIMIT if sent.limit == OLD_LIMIT else OLD_LIMIT
         advised = _names(text, other) and re.search(r"\binstead\b|\buse\b", text, re.IGNORECASE)
         unknown = _names(text, sent.limit) and _REFUSED.search(text) and not _TOO_LARGE.search(text)
-        # An endpoint that refuses both names must not be asked forever.
+        # An endpoint that rejects both names must not get calls forever.
         if (advised or unknown) and sent.limit == self._start.limit:
             return replace(sent, limit=other), (
                 f"{where} takes {other} in place of {sent.limit}, by its own message; llm.max_tokens_param={other} "
@@ -114,7 +114,7 @@ class EndpointParameters:
 
 
 def refused_parameter(sent: Iterable[str], text: str) -> str | None:
-    """Return the name of a sent parameter that a refusal calls unknown or unsupported, or None.
+    """Return the name of a sent parameter that an error calls unknown or unsupported, or None.
 
     Args:
         sent: Names of the parameters that the configuration or the stage has set.

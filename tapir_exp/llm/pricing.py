@@ -32,7 +32,7 @@ class Price:
 def get_price(config: LLMConfig, *, batched: bool = False) -> Price | None:
     """Return the price of a model, or None if it is unknown.
 
-    A price belongs to a model: what a preset knows does not hold for another model or endpoint. Models behind a custom
+    A price belongs to a model: that of a preset does not hold for another model or endpoint. Models behind a custom
     `api_base` are not in litellm's list. A listed price of 0 counts as unknown; only the configuration can declare a
     model free.
 

@@ -21,7 +21,7 @@ from tapir_exp.llm.transport import RawCompletion
 TIMEOUT_S = 60.0
 """Seconds that an endpoint may take for one token; a slower one is no mistake, but it is reported."""
 MAX_ATTEMPTS = 4
-"""Attempts, each after a refusal that taught the name of a parameter."""
+"""Attempts, each after an error that named another parameter."""
 REQUEST = ChatRequest(messages=(Message(role="user", content="Reply with OK."),), max_tokens=1)
 TEMPORARY = frozenset({FailureKind.RATE_LIMIT, FailureKind.LOADING, FailureKind.SERVER, FailureKind.TIMEOUT})
 """Failures that may be over when the run begins; its calls are repeated."""
@@ -80,7 +80,7 @@ async def _probe(role: str, config: LLMConfig) -> Probe:
 
 
 async def _ask(role: str, config: LLMConfig, key: str | None) -> RawCompletion:
-    """Send the request, again if a refusal teaches the name of a parameter. Raises CallError and EndpointError."""
+    """Send the request, again if an error names another parameter. Raises CallError and EndpointError."""
     direct = is_openai_compatible(config.model) and not config.use_litellm
     transport = HttpTransport(config, key) if direct else LitellmTransport(config, key, None)
     reactions = Reactions(config, role, is_served=False)

@@ -1,6 +1,6 @@
-"""One table that decides what a provider's error means: this row, this minute, this account or this configuration.
+"""One table of what a provider's error means: this row, this minute, this account or this configuration.
 
-The first rule that fits decides. The dialects are those of the providers' error pages and public issue threads;
+The first rule that fits counts. The dialects are those of the providers' error pages and public issue threads;
 `docs/guides/llm_endpoints.md` shows the table.
 """
 
@@ -20,7 +20,7 @@ MAX_TEXT_CHARS = 20_000
 MAX_DEPTH = 8
 """Levels of an error's JSON that are read."""
 LOADING_WAIT_S = 3.0
-"""Pause of all calls while a server loads its model, unless it says how long."""
+"""Pause of all calls while a server loads its model, if it gives no time."""
 _MESSAGES = ("message", "msg", "detail", "error", "error_description", "error_msg", "status_msg", "title", "raw")
 _CODES = ("code", "type", "status", "reason", "reasons", "quotaId", "error_code", "param", "loc", "blockReason")
 _NESTED = ("errors", "details", "violations", "innererror", "metadata", "base_resp", "response")
@@ -43,7 +43,7 @@ class Rule:
     waits: bool = False
 
     def fits(self, status: int, text: str, wait_s: float) -> bool:
-        """Return True if the rule decides about this error."""
+        """Return True if the rule applies to this error."""
         if self.waits and not wait_s:
             return False
         known = not self.statuses or re.fullmatch(self.statuses.replace("x", r"\d").replace(" ", "|"), str(status))

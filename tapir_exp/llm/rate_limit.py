@@ -1,8 +1,8 @@
 """Limits on requests and tokens per minute, shared by all processes of a store.
 
 The limits hold for every window of 60 seconds, not just for calendar minutes. If a provider still refuses a call and
-asks to wait (Retry-After), all processes pause. Time is counted by a clock that nobody can set: a clock of the machine
-that is put back or forward neither stops a run nor opens a limit.
+asks to wait (Retry-After), all processes pause. Time is counted by a clock that cannot be set. If the clock of the
+machine is put back or forward, this neither stops a run nor opens a limit.
 """
 
 import time
@@ -21,7 +21,7 @@ WINDOW_S = 60.0
 SLOT_S = 0.25
 """Length of a slot, the unit in which calls are counted; a slot expires when all of it is older than the window."""
 LOOK_INTERVAL_S = 0.05
-"""Interval at which a process looks for a pause that another one has asked for; its own counts at once."""
+"""Interval at which a process looks for a pause that another one has recorded; its own counts at once."""
 MARGIN_S = 0.25
 """Extra wait before the next call, because requests reach the provider with varying delays."""
 
@@ -125,7 +125,7 @@ class RateLimiter:
         )
 
     def _shared_start(self) -> float:
-        """Return the time at which the monotonic clock of this machine started, as all its processes see it."""
+        """Return the time at which the monotonic clock of this machine started, the same for all its processes."""
         name = f"clock {_boot_id()}"
         start = time.time() - time.monotonic()
         self._database.run("INSERT INTO gates VALUES (?, ?) ON CONFLICT DO NOTHING", name, start)

@@ -1,4 +1,4 @@
-"""Reactions to errors of one endpoint: stop the run, learn a parameter's name, or say what the calls wait for."""
+"""Reactions to errors of one endpoint: stop the run, change a parameter's name, or report what the calls wait for."""
 
 import time
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ class Reactions:
         self.pause_reason = ""
 
     def note_answer(self) -> None:
-        """Remember that the endpoint answers."""
+        """Record that the endpoint answers."""
         _answered.add(self._endpoint)
 
     def stop_if_lasting(self, error: CallError) -> None:
@@ -63,7 +63,7 @@ class Reactions:
     def adapt(
         self, error: CallError, parameters: EndpointParameters | None, sent: Dialect | None, request: ChatRequest
     ) -> bool:
-        """Learn names of parameters from a refusal. Return True if the call can be repeated at once.
+        """Adapt the names of parameters to an error. Return True if the call can be repeated at once.
 
         Args:
             error: The error of the call.
@@ -72,7 +72,7 @@ class Reactions:
             request: The request of the call.
 
         Raises:
-            EndpointError: If the endpoint refuses a parameter that cannot be renamed or left out.
+            EndpointError: If the endpoint rejects a parameter that cannot be renamed or left out.
         """
         if error.kind not in {FailureKind.CONNECTION, FailureKind.TIMEOUT}:
             self.note_answer()

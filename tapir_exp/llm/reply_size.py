@@ -25,7 +25,7 @@ ERROR_BYTES = 2**16
 MAX_CHARS = 20_000
 """Characters of a failed reply that are kept in the ledger."""
 ECHO_CHARS_PER_TOKEN = 16
-"""Characters per token of the length limit that are sent back with a complaint; a longer reply is no text."""
+"""Characters per token of the length limit that are sent back with an error message; a longer reply is no text."""
 
 _ceiling: ContextVar[int | None] = ContextVar("ceiling", default=None)
 """Ceiling of the call in progress, for replies that a library reads."""
@@ -57,7 +57,7 @@ async def read_pieces(pieces: AsyncIterator[bytes], ceiling: int, *, cut: bool =
     Args:
         pieces: The body, inflated piece by piece.
         ceiling: Bytes up to which it is read.
-        cut: Whether a longer body is cut instead of refused, which is enough for an error page.
+        cut: Whether a longer body is cut instead of rejected, which is enough for an error page.
 
     Raises:
         ReplyTooLarge: If the body is longer than `ceiling`.
@@ -90,7 +90,7 @@ def bounded_httpx(ceiling: int) -> Iterator[None]:
 
 @cache
 def _patch_httpx() -> None:
-    """Make httpx read replies piecewise within `bounded_httpx`; other users of httpx see no difference.
+    """Make httpx read replies piecewise within `bounded_httpx`; for other users of httpx nothing changes.
 
     litellm creates its HTTP clients itself, and has no setting for the size of a reply.
     """

@@ -185,8 +185,8 @@ class ResponseCache:
     ) -> Completion:
         """Store a completion, and return the stored one.
 
-        If another process has stored a completion of the same request, the first one is valid for all, unless
-        `replace` says that it is of no use.
+        If another process has stored a completion of the same request, the first one is valid for all. With `replace`,
+        the first one cannot be used and is replaced.
         """
         if self._has_earlier:
             if replace:

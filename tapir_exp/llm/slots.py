@@ -1,7 +1,7 @@
 """Slots that bound the calls in flight; a call returns its slot before its completion is on disk.
 
-A write waits for the disk for milliseconds. A provider that replies as fast would be idle meanwhile if the call kept
-its slot, so the next call starts as soon as the reply is there.
+A write waits for the disk for milliseconds. A provider that replies as fast would be idle during the write if the call
+kept its slot. So the next call starts as soon as the reply is there.
 """
 
 import asyncio

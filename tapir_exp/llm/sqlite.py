@@ -15,7 +15,7 @@ BUSY_TIMEOUT_S = 60.0
 RETRY_S = 0.01
 """Interval of attempts to turn on write-ahead mode."""
 PRIMARY_CODE = 0xFF
-"""Mask of SQLite's primary error code; the other bits say more."""
+"""Mask of SQLite's primary error code; the other bits hold details."""
 KEEP = "It holds completions that were paid for, so do not delete it"
 DOCTOR = "`tapir doctor DIR --fix`, with the directory of the store, saves what can be read"
 REMEDIES = {

@@ -50,9 +50,9 @@ class StreamableModel(ChatModel, Protocol):
 class StreamingExecutor(AbstractContextManager["StreamingExecutor[Any]"], Generic[T]):
     """Runs requests like `run_requests`, but they are submitted one by one while the caller does other work.
 
-    The first request starts a thread with an event loop and a reopened model, since neither event loops nor SQLite
-    connections may be shared between threads. An error ends the requests, not the caller's work: it is printed at once
-    and raised by `finish`.
+    The first request starts a thread with an event loop and a reopened model. Threads must share neither event loops
+    nor SQLite connections. An error ends the requests, not the caller's work: it is printed at once and raised by
+    `finish`.
 
     Attributes:
         spend: Spend by role; complete after `finish`.

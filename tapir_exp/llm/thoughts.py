@@ -29,9 +29,9 @@ _FENCE = re.compile(r"^[ \t]*(```|~~~)", re.MULTILINE)
 def split_thoughts(text: str) -> tuple[str, str]:
     """Split a reply into its thoughts and its answer.
 
-    Thoughts are blocks such as `<think>...</think>` at the start, or at the start of a later line; everything after a
-    tag that is never closed; and everything before a closing tag without an opening one. Tags in code or within
-    quotation marks belong to the answer.
+    Thoughts are blocks such as `<think>...</think>` at the start, or at the start of a later line. Everything after a
+    tag that is never closed also belongs to them, and everything before a closing tag without an opening one. Tags in
+    code or within quotation marks belong to the answer.
 
     Returns:
         Thoughts, empty if there are none, and the answer. A reply without thoughts is returned unchanged.

@@ -14,7 +14,7 @@ class RawCompletion:
 
     Attributes:
         text: The text of the reply, possibly empty.
-        finish_reason: `stop`, `length` or `content_filter`; anything else says that the reply may not be whole.
+        finish_reason: `stop`, `length` or `content_filter`; anything else means that the reply may not be whole.
         prompt_tokens: As counted by the provider; a count that it does not report, or reports as nonsense, is 0.
         completion_tokens: Likewise; includes the tokens of thoughts, which are paid.
         top_logprobs: The most likely tokens at each position; empty unless requested.
@@ -40,7 +40,7 @@ class Transport(Protocol):
         """Send a request once, within `connected`.
 
         Raises:
-            CallError: If the call fails; its kind decides what follows.
+            CallError: If the call fails; what follows depends on its kind.
         """
         ...
 

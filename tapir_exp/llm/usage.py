@@ -54,7 +54,7 @@ def read_usage(usage: object) -> Counts:
 def estimate_tokens(text: str) -> int:
     """Estimate the tokens of a text, rather too many than too few.
 
-    English has 4 letters per token or more; a digit or a sign may be a token of its own, and a character of another
+    English has 4 letters per token or more. A digit or a sign may be a token of its own, and a character of another
     script two.
     """
     ascii_only = text.encode("ascii", errors="ignore")

@@ -315,7 +315,7 @@ def _judge(ws: Workspace, suite: Suite) -> tuple[JudgeConfig, ChatModel]:
 
 
 def _asked(ws: Workspace) -> dict[str, bool]:
-    """Return the part of the recipe of judgments that says that no judge was asked; empty if one was."""
+    """Return the part of the recipe of judgments that marks that no judge was asked; empty if one was."""
     return {} if ws.config.evals.ask_judge else {"asked": False}
 
 

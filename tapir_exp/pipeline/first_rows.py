@@ -147,8 +147,8 @@ def label_problem(tasks: Sequence[TaskType | None], config: Config, *, stops: bo
     Args:
         tasks: The task types; None for a row without one.
         config: The configuration of the run.
-        stops: Whether to find only what makes the rounds useless: the type Others, or one type under a target mix of
-            several, which the teacher would have to write from nothing.
+        stops: Whether to find only what makes the rounds useless. That is the type Others, or one type under a target
+            mix of several, whose rows the teacher would have to write without examples.
     """
     named = {task for task in tasks if task is not None}
     if len(named) != 1 or sum(task is not None for task in tasks) < FEWEST_LABELS:

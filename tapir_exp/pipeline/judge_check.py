@@ -65,7 +65,7 @@ def check_judge(ws: Workspace, seeds: Artifact, teacher_responses: Artifact) -> 
         "delta": ws.config.curriculum.delta,
     }
     artifact = ws.rows(STAGE, None, recipe, make)
-    # The threshold is no part of the key, so another one decides on the same verdicts.
+    # The threshold is no part of the key, so another one applies to the same verdicts.
     if artifact.figures["right"] < config.check_min_accuracy:
         _reject(artifact.figures, config)
     return artifact

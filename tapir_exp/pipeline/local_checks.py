@@ -41,7 +41,7 @@ from tapir_exp.student.model_files import ModelFileError, find_missing_part
 READ_ROWS = 50
 """Rows of a file that are read as a check."""
 HUB_TIMEOUT_S = 5.0
-"""Seconds that the hub may take to say that a repository exists."""
+"""Seconds that the hub may take to confirm that a repository exists."""
 GB = 1e9
 
 

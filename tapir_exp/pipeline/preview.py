@@ -1,7 +1,7 @@
 """A preview: a few rows through the real path of a run, with every call, before the rest is paid for.
 
 The calls for labels and for responses of the teacher are those of a run, so a run finds their completions in the cache.
-The judge sees the student before any fit, and the expansions are draws of their own.
+The judge scores the student before any fit, and the expansions are draws of their own.
 """
 
 import time
@@ -64,9 +64,9 @@ class Step:
     """One step of a row.
 
     Attributes:
-        name: What was asked for.
+        name: What was requested.
         parsed: What was read from the reply; None if nothing could be read.
-        calls: The calls; two if the first reply was not in the form asked for, none for a model of this machine.
+        calls: The calls; two if the first reply was not in the required form, none for a model of this machine.
         failure: Why nothing was read.
     """
 

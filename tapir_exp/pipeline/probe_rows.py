@@ -1,7 +1,7 @@
 """A probe: a few rows through the real path of a run, which measures what a plan would otherwise assume.
 
 Labels and responses are those of the run, so it finds their completions in the cache. No student responds: the judge
-compares the teacher's responses with those of the dataset. A second probe asks for nothing, and then has no times.
+compares the teacher's responses with those of the dataset. A second probe makes no calls, and then has no times.
 """
 
 from collections import defaultdict

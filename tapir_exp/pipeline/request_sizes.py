@@ -1,7 +1,7 @@
 """Tokens of the requests of a run: what is expected of each kind, and a bound that no request exceeds.
 
-A bound rests on three assumptions: an endpoint keeps to its length limits and reports its usage; no tokenizer counts
-more tokens than `estimate_tokens` does for a known text; and two tokenizers differ by `TOKENIZERS` at most.
+A bound rests on three assumptions. An endpoint keeps to its length limits and reports its usage. No tokenizer counts
+more tokens than `estimate_tokens` does for a known text. Two tokenizers differ by `TOKENIZERS` at most.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -51,7 +51,7 @@ PAIR_TAGS = "<pair>\n<instruction>\n\n</instruction>\n<response>\n\n</response>\
 
 
 class RequestKind(StrEnum):
-    """What a request asks for."""
+    """The kind of a request."""
 
     LABEL = "label"
     RESPONSE = "response"
@@ -165,7 +165,7 @@ class Assumptions:
 
     def measured_of(self, kind: RequestKind | None) -> Measured | None:
         """Return what was measured of a kind of request; None if nothing was."""
-        # The check of the judge asks for verdicts.
+        # The check of the judge requests verdicts.
         return self.measured.get(RequestKind.VERDICT if kind is RequestKind.CHECK else kind) if kind else None
 
 
@@ -174,7 +174,7 @@ class RequestSize:
     """Tokens of one request.
 
     Attributes:
-        kind: What it asks for.
+        kind: The kind of the request.
         prompt: Expected tokens of the prompt.
         completion: Expected tokens of the completion, without thoughts.
         most_prompt: Bound on the prompt.
@@ -194,8 +194,8 @@ class RequestSizes:
     Attributes:
         response: Expected tokens of a response of the teacher.
         refined: The same after refinement, if the run refines.
-        student: Expected tokens of a response of a student that has learnt the seeds' responses.
-        trained: The same of a student that has learnt refined responses.
+        student: Expected tokens of a response of a student that was trained on the seeds' responses.
+        trained: The same of a student that was trained on refined responses.
         pair: Expected tokens of a new pair.
         row: Expected tokens of a row of a mix.
     """
@@ -357,8 +357,8 @@ class RequestSizes:
         """Return a size, with what a probe has measured of its kind.
 
         Args:
-            kind: What is asked for.
-            llm: The model that is asked.
+            kind: The kind of the requests.
+            llm: The model of the requests.
             prompt: Expected tokens of the prompt, at `CHARS_PER_TOKEN`.
             completion: Expected tokens of the completion.
             most_prompt: Bound on the prompt.

@@ -7,11 +7,11 @@ from tapir_exp.core.errors import TapirError
 from tapir_exp.core.records import Response
 
 FIRST = 20
-"""Responses that are held back until their share is known; a judge that works meanwhile is asked after that."""
+"""Responses that are held back until their share is known; a judge that runs at the same time gets them after that."""
 
 
 class ResponseGate:
-    """Hands responses over to the judge once the first of them show that the student answers.
+    """Passes responses to the judge once the first of them show that the student answers.
 
     Attributes:
         passed: Whether responses are handed over as they come: the first ones were checked, or any are accepted.

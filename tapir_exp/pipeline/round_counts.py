@@ -214,7 +214,7 @@ def _most_requested(curriculum: CurriculumConfig, number: int) -> int:
 
 
 def _most_calls(config: Config, number: int) -> int:
-    """Return the most requests for new pairs: each pass asks for every type and subset on its own."""
+    """Return the most requests for new pairs: each pass has requests for every type and subset on its own."""
     rows, pairs = _most_requested(config.curriculum, number), config.teacher.num_output_samples
     target = config.task_mix.target_distribution
     kinds = len(Subset) * (len(TaskType) if target is None else sum(share > 0 for share in target.values()))
@@ -224,7 +224,7 @@ def _most_calls(config: Config, number: int) -> int:
 
 
 def _most_new_rows(config: Config, number: int) -> int:
-    """Return the most rows that may be accepted: passes that replace easy rows ask for the hard part again."""
+    """Return the most rows that may be accepted: passes that replace easy rows request the hard part again."""
     curriculum = config.curriculum
     rows = _most_requested(curriculum, number)
     if not curriculum.drop_easy_expansions:

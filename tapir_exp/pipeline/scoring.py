@@ -98,7 +98,7 @@ def score_on_mix(
         round_number: The round.
         student: The student that was trained on the mix.
         mix: The mix, which holds the teacher's responses.
-        references: Responses that a judge with `judge.reference` sees, by row id.
+        references: Responses for a judge with `judge.reference`, by row id.
     """
     rows = mix.stored_rows(TrainingExample)
 
@@ -115,7 +115,7 @@ def score_before_fit(
 ) -> DifficultyScores:
     """Score the student of the round before on the new rows of a round, ahead of its fit.
 
-    The rows are new to the pool, so no fit of this run has seen them.
+    The rows are new to the pool, so no fit of this run has used them.
 
     Args:
         ws: The workspace of the run.
@@ -291,4 +291,4 @@ SCORES: Mapping[Difficulty, Callable[[Workspace, ScoringInputs, Artifact], Diffi
     Difficulty.judge_rated: _by_rating,
     Difficulty.response_length: _by_length,
 }
-"""Function of each difficulty; `random` needs the gaps to know the size of the hard set."""
+"""Function of each difficulty; `random` needs the gaps for the size of the hard set."""

@@ -55,7 +55,7 @@ def _has_budget(config: Config) -> bool:
 
 
 def _warn_of_few_rows(given: Config, fitted: Config, seeds: int) -> None:
-    """Warn if the source has far fewer rows than were asked for."""
+    """Warn if the source has far fewer rows than requested."""
     size, held_out = given.seeds.size, given.evals.held_out_size
     if size is not None and seeds < size:
         _warn_once(f"warning: seeds.size = {size:,}: the source has {seeds:,} rows to draw.")
@@ -125,7 +125,7 @@ def _affordable_seeds(config: Config, sizes: SeedStatistics, undrawn: int) -> in
 def _find_excess(config: Config, stages: Sequence[StageEstimate]) -> tuple[str, float, float] | None:
     """Return the first budget that an estimate exceeds: its key, its limit, and what is needed; None if there is none.
 
-    An unknown price or time limits nothing here: the price is refused elsewhere, and the time is not known.
+    An unknown price or time limits nothing here: the price is rejected elsewhere, and the time is not known.
     """
     budgets: tuple[tuple[str, float | None, Callable[[], float | None]], ...] = (
         ("spend.max_usd", config.spend.max_usd, lambda: total_usd(stages)),

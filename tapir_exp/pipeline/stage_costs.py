@@ -1,7 +1,7 @@
 """Cost of one stage: an expected value and a bound, from the number and the size of its requests.
 
-The expected value is that of replies that can all be used. The bound holds for any replies, as `request_sizes` says:
-each request is made twice, its replies have the full length, and each is paid in every attempt.
+The expected value is that of replies that can all be used. The bound holds for any replies, see `request_sizes`. Each
+request is made twice, its replies have the full length, and each is paid in every attempt.
 """
 
 from dataclasses import dataclass, field
@@ -104,7 +104,7 @@ class StageEstimate:
         share: Two jobs whose stages have the same share run the stage once.
         disk: Bytes of the student that the stage stores; None if its size is unknown.
         llm: The model that is called; None for the work of the student.
-        kind: What is asked for; None likewise.
+        kind: The kind of the requests; None likewise.
     """
 
     stage: str
@@ -143,7 +143,7 @@ def _most(llm: LLMConfig, requests: float, size: RequestSize) -> Amounts:
     """Return the bound on requests that are all made twice, with replies of full length, each paid in every attempt."""
     attempts, room = most_attempts(llm), llm.reasoning_tokens
     first = size.limit + room
-    # The second request has twice the limit, or shows the first reply with a complaint.
+    # The second request has twice the limit, or shows the first reply with an error message.
     prompt = attempts * (2 * size.most_prompt + TOKENIZERS * first + COMPLAINT_TOKENS)
     completion = attempts * (max(first, MALFORMED_TOKENS) + max(2 * size.limit + room, MALFORMED_TOKENS))
     calls = 2 * attempts

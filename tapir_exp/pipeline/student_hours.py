@@ -1,7 +1,7 @@
 """Hours of a student's fits and generation, computed from its size: on one A100 and on one core of a CPU.
 
 A fit computes at a share of the processor's peak. Generation does so on a CPU. On a GPU each step starts the kernels of
-all layers, for many rows as for few, so its hours follow from the number of steps.
+all layers, for many rows as for few. So its hours follow from the number of steps.
 """
 
 from typing import NamedTuple

@@ -136,7 +136,7 @@ def _mt_bench(config: Config, response: float) -> SuiteSize:
     settings = config.evals.mt_bench
     written = min(response, settings.max_new_tokens)
     turns = _turns(settings.questions)
-    # The judge of a second turn also sees the first one: 1.5 turns on average.
+    # The judge of a second turn also gets the first one: 1.5 turns on average.
     prompt = MT_PROMPT + 1.5 * (MT_QUESTION + written + MT_WITH_REFERENCE * MT_REFERENCE)
     generates = not settings.answers
     judge, calls = asked_judge(config, Suite.mt_bench), turns if config.evals.ask_judge else 0

@@ -1,7 +1,7 @@
 """Wall time of the stages of a plan at the configured concurrency and limits. Every assumption is a constant, and ours.
 
-The bound counts a time-out for every paid call. Pauses that a provider asks for are not part of it, nor are fits and
-generation that are slower than their constants say.
+The bound counts a time-out for every paid call. Pauses that a provider requires are not part of it, nor are fits and
+generation that are slower than assumed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -88,7 +88,7 @@ def without_overlap(config: Config, stages: Sequence[tuple[StageEstimate, Count]
 
 
 def describe_assumptions(config: Config, assumed: Assumptions) -> list[str]:
-    """Return lines that say what the wall time assumes."""
+    """Return lines with the assumptions of the wall time."""
     timed = any(measured.seconds is not None for measured in assumed.measured.values())
     models = [(role, llm) for role, llm in used_models(config) if not llm.model.startswith(LAB_PREFIX)]
     lines = []

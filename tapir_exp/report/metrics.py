@@ -21,7 +21,7 @@ NOT_REPRODUCIBLE = ("spend", "tokens_per_second", "supervised_tokens_per_second"
 SUITES = ("alpaca_eval", "mt_bench", "ifeval")
 """Suites whose figures are metrics; the stage has the first word of the name."""
 NO_METRIC = ("benchmark", "without")
-"""Figures of a suite that say what was measured."""
+"""Figures of a suite that describe what was measured."""
 SUMMED = ("train/tokens", "teacher/rows", "teacher/calls")
 """Metrics that also have a sum over all rounds so far, with the suffix `_total`."""
 
@@ -42,7 +42,7 @@ def run_metrics(manifest: Manifest, artifacts: Artifacts, computed: Computed | N
     Args:
         manifest: Manifest of the run.
         artifacts: The artifacts that the manifest names, by name.
-        computed: Metrics of an earlier call, which are used again. A run asks after each round for all rounds so far.
+        computed: Metrics of an earlier call, which are used again. A run computes all rounds so far after each round.
 
     Returns:
         The rows, S_0 first.
@@ -126,7 +126,7 @@ def _teacher_metrics(number: int, artifacts: Artifacts) -> Metrics:
     written = artifacts[f"expansions-{number}"].figures
     # Rows that were dropped because the student answers them were written, too.
     rows = written["rows"] + written.get("easy", 0)
-    # A mix of an earlier version does not say how many responses were refined.
+    # A mix of an earlier version does not record how many responses were refined.
     refinements = artifacts[f"train_mix-{number}"].figures.get("refinements")
     calls = None if refinements is None else written["calls"] + refinements
     return {"teacher/rows": rows, "teacher/calls": calls}

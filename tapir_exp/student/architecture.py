@@ -36,7 +36,7 @@ def read_architecture(directory: Path) -> ArchitectureConfig | None:
     sizes: dict[str, Any] = {
         name.name: settings.get(name.name) for name in fields(ArchitectureConfig) if name.type is int
     }
-    # A model without grouped queries need not say so.
+    # A model without grouped queries need not have this key.
     if sizes["num_key_value_heads"] is None:
         sizes["num_key_value_heads"] = sizes["num_attention_heads"]
     if not all(_is_size(size) for size in sizes.values()):

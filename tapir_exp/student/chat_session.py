@@ -59,7 +59,7 @@ class ChatSession:
         """Return the student's response to the next turn of the user.
 
         Raises:
-            ConversationTooLong: If the conversation leaves no room for a response. The turn is then forgotten.
+            ConversationTooLong: If the conversation leaves no room for a response. The turn is then removed.
         """
         turns = [*self._turns, text]
         (prompt,) = self._chat.encode_dialogues([turns])

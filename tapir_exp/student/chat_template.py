@@ -100,8 +100,8 @@ def load_chat(source: Path, student: StudentConfig) -> Chat:
         student: Settings of the student.
 
     Raises:
-        ConfigError: There is neither a configured template nor one in the tokenizer, the template rejects the system
-            prompt, no token ends a turn, or the tokenizer needs remote code that is not allowed.
+        ConfigError: If there is neither a configured template nor one in the tokenizer, or if the template rejects the
+            system prompt. Also if no token ends a turn, or if the tokenizer needs remote code that is not allowed.
     """
     return chat_of(load_tokenizer(source, student), source, student)
 

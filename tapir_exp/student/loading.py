@@ -147,7 +147,7 @@ def load_full_model(
     with _as_config_error(source):
         if source.is_dir():
             check_model_files(source)
-        # Its type says nothing of the pair that it returns with `output_loading_info`.
+        # Its type lacks the pair that it returns with `output_loading_info`.
         load: Any = AutoModelForCausalLM.from_pretrained
         model: PreTrainedModel
         loaded: Mapping[str, Any]
@@ -199,7 +199,7 @@ def _as_config_error(source: Path) -> Iterator[None]:
 
 
 def _check_loaded(source: Path, loaded: Mapping[str, Any]) -> None:
-    """Refuse a model of which transformers has filled a part with random numbers."""
+    """Reject a model of which transformers has filled a part with random numbers."""
     missing = sorted(loaded.get("missing_keys") or ())
     if missing:
         raise ModelFileError(
@@ -209,7 +209,7 @@ def _check_loaded(source: Path, loaded: Mapping[str, Any]) -> None:
 
 
 def _check_finite(source: Path, tensors: "Iterable[tuple[str, Tensor]]") -> None:
-    """Refuse NaN and infinity; reading every weight takes about a second for 7 billion."""
+    """Reject NaN and infinity; reading every weight takes about a second for 7 billion."""
     import torch
 
     for name, tensor in tensors:

@@ -135,7 +135,7 @@ def read_header(path: Path) -> Header:
     """Return the tensors of a safetensors file by name, after a check that all bytes are there.
 
     Raises:
-        ModelFileError: If the file is cut off, has more bytes than its header says, or is something else.
+        ModelFileError: If the file is cut off, has more bytes than in its header, or is something else.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -205,7 +205,7 @@ def _weight_files(directory: Path) -> Iterator[tuple[str, set[str]]]:
 
 
 def _check_shapes(directory: Path, config: Mapping[str, Any], tensors: Mapping[str, list[int]]) -> None:
-    """Compare numbers of layers and tokens, which decide what transformers would fill with random numbers."""
+    """Compare numbers of layers and tokens, which determine what transformers would fill with random numbers."""
     layers = {int(match[1]) for name in tensors if (match := _LAYER.search(name))}
     expected = config.get("num_hidden_layers")
     # Layers that predict further tokens come after the others, and transformers does not load them.

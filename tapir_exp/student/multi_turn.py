@@ -49,8 +49,8 @@ def generate_conversations(
         student: Settings of the student.
         seed: Seed of sampled responses.
         label: Label of the progress bar.
-        kept: Responses that an earlier process made, and new ones as they come: those to the first turns, in the order
-            of the conversations, then those to the second turns, and so on.
+        kept: Responses that an earlier process made, and new ones as they come. Those to the first turns come first, in
+            the order of the conversations. Those to the second turns follow, and so on.
 
     Returns:
         The responses of each conversation, in the order of its turns.

@@ -23,7 +23,7 @@ from tapir_exp.student.training.lightning_module import response_nll
 
 NO_INSTRUCTION = ""
 """The instruction of a loss without instruction. The chat template's frame stays, so that the first token of a response
-has a context, and so that a missing format does not raise the loss of a chat model."""
+has a context. Also, a missing format would raise the loss of a chat model."""
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def sample_rollouts(
         chat = load_chat(student_dir, student)
         encoded = encode_in_blocks(chat, [instruction for _, instruction in prompts])
         ids = [rollout_id(row_id, number) for row_id, _ in prompts for number in range(size)]
-        # Each sample is a row with its own seed, so an engine does not need to know about repeated prompts.
+        # Each sample is a row with its own seed, so an engine needs no support for repeated prompts.
         repeated = LazySequence(len(ids), lambda index: encoded[index // size])
         params = [SamplingParams(rollouts.temperature, derive_seed("rollout", seed, name)) for name in ids]
         with open_engine(student_dir, chat, student, sampled=True) as engine:

@@ -1,8 +1,8 @@
 """Fix the date that a chat template writes: equal keys must give equal rows on every day.
 
-The templates of Llama 3.2, Granite and Mistral Small ask for the current date by `strftime_now`. transformers accepts
-no function in its place, so the fixed date is a macro in the template. The student is saved with it, and is thus asked
-under the prompt that it was trained on, by any program.
+The templates of Llama 3.2, Granite and Mistral Small get the current date from `strftime_now`. The `transformers`
+library accepts no function in its place, so the fixed date is a macro in the template. The student is saved with it, so
+any program uses the prompt that the student was trained on.
 """
 
 from datetime import datetime

@@ -58,7 +58,7 @@ class Bounds:
         return value
 
     def check_arguments(self, name: str, arguments: Sequence[Any]) -> None:
-        """Refuse arguments of a function or a filter that make a large value."""
+        """Reject arguments of a function or a filter that make a large value."""
         for argument in arguments:
             if isinstance(argument, int) and abs(argument) > MAX_NUMBER:
                 raise TemplateBoundError(f"it uses the number {str(argument)[:20]} as an argument")

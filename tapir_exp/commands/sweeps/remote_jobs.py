@@ -95,7 +95,7 @@ class RemoteJob:
         """Record that a job ended without a result, as after a lack of memory, and return its empty result.
 
         Args:
-            reason: What the launcher knows about its end.
+            reason: What the launcher reports about its end.
         """
         stream = self.directory / EVENTS
         if outcome_of(read_events(stream)).state in (State.RUNNING, State.WAITING):

@@ -1,6 +1,6 @@
 """A search of the best settings: Optuna chooses the settings of each job by the results of the jobs before it.
 
-The trials are in a journal in the directory of the sweep, from which the same command continues: a trial that was
+The trials are in a journal in the directory of the sweep, from which the same command continues. A trial that was
 stopped is run again with its settings, so that its artifacts and paid calls are reused.
 """
 
@@ -222,7 +222,7 @@ def _open_study(directory: Path, space: SearchSpace, settings: Settings) -> "Stu
     import optuna
 
     quiet()
-    # What the sampler and the jobs that run elsewhere need to know; equal texts are equal spaces.
+    # Input of the sampler and of the jobs that run elsewhere; equal texts are equal spaces.
     given = {"space": space.described(), "kinds": {each.key: dumped(_distribution(each)) for each in space.parameters}}
     try:
         mend_journal(directory)
@@ -305,7 +305,7 @@ def _shown(value: Value) -> str:
 
 
 def _importance(study: "Study") -> dict[str, float]:
-    """Return the share of each setting in the variance of the results; empty if the trials do not tell it."""
+    """Return the share of each setting in the variance of the results; empty if the trials do not suffice."""
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
     done = _in_states(study, ("COMPLETE",))

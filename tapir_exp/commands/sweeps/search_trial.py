@@ -1,4 +1,4 @@
-"""The trial of a search, seen from its job: it reports each round, and ends if other trials were better by then."""
+"""The trial of a search on the side of its job: it reports each round, and ends if other trials were better by then."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -105,7 +105,7 @@ class RoundReader:
         self._trial = trial
 
     def __call__(self, event: Event) -> None:
-        """Report a finished round; S_0 is the same for most settings, so that it decides nothing."""
+        """Report a finished round; S_0 is the same for most settings, so it is no ground for pruning."""
         if event["event"] != Kind.ROUND_FINISHED or int(event["round"]) < 1:
             return
         figure, value = event.get("figure", ""), event.get("value")

@@ -89,7 +89,7 @@ class _Submitted:
         return handle
 
     def add(self, job: RemoteJob, handle: Any) -> Any:
-        """Remember a submitted job, and return it."""
+        """Record a submitted job, and return it."""
         self._ids[self._key(job)] = handle.job_id
         write_text_atomic(self._file, json.dumps(self._ids, indent=1) + "\n")
         console.print(f"submitted: {self._cluster} job {handle.job_id}: {job.label}", soft_wrap=True)
@@ -105,7 +105,7 @@ def _parameters(cluster: str, given: Mapping[str, Any]) -> dict[str, Any]:
     parameters = {name: value for name, value in given.items() if value is not None}
     if cluster != "slurm":
         return parameters
-    # Of nodes and tasks, submitit must not know: it would wait for a result of each task, and the pipeline is one.
+    # Nodes and tasks bypass submitit: it would wait for a result of each task, and the pipeline is one.
     past = dict(parameters.pop("slurm_additional_parameters", {}))
     for name, option in (("nodes", "nodes"), ("tasks_per_node", "ntasks_per_node")):
         if name in parameters:

@@ -10,7 +10,7 @@ from tapir_exp.core.records import Label, LabelledInstruction, Record
 from tapir_exp.distillation.classifier.calibration import Logits, softmax
 
 MIN_ROWS = 30
-"""Rows below which a mean confidence says little: its standard error is then about 0.05."""
+"""Rows below which a mean confidence is imprecise: its standard error is then about 0.05."""
 MARGIN = 0.1
 """Distance of the mean confidence from that of the validation which gives a warning."""
 

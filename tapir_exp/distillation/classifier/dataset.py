@@ -115,8 +115,8 @@ def stratified_folds(rows: Sequence[LabelledText], count: int, seed: int) -> lis
 def calibration_folds(rows: Sequence[LabelledText], count: int, seed: int) -> list[list[int]]:
     """Return folds for a calibration: one for each source if there are several, otherwise stratified folds.
 
-    A classifier is surer on its own sources than on others, so that rows of a source that was left out are the better
-    ground for its confidence.
+    A classifier is more confident on its own sources than on others. So its confidence is better measured on rows of a
+    source that was left out.
     """
     sources = list(dict.fromkeys(row.source for row in rows))
     if len(sources) < 2:

@@ -2,7 +2,7 @@
 
 The vector of a text represents its topic, so that a summary of a text about whales is close to Biology. Each rule is a
 pattern over the request, that is, the instruction without the text that it is applied to. The first rule that matches
-gives the form. The head has one feature for each form, so its training decides how much a rule counts.
+gives the form. The head has one feature for each form, so its training determines the weight of a rule.
 """
 
 import json
@@ -21,12 +21,13 @@ REQUEST_CHARACTERS = 400
 PASSAGE_CHARACTERS = 200
 """Shortest text after the request that counts as a passage."""
 PASSAGE = "question about a passage"
-"""The form of a question with a passage that no rule matches. It belongs to no type: the passage decides."""
+"""The form of a question with a passage that no rule matches. It belongs to no type: the type depends on the
+passage."""
 FORM_SCALE = 1.0
 """Size of the feature of a form. A vector has the length 1 as well, so that the penalty treats both alike."""
 PASSAGE_SCALE = 0.3
-"""Length of the vector of a question about a passage: such a vector says what the passage is about, not what is asked,
-so that it must not give a confident type."""
+"""Length of the vector of a question about a passage. Such a vector represents the topic of the passage, not the
+question, so it must not give a confident type."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Form:
 
     Attributes:
         name: Name of the form.
-        task: Type of most instructions of the form, for documentation: the head learns the type from examples.
+        task: Type of most instructions of the form, for documentation: the head is trained on examples.
         patterns: Regular expressions, of which one must match the request, without regard to case.
     """
 
@@ -64,7 +65,7 @@ _WORKS = (
 _TEXT = r"(?:text|passage|paragraph|article|document|reference(?: text)?|excerpt)s?"
 _TEXT_ABOVE = rf"(?:the|this|that) (?:following |given |above |below |provided )?{_TEXT}"
 
-# The order decides if several match: "Write a summary of this letter" is a summary, not a letter.
+# The first one counts if several match: "Write a summary of this letter" is a summary, not a letter.
 FORMS = (
     Form(
         "translation",

@@ -79,7 +79,7 @@ def choose_hard(scores: Scores, curriculum: CurriculumConfig, seed: int) -> froz
     Args:
         scores: Difficulty by row id.
         curriculum: The score, its threshold and its fraction.
-        seed: Seed of the run; it decides the random draw and ties.
+        seed: Seed of the run; it determines the random draw and ties.
     """
     hard = frozenset(row_id for row_id, score in scores.items() if score > curriculum.delta)
     if curriculum.difficulty is Difficulty.mfd:

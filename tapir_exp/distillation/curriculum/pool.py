@@ -86,7 +86,7 @@ class Pool:
         for new in new_rows:
             if new.id in scores and new.task is not None:
                 rows[new.id] = PoolRow(new.to_example(), new.task, scores[new.id])
-        # A new row that does not enter was seen all the same: if the teacher writes it again, it is a repeat.
+        # A new row that does not enter also counts as seen: if the teacher writes it again, it is a repeat.
         return Pool(rows, self.seen | {new.instruction for new in new_rows}, (*self.keys, *keys))
 
 

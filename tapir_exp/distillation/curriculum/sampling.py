@@ -15,8 +15,8 @@ from tapir_exp.distillation.curriculum.task_mix import TOLERANCE, Shares, apport
 Kind = tuple[TaskType, Subset]
 """A part of a mix: one task type in one subset."""
 MOST_PAIRS = 2
-"""New pairs that are read of a reply, relative to `teacher.num_output_samples`: a teacher that writes pairs up to its
-length limit would otherwise be paid for in calls of the classifier. Ours."""
+"""New pairs that are read of a reply, relative to `teacher.num_output_samples`. Otherwise a teacher that writes pairs
+up to its length limit would cause many paid calls of the classifier. Ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ def plan_round(pool: Sequence[Candidate], settings: PlanSettings) -> RoundPlan:
     """Plan the mix of a round: the fraction `alpha` of its rows is hard, each subset under the target task mix.
 
     The rows of a subset and task type are drawn without replacement, heavier ones first. New rows are requested if the
-    pool has too few, or if `new_share` asks for more. `max_new_rows` makes the mix smaller, so that task types and
+    pool has too few, or if `new_share` requires more. `max_new_rows` makes the mix smaller, so that task types and
     subsets keep their shares.
     """
     ranked = _rank_by_kind(pool, settings.draw)
@@ -199,7 +199,7 @@ def _choose_examples(
     def sure(rows: Sequence[Candidate]) -> list[Candidate]:
         return [row for row in rows if row.confidence is None or row.confidence >= settings.min_confidence]
 
-    # Unsure rows are better than none: a teacher without examples does not know the level.
+    # Unsure rows are better than none: without examples, a teacher does not match the level.
     own, other = (sure(own), sure(other)) if sure([*own, *other]) else (own, other)
     # Rows of the other subset show the teacher the task type, though not the difficulty.
     missing = max(settings.min_examples - len(own), 0) if own else len(other)
@@ -226,7 +226,7 @@ def count_rows(settings: PlanSettings, held: Mapping[Kind, int]) -> dict[Kind, R
         wanted = _wanted_rows(settings.rows, settings)
         return _add_new_rows(wanted, _lacking_rows(wanted, held), settings.new_share, None)
     limit = floor(limit / (1 + settings.surplus) + TOLERANCE)
-    # A mix of `fits` rows needs at most `limit` new ones; one of `beyond` rows needs more, or is larger than asked.
+    # A mix of `fits` rows needs at most `limit` new ones; one of `beyond` rows needs more, or is larger than requested.
     fits, beyond = 0, settings.rows + 1
     while beyond - fits > 1:
         middle = (fits + beyond) // 2

@@ -1,7 +1,7 @@
 """Expected scores: the mean of a judge's scores, weighted by the probabilities of their tokens (as in G-Eval).
 
 A weak judge gives most answers the same score, but its probabilities differ. Scores are single digits from 1 to 9,
-which are one token under every tokenizer; a 10 is one token under some, and two under others. The mean e is stretched
+which are one token under every tokenizer. A 10 is one token under some, and two under others. The mean e is stretched
 to the scale of the other protocols: 1 + 9 (e - 1) / 8, from 1 to 10.
 """
 

@@ -2,11 +2,11 @@
 
 A verdict has two leads of the teacher, one in each order. Their difference holds no true gap: it is twice the position
 bias plus the noise of both. With the variance D of the difference over rows, the mean of the two leads has the noise
-variance s² = D / 4. With the variance V of the gaps, the share r = 1 - s² / V of it is true; r is the reliability that
-a split into halves with the formula of Spearman and Brown estimates.
+variance s² = D / 4. With the variance V of the gaps, the share r = 1 - s² / V of it is true. This r is the reliability
+that a split into halves with the formula of Spearman and Brown estimates.
 
-If true gaps and noise are normal, the true gap of a row with gap g has the mean m + r (g - m), where m is the mean gap,
-and the variance r s². A row whose orders disagree is noisier than others, so s² is estimated for each row from its own
+Let m be the mean gap. For normal true gaps and noise, the true gap of a row with gap g has mean m + r (g - m) and
+variance r s². A row whose orders disagree is noisier than others. So s² is estimated for each row from its own
 difference and from all rows, which weigh as much as `PRIOR_ROWS` rows.
 """
 

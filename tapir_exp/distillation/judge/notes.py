@@ -1,6 +1,6 @@
-"""What a judge writes about an instruction before it sees the responses: what to check, and a response of its own.
+"""What a judge writes about an instruction before it gets the responses: what to check, and a response of its own.
 
-Both follow LLMBar (Zeng et al., 2024), whose evaluators judge better with metrics that they write for the instruction,
+Both follow LLMBar (Zeng et al., 2024). Its evaluators judge better with metrics that they write for the instruction,
 and with an answer of their own as the reference. Each takes one call per instruction, whatever the number of its
 orders, samples and rows. Notes depend on the instruction alone, so that the verdicts of all rounds share them in the
 cache.

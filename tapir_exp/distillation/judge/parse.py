@@ -5,7 +5,7 @@ comma is not, since it may separate two scores.
 
 The prompt asks for scores alone on the first line. Judges also write labels, JSON, tuples, "8/10", bold text, or
 thoughts first; `statements.py` finds these forms. If two statements of a completion disagree, it is rejected: one of
-them is quoted or withdrawn, and the parser cannot know which.
+them is quoted or withdrawn, and the parser cannot detect which.
 
 Known limitation: a completion that starts with copied scores and never restates its own cannot be detected.
 
@@ -110,7 +110,7 @@ def _read_numbers(completion: Completion, count: int) -> Scores:
     if match is None:
         scores = _read_other_form(completion.text, count, cut=cut)
         if scores is None:
-            # The complaint is the same for every unread form: it is part of the keys of paid completions.
+            # The message is the same for every unread form: it is part of the keys of paid completions.
             raise ReplyError(
                 f"The first line must hold {_COUNTS[count]} and nothing else, but it is {first_line[:80]!r}."
             )

@@ -1,7 +1,7 @@
 """Requests to the judge: one call for every presentation of a pair, which is an order or one response, and a sample.
 
-Responses are foreign text inside our prompt. A tag of the prompt that occurs in them is written with `&lt;`, so that no
-response can close its section and continue in the judge's voice.
+Responses are untrusted text inside our prompt. A tag of the prompt that occurs in them is written with `&lt;`. So no
+response can close its section and continue as the judge.
 """
 
 import re
@@ -22,7 +22,7 @@ _TAG = re.compile(r"</(\w+)>")
 
 @dataclass(frozen=True)
 class Notes:
-    """What a judge wrote about an instruction before it saw the responses.
+    """What a judge wrote about an instruction before it got the responses.
 
     Attributes:
         metrics: What to check; None if the judge writes none.
@@ -219,7 +219,7 @@ def _notes_tags(config: JudgeConfig) -> tuple[str, ...]:
 def _fill(
     prompt: Prompt, foreign: Mapping[str, str], own: Mapping[str, str] | None = None, tags: Sequence[str] = ()
 ) -> str:
-    """Return the filled prompt: tags in foreign texts are escaped, our own texts stay as they are.
+    """Return the filled prompt: tags in untrusted texts are escaped, our own texts stay as they are.
 
     Args:
         prompt: The template.

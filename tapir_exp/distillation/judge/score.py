@@ -196,8 +196,8 @@ def build_judge_reply(shown: Presentation, result: RequestResult[Scores]) -> Jud
 def build_verdict(row_id: str, replies: Sequence[JudgeReply], combine: PanelScore = PanelScore.mean) -> Verdict:
     """Return the scores over all replies.
 
-    A judge's scores are the mean over its orders, and over the samples of each. Without scores of more than half of the
-    samples of an order, a judge has none: a mean over one order alone would carry the position bias that the other
+    A judge's scores are the mean over its orders, and over the samples of each. A judge without scores of more than
+    half of the samples of an order has none. A mean over one order alone would carry the position bias that the other
     order cancels. A panel needs scores of more than half of its judges.
     """
     by_judge: defaultdict[str, list[JudgeReply]] = defaultdict(list)

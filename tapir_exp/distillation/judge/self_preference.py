@@ -18,7 +18,7 @@ FAMILIES = {
 }
 """Pattern of a model name by family; incomplete, so that an unknown model has no family."""
 LAB_PREFIX = "lab/"
-"""Models of the lab know the right answers and prefer no family."""
+"""Models of the lab have the right answers and prefer no family."""
 
 
 def family_of(model: str) -> str | None:

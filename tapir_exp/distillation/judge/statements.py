@@ -1,7 +1,7 @@
 """Find every statement of scores in the text of a judge.
 
-A statement is *clear* if it could be the judge's own verdict: scores alone on the first or the last line, after a label
-such as `Assistant 1:`, or in a phrase such as "a score of 8". Quoted, negated and unlabelled ones are not clear. They
+A statement is *clear* if it could be the judge's own verdict. Its scores are alone on the first or the last line, after
+a label such as `Assistant 1:`, or in a phrase ("a score of 8"). Quoted, negated and unlabelled ones are not clear. They
 may contradict a verdict, but they never make one.
 
 Numbers that count something ("3 of 4 steps", "7/8 of the facts", "x = 10") are no statements.
@@ -15,7 +15,7 @@ from itertools import pairwise
 MAX_SENTENCE = 600
 """Characters of a sentence that are read together."""
 PartialScores = tuple[float | None, ...]
-"""Scores by position; None for a response that a statement says nothing about."""
+"""Scores by position; None for a response without a score in the statement."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ _GUARD = re.compile(
     r"(?:ends?|begins?|starts?) with|previous\w*|draft|first thought|tempt\w*|used to)\b|n't\b|[<>≤≥?]",
     re.IGNORECASE,
 )
-"""Words before a number that make it somebody else's, or no verdict."""
+"""Words that mark the number after them as a quotation, or as no verdict."""
 _QUOTED = re.compile(r"\"[^\"\n]*\"|“[^”\n]*”|«[^»\n]*»|`[^`\n]*`|「[^」\n]*」")
 _SENTENCE_END = re.compile(r"\n|(?<=[.!?])\s+|(?<=。)")
 _FENCE = re.compile(r"^\s*(?:```|~~~)\w*\s*$")
@@ -148,7 +148,7 @@ def _sentences(line: str) -> Iterator[str]:
 
 
 def is_announcement(line: str) -> bool:
-    """Return whether a line says that the next one is somebody else's, as in "It ends with:"."""
+    """Return whether a line announces the next one as a quotation, as in "It ends with:"."""
     return not line.rstrip().endswith((".", "!")) and _GUARD.search(line) is not None
 
 
@@ -177,7 +177,7 @@ class _Lines:
                 self._fenced.add(number)
 
     def is_foreign(self, number: int) -> bool:
-        """Return whether a line is quoted: in a block of code, behind `>`, or announced as somebody's words."""
+        """Return whether a line is quoted: in a block of code, behind `>`, or announced as a quotation."""
         before = self.lines[number - 1] if number else ""
         return number in self._fenced or self.lines[number].lstrip().startswith(">") or is_announcement(before)
 
@@ -220,7 +220,7 @@ class _Lines:
         if ("#" in lead and not cue) or ("`" in lead and number):
             return False
         context = before if before.rstrip().endswith(":") else ""
-        if "|" in lead + tail:  # a table: its header says whose scores these are
+        if "|" in lead + tail:  # a table: its header names the owners of the scores
             start = number
             while start and self.lines[start - 1].lstrip().startswith("|"):
                 start -= 1
@@ -322,7 +322,7 @@ class _Sentence:
         return statements, loose
 
     def _is_score(self, match: re.Match[str], segment: str) -> bool:
-        """Return whether a number is a score: out of ten, or after a word or a label that says so."""
+        """Return whether a number is a score: out of ten, or after a word or a label for a score."""
         if re.fullmatch(_OUT_OF_TEN, match[0]):
             return True
         if not re.match(_ENDS, self.text[match.end() :], re.IGNORECASE):
@@ -338,7 +338,7 @@ class _Sentence:
         return self.count == 2 and re.search(label, segment, re.I) is not None
 
     def _whose(self, segment: str, after: re.Match[str] | None) -> set[int] | None:
-        """Return the responses that a score belongs to; None if the words do not say."""
+        """Return the responses that a score belongs to; None if the words do not name them."""
         owners = {_position(match) for match in _OWNERS.finditer(segment)}
         if _BOTH.search(segment) or (len(owners) == 2 and _TWO_OWNERS.search(segment)):
             return {0, 1} if after is None else None

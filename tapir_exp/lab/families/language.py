@@ -220,7 +220,7 @@ class Personas(WordedFamily):
         if len(set(names)) < len(names) or acts[0][0].lower() == acts[-1][0]:
             return None
         right = " ".join(f"{call}, {people}! {ACTS[act.lower()]} {location}." for act, people in acts)
-        # The slip keeps the text but speaks in the voice of another character.
+        # The slip keeps the text but uses the call of another character.
         other_call = next(voice for voice, _ in VOICES.values() if voice != call)
         return Problem(
             key=f"{slots['who']}: {slots['acts']}",

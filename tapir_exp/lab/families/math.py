@@ -45,7 +45,7 @@ class Totals(WordedFamily):
     def solve(self, instruction: str, slots: Slots) -> Problem | None:
         steps = re.findall(r"(\w+) (\d)", slots["changes"])
         changes = [int(number) if word in GAINS else -int(number) for word, number in steps]
-        # A stock below 0 or above 9 is refused, so that every value is a single digit.
+        # A stock below 0 or above 9 is rejected, so that every value is a single digit.
         totals = running_values(int(slots["start"]), changes)
         if len(changes) not in (3, 4, 5) or not all(0 <= total <= 9 for total in totals):
             return None

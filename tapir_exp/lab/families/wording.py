@@ -50,7 +50,7 @@ class WordedFamily(Family):
 
     def pose(self, rng: Random, level: int) -> Problem:
         slots = self.draw(rng, level)
-        # The level decides which slots are filled, and the slots decide which wordings fit.
+        # The level determines which slots are filled, and the slots determine which wordings fit.
         instruction = rng.choice([w for w in self.wordings if slot_names(w) == set(slots)]).format(**slots)
         problem = self.read(instruction)
         if problem is None or problem.level != level:

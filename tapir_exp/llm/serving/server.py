@@ -114,7 +114,7 @@ class ManagedServer:
         if self.ready:
             return
         with self._lock:
-            # Another thread may have started it meanwhile, or failed to.
+            # Another thread may have started it by now, or failed to.
             if self._fatal is not None:
                 raise ServerError(self._fatal)
             if self._process is not None and not self.alive:

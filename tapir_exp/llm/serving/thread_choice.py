@@ -55,7 +55,7 @@ def read_counters(metrics: str) -> tuple[float, float]:
 
 @dataclass
 class RateWatch:
-    """Decides when the threads are measured again, from the counters of a server.
+    """Determines when the threads are measured again, from the counters of a server.
 
     Attributes:
         cores: Cores that this process may use.

@@ -163,7 +163,7 @@ def load_sweep(sweep_dir: Path) -> Sweep:
     groups = group_jobs(jobs, keys, by_arm, plan.defaults)
     columns = [*(["arm"] if by_arm else []), *keys]
     settings = {label: settings_of(members[0], keys, by_arm, plan.defaults) for label, members in groups.items()}
-    # The arm of a sweep over arms is the paper's method, unless the sweep says otherwise.
+    # The arm of a sweep over arms is the paper's method, unless the sweep names another one.
     defaults = {**plan.defaults, "arm": BASELINE} if any(job.arm == BASELINE for job in jobs) else plan.defaults
     baseline = find_baseline(settings, columns, defaults, plan.baseline)
     rows = _compare_with_baseline([_row(label, members) for label, members in groups.items()], baseline)

@@ -19,7 +19,7 @@ CURRICULUM_COLUMNS = (
     *("instruction", "response"),
 )
 """`gap_fresh` is of the last verdict ahead of the fit on the mix, `gap_trained` of the verdict after it. The scores are
-those of the first of the two that there is, by the order in which the judge saw the responses."""
+those of the first of the two that there is, by the order in which the judge got the responses."""
 TASK_MIX_COLUMNS = ("task", "seeds", "mix", "target")
 LONGEST_TEXT = 2_000
 """Characters of an instruction or a response that are shown."""
@@ -28,14 +28,14 @@ Key = tuple[TaskType | None, Subset]
 
 @dataclass(frozen=True)
 class Scored:
-    """Gap of a row, and both scores by the order in which the judge saw the responses."""
+    """Gap of a row, and both scores by the order in which the judge got the responses."""
 
     gap: float | None
     scores: tuple[float | None, ...]
 
     @classmethod
     def of(cls, verdict: Verdict) -> "Scored":
-        """Return what a verdict says; a reply that is missing has no scores."""
+        """Return the figures of a verdict; a reply that is missing has no scores."""
         scores: list[float | None] = []
         for order in BOTH_ORDERS:
             replies = [reply for reply in verdict.replies if reply.order is order]

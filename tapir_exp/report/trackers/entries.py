@@ -60,7 +60,7 @@ class EntryReader:
     _labels: list[Label] = field(default_factory=list)
 
     def take(self, event: Event) -> Iterator[News]:
-        """Take up an event, and yield what it says."""
+        """Process an event, and yield its news."""
         self._started = event["time"] if self._started is None else self._started
         match event["event"]:
             case Kind.STAGE_STARTED:

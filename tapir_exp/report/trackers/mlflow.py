@@ -17,7 +17,7 @@ from tapir_exp.report.trackers.base import plain_number as number_of
 DIRECTORY, LOCK = "mlflow", ".mlflow.lock"
 ID_TAG = "tapir.id"
 NOT_IN_NAMES = re.compile(r"[^\w/. -]", re.ASCII)
-"""Characters that MLflow refuses in names."""
+"""Characters that MLflow rejects in names."""
 LONGEST_PARAMETER, MOST_PARAMETERS, MOST_METRICS, LONGEST_TAG = 500, 100, 1000, 5000
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 """Limits of a call to the server, which otherwise blocks a job for minutes; variables that are set already stay."""
@@ -117,7 +117,7 @@ def tracking_uri(config: LoggerConfig, job: JobInfo) -> str:
 
 
 def metric_name(name: str) -> str:
-    """Return a name without the characters that MLflow refuses."""
+    """Return a name without the characters that MLflow rejects."""
     return NOT_IN_NAMES.sub("", name)
 
 

@@ -48,7 +48,7 @@ def check_access(environment: Mapping[str, str] = os.environ) -> None:
             [f"logger.mode = online: expected a key of {host}: set WANDB_API_KEY or run `wandb login`; {REMEDY}"]
         )
     if any(environment.get(name) for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY")):
-        return  # only the proxy can tell whether the server is there
+        return  # only the proxy can detect whether the server is there
     port = urlsplit(server).port or (80 if urlsplit(server).scheme == "http" else 443)
     try:
         socket.create_connection((host, port), timeout=TIMEOUT_S).close()

@@ -35,7 +35,7 @@ class WandbTracker:
             first_step: Least internal step of W&B that no earlier attempt of the job has used.
 
         Raises:
-            TapirError: If W&B refuses the run.
+            TapirError: If W&B rejects the run.
         """
         ensure_home(job.run_dir)
         import wandb  # slow, and not needed by runs without it

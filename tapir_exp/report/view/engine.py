@@ -38,7 +38,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class EngineError(TapirError):
-    """Datasette has refused a query."""
+    """Datasette has rejected a query."""
 
 
 class Engine:
@@ -120,10 +120,10 @@ class Engine:
 
 
 def guard(app: App, is_page: Callable[[str], bool]) -> App:
-    """Return the application behind a check of each request, with headers that allow a page nothing foreign.
+    """Return the application behind a check of each request, with headers that allow no content of other sites.
 
-    The name in the `Host` header must be that of this machine: otherwise a foreign page could give its own name the
-    address 127.0.0.1 and read the rows (DNS rebinding). Only reading methods are passed on.
+    The name in the `Host` header must be that of this machine. Otherwise a page of another site could give its own name
+    the address 127.0.0.1 and read the rows (DNS rebinding). Only reading methods are passed on.
 
     Args:
         app: The application.

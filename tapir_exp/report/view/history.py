@@ -48,7 +48,7 @@ class History:
         row: The row itself.
         gaps: Student and gap of each verdict.
         steps: Its rounds, oldest first.
-        parents: Rows that the teacher saw when it wrote this one.
+        parents: Rows in the teacher's prompt for this one.
         children: The first rows that the teacher wrote with this one as an example.
         elsewhere: The same row in the other runs.
     """

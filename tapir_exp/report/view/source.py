@@ -108,7 +108,7 @@ def find_runs(directory: Path) -> list[RunSource]:
 
 
 def open_source(path: Path, name: str) -> RunSource:
-    """Read what a run directory says about its run; the rows are read later."""
+    """Read what a run directory contains about its run; the rows are read later."""
     events = read_events(path / EVENTS)
     config, problems = _config(path)
     manifest = _manifest(path, problems)
@@ -195,7 +195,7 @@ def _find_store(path: Path, config: Mapping[str, Any], artifact: tuple[str, str]
 
 
 def _is_plain(value: object) -> bool:
-    """Return whether a value is one component of a path, so that a foreign file names nothing outside its store."""
+    """Return whether a value is one component of a path, so that an untrusted file names nothing outside its store."""
     return isinstance(value, str) and re.fullmatch(r"\w[\w.-]*", value) is not None
 
 

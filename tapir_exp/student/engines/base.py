@@ -48,8 +48,8 @@ class Engine(Protocol):
             prompts: Token ids of each prompt.
             max_new_tokens: Most tokens of a continuation, including its end of turn.
             params: Sampling parameters of each prompt; None generates greedily.
-            done: Indices of prompts that need no continuation. A batch is left out only as a whole, so that a
-                resumed run has the batches of an uninterrupted one: in low precision they change the rounding.
+            done: Indices of prompts that need no continuation. A batch is left out only as a whole, so that a resumed
+                run has the batches of an uninterrupted one. In low precision they change the rounding.
         """
         ...
 

@@ -32,7 +32,7 @@ MAX_ATTEMPTS = 3
 MAX_RESTARTS = 1
 """Restarts of the server while the engine is open."""
 RETRY_DELAY_S = 0.5
-"""Seconds before the next attempt. By then the exit of a crashed server has been noticed."""
+"""Seconds before the next attempt. By then the exit of a crashed server has been detected."""
 
 
 @contextmanager

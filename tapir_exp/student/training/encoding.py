@@ -16,7 +16,7 @@ ENCODING_BLOCK_ROWS = 1024
 
 @dataclass(frozen=True)
 class TrainingRow:
-    """An instruction, the response that the student learns, and the part of the mix it belongs to."""
+    """An instruction, the response that the student is trained on, and the part of the mix it belongs to."""
 
     instruction: str
     response: str

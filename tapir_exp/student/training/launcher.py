@@ -30,7 +30,7 @@ FIT, PROGRESS, EVENTS_PATH = "fit.json", "steps", "events"
 RANK_LOG, RANK_ERROR = "rank-{}.log", "error-{}.txt"
 LAUNCHER_LOG = "launcher-{}.log"
 ORPHANED_EXIT_CODE = 86
-"""Exit code of a rank after the death of its parent."""
+"""Exit code of a rank after the end of its parent."""
 EXCLUDED_PREFIXES = (
     *("HYDRA_", "WANDB_", "PL_", "TORCHELASTIC_", "PET_"),
     *("RANK", "LOCAL_", "GROUP_", "ROLE_", "NODE_RANK", "WORLD_SIZE", "MASTER_"),
@@ -48,8 +48,8 @@ ctypes.CDLL(None).prctl(1, int(sys.argv[2]))  # PR_SET_PDEATHSIG of linux/prctl.
 if os.getppid() == int(sys.argv[1]):
     os.execvp(sys.argv[3], sys.argv[3:])
 """
-"""Program that becomes a launcher, after it has asked for a signal at the death of its parent. `preexec_fn` could do
-this as well, but may block in a process with threads."""
+"""Program that becomes a launcher, after it has requested a signal at the end of its parent. `preexec_fn` could do this
+as well, but may block in a process with threads."""
 POLL_S, GRACE_S = 0.1, 20.0
 LOG_TAIL_LINES = 15
 
@@ -141,9 +141,9 @@ def running_launchers(commands: Sequence[Sequence[str]], ranks_dir: Path) -> Ite
 def _start(command: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
     """Start a launcher.
 
-    Its ranks inherit the reading end of a pipe as standard input, and exit when the writing end is closed: by `_stop`,
-    or by the death of this process. The launcher itself reads no pipe, and gets a signal then. A new session keeps the
-    terminal's interrupt from the launcher: only this process handles it.
+    Its ranks inherit the reading end of a pipe as standard input, and exit when the writing end is closed. It is closed
+    by `_stop`, or when this process ends. The launcher itself reads no pipe, and gets a signal then. A new session
+    keeps the terminal's interrupt from the launcher: only this process handles it.
     """
     if shutil.which(command[0]) is None:
         raise TapirError(
@@ -207,8 +207,8 @@ def describe_failure(ranks_dir: Path, label: str) -> str:
 def _first_failed_rank(launcher_logs: str) -> tuple[str | None, str | None]:
     """Return the rank that failed first and the signal that killed it, by the logs of the launchers.
 
-    torchrun reports all ranks that it finds dead in one poll as equally early. Among them, a killed rank comes before
-    one that raised: the loss of a peer raises an error in the others, but kills none.
+    torchrun reports all ranks that have ended in one poll as equally early. Among them, a killed rank comes before one
+    that raised: the loss of a peer raises an error in the others, but kills none.
     """
     for rank, code in FAILED_RANK.findall(launcher_logs):
         if int(code) < 0 and -int(code) != SIGTERM:  # torchrun itself sends SIGTERM to the others

@@ -1,8 +1,9 @@
 """Estimate the memory of a fit on each device from the architecture of the student, without loading it.
 
-The estimate is the memory in use when the backward pass of a full micro-batch begins: weights, gradients and the two
-AdamW moments of trained parameters, the activations saved for the backward pass, and the loss over the vocabulary. It
-assumes that all `sft.max_tokens_per_micro_batch` tokens are supervised, so it is an upper bound for other batches.
+The estimate is the memory in use when the backward pass of a full micro-batch begins. It includes the weights, and the
+gradients and the two AdamW moments of trained parameters. It also includes the activations saved for the backward pass,
+and the loss over the vocabulary. It assumes that all `sft.max_tokens_per_micro_batch` tokens are supervised, so it is
+an upper bound for other batches.
 
 - ddp: each device holds all of it.
 - fsdp: each device holds its shard of weights, gradients and moments, and the weights that are gathered at a time.
@@ -119,8 +120,8 @@ class FitMemory:
 def estimate_fit_memory(student: StudentConfig, sft: SFTConfig, trainer: TrainerConfig) -> FitMemory | None:
     """Return the peak memory of a fit on each of its devices.
 
-    The result is None if the architecture or the precision is not known, if an adapter's target is not the name of a
-    linear layer of a block, or for DeepSpeed.
+    The result is None for DeepSpeed, and if the architecture or the precision is not known. It is also None if an
+    adapter's target is not the name of a linear layer of a block.
     """
     student = with_architecture(student)
     arch, sizes = student.architecture, element_bytes(student, sft.method, trainer.precision)

@@ -27,7 +27,7 @@ def build_strategy(config: TrainerConfig, max_grad_norm: float) -> Strategy | st
 
     Args:
         config: Devices and strategy.
-        max_grad_norm: Largest gradient norm; DeepSpeed clips by itself and has to know it.
+        max_grad_norm: Largest gradient norm; DeepSpeed clips by itself and needs it.
 
     Raises:
         TapirError: If DeepSpeed is chosen but not installed.

@@ -46,9 +46,9 @@ class ModelFlops:
     def of_step(self, lengths: Sequence[int], supervised: int) -> float:
         """Return the floating-point operations that a training step needs.
 
-        Each weight costs two operations per token in the forward pass, two for the gradient of its layer's input, and
-        two for its own gradient if it is trained. Logits count for supervised tokens only, and attention is causal.
-        Recomputation, as with activation checkpointing, does not count.
+        Each weight costs two operations per token in the forward pass and two for the gradient of its layer's input. It
+        costs two more for its own gradient if it is trained. Logits count for supervised tokens only, and attention is
+        causal. Recomputation, as with activation checkpointing, does not count.
 
         Args:
             lengths: Tokens of each row.

@@ -157,7 +157,7 @@ def run_fit(fit: PlannedFit, workdir: Path, progress: Progress) -> None:
         checkpoints = CheckpointCallback(workdir / CHECKPOINTS, job.sft.save_steps)
         trainer = build_trainer(job.trainer, [throughput, checkpoints], job.sft.max_grad_norm)
         loader = StepLoader(rows, fit.plan, job.sft.max_tokens_per_micro_batch, trainer.global_rank, trainer.world_size)
-        if len(loader):  # Lightning refuses to fit on nothing; the student then equals its parent
+        if len(loader):  # Lightning cannot fit on nothing; the student then equals its parent
             with interrupts_raised():
                 trainer.fit(module, loader, ckpt_path=newest_checkpoint(workdir / CHECKPOINTS), weights_only=True)
         _save(module, job, workdir, adapter_base)
@@ -235,7 +235,7 @@ def build_trainer(config: TrainerConfig, callbacks: list[pl.Callback], max_grad_
     Args:
         config: Devices, precision and strategy.
         callbacks: Callbacks of the fit.
-        max_grad_norm: Largest gradient norm, which DeepSpeed has to know.
+        max_grad_norm: Largest gradient norm, which DeepSpeed needs.
     """
     return pl.Trainer(
         accelerator=config.accelerator,

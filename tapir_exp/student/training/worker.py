@@ -38,7 +38,7 @@ def current_rank() -> int:
 
 
 def exit_with_parent() -> None:
-    """Exit this process as soon as its standard input is closed, which happens if the parent stops or dies.
+    """Exit this process as soon as its standard input is closed, which happens if the parent stops or is killed.
 
     The pipe passes from the process of `tapir` through the launcher, and through ssh or srun if they are used.
     """

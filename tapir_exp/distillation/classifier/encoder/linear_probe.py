@@ -131,7 +131,7 @@ class LinearProbeTrainer:
         logits, scored = np.full((len(rows), count), -np.inf, dtype=np.float32), np.zeros(len(rows), dtype=bool)
         for fold in calibration_folds(rows, CALIBRATION_FOLDS, seed):
             rest = np.setdiff1d(np.arange(len(rows)), fold)
-            # The head of a fold knows only the types of the other rows; `indices` numbers these without gaps.
+            # The head of a fold has only the types of the other rows; `indices` numbers these without gaps.
             seen, indices = np.unique(targets[rest], return_inverse=True)
             if len(seen) > 1:
                 logits[np.ix_(np.array(fold), seen)] = fit_head(vectors[rest], indices, self._fit).logits(vectors[fold])
