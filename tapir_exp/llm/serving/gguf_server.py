@@ -1,7 +1,8 @@
 """OpenAI-compatible server of a GGUF file on the loopback interface: `python -m tapir_exp.llm.serving.gguf_server`.
 
 It is the server of llama.cpp, which the package xllamacpp (extra `local`) contains. The number of threads is measured
-at the start, and again when the rate falls; requests in flight then fail, and clients repeat them.
+at the start, and again when the rate falls. The process then starts again: requests in flight fail, and clients repeat
+them.
 """
 
 import argparse
@@ -11,7 +12,13 @@ import sys
 import time
 from typing import Any
 
-from tapir_exp.llm.serving.thread_choice import LOOK_INTERVAL_S, RateWatch, choose_threads, read_counters
+from tapir_exp.llm.serving.thread_choice import (
+    LEAST_INTERVAL_S,
+    LOOK_INTERVAL_S,
+    RateWatch,
+    choose_threads,
+    read_counters,
+)
 
 SLOTS = 4
 """Concurrent requests; on a CPU a batch of four costs little more than one request."""
@@ -19,6 +26,8 @@ CONTEXT = 3072
 """Tokens per request, prompt plus completion."""
 MEASURED_TOKENS = 8
 """Tokens that a measurement generates with each number of threads."""
+LOWEST_OWN_FILE = 3
+"""Lowest number of a file that this process has opened; below are input, output and errors."""
 PROMPT = {"prompt": "Once upon a time", "temperature": 0, "ignore_eos": True}
 
 
@@ -32,14 +41,24 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     threads = options.threads or _measure(xllamacpp, options, cores)
     server = _serve(xllamacpp, options, threads)
-    watch = RateWatch(cores, threads)
+    watch = RateWatch(cores, options.earlier_threads or threads, interval_s=options.earlier_interval_s)
+    if options.earlier_threads:
+        watch.note_measured(threads, time.monotonic())
     while True:
         time.sleep(LOOK_INTERVAL_S)
-        if options.threads or not watch.is_due(read_counters(str(server.handle_metrics())), time.monotonic()):
-            continue
-        del server  # stops it: two servers would disturb the measurement
-        watch.note_measured(_measure(xllamacpp, options, cores), time.monotonic())
-        server = _serve(xllamacpp, options, watch.threads)
+        if not options.threads and watch.is_due(read_counters(str(server.handle_metrics())), time.monotonic()):
+            _restart(watch)
+
+
+def _restart(watch: RateWatch) -> None:
+    """Replace this process by a new one, which measures again.
+
+    The end of a server waits for requests in flight, and with some of them for ever.
+    """
+    sys.stdout.flush()
+    os.closerange(LOWEST_OWN_FILE, os.sysconf("SC_OPEN_MAX"))  # the port, above all
+    earlier = ["--earlier-threads", str(watch.threads), "--earlier-interval-s", str(watch.interval_s)]
+    os.execv(sys.executable, [*sys.orig_argv, *earlier])  # of an option that is given twice, the last one counts
 
 
 def _serve(xllamacpp: Any, options: argparse.Namespace, threads: int) -> Any:
@@ -80,6 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", required=True, help="the GGUF file")
     parser.add_argument("--port", required=True, type=int)
     parser.add_argument("--threads", type=int, default=0, help="threads; 0 for as many as a measurement finds best")
+    parser.add_argument("--earlier-threads", type=int, default=0, help="threads before a restart; 0 at the first start")
+    parser.add_argument("--earlier-interval-s", type=float, default=LEAST_INTERVAL_S, help="RateWatch.interval_s then")
     parser.add_argument("--slots", type=int, default=SLOTS, help="concurrent requests")
     parser.add_argument("--context", type=int, default=CONTEXT, help="tokens per request, prompt plus completion")
     return parser

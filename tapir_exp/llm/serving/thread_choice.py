@@ -61,12 +61,13 @@ class RateWatch:
         cores: Cores that this process may use.
         threads: Threads of the server.
         measured_at: When they were measured, in seconds of a monotonic clock.
+        interval_s: Least seconds until they are measured again because the rate fell.
     """
 
     cores: int
     threads: int
     measured_at: float = field(default_factory=time.monotonic)
-    _interval_s: float = LEAST_INTERVAL_S
+    interval_s: float = LEAST_INTERVAL_S
     _best: float = 0.0
     _seen: tuple[float, float] = (0.0, 0.0)
 
@@ -84,11 +85,11 @@ class RateWatch:
         rate = tokens / seconds
         self._best = max(self._best, rate)
         age = now - self.measured_at
-        has_fallen = rate < FALL * self._best and age >= self._interval_s
-        return has_fallen or (self.threads < self.cores and age >= max(RETRY_INTERVAL_S, self._interval_s))
+        has_fallen = rate < FALL * self._best and age >= self.interval_s
+        return has_fallen or (self.threads < self.cores and age >= max(RETRY_INTERVAL_S, self.interval_s))
 
     def note_measured(self, threads: int, now: float) -> None:
         """Start again with a new server, which has so many threads."""
-        self._interval_s = 2 * self._interval_s if threads == self.threads else LEAST_INTERVAL_S
+        self.interval_s = 2 * self.interval_s if threads == self.threads else LEAST_INTERVAL_S
         self.threads, self.measured_at = threads, now
         self._best, self._seen = 0.0, (0.0, 0.0)
