@@ -144,14 +144,6 @@ class Counts:
         """Add failed calls of a kind."""
         self.failures[row, kind] = self.failures.get((row, kind), 0) + count
 
-    def add(self, other: "Counts") -> None:
-        """Add other counts."""
-        for row, amounts in other.spends.items():
-            self.add_spend(row, amounts)
-        for key, count in other.failures.items():
-            self.add_failures(*key, count)
-        self.failed_requests += other.failed_requests
-
     def write(self, database: Database) -> None:
         """Add the counts to those of the database, within a transaction."""
         if self.spends:
@@ -245,15 +237,6 @@ class Ledger:
         """Record a request that failed for good, with the reason and the beginning of the last reply."""
         values = (*self._row_key(role), key, error.kind, error.detail[:MAX_CHARS], error.raw[:MAX_CHARS])
         self._unwritten.failed_requests.append(values)
-
-    def take_counts(self) -> Counts:
-        """Return all counts that are not written yet; whoever takes them writes them, or returns them."""
-        taken, self._unwritten = self._unwritten, Counts()
-        return taken
-
-    def return_counts(self, counts: Counts) -> None:
-        """Take counts back that could not be written; the next flush writes them."""
-        self._unwritten.add(counts)
 
     def flush(self) -> None:
         """Write all counts since the last flush."""

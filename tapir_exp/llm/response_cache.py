@@ -32,6 +32,8 @@ TABLES = ("completions", "replies")
 """Tables of completions, the present one and that of earlier versions."""
 COMPRESSION_LEVEL = 1
 """Entries are a few kilobytes: higher levels of zlib save a hundredth and take longer."""
+WINDOW_BITS, MEMORY_LEVEL = 13, 6
+"""Window of 8 kB, as long as an entry, and small tables: the default ones take longer to allocate than to use."""
 KEY_HEX_DIGITS = 64
 KEYS_PER_QUERY = 500
 """Keys per SELECT statement."""
@@ -295,7 +297,12 @@ def pack(request_json: str, reply_json: str) -> tuple[int, bytes]:
     """Return the number of characters of an entry, and its compressed text."""
     # JSON as pydantic writes it has no line feeds, so one separates the two.
     text = f"{request_json}\n{reply_json}"
-    return len(text) - 1, zlib.compress(text.encode(), COMPRESSION_LEVEL)
+    return len(text) - 1, _deflate(text.encode())
+
+
+def _deflate(text: bytes) -> bytes:
+    compressor = zlib.compressobj(COMPRESSION_LEVEL, wbits=WINDOW_BITS, memLevel=MEMORY_LEVEL)
+    return compressor.compress(text) + compressor.flush()
 
 
 def unpack(content: bytes) -> tuple[str, str]:

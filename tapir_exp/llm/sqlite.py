@@ -1,5 +1,6 @@
 """A SQLite database that several processes write at once; the file must be on a local disk."""
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,13 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tapir_exp.core.disk import FULL, READ_ONLY, RESUME
+from tapir_exp.core.disk import FULL, READ_ONLY, RESUME, sync_file
 from tapir_exp.core.errors import StoreError
 
 BUSY_TIMEOUT_S = 60.0
 """Longest wait for another process's write, which takes far less than a millisecond."""
 RETRY_S = 0.01
 """Interval of attempts to turn on write-ahead mode."""
+PAGES_PER_CHECKPOINT = 4000
+"""Pages of the log, 16 MB, that are merged into the file at once; this waits for the disk."""
 PRIMARY_CODE = 0xFF
 """Mask of SQLite's primary error code; the other bits hold details."""
 KEEP = "It holds completions that were paid for, so do not delete it"
@@ -106,6 +109,8 @@ class Database:
             StoreError: If the file cannot be opened or written, is damaged, or has tables of another program.
         """
         self.path = path
+        self._synchronous = "FULL" if durable else "OFF"
+        self._log: int | None = None
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             # isolation_level=None: statements are committed at once, and transactions are begun explicitly.
@@ -120,7 +125,8 @@ class Database:
                 # Only a new file takes it: pages of deleted rows can then be returned to the disk, see compaction.
                 self._connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
             self._enable_write_ahead()
-            self._connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
+            self._connection.execute(f"PRAGMA wal_autocheckpoint={PAGES_PER_CHECKPOINT}")
+            self._connection.execute(f"PRAGMA synchronous={self._synchronous}")
             self._connection.executescript(schema)
             self._check_columns(schema)
         except sqlite3.DatabaseError as error:
@@ -185,9 +191,38 @@ class Database:
                 self.run("ROLLBACK")
             raise
 
+    @contextmanager
+    def without_sync(self) -> Iterator[None]:
+        """Commit within the block without a wait for the disk; `sync` waits for it."""
+        # NORMAL hands the log to the system at once, so only a power failure could lose it, and never damages the file.
+        self.run("PRAGMA synchronous=NORMAL")
+        try:
+            yield
+        finally:
+            self.run(f"PRAGMA synchronous={self._synchronous}")
+
+    def sync(self) -> None:
+        """Wait until everything that was committed is on disk; callable in any thread.
+
+        Raises:
+            StoreError: If the disk reports an error.
+        """
+        path = Path(f"{self.path}-wal")
+        try:
+            if self._log is None:
+                sync_file(path.parent)  # the name of a new file
+                # Kept open: each system call of another thread takes the interpreter from the event loop.
+                self._log = os.open(path, os.O_RDONLY)
+            os.fsync(self._log)
+        except OSError as error:
+            raise StoreError(f"{path} ({error}): {REMEDIES[sqlite3.SQLITE_IOERR]}") from error
+
     def close(self) -> None:
         """Close the database."""
         self._connection.close()
+        if self._log is not None:
+            os.close(self._log)
+            self._log = None
 
     def _cursor(self) -> _ExplainingCursor:
         return self._connection.cursor(_ExplainingCursor)

@@ -1,13 +1,14 @@
 """CallStore: a completion and its price share a transaction, and so do simultaneous writes."""
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,13 @@ import pytest
 from loopback import Server, request
 
 from tapir_exp.config import LLMConfig, SpendConfig
+from tapir_exp.core.errors import StoreError
 from tapir_exp.llm import group_writer
-from tapir_exp.llm.call_store import CALLS_FILE, TRAFFIC_FILE, CallStore, _CallsTarget
+from tapir_exp.llm.call_store import CALLS_FILE, TRAFFIC_FILE, CallStore
 from tapir_exp.llm.chat import ChatRequest, Completion, Message, Usage
 from tapir_exp.llm.client import Client
 from tapir_exp.llm.executor import run_request_stream
 from tapir_exp.llm.failures import FailureKind
-from tapir_exp.llm.group_writer import Entry
 from tapir_exp.llm.ledger import SpendScope
 from tapir_exp.llm.response_cache import ResponseCache
 from tapir_exp.llm.sqlite import Database
@@ -223,15 +224,15 @@ def test_next_call_starts_while_a_reply_is_written(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: SpendConfig, sent: int
 ) -> None:
     """No reply is used before it is on disk. The one slot is free meanwhile, unless the price is needed first."""
-    call_store = CallStore(tmp_path / "call_store", SpendScope("run"), budget)
     written, used = threading.Event(), list[str]()
-    write_group = _CallsTarget.write_group
+    sync = Database.sync
 
-    def write_later(target: _CallsTarget, entries: Sequence[Entry]) -> list[Any]:
+    def sync_later(database: Database) -> None:
         assert written.wait(20)
-        return write_group(target, entries)
+        sync(database)
 
-    monkeypatch.setattr(_CallsTarget, "write_group", write_later)
+    monkeypatch.setattr(Database, "sync", sync_later)
+    call_store = CallStore(tmp_path / "call_store", SpendScope("run"), budget)
     chat = Client(LLMConfig(model="openai/m", api_base=server.base), "teacher", call_store)
 
     async def run() -> None:
@@ -257,12 +258,11 @@ def test_next_call_starts_while_a_reply_is_written(
     assert sorted(used) == ["re: a", "re: b", "re: c"]
 
 
-def test_counts_of_a_failed_write_are_kept_after_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A write that fails when its event loop has ended, as after Ctrl-C, loses no paid call."""
-    call_store, ended = open_store(tmp_path), threading.Event()
+def test_counts_of_a_failed_write_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transaction that fails, also one after the end of its event loop, loses no paid call."""
+    call_store = open_store(tmp_path)
 
-    def fail(target: _CallsTarget, entries: Sequence[Entry]) -> list[Any]:
-        assert ended.wait(20)
+    def fail(*_: Any, **__: Any) -> None:
         raise OSError("the disk is full")
 
     async def start_write() -> None:
@@ -270,13 +270,25 @@ def test_counts_of_a_failed_write_are_kept_after_the_loop(tmp_path: Path, monkey
         await asyncio.sleep(0)
         assert not write.done()
 
-    monkeypatch.setattr(_CallsTarget, "write_group", fail)
-    asyncio.run(start_write())
-    ended.set()
-    call_store.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(ResponseCache, "put", fail)
+        asyncio.run(start_write())
+        call_store.close()
     other = open_store(tmp_path)
     assert (other.ledger.spent_by_scope().calls, other.cache.get("a")) == (1, None)
     other.close()
+
+
+def test_completion_that_the_disk_does_not_take_is_not_used(
+    call_store: CallStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    (result,) = write_all(call_store, put(call_store, "a"))
+    assert isinstance(result, StoreError)
+    assert "Input/output error" in str(result)
 
 
 def test_close_writes_what_is_pending(tmp_path: Path) -> None:
@@ -292,6 +304,23 @@ def test_close_writes_what_is_pending(tmp_path: Path) -> None:
     other = open_store(tmp_path)
     assert other.cache.find_keys("abc") == set("abc")
     other.close()
+
+
+def test_write_of_an_ended_loop_does_not_block_the_next(
+    tmp_path: Path, call_store: CallStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_writer, "MIN_INTERVAL_S", 30.0)
+
+    async def start_write() -> None:
+        write = asyncio.ensure_future(call_store.write(put(call_store, "a")))
+        await asyncio.sleep(0)
+        assert not write.done()
+
+    assert write_all(call_store, put(call_store, "first")) == [COMPLETION]
+    asyncio.run(start_write())
+    monkeypatch.setattr(group_writer, "MIN_INTERVAL_S", 0.0)
+    assert write_all(call_store, put(call_store, "b")) == [COMPLETION]
+    assert call_store.cache.find_keys(["a", "b"]) == {"a", "b"}
 
 
 def test_reserve_looks_up_under_the_lock(call_store: CallStore, tmp_path: Path) -> None:

@@ -49,6 +49,32 @@ def test_durable_sets_synchronous_mode(tmp_path: Path, durable: bool, level: int
     assert database.run("PRAGMA synchronous").fetchone() == (level,)
 
 
+@pytest.mark.parametrize(("durable", "level"), [(True, 2), (False, 0)])
+def test_without_sync_leaves_the_wait_to_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool, level: int
+) -> None:
+    database = Database(tmp_path / "file.sqlite", SCHEMA, durable=durable)
+
+    def fail() -> None:
+        assert database.run("PRAGMA synchronous").fetchone() == (1,)
+        database.run("INSERT INTO numbers VALUES (1)")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError), database.without_sync():
+        fail()
+    assert database.run("PRAGMA synchronous").fetchone() == (level,)
+    synced: list[str] = []
+    monkeypatch.setattr("tapir_exp.llm.sqlite.sync_file", lambda path: synced.append(path.name))
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+    )
+    for _ in range(2):
+        database.sync()
+    # The directory once, for the name of a new file.
+    assert synced == [tmp_path.name, "file.sqlite-wal", "file.sqlite-wal"]
+    database.close()
+
+
 def test_file_can_be_created_concurrently(tmp_path: Path) -> None:
     barrier = Barrier(8)
 
