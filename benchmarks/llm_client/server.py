@@ -1,7 +1,7 @@
 """OpenAI-compatible server on the loopback interface with a fixed latency and an optional rate limit.
 
-It shares two cores with the client that is measured, so it does the least that HTTP/1.1 allows: a web framework takes
-2.5 times as much CPU time per request, which a provider's endpoint would not take from the client.
+It shares two cores with the client that is measured, so it does the least that HTTP/1.1 allows. A web framework takes
+2.5 times as much CPU time per request. A provider's endpoint takes none from the client.
 """
 
 import argparse
