@@ -3,14 +3,17 @@
     python benchmarks/curriculum/compare.py outputs/sweeps/lab_rounds outputs/sweeps/lab_teacher_rows --base one_fit
 
 Every world (`lab.world` and `lab.seed`) has a separate table, since problems of two worlds must not be paired. Rows
-are arms, with the settings that vary. The table and a plot of accuracy over teacher rows are written to `--out`.
+are arms, with the settings that vary. The table, the values of each run and a plot of accuracy over teacher rows are
+written to `--out`.
 """
 
 import argparse
+import csv
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from statistics import fmean
 
@@ -115,6 +118,25 @@ def render_levels(arms: Sequence[ArmResult], base: str) -> str:
     return "\n".join(table)
 
 
+def render_runs(worlds: Worlds) -> str:
+    """Return the values of each run as CSV, with which the tables can be computed again."""
+    levels = sorted({level for arms in worlds.values() for arm in arms for level in arm.by_level}, key=int)
+    heads = ["world", "arm", "seed", "accuracy", *(f"level_{level}" for level in levels)]
+    text = StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow([*heads, "teacher_rows", "teacher_calls", "tokens"])
+    for world, arms in worlds.items():
+        for arm in arms:
+            columns = [arm.accuracy, *(arm.by_level.get(level, {}) for level in levels)]
+            for seed in sorted(arm.accuracy):
+                cells = [f"{column[seed]:.3f}" if seed in column else "" for column in columns]
+                costs = (arm.teacher_rows, arm.teacher_calls, arm.tokens)
+                table.writerow(
+                    [world, arm.label, seed, *cells, *(f"{cost[seed]:.0f}" if seed in cost else "" for cost in costs)]
+                )
+    return text.getvalue()
+
+
 def verdict(change: Difference) -> str:
     """Return what the interval of a difference shows, in words."""
     if change.low is None or change.high is None:
@@ -145,7 +167,7 @@ def plot_accuracy(arms: Sequence[ArmResult], title: str) -> str:
 
 
 def write_comparison(worlds: Worlds, base: str, out: Path) -> str:
-    """Write `comparison.md` and one plot for each world into a directory, and return the text of the former."""
+    """Write `comparison.md`, `runs.csv` and one plot for each world into a directory; return the text of the former."""
     out.mkdir(parents=True, exist_ok=True)
     parts = ["# Comparison of curricula\n"]
     for number, (world, arms) in enumerate(worlds.items(), 1):
@@ -158,6 +180,7 @@ def write_comparison(worlds: Worlds, base: str, out: Path) -> str:
             parts.append(f"![Accuracy over teacher rows]({name})\n")
     text = "\n".join(parts)
     (out / "comparison.md").write_text(text)
+    (out / "runs.csv").write_text(render_runs(worlds))
     return text
 
 

@@ -1,5 +1,6 @@
 """The comparison of curricula pairs seeds within a world and reports what each arm cost."""
 
+import csv
 import json
 from pathlib import Path
 from statistics import fmean
@@ -125,3 +126,16 @@ def test_verdict_follows_the_interval(
     compare: ModuleType, bounds: tuple[float | None, float | None], words: str
 ) -> None:
     assert compare.verdict(Difference(0.0, *bounds, p=None, n=3)) == words
+
+
+def test_runs_hold_the_values_of_each_seed(compare: ModuleType, sweep: Path, tmp_path: Path) -> None:
+    worlds = compare.load_worlds([sweep])
+    compare.write_comparison(worlds, "one_fit", tmp_path / "out")
+    with (tmp_path / "out" / "runs.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(ROUNDS) + len(ONE_FIT)
+    for row in rows:
+        accuracy = {"rounds": ROUNDS, "one_fit": ONE_FIT}[row["arm"]][int(row["seed"])]
+        assert float(row["accuracy"]) == pytest.approx(100 * accuracy)
+        assert float(row["level_1"]) == pytest.approx(100 * (2 * accuracy - 0.5))
+        assert (row["world"], row["teacher_rows"], row["teacher_calls"]) == ("default world, lab.seed 1", "1000", "")
