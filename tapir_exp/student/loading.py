@@ -119,7 +119,8 @@ def attach_adapter(model: "PreTrainedModel", adapter: Path, *, is_trainable: boo
         # peft only warns of an adapter with a part that would be random.
         warnings.filterwarnings("error", message="Found missing adapter keys")
         peft_model = PeftModel.from_pretrained(model, str(adapter), is_trainable=is_trainable)
-        _check_finite(adapter, get_peft_model_state_dict(peft_model).items())
+        # The default of save_embedding_layers, "auto", sends a request to the hub.
+        _check_finite(adapter, get_peft_model_state_dict(peft_model, save_embedding_layers=False).items())
         return peft_model
 
 

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tapir_exp.config import StudentConfig
 from tapir_exp.core.errors import ConfigError
 from tapir_exp.student.chat_template import load_chat
-from tapir_exp.student.loading import AdapterBase, find_adapter, load_model, read_adapter_base
+from tapir_exp.student.loading import AdapterBase, attach_adapter, find_adapter, load_model, read_adapter_base
 
 Weights = dict[str, torch.Tensor]
 
@@ -143,6 +143,17 @@ def test_external_adapter_is_merged(adapter: Path, student: StudentConfig) -> No
     merged, plain = load_model(adapter, student), peft.AutoPeftModelForCausalLM.from_pretrained(str(adapter))
     assert type(merged).__name__ == "LlamaForCausalLM"
     torch.testing.assert_close(logits(merged), logits(plain.eval()), rtol=0, atol=1e-5)
+
+
+def test_adapter_of_a_hub_model_sends_nothing_to_the_hub(
+    adapter: Path, base: Path, student: StudentConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(settings | {"base_model_name_or_path": "owner/model"}))
+    asked: list[str] = []
+    monkeypatch.setattr("peft.utils.save_and_load.check_file_exists_on_hf_hub", lambda *names: asked.append(names[0]))
+    attach_adapter(load_model(base, student), adapter)
+    assert asked == []
 
 
 def test_base_is_located_by_relative_path_or_name(adapter: Path, base: Path, tmp_path: Path) -> None:
