@@ -9,7 +9,7 @@ from collections import deque
 from contextvars import ContextVar
 
 MAX_WRITING = 128
-"""Most calls with a reply that is not on disk yet; a killed process loses these as well as the calls in flight."""
+"""Most calls with a reply that is not on disk yet; a kill loses those of the group that is still open."""
 
 
 class Slots:
