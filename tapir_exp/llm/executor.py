@@ -14,7 +14,7 @@ from tapir_exp.core.errors import ReplyError, TooManyFailures
 from tapir_exp.llm.chat import ChatModel, ChatRequest, Completion, Message
 from tapir_exp.llm.failures import CallError, FailureKind
 from tapir_exp.llm.reply_size import bound_echo
-from tapir_exp.llm.slots import MAX_WRITING, Slot, Slots, set_current
+from tapir_exp.llm.slots import MAX_WRITING, WRITING_PER_SLOT, Slot, Slots, set_current
 
 T = TypeVar("T")
 
@@ -172,7 +172,7 @@ async def run_request_stream(
     # A batch endpoint needs all requests beforehand; for other iterables there is no such list.
     async with chat.connected(requests if isinstance(requests, Sequence) else ()):
         with _frozen_objects():
-            await _run_workers(work, pending, concurrency + min(concurrency, MAX_WRITING))
+            await _run_workers(work, pending, concurrency + min(WRITING_PER_SLOT * concurrency, MAX_WRITING))
 
 
 @contextmanager

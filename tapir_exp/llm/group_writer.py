@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 
 ValueT = TypeVar("ValueT")
 
-MIN_INTERVAL_S = 0.01
+MIN_INTERVAL_S = 0.006
 """Least time between two transactions.
 
-At 2,500 calls a second a group has 25 entries, which share the cost of a transaction. A longer interval would save
+At 2,500 calls a second a group has 15 entries, which share the cost of a transaction. A longer interval would save
 little, and a killed process would lose more replies.
 """
 

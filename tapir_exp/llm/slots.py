@@ -8,8 +8,11 @@ import asyncio
 from collections import deque
 from contextvars import ContextVar
 
-MAX_WRITING = 128
-"""Most calls with a reply that is not on disk yet; a kill loses those of the group that is still open."""
+WRITING_PER_SLOT, MAX_WRITING = 4, 128
+"""Most calls per slot, and in all, with a reply that is not on disk yet.
+
+A kill loses only those whose group is not committed. With one call per slot, 16 calls of 5 ms would wait for the disk.
+"""
 
 
 class Slots:

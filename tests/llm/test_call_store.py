@@ -219,7 +219,7 @@ def test_calls_in_flight_at_a_kill_are_recorded(tmp_path: Path, scope: SpendScop
     assert list((tmp_path / "call_store" / "owners").iterdir()) == []
 
 
-@pytest.mark.parametrize(("budget", "sent"), [(SpendConfig(), 2), (SpendConfig(max_calls=99), 1)], ids=["none", "99"])
+@pytest.mark.parametrize(("budget", "sent"), [(SpendConfig(), 5), (SpendConfig(max_calls=99), 1)], ids=["none", "99"])
 def test_next_call_starts_while_a_reply_is_written(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: SpendConfig, sent: int
 ) -> None:
@@ -238,7 +238,7 @@ def test_next_call_starts_while_a_reply_is_written(
     async def run() -> None:
         stream = run_request_stream(
             chat,
-            [request(name) for name in "abc"],
+            [request(name) for name in "abcdefg"],
             lambda completion: completion.text,
             lambda _, result: used.append(result.raw),
             concurrency=1,
@@ -248,14 +248,14 @@ def test_next_call_starts_while_a_reply_is_written(
             while len(server.seen) < sent:
                 await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)
-        # One slot, and as many calls again whose replies are written.
+        # One slot, and four times as many calls whose replies are written.
         assert (len(server.seen), used) == (sent, [])
         written.set()
         await task
 
     asyncio.run(run())
     call_store.close()
-    assert sorted(used) == ["re: a", "re: b", "re: c"]
+    assert sorted(used) == [f"re: {name}" for name in "abcdefg"]
 
 
 def test_counts_of_a_failed_write_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
