@@ -21,8 +21,8 @@ sys.path.append(str(Path(__file__).parents[1]))
 from local_endpoint import serving
 
 HERE = Path(__file__).parent
-GRID_CLIENTS = {"raw aiohttp (the limit)": 3000, "ours, direct": 3000, "litellm.acompletion openai/": 400}
-"""Clients of the grid, with the prompts that each sends: those of a second or two."""
+LITELLM_PROMPTS = 400
+"""Most prompts of litellm in the grid: those of a second or two."""
 Figures = dict[str, float]
 
 
@@ -63,18 +63,24 @@ def print_table(rounds: int, prompts: int, in_flight: int) -> None:
         )
 
 
-def print_grid(rounds: int, latencies_ms: Sequence[float], in_flights: Sequence[int]) -> None:
+def print_grid(rounds: int, prompts: int, latencies_ms: Sequence[float], in_flights: Sequence[int]) -> None:
     """Print raw aiohttp, our client and litellm by latency and calls in flight."""
+    litellm_prompts = min(prompts, LITELLM_PROMPTS)
+    clients = {
+        "raw aiohttp (the limit)": prompts,
+        "ours, direct": prompts,
+        "litellm.acompletion openai/": litellm_prompts,
+    }
     print("| latency | in flight | raw aiohttp/s | ours/s | litellm/s | ours / raw | litellm / raw | CPU ms |")
     print("|--:|--:|--:|--:|--:|--:|--:|--:|")
     for latency_ms in latencies_ms:
         for in_flight in in_flights:
-            seen: dict[str, list[Figures]] = {name: [] for name in GRID_CLIENTS}
+            seen: dict[str, list[Figures]] = {name: [] for name in clients}
             with server(latency_ms) as base:
                 for _ in range(rounds):
-                    for name, prompts in GRID_CLIENTS.items():
-                        figures = run_client(name, base, prompts, in_flight)
-                        assert figures["correct"] == prompts, (name, figures)
+                    for name, count in clients.items():
+                        figures = run_client(name, base, count, in_flight)
+                        assert figures["correct"] == count, (name, figures)
                         assert figures["most"] <= in_flight, (name, figures)
                         seen[name].append(figures)
             raw, ours, litellm = ({key: median(row[key] for row in rows) for key in rows[0]} for rows in seen.values())
@@ -91,15 +97,15 @@ def main() -> None:
     """Print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--prompts", type=int, default=1000)
+    parser.add_argument("--prompts", type=int, help="1000 without it; 3000 with --grid")
     parser.add_argument("--grid", action="store_true")
     parser.add_argument("--latencies-ms", type=float, nargs="+", default=[5, 20, 50])
     parser.add_argument("--in-flight", type=int, nargs="+", default=[16, 64, 256])
     args = parser.parse_args()
     if args.grid:
-        print_grid(args.rounds, args.latencies_ms, args.in_flight)
+        print_grid(args.rounds, args.prompts or 3000, args.latencies_ms, args.in_flight)
     else:
-        print_table(args.rounds, args.prompts, args.in_flight[0] if len(args.in_flight) == 1 else 64)
+        print_table(args.rounds, args.prompts or 1000, args.in_flight[0] if len(args.in_flight) == 1 else 64)
 
 
 if __name__ == "__main__":
