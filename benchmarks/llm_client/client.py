@@ -1,4 +1,8 @@
-"""Measure one client in this process, and print its figures as JSON."""
+"""Measure one client in this process, and print its figures as JSON.
+
+Our client runs on the event loop of `run_requests`, which is uvloop's. Every other client is measured on asyncio's, and
+raw aiohttp on both.
+"""
 
 import argparse
 import asyncio
@@ -11,6 +15,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+
+import uvloop
 
 Ask = Callable[[str], Awaitable[str]]
 Drive = Callable[[Iterator[str]], Awaitable[int]]
@@ -143,12 +149,14 @@ def ours_as(use_litellm: bool) -> Any:
 
 CLIENTS = {
     "raw aiohttp (the limit)": driven(raw_aiohttp),
+    "raw aiohttp on uvloop": driven(raw_aiohttp),
     "ours, direct": ours_as(use_litellm=False),
     "ours, through litellm": ours_as(use_litellm=True),
     "litellm.acompletion openai/": driven(litellm_as("openai")),
     "litellm.acompletion hosted_vllm/": driven(litellm_as("hosted_vllm")),
     "AsyncOpenAI": driven(async_openai),
 }
+ON_UVLOOP = {"raw aiohttp on uvloop", "ours, direct", "ours, through litellm"}
 
 
 async def measure(name: str, base: str, prompts: int, in_flight: int) -> dict[str, float]:
@@ -180,4 +188,5 @@ if __name__ == "__main__":
     parser.add_argument("--prompts", type=int, default=1000)
     parser.add_argument("--in-flight", type=int, default=64)
     args = parser.parse_args()
-    print(json.dumps(asyncio.run(measure(args.name, args.base, args.prompts, args.in_flight))))
+    run = uvloop.run if args.name in ON_UVLOOP else asyncio.run
+    print(json.dumps(run(measure(args.name, args.base, args.prompts, args.in_flight))))

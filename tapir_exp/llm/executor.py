@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any, Generic, TypeVar
 
+import uvloop
+
 from tapir_exp.core.console import Progress, console
 from tapir_exp.core.errors import ReplyError, TooManyFailures
 from tapir_exp.llm.chat import ChatModel, ChatRequest, Completion, Message
@@ -122,7 +124,7 @@ def run_each(
             on_result(index, result)
 
         try:
-            asyncio.run(run_request_stream(chat, requests, parse, report, concurrency=concurrency))
+            uvloop.run(run_request_stream(chat, requests, parse, report, concurrency=concurrency))
         except KeyboardInterrupt:
             print_interrupted(label, done, len(requests))
             raise
@@ -195,7 +197,7 @@ async def _run_workers(
     workers = [asyncio.create_task(work()) for _ in range(count)]
     try:
         done, _ = await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
-    except asyncio.CancelledError:  # Ctrl-C: asyncio.run cancels the main task
+    except asyncio.CancelledError:  # Ctrl-C: the runner cancels the main task
         await _drain(workers, pending, INTERRUPT_GRACE_S)
         raise
     if any(worker.exception() for worker in done):

@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
+import uvloop
+
 from tapir_exp.core.console import Progress, console
 from tapir_exp.llm.chat import ChatModel, ChatRequest, Completion
 from tapir_exp.llm.executor import (
@@ -108,7 +110,7 @@ class StreamingExecutor(AbstractContextManager["StreamingExecutor[Any]"], Generi
         """
         with self._start_lock:
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
+                self._loop = uvloop.new_event_loop()
                 self._thread.start()
             self._submitted += 1
         # Requests that wait are in memory. Waiting for them here costs no time in all: they have to be finished anyway.

@@ -76,7 +76,9 @@ def start(outputs: Path) -> "subprocess.Popen[bytes]":
 def tracked_run(tmp_path_factory: pytest.TempPathFactory) -> TrackedRun:
     """Kill a run right after its first round, and resume it."""
     # On a busy machine a run may end before it is killed; then another one is started.
-    outputs = next(filter(is_killed_after_a_round, (tmp_path_factory.mktemp("tracked") for _ in range(5))))
+    attempts = (tmp_path_factory.mktemp("tracked") for _ in range(5))
+    outputs = next(filter(is_killed_after_a_round, attempts), None)
+    assert outputs is not None, "five runs in a row ended before they were killed"
     assert start(outputs).wait() == 0
     return TrackedRun(outputs)
 
