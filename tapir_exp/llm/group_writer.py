@@ -21,6 +21,11 @@ MIN_INTERVAL_S = 0.006
 At 2,500 calls a second a group has 15 entries, which share the cost of a transaction. A longer interval would save
 little, and a killed process would lose more replies.
 """
+MAX_GROUP = 32
+"""Entries that are committed at once, so that a killed process never loses more replies than these.
+
+A pass of the loop that the machine delays may bring many replies, and each lets the next call start.
+"""
 
 
 @dataclass(eq=False)
@@ -71,6 +76,8 @@ class GroupWriter:
         # An entry that comes alone waits only until the end of this pass of the loop.
         if len(self._pending) == 1:
             loop.call_later(max(0.0, self._committed_at + MIN_INTERVAL_S - time.monotonic()), self._write)
+        elif len(self._pending) == MAX_GROUP:
+            self._write()
         return entry.written
 
     def close(self) -> None:
