@@ -9,7 +9,8 @@ Example:
     >>> print(run.lineage(gaps["id"][0]))
     >>> model, tokenizer = run.student()
 
-The names are also attributes of `tapir_exp`. Heavy libraries are imported by the calls that need them.
+The names are also attributes of `tapir_exp`. They work in notebooks, too, whose thread runs an event loop.
+Heavy libraries are imported by the calls that need them.
 """
 
 import json

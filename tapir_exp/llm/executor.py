@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any, Generic, TypeVar
 
-import uvloop
-
 from tapir_exp.core.console import Progress, console
 from tapir_exp.core.errors import ReplyError, TooManyFailures
+from tapir_exp.core.event_loop import run_coroutine
 from tapir_exp.llm.chat import ChatModel, ChatRequest, Completion, Message
 from tapir_exp.llm.failures import CallError, FailureKind
 from tapir_exp.llm.reply_size import bound_echo
@@ -124,7 +123,7 @@ def run_each(
             on_result(index, result)
 
         try:
-            uvloop.run(run_request_stream(chat, requests, parse, report, concurrency=concurrency))
+            run_coroutine(run_request_stream(chat, requests, parse, report, concurrency=concurrency))
         except KeyboardInterrupt:
             print_interrupted(label, done, len(requests))
             raise

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from tapir_exp.config import LLMConfig
 from tapir_exp.core.errors import ConfigError
+from tapir_exp.core.event_loop import run_coroutine
 from tapir_exp.llm.chat import ChatRequest, Message, Usage
 from tapir_exp.llm.completions import compute_usage
 from tapir_exp.llm.failures import CallError, EndpointError, FailureKind, Policy
@@ -62,7 +63,7 @@ def probe_all(models: Sequence[tuple[str, LLMConfig]]) -> list[Probe]:
     async def gather() -> list[Probe]:
         return await asyncio.gather(*(_probe(role, config) for role, config in models))
 
-    return asyncio.run(gather())
+    return run_coroutine(gather())
 
 
 async def _probe(role: str, config: LLMConfig) -> Probe:

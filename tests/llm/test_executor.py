@@ -101,6 +101,15 @@ def test_run_requests_keeps_the_order() -> None:
     assert [result.value for result in run(chat, *map(str, range(9)))] == list(range(9))
 
 
+def test_run_requests_in_a_notebook() -> None:
+    """The thread of a cell runs an event loop already."""
+
+    async def cell() -> list[Any]:
+        return run(Scripted(echo, delay=lambda _: 0.001), "1", "2")
+
+    assert [result.value for result in asyncio.run(cell())] == [1, 2]
+
+
 def test_run_requests_has_concurrency_calls_in_flight() -> None:
     chat = Scripted(echo, delay=lambda _: 0.001)
     run(chat, *map(str, range(20)), concurrency=3)

@@ -18,6 +18,7 @@ from transformers import GenerationConfig
 
 from tapir_exp.config import StudentConfig
 from tapir_exp.core.errors import ConfigError
+from tapir_exp.core.event_loop import iterate
 from tapir_exp.llm.serving.server import PORT, WEIGHTS, ManagedServer, ServerError, ServerSpec, tail_log
 from tapir_exp.student.chat_template import Chat
 from tapir_exp.student.engines.base import Continuation, stop_token_ids
@@ -81,11 +82,7 @@ class VllmEngine:
             raise ConfigError(
                 ["student.engine=vllm does not support sampled responses; set student.engine=transformers"]
             )
-        # The caller is synchronous, so the loop runs only until the next continuation is finished.
-        with asyncio.Runner() as runner:
-            results = self._generate(prompts, max_new_tokens, done)
-            while (result := runner.run(_next_or_none(results))) is not None:
-                yield result
+        yield from iterate(self._generate(prompts, max_new_tokens, done))
 
     async def _generate(
         self, prompts: Sequence[Sequence[int]], max_new_tokens: int, done: AbstractSet[int]
@@ -143,10 +140,6 @@ class VllmEngine:
 
     def _error(self, message: str) -> ServerError:
         return ServerError(f"vllm: {message}\nThe last lines of its log:\n{tail_log(self._log)}")
-
-
-async def _next_or_none(results: AsyncIterator[tuple[int, Continuation]]) -> tuple[int, Continuation] | None:
-    return await anext(results, None)
 
 
 def _server_spec(model_dir: Path, student: StudentConfig, log: Path) -> ServerSpec:
