@@ -1,7 +1,7 @@
 """An event loop for synchronous code, also in a thread that runs one already, such as that of a notebook."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ def run_coroutine(main: Coroutine[Any, Any, T]) -> T:
         return uvloop.run(main)
 
 
-def iterate(items: AsyncIterator[T]) -> Iterator[T]:
+def iterate(items: AsyncIterator[T]) -> Generator[T, None, None]:
     """Yield the items of an asynchronous iterator; its event loop runs only until the next one is there."""
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     try:
@@ -37,6 +37,8 @@ def suspended_loop() -> Iterator[None]:
 
     The block is synchronous, so the outer loop waits for its end in any case. A thread for the inner loop would not do:
     connections to SQLite belong to one thread, and an interrupt reaches the main thread only.
+
+    Source: the functions by which asyncio lets other implementations of loops and tasks replace its own ("Extending").
     """
     loop = asyncio._get_running_loop()
     if loop is None:

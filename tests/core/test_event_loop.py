@@ -76,7 +76,7 @@ def test_iterate_closes_what_is_not_consumed() -> None:
     def first() -> int:
         numbers = iterate(count_to(3, closed))
         number = next(numbers)
-        numbers.close()  # type: ignore[attr-defined]
+        numbers.close()
         return number
 
     assert first() == 0
