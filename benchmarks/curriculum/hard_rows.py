@@ -18,7 +18,7 @@ from tapir_exp.report.sweep.grouping import group_jobs, varying_settings
 from tapir_exp.report.sweep.jobs import Job, find_jobs
 
 HARDEST = 3
-HARD_SHARE = "gap/hard_share"
+HARD_SHARE, FRESH_HARD_SHARE = "gap/hard_share", "fresh_gap/hard_share"
 HEAD = "| arm | jobs | hard rows before the round | level 3 in the hard part | level 3 in the new rows |"
 RULE = "|---|--:|--:|--:|--:|"
 ByRound = Sequence[float]
@@ -38,7 +38,9 @@ def hardest_share(rows: Iterable[TrainingExample]) -> float:
 
 
 def hard_rows(job: Job) -> ByRound:
-    """Return the percentage of rows above delta before each round."""
+    """Return the percentage of rows above delta before each round: of its new rows if their gaps decide."""
+    if FRESH_HARD_SHARE in job.rounds[-1]:
+        return [100 * float(record[FRESH_HARD_SHARE]) for record in job.rounds[1:]]
     return [100 * float(record[HARD_SHARE]) for record in job.rounds[:-1]]
 
 

@@ -30,3 +30,8 @@ def test_hard_rows_are_those_before_each_round(hard_rows: ModuleType) -> None:
         for shares in ((0.1, 0.2), (0.3, 0.6))
     ]
     assert hard_rows.describe(jobs, hard_rows.hard_rows) == "20.0, 40.0"
+
+
+def test_hard_rows_are_new_rows_if_their_gaps_decide(hard_rows: ModuleType) -> None:
+    rounds = [{}, {hard_rows.FRESH_HARD_SHARE: 0.6}, {hard_rows.FRESH_HARD_SHARE: 0.4}]
+    assert hard_rows.hard_rows(SimpleNamespace(rounds=rounds)) == pytest.approx([60.0, 40.0])
