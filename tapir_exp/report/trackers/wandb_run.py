@@ -13,7 +13,7 @@ LONGEST_NAME = 128
 """Characters that W&B accepts in a name, and that its pages show."""
 LONGEST_TAG = 64
 SERVICE = "WANDB_SERVICE"
-"""Variable with the address of the process of W&B that this process has started."""
+"""Variable with the address of a process of W&B; its second part is the number of the process that has started it."""
 FINISH_TIMEOUT_S = 120.0
 """Seconds that the upload of the last data may take; what is left stays on disk for `wandb sync`."""
 
@@ -38,6 +38,7 @@ class WandbTracker:
             TapirError: If W&B rejects the run.
         """
         ensure_home(job.run_dir)
+        leave_inherited_service()
         import wandb  # slow, and not needed by runs without it
 
         try:
@@ -115,6 +116,15 @@ class WandbTracker:
         if name not in self._axis_of:
             self._axis_of[name] = axis
             self._run.define_metric(name, step_metric=axis, step_sync=False)
+
+
+def leave_inherited_service() -> None:
+    """Let this process start its own process of W&B, even if the program that has started it uses one.
+
+    The other one would still hold the run of an attempt that was killed, and refuse to continue it.
+    """
+    if os.environ.get(SERVICE, "").split("-")[1:2] != [str(os.getpid())]:
+        os.environ.pop(SERVICE, None)
 
 
 def restart_service() -> None:
