@@ -138,6 +138,8 @@ def main() -> None:
     checks = ["judge.max_unusable_responses=1", "judge.check=0", "seeds.decontamination.benchmarks=[]"]
     config = compose([*sizes, *checks, "allow_lab_parts=true", "classifier.kind=llm"])
     model = InProcessModel()
+    if arguments.folder:
+        arguments.folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=arguments.folder) as folder:
         call_store = CallStore(Path(folder), SpendScope("run"), config.spend)
         classifier = LLMClassifier(model, config.classifier)

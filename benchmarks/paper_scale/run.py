@@ -51,6 +51,7 @@ def main() -> None:
     arguments, overrides = parser.parse_known_args()
     with TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
         if arguments.kill:
             kill_in_every_stage(folder, arguments.sizes[0], arguments.latency_ms, overrides)
             return

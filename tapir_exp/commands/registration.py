@@ -1,5 +1,7 @@
 """Register the schema, the resolvers of `conf` and the directory of sweeps with Hydra."""
 
+from functools import cache
+
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -19,8 +21,9 @@ class SweepsSearchPath(SearchPathPlugin):
         search_path.append("tapir-sweeps", f"file://{data_dir('sweeps')}")
 
 
+@cache
 def register() -> None:
-    """Register all that the YAML files of `conf` and `sweeps` refer to; repeated calls change nothing."""
+    """Register all that the YAML files of `conf` and `sweeps` refer to, once per process."""
     register_schema()
     register_resolver("tapir.run_name", run_name)
     register_resolver("tapir.file_name", file_name)

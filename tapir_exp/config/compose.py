@@ -82,7 +82,7 @@ class Composer:
         # Hydra reports one mistake at a time: note it, remove the override that caused it, and compose again.
         while True:
             try:
-                self.read(self._compose(remaining), lambda key: self.origin(key, remaining))
+                self.read(self.compose(remaining), lambda key: self.origin(key, remaining))
                 return problems
             except ConfigError as error:
                 return [*problems, *error.problems]
@@ -100,7 +100,25 @@ class Composer:
 
     def config(self, overrides: Sequence[str]) -> Config:
         """Return the configuration of a job. Raises ConfigError and COMPOSITION_ERRORS."""
-        return parse(self._compose(overrides), lambda key: self.origin(key, overrides))
+        return parse(self.compose(overrides), lambda key: self.origin(key, overrides))
+
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """Return the composed configuration of a job, without Hydra's section. Raises COMPOSITION_ERRORS."""
+        split = self._split(overrides)
+        if split is None:
+            return self._load(list(overrides))
+        choices, values = split
+        if choices not in self._chosen:
+            # Jobs of a sweep mostly share their choices, and Hydra takes a long time to find and merge their files.
+            self._chosen[choices] = pickle.dumps(self._load(list(choices)))
+        cfg: DictConfig = pickle.loads(self._chosen[choices])  # a copy, several times as fast as deepcopy
+        OmegaConf.set_struct(cfg, True)
+        try:
+            ConfigLoaderImpl._apply_overrides_to_config(values, cfg)
+        except OmegaConfBaseException as error:  # as load_configuration does
+            raise ConfigCompositionException().with_traceback(error.__traceback__) from error
+        OmegaConf.set_struct(cfg, False)
+        return cfg
 
     def origin(self, key: str, overrides: Sequence[str]) -> str:
         """Return what set a dotted key last: a file, the command line, or the default of the schema."""
@@ -120,23 +138,6 @@ class Composer:
         if line is not None:
             return self._explain_override(error, line)
         return self._explain_leaf(error)
-
-    def _compose(self, overrides: Sequence[str]) -> DictConfig:
-        split = self._split(overrides)
-        if split is None:
-            return self._load(list(overrides))
-        choices, values = split
-        if choices not in self._chosen:
-            # Jobs of a sweep mostly share their choices, and Hydra takes a long time to find and merge their files.
-            self._chosen[choices] = pickle.dumps(self._load(list(choices)))
-        cfg: DictConfig = pickle.loads(self._chosen[choices])  # a copy, several times as fast as deepcopy
-        OmegaConf.set_struct(cfg, True)
-        try:
-            ConfigLoaderImpl._apply_overrides_to_config(values, cfg)
-        except OmegaConfBaseException as error:  # as load_configuration does
-            raise ConfigCompositionException().with_traceback(error.__traceback__) from error
-        OmegaConf.set_struct(cfg, False)
-        return cfg
 
     def _load(self, overrides: list[str]) -> DictConfig:
         cfg = self.loader.load_configuration(self.config_name, overrides, run_mode=RunMode.RUN)

@@ -160,7 +160,8 @@ def test_lab_ablation_covers_all_arms_and_five_seeds() -> None:
 def test_lab_rounds_covers_its_cells_at_equal_teacher_rows() -> None:
     cfg = compose_raw(config_name="lab_rounds", hydra=True)
     assert set(cfg.hydra.sweeper.params.arm.split(",")) == set(STUDY_ARMS)
-    assert cfg.curriculum.max_new_rows < 3 * 0.4 * cfg.curriculum.rows_per_round
+    assert cfg.curriculum.new_share == 1
+    assert cfg.curriculum.max_new_rows < 3 * cfg.curriculum.rows_per_round
 
 
 def test_study_arms_pin_their_cell() -> None:
