@@ -254,7 +254,11 @@ def main() -> None:
     parser.add_argument("--base", default="single_round", help="label of the arm that others are compared with")
     parser.add_argument("--out", type=Path, default=Path("outputs/curriculum"), help="directory of the files")
     arguments = parser.parse_args()
-    print(write_comparison(load_worlds(arguments.sweeps), arguments.base, arguments.out))
+    worlds = load_worlds(arguments.sweeps)
+    labels = sorted({arm.label for arms in worlds.values() for arm in arms})
+    if arguments.base not in labels:
+        parser.error(f"--base = {arguments.base}: expected an arm of the sweeps: {', '.join(labels)}")
+    print(write_comparison(worlds, arguments.base, arguments.out))
 
 
 if __name__ == "__main__":
