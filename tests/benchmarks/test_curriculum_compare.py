@@ -139,3 +139,13 @@ def test_runs_hold_the_values_of_each_seed(compare: ModuleType, sweep: Path, tmp
         assert float(row["accuracy"]) == pytest.approx(100 * accuracy)
         assert float(row["level_1"]) == pytest.approx(100 * (2 * accuracy - 0.5))
         assert (row["world"], row["teacher_rows"], row["teacher_calls"]) == ("default world, lab.seed 1", "1000", "")
+
+
+def test_unknown_base_is_an_error_that_lists_the_arms(
+    compare: ModuleType, sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["compare.py", str(sweep), "--base", "tapir", "--out", str(sweep / "out")])
+    with pytest.raises(SystemExit):
+        compare.main()
+    assert "--base = tapir: expected an arm of the sweeps: one_fit, rounds" in capsys.readouterr().err
+    assert not (sweep / "out").exists()
