@@ -25,11 +25,11 @@ REQUESTS, AT_ONCE, TOKENS = 24, 4, 64
 
 
 @contextmanager
-def running(*command: str) -> Iterator[None]:
-    """Run a Python command in another process, and end it after the block."""
+def running(*command: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a Python command in another process, yield the process, and end it after the block."""
     process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        yield
+        yield process
     finally:
         process.kill()
         process.wait()
@@ -37,13 +37,18 @@ def running(*command: str) -> Iterator[None]:
 
 @contextmanager
 def server(weights: str) -> Iterator[str]:
-    """Serve a GGUF file, and yield its address once it replies."""
+    """Serve a GGUF file, and yield its address once it replies. Raises SystemExit if the server ends before."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
-    with running("-m", "tapir_exp.llm.serving.gguf_server", "--model", weights, "--port", str(port)):
+    command = ("-m", "tapir_exp.llm.serving.gguf_server", "--model", weights, "--port", str(port))
+    with running(*command) as process:
         while not replies(address):
+            if process.poll() is not None:
+                raise SystemExit(
+                    f"the server ended with {process.returncode}; run python {' '.join(command)} for the reason"
+                )
             time.sleep(0.2)
         yield address
 
