@@ -45,7 +45,7 @@ class ArmResult:
         accuracy: Macro accuracy of the last student, in per cent.
         by_level: The same at each level of difficulty; empty for runs that older versions recorded.
         teacher_rows: Rows that the teacher wrote and the filters accepted.
-        teacher_calls: Completions of the teacher that the run needed, whether or not they were cached.
+        teacher_calls: Calls of the teacher, as the metrics count them: a row that is drawn again is not refined again.
         tokens: Training tokens of all fits.
     """
 

@@ -26,7 +26,7 @@ class CurriculumRow:
         replayed: Rows of earlier mixes.
         written: Accepted rows that the teacher wrote for the round, in the mix or not.
         easy: Rows dropped because the student answers them.
-        calls: Calls of the teacher: responses to seeds, expansions, refinements.
+        calls: Calls of the teacher: responses to seeds, expansions, first refinements of a row.
         calls_per_hard_row: Expansion calls for each kept hard row.
         fresh_share: Share of the new rows that are hard for the student of the round before.
         trained_share: Share of the new rows that are hard for the student that was trained on them.

@@ -36,8 +36,8 @@ def run_metrics(manifest: Manifest, artifacts: Artifacts, computed: Computed | N
     Shares and accuracies are from 0 to 1, gaps in judge points, losses in nats per response token. `hard_share` always
     counts gaps above delta, even if another score selected the hard set. `fresh_gap/...` is of the new rows of a round
     ahead of its fit, `trained_gap/...` of the same rows after it. `teacher/rows` are the accepted rows that the teacher
-    wrote; `teacher/calls` are its responses to seeds, expansions and refinements. `judge/...` holds `JudgeDiagnostics`,
-    and `held_out/...` compares the student with its predecessor.
+    wrote; `teacher/calls` are its responses to seeds, expansions and refinements, each row refined once. `judge/...`
+    holds `JudgeDiagnostics`, and `held_out/...` compares the student with its predecessor.
 
     Args:
         manifest: Manifest of the run.
@@ -60,9 +60,16 @@ def run_metrics(manifest: Manifest, artifacts: Artifacts, computed: Computed | N
 
 
 def _source_of_round(number: int, manifest: Manifest, artifacts: Artifacts) -> tuple[object, ...]:
-    """Return what the metrics of a round are computed from: the artifacts of the round, and those of no round."""
-    names = (name for name in sorted(artifacts) if name.endswith(f"-{number}") or not name[-1].isdigit())
-    return number, manifest.delta, manifest.alphas[:number][-1:], *((name, artifacts[name].name) for name in names)
+    """Return what the metrics of a round are computed from: its artifacts, those of no round, and earlier mixes."""
+    used = {name for name in artifacts if name.endswith(f"-{number}") or not name[-1].isdigit()}
+    used |= set(_names_of_mixes(number)) & artifacts.keys()
+    sources = ((name, artifacts[name].name) for name in sorted(used))
+    return number, manifest.delta, manifest.alphas[:number][-1:], *sources
+
+
+def _names_of_mixes(before: int) -> list[str]:
+    """Return the names of the mixes of the rounds before one."""
+    return [f"train_mix-{number}" for number in range(1, before)]
 
 
 def _add(total: int | None, value: int | None) -> int | None:
@@ -119,17 +126,26 @@ def _mix_metrics(number: int, artifacts: Artifacts) -> Metrics:
 
 
 def _teacher_metrics(number: int, artifacts: Artifacts) -> Metrics:
-    """Return the rows that the teacher wrote for a round, and its calls whether or not they were cached."""
+    """Return the rows that the teacher wrote for a round, and its calls, which an earlier run may have cached."""
     if number == 0:
         responses = artifacts.get("teacher_responses")
         return {"teacher/rows": 0, "teacher/calls": responses.figures["rows"]} if responses else {}
     written = artifacts[f"expansions-{number}"].figures
     # Rows that were dropped because the student answers them were written, too.
     rows = written["rows"] + written.get("easy", 0)
-    # A mix of an earlier version does not record how many responses were refined.
-    refinements = artifacts[f"train_mix-{number}"].figures.get("refinements")
-    calls = None if refinements is None else written["calls"] + refinements
-    return {"teacher/rows": rows, "teacher/calls": calls}
+    refinements = _first_refinements(number, artifacts)
+    return {"teacher/rows": rows, "teacher/calls": None if refinements is None else written["calls"] + refinements}
+
+
+def _first_refinements(number: int, artifacts: Artifacts) -> int | None:
+    """Return the refinements that no earlier round requested; None for a mix that does not record their number."""
+    mix = artifacts[f"train_mix-{number}"]
+    refinements: int | None = mix.figures.get("refinements")
+    if not refinements:
+        return refinements
+    earlier = {row.id for name in _names_of_mixes(number) for row in artifacts[name].stored_rows(TrainingExample)}
+    # A row that is drawn again has the same request, whose completion is cached.
+    return refinements - sum(row.id in earlier for row in mix.stored_rows(TrainingExample))
 
 
 def _benchmark_metrics(results: list[BenchmarkResult]) -> Metrics:

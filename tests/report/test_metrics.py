@@ -77,7 +77,7 @@ def outputs(tmp_path: Path) -> Outputs:
     outputs.put("verdicts-0", VERDICTS, unscored=1, flips=2, mean_gap=0.0, diagnosis={"ties": 0.5, "flips": 2})
     outputs.put("expansions-1", [MIX[0]], ordered=3, calls=2, proposed=5)
     outputs.put("plan-1", [Quota(task="Math", subset="hard", wanted=3, drawn=0, ordered=3, filled=1)], unfilled=2)
-    outputs.put("train_mix-1", MIX, refinements=0)
+    outputs.put("train_mix-1", MIX, refinements=4)
     outputs.put("student-1", steps=3, tokens=500, final_loss=0.5, tokens_per_second=99.9)
     return outputs
 
@@ -160,16 +160,34 @@ def test_expansion_metrics_exist_for_rounds_only(outputs: Outputs) -> None:
 
 
 def test_teacher_metrics_count_rows_and_calls_of_all_rounds(outputs: Outputs) -> None:
+    """Two rows of the second mix were refined for the first, and one refinement of the second one failed."""
+    new = [training_row(name, task="Math", subset="hard", created_in_round=2) for name in "ef"]
     outputs.put("teacher_responses", [verdict("a", 9), verdict("b", 9)])
     outputs.put("expansions-2", [MIX[0]], calls=3, easy=4)
     outputs.put("plan-2", [], unfilled=0)
-    outputs.put("train_mix-2", MIX, refinements=4)
+    outputs.put("train_mix-2", [*MIX[:2], *new], refinements=5)
     outputs.put("replayed_mix-2", MIX, replayed=2)
     outputs.put("student-2", steps=3, tokens=500, final_loss=0.5)
     rows = outputs.metrics(alphas=(0.3, 0.5))
-    assert [(row["teacher/rows"], row["teacher/calls"]) for row in rows] == [(0, 2), (1, 2), (5, 7)]
-    assert [(row["teacher/rows_total"], row["teacher/calls_total"]) for row in rows] == [(0, 2), (1, 4), (6, 11)]
+    assert [(row["teacher/rows"], row["teacher/calls"]) for row in rows] == [(0, 2), (1, 6), (5, 6)]
+    assert [(row["teacher/rows_total"], row["teacher/calls_total"]) for row in rows] == [(0, 2), (1, 8), (6, 14)]
     assert [row.get("mix/rows_replayed") for row in rows] == [None, 0, 2]
+
+
+def test_calls_of_a_round_are_computed_again_if_an_earlier_mix_changes(outputs: Outputs) -> None:
+    computed: Computed = {}
+    outputs.put("teacher_responses", [verdict("a", 9)])
+    outputs.put("expansions-2", [], calls=3)
+    outputs.put("plan-2", [], unfilled=0)
+    outputs.put("train_mix-2", MIX, refinements=4)
+    outputs.put("student-2", steps=3, tokens=500, final_loss=0.5)
+    assert outputs.metrics(alphas=(0.3, 0.5), computed=computed)[2]["teacher/calls"] == 3
+    del outputs.artifacts["train_mix-1"]
+    outputs.store = Store(outputs.run_dir.parent / "store")
+    outputs.artifacts["train_mix-1"] = outputs.store.produce(
+        "train_mix", {"name": "another"}, lambda directory: {"rows": write_rows(directory / ROWS, MIX[:1])}
+    )
+    assert outputs.metrics(alphas=(0.3, 0.5), computed=computed)[2]["teacher/calls"] == 6
 
 
 def test_teacher_calls_are_unknown_for_a_mix_without_their_number(outputs: Outputs) -> None:
