@@ -96,6 +96,7 @@ def test_run_round_plan_settings_hold_the_whole_plan(plan: Plan) -> None:
     assert settings == PlanSettings(
         round=2,
         rows=60,
+        new_share=1.0,
         alpha=0.5,
         target={TaskType.MATH: 1.0},
         difficulty=Difficulty.eps,
