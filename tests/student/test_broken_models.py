@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from tapir_exp.config import StudentConfig
 from tapir_exp.core.errors import ConfigError
+from tapir_exp.student import template_rendering
 from tapir_exp.student.chat_template import load_chat
 from tapir_exp.student.loading import load_model
 
@@ -187,8 +188,18 @@ def test_broken_model_is_one_sentence(smallest: Path, tmp_path: Path, case: str)
 
 
 @pytest.mark.parametrize("case", CHATS)
-def test_broken_chat_is_one_sentence(smallest: Path, tmp_path: Path, case: str) -> None:
+def test_broken_chat_is_one_sentence(
+    smallest: Path, tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A slow machine reaches the bound in seconds before the one in steps.
+    monkeypatch.setattr(template_rendering, "MAX_SECONDS", 120)
     check(smallest, tmp_path, *CHATS[case], lambda directory: load_chat(directory, STUDENT))
+
+
+def test_slow_template_is_one_sentence(smallest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template_rendering, "MAX_SECONDS", 0)
+    damage, _ = CHATS["nested loops"]
+    check(smallest, tmp_path, damage, "it takes longer than 0 s", lambda directory: load_chat(directory, STUDENT))
 
 
 def check(smallest: Path, tmp_path: Path, damage: Damage, words: str, load: Callable[[Path], object]) -> None:
