@@ -1,6 +1,6 @@
 """Compare the metrics of a run with the golden metrics of the same command, digit for digit.
 
-A refactoring must not change a figure. The golden files were written by commit e04eba8, before the files moved.
+A refactoring must not change a figure. The golden files are those of the present defaults.
 Floating-point rounding depends on the CPU, so compare on the machine that wrote the golden file. On another machine,
 write golden files with `--write` before the change.
 
