@@ -15,9 +15,8 @@ run: $(STAMP)
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not slow and not timing' $(ARGS)
 
-# A file of slow tests stays on one worker, so that its fixtures, such as killed runs, are made once.
 slow: $(TOOLS)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'slow and not timing' $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'slow and not timing' $(ARGS)
 
 # Tests that compare wall-clock times run one after the other, with nothing next to them.
 timing: $(TOOLS)
