@@ -43,6 +43,7 @@ def completed(here: Path, *overrides: str) -> list[str]:
     return [*overrides, *(open_keys[line] for line in overrides if line in open_keys), f"pool={here / 'rows.json'}"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leaf", LEAVES)
 def test_every_choice_composes_and_is_read_back(here: Path, leaf: str) -> None:
     config = read_config(completed(here, leaf))

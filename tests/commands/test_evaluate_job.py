@@ -178,6 +178,7 @@ def write_run(bed: EvaluationBed, run: Path, arm: str, seed: int) -> None:
     ).write(run)
 
 
+@pytest.mark.slow
 def test_jobs_of_a_sweep_are_evaluated_and_named_apart(
     bed: EvaluationBed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,11 +2,8 @@
 
 import asyncio
 import json
-import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -14,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+from preloaded import PreloadedProcess, run_preloaded
 from serving import serving
 from standins import Endpoint, write_alpaca, write_mt_bench
 
@@ -60,27 +58,28 @@ def stored(store: Path) -> int:
     return 0
 
 
-def command(home: Path, endpoint: GatedEndpoint, *more: str) -> list[str]:
+def arguments(home: Path, endpoint: GatedEndpoint, *more: str) -> list[str]:
     files = {"alpaca_eval": write_alpaca(home), "mt_bench": write_mt_bench(home)}
     settings = [f"evals.{suite}.{name}={path}" for suite, of in files.items() for name, path in of.items()]
     for suite in files:
         settings += [f"judge@evals.{suite}.judge=local_openai_compatible", f"evals.{suite}.max_new_tokens=6"]
         settings += [f"evals.{suite}.judge.llm.{key}" for key in ("model=hosted_vllm/x", f"api_base={endpoint.base}")]
-    return [sys.executable, "-m", "tapir_exp", *SMALL, *settings, f"outputs={home}/outputs", *more]
+    return [*SMALL, *settings, f"outputs={home}/outputs", *more]
 
 
 def test_killed_sweep_pays_each_judgment_once_and_writes_the_tables(tmp_path: Path, endpoint: GatedEndpoint) -> None:
-    words = command(tmp_path, endpoint)
+    words = arguments(tmp_path, endpoint)
     endpoint.limit = 6
-    with subprocess.Popen(words, stderr=subprocess.DEVNULL, cwd=tmp_path) as process:
-        deadline = time.monotonic() + 600
-        while stored(tmp_path / "outputs/store") < endpoint.limit:
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        os.kill(process.pid, signal.SIGKILL)
+    process = PreloadedProcess(words, cwd=tmp_path)
+    deadline = time.monotonic() + 600
+    while stored(tmp_path / "outputs/store") < endpoint.limit:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
     endpoint.limit = None
-    result = subprocess.run(words, capture_output=True, text=True, timeout=900, cwd=tmp_path)
+    result = run_preloaded(words, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert len(endpoint.judged) == len(set(endpoint.judged)) <= 2 * (12 + 8)
     sweep = tmp_path / "outputs/sweeps/mine"
@@ -92,8 +91,8 @@ def test_killed_sweep_pays_each_judgment_once_and_writes_the_tables(tmp_path: Pa
 
 
 def test_sweep_without_the_files_of_a_suite_fits_nothing(tmp_path: Path, endpoint: GatedEndpoint) -> None:
-    words = command(tmp_path, endpoint, "seed=1", "evals.mt_bench.judge_prompts=null")
-    result = subprocess.run(words, capture_output=True, text=True, timeout=900, cwd=tmp_path)
+    words = arguments(tmp_path, endpoint, "seed=1", "evals.mt_bench.judge_prompts=null")
+    result = run_preloaded(words, cwd=tmp_path)
     assert result.returncode == 1
     assert "suite mt_bench: MT-Bench's judge prompts are missing" in result.stderr
     assert not list(tmp_path.glob("outputs/store/*student*"))

@@ -132,6 +132,7 @@ def test_plain_command_runs_the_lab_in_its_directory(tapir: Tapir) -> None:
     assert [line.split()[:2] for line in tapir.runs()] == [["outputs/runs/lab", "tapir"]]
 
 
+@pytest.mark.slow
 def test_finished_run_is_repeated_only_with_other_settings(tapir: Tapir) -> None:
     results = [tapir(), tapir(), tapir("logger.tags=[b]")]
     assert [result.returncode for result in results] == [0, 0, 0]
@@ -233,6 +234,7 @@ def test_secret_is_neither_printed_nor_written(tapir: Tapir) -> None:
     assert written == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -324,6 +326,7 @@ def test_error_of_a_worker_keeps_its_message(tapir: Tapir) -> None:
     assert len(tapir.runs()) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "code", "text"),
     [
@@ -442,6 +445,7 @@ def test_failed_sweep_report_is_an_error(tapir: Tapir, monkeypatch: pytest.Monke
     assert len(tapir.runs()) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

@@ -91,6 +91,7 @@ def test_python_m_is_the_same_command() -> None:
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -167,6 +168,7 @@ def test_shell_completion_is_installed_by_hydra(command: list[str], shell: str) 
     assert "-sc query=" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", ["tapir student=sm", "tapir run student=sm", "tapir evaluate student=sm"])
 def test_shell_completion_lists_choices(monkeypatch: pytest.MonkeyPatch, line: str) -> None:
     monkeypatch.setenv("COMP_LINE", line)

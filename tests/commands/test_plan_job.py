@@ -145,6 +145,7 @@ def test_setting_below_a_judge_that_is_null_is_a_mistake() -> None:
         output_of("evals.mt_bench.judge.llm.model=x")
 
 
+@pytest.mark.slow
 # Composing takes a third of a second for each: the first job here, the others in `benchmarks/sweeps/plans.py`.
 @pytest.mark.parametrize("name", SWEEPS)
 def test_first_job_of_a_sweep_file_is_planned(name: str, tmp_path: Path) -> None:

@@ -1,11 +1,8 @@
 """A run that is killed and resumed ends with the bytes of an uninterrupted run, and pays for no call twice."""
 
 import json
-import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from preloaded import PreloadedProcess
 
 from tapir_exp.core.store import SIDECAR, TIMINGS
 
@@ -117,13 +115,11 @@ def test_interrupted_run_with_other_fits_has_the_same_bytes(settings: list[str],
     assert digests(broken) == digests(whole)
 
 
-def start(outputs: Path, *overrides: str) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "tapir_exp", f"outputs={outputs}", *TINY, *overrides]
-    log = (outputs / "log").open("ab")
-    return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
+def start(outputs: Path, *overrides: str) -> PreloadedProcess:
+    return PreloadedProcess([f"outputs={outputs}", *TINY, *overrides], stdout=outputs / "log")
 
 
-def kill_when(process: "subprocess.Popen[bytes]", outputs: Path, pattern: str, count: int) -> None:
+def kill_when(process: PreloadedProcess, outputs: Path, pattern: str, count: int) -> None:
     """Kill the run when the pattern matches; a run that ends or hangs before fails the test."""
     deadline = time.monotonic() + 240
     while len(list(outputs.glob(pattern))) < count:

@@ -1,13 +1,12 @@
 """The help of `tapir run`, and the smallest run."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from assets import ROOT
+from preloaded import run_preloaded
 
 from tapir_exp.commands import run_job
 from tapir_exp.commands.command_line import CLASSIFY_GROUPS
@@ -29,8 +28,7 @@ def test_help_names_every_group_and_choice(capsys: pytest.CaptureFixture[str], a
 
 @pytest.mark.slow
 def test_tiny_run_goes_through_every_stage(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tapir_exp", "debug=tiny", f"outputs={tmp_path}"]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    result = run_preloaded(["debug=tiny", f"outputs={tmp_path}"], cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"latest", "runs", "store"}
     run = (tmp_path / "latest").resolve()
@@ -46,8 +44,8 @@ def test_tiny_run_goes_through_every_stage(tmp_path: Path) -> None:
     assert metrics[-1]["teacher/calls_total"] == sum(
         spend["teacher"]["calls"] for spend in by_role if "teacher" in spend
     )
-    plan = [sys.executable, "-m", "tapir_exp", "plan", "debug=tiny", f"outputs={tmp_path}", "--json"]
-    found = json.loads(subprocess.run(plan, capture_output=True, text=True, cwd=tmp_path, timeout=300).stdout)
+    plan = run_preloaded(["plan", "debug=tiny", f"outputs={tmp_path}", "--json"], cwd=tmp_path)
+    found = json.loads(plan.stdout)
     paid = json.loads((run / "spend.json").read_text())["scope"]
     # Finished stages show what they paid, and nothing remains.
     assert (found["total"]["done"], found["total"]["most"]["calls"]) == (found["total"]["of"], 0)

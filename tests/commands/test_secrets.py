@@ -1,14 +1,13 @@
 """An API key, which the provider quotes in every error message, is in nothing that a run writes."""
 
 import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from aiohttp import web
+from preloaded import Finished, run_preloaded
 from serving import serving
 
 from tapir_exp.lab.oracle import respond
@@ -52,7 +51,7 @@ def provider() -> Iterator[LeakyProvider]:
         yield provider
 
 
-def tapir(home: Path, provider: LeakyProvider, *overrides: str, key: str = KEY) -> "subprocess.CompletedProcess[bytes]":
+def tapir(home: Path, provider: LeakyProvider, *overrides: str, key: str = KEY) -> Finished:
     roles = {"teacher": "teacher", "judge": "judge", "classifier": "labeller"}
     endpoints = [
         setting
@@ -65,18 +64,8 @@ def tapir(home: Path, provider: LeakyProvider, *overrides: str, key: str = KEY) 
             f"{group}.max_failure_rate=0.5",
         )
     ]
-    command = [
-        sys.executable,
-        "-m",
-        "tapir_exp",
-        f"outputs={home}",
-        "teacher.max_rouge_l=1",
-        *endpoints,
-        *TINY,
-        *overrides,
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TAPIR_TEST_KEY": key}
-    return subprocess.run(command, capture_output=True, env=environment, timeout=240)
+    arguments = [f"outputs={home}", "teacher.max_rouge_l=1", *endpoints, *TINY, *overrides]
+    return run_preloaded(arguments, env={**os.environ, "TAPIR_TEST_KEY": key})
 
 
 def files_with(secret: str, home: Path) -> list[str]:
@@ -89,7 +78,7 @@ def files_with(secret: str, home: Path) -> list[str]:
 def test_run_writes_the_key_nowhere(provider: LeakyProvider, tmp_path: Path, use_litellm: str) -> None:
     transports = [f"{group}.llm.use_litellm={use_litellm}" for group in ("teacher", "judge", "classifier")]
     result = tapir(tmp_path, provider, *transports)
-    output = (result.stdout + result.stderr).decode()
+    output = result.stdout + result.stderr
     assert result.returncode == 0, output
     assert any(tries > 1 for tries in provider.tries.values())
     assert KEY not in output
@@ -100,7 +89,7 @@ def test_run_writes_the_key_nowhere(provider: LeakyProvider, tmp_path: Path, use
 def test_run_without_access_writes_the_key_nowhere(provider: LeakyProvider, tmp_path: Path) -> None:
     wrong = "wrong-planted-key-8c1f"
     result = tapir(tmp_path, provider, key=wrong)
-    output = (result.stdout + result.stderr).decode()
+    output = result.stdout + result.stderr
     assert result.returncode == 1
     assert "does not accept the key in TAPIR_TEST_KEY" in output
     assert wrong not in output

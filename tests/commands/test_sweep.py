@@ -1,15 +1,13 @@
 """A real sweep of the lab: a job that fails in the middle, a stop, and a resume to the same table."""
 
 import csv
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from preloaded import Finished, PreloadedProcess, run_preloaded
 
 from tapir_exp.core.events import EVENTS, Kind, read_events
 from tapir_exp.report.sweep.plan_file import PLAN
@@ -21,18 +19,14 @@ SWEEP = ["-m", "debug=tiny", "logger=disabled", "student.max_length=96,2,128", "
 COMPARED = ("comparison.csv", "comparison.md", "comparison.svg")
 
 
-def command(outputs: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "tapir_exp", *SWEEP, f"outputs={outputs}", *more]
-
-
 def states(stderr: str) -> list[str]:
     """Return the states in the table that ends a sweep."""
     table = stderr.rpartition("\njob  ")[2].splitlines()[1:4]
     return [re.split(r"  +", line)[1] for line in table]
 
 
-def run(outputs: Path, *more: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(command(outputs, *more), capture_output=True, text=True, timeout=900, cwd=outputs.parent)
+def run(outputs: Path, *more: str) -> Finished:
+    return run_preloaded([*SWEEP, f"outputs={outputs}", *more], cwd=outputs.parent)
 
 
 @pytest.fixture(scope="module")
@@ -49,17 +43,17 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_stopped_sweep_resumes_to_the_same_table(whole: Path, tmp_path: Path) -> None:
     outputs = tmp_path / "outputs"
     sweep = outputs / "sweeps" / "mine"
-    with subprocess.Popen(command(outputs), stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
-        deadline = time.monotonic() + 600
-        while len(list(sweep.glob(f"*128*/{EVENTS}"))) < 1:
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        assert (sweep / "index.html").is_file()
-        os.kill(process.pid, signal.SIGINT)
-        _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert states(stderr) == ["finished", "failed", "stopped"]
+    log = tmp_path / "log"
+    process = PreloadedProcess([*SWEEP, f"outputs={outputs}"], stderr=log, cwd=tmp_path)
+    deadline = time.monotonic() + 600
+    while len(list(sweep.glob(f"*128*/{EVENTS}"))) < 1:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert (sweep / "index.html").is_file()
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 130
+    assert states(log.read_text()) == ["finished", "failed", "stopped"]
     resumed = run(outputs)
     assert resumed.returncode == 1
     assert states(resumed.stderr) == ["finished", "failed", "finished"]

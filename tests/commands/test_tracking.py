@@ -5,8 +5,6 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -17,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from preloaded import PreloadedProcess
 from wandb_file import LoggedRun, finished_runs
 
 from tapir_exp.commands.tracking import tracked_classification, tracked_job, without_secrets
@@ -66,10 +65,9 @@ class TrackedRun:
         return [event for event in self.events if event["event"] == kind]
 
 
-def start(outputs: Path) -> "subprocess.Popen[bytes]":
-    environment = {**os.environ, "OPENAI_API_KEY": SECRET, "WANDB_API_KEY": SECRET, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tapir_exp", *TINY, f"outputs={outputs}"]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+def start(outputs: Path) -> PreloadedProcess:
+    environment = {**os.environ, "OPENAI_API_KEY": SECRET, "WANDB_API_KEY": SECRET}
+    return PreloadedProcess([*TINY, f"outputs={outputs}"], stdout=outputs / "log", env=environment)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +91,7 @@ def is_killed_after_a_round(outputs: Path) -> bool:
         ):
             time.sleep(0.01)
     finally:
-        process.kill()
+        process.send_signal(signal.SIGKILL)
     return process.wait() == -signal.SIGKILL
 
 

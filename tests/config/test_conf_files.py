@@ -128,6 +128,7 @@ def first_of_each_group(leaves: Sequence[str]) -> list[Any]:
     return [pytest.param(leaf, marks=mark) for leaf, mark in zip(leaves, marks, strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leaf", first_of_each_group(LEAVES))
 def test_leaf_composes_parses_and_round_trips(leaf: str, completions: dict[str, list[str]]) -> None:
     group, _, choice = leaf.partition("/")
@@ -164,6 +165,7 @@ def test_lab_rounds_covers_its_cells_at_equal_teacher_rows() -> None:
     assert cfg.curriculum.max_new_rows < 3 * cfg.curriculum.rows_per_round
 
 
+@pytest.mark.slow
 def test_study_arms_pin_their_cell() -> None:
     """A cell states every setting of the fits, so that a change of a default does not move it."""
     blocked = flat(composed(["arm=three_fits"]))
@@ -251,6 +253,7 @@ def test_arm_single_round_has_all_rows_and_the_first_alpha() -> None:
     assert config.curriculum.alpha == full.curriculum.alpha
 
 
+@pytest.mark.slow
 def test_rounds_mode_applied_twice_changes_nothing() -> None:
     for merge in RoundsMode:
         config = composed([f"curriculum.rounds_mode={merge.name}"])

@@ -188,6 +188,7 @@ def test_mistakes_of_a_command_line_are_found_at_once(tmp_path: Path, monkeypatc
     assert "mine/arm/ours.yaml, needs --config-dir mine" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "text", "expected"),
     [

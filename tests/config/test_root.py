@@ -231,6 +231,7 @@ def test_to_yaml_round_trips(tmp_path: Path) -> None:
     assert read_back((tmp_path / "config.yaml").read_text()) == config
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=20)
 @given(st.lists(st.floats(0, 1), min_size=4, max_size=4))
 def test_parse_accepts_distributions_that_sum_to_one(shares: list[float]) -> None:

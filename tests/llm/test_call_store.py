@@ -143,6 +143,7 @@ def test_cancelled_writer_does_not_block_others(call_store: CallStore) -> None:
     assert isinstance(second, OSError)
 
 
+@pytest.mark.slow
 def test_killed_process_stores_completion_and_price_together(tmp_path: Path) -> None:
     for turn in range(2):
         command = [sys.executable, "-c", WRITER, str(tmp_path / "call_store"), str(turn)]

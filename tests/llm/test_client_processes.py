@@ -74,6 +74,7 @@ def test_process_stopped_twenty_times_completes(server: FaultyServer, tmp_path: 
     assert spent(tmp_path).calls == rows
 
 
+@pytest.mark.slow
 def test_two_processes_share_completions(server: FaultyServer, tmp_path: Path) -> None:
     processes = [start(server, tmp_path, 300, f'job="{n}"') for n in range(2)]
     expected = [f"re: question {n}" for n in range(300)]
@@ -82,6 +83,7 @@ def test_two_processes_share_completions(server: FaultyServer, tmp_path: Path) -
     assert spent(tmp_path).calls == 300
 
 
+@pytest.mark.slow
 def test_two_processes_share_budget(server: FaultyServer, tmp_path: Path) -> None:
     first = start(server, tmp_path, 200, 'job="0"', "max_calls=120")
     other = start(server, tmp_path, 400, 'job="1"', "max_calls=120")
@@ -94,6 +96,7 @@ def test_two_processes_share_budget(server: FaultyServer, tmp_path: Path) -> Non
     assert sum(server.paid.values()) == spent(tmp_path).calls
 
 
+@pytest.mark.slow
 def test_larger_budget_resumes(server: FaultyServer, tmp_path: Path) -> None:
     assert start(server, tmp_path, 100, "max_calls=50").wait(60) == 1
     assert len(end(start(server, tmp_path, 100, "max_calls=101"))) == 100

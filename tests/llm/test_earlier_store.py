@@ -4,16 +4,14 @@
 was replaced by a neutral one. A failure here means that every existing store would be paid for again.
 """
 
-import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from preloaded import run_preloaded
 
 from tapir_exp.config import Config, SpendConfig
 from tapir_exp.llm import batch_api, compaction, inflight, ledger, rate_limit, response_cache
@@ -192,9 +190,8 @@ def test_run_with_earlier_store_pays_for_no_seed(earlier_store: Path, tmp_path: 
 
     The requests about a student's responses can differ on another CPU, so only the stages of the seeds are checked.
     """
-    command = [sys.executable, "-m", "tapir_exp", *OVERRIDES, f"outputs={earlier_store.parent}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, check=True, capture_output=True, timeout=300, env=environment, cwd=tmp_path)
+    done = run_preloaded([*OVERRIDES, f"outputs={earlier_store.parent}"], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     (run,) = (earlier_store.parent / "runs").iterdir()
     report = SpendReport.load(run)
     assert report is not None

@@ -134,6 +134,7 @@ def test_lab_models_and_own_servers_are_free() -> None:
     assert price("openai/x", server=ServerConfig(command=["serve"])) == Price(0.0, 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ["teacher", "judge"])
 @pytest.mark.parametrize("preset", ["lab", "qwen_max", "local_openai_compatible"])
 def test_presets_leave_no_price_to_a_changed_model(role: str, preset: str) -> None:

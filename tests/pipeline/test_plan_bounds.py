@@ -185,6 +185,7 @@ def check_bounds(base: Config, seed: int, folder: Path, patch: pytest.MonkeyPatc
     return sum(spend.calls for spend in spent.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(FAST))
 def test_spend_stays_within_the_bounds(
     base: Config, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,7 +1,5 @@
 """Every difficulty score: its artifacts, their keys, and the rows without a score."""
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,6 +8,7 @@ from pathlib import Path
 import pytest
 from assets import ROOT
 from fakes import ScriptedChat, prompt_of, tagged
+from preloaded import run_preloaded
 from workspaces import open_test_workspace
 
 from tapir_exp.config import Config, Difficulty, LLMConfig, PanelConfig, PanelMemberConfig, PanelScore
@@ -260,8 +259,7 @@ def test_run_with_any_difficulty_and_protocol_finishes(choice: str, tmp_path: Pa
         "judge.reference=true",
         "logger=disabled",
     ]
-    command = [sys.executable, "-m", "tapir_exp", *choice.split(), *overrides, f"outputs={tmp_path}"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
+    done = run_preloaded([*choice.split(), *overrides, f"outputs={tmp_path}"], cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "latest" / "report.html").is_file()
 

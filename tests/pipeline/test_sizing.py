@@ -47,6 +47,7 @@ def test_reserve_is_at_most_a_tenth(clean: int, reserved: int) -> None:
         assert undrawn_rows(clean - reserved, 100) == reserved
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "rows", "held_out"), [(36, 16, 4), (1900, 855, 100), (51_900, 23_355, 100)])
 def test_sizes_follow_from_the_seeds(own_data: Config, seeds: int, rows: int, held_out: int) -> None:
     config = sized(own_data, seeds)

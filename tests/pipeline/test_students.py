@@ -214,6 +214,7 @@ def test_finetune_round_starts_where_the_setting_says(made: Callable[..., Made])
         assert (students.trained[0].key == students.trained[1].key) is (start != "previous")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_judged_student_average_is_a_student_of_its_own(made: Callable[..., Made], method: str) -> None:
     average = ("sft.judged_student=average", "sft.average_checkpoints=2", "sft.average_ratio=0.5")

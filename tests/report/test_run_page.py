@@ -180,6 +180,7 @@ def test_judge_section_warns_of_self_preference(fake_run: MakeRun) -> None:
     assert f"Warning: {warning}" in plain(page_of(run_dir))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("score", "text"),
     [

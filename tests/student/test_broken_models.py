@@ -187,6 +187,7 @@ def test_broken_model_is_one_sentence(smallest: Path, tmp_path: Path, case: str)
     check(smallest, tmp_path, *MODELS[case], lambda directory: load_model(directory, STUDENT))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CHATS)
 def test_broken_chat_is_one_sentence(
     smallest: Path, tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch

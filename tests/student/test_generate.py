@@ -63,6 +63,7 @@ def test_generate_responses_equals_transformers(
     assert any(response.finished for response in responses)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 3, 18])
 def test_generate_responses_is_independent_of_the_batch(
     trained: Path, prompts: list[tuple[str, str]], student: StudentConfig, batch: int, monkeypatch: pytest.MonkeyPatch

@@ -44,6 +44,7 @@ def texts(
     ]
 
 
+@pytest.mark.slow
 def test_first_turn_at_temperature_0_is_greedy(trained: Path, student: StudentConfig) -> None:
     dialogues = conversations(0.0)
     greedy = generate_responses(trained, [(d.id, d.turns[0]) for d in dialogues], student, "answers")
@@ -74,6 +75,7 @@ def test_failed_response_is_empty_in_later_turns(trained: Path, student: Student
     assert second.text is None  # the long turn is still in the context
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 6])
 def test_samples_depend_on_seed_and_dialogue_not_on_batch(trained: Path, student: StudentConfig, batch: int) -> None:
     dialogues = conversations(0.9)

@@ -54,6 +54,7 @@ def test_losses_do_not_depend_on_the_batch(
         assert (one.instructed, one.alone) == (pytest.approx(other.instructed, 1e-4), pytest.approx(other.alone, 1e-4))
 
 
+@pytest.mark.slow
 def test_learnt_instructions_lower_ifd(
     base: Path, rows: list[TrainingRow], student: StudentConfig, trainer: TrainerConfig, tmp_path: Path
 ) -> None:

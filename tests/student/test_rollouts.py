@@ -23,6 +23,7 @@ def test_rollouts_of_a_row_are_consecutive(base: Path, student: StudentConfig) -
     assert len({response.text for response in responses}) > 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 5])
 def test_rollout_depends_only_on_seed_row_and_number(base: Path, student: StudentConfig, batch: int) -> None:
     expected = sample_rollouts(base, PROMPTS, student, FOUR, 0, "rollouts")

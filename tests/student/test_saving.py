@@ -65,6 +65,7 @@ def over_base(base: Path, adapter: Path, dtype: torch.dtype) -> Any:
     return PeftModel.from_pretrained(model, str(adapter)).eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 2e-6), ("bfloat16", 2e-2)])
 def test_merged_logits_equal_those_of_base_and_adapter(
     fit: Fit, base: Path, tmp_path: Path, student: StudentConfig, precision: str, tolerance: float
@@ -92,6 +93,7 @@ def test_adapter_directory_holds_the_files_of_peft(fit: Fit, tmp_path: Path) -> 
     }
 
 
+@pytest.mark.slow
 def test_peft_and_transformers_alone_load_an_adapter(
     fit: Fit, tmp_path: Path, student: StudentConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,6 +104,7 @@ def test_peft_and_transformers_alone_load_an_adapter(
         torch.testing.assert_close(logits(auto_class.from_pretrained(".").eval()), ours, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_equal_fits_in_other_directories_have_equal_bytes(fit: Fit, tmp_path: Path) -> None:
     one, two = fit(tmp_path / "one"), fit(tmp_path / "another" / "directory")
     assert digest_files(one) == digest_files(two)
@@ -113,6 +116,7 @@ def test_equal_fits_in_other_directories_have_equal_bytes(fit: Fit, tmp_path: Pa
         assert b"_version" not in path.read_bytes()
 
 
+@pytest.mark.slow
 def test_moved_adapter_still_generates_scores_and_trains(
     fit: Fit, tmp_path: Path, student: StudentConfig, lora: SFTConfig, rows: list[TrainingRow], trainer: TrainerConfig
 ) -> None:

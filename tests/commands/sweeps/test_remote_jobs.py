@@ -15,6 +15,7 @@ import pytest
 from assets import ROOT
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
+from preloaded import run_preloaded
 from process_session import members_of
 from remote_fake import FakeJob, install_slurm
 
@@ -76,19 +77,18 @@ def test_launcher_gets_only_the_jobs_that_are_not_finished(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_finished_sweep_starts_no_process(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_finished_sweep_starts_no_process(tmp_path: Path) -> None:
     words = ["-m", "debug=tiny", "seed=1,2", "curriculum.rounds=0", "launcher=submitit_local", "logger=disabled"]
-    command = [sys.executable, "-m", "tapir_exp", *words, "sweep.name=s", f"outputs={tmp_path}"]
-    subprocess.run(command, check=True, cwd=ROOT)
+    arguments = [*words, "sweep.name=s", f"outputs={tmp_path}"]
+    assert run_preloaded(arguments, cwd=ROOT).returncode == 0
     table = (tmp_path / "sweeps" / "s" / "comparison.csv").read_bytes()
     submitted = sorted((tmp_path / "sweeps" / "s" / FOLDER).rglob("*"))
-    capfd.readouterr()
-    subprocess.run(command, check=True, cwd=ROOT)
+    again = run_preloaded(arguments, cwd=ROOT)
     assert sorted((tmp_path / "sweeps" / "s" / FOLDER).rglob("*")) == submitted
-    assert capfd.readouterr().err.count("finished already") == 2
+    assert again.stderr.count("finished already") == 2
     assert (tmp_path / "sweeps" / "s" / "comparison.csv").read_bytes() == table
     # Another code or configuration has other jobs: they are not finished.
-    subprocess.run([*command, "sft.learning_rate=0.003"], check=True, cwd=ROOT)
+    assert run_preloaded([*arguments, "sft.learning_rate=0.003"], cwd=ROOT).returncode == 0
     assert sorted((tmp_path / "sweeps" / "s" / FOLDER).rglob("*")) != submitted
 
 

@@ -79,12 +79,14 @@ def test_both_orders_select_the_unbiased_hard_set() -> None:
     assert abs(excess(True, BIAS)) < 0.03
 
 
+@pytest.mark.slow
 def test_one_order_selects_another_hard_set() -> None:
     noise, biased = disagreement(True, 0.0), disagreement(False, BIAS)
     assert min(biased) > 1.8 * max(noise)
     assert excess(False, BIAS) > 0.3
 
 
+@pytest.mark.slow
 def test_one_order_without_bias_selects_the_same_hard_set() -> None:
     fair, biased = disagreement(False, 0.0), disagreement(False, BIAS)
     assert min(biased) > 1.5 * max(fair)

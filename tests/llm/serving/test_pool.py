@@ -129,6 +129,7 @@ def test_repeated_crashes_end_stage_and_keep_completions(
     assert client.count_cached(requests("one", "always fatal")) == 1
 
 
+@pytest.mark.slow
 def test_hanging_server_is_restarted(
     config: LLMConfig, call_store: CallStore, request_log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +149,7 @@ def test_hanging_server_is_restarted(
     assert len({line.split()[0] for line in request_log.read_text().splitlines()}) == 2
 
 
+@pytest.mark.slow
 def test_slow_server_is_not_restarted(
     config: LLMConfig, call_store: CallStore, request_log: Path, tmp_path: Path
 ) -> None:

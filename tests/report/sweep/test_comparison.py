@@ -37,6 +37,7 @@ def test_load_sweep_excludes_unfinished_jobs_from_rows(ablation: Path) -> None:
     assert list(row.accuracy_by_seed) == [1, 2]
 
 
+@pytest.mark.slow
 def test_load_sweep_compares_by_the_setting_that_varies(fake_run: MakeRun) -> None:
     for delta in (10.0, 2.0, 0.0):
         for seed in (1, 2):
@@ -50,6 +51,7 @@ def test_load_sweep_compares_by_the_setting_that_varies(fake_run: MakeRun) -> No
     assert not sweep.missing
 
 
+@pytest.mark.slow
 def test_artifact_counts_and_shared_artifacts(fake_run: MakeRun) -> None:
     for delta in (0.0, 1.0, 2.0, 3.0, 4.0):
         run = fake_run(name=f"sweep/{delta}", size=40, settings={"curriculum.delta": delta})

@@ -46,6 +46,7 @@ def test_any_batch_size_equals_transformers_generate(
         assert generate_in_order(engine, prompts) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ENGINES)
 def test_max_new_tokens_includes_the_end_of_turn(
     kind: EngineKind, random_student: Path, chat: Chat, prompts: list[list[int]], expected: list[Continuation]

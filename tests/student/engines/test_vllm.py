@@ -54,6 +54,7 @@ def test_server_that_crashes_once_is_restarted(
     assert (tmp_path / "crashed").exists()
 
 
+@pytest.mark.slow
 def test_server_that_crashes_again_fails_with_its_log(
     random_student: Path,
     chat: Chat,
@@ -70,6 +71,7 @@ def test_server_that_crashes_again_fails_with_its_log(
     assert not servers[0].alive
 
 
+@pytest.mark.slow
 def test_server_that_never_gets_healthy_times_out(
     random_student: Path, chat: Chat, servers: list[ManagedServer]
 ) -> None:

@@ -45,6 +45,7 @@ def fit(rows: list[TrainingRow], lora: SFTConfig, student: StudentConfig, traine
     return run
 
 
+@pytest.mark.slow
 def test_finetune_adapter_parent_is_trained_further(fit: Fit, base: Path, tmp_path: Path) -> None:
     fit(base, tmp_path / "one")
     fit(tmp_path / "one", tmp_path / "idle", NO_STEPS)
@@ -87,6 +88,7 @@ def test_add_adapter_output_layer_or_tied_embeddings_raise(
         fit(base, tmp_path, sft=replace(lora, lora=replace(lora.lora, target_modules=["q_proj", target])))
 
 
+@pytest.mark.slow
 def test_finetune_full_merges_the_adapter_of_the_parent(
     fit: Fit, base: Path, tmp_path: Path, sft: SFTConfig, student: StudentConfig
 ) -> None:
@@ -123,6 +125,7 @@ def test_finetune_trains_an_end_of_turn_that_is_padding_too(tmp_path: Path, trai
     assert not torch.equal(before[1], after[1])
 
 
+@pytest.mark.slow
 def test_liger_kernels_end_with_the_fit(
     fit: Fit, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trainer: TrainerConfig
 ) -> None:

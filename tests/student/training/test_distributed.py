@@ -252,27 +252,27 @@ def test_carried_state_and_average_match_one_rank(
         torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "ddp, carried", "fsdp, carried"])
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp, carried"])
 def test_killed_fit_leaves_no_rank_and_resumes(
     strategy: str, fit: Fit, base: Path, uneven: list[TrainingRow], carried: dict[str, Any], tmp_path: Path
 ) -> None:
     strategy, _, settings = strategy.partition(", ")
     changes = carried if settings else {}
     trainer = replace(TWO, strategy=StrategyName[strategy])
-    fit(tmp_path / "whole", trainer, epochs=40, **changes)
+    fit(tmp_path / "whole", trainer, epochs=20, **changes)
     (tmp_path / "broken").mkdir()
     rows_json = json.dumps([(row.instruction, row.response, row.subset) for row in uneven])
     script = FIT.replace("devices=2", f"devices=2, strategy=StrategyName.{strategy}")
     script = script.replace("alpha=0.3", ", ".join(["alpha=0.3", *(f"{k}={v!r}" for k, v in changes.items())]))
-    parent = subprocess.Popen([sys.executable, "-c", script, str(base), str(tmp_path / "broken"), rows_json, "40"])
-    wait_for(lambda: 10 < steps_done(tmp_path / "broken") < 80 or parent.poll() is not None)
+    parent = subprocess.Popen([sys.executable, "-c", script, str(base), str(tmp_path / "broken"), rows_json, "20"])
+    wait_for(lambda: 5 < steps_done(tmp_path / "broken") < 45 or parent.poll() is not None)
     assert processes_of(tmp_path / "broken")
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     assert_nothing_runs(tmp_path / "broken")
     assert list((tmp_path / "broken" / "checkpoints").glob("step-*.ckpt"))
-    figures = fit(tmp_path / "broken", trainer, epochs=40, **changes)
-    assert len(read_rows(tmp_path / "broken" / TIMINGS, StepTiming)) < figures.steps == 120
+    figures = fit(tmp_path / "broken", trainer, epochs=20, **changes)
+    assert len(read_rows(tmp_path / "broken" / TIMINGS, StepTiming)) < figures.steps == 60
     assert digest_files(tmp_path / "broken") == digest_files(tmp_path / "whole")
 
 

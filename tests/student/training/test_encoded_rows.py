@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 
 from tapir_exp.core.records import Subset
 from tapir_exp.student.training.encoded_rows import EncodedRow, MappedRows, open_row_writer
 
 
+@pytest.mark.slow
 def test_mapped_rows_are_not_read_into_memory(tmp_path: Path) -> None:
     """An Arrow file of 50 MB allocates far less than its size."""
     before = pa.total_allocated_bytes()

@@ -29,6 +29,7 @@ def test_encode_rows_supervises_response_and_end_only(chat: Chat) -> None:
     assert batch.targets.tolist().count(chat.end) == 2
 
 
+@pytest.mark.slow
 def test_encode_rows_to_file_equals_in_memory(chat: Chat, rows: list[TrainingRow], tmp_path: Path) -> None:
     many = rows * 200  # more than one block
     mapped, in_memory = encode_rows(many, chat, 20, file=tmp_path / "rows"), encode_rows(many, chat, 20)

@@ -135,6 +135,7 @@ def test_the_loss_is_told_of_with_the_chunk_that_it_has() -> None:
     assert vars(memory)["CHUNK_LOGITS"] == vars(cross_entropy)["CHUNK_LOGITS"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_num_parameters_of_presets_are_as_published(name: str, compose_config: Compose) -> None:
     assert num_parameters(compose_config(f"student={name}").student) == pytest.approx(PUBLISHED[name], rel=1e-4)
@@ -306,6 +307,7 @@ def test_describe_memory_proposes_the_largest_micro_batch(compose_config: Compos
     assert fits.total <= CARD_GB * GB < exceeds.total
 
 
+@pytest.mark.slow
 def test_plan_prints_equal_memory_lines_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     sizes = ["seeds.size=40", "curriculum.rows_per_round=20", "allow_lab_parts=true"]

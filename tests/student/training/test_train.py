@@ -103,6 +103,7 @@ def test_finetune_same_job_gives_same_bytes(fit: Fit, tmp_path: Path, sft: SFTCo
     assert not torch.are_deterministic_algorithms_enabled()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -132,6 +133,7 @@ def test_finetune_settings_without_effect_change_no_loss(
         assert changed == plain
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "warned"), [("bf16-mixed", False), ("bf16-true", True)])
 def test_finetune_bf16_mixed_keeps_small_updates(
     precision: str,
@@ -168,6 +170,7 @@ def test_finetune_bf16_mixed_keeps_small_updates(
     assert AutoModelForCausalLM.from_pretrained(str(tmp_path)).dtype is torch.bfloat16
 
 
+@pytest.mark.slow
 def test_finetune_files_name_no_path_and_no_version(fit: Fit, tmp_path: Path, base: Path) -> None:
     fit(tmp_path)
     for path in tmp_path.iterdir():
@@ -236,6 +239,7 @@ WSD = FitSchedule(1e-2, 0.0, 0.5)
 AVERAGING = Averaging(3, 0.75)  # steps 6, 9 and 12 of 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "method", "changes"),
     [
@@ -301,6 +305,7 @@ def test_finetune_rejects_the_state_of_other_parameters(fit: Fit, tmp_path: Path
         fit(tmp_path, sft=lora(sft), optimizer_state=adam(sft))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_finetune_average_is_the_mean_of_checkpoints(
     fit: Fit, tmp_path: Path, sft: SFTConfig, monkeypatch: pytest.MonkeyPatch, method: str

@@ -46,6 +46,7 @@ def test_fit_learns_and_is_confident_but_not_certain(classifier: DebertaClassifi
     assert 0.6 < np.mean([made.confidence or 0 for made in predictions]) < 0.995
 
 
+@pytest.mark.slow
 def test_save_writes_a_hugging_face_directory(
     classifier: DebertaClassifier, rows: list[LabelledText], tmp_path: Path
 ) -> None:
