@@ -95,12 +95,20 @@ SETTINGS = {
         *("sft.round_start=s0", "sft.method=lora", "sft.judged_student=average", "sft.average_checkpoints=3"),
         *("sft.lr_schedule=restart", "sft.optimizer_state=new"),
     ],
+    "falling rate, half replayed, four tenths new": [
+        *("sft.lr_schedule=falling", "sft.optimizer_state=new", "curriculum.replay=0.5", "curriculum.new_share=0.4"),
+    ],
+    "each round from the base, fresh gaps, easy rows dropped": [
+        *("sft.round_start=base", "sft.lr_schedule=restart", "sft.optimizer_state=new"),
+        *("curriculum.gap_rows=fresh", "curriculum.drop_easy_expansions=true", "curriculum.fresh_surplus=0.5"),
+        "curriculum.report_trained_gaps=true",
+    ],
 }
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=list(SETTINGS))
 def test_interrupted_run_with_other_fits_has_the_same_bytes(settings: list[str], tmp_path: Path) -> None:
-    """Each run is killed while its student is made for the judge, and before and in the fit of the last round."""
+    """Each run is killed before and in the last fit, and where its settings add a stage."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for outputs in (whole, broken):
         outputs.mkdir()
@@ -109,6 +117,8 @@ def test_interrupted_run_with_other_fits_has_the_same_bytes(settings: list[str],
     points = [(f"store/train_mix/*/{SIDECAR}", 2), ROUND_2]
     if any("judged_student" in setting for setting in settings):
         points.insert(0, ("store/partial/judged_student-*", 1))
+    if "curriculum.gap_rows=fresh" in settings:
+        points[:0] = [("store/partial/*fresh_student_responses-*", 1), ("store/partial/*fresh_verdicts-*", 1)]
     for pattern, count in points:
         kill_when(start(broken, *settings), broken, pattern, count)
     assert start(broken, *settings).wait() == 0
