@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from preloaded import run_preloaded
 from transformers import AutoModelForCausalLM
 
 from tapir_exp.config import StudentConfig
@@ -24,20 +25,26 @@ ONE_EPOCH = ["sft.seed_stage.epochs=1", "sft.seed_stage.max_tokens=null", "sft.r
 WEIGHTS = "adapter_model.safetensors"
 
 
-def tapir(outputs: Path, *overrides: str, hash_seed: int = 0, verb: str = "run") -> Path:
-    """Run a command with `outputs` as its outputs directory, which is returned."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": str(hash_seed)}
-    command = [sys.executable, "-m", "tapir_exp", verb, f"outputs={outputs}", *overrides]
+def tapir(outputs: Path, *overrides: str, verb: str = "run") -> None:
+    """Run a command with `outputs` as its outputs directory."""
+    done = run_preloaded([verb, f"outputs={outputs}", *overrides])
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-2000:]
+
+
+def run_with_hash_seed(outputs: Path, hash_seed: int) -> None:
+    """Run the adapters' experiment in a new interpreter, whose sets have another order."""
+    environment = {**os.environ, "PYTHONHASHSEED": str(hash_seed)}
+    words = [*LORA, *ONE_EPOCH, "sft.round_stage.epochs=1"]
+    command = [sys.executable, "-m", "tapir_exp", "run", f"outputs={outputs}", *words]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-2000:]
-    return outputs
 
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the outputs directory of a run, moved after the run."""
     home = tmp_path_factory.mktemp("home")
-    tapir(home / "made here", *LORA, *ONE_EPOCH, "sft.round_stage.epochs=1", hash_seed=1)
+    run_with_hash_seed(home / "made here", 1)
     (home / "made here").rename(home / "moved")
     return home / "moved"
 
@@ -60,7 +67,8 @@ def test_students_are_adapters_on_one_base(outputs: Path) -> None:
 
 
 def test_same_command_in_another_directory_writes_the_same_bytes(outputs: Path, tmp_path: Path) -> None:
-    again = tapir(tmp_path / "another" / "place", *LORA, *ONE_EPOCH, "sft.round_stage.epochs=1", hash_seed=2)
+    again = tmp_path / "another" / "place"
+    run_with_hash_seed(again, 2)
     assert [digest_files(one.path) for one in students(again)] == [digest_files(one.path) for one in students(outputs)]
 
 

@@ -248,11 +248,11 @@ PANEL = " ".join(
 )
 def test_run_with_any_difficulty_and_protocol_finishes(choice: str, tmp_path: Path) -> None:
     overrides = [
-        "seeds.size=120",
-        "curriculum.rows_per_round=60",
+        "seeds.size=60",
+        "curriculum.rows_per_round=30",
         "curriculum.rounds=2",
-        "sft.seed_stage.max_tokens=6000",
-        "sft.round_stage.max_tokens=3000",
+        "sft.seed_stage.max_tokens=3000",
+        "sft.round_stage.max_tokens=2000",
         "sft.global_batch_size=8",
         "student.max_new_tokens=24",
         "evals.problems_per_level=1",

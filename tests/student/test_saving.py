@@ -79,6 +79,7 @@ def test_merged_logits_equal_those_of_base_and_adapter(
     assert (logits(AutoModelForCausalLM.from_pretrained(base)) - unmerged).abs().max() > 0.2 * scale
 
 
+@pytest.mark.slow
 def test_adapter_directory_holds_the_files_of_peft(fit: Fit, tmp_path: Path) -> None:
     adapter = fit(tmp_path)
     assert {path.name for path in adapter.iterdir()} == {

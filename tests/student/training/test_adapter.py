@@ -100,6 +100,7 @@ def test_finetune_full_merges_the_adapter_of_the_parent(
     assert torch.equal(whole(tokens).logits, load_model(tmp_path / "one", student)(tokens).logits)
 
 
+@pytest.mark.slow
 def test_adapter_of_a_hub_model_names_its_commit(fit: Fit, base: Path, tmp_path: Path, hub: Path) -> None:
     hub_cache(hub, "owner/model", base, "a" * 40)
     fit(Path("owner/model"), tmp_path / "one")

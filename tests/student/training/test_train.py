@@ -92,6 +92,7 @@ def test_finetune_reduces_the_loss(fit: Fit, tmp_path: Path) -> None:
     assert steps[-1].loss < 0.5 * steps[0].loss
 
 
+@pytest.mark.slow
 def test_finetune_same_job_gives_same_bytes(fit: Fit, tmp_path: Path, sft: SFTConfig) -> None:
     torch.manual_seed(1)
     fit(tmp_path / "one", sft=lora(sft))
