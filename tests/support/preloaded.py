@@ -13,6 +13,8 @@ from multiprocessing import current_process, get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tapir_exp.commands.main import main
+
 LIBRARIES = (
     *("tapir_exp.commands.run_job", "tapir_exp.commands.hydra_app", "tapir_exp.lab.base_student"),
     *("tapir_exp.student.training.train", "tapir_exp.student.generate", "wandb", "peft"),
@@ -28,7 +30,8 @@ class PreloadedProcess:
 
     Args:
         arguments: Arguments of `tapir`.
-        stdout: File to which standard output and standard error are appended.
+        stdout: File to which standard output is appended; without one it is dropped.
+        stderr: File to which standard error is appended; by default that of standard output.
         cwd: Working directory; by default that of the test.
         env: Environment; by default that of the test.
     """
@@ -100,9 +103,7 @@ def _run(arguments: list[str], files: list[str], cwd: str, env: dict[str, str]) 
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)
-    current_process().name = "MainProcess"  # else the run takes itself for a worker of a sweep
+    current_process().name = "MainProcess"  # with another name the run counts as a worker of a sweep
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = ["tapir", *arguments]
-    from tapir_exp.commands.main import main
-
     main()
