@@ -7,7 +7,7 @@ from typing import Any
 
 from tapir_exp.config import LLMConfig, SpendConfig
 from tapir_exp.core.errors import TapirError
-from tapir_exp.llm import client
+from tapir_exp.llm import client, rate_limit
 from tapir_exp.llm.call_store import CallStore
 from tapir_exp.llm.chat import ChatRequest, Message
 from tapir_exp.llm.client import Client
@@ -20,6 +20,7 @@ client.FIRST_WAIT_S = 0.02
 def main(base: str, store: str, rows: str, *settings: str) -> None:
     values: dict[str, Any] = {name: json.loads(value) for name, value in (text.split("=") for text in settings)}
     budget = SpendConfig(max_calls=values.pop("max_calls", None))
+    rate_limit.WINDOW_S = values.pop("window_s", rate_limit.WINDOW_S)
     call_store = CallStore(Path(store), SpendScope("sweep", values.pop("job", "")), budget)
     config = LLMConfig(**{"model": "openai/m", "api_base": base, "concurrency": 16, **values})
     requests = [
