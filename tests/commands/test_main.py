@@ -85,6 +85,7 @@ def test_only_script_of_the_package_is_tapir() -> None:
     assert scripts == {"tapir": "tapir_exp.commands.main:main"}
 
 
+@pytest.mark.slow
 def test_python_m_is_the_same_command() -> None:
     assert run_python("-m", "tapir_exp", "--version").stdout == f"tapir_exp {__version__}\n"
     done = run_python("-m", "tapir_exp", "seed=x")

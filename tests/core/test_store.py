@@ -73,6 +73,7 @@ def test_sidecar_holds_the_recipe(tmp_path: Path) -> None:
     assert list(sidecar["files"]) == [ROWS]
 
 
+@pytest.mark.slow
 def test_produce_in_many_processes_makes_one_artifact(tmp_path: Path) -> None:
     log = tmp_path / "log"
     makers = [start_maker(tmp_path / "store", log, 0.5) for _ in range(4)]

@@ -174,6 +174,7 @@ def fingerprint() -> str:
     ).hexdigest()
 
 
+@pytest.mark.slow
 def test_draws_are_the_same_in_every_process() -> None:
     code = "from tests.lab.test_world import fingerprint; print(fingerprint())"
     for hash_seed in ("1", "2"):

@@ -144,6 +144,7 @@ def test_presets_leave_no_price_to_a_changed_model(role: str, preset: str) -> No
     assert get_price(llm) == expected[preset]
 
 
+@pytest.mark.slow
 def test_prices_are_read_without_importing_litellm() -> None:
     code = (
         "import sys; from tapir_exp.config import LLMConfig; from tapir_exp.llm.pricing import get_price\n"

@@ -223,6 +223,7 @@ def test_prune_combines_conditions(
     assert [entry.key for entry in cache.entries()] == list(left)
 
 
+@pytest.mark.slow
 def test_processes_agree_on_first_completion(tmp_path: Path) -> None:
     path = tmp_path / "calls.sqlite"
     writers = [start_writer(path, f"writer {n}", 200) for n in range(3)]

@@ -75,6 +75,7 @@ def test_without_sync_leaves_the_wait_to_sync(
     database.close()
 
 
+@pytest.mark.slow
 def test_file_can_be_created_concurrently(tmp_path: Path) -> None:
     barrier = Barrier(8)
 

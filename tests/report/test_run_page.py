@@ -149,6 +149,7 @@ def test_times_are_summed_by_stage_longest_first(fake_run: MakeRun) -> None:
     assert sum(row.share for row in page.times) == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_reports_import_no_heavy_library() -> None:
     code = (
         "import sys, tapir_exp.report.run_page, tapir_exp.report.sweep.page\n"

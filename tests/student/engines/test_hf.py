@@ -52,6 +52,7 @@ def test_compacted_indices_fill_gaps_from_the_end(stopped: list[bool], indices: 
     assert compacted_indices(stopped) == indices
 
 
+@pytest.mark.slow
 def test_steps_do_not_use_cudnn_attention(random_student: Path, chat: Chat, prompts: list[list[int]]) -> None:
     """Its plans are built anew for each number of tokens, which took most of a step on a GPU."""
     enabled: list[bool] = []

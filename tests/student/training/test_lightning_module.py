@@ -106,6 +106,7 @@ def test_training_step_update_matches_the_formula(
         torch.testing.assert_close(moved[name], p, atol=2e-5, rtol=0, msg=name)
 
 
+@pytest.mark.slow
 def test_training_step_loss_ignores_micro_batch_size(
     base: Path, rows: list[TrainingRow], student: StudentConfig, trainer: TrainerConfig, tmp_path: Path
 ) -> None:
