@@ -172,7 +172,7 @@ class StreamingExecutor(AbstractContextManager["StreamingExecutor[Any]"], Generi
             ):
                 runner.run(self._run_queue(chat))
         except asyncio.CancelledError:
-            pass  # by `__exit__`
+            pass  # cancelled by `__exit__`, after which the error of the `with` block is raised
         except BaseException as error:
             self._error = error
             if not self._raises_error:

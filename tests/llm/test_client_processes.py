@@ -106,7 +106,7 @@ def test_larger_budget_resumes(server: FaultyServer, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timing
 def test_two_processes_share_rate_limit(server: FaultyServer, tmp_path: Path) -> None:
-    """The window is one of 15 seconds, so that the test need not wait for a minute."""
+    """Use a window of 15 seconds, so that the test need not wait for a minute."""
     limits = ("requests_per_minute=40", "window_s=15")
     processes = [start(server, tmp_path, 50 + n, f'job="{n}"', *limits) for n in range(2)]
     assert [len(end(process)) for process in processes] == [50, 51]
