@@ -80,6 +80,7 @@ def start_run(
         "sft.round_stage.max_tokens=20000",
         "curriculum.rounds=2",
         f"curriculum.rows_per_round={round(ROWS_PER_SEED * count)}",
+        "curriculum.new_share=null",
         "task_mix=tapir",
         "judge.max_unusable_responses=1",
         "evals=none",
