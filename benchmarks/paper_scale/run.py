@@ -117,7 +117,7 @@ def kill_in_every_stage(folder: Path, size: int, latency_ms: float, overrides: S
         for stage in LONG_STAGES:
             watch(start_run(broken, seeds, size, address, overrides), Stop(broken, stage, halves[stage]))
             lost = answered(address) - stored_calls(broken)
-            print(f"killed in {stage:24s} {lost:4d} answered calls are in no store; {kept_rows(broken)}", flush=True)
+            print(f"killed in {stage:24s} {lost:4d} answered calls in no store so far; {kept_rows(broken)}", flush=True)
         finish(start_run(broken, seeds, size, address, overrides), broken)
         print(f"{answered(address) - whole} calls more than the {whole} of a run without kills")
     same = contents(outputs) == contents(broken)
